@@ -1,0 +1,1 @@
+//! xc2-convert: from a Hugging Face checkpoint to one GGUF file.
