@@ -82,7 +82,7 @@ pub fn dequantize(ty: GgmlType, src: &[u8], dst: &mut [f32]) {
     // through pointers to structures of 16-bit alignment, which the assertion below guarantees.
     unsafe {
         assert!(
-            src.as_ptr().addr() % 2 == 0,
+            src.as_ptr().addr().is_multiple_of(2),
             "blocks are aligned to 2 bytes"
         );
         to_float(src.as_ptr().cast(), dst.as_mut_ptr(), dst.len() as i64);

@@ -93,7 +93,7 @@ impl GgmlType {
     /// Bytes of a row of `n` elements; `None` if `n` is no multiple of the block or the product
     /// overflows.
     pub fn row_bytes(self, n: usize) -> Option<usize> {
-        (n % self.block_len() == 0).then_some(())?;
+        n.is_multiple_of(self.block_len()).then_some(())?;
         (n / self.block_len()).checked_mul(self.block_bytes())
     }
 

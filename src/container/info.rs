@@ -1,0 +1,238 @@
+//! What a model file says about the model.
+
+use super::{ContainerError, keys};
+use crate::gguf::{GgufError, Metadata};
+
+/// Which half of the family a model belongs to. It decides the default system text and what the
+/// model was trained to do; the mathematics are the same.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Family {
+    /// Comprehension: captions, questions, chat (`internlm-xcomposer2-vl-*`).
+    Vl,
+    /// Text-image composition (`internlm-xcomposer2-7b`).
+    Composition,
+}
+
+impl Family {
+    /// The name in the file.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Vl => "vl",
+            Self::Composition => "composition",
+        }
+    }
+
+    /// The family of that name.
+    pub fn from_name(name: &str) -> Option<Self> {
+        [Self::Vl, Self::Composition]
+            .into_iter()
+            .find(|f| f.name() == name)
+    }
+}
+
+/// How pictures are prepared for the tower.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ImageInfo {
+    /// Edge of the square that pictures are resized to, in pixels; the aspect ratio is not kept.
+    pub image_size: usize,
+    /// Edge of a patch, in pixels.
+    pub patch_size: usize,
+    /// Channel means (RGB, of values in 0..1).
+    pub image_mean: [f32; 3],
+    /// Channel deviations.
+    pub image_std: [f32; 3],
+}
+
+impl ImageInfo {
+    /// Decoder positions that a picture takes.
+    pub fn n_tokens(&self) -> usize {
+        let grid = self.image_size / self.patch_size;
+        grid * grid
+    }
+}
+
+/// Where `<s>` stands in a prompt that holds pictures.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum BosRule {
+    /// Before every non-empty piece of text, as the published `chat()` does.
+    EverySegment,
+    /// Once, at the start, as the evaluation and composition code does.
+    Once,
+}
+
+impl BosRule {
+    /// The name in the file.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::EverySegment => "every_segment",
+            Self::Once => "once",
+        }
+    }
+
+    /// The rule of that name.
+    pub fn from_name(name: &str) -> Option<Self> {
+        [Self::EverySegment, Self::Once]
+            .into_iter()
+            .find(|r| r.name() == name)
+    }
+}
+
+/// The trained prompt format.
+#[derive(Clone, Debug, PartialEq)]
+pub struct PromptInfo {
+    /// Default system text; empty for none.
+    pub system: String,
+    /// What stands for a picture in a query.
+    pub image_marker: String,
+    /// Opens a turn.
+    pub turn_start: i32,
+    /// Ends a turn; generation stops here.
+    pub turn_end: i32,
+    /// `<s>`.
+    pub bos: i32,
+    /// `</s>`; generation stops here too.
+    pub eos: i32,
+    /// Where `<s>` stands.
+    pub bos_rule: BosRule,
+}
+
+/// The decoder's dimensions, read from its view.
+#[derive(Clone, Debug, PartialEq)]
+#[allow(missing_docs)]
+pub struct DecoderInfo {
+    pub n_vocab: usize,
+    pub n_embd: usize,
+    pub n_layer: usize,
+    pub n_head: usize,
+    pub n_head_kv: usize,
+    pub n_ff: usize,
+    /// The longest context that the rotary embedding was made for.
+    pub n_ctx_train: usize,
+}
+
+impl DecoderInfo {
+    /// Bytes of keys and values that one position takes in a cache of 16-bit floats.
+    pub fn kv_bytes_per_position(&self) -> usize {
+        let d_head = self.n_embd / self.n_head;
+        2 * self.n_layer * self.n_head_kv * d_head * 2
+    }
+}
+
+/// All that a runtime needs to know besides the tensors.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ModelInfo {
+    /// A person's name for the model.
+    pub name: String,
+    /// Comprehension or composition.
+    pub family: Family,
+    /// Image preparation.
+    pub image: ImageInfo,
+    /// Prompt format.
+    pub prompt: PromptInfo,
+    /// Decoder dimensions.
+    pub decoder: DecoderInfo,
+    /// The longest sequence that the model was made for.
+    pub context_length: usize,
+    /// Which converter wrote the file, and how it was called.
+    pub converter: String,
+    /// Which checkpoint it was made of.
+    pub source: String,
+}
+
+impl ModelInfo {
+    /// Reads and checks the metadata of the outer header and of the decoder view.
+    ///
+    /// # Errors
+    /// If a key is missing or has a value that cannot be.
+    pub fn read(outer: &Metadata, decoder: &Metadata) -> Result<Self, ContainerError> {
+        let family = named(
+            outer,
+            keys::XC2_FAMILY,
+            "`vl` or `composition`",
+            Family::from_name,
+        )?;
+        let image = ImageInfo {
+            image_size: positive(outer, keys::CLIP_IMAGE_SIZE)?,
+            patch_size: positive(outer, keys::CLIP_PATCH_SIZE)?,
+            image_mean: outer.rgb(keys::CLIP_IMAGE_MEAN)?,
+            image_std: outer.rgb(keys::CLIP_IMAGE_STD)?,
+        };
+        let decoder = read_decoder(decoder)?;
+        let options = outer.str(keys::XC2_OPTIONS)?;
+        Ok(Self {
+            name: outer.str(keys::GENERAL_NAME)?.to_owned(),
+            family,
+            image,
+            prompt: read_prompt(outer, decoder.n_vocab)?,
+            decoder,
+            context_length: positive(outer, keys::XC2_CONTEXT_LENGTH)?,
+            converter: format!("{} {options}", outer.str(keys::XC2_CONVERTER)?),
+            source: outer.str(keys::XC2_SOURCE_NAME)?.to_owned(),
+        })
+    }
+
+    /// The longest context that a runtime may use.
+    pub fn max_context(&self) -> usize {
+        self.context_length.min(self.decoder.n_ctx_train)
+    }
+}
+
+fn read_prompt(outer: &Metadata, n_vocab: usize) -> Result<PromptInfo, GgufError> {
+    let id = |key: &str| {
+        let id = outer.usize(key)?;
+        let in_range = i32::try_from(id).ok().filter(|_| id < n_vocab);
+        in_range.ok_or_else(|| {
+            GgufError::invalid(
+                format!("metadata key `{key}`"),
+                format!("an id below {n_vocab}"),
+                id,
+            )
+        })
+    };
+    let rule = "`every_segment` or `once`";
+    Ok(PromptInfo {
+        system: outer.str(keys::PROMPT_SYSTEM)?.to_owned(),
+        image_marker: outer.str(keys::PROMPT_IMAGE_MARKER)?.to_owned(),
+        turn_start: id(keys::PROMPT_TURN_START)?,
+        turn_end: id(keys::PROMPT_TURN_END)?,
+        bos: id(keys::PROMPT_BOS)?,
+        eos: id(keys::PROMPT_EOS)?,
+        bos_rule: named(outer, keys::PROMPT_BOS_RULE, rule, BosRule::from_name)?,
+    })
+}
+
+fn read_decoder(meta: &Metadata) -> Result<DecoderInfo, GgufError> {
+    Ok(DecoderInfo {
+        n_vocab: positive(meta, keys::LLM_VOCAB_SIZE)?,
+        n_embd: positive(meta, keys::LLM_EMBEDDING_LENGTH)?,
+        n_layer: positive(meta, keys::LLM_BLOCK_COUNT)?,
+        n_head: positive(meta, keys::LLM_HEAD_COUNT)?,
+        n_head_kv: positive(meta, keys::LLM_HEAD_COUNT_KV)?,
+        n_ff: positive(meta, keys::LLM_FEED_FORWARD_LENGTH)?,
+        n_ctx_train: positive(meta, keys::LLM_CONTEXT_LENGTH)?,
+    })
+}
+
+/// A number that sizes are computed from: positive, and small enough for any product of a few.
+fn positive(meta: &Metadata, key: &str) -> Result<usize, GgufError> {
+    const LIMIT: usize = 1 << 24;
+    match meta.usize(key)? {
+        n @ 1..=LIMIT => Ok(n),
+        n => Err(GgufError::invalid(
+            format!("metadata key `{key}`"),
+            format!("1 to {LIMIT}"),
+            n,
+        )),
+    }
+}
+
+fn named<T>(
+    meta: &Metadata,
+    key: &str,
+    expected: &str,
+    from_name: impl Fn(&str) -> Option<T>,
+) -> Result<T, GgufError> {
+    let name = meta.str(key)?;
+    from_name(name)
+        .ok_or_else(|| GgufError::invalid(format!("metadata key `{key}`"), expected, name))
+}

@@ -1,0 +1,122 @@
+//! A GGUF file, mapped into memory.
+
+use std::{collections::HashMap, fs::File, path::Path};
+
+use bytes::Bytes;
+
+use super::{GgufError, Header, Metadata, TensorInfo};
+use crate::tensor::{Tensor, TensorSource};
+
+/// A GGUF file whose header is read and checked, and whose data are mapped but not touched.
+///
+/// Cloning is cheap: clones share the map.
+#[derive(Clone, Debug)]
+pub struct GgufFile {
+    header: Header,
+    data_start: usize,
+    /// Name → index into `header.tensors` and begin of the data in the file.
+    index: HashMap<String, (usize, usize)>,
+    map: Bytes,
+}
+
+impl GgufFile {
+    /// Maps `path` and reads its header.
+    ///
+    /// # Errors
+    /// If the file cannot be read, is no GGUF file, or ends before the last tensor does.
+    pub fn open(path: &Path) -> Result<Self, GgufError> {
+        let file = File::open(path)?;
+        if file.metadata()?.is_dir() {
+            return Err(std::io::Error::from(std::io::ErrorKind::IsADirectory).into());
+        }
+        if file.metadata()?.len() == 0 {
+            return Self::from_bytes(Bytes::new()); // an empty file cannot be mapped
+        }
+        Self::from_bytes(Bytes::from_owner(map(&file)?))
+    }
+
+    /// Reads a file that is in memory.
+    ///
+    /// # Errors
+    /// As [`Self::open`].
+    pub fn from_bytes(map: Bytes) -> Result<Self, GgufError> {
+        let (header, data_start) = Header::parse(&map)?;
+        let mut index = HashMap::with_capacity(header.tensors.len());
+        for (i, (tensor, offset)) in header.tensors.iter().zip(header.offsets()).enumerate() {
+            let begin = data_start + offset;
+            let n_bytes = tensor.n_bytes().expect("checked by the parser");
+            if begin.checked_add(n_bytes).is_none_or(|end| end > map.len()) {
+                return Err(GgufError::Truncated {
+                    field: format!("tensor `{}`", tensor.name),
+                    needed: n_bytes as u64,
+                    left: map.len().saturating_sub(begin) as u64,
+                });
+            }
+            index.insert(tensor.name.clone(), (i, begin));
+        }
+        Ok(Self {
+            header,
+            data_start,
+            index,
+            map,
+        })
+    }
+
+    /// The metadata.
+    pub fn metadata(&self) -> &Metadata {
+        &self.header.metadata
+    }
+
+    /// The tensors in file order.
+    pub fn tensors(&self) -> &[TensorInfo] {
+        &self.header.tensors
+    }
+
+    /// Where a tensor's data begin, counted from the start of the file.
+    pub fn data_offset(&self, name: &str) -> Option<usize> {
+        self.index.get(name).map(|(_, begin)| *begin)
+    }
+
+    /// The whole data section.
+    pub fn data(&self) -> &[u8] {
+        &self.map[self.data_start.min(self.map.len())..]
+    }
+
+    /// Size of the file in bytes.
+    pub fn file_bytes(&self) -> usize {
+        self.map.len()
+    }
+
+    /// The tensor of that name.
+    ///
+    /// # Errors
+    /// If there is none.
+    pub fn require(&self, name: &str) -> Result<Tensor, GgufError> {
+        self.tensor(name).ok_or_else(|| GgufError::MissingTensor {
+            name: name.to_owned(),
+        })
+    }
+}
+
+impl TensorSource for GgufFile {
+    fn tensor(&self, name: &str) -> Option<Tensor> {
+        let &(i, begin) = self.index.get(name)?;
+        let TensorInfo { name, ty, shape } = self.header.tensors[i].clone();
+        let n_bytes = self.header.tensors[i].n_bytes()?;
+        Some(Tensor {
+            name,
+            ty,
+            shape,
+            data: self.map.slice(begin..begin + n_bytes),
+        })
+    }
+}
+
+#[allow(unsafe_code)]
+fn map(file: &File) -> std::io::Result<memmap2::Mmap> {
+    // SAFETY: the map is read-only and private. As with every program that maps a model, a file
+    // that another process shortens while it is in use ends this process (SIGBUS), and one that is
+    // rewritten in place changes the weights; neither can break memory safety of anything but
+    // plain bytes, for which every bit pattern is valid. Our own writer replaces files by renaming.
+    unsafe { memmap2::Mmap::map(file) }
+}
