@@ -111,10 +111,10 @@ pub struct DecoderInfo {
 }
 
 impl DecoderInfo {
-    /// Bytes of keys and values that one position takes in a cache of 16-bit floats.
-    pub fn kv_bytes_per_position(&self) -> usize {
+    /// Elements of keys and values that one position takes in the cache.
+    pub fn kv_elements_per_position(&self) -> usize {
         let d_head = self.n_embd / self.n_head;
-        2 * self.n_layer * self.n_head_kv * d_head * 2
+        2 * self.n_layer * self.n_head_kv * d_head
     }
 }
 

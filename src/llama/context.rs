@@ -43,6 +43,8 @@ pub struct ContextOptions {
     pub n_ctx: usize,
     /// The most tokens that one [`Context::decode`] takes.
     pub n_batch: usize,
+    /// The most logit rows that one batch gives; the buffer for them is allocated in advance.
+    pub n_outputs: usize,
     /// Threads that compute.
     pub n_threads: usize,
     /// Element type of the KV cache.
@@ -111,6 +113,7 @@ impl Context {
         params.n_ctx = options.n_ctx as u32;
         params.n_batch = options.n_batch as u32;
         params.n_ubatch = options.n_batch as u32;
+        params.n_outputs_max = options.n_outputs as u32;
         params.n_seq_max = 1;
         params.n_threads = options.n_threads as i32;
         params.n_threads_batch = options.n_threads as i32;

@@ -19,7 +19,7 @@ pub use adapter::Adapter;
 pub use context::{Context, ContextOptions, Input, KvType, Outputs};
 use llama_cpp_2::llama_backend::LlamaBackend;
 pub use model::{LoadOptions, Model};
-pub use sampler::{Sampler, SamplerOptions};
+pub use sampler::{Sampler, SamplerOptions, argmax};
 pub use vocab::{SpecialText, Tokenizer};
 
 /// What llama.cpp refused, with its own last words where it had any.
