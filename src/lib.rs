@@ -1,4 +1,5 @@
 //! xc2-edge: InternLM-XComposer2 on the CPU.
 
+pub mod image;
 pub mod quant;
 pub mod tensor;
