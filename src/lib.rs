@@ -3,3 +3,4 @@
 pub mod image;
 pub mod quant;
 pub mod tensor;
+pub mod vision;
