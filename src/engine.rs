@@ -18,14 +18,13 @@ use std::{
     time::Instant,
 };
 
-use ::image::RgbImage;
-use ndarray::Array2;
+use ndarray::{Array2, ArrayView2};
 use rayon::prelude::*;
 
 use crate::{
     container::{Container, ContainerError, View},
     decoder::{Decoder, TextStream},
-    image::{self, ImageError, Orientation, Preprocessor},
+    image::{self, ImageError, Orientation, Preprocessor, RgbImage},
     llama::{
         Adapter, Context, ContextOptions, KvType, LlamaError, LoadOptions, Model, Sampler,
         SamplerOptions, Tokenizer,
@@ -33,7 +32,7 @@ use crate::{
     memory::{self, MemoryNeed},
     metrics::Timings,
     prompt::{Chat, PloraPolicy, PromptError, PromptLayout, Run, Sequence, Template},
-    vision::{VisionEncoder, VisionError},
+    vision::{StageObserver, VisionEncoder, VisionError},
 };
 
 /// Tokens that are computed at once in the prefill. 512 is the fastest on the machines measured
@@ -46,10 +45,13 @@ pub const N_BATCH: usize = 512;
 pub enum EngineError {
     /// The model file.
     #[error("{}: {source}", path.display())]
-    Container { path: PathBuf, source: ContainerError },
+    Container {
+        path: PathBuf,
+        source: ContainerError,
+    },
     /// A picture.
-    #[error("{}: {source}", path.display())]
-    Image { path: PathBuf, source: ImageError },
+    #[error(transparent)]
+    Image(#[from] ImageError),
     /// The tower's tensors.
     #[error(transparent)]
     Vision(#[from] VisionError),
@@ -67,7 +69,11 @@ pub enum EngineError {
         "the prompt takes {n_prompt} tokens ({n_image} of them pictures) and the answer at least \
          one, but the context holds {n_ctx}"
     )]
-    PromptTooLong { n_prompt: usize, n_image: usize, n_ctx: usize },
+    PromptTooLong {
+        n_prompt: usize,
+        n_image: usize,
+        n_ctx: usize,
+    },
     /// The machine is too small.
     #[error(
         "not enough memory: {} needed ({} weights, {} context, {} scratch), {} available",
@@ -180,7 +186,6 @@ pub trait Observer {
 impl Observer for () {}
 
 /// A loaded model.
-#[derive(Debug)]
 pub struct Engine {
     container: Container,
     encoder: VisionEncoder,
@@ -199,14 +204,22 @@ impl Engine {
     pub fn load(path: &Path, options: EngineOptions) -> Result<Self, EngineError> {
         let start = Instant::now();
         let container = open(path)?;
-        let encoder = VisionEncoder::from_container(&container)?;
-        let image = &container.info().image;
-        let preprocessor =
-            Preprocessor::new(image.image_size as u32, image.image_mean, image.image_std);
+        let info = container.info();
+        let encoder = VisionEncoder::new(info.vision.clone(), &container)?;
+        let (mean, std) = (info.image.image_mean, info.image.image_std);
+        let preprocessor = Preprocessor::new(info.vision.image_size as u32, mean, std);
         let model = Model::load(path, container.view_offset(View::Decoder), options.load)?;
         let tokenizer = Tokenizer::new(&model);
         let load_seconds = start.elapsed().as_secs_f64();
-        Ok(Self { container, encoder, preprocessor, model, tokenizer, options, load_seconds })
+        Ok(Self {
+            container,
+            encoder,
+            preprocessor,
+            model,
+            tokenizer,
+            options,
+            load_seconds,
+        })
     }
 
     /// The model file.
@@ -232,7 +245,11 @@ impl Engine {
     /// The template in the given layout.
     pub fn template(&self, layout: PromptLayout) -> Template {
         let info = self.container.info();
-        Template { prompt: info.prompt.clone(), layout, n_image_tokens: info.image.n_tokens() }
+        Template {
+            prompt: info.prompt.clone(),
+            layout,
+            n_image_tokens: info.vision.n_patches(),
+        }
     }
 
     /// A decoder with an empty context of `n_ctx` positions, which computes up to `n_batch` of them
@@ -256,7 +273,11 @@ impl Engine {
             kv_type: self.options.kv_type,
             flash_attn: self.options.flash_attn,
         };
-        Ok(Decoder::new(Context::new(&self.model, Some(Arc::new(adapter)), options)?))
+        Ok(Decoder::new(Context::new(
+            &self.model,
+            Some(Arc::new(adapter)),
+            options,
+        )?))
     }
 
     /// What a context of `n_ctx` positions will need.
@@ -280,19 +301,24 @@ impl Engine {
         let n_ctx = self.context_for(&sequence, request.n_predict)?;
         self.check_memory(n_ctx)?;
 
-        let mut timings = Timings { load: self.load_seconds, ..Timings::default() };
+        let mut timings = Timings {
+            load: self.load_seconds,
+            ..Timings::default()
+        };
         let mut decoder = timed(&mut timings.load, || self.decoder(n_ctx, N_BATCH, 1))?;
         let embeddings = timed(&mut timings.encode, || self.encode(&pictures, observer));
         timings.n_images = pictures.len();
         timed(&mut timings.prefill, || {
             let mask = sequence.plora_mask(request.plora);
-            let views: Vec<_> = embeddings.iter().map(Array2::view).collect();
+            let views: Vec<_> = embeddings.iter().map(|e| e.view()).collect();
             let progress = |done| observer.progress("prefill", done, sequence.len());
             decoder.prefill(&sequence, &mask, &views, progress)
         })?;
         timings.n_prefill = sequence.len();
         let mut generation = Generation::new(self, request, &sequence, n_ctx);
-        let stop = timed(&mut timings.decode, || generation.run(&mut decoder, observer))?;
+        let stop = timed(&mut timings.decode, || {
+            generation.run(&mut decoder, observer)
+        })?;
         timings.n_decode = decoder.n_past() - sequence.len();
         Ok(Answer {
             text: generation.text,
@@ -305,24 +331,21 @@ impl Engine {
     }
 
     fn open_pictures(&self, paths: &[PathBuf]) -> Result<Vec<RgbImage>, EngineError> {
-        let open = |path: &PathBuf| {
-            image::open(path, self.options.orientation)
-                .map_err(|source| EngineError::Image { path: path.clone(), source })
-        };
+        let open = |path: &PathBuf| Ok(image::open(path, self.options.orientation)?);
         paths.par_iter().map(open).collect()
     }
 
     /// The projected embeddings of every picture, `[n_tokens, n_embd]` each.
     fn encode(&self, pictures: &[RgbImage], observer: &mut dyn Observer) -> Vec<Array2<f32>> {
-        let total = pictures.len() * self.encoder.n_stages();
-        let mut done = 0;
-        let mut progress = || {
-            done += 1;
-            observer.progress("encode", done, total);
+        let n_stages = self.encoder.config().n_layer + STAGES_BESIDE_LAYERS;
+        let mut progress = StageCount {
+            observer,
+            done: 0,
+            total: pictures.len() * n_stages,
         };
         let encode = |picture| {
             let pixels = self.preprocessor.pixel_values(picture);
-            self.encoder.encode_with_progress(&pixels, &mut progress)
+            self.encoder.encode_observed(&pixels, &mut progress)
         };
         pictures.iter().map(encode).collect()
     }
@@ -358,6 +381,24 @@ impl Engine {
     }
 }
 
+/// What the tower reports besides its layers: `patch_embed`, `embeddings`, `hidden.0`, `features`
+/// and `projected`.
+const STAGES_BESIDE_LAYERS: usize = 5;
+
+/// Turns the tower's stages into progress.
+struct StageCount<'a> {
+    observer: &'a mut dyn Observer,
+    done: usize,
+    total: usize,
+}
+
+impl StageObserver for StageCount<'_> {
+    fn stage(&mut self, _name: &str, _values: ArrayView2<f32>) {
+        self.done += 1;
+        self.observer.progress("encode", self.done, self.total);
+    }
+}
+
 /// An answer in the making.
 struct Generation<'a> {
     engine: &'a Engine,
@@ -380,7 +421,14 @@ impl<'a> Generation<'a> {
                 }
             }
         }
-        Self { engine, request, sampler, n_ctx, ids: Vec::new(), text: String::new() }
+        Self {
+            engine,
+            request,
+            sampler,
+            n_ctx,
+            ids: Vec::new(),
+            text: String::new(),
+        }
     }
 
     /// Samples and decodes until something ends the answer.
@@ -419,7 +467,11 @@ impl<'a> Generation<'a> {
 
     fn say(&mut self, text: &str, observer: &mut dyn Observer) -> ControlFlow<()> {
         self.text.push_str(text);
-        if text.is_empty() { ControlFlow::Continue(()) } else { observer.text(text) }
+        if text.is_empty() {
+            ControlFlow::Continue(())
+        } else {
+            observer.text(text)
+        }
     }
 }
 
@@ -436,6 +488,8 @@ fn timed<T>(seconds: &mut f64, work: impl FnOnce() -> T) -> T {
 /// # Errors
 /// As [`Container::open`], with the path.
 pub fn open(path: &Path) -> Result<Container, EngineError> {
-    Container::open(path)
-        .map_err(|source| EngineError::Container { path: path.to_owned(), source })
+    Container::open(path).map_err(|source| EngineError::Container {
+        path: path.to_owned(),
+        source,
+    })
 }

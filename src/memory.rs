@@ -98,7 +98,11 @@ fn field(path: &str, name: &str) -> Option<u64> {
 
 fn cgroup_left() -> Option<u64> {
     let number = |file: &str| -> Option<u64> {
-        std::fs::read_to_string(format!("/sys/fs/cgroup/{file}")).ok()?.trim().parse().ok()
+        std::fs::read_to_string(format!("/sys/fs/cgroup/{file}"))
+            .ok()?
+            .trim()
+            .parse()
+            .ok()
     };
     number("memory.max")?.checked_sub(number("memory.current")?)
 }

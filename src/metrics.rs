@@ -35,14 +35,26 @@ impl std::fmt::Display for Timings {
         write!(f, "load {:.2} s", self.load)?;
         if self.n_images > 0 {
             let plural = if self.n_images == 1 { "" } else { "s" };
-            write!(f, ", encode {} picture{plural} {:.2} s", self.n_images, self.encode)?;
+            write!(
+                f,
+                ", encode {} picture{plural} {:.2} s",
+                self.n_images, self.encode
+            )?;
         }
         let rate = |n: usize, seconds: f64| n as f64 / seconds.max(1e-9);
         let per_second = rate(self.n_prefill, self.prefill);
-        write!(f, ", prefill {} tokens {:.2} s ({per_second:.0}/s)", self.n_prefill, self.prefill)?;
+        write!(
+            f,
+            ", prefill {} tokens {:.2} s ({per_second:.0}/s)",
+            self.n_prefill, self.prefill
+        )?;
         if self.n_decode > 0 {
             let per_second = rate(self.n_decode, self.decode);
-            write!(f, ", decode {} tokens {:.2} s ({per_second:.1}/s)", self.n_decode, self.decode)?;
+            write!(
+                f,
+                ", decode {} tokens {:.2} s ({per_second:.1}/s)",
+                self.n_decode, self.decode
+            )?;
         }
         Ok(())
     }

@@ -36,13 +36,13 @@ pub struct InfoArgs {
 /// Runs the command.
 pub fn run(args: &InfoArgs) -> anyhow::Result<ExitCode> {
     let container = engine::open(&args.model)?;
-    let encoder = VisionEncoder::from_container(&container)?;
+    let encoder = VisionEncoder::new(container.info().vision.clone(), &container)?;
     if args.checksum {
         verify_checksum(&container, &args.model)?;
     }
     let n_ctx = args.ctx_size.unwrap_or_else(|| {
         let info = container.info();
-        info.max_context().min(info.image.n_tokens() + 512)
+        info.max_context().min(info.vision.n_patches() + 512)
     });
     let work = encoder.work_bytes();
     let need = MemoryNeed::of(&container, n_ctx, KvType::F16, N_BATCH, work);
@@ -58,10 +58,15 @@ pub fn run(args: &InfoArgs) -> anyhow::Result<ExitCode> {
 fn verify_checksum(container: &Container, path: &std::path::Path) -> anyhow::Result<()> {
     let mut progress = super::progress::Progress::default();
     let total = container.file().data().len();
-    let outcome = container.verify_checksum(|done| progress.update("checksum", done as usize, total));
+    let outcome =
+        container.verify_checksum(|done| progress.update("checksum", done as usize, total));
     progress.clear();
     outcome.map_err(|source| {
-        engine::EngineError::Container { path: path.to_owned(), source }.into()
+        engine::EngineError::Container {
+            path: path.to_owned(),
+            source,
+        }
+        .into()
     })
 }
 
@@ -76,11 +81,24 @@ struct Part {
 
 /// The parts in file order. A view's header belongs to the part that it describes.
 fn parts(container: &Container) -> Vec<Part> {
-    let part = |name| Part { name, n_tensors: 0, n_params: 0, n_bytes: 0, types: Vec::new() };
-    let mut parts = vec![part("vision"), part("projector"), part("plora"), part("decoder")];
+    let part = |name| Part {
+        name,
+        n_tensors: 0,
+        n_params: 0,
+        n_bytes: 0,
+        types: Vec::new(),
+    };
+    let mut parts = vec![
+        part("vision"),
+        part("projector"),
+        part("plora"),
+        part("decoder"),
+    ];
     let mut current = 0;
     for tensor in container.file().tensors() {
-        let is_view = [View::Adapter, View::Decoder].iter().position(|v| v.tensor_name() == tensor.name);
+        let is_view = [View::Adapter, View::Decoder]
+            .iter()
+            .position(|v| v.tensor_name() == tensor.name);
         current = match is_view {
             Some(view) => view + 2,
             None if tensor.name.starts_with("mm.") => 1,
@@ -104,29 +122,48 @@ fn as_text(container: &Container, n_ctx: usize, need: MemoryNeed, checked: bool)
     let d = &info.decoder;
     let mut lines = vec![
         format!("{} ({})", info.name, info.family.name()),
-        format!("file       {}, {}", container.path().display(), human(container.file().file_bytes() as u64)),
+        format!(
+            "file       {}, {}",
+            container.path().display(),
+            human(container.file().file_bytes() as u64)
+        ),
         format!("made of    {} by {}", info.source, info.converter),
         format!(
             "checksum   {}{}",
             container.checksum().unwrap_or("none"),
-            if checked { " (data agree)" } else { " (not checked; --checksum)" }
+            if checked {
+                " (data agree)"
+            } else {
+                " (not checked; --checksum)"
+            }
         ),
         format!(
             "pictures   {0}x{0} pixels, {1} tokens each",
-            info.image.image_size,
-            info.image.n_tokens()
+            info.vision.image_size,
+            info.vision.n_patches()
         ),
         format!(
             "decoder    {} layers, width {}, {} heads ({} for keys and values), {} pieces, context up to {}",
-            d.n_layer, d.n_embd, d.n_head, d.n_head_kv, d.n_vocab, info.max_context()
+            d.n_layer,
+            d.n_embd,
+            d.n_head,
+            d.n_head_kv,
+            d.n_vocab,
+            info.max_context()
         ),
         String::new(),
-        format!("{:<10} {:>7} {:>10} {:>10}  types", "part", "tensors", "params", "size"),
+        format!(
+            "{:<10} {:>7} {:>10} {:>10}  types",
+            "part", "tensors", "params", "size"
+        ),
     ];
     for p in parts(container) {
         let params = format!("{:.1} M", p.n_params as f64 / 1e6);
         let (size, types) = (human(p.n_bytes as u64), p.types.join(" "));
-        lines.push(format!("{:<10} {:>7} {params:>10} {size:>10}  {types}", p.name, p.n_tensors));
+        lines.push(format!(
+            "{:<10} {:>7} {params:>10} {size:>10}  {types}",
+            p.name, p.n_tensors
+        ));
     }
     lines.push(String::new());
     lines.push(format!(
@@ -137,7 +174,10 @@ fn as_text(container: &Container, n_ctx: usize, need: MemoryNeed, checked: bool)
         human(need.work)
     ));
     if let Some(available) = memory::available() {
-        lines.push(format!("           {} available on this machine now", human(available)));
+        lines.push(format!(
+            "           {} available on this machine now",
+            human(available)
+        ));
     }
     lines.push(format!("tower      {}", xc2_edge::vision::kernels()));
     lines.push(format!("llama.cpp  {}", llama::system_info()));
@@ -163,7 +203,7 @@ fn as_json(container: &Container, n_ctx: usize, need: MemoryNeed) -> serde_json:
         "source": info.source,
         "converter": info.converter,
         "checksum": container.checksum().ok(),
-        "image": {"size": info.image.image_size, "n_tokens": info.image.n_tokens()},
+        "image": {"size": info.vision.image_size, "n_tokens": info.vision.n_patches()},
         "decoder": {
             "n_layer": info.decoder.n_layer, "n_embd": info.decoder.n_embd,
             "n_head": info.decoder.n_head, "n_head_kv": info.decoder.n_head_kv,

@@ -16,12 +16,14 @@ pub struct Progress {
 impl Progress {
     /// Tells that `stage` stands at `done` of `total`.
     pub fn update(&mut self, stage: &'static str, done: usize, total: usize) {
-        if self.current.as_ref().is_none_or(|(name, ..)| *name != stage) {
+        if self
+            .current
+            .as_ref()
+            .is_none_or(|(name, ..)| *name != stage)
+        {
             self.clear();
-            let bar = ProgressBar::with_draw_target(
-                Some(total as u64),
-                ProgressDrawTarget::hidden(),
-            );
+            let bar =
+                ProgressBar::with_draw_target(Some(total as u64), ProgressDrawTarget::hidden());
             bar.set_style(style());
             bar.set_prefix(stage);
             self.current = Some((stage, Instant::now(), bar));

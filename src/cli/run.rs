@@ -48,13 +48,24 @@ pub struct RunArgs {
     no_exif_orientation: bool,
 
     /// The most tokens to generate.
-    #[arg(short, long, value_name = "N", default_value_t = 1024, help_heading = "Sampling")]
+    #[arg(
+        short,
+        long,
+        value_name = "N",
+        default_value_t = 1024,
+        help_heading = "Sampling"
+    )]
     n_predict: usize,
     /// Temperature; 0 takes the likeliest token.
     #[arg(long, value_name = "T", default_value_t = 0.0, value_parser = non_negative, help_heading = "Sampling")]
     temp: f32,
     /// Draw among the K likeliest tokens; 0 for all.
-    #[arg(long, value_name = "K", default_value_t = 50, help_heading = "Sampling")]
+    #[arg(
+        long,
+        value_name = "K",
+        default_value_t = 50,
+        help_heading = "Sampling"
+    )]
     top_k: usize,
     /// Draw among the likeliest tokens that make up this probability.
     #[arg(long, value_name = "P", default_value_t = 0.8, value_parser = probability, help_heading = "Sampling")]
@@ -73,11 +84,21 @@ pub struct RunArgs {
     #[arg(short, long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..), help_heading = "Speed and memory")]
     threads: Option<u16>,
     /// Element type of the KV cache.
-    #[arg(long, value_enum, default_value = "f16", help_heading = "Speed and memory")]
+    #[arg(
+        long,
+        value_enum,
+        default_value = "f16",
+        help_heading = "Speed and memory"
+    )]
     kv_type: KvTypeArg,
     /// Whether llama.cpp rearranges weights for its kernels, at the cost of a second copy
     /// [default: off on x86-64, where it slows the prefill, on elsewhere].
-    #[arg(long, value_enum, value_name = "WHEN", help_heading = "Speed and memory")]
+    #[arg(
+        long,
+        value_enum,
+        value_name = "WHEN",
+        help_heading = "Speed and memory"
+    )]
     repack: Option<Switch>,
     /// Read the weights into memory instead of mapping the file.
     #[arg(long, help_heading = "Speed and memory")]
@@ -89,7 +110,12 @@ pub struct RunArgs {
     #[arg(long, help_heading = "Speed and memory")]
     no_memory_check: bool,
     /// Which tokens see Partial-LoRA. Anything but `images` is wrong on purpose, to see its effect.
-    #[arg(long, value_enum, default_value = "images", help_heading = "Speed and memory")]
+    #[arg(
+        long,
+        value_enum,
+        default_value = "images",
+        help_heading = "Speed and memory"
+    )]
     plora: Plora,
 
     /// Print one JSON object instead of the text.
@@ -131,7 +157,11 @@ enum Plora {
 pub fn run(args: &RunArgs) -> anyhow::Result<ExitCode> {
     let engine = Engine::load(&args.model, args.engine_options())?;
     let request = args.request(&engine);
-    let mut screen = Screen { stream: !args.json, quiet: args.quiet, ..Screen::default() };
+    let mut screen = Screen {
+        stream: !args.json,
+        quiet: args.quiet,
+        ..Screen::default()
+    };
     let answer = engine.answer(&request, &mut screen)?;
     screen.progress.clear();
     if let Some(error) = screen.error {
@@ -226,7 +256,10 @@ impl Observer for Screen {
             return ControlFlow::Continue(());
         }
         let mut stdout = std::io::stdout().lock();
-        match stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()) {
+        match stdout
+            .write_all(text.as_bytes())
+            .and_then(|()| stdout.flush())
+        {
             Ok(()) => ControlFlow::Continue(()),
             Err(error) => {
                 self.error = Some(error);
@@ -261,7 +294,9 @@ fn footer(answer: &Answer, request: &Request) -> String {
 }
 
 fn seed_from_clock() -> u32 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |t| t.subsec_nanos() ^ t.as_secs() as u32)
+    SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .map_or(0, |t| t.subsec_nanos() ^ t.as_secs() as u32)
 }
 
 fn non_negative(text: &str) -> Result<f32, String> {

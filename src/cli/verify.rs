@@ -59,7 +59,11 @@ pub fn run(args: &VerifyArgs) -> anyhow::Result<ExitCode> {
     progress.clear();
     written?;
     eprintln!("{tally}");
-    Ok(if tally.first_departure.is_some() { ExitCode::FAILURE } else { ExitCode::SUCCESS })
+    Ok(if tally.first_departure.is_some() {
+        ExitCode::FAILURE
+    } else {
+        ExitCode::SUCCESS
+    })
 }
 
 fn show(outcome: &Outcome, args: &VerifyArgs) -> std::io::Result<()> {
@@ -67,7 +71,11 @@ fn show(outcome: &Outcome, args: &VerifyArgs) -> std::io::Result<()> {
     if args.json {
         return writeln!(out, "{}", serde_json::to_string(outcome)?);
     }
-    let shown: Vec<&Stage> = outcome.stages.iter().filter(|s| !args.failures || !s.ok).collect();
+    let shown: Vec<&Stage> = outcome
+        .stages
+        .iter()
+        .filter(|s| !args.failures || !s.ok)
+        .collect();
     if shown.is_empty() {
         return Ok(());
     }
@@ -79,7 +87,11 @@ fn show(outcome: &Outcome, args: &VerifyArgs) -> std::io::Result<()> {
         });
         let (name, tolerance) = (&stage.name, &stage.tolerance);
         let line = format!("  {verdict:<4} {name:<31} {max:<13} {mean:<14} {tolerance}");
-        let note = if stage.note.is_empty() { String::new() } else { format!("  ({})", stage.note) };
+        let note = if stage.note.is_empty() {
+            String::new()
+        } else {
+            format!("  ({})", stage.note)
+        };
         writeln!(out, "{}{note}", line.trim_end())?;
     }
     Ok(())
@@ -107,11 +119,22 @@ impl Tally {
 
 impl std::fmt::Display for Tally {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let Self { n_subjects, n_stages, n_departed, .. } = self;
-        write!(f, "{n_subjects} pictures and conversations, {n_stages} stages")?;
+        let Self {
+            n_subjects,
+            n_stages,
+            n_departed,
+            ..
+        } = self;
+        write!(
+            f,
+            "{n_subjects} pictures and conversations, {n_stages} stages"
+        )?;
         match &self.first_departure {
             None => write!(f, ": all within tolerance"),
-            Some(first) => write!(f, ", {n_departed} out of tolerance; the first: stage {first}"),
+            Some(first) => write!(
+                f,
+                ", {n_departed} out of tolerance; the first: stage {first}"
+            ),
         }
     }
 }

@@ -27,7 +27,11 @@ impl Deviation {
         let (mut dot, mut norm_f, mut norm_e) = (0.0, 0.0, 0.0);
         for (f, e) in found.iter().zip(expected) {
             let (f, e) = (f64::from(*f), f64::from(*e));
-            let d = if f.is_finite() { (f - e).abs() } else { f64::INFINITY };
+            let d = if f.is_finite() {
+                (f - e).abs()
+            } else {
+                f64::INFINITY
+            };
             max = max.max(d);
             sum += d;
             squares += d * d;
@@ -35,9 +39,22 @@ impl Deviation {
             norm_f += (f - mean_f).powi(2);
             norm_e += (e - mean_e).powi(2);
         }
-        let rel_rms = if squares == 0.0 { 0.0 } else { (squares / norm_e).sqrt() };
-        let cosine = if squares == 0.0 { 1.0 } else { dot / (norm_f * norm_e).sqrt() };
-        Self { max, mean: sum / n, rel_rms, cosine }
+        let rel_rms = if squares == 0.0 {
+            0.0
+        } else {
+            (squares / norm_e).sqrt()
+        };
+        let cosine = if squares == 0.0 {
+            1.0
+        } else {
+            dot / (norm_f * norm_e).sqrt()
+        };
+        Self {
+            max,
+            mean: sum / n,
+            rel_rms,
+            cosine,
+        }
     }
 }
 
@@ -90,14 +107,21 @@ impl Stage {
     pub fn equal<T: PartialEq + std::fmt::Debug>(name: &str, found: &[T], expected: &[T]) -> Self {
         let differs = |i: &usize| found.get(*i) != expected.get(*i);
         let first = (0..found.len().max(expected.len())).find(differs);
-        let item = |list: &[T], i| list.get(i).map_or("nothing".to_owned(), |v| format!("{v:?}"));
+        let item = |list: &[T], i| {
+            list.get(i)
+                .map_or("nothing".to_owned(), |v| format!("{v:?}"))
+        };
         Self {
             name: name.to_owned(),
             deviation: None,
             tolerance: "equal".to_owned(),
             ok: first.is_none(),
             note: first.map_or(String::new(), |i| {
-                format!("at {i}: expected {}, found {}", item(expected, i), item(found, i))
+                format!(
+                    "at {i}: expected {}, found {}",
+                    item(expected, i),
+                    item(found, i)
+                )
             }),
         }
     }
@@ -132,6 +156,9 @@ mod tests {
         let stage = Stage::equal("ids", &[1, 2], &[1, 3, 4]);
         assert!(!stage.ok);
         assert_eq!(stage.note, "at 1: expected 3, found 2");
-        assert_eq!(Stage::equal("ids", &[1], &[1, 3]).note, "at 1: expected 3, found nothing");
+        assert_eq!(
+            Stage::equal("ids", &[1], &[1, 3]).note,
+            "at 1: expected 3, found nothing"
+        );
     }
 }

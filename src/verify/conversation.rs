@@ -42,9 +42,18 @@ impl<'a> Conversations<'a> {
         let n_ctx = engine.container().info().max_context();
         let decoder = engine.decoder(n_ctx, N_BATCH, N_BATCH)?;
         let pictures = golden.pictures()?.into_iter();
-        let resized = pictures.filter_map(|p| Some((p.image, p.resized?))).collect();
+        let resized = pictures
+            .filter_map(|p| Some((p.image, p.resized?)))
+            .collect();
         let embeddings = HashMap::new();
-        Ok(Self { engine, golden, precision, decoder, embeddings, resized })
+        Ok(Self {
+            engine,
+            golden,
+            precision,
+            decoder,
+            embeddings,
+            resized,
+        })
     }
 
     /// Checks every stage of a conversation.
@@ -57,7 +66,10 @@ impl<'a> Conversations<'a> {
         stages.push(mask_stage(case, &mask.set_runs(), sequence.len()));
         if stages.iter().any(|s| !s.ok) {
             // What follows would compare different sequences.
-            return Ok(Outcome { subject: case.name.clone(), stages });
+            return Ok(Outcome {
+                subject: case.name.clone(),
+                stages,
+            });
         }
         for name in &case.images {
             self.encode(name)?;
@@ -67,7 +79,10 @@ impl<'a> Conversations<'a> {
             stages.extend(self.inputs_stage(case, &sequence, &expected, &at.values));
         }
         stages.extend(self.logits_stages(record, &sequence)?);
-        Ok(Outcome { subject: case.name.clone(), stages })
+        Ok(Outcome {
+            subject: case.name.clone(),
+            stages,
+        })
     }
 
     fn sequence(&self, case: &Case) -> Result<Sequence, VerifyError> {
@@ -88,12 +103,12 @@ impl<'a> Conversations<'a> {
             return Ok(());
         }
         let pixels = match self.resized.get(name) {
-            Some(path) => image::open(path, Orientation::Ignore)
-                .map_err(|source| VerifyError::Image { path: path.clone(), source })?,
+            Some(path) => image::open(path, Orientation::Ignore)?,
             None => picture::resize(self.engine, self.golden, name)?,
         };
         let pixels = self.engine.preprocessor().normalize(&pixels);
-        self.embeddings.insert(name.to_owned(), self.engine.encoder().encode(&pixels));
+        self.embeddings
+            .insert(name.to_owned(), self.engine.encoder().encode(&pixels));
         Ok(())
     }
 
@@ -127,7 +142,11 @@ impl<'a> Conversations<'a> {
             }
         }
         let comparable = found.len() == expected.values.len();
-        comparable.then(|| self.precision.inputs().stage("inputs", &found, &expected.values))
+        comparable.then(|| {
+            self.precision
+                .inputs()
+                .stage("inputs", &found, &expected.values)
+        })
     }
 
     fn logits_stages(
@@ -141,7 +160,11 @@ impl<'a> Conversations<'a> {
         self.prefill(case, sequence, &mut watch)?;
         let bound = self.precision.logits();
         if !watch.top.is_empty() {
-            stages.push(bound.stage("logits, top 5 of each position", &watch.top, &watch.top_expected));
+            stages.push(bound.stage(
+                "logits, top 5 of each position",
+                &watch.top,
+                &watch.top_expected,
+            ));
         }
         if let Some(last) = tensors.f32("logits_last8")? {
             stages.push(bound.stage("logits, last 8 of the prompt", &watch.last, &last.values));
@@ -166,9 +189,14 @@ impl<'a> Conversations<'a> {
     ) -> Result<(), VerifyError> {
         self.decoder.truncate(0);
         let mask = sequence.plora_mask(case.plora());
-        let images: Vec<_> = case.images.iter().map(|n| self.embeddings[n].view()).collect();
+        let images: Vec<_> = case
+            .images
+            .iter()
+            .map(|n| self.embeddings[n].view())
+            .collect();
         let mut on_logits = |position: usize, row: &[f32]| watch.see(position, row);
-        self.decoder.prefill_observed(sequence, &mask, &images, &mut on_logits)?;
+        self.decoder
+            .prefill_observed(sequence, &mask, &images, &mut on_logits)?;
         Ok(())
     }
 
@@ -176,7 +204,11 @@ impl<'a> Conversations<'a> {
     /// difference must not make all that follows incomparable.
     fn teacher_forced(&mut self, case: &Case, first: Vec<f32>) -> Result<Vec<f32>, VerifyError> {
         let mut logits = first;
-        for id in case.greedy_ids.iter().take(case.greedy_ids.len().saturating_sub(1)) {
+        for id in case
+            .greedy_ids
+            .iter()
+            .take(case.greedy_ids.len().saturating_sub(1))
+        {
             self.decoder.step(*id, case.plora().generated())?;
             logits.extend(self.decoder.logits());
         }
@@ -186,7 +218,11 @@ impl<'a> Conversations<'a> {
     /// The greedy choices. As long as they agree, feeding the recorded ids is free generation.
     fn greedy_stage(&self, case: &Case, choices: &[i32]) -> Stage {
         let mut stage = Stage::equal("greedy ids", choices, &case.greedy_ids);
-        let agree = choices.iter().zip(&case.greedy_ids).filter(|(a, b)| a == b).count();
+        let agree = choices
+            .iter()
+            .zip(&case.greedy_ids)
+            .filter(|(a, b)| a == b)
+            .count();
         let share = agree as f64 / case.greedy_ids.len().max(1) as f64;
         let margin = |i: usize| case.greedy_margins.get(i).copied().unwrap_or(f32::INFINITY);
         let allowed = self.precision.margin();
@@ -207,7 +243,11 @@ impl<'a> Conversations<'a> {
     fn text_stage(&self, case: &Case) -> Option<Stage> {
         let expected = case.greedy_text.as_ref()?;
         let found = self.engine.tokenizer().decode(&case.greedy_ids);
-        Some(Stage::equal("greedy text", &[found.as_str()], &[expected.as_str()]))
+        Some(Stage::equal(
+            "greedy text",
+            &[found.as_str()],
+            &[expected.as_str()],
+        ))
     }
 }
 
@@ -256,8 +296,13 @@ impl PromptLogits {
     }
 
     fn see(&mut self, position: usize, row: &[f32]) {
-        let ids = self.top_ids.iter().skip(position * self.n_top).take(self.n_top);
-        self.top.extend(ids.map(|id| row.get(*id as usize).copied().unwrap_or(f32::NAN)));
+        let ids = self
+            .top_ids
+            .iter()
+            .skip(position * self.n_top)
+            .take(self.n_top);
+        self.top
+            .extend(ids.map(|id| row.get(*id as usize).copied().unwrap_or(f32::NAN)));
         if position + self.n_last >= self.n_prompt {
             self.last.extend(row);
         }

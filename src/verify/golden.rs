@@ -16,10 +16,16 @@ use crate::prompt::PloraPolicy;
 pub enum GoldenError {
     /// A file cannot be read.
     #[error("cannot read `{}`: {source}", path.display())]
-    Io { path: PathBuf, source: std::io::Error },
+    Io {
+        path: PathBuf,
+        source: std::io::Error,
+    },
     /// A `.json` has another form.
     #[error("{}: {source}", path.display())]
-    Json { path: PathBuf, source: serde_json::Error },
+    Json {
+        path: PathBuf,
+        source: serde_json::Error,
+    },
     /// A `.safetensors` has another form.
     #[error("{}: {reason}", path.display())]
     Tensors { path: PathBuf, reason: String },
@@ -124,9 +130,16 @@ impl Case {
 impl GoldenDir {
     /// The directory at `path`. Pictures are looked for in `images` if given, else near it.
     pub fn new(path: &Path, images: Option<&Path>) -> Self {
-        let near = || ["images", ".", "../images", "../../images"].map(|p| path.join(p)).to_vec();
+        let near = || {
+            ["images", ".", "../images", "../../images"]
+                .map(|p| path.join(p))
+                .to_vec()
+        };
         let pictures_in = images.map_or_else(near, |dir| vec![dir.to_owned()]);
-        Self { path: path.to_owned(), pictures_in }
+        Self {
+            path: path.to_owned(),
+            pictures_in,
+        }
     }
 
     /// Number of records.
@@ -135,15 +148,29 @@ impl GoldenDir {
     /// If the directory cannot be read or holds none.
     pub fn n_records(&self) -> Result<usize, GoldenError> {
         let n = self.json_files("images")?.len() + self.json_files(".")?.len();
-        if n == 0 { Err(GoldenError::Empty { path: self.path.clone() }) } else { Ok(n) }
+        if n == 0 {
+            Err(GoldenError::Empty {
+                path: self.path.clone(),
+            })
+        } else {
+            Ok(n)
+        }
     }
 
     /// Where the picture of that name lies.
     pub(super) fn picture(&self, name: &str) -> Result<PathBuf, GoldenError> {
-        let found = self.pictures_in.iter().map(|dir| dir.join(name)).find(|p| p.is_file());
+        let found = self
+            .pictures_in
+            .iter()
+            .map(|dir| dir.join(name))
+            .find(|p| p.is_file());
         found.ok_or_else(|| GoldenError::NoPicture {
             name: name.to_owned(),
-            places: self.pictures_in.iter().map(|p| format!("`{}`", p.display())).collect(),
+            places: self
+                .pictures_in
+                .iter()
+                .map(|p| format!("`{}`", p.display()))
+                .collect(),
         })
     }
 
@@ -156,9 +183,10 @@ impl GoldenDir {
         }
         let read = |path: PathBuf| {
             let record: Record = json(&path)?;
-            let stats = record.stats.into_iter().filter_map(|(stage, value)| {
-                Some((stage, serde_json::from_value(value).ok()?))
-            });
+            let stats = record
+                .stats
+                .into_iter()
+                .filter_map(|(stage, value)| Some((stage, serde_json::from_value(value).ok()?)));
             let resized = path.with_extension("resized.png");
             Ok(PictureRecord {
                 image: record.image,
@@ -173,7 +201,10 @@ impl GoldenDir {
     pub(super) fn conversations(&self) -> Result<Vec<ConversationRecord>, GoldenError> {
         let read = |path: PathBuf| {
             let tensors = Tensors::read(&path.with_extension("safetensors"))?;
-            Ok(ConversationRecord { case: json(&path)?, tensors })
+            Ok(ConversationRecord {
+                case: json(&path)?,
+                tensors,
+            })
         };
         self.json_files(".")?.into_iter().map(read).collect()
     }
@@ -184,7 +215,10 @@ impl GoldenDir {
         if subdirectory != "." && !dir.exists() {
             return Ok(Vec::new());
         }
-        let io = |source| GoldenError::Io { path: dir.clone(), source };
+        let io = |source| GoldenError::Io {
+            path: dir.clone(),
+            source,
+        };
         let mut files = Vec::new();
         for entry in fs::read_dir(&dir).map_err(io)? {
             let path = entry.map_err(io)?.path();
@@ -200,10 +234,14 @@ impl GoldenDir {
 }
 
 fn json<T: serde::de::DeserializeOwned>(path: &Path) -> Result<T, GoldenError> {
-    let text = fs::read(path)
-        .map_err(|source| GoldenError::Io { path: path.to_owned(), source })?;
-    serde_json::from_slice(&text)
-        .map_err(|source| GoldenError::Json { path: path.to_owned(), source })
+    let text = fs::read(path).map_err(|source| GoldenError::Io {
+        path: path.to_owned(),
+        source,
+    })?;
+    serde_json::from_slice(&text).map_err(|source| GoldenError::Json {
+        path: path.to_owned(),
+        source,
+    })
 }
 
 /// The tensors of a record.
@@ -221,16 +259,23 @@ pub(super) struct Recorded<T> {
 
 impl Tensors {
     fn read(path: &Path) -> Result<Self, GoldenError> {
-        let bytes = fs::read(path)
-            .map_err(|source| GoldenError::Io { path: path.to_owned(), source })?;
-        let tensors = Self { path: path.to_owned(), bytes };
+        let bytes = fs::read(path).map_err(|source| GoldenError::Io {
+            path: path.to_owned(),
+            source,
+        })?;
+        let tensors = Self {
+            path: path.to_owned(),
+            bytes,
+        };
         tensors.parsed()?;
         Ok(tensors)
     }
 
     fn parsed(&self) -> Result<SafeTensors<'_>, GoldenError> {
-        SafeTensors::deserialize(&self.bytes)
-            .map_err(|e| GoldenError::Tensors { path: self.path.clone(), reason: e.to_string() })
+        SafeTensors::deserialize(&self.bytes).map_err(|e| GoldenError::Tensors {
+            path: self.path.clone(),
+            reason: e.to_string(),
+        })
     }
 
     /// The `f32` tensor of that name, if it was recorded.
@@ -250,18 +295,29 @@ impl Tensors {
         read: impl Fn([u8; 4]) -> T,
     ) -> Result<Option<Recorded<T>>, GoldenError> {
         let tensors = self.parsed()?;
-        let Ok(tensor) = tensors.tensor(name) else { return Ok(None) };
+        let Ok(tensor) = tensors.tensor(name) else {
+            return Ok(None);
+        };
         if tensor.dtype() != dtype {
             let reason = format!("`{name}`: expected {dtype:?}, found {:?}", tensor.dtype());
-            return Err(GoldenError::Tensors { path: self.path.clone(), reason });
+            return Err(GoldenError::Tensors {
+                path: self.path.clone(),
+                reason,
+            });
         }
         let (chunks, _) = tensor.data().as_chunks::<4>();
         let values = chunks.iter().map(|c| read(*c)).collect();
-        Ok(Some(Recorded { values, shape: tensor.shape().to_vec() }))
+        Ok(Some(Recorded {
+            values,
+            shape: tensor.shape().to_vec(),
+        }))
     }
 
     /// An error about this file.
     pub fn invalid(&self, reason: impl Into<String>) -> GoldenError {
-        GoldenError::Tensors { path: self.path.clone(), reason: reason.into() }
+        GoldenError::Tensors {
+            path: self.path.clone(),
+            reason: reason.into(),
+        }
     }
 }

@@ -32,8 +32,8 @@ pub enum VerifyError {
     #[error(transparent)]
     Engine(#[from] EngineError),
     /// A picture.
-    #[error("{}: {source}", path.display())]
-    Image { path: std::path::PathBuf, source: ImageError },
+    #[error(transparent)]
+    Image(#[from] ImageError),
     /// The decoder.
     #[error(transparent)]
     Llama(#[from] LlamaError),

@@ -1,6 +1,5 @@
 //! A picture through preprocessing, tower and projector.
 
-use ::image::RgbImage;
 use ndarray::ArrayView2;
 
 use super::{
@@ -10,7 +9,7 @@ use super::{
 };
 use crate::{
     engine::Engine,
-    image::{self, Orientation, PixelValues},
+    image::{self, Orientation, PixelValues, RgbImage},
     vision::StageObserver,
 };
 
@@ -31,13 +30,21 @@ pub(super) fn check(
     stages.extend(stage);
     let pixels = engine.preprocessor().normalize(&resized);
     stages.extend(pixel_values(record, &pixels)?);
-    let mut watch = Watch { record, bound: precision.vision(), stages: Vec::new(), error: None };
+    let mut watch = Watch {
+        record,
+        bound: precision.vision(),
+        stages: Vec::new(),
+        error: None,
+    };
     engine.encoder().encode_observed(&pixels, &mut watch);
     if let Some(error) = watch.error {
         return Err(error);
     }
     stages.extend(watch.stages);
-    Ok(Outcome { subject: record.image.clone(), stages })
+    Ok(Outcome {
+        subject: record.image.clone(),
+        stages,
+    })
 }
 
 /// The resized picture that the tower is to see, and how it compares with the recorded one.
@@ -50,9 +57,10 @@ fn resized(
     record: &PictureRecord,
 ) -> Result<(RgbImage, Option<Stage>), VerifyError> {
     let ours = resize(engine, golden, &record.image)?;
-    let Some(path) = &record.resized else { return Ok((ours, None)) };
-    let theirs = image::open(path, Orientation::Ignore)
-        .map_err(|source| VerifyError::Image { path: path.clone(), source })?;
+    let Some(path) = &record.resized else {
+        return Ok((ours, None));
+    };
+    let theirs = image::open(path, Orientation::Ignore)?;
     let stage = compare_resized(&record.image, &ours, &theirs);
     Ok((theirs, Some(stage)))
 }
@@ -63,14 +71,14 @@ pub(super) fn resize(
     golden: &GoldenDir,
     name: &str,
 ) -> Result<RgbImage, VerifyError> {
-    let path = golden.picture(name)?;
-    let picture = image::open(&path, Orientation::Ignore)
-        .map_err(|source| VerifyError::Image { path, source })?;
+    let picture = image::open(&golden.picture(name)?, Orientation::Ignore)?;
     Ok(engine.preprocessor().resize(&picture))
 }
 
 fn compare_resized(name: &str, ours: &RgbImage, theirs: &RgbImage) -> Stage {
-    let lossy = [".jpg", ".jpeg", ".webp"].iter().any(|e| name.to_ascii_lowercase().ends_with(e));
+    let lossy = [".jpg", ".jpeg", ".webp"]
+        .iter()
+        .any(|e| name.to_ascii_lowercase().ends_with(e));
     let allowed = if lossy { LOSSY_LEVELS } else { 0 };
     let size = |p: &RgbImage| format!("{}x{}", p.width(), p.height());
     if ours.dimensions() != theirs.dimensions() {
@@ -78,7 +86,12 @@ fn compare_resized(name: &str, ours: &RgbImage, theirs: &RgbImage) -> Stage {
         return Stage::equal("resized", &ours, &theirs);
     }
     let floats = |p: &RgbImage| p.as_raw().iter().map(|v| f32::from(*v)).collect::<Vec<_>>();
-    let mut stage = Stage::absolute("resized", &floats(ours), &floats(theirs), f64::from(allowed));
+    let mut stage = Stage::absolute(
+        "resized",
+        &floats(ours),
+        &floats(theirs),
+        f64::from(allowed),
+    );
     stage.tolerance = match allowed {
         0 => "equal".to_owned(),
         levels => format!("max {levels} levels"),
@@ -89,20 +102,25 @@ fn compare_resized(name: &str, ours: &RgbImage, theirs: &RgbImage) -> Stage {
     stage
 }
 
-fn pixel_values(
-    record: &PictureRecord,
-    pixels: &PixelValues,
-) -> Result<Vec<Stage>, VerifyError> {
+fn pixel_values(record: &PictureRecord, pixels: &PixelValues) -> Result<Vec<Stage>, VerifyError> {
     const NAME: &str = "pixel_values";
     if let Some(recorded) = record.tensors.f32(NAME)? {
         if recorded.values.len() != pixels.values().len() {
             let reason = format!("`{NAME}`: {:?} for another image size", recorded.shape);
             return Err(record.tensors.invalid(reason).into());
         }
-        return Ok(vec![Stage::absolute(NAME, pixels.values(), &recorded.values, PIXEL_TOLERANCE)]);
+        return Ok(vec![Stage::absolute(
+            NAME,
+            pixels.values(),
+            &recorded.values,
+            PIXEL_TOLERANCE,
+        )]);
     }
     let stats = record.stats.iter().find(|(name, _)| name == NAME);
-    Ok(stats.map(|(_, stats)| summary(NAME, pixels.values(), *stats)).into_iter().collect())
+    Ok(stats
+        .map(|(_, stats)| summary(NAME, pixels.values(), *stats))
+        .into_iter()
+        .collect())
 }
 
 /// Compares a stage of which only a summary was kept.
@@ -112,8 +130,13 @@ fn summary(name: &str, values: &[f32], expected: Stats) -> Stage {
     let rms = (values.iter().map(|v| f64::from(*v).powi(2)).sum::<f64>() / n).sqrt();
     let absmax = values.iter().fold(0.0f32, |m, v| m.max(v.abs()));
     let found = [mean as f32, rms as f32, absmax];
-    Stage::absolute(name, &found, &[expected.mean, expected.rms, expected.absmax], 1e-5)
-        .with_note("mean, rms and largest only")
+    Stage::absolute(
+        name,
+        &found,
+        &[expected.mean, expected.rms, expected.absmax],
+        1e-5,
+    )
+    .with_note("mean, rms and largest only")
 }
 
 /// Compares the tower's stages as they are computed.
@@ -140,12 +163,14 @@ impl Watch<'_> {
         values: ArrayView2<'_, f32>,
     ) -> Result<Option<Stage>, VerifyError> {
         let tensors = &self.record.tensors;
-        let (recorded, rows) = match tensors.f32(name)? {
-            Some(whole) => (whole, (0..values.nrows()).collect()),
-            None => match (tensors.f32(&format!("{name}.rows"))?, tensors.i32(&format!("{name}.at"))?) {
-                (Some(sample), Some(at)) => (sample, at.values.iter().map(|r| *r as usize).collect()),
-                _ => return Ok(None),
-            },
+        let (recorded, rows): (_, Vec<usize>) = if let Some(whole) = tensors.f32(name)? {
+            (whole, (0..values.nrows()).collect())
+        } else {
+            let sample = tensors.f32(&format!("{name}.rows"))?;
+            let Some((sample, at)) = sample.zip(tensors.i32(&format!("{name}.at"))?) else {
+                return Ok(None);
+            };
+            (sample, at.values.iter().map(|row| *row as usize).collect())
         };
         let found = self.rows(name, &recorded, &rows, values)?;
         Ok(Some(self.bound.stage(name, &found, &recorded.values)))

@@ -44,7 +44,10 @@ impl Precision {
     pub fn of(container: &Container) -> Self {
         let grade = |is_part: &dyn Fn(&str) -> bool| {
             let tensors = container.file().tensors().iter();
-            tensors.filter(|t| is_part(&t.name)).map(|t| Grade::of(t.ty)).max()
+            tensors
+                .filter(|t| is_part(&t.name))
+                .map(|t| Grade::of(t.ty))
+                .max()
         };
         let is_vision = |name: &str| name.starts_with("v.") || name.starts_with("mm.");
         let vision = grade(&is_vision).unwrap_or(Grade::Full);
@@ -112,6 +115,11 @@ impl std::fmt::Display for Precision {
             Grade::EightBit => "8-bit",
             Grade::FewBits => "fewer bits",
         };
-        write!(f, "tower {}, decoder {}", name(self.vision), name(self.decoder))
+        write!(
+            f,
+            "tower {}, decoder {}",
+            name(self.vision),
+            name(self.decoder)
+        )
     }
 }
