@@ -44,7 +44,7 @@ pub const N_BATCH: usize = 512;
 #[allow(missing_docs)]
 pub enum EngineError {
     /// The model file.
-    #[error("{}: {source}", path.display())]
+    #[error("{}", path.display())]
     Container {
         path: PathBuf,
         source: ContainerError,

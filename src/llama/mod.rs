@@ -27,7 +27,7 @@ pub use vocab::{SpecialText, Tokenizer};
 #[allow(missing_docs)]
 pub enum LlamaError {
     /// A file cannot be opened.
-    #[error("cannot read `{path}`: {source}")]
+    #[error("cannot read `{path}`")]
     Io {
         path: String,
         source: std::io::Error,

@@ -15,13 +15,13 @@ use crate::prompt::PloraPolicy;
 #[allow(missing_docs)]
 pub enum GoldenError {
     /// A file cannot be read.
-    #[error("cannot read `{}`: {source}", path.display())]
+    #[error("cannot read `{}`", path.display())]
     Io {
         path: PathBuf,
         source: std::io::Error,
     },
     /// A `.json` has another form.
-    #[error("{}: {source}", path.display())]
+    #[error("{}", path.display())]
     Json {
         path: PathBuf,
         source: serde_json::Error,
