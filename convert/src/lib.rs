@@ -1,1 +1,25 @@
 //! xc2-convert: from a Hugging Face checkpoint to one GGUF file.
+//!
+//! ```text
+//! checkpoint   what lies on the disk: weight files, configuration        (lazily)
+//!   → model      which member of the family, which sizes                 refuses what it must
+//!   → tensor_map which tensor becomes which                              one table
+//!   → mix        which type each gets
+//!   → plan       the list of writes, and the layout of the file          pure; `--dry-run` ends here
+//!   → pipeline   read, rearrange (rows), quantize, in bounded memory
+//!   → write      the file, complete or not at all
+//! ```
+
+pub mod checkpoint;
+pub mod metadata;
+pub mod mix;
+pub mod model;
+pub mod pipeline;
+pub mod plan;
+pub mod progress;
+pub mod rows;
+pub mod split;
+pub mod summary;
+pub mod tensor_map;
+pub mod tokenizer;
+pub mod write;

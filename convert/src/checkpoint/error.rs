@@ -1,0 +1,112 @@
+//! What can be wrong with a checkpoint directory.
+
+use std::path::{Path, PathBuf};
+
+use super::pickle::PickleError;
+
+/// What is wrong with a checkpoint: which file or tensor, what was expected, what was found.
+#[derive(Debug, thiserror::Error)]
+#[allow(missing_docs)]
+pub enum CheckpointError {
+    /// The path is a file, or nothing at all.
+    #[error("{path}: expected a checkpoint directory, found {found}")]
+    NotADirectory { path: PathBuf, found: &'static str },
+    /// A file that every checkpoint has is not there.
+    #[error("{path}: no such file")]
+    MissingFile { path: PathBuf },
+    /// A JSON file that does not parse, or lacks what is needed of it.
+    #[error("{path}: {source}")]
+    Json {
+        path: PathBuf,
+        source: serde_json::Error,
+    },
+    /// Neither a weight file nor an index of weight files.
+    #[error(
+        "{path}: expected `model.safetensors`, `pytorch_model.bin` or an index of shards, found none"
+    )]
+    NoWeights { path: PathBuf },
+    /// A file that the index names is not there.
+    #[error("{index}: shard `{shard}` is missing")]
+    MissingShard { index: PathBuf, shard: String },
+    /// The file ends before its contents do.
+    #[error("{path}: {what}: expected {expected} bytes, found {found}: the file is truncated")]
+    Truncated {
+        path: PathBuf,
+        what: String,
+        expected: u64,
+        found: u64,
+    },
+    /// The file's structure is not that of its kind.
+    #[error("{path}: {reason}")]
+    Damaged { path: PathBuf, reason: String },
+    /// The list of tensors in a `.bin` file cannot be read.
+    #[error("{path}: {source}")]
+    Pickle { path: PathBuf, source: PickleError },
+    /// Two shards hold a tensor of the same name.
+    #[error("tensor `{name}`: expected in one shard, found in `{first}` and `{second}`")]
+    Duplicate {
+        name: String,
+        first: String,
+        second: String,
+    },
+    /// A tensor that the model needs is in none of the files.
+    #[error("tensor `{name}` is missing")]
+    MissingTensor { name: String },
+    /// A tensor has another shape than the rest of the model asks for.
+    #[error("tensor `{name}`: expected shape {expected:?}, found {found:?}")]
+    Shape {
+        name: String,
+        expected: Vec<usize>,
+        found: Vec<usize>,
+    },
+    /// A tensor's elements are not floats of 16 or 32 bits.
+    #[error("tensor `{name}`: expected bf16, f16 or f32, found {found}")]
+    Dtype { name: String, found: String },
+    /// The operating system refused to read.
+    #[error("{path}: {source}")]
+    Io {
+        path: PathBuf,
+        source: std::io::Error,
+    },
+}
+
+impl CheckpointError {
+    /// For `map_err` on whatever reads `path`.
+    pub(crate) fn io(path: &Path) -> impl FnOnce(std::io::Error) -> Self + use<> {
+        let path = path.to_owned();
+        move |source| match source.kind() {
+            std::io::ErrorKind::NotFound => Self::MissingFile { path },
+            _ => Self::Io { path, source },
+        }
+    }
+
+    /// A file whose structure is wrong, and how.
+    pub(crate) fn damaged(path: &Path, reason: impl Into<String>) -> Self {
+        Self::Damaged {
+            path: path.to_owned(),
+            reason: reason.into(),
+        }
+    }
+
+    /// What a person may do about it.
+    pub fn hint(&self) -> Option<&'static str> {
+        Some(match self {
+            Self::NotADirectory { .. } | Self::NoWeights { .. } => {
+                "give the directory of a downloaded Hugging Face repository"
+            }
+            Self::MissingFile { .. } | Self::MissingShard { .. } => {
+                "the download is incomplete; fetch that file into the directory"
+            }
+            Self::Truncated { .. } | Self::Damaged { .. } => "download that file again",
+            Self::Pickle {
+                source: PickleError::ForeignClass { .. },
+                ..
+            } => {
+                "a weight file needs no other class, and unpickling one can run code; \
+                 use a safetensors copy of the checkpoint"
+            }
+            Self::Shape { .. } => "`config.json` and the weights may come from different models",
+            _ => return None,
+        })
+    }
+}

@@ -1,0 +1,77 @@
+//! The header of a safetensors file.
+//!
+//! The `safetensors` crate checks the header (no holes, sizes that fit shape and dtype), but its
+//! reader wants the whole file in memory or mapped; only its header type is used here, and the
+//! data are read by position later.
+
+use std::{fs::File, os::unix::fs::FileExt, path::Path, sync::Arc};
+
+use safetensors::tensor::{Dtype as StDtype, Metadata};
+use xc2_edge::quant::GgmlType;
+
+use super::{
+    CheckpointError, SourceTensor,
+    tensor::{Dtype, Shard, row_major},
+};
+
+/// The format's own limit, which keeps a damaged length from being allocated.
+const MAX_HEADER_BYTES: u64 = 100_000_000;
+
+/// Lists the tensors of a safetensors file.
+pub(super) fn open(path: &Path) -> Result<Vec<SourceTensor>, CheckpointError> {
+    let io = || CheckpointError::io(path);
+    let file = File::open(path).map_err(io())?;
+    let file_bytes = file.metadata().map_err(io())?.len();
+    let truncated = |what: &str, expected: u64| CheckpointError::Truncated {
+        path: path.to_owned(),
+        what: what.to_owned(),
+        expected,
+        found: file_bytes,
+    };
+    if file_bytes < 8 {
+        return Err(truncated("length of the header", 8));
+    }
+    let mut length = [0; 8];
+    file.read_exact_at(&mut length, 0).map_err(io())?;
+    let header_bytes = u64::from_le_bytes(length);
+    if header_bytes > MAX_HEADER_BYTES {
+        let reason = format!("header: expected at most {MAX_HEADER_BYTES} bytes, found {header_bytes}");
+        return Err(CheckpointError::damaged(path, reason));
+    }
+    let data_start = 8 + header_bytes;
+    if data_start > file_bytes {
+        return Err(truncated("header", data_start));
+    }
+    let mut header = vec![0; header_bytes as usize];
+    file.read_exact_at(&mut header, 8).map_err(io())?;
+    let header: Metadata = serde_json::from_slice(&header)
+        .map_err(|e| CheckpointError::damaged(path, format!("header: {e}")))?;
+    let end = data_start.saturating_add(header.data_len() as u64);
+    if end > file_bytes {
+        return Err(truncated("tensors", end));
+    }
+    let path = path.to_owned();
+    let shard = Arc::new(Shard { path, file });
+    let mut tensors = Vec::new();
+    for name in header.offset_keys() {
+        let info = header.info(&name).expect("a key of the header");
+        tensors.push(SourceTensor::new(
+            name,
+            dtype(info.dtype),
+            info.shape.clone(),
+            row_major(&info.shape),
+            data_start + info.data_offsets.0 as u64,
+            shard.clone(),
+        ));
+    }
+    Ok(tensors)
+}
+
+fn dtype(dtype: StDtype) -> Dtype {
+    match dtype {
+        StDtype::F32 => Dtype::Float(GgmlType::F32),
+        StDtype::F16 => Dtype::Float(GgmlType::F16),
+        StDtype::BF16 => Dtype::Float(GgmlType::BF16),
+        other => Dtype::Other(format!("{other:?}").to_lowercase()),
+    }
+}

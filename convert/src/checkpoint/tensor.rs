@@ -1,0 +1,335 @@
+//! A tensor in a weight file, read a few rows at a time.
+
+use std::{fs::File, ops::Range, os::unix::fs::FileExt, path::PathBuf, sync::Arc};
+
+use xc2_edge::quant::{GgmlType, dequantize};
+
+use super::CheckpointError;
+
+/// An element type as the checkpoint has it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Dtype {
+    /// A float that converts to `f32` without loss: [`GgmlType::F32`], `F16` or `BF16`.
+    Float(GgmlType),
+    /// Anything else, by its name there. Such tensors may exist (`position_ids`), but not be used.
+    Other(String),
+}
+
+impl Dtype {
+    /// Bytes of an element, where the type is one that we read.
+    pub fn item_bytes(&self) -> Option<usize> {
+        match self {
+            Self::Float(ty) => Some(ty.block_bytes()),
+            Self::Other(_) => None,
+        }
+    }
+}
+
+impl std::fmt::Display for Dtype {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Float(ty) => ty.fmt(f),
+            Self::Other(name) => f.pad(name),
+        }
+    }
+}
+
+/// A weight file that is open for reading.
+#[derive(Debug)]
+pub struct Shard {
+    /// Where it lies.
+    pub path: PathBuf,
+    pub(super) file: File,
+}
+
+/// A tensor in a weight file: where its elements lie, nothing of which has been read.
+///
+/// Elements are fetched by position (`pread`), not through a memory map: pages of a map count as
+/// memory of the process, and a file that is cut short underneath gives an error, not a signal.
+/// Cloning is cheap.
+#[derive(Clone, Debug)]
+pub struct SourceTensor {
+    /// Name in the checkpoint.
+    pub name: String,
+    /// Element type.
+    pub dtype: Dtype,
+    /// Dimensions, the slowest first, as PyTorch has them.
+    pub shape: Vec<usize>,
+    /// Distance, in elements, of neighbours along each dimension.
+    strides: Vec<usize>,
+    /// Of the first element, in bytes from the start of the file.
+    offset: u64,
+    shard: Arc<Shard>,
+}
+
+/// Elements further apart than this are read one by one, nearer ones with what lies between them.
+const MAX_GAP: usize = 32;
+
+impl SourceTensor {
+    /// Describes a tensor whose elements were found to lie within the file.
+    pub(super) fn new(
+        name: String,
+        dtype: Dtype,
+        shape: Vec<usize>,
+        strides: Vec<usize>,
+        offset: u64,
+        shard: Arc<Shard>,
+    ) -> Self {
+        debug_assert_eq!(shape.len(), strides.len());
+        Self {
+            name,
+            dtype,
+            shape,
+            strides,
+            offset,
+            shard,
+        }
+    }
+
+    /// The file that holds it.
+    pub fn shard(&self) -> &Shard {
+        &self.shard
+    }
+
+    /// Number of rows: the first dimension, or one if there is only that.
+    pub fn n_rows(&self) -> usize {
+        if self.shape.len() < 2 {
+            1
+        } else {
+            self.shape[0]
+        }
+    }
+
+    /// Elements of a row: all dimensions after the first.
+    pub fn row_len(&self) -> usize {
+        let skip = usize::from(self.shape.len() >= 2);
+        self.shape[skip..].iter().product()
+    }
+
+    /// Number of elements.
+    pub fn n_elements(&self) -> usize {
+        self.shape.iter().product()
+    }
+
+    /// Bytes in the checkpoint, zero for a type that we do not read.
+    pub fn n_bytes(&self) -> usize {
+        self.n_elements() * self.dtype.item_bytes().unwrap_or(0)
+    }
+
+    /// Reads the rows in `range` into `out`, `[range.len(), row_len]`, as `f32`.
+    ///
+    /// `bytes` is a buffer to be used again and again.
+    ///
+    /// # Errors
+    /// If the elements are no floats, or reading fails.
+    ///
+    /// # Panics
+    /// If the range exceeds the tensor or `out` has another size.
+    pub fn read_rows(
+        &self,
+        range: Range<usize>,
+        bytes: &mut Vec<u8>,
+        out: &mut [f32],
+    ) -> Result<(), CheckpointError> {
+        let Dtype::Float(ty) = self.dtype else {
+            return Err(CheckpointError::Dtype {
+                name: self.name.clone(),
+                found: self.dtype.to_string(),
+            });
+        };
+        assert!(range.end <= self.n_rows(), "rows of `{}`", self.name);
+        assert_eq!(out.len(), range.len() * self.row_len());
+        if out.is_empty() {
+            return Ok(());
+        }
+        if self.is_contiguous() {
+            return self.read_run(range.start * self.row_len(), ty, bytes, out);
+        }
+        self.gather(range, ty, bytes, out)
+    }
+
+    /// The whole tensor as `f32`; for small ones.
+    ///
+    /// # Errors
+    /// As [`Self::read_rows`].
+    pub fn to_f32(&self) -> Result<Vec<f32>, CheckpointError> {
+        let mut out = vec![0.0; self.n_elements()];
+        self.read_rows(0..self.n_rows(), &mut Vec::new(), &mut out)?;
+        Ok(out)
+    }
+
+    /// Whether the elements lie one after another in row-major order. The stride of a dimension
+    /// of length one means nothing.
+    fn is_contiguous(&self) -> bool {
+        let mut expected = 1;
+        for (&len, &stride) in self.shape.iter().zip(&self.strides).rev() {
+            if len != 1 && stride != expected {
+                return false;
+            }
+            expected *= len;
+        }
+        true
+    }
+
+    /// Reads elements that lie one after another, the first at `at` elements from the tensor's.
+    fn read_run(
+        &self,
+        at: usize,
+        ty: GgmlType,
+        bytes: &mut Vec<u8>,
+        out: &mut [f32],
+    ) -> Result<(), CheckpointError> {
+        let item = ty.block_bytes();
+        bytes.resize(out.len() * item, 0);
+        let offset = self.offset + (at * item) as u64;
+        let read = self.shard.file.read_exact_at(bytes, offset);
+        read.map_err(CheckpointError::io(&self.shard.path))?;
+        dequantize(ty, bytes, out);
+        Ok(())
+    }
+
+    /// Reads a view with gaps, or with dimensions in another order: an odometer over all
+    /// dimensions but the one whose neighbours are nearest, along which runs are read.
+    fn gather(
+        &self,
+        rows: Range<usize>,
+        ty: GgmlType,
+        bytes: &mut Vec<u8>,
+        out: &mut [f32],
+    ) -> Result<(), CheckpointError> {
+        let mut shape = self.shape.clone();
+        let first = rows.start * if shape.len() >= 2 { self.strides[0] } else { 0 };
+        if shape.len() >= 2 {
+            shape[0] = rows.len();
+        }
+        let mut out_strides = vec![1; shape.len()];
+        for i in (1..shape.len()).rev() {
+            out_strides[i - 1] = out_strides[i] * shape[i];
+        }
+        let candidates = (0..shape.len()).filter(|&i| shape[i] > 1);
+        let along = candidates.min_by_key(|&i| self.strides[i]).unwrap_or(0);
+        let (run_len, gap) = (shape[along], self.strides[along]);
+        let mut index = vec![0; shape.len()];
+        let mut run = Vec::new();
+        loop {
+            let dot = |strides: &[usize]| -> usize {
+                index.iter().zip(strides).map(|(i, stride)| i * stride).sum()
+            };
+            let (source, target) = (first + dot(&self.strides), dot(&out_strides));
+            if gap <= MAX_GAP {
+                run.resize((run_len - 1) * gap + 1, 0.0);
+                self.read_run(source, ty, bytes, &mut run)?;
+                for i in 0..run_len {
+                    out[target + i * out_strides[along]] = run[i * gap];
+                }
+            } else {
+                for i in 0..run_len {
+                    let at = target + i * out_strides[along];
+                    self.read_run(source + i * gap, ty, bytes, &mut out[at..=at])?;
+                }
+            }
+            if !advance(&mut index, &shape, along) {
+                return Ok(());
+            }
+        }
+    }
+}
+
+/// Counts `index` up within `shape`, leaving dimension `skip` alone; false when all were seen.
+fn advance(index: &mut [usize], shape: &[usize], skip: usize) -> bool {
+    for i in (0..shape.len()).rev().filter(|&i| i != skip) {
+        index[i] += 1;
+        if index[i] < shape[i] {
+            return true;
+        }
+        index[i] = 0;
+    }
+    false
+}
+
+/// Strides of a tensor whose elements lie one after another.
+pub(super) fn row_major(shape: &[usize]) -> Vec<usize> {
+    let mut strides = vec![1usize; shape.len()];
+    for i in (1..shape.len()).rev() {
+        strides[i - 1] = strides[i].saturating_mul(shape[i]);
+    }
+    strides
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+
+    use super::*;
+
+    /// A tensor over a file that holds the numbers 0, 1, 2, ... as `f32`.
+    fn view(shape: &[usize], strides: &[usize], first: u64) -> SourceTensor {
+        let mut file = tempfile::tempfile().unwrap();
+        for i in 0..1000u16 {
+            file.write_all(&f32::from(i).to_le_bytes()).unwrap();
+        }
+        let path = PathBuf::from("numbers");
+        let shard = Arc::new(Shard { path, file });
+        let dtype = Dtype::Float(GgmlType::F32);
+        SourceTensor::new(
+            "t".to_owned(),
+            dtype,
+            shape.to_vec(),
+            strides.to_vec(),
+            first * 4,
+            shard,
+        )
+    }
+
+    fn rows(tensor: &SourceTensor, range: Range<usize>) -> Vec<f32> {
+        let mut out = vec![-1.0; range.len() * tensor.row_len()];
+        tensor.read_rows(range, &mut Vec::new(), &mut out).unwrap();
+        out
+    }
+
+    #[test]
+    fn contiguous_rows_are_read_from_their_offset() {
+        assert_eq!(rows(&view(&[3, 2], &[2, 1], 10), 1..3), [12., 13., 14., 15.]);
+        assert_eq!(rows(&view(&[4], &[1], 5), 0..1), [5., 6., 7., 8.]);
+    }
+
+    #[test]
+    fn a_transposed_view_is_read_in_its_own_order() {
+        // Storage [2, 3] seen as [3, 2].
+        let tensor = view(&[3, 2], &[1, 3], 0);
+        assert_eq!(tensor.to_f32().unwrap(), [0., 3., 1., 4., 2., 5.]);
+        assert_eq!(rows(&tensor, 1..2), [1., 4.]);
+    }
+
+    #[test]
+    fn views_with_gaps_steps_and_repeats_are_gathered() {
+        assert_eq!(view(&[2, 2], &[10, 1], 3).to_f32().unwrap(), [3., 4., 13., 14.]);
+        assert_eq!(view(&[3], &[2], 1).to_f32().unwrap(), [1., 3., 5.]);
+        assert_eq!(view(&[2, 2], &[0, 1], 7).to_f32().unwrap(), [7., 8., 7., 8.]);
+        assert_eq!(view(&[2, 2], &[100, 50], 0).to_f32().unwrap(), [0., 50., 100., 150.]);
+    }
+
+    #[test]
+    fn any_permutation_of_dimensions_equals_indexing() {
+        let (a, b, c) = (2, 3, 4);
+        for [i, j, k] in [[0, 1, 2], [0, 2, 1], [1, 0, 2], [1, 2, 0], [2, 0, 1], [2, 1, 0]] {
+            let (dims, steps) = ([a, b, c], [b * c, c, 1]);
+            let tensor = view(&[dims[i], dims[j], dims[k]], &[steps[i], steps[j], steps[k]], 0);
+            let mut expected = Vec::new();
+            for x in 0..dims[i] {
+                for y in 0..dims[j] {
+                    for z in 0..dims[k] {
+                        expected.push((x * steps[i] + y * steps[j] + z * steps[k]) as f32);
+                    }
+                }
+            }
+            assert_eq!(tensor.to_f32().unwrap(), expected, "{i}{j}{k}");
+        }
+    }
+
+    #[test]
+    fn a_file_that_was_cut_short_is_an_error() {
+        let tensor = view(&[2000], &[1], 0);
+        assert!(matches!(tensor.to_f32(), Err(CheckpointError::Io { .. })));
+    }
+}

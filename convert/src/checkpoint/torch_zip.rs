@@ -1,0 +1,170 @@
+//! A `.bin` file of PyTorch 1.6 and later: a zip archive of a pickle and uncompressed storages.
+
+use std::{
+    collections::HashMap,
+    fs::File,
+    io::{BufReader, Read},
+    path::Path,
+    sync::Arc,
+};
+
+use xc2_edge::quant::GgmlType;
+use zip::{CompressionMethod, ZipArchive};
+
+use super::{
+    CheckpointError, SourceTensor,
+    pickle::{PickledTensor, read_state_dict},
+    tensor::{Dtype, Shard},
+};
+
+/// The list of a model's tensors takes some hundred kilobytes; more than this is no such list.
+const MAX_PICKLE_BYTES: u64 = 64 << 20;
+
+/// Where a storage lies in the file.
+#[derive(Clone, Copy)]
+struct Extent {
+    offset: u64,
+    n_bytes: u64,
+}
+
+/// Lists the tensors of a `.bin` file.
+pub(super) fn open(path: &Path) -> Result<Vec<SourceTensor>, CheckpointError> {
+    let file = File::open(path).map_err(CheckpointError::io(path))?;
+    let reader = BufReader::new(file.try_clone().map_err(CheckpointError::io(path))?);
+    let mut archive = ZipArchive::new(reader).map_err(|e| not_an_archive(path, &file, &e))?;
+    let (pickle, extents) = read_entries(path, &mut archive)?;
+    let tensors = read_state_dict(&pickle).map_err(|source| CheckpointError::Pickle {
+        path: path.to_owned(),
+        source,
+    })?;
+    let path = path.to_owned();
+    let shard = Arc::new(Shard { path, file });
+    let resolve = |(name, tensor)| resolve(name, &tensor, &extents, &shard);
+    tensors.into_iter().map(resolve).collect()
+}
+
+/// Reads the pickle, and where each storage lies, by its key.
+fn read_entries(
+    path: &Path,
+    archive: &mut ZipArchive<BufReader<File>>,
+) -> Result<(Vec<u8>, HashMap<String, Extent>), CheckpointError> {
+    let mut pickle = None;
+    let mut extents = HashMap::new();
+    for i in 0..archive.len() {
+        let damaged = |e| CheckpointError::damaged(path, format!("zip entry {i}: {e}"));
+        let mut entry = archive.by_index(i).map_err(damaged)?;
+        // Every name is `ARCHIVE/data.pkl`, `ARCHIVE/data/KEY` and so on.
+        let name = entry.name().to_owned();
+        let Some((_, inner)) = name.split_once('/') else {
+            continue;
+        };
+        if inner == "data.pkl" {
+            let mut bytes = Vec::new();
+            let limited = (&mut entry).take(MAX_PICKLE_BYTES + 1).read_to_end(&mut bytes);
+            limited.map_err(|e| CheckpointError::damaged(path, format!("`{name}`: {e}")))?;
+            if bytes.len() as u64 > MAX_PICKLE_BYTES {
+                let reason = format!("`{name}`: expected at most {MAX_PICKLE_BYTES} bytes, found more");
+                return Err(CheckpointError::damaged(path, reason));
+            }
+            pickle = Some(bytes);
+        } else if inner == "byteorder" {
+            let mut order = String::new();
+            let _ = (&mut entry).take(16).read_to_string(&mut order);
+            if order.trim() != "little" {
+                let reason = format!("byte order: expected `little`, found `{}`", order.trim());
+                return Err(CheckpointError::damaged(path, reason));
+            }
+        } else if let Some(key) = inner.strip_prefix("data/") {
+            if entry.compression() != CompressionMethod::Stored {
+                let reason = format!("`{name}`: expected it stored, found it compressed");
+                return Err(CheckpointError::damaged(path, reason));
+            }
+            let offset = entry.data_start();
+            let n_bytes = entry.size();
+            extents.insert(key.to_owned(), Extent { offset, n_bytes });
+        }
+    }
+    let missing = || CheckpointError::damaged(path, "expected an entry `data.pkl`, found none");
+    Ok((pickle.ok_or_else(missing)?, extents))
+}
+
+/// Turns a pickled view of a storage into a tensor of the file, if it lies within the storage.
+fn resolve(
+    name: String,
+    tensor: &PickledTensor,
+    extents: &HashMap<String, Extent>,
+    shard: &Arc<Shard>,
+) -> Result<SourceTensor, CheckpointError> {
+    let path = &shard.path;
+    let dtype = dtype(&tensor.storage_class);
+    let Some(extent) = extents.get(&tensor.storage_key) else {
+        let reason = format!(
+            "tensor `{name}`: storage `{}` is missing: the file is damaged",
+            tensor.storage_key
+        );
+        return Err(CheckpointError::damaged(path, reason));
+    };
+    let item = dtype.item_bytes().unwrap_or(1);
+    let (begin, end) = span(tensor, item).ok_or_else(|| {
+        CheckpointError::damaged(path, format!("tensor `{name}`: its size overflows"))
+    })?;
+    let file_bytes = shard.file.metadata().map_err(CheckpointError::io(path))?.len();
+    let available = extent.n_bytes.min(file_bytes.saturating_sub(extent.offset));
+    if end > available {
+        return Err(CheckpointError::Truncated {
+            path: path.clone(),
+            what: format!("tensor `{name}`"),
+            expected: end,
+            found: available,
+        });
+    }
+    Ok(SourceTensor::new(
+        name,
+        dtype,
+        tensor.shape.clone(),
+        tensor.strides.clone(),
+        extent.offset + begin,
+        shard.clone(),
+    ))
+}
+
+/// First byte of a view and the one after its last, from the start of its storage; `None` if the
+/// numbers overflow, also those that later code derives from the shape.
+fn span(tensor: &PickledTensor, item: usize) -> Option<(u64, u64)> {
+    let mut last = tensor.offset;
+    let mut n_elements = 1usize;
+    for (&len, &stride) in tensor.shape.iter().zip(&tensor.strides) {
+        last = last.checked_add(len.saturating_sub(1).checked_mul(stride)?)?;
+        n_elements = n_elements.checked_mul(len)?;
+    }
+    n_elements.checked_mul(4)?;
+    let begin = tensor.offset.checked_mul(item)? as u64;
+    if n_elements == 0 {
+        return Some((begin, begin));
+    }
+    Some((begin, last.checked_add(1)?.checked_mul(item)? as u64))
+}
+
+fn dtype(class: &str) -> Dtype {
+    match class {
+        "FloatStorage" => Dtype::Float(GgmlType::F32),
+        "HalfStorage" => Dtype::Float(GgmlType::F16),
+        "BFloat16Storage" => Dtype::Float(GgmlType::BF16),
+        other => Dtype::Other(other.to_owned()),
+    }
+}
+
+/// A zip archive keeps its list at the end, so a download that stopped early has none.
+fn not_an_archive(path: &Path, file: &File, error: &zip::result::ZipError) -> CheckpointError {
+    use std::os::unix::fs::FileExt;
+    let mut start = [0; 4];
+    let _ = file.read_exact_at(&mut start, 0);
+    let reason = match start {
+        [b'P', b'K', 3, 4] => format!("the file is truncated: its list of contents is missing ({error})"),
+        [0x80, ..] => "a file of PyTorch before 1.6: expected a zip archive; \
+                       load it in PyTorch and save it again"
+            .to_owned(),
+        _ => format!("expected a zip archive of PyTorch: {error}"),
+    };
+    CheckpointError::damaged(path, reason)
+}

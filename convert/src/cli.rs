@@ -1,0 +1,200 @@
+//! Flags of `xc2-convert`, and what they mean.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand};
+use xc2_convert::{
+    mix::{Mix, Pattern, Preset},
+    plan::Options,
+};
+use xc2_edge::{container::Family, quant::GgmlType};
+
+const EXAMPLES: &str = "\
+Examples:
+  xc2-convert internlm-xcomposer2-vl-1_8b vl-1_8b-q4_k.gguf
+  xc2-convert internlm-xcomposer2-vl-7b vl-7b.gguf --q6_k --vision-type f16
+  xc2-convert internlm-xcomposer2-7b comp.gguf --q4_k --tensor-type 'blk.*.ffn_down.weight=q6_k' --dry-run
+  xc2-convert split vl-7b.gguf stock/
+
+Exit status: 0 done, 1 failed, 2 wrong usage, 130 interrupted.";
+
+/// Converts an InternLM-XComposer2 checkpoint (Hugging Face layout) into one GGUF file.
+#[derive(Parser)]
+#[command(version, after_help = EXAMPLES, args_conflicts_with_subcommands = true)]
+#[command(subcommand_negates_reqs = true)]
+pub struct Cli {
+    #[command(subcommand)]
+    pub command: Option<Command>,
+    #[command(flatten)]
+    pub convert: ConvertArgs,
+}
+
+#[derive(Subcommand)]
+pub enum Command {
+    /// Write the parts of a model file as the three files that llama.cpp programs know.
+    Split {
+        /// Model file made by this program.
+        model: PathBuf,
+        /// Directory for decoder.gguf, mmproj.gguf and adapter.gguf; made if it is not there.
+        dir: PathBuf,
+    },
+}
+
+#[derive(Args)]
+pub struct ConvertArgs {
+    /// Checkpoint directory: config.json, tokenizer.model and safetensors or .bin weights.
+    #[arg(required = true)] // unless there is a command, hence the `Option`
+    pub hf_dir: Option<PathBuf>,
+    /// File to write; replaced only when the new one is complete.
+    #[arg(required_unless_present = "dry_run")]
+    pub out: Option<PathBuf>,
+    #[command(flatten)]
+    pub preset: PresetArgs,
+    /// Type of the vision tower's matrices [default: q8_0, or as the preset if that is a float].
+    #[arg(long, value_name = "TYPE", value_parser = ggml_type, help_heading = "Types")]
+    pub vision_type: Option<GgmlType>,
+    /// Type of the projector's matrices [default: as for --vision-type].
+    #[arg(long, value_name = "TYPE", value_parser = ggml_type, help_heading = "Types")]
+    pub projector_type: Option<GgmlType>,
+    /// Type of the Partial-LoRA matrices [default: as for --vision-type].
+    #[arg(long, value_name = "TYPE", value_parser = ggml_type, help_heading = "Types")]
+    pub plora_type: Option<GgmlType>,
+    /// Type of the token embeddings [default: the preset's].
+    #[arg(long, value_name = "TYPE", value_parser = ggml_type, help_heading = "Types")]
+    pub embedding_type: Option<GgmlType>,
+    /// Type of the output matrix [default: q6_k, or the preset's if that has more bits].
+    #[arg(long, value_name = "TYPE", value_parser = ggml_type, help_heading = "Types")]
+    pub output_type: Option<GgmlType>,
+    /// Type of tensors by name, `*` for any characters; may be repeated, the first match counts.
+    #[arg(long, value_name = "PATTERN=TYPE", value_parser = pattern_type, help_heading = "Types")]
+    pub tensor_type: Vec<(Pattern, GgmlType)>,
+    /// What the model was made for, if its image size misleads [default: composition for 224
+    /// pixels, vl otherwise].
+    #[arg(long, value_name = "vl|composition", value_parser = family)]
+    pub family: Option<Family>,
+    /// Scale of Partial-LoRA [default: 1, or 2 for rank 8, as in the published code].
+    #[arg(long, value_name = "SCALE", value_parser = scale)]
+    pub plora_scale: Option<f32>,
+    /// Worker threads [default: one more than there are cores].
+    #[arg(short, long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=512))]
+    pub threads: Option<u16>,
+    /// Print what would be written, and write nothing.
+    #[arg(long)]
+    pub dry_run: bool,
+    /// Print errors only.
+    #[arg(short, long)]
+    pub quiet: bool,
+}
+
+#[derive(Args)]
+#[group(multiple = false)]
+#[command(next_help_heading = "Preset (one of)")]
+pub struct PresetArgs {
+    /// 4 bits: llama.cpp's Q4_K_M [default].
+    #[arg(long = "q4_k", alias = "q4_k_m")]
+    q4_k: bool,
+    /// 5 bits: Q5_K_M.
+    #[arg(long = "q5_k", alias = "q5_k_m")]
+    q5_k: bool,
+    /// 6 bits.
+    #[arg(long = "q6_k")]
+    q6_k: bool,
+    /// 8 bits.
+    #[arg(long = "q8_0")]
+    q8_0: bool,
+    /// 4 bits in the older, simpler form.
+    #[arg(long = "q4_0")]
+    q4_0: bool,
+    /// 16-bit floats.
+    #[arg(long)]
+    f16: bool,
+    /// 16-bit floats with the range of 32.
+    #[arg(long)]
+    bf16: bool,
+    /// 32-bit floats.
+    #[arg(long)]
+    f32: bool,
+}
+
+impl PresetArgs {
+    fn preset(&self) -> Preset {
+        let given = [
+            (self.q5_k, Preset::Q5K),
+            (self.q6_k, Preset::Q6K),
+            (self.q8_0, Preset::Q8_0),
+            (self.q4_0, Preset::Q4_0),
+            (self.f16, Preset::F16),
+            (self.bf16, Preset::Bf16),
+            (self.f32, Preset::F32),
+        ];
+        let given = given.iter().find(|(given, _)| *given);
+        given.map_or(Preset::Q4K, |(_, preset)| *preset)
+    }
+}
+
+impl ConvertArgs {
+    /// What was typed, as what it means.
+    pub fn options(&self) -> Options {
+        let mix = Mix {
+            preset: self.preset.preset(),
+            vision: self.vision_type,
+            projector: self.projector_type,
+            plora: self.plora_type,
+            embedding: self.embedding_type,
+            output: self.output_type,
+            tensors: self.tensor_type.clone(),
+        };
+        Options {
+            command_line: command_line(&mix, self.family, self.plora_scale),
+            mix,
+            family: self.family,
+            plora_scale: self.plora_scale,
+        }
+    }
+}
+
+/// The options in a fixed order and without paths, so that the file does not depend on how and
+/// where it was made.
+fn command_line(mix: &Mix, family: Option<Family>, plora_scale: Option<f32>) -> String {
+    let mut words = vec![format!("--{}", preset_name(mix.preset))];
+    let parts = [
+        ("vision", mix.vision),
+        ("projector", mix.projector),
+        ("plora", mix.plora),
+        ("embedding", mix.embedding),
+        ("output", mix.output),
+    ];
+    for (part, ty) in parts {
+        words.extend(ty.map(|ty| format!("--{part}-type {ty}")));
+    }
+    words.extend(mix.tensors.iter().map(|(p, ty)| format!("--tensor-type {}={ty}", p.0)));
+    words.extend(family.map(|f| format!("--family {}", f.name())));
+    words.extend(plora_scale.map(|s| format!("--plora-scale {s}")));
+    words.join(" ")
+}
+
+fn preset_name(preset: Preset) -> &'static str {
+    preset.base().name()
+}
+
+fn ggml_type(name: &str) -> Result<GgmlType, String> {
+    let usable = |ty: &GgmlType| *ty != GgmlType::I8;
+    GgmlType::from_name(name).filter(usable).ok_or_else(|| {
+        let names: Vec<&str> = GgmlType::all().filter(usable).map(GgmlType::name).collect();
+        format!("expected one of {}", names.join(", "))
+    })
+}
+
+fn pattern_type(text: &str) -> Result<(Pattern, GgmlType), String> {
+    let (pattern, ty) = text.rsplit_once('=').ok_or("expected PATTERN=TYPE")?;
+    Ok((Pattern(pattern.to_owned()), ggml_type(ty)?))
+}
+
+fn family(name: &str) -> Result<Family, String> {
+    Family::from_name(name).ok_or_else(|| "expected `vl` or `composition`".to_owned())
+}
+
+fn scale(text: &str) -> Result<f32, String> {
+    let scale = text.parse().ok().filter(|s: &f32| s.is_finite());
+    scale.ok_or_else(|| "expected a finite number".to_owned())
+}

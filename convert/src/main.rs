@@ -1,0 +1,134 @@
+//! `xc2-convert`: parse, plan, write, report.
+
+mod cli;
+
+use std::{
+    path::Path,
+    process::ExitCode,
+    sync::atomic::{AtomicBool, Ordering},
+    thread,
+};
+
+use clap::Parser;
+use cli::{Cli, Command, ConvertArgs};
+use xc2_convert::{
+    checkpoint::{Checkpoint, CheckpointError},
+    plan::{Plan, PlanError},
+    progress::Progress,
+    split::{SplitError, split},
+    summary::{Bytes, SUMMARY_HEAD, Summary},
+    write::{WriteError, convert},
+};
+
+/// Set by Ctrl-C; whoever works looks at it now and then.
+static INTERRUPTED: AtomicBool = AtomicBool::new(false);
+
+/// What a shell reports for a program that Ctrl-C ended.
+const EXIT_INTERRUPTED: u8 = 130;
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    if let Err(e) = ctrlc::set_handler(|| INTERRUPTED.store(true, Ordering::Relaxed)) {
+        eprintln!("warning: Ctrl-C will leave a temporary file behind: {e}");
+    }
+    let result = match cli.command {
+        Some(Command::Split { model, dir }) => run_split(&model, &dir),
+        None => run_convert(&cli.convert),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) if INTERRUPTED.load(Ordering::Relaxed) => {
+            eprintln!("{}; nothing was left behind", failure.message);
+            EXIT_INTERRUPTED.into()
+        }
+        Err(failure) => {
+            eprintln!("error: {}", failure.message);
+            if let Some(hint) = failure.hint {
+                eprintln!("\nhint: {hint}");
+            }
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// An error as it is printed.
+struct Failure {
+    message: String,
+    hint: Option<&'static str>,
+}
+
+macro_rules! failure_from {
+    ($($error:ty),*) => {$(
+        impl From<$error> for Failure {
+            fn from(e: $error) -> Self {
+                Self { message: e.to_string(), hint: e.hint() }
+            }
+        }
+    )*};
+}
+failure_from!(CheckpointError, PlanError, WriteError);
+
+impl From<SplitError> for Failure {
+    fn from(e: SplitError) -> Self {
+        match e {
+            SplitError::Write(e) => e.into(),
+            e => Self { message: e.to_string(), hint: None },
+        }
+    }
+}
+
+fn run_convert(args: &ConvertArgs) -> Result<(), Failure> {
+    let hf_dir = args.hf_dir.as_deref().expect("required unless there is a command");
+    let checkpoint = Checkpoint::open(hf_dir)?;
+    let plan = Plan::new(&checkpoint, &args.options())?;
+    if !args.quiet {
+        report_plan(&checkpoint, &plan);
+    }
+    let summary = Summary::new(&plan);
+    if args.dry_run {
+        print!("{plan}\n{SUMMARY_HEAD}\n{summary}");
+        return Ok(());
+    }
+    let out = args.out.as_deref().expect("required unless it is a dry run");
+    let n_cores = thread::available_parallelism().map_or(1, usize::from);
+    let n_workers = args.threads.map_or(n_cores + 1, usize::from);
+    let mut progress = Progress::start(plan.source_bytes(), args.quiet);
+    let n_bytes = convert(&plan, out, n_workers, &INTERRUPTED, |n| progress.advance(n));
+    let speed = progress.finish();
+    let n_bytes = n_bytes?;
+    if !args.quiet {
+        eprint!("{SUMMARY_HEAD}\n{summary}");
+        eprintln!("{}: {} in {speed}", out.display(), Bytes(n_bytes));
+    }
+    Ok(())
+}
+
+/// Says what was recognised, and what a person might not expect.
+fn report_plan(checkpoint: &Checkpoint, plan: &Plan) {
+    let (d, v) = (&plan.model.decoder, &plan.model.vision);
+    eprintln!(
+        "{}: {} model, {}x{} pixels, decoder {} layers of {}, tower {} layers of {}",
+        checkpoint.name(),
+        plan.model.family.name(),
+        v.image_size,
+        v.image_size,
+        d.n_layer,
+        d.n_embd,
+        v.n_layer,
+        v.n_embd,
+    );
+    for write in plan.writes.iter().filter(|w| w.wanted != w.target.ty) {
+        let (name, n_cols) = (&write.target.name, write.target.shape[0]);
+        eprintln!("note: `{name}`: rows of {n_cols} do not fit {}; stored as {}", write.wanted, write.target.ty);
+    }
+    for name in &plan.ignored {
+        eprintln!("warning: tensor `{name}` is not part of this model and was left out");
+    }
+}
+
+fn run_split(model: &Path, dir: &Path) -> Result<(), Failure> {
+    for (path, n_bytes) in split(model, dir, &INTERRUPTED)? {
+        eprintln!("{}: {}", path.display(), Bytes(n_bytes));
+    }
+    Ok(())
+}

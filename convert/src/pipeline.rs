@@ -1,0 +1,258 @@
+//! From plan to data: reading, rearranging, quantizing and writing, all at once in bounded memory.
+//!
+//! Tensors are cut into pieces of about [`PIECE_ELEMENTS`]. Workers take the pieces in file order;
+//! each reads its rows, converts them, and hands over the bytes that go into the file. The calling
+//! thread puts them back into order and passes them on. A worker that is too far ahead waits, so
+//! memory is bounded by the number of workers, whatever the model's size. There is one worker more
+//! than cores: while one waits for the disk, the others compute.
+
+use std::{
+    collections::BTreeMap,
+    ops::Range,
+    sync::{
+        Condvar, Mutex,
+        atomic::{AtomicBool, AtomicUsize, Ordering},
+        mpsc,
+    },
+    thread,
+};
+
+use xc2_edge::quant::{GgmlType, quantize_rows};
+
+use crate::{
+    checkpoint::CheckpointError,
+    plan::Write,
+    rows::{FetchError, Scratch},
+};
+
+/// Elements of a piece: 4 MB as `f32`, which leaves the caches to the quantizer's tables.
+const PIECE_ELEMENTS: usize = 1 << 20;
+/// Pieces per worker that may be finished ahead of the writer.
+const PIECES_AHEAD: usize = 2;
+/// The smallest magnitude that rounds to infinity as a 16-bit float: halfway beyond the largest.
+const F16_OVERFLOW: f32 = 65520.0;
+
+/// Why a conversion stopped.
+#[derive(Debug, thiserror::Error)]
+#[allow(missing_docs)]
+pub enum PipelineError {
+    /// The checkpoint could not be read.
+    #[error(transparent)]
+    Read(#[from] CheckpointError),
+    /// A weight is NaN or infinite.
+    #[error("tensor `{name}`: element {index:?}: expected a finite number, found {value}")]
+    NonFinite {
+        name: String,
+        index: Vec<usize>,
+        value: f32,
+    },
+    /// A weight is too large for the chosen type.
+    #[error("tensor `{name}`: expected magnitudes below 65520 for {ty}, found {value}")]
+    OutOfRange {
+        name: String,
+        ty: GgmlType,
+        value: f32,
+    },
+    /// Somebody asked for it to stop.
+    #[error("interrupted")]
+    Cancelled,
+    /// The bytes could not be written.
+    #[error(transparent)]
+    Write(std::io::Error),
+}
+
+/// A run of rows of one tensor.
+struct Piece<'a> {
+    write: &'a Write,
+    rows: Range<usize>,
+    /// Whether the tensor ends here, and padding follows.
+    last: bool,
+}
+
+/// A piece's bytes as they go into the file.
+pub struct Chunk<'a> {
+    /// The tensor that they belong to.
+    pub write: &'a Write,
+    /// The bytes.
+    pub bytes: Vec<u8>,
+    /// Whether the tensor ends here.
+    pub last: bool,
+    /// Bytes of the checkpoint that they came from.
+    pub n_source_bytes: u64,
+}
+
+/// Converts all tensors and gives their bytes to `sink` in order. `cancel` stops it early.
+///
+/// # Errors
+/// The first in file order of all that went wrong.
+pub fn run<'a>(
+    writes: &'a [Write],
+    n_workers: usize,
+    cancel: &AtomicBool,
+    mut sink: impl FnMut(Chunk<'a>) -> std::io::Result<()>,
+) -> Result<(), PipelineError> {
+    let pieces: Vec<Piece> = writes.iter().flat_map(cut).collect();
+    let next = AtomicUsize::new(0);
+    let gate = Gate::new(n_workers * PIECES_AHEAD);
+    thread::scope(|scope| {
+        let (sender, receiver) = mpsc::channel();
+        for _ in 0..n_workers {
+            let (pieces, next, gate, sender) = (&pieces, &next, &gate, sender.clone());
+            scope.spawn(move || {
+                let mut worker = Worker::default();
+                loop {
+                    let i = next.fetch_add(1, Ordering::Relaxed);
+                    let Some(piece) = pieces.get(i).filter(|_| gate.wait_for(i)) else {
+                        return;
+                    };
+                    let result = worker.convert(piece);
+                    if sender.send((i, result)).is_err() {
+                        return;
+                    }
+                }
+            });
+        }
+        drop(sender);
+        let result = in_order(&receiver, pieces.len(), &gate, cancel, &mut sink);
+        gate.close();
+        result
+    })
+}
+
+/// Receives pieces as they come and passes them on in order.
+fn in_order<'a>(
+    receiver: &mpsc::Receiver<(usize, Result<Chunk<'a>, PipelineError>)>,
+    n_pieces: usize,
+    gate: &Gate,
+    cancel: &AtomicBool,
+    sink: &mut impl FnMut(Chunk<'a>) -> std::io::Result<()>,
+) -> Result<(), PipelineError> {
+    let mut early = BTreeMap::new();
+    for i in 0..n_pieces {
+        let result = loop {
+            if cancel.load(Ordering::Relaxed) {
+                return Err(PipelineError::Cancelled);
+            }
+            if let Some(result) = early.remove(&i) {
+                break result;
+            }
+            let (number, result) = receiver.recv().expect("workers outlast their pieces");
+            early.insert(number, result);
+        };
+        sink(result?).map_err(PipelineError::Write)?;
+        gate.advance();
+    }
+    Ok(())
+}
+
+/// Cuts a tensor into pieces of whole units, at least one.
+fn cut(write: &Write) -> impl Iterator<Item = Piece<'_>> {
+    let n_rows = write.rearrange.n_rows(&write.source);
+    let unit = write.rearrange.unit(&write.source);
+    let unit_len = (unit * write.source.row_len()).max(1);
+    let step = unit * (PIECE_ELEMENTS / unit_len).max(1);
+    (0..n_rows).step_by(step).map(move |start| Piece {
+        write,
+        rows: start..(start + step).min(n_rows),
+        last: start + step >= n_rows,
+    })
+}
+
+/// A worker's buffers.
+#[derive(Default)]
+struct Worker {
+    scratch: Scratch,
+    values: Vec<f32>,
+}
+
+impl Worker {
+    fn convert<'a>(&mut self, piece: &Piece<'a>) -> Result<Chunk<'a>, PipelineError> {
+        let write = piece.write;
+        let source = &write.source;
+        self.values.resize(piece.rows.len() * source.row_len(), 0.0);
+        let rows = piece.rows.clone();
+        let fetched = write.rearrange.fetch(source, rows, &mut self.scratch, &mut self.values);
+        fetched.map_err(|e| match e {
+            FetchError::Read(e) => PipelineError::Read(e),
+            FetchError::NonFinite(bad) => PipelineError::NonFinite {
+                name: source.name.clone(),
+                index: bad.index,
+                value: bad.value,
+            },
+        })?;
+        if write.scale != 1.0 {
+            self.values.iter_mut().for_each(|x| *x *= write.scale);
+        }
+        self.check_range(write)?;
+        let n_cols = write.target.shape[0];
+        let ty = write.target.ty;
+        let row_bytes = ty.row_bytes(n_cols).expect("the type fits the rows");
+        let mut bytes = vec![0; self.values.len() / n_cols * row_bytes];
+        quantize_rows(ty, &self.values, n_cols, &mut bytes);
+        let share = piece.rows.len() as u64 * source.n_bytes() as u64;
+        Ok(Chunk {
+            write,
+            bytes,
+            last: piece.last,
+            n_source_bytes: share / write.rearrange.n_rows(source).max(1) as u64,
+        })
+    }
+
+    /// Types other than F32 and BF16 hold 16-bit floats, as values or as scales of blocks.
+    fn check_range(&self, write: &Write) -> Result<(), PipelineError> {
+        if matches!(write.target.ty, GgmlType::F32 | GgmlType::BF16) {
+            return Ok(());
+        }
+        match self.values.iter().find(|x| x.abs() >= F16_OVERFLOW) {
+            Some(&value) => Err(PipelineError::OutOfRange {
+                name: write.source.name.clone(),
+                ty: write.target.ty,
+                value,
+            }),
+            None => Ok(()),
+        }
+    }
+}
+
+/// Lets workers run ahead of the writer by a limited number of pieces.
+struct Gate {
+    state: Mutex<GateState>,
+    moved: Condvar,
+    ahead: usize,
+}
+
+#[derive(Default)]
+struct GateState {
+    n_written: usize,
+    closed: bool,
+}
+
+impl Gate {
+    fn new(ahead: usize) -> Self {
+        Self {
+            state: Mutex::default(),
+            moved: Condvar::new(),
+            ahead,
+        }
+    }
+
+    /// Waits until piece `i` may be worked on; false if it is not needed any more.
+    fn wait_for(&self, i: usize) -> bool {
+        let state = self.state.lock().expect("no panics while locked");
+        let too_early = |s: &mut GateState| !s.closed && i >= s.n_written + self.ahead;
+        let state = self.moved.wait_while(state, too_early);
+        !state.expect("no panics while locked").closed
+    }
+
+    /// One more piece was written.
+    fn advance(&self) {
+        self.state.lock().expect("no panics while locked").n_written += 1;
+        self.moved.notify_all();
+    }
+
+    /// Sends everybody home.
+    fn close(&self) {
+        self.state.lock().expect("no panics while locked").closed = true;
+        self.moved.notify_all();
+    }
+}

@@ -1,0 +1,292 @@
+//! The plan of a conversion: pure, made before anything is written, and what `--dry-run` prints.
+
+use std::fmt;
+
+use xc2_edge::{
+    container::{Family, Layout},
+    gguf::{Header, TensorInfo},
+};
+
+use crate::{
+    checkpoint::{Checkpoint, CheckpointError, Dtype, SourceTensor},
+    metadata::{self, Facts},
+    mix::{Choice, Mix},
+    model::{Model, ModelError},
+    rows::Rearrange,
+    tensor_map::{Mapped, Part, Rows, is_known_unused, tensor_map},
+    tokenizer::{Tokenizer, TokenizerError},
+};
+
+/// What a person may choose.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Types.
+    pub mix: Mix,
+    /// Comprehension or composition, where the image size misleads.
+    pub family: Option<Family>,
+    /// Scale of Partial-LoRA, where the rule of [`plora_scale`] does not hold.
+    pub plora_scale: Option<f32>,
+    /// The above as a command line, to be noted in the file.
+    pub command_line: String,
+}
+
+/// Why there is no plan.
+#[derive(Debug, thiserror::Error)]
+#[allow(missing_docs)]
+pub enum PlanError {
+    /// The checkpoint is not one that can be converted.
+    #[error(transparent)]
+    Model(#[from] ModelError),
+    /// Its vocabulary is not.
+    #[error(transparent)]
+    Tokenizer(#[from] TokenizerError),
+    /// A wish for a type that concerns no tensor: likely a typing error.
+    #[error("--tensor-type `{pattern}`: expected to match a matrix of the file, matches none")]
+    UnusedPattern { pattern: String },
+}
+
+impl From<CheckpointError> for PlanError {
+    fn from(e: CheckpointError) -> Self {
+        Self::Model(e.into())
+    }
+}
+
+impl PlanError {
+    /// What a person may do about it.
+    pub fn hint(&self) -> Option<&'static str> {
+        match self {
+            Self::Model(e) => e.hint(),
+            Self::Tokenizer(TokenizerError::Checkpoint(e)) => e.hint(),
+            Self::Tokenizer(_) => Some("take `tokenizer.model` from the model's own repository"),
+            Self::UnusedPattern { .. } => Some(
+                "names are those of the file, see --dry-run; `*` stands for any characters; \
+                 norms, biases and the tower's embeddings always stay f32",
+            ),
+        }
+    }
+}
+
+/// One tensor to be written.
+#[derive(Clone, Debug)]
+pub struct Write {
+    /// Part of the file.
+    pub part: Part,
+    /// Where it comes from.
+    pub source: SourceTensor,
+    /// What it becomes.
+    pub target: TensorInfo,
+    /// The type that it would have if its rows allowed it.
+    pub wanted: xc2_edge::quant::GgmlType,
+    /// How its rows come about.
+    pub rearrange: Rearrange,
+    /// What every element is multiplied with.
+    pub scale: f32,
+}
+
+impl Write {
+    /// Bytes in the file.
+    pub fn n_bytes(&self) -> usize {
+        self.target.n_bytes().expect("the type fits the rows")
+    }
+}
+
+/// Everything that will be done.
+#[derive(Clone, Debug)]
+pub struct Plan {
+    /// What the checkpoint is.
+    pub model: Model,
+    /// Tensors in file order.
+    pub writes: Vec<Write>,
+    /// Header and offsets.
+    pub layout: Layout,
+    /// Tensors of the checkpoint that have no place in the file.
+    pub ignored: Vec<String>,
+}
+
+impl Plan {
+    /// Plans the conversion of a checkpoint.
+    ///
+    /// # Errors
+    /// If the checkpoint cannot be converted, or a wish cannot be fulfilled.
+    pub fn new(checkpoint: &Checkpoint, options: &Options) -> Result<Self, PlanError> {
+        let model = Model::detect(checkpoint, options.family)?;
+        let tokenizer = Tokenizer::read(checkpoint, model.decoder.n_vocab)?;
+        let mapped = tensor_map(&model, |linear| plora_rank(checkpoint, linear))?;
+        check_patterns(&mapped, &options.mix)?;
+        let (alpha, fold) = adapter_scale(&mapped, options.plora_scale);
+        let mut writes = Vec::with_capacity(mapped.len());
+        for tensor in &mapped {
+            let scale = if fold && tensor.target.ends_with(".lora_b") {
+                plora_scale(tensor.shape[1], options.plora_scale)
+            } else {
+                1.0
+            };
+            let choice = options.mix.choose(tensor, model.decoder.n_layer);
+            writes.push(plan_write(checkpoint, &model, tensor, choice, scale)?);
+        }
+        let facts = Facts {
+            checkpoint,
+            model: &model,
+            tokenizer: &tokenizer,
+            preset: options.mix.preset,
+            options: &options.command_line,
+        };
+        let layout = lay_out(&facts, &writes, alpha);
+        let ignored = ignored(checkpoint, &mapped);
+        Ok(Self { model, writes, layout, ignored })
+    }
+
+    /// Bytes to be read.
+    pub fn source_bytes(&self) -> u64 {
+        self.writes.iter().map(|w| w.source.n_bytes() as u64).sum()
+    }
+}
+
+/// Scale of a Partial-LoRA pair, which the checkpoint does not hold: alpha equals the rank in the
+/// published code, but for rank 8, the class's default, whose alpha is 16.
+pub fn plora_scale(rank: usize, wish: Option<f32>) -> f32 {
+    wish.unwrap_or(if rank == 8 { 2.0 } else { 1.0 })
+}
+
+/// Alpha of the adapter, and whether the scale is multiplied into `lora_b` instead: a file has one
+/// alpha, so with several ranks it can only be left out.
+fn adapter_scale(mapped: &[Mapped], wish: Option<f32>) -> (f32, bool) {
+    let is_b = |t: &&Mapped| t.part == Part::Plora && t.target.ends_with(".lora_b");
+    let mut ranks: Vec<usize> = mapped.iter().filter(is_b).map(|t| t.shape[1]).collect();
+    ranks.sort_unstable();
+    ranks.dedup();
+    match ranks[..] {
+        [rank] => (plora_scale(rank, wish) * rank as f32, false),
+        _ => (0.0, true),
+    }
+}
+
+fn plora_rank(checkpoint: &Checkpoint, linear: &str) -> Result<usize, CheckpointError> {
+    let a = checkpoint.require(&format!("{linear}.Plora_A.weight"))?;
+    match a.shape[..] {
+        [rank, _] if rank > 0 => Ok(rank),
+        _ => Err(CheckpointError::Shape {
+            name: a.name.clone(),
+            expected: vec![a.n_rows().max(1), a.row_len()],
+            found: a.shape.clone(),
+        }),
+    }
+}
+
+fn check_patterns(mapped: &[Mapped], mix: &Mix) -> Result<(), PlanError> {
+    let is_matrix = |t: &&Mapped| t.role != crate::tensor_map::Role::Exact;
+    for (pattern, _) in &mix.tensors {
+        if !mapped.iter().filter(is_matrix).any(|t| pattern.matches(&t.target)) {
+            let pattern = pattern.0.clone();
+            return Err(PlanError::UnusedPattern { pattern });
+        }
+    }
+    Ok(())
+}
+
+fn plan_write(
+    checkpoint: &Checkpoint,
+    model: &Model,
+    tensor: &Mapped,
+    choice: Choice,
+    scale: f32,
+) -> Result<Write, CheckpointError> {
+    let name = match &tensor.source[..] {
+        "output.weight" if model.tied_embeddings => "model.tok_embeddings.weight",
+        name => name,
+    };
+    let source = checkpoint.require(name)?;
+    if source.shape != tensor.shape {
+        return Err(CheckpointError::Shape {
+            name: source.name.clone(),
+            expected: tensor.shape.clone(),
+            found: source.shape.clone(),
+        });
+    }
+    if let Dtype::Other(found) = &source.dtype {
+        return Err(CheckpointError::Dtype {
+            name: source.name.clone(),
+            found: found.clone(),
+        });
+    }
+    let (vision, decoder) = (&model.vision, &model.decoder);
+    let rearrange = match tensor.rows {
+        Rows::Keep => Rearrange::Keep,
+        Rows::Qkv => Rearrange::Qkv {
+            n_head: decoder.n_head,
+            n_head_kv: decoder.n_head_kv,
+            d_head: decoder.d_head,
+        },
+        Rows::Positions => Rearrange::Positions {
+            from: vision.stored_grid,
+            to: vision.grid(),
+        },
+    };
+    let mut shape: Vec<usize> = tensor.shape.iter().rev().copied().collect();
+    if let [_, rows] = &mut shape[..] {
+        *rows = rearrange.n_rows(source);
+    }
+    Ok(Write {
+        part: tensor.part,
+        source: source.clone(),
+        target: TensorInfo::new(&tensor.target, choice.ty, shape),
+        wanted: choice.wanted,
+        rearrange,
+        scale,
+    })
+}
+
+fn lay_out(facts: &Facts, writes: &[Write], alpha: f32) -> Layout {
+    let of = |part: Part| {
+        let part = writes.iter().filter(move |w| w.part == part);
+        part.map(|w| w.target.clone())
+    };
+    let vision = of(Part::Vision).chain(of(Part::Projector)).collect();
+    let adapter = Header {
+        metadata: metadata::adapter(facts, alpha),
+        tensors: of(Part::Plora).collect(),
+    };
+    let decoder = Header {
+        metadata: metadata::decoder(facts),
+        tensors: of(Part::Decoder).collect(),
+    };
+    Layout::new(metadata::outer(facts), vision, adapter, decoder)
+}
+
+fn ignored(checkpoint: &Checkpoint, mapped: &[Mapped]) -> Vec<String> {
+    let used: std::collections::HashSet<&str> = mapped.iter().map(|t| &t.source[..]).collect();
+    let names = checkpoint.tensors().map(|t| &t.name);
+    let left = names.filter(|n| !used.contains(&n[..]) && !is_known_unused(n));
+    let mut left: Vec<String> = left.cloned().collect();
+    left.sort();
+    left
+}
+
+impl fmt::Display for Plan {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for write in &self.writes {
+            let shape = |shape: &mut dyn Iterator<Item = &usize>| {
+                let dims: Vec<String> = shape.map(ToString::to_string).collect();
+                dims.join("x")
+            };
+            let note = match write.rearrange {
+                Rearrange::Keep if write.wanted == write.target.ty => "",
+                Rearrange::Keep => " (rows too short for the wanted type)",
+                Rearrange::Qkv { .. } => " (heads reordered)",
+                Rearrange::Positions { .. } => " (resized)",
+            };
+            writeln!(
+                f,
+                "{:<9} {:<44} {:<5} {:>14} <- {} {} {}{note}",
+                write.part,
+                write.target.name,
+                write.target.ty,
+                shape(&mut write.target.shape.iter().rev()),
+                write.source.name,
+                write.source.dtype,
+                shape(&mut write.source.shape.iter()),
+            )?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,65 @@
+//! A bar on the terminal, or a few lines where there is none.
+
+use std::{
+    io::IsTerminal,
+    time::{Duration, Instant},
+};
+
+use indicatif::{ProgressBar, ProgressStyle};
+
+use crate::summary::Bytes;
+
+/// Progress of a conversion, in bytes of the checkpoint.
+pub struct Progress {
+    bar: Option<ProgressBar>,
+    total: u64,
+    done: u64,
+    start: Instant,
+    last_line: Instant,
+}
+
+/// Time between lines where standard error is no terminal.
+const LINE_INTERVAL: Duration = Duration::from_secs(30);
+
+impl Progress {
+    /// Begins to show it on standard error, unless `quiet`.
+    pub fn start(total: u64, quiet: bool) -> Self {
+        let bar = (!quiet && std::io::stderr().is_terminal()).then(|| {
+            let style = "{bar:32} {decimal_bytes}/{decimal_total_bytes} {decimal_bytes_per_sec} {eta} left";
+            let style = ProgressStyle::with_template(style).expect("a valid template");
+            ProgressBar::new(total).with_style(style)
+        });
+        let now = Instant::now();
+        let last_line = if quiet { now + Duration::from_secs(1 << 31) } else { now };
+        Self { bar, total, done: 0, start: now, last_line }
+    }
+
+    /// Some more bytes are done.
+    pub fn advance(&mut self, n_bytes: u64) {
+        self.done += n_bytes;
+        if let Some(bar) = &self.bar {
+            bar.inc(n_bytes);
+        } else if self.last_line.elapsed() >= LINE_INTERVAL {
+            self.last_line = Instant::now();
+            eprintln!("{}", self.line());
+        }
+    }
+
+    fn line(&self) -> String {
+        let seconds = self.start.elapsed().as_secs_f64().max(1e-3);
+        let speed = self.done as f64 / seconds;
+        let left = (self.total.saturating_sub(self.done)) as f64 / speed.max(1.0);
+        let (done, total) = (Bytes(self.done), Bytes(self.total));
+        format!("{done} of {total}, {}/s, {left:.0} s left", Bytes(speed as u64))
+    }
+
+    /// Takes the bar away; returns time and average speed in words.
+    pub fn finish(self) -> String {
+        if let Some(bar) = &self.bar {
+            bar.finish_and_clear();
+        }
+        let seconds = self.start.elapsed().as_secs_f64().max(1e-3);
+        let speed = Bytes((self.done as f64 / seconds) as u64);
+        format!("{seconds:.1} s, {speed}/s of checkpoint")
+    }
+}

@@ -1,0 +1,247 @@
+//! The table: which tensor of a checkpoint becomes which tensor of the file, and how.
+//!
+//! Three things happen to a tensor's rows on the way ([`Rows`]); apart from these the numbers are
+//! copied. Types are chosen elsewhere ([`crate::mix`]).
+
+use std::fmt;
+
+use crate::model::{Model, TOWER};
+
+/// A part of the model file, in file order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Part {
+    /// The vision tower.
+    Vision,
+    /// The projector.
+    Projector,
+    /// Partial-LoRA.
+    Plora,
+    /// The language model.
+    Decoder,
+}
+
+impl fmt::Display for Part {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::Vision => "vision",
+            Self::Projector => "projector",
+            Self::Plora => "plora",
+            Self::Decoder => "decoder",
+        })
+    }
+}
+
+/// What a tensor is to the choice of its type.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Role {
+    /// Small and sensitive: norms, biases, the tower's embeddings. Always F32.
+    Exact,
+    /// A matrix that is multiplied with.
+    Matrix,
+    /// The token embeddings.
+    TokenEmbd,
+    /// The output matrix.
+    Output,
+    /// The fused query, key and value matrix.
+    AttnQkv,
+    /// The matrix that leads out of the MLP.
+    FfnDown,
+}
+
+/// What happens to a tensor's rows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Rows {
+    /// Nothing.
+    Keep,
+    /// The rows of `wqkv`, which lie by KV group (its query heads, then k, then v), become all
+    /// queries, all keys, all values; and within each query and key head the two halves are
+    /// interleaved, because llama.cpp rotates neighbours where the checkpoint rotates halves.
+    Qkv,
+    /// The position table is resized from the stored grid of patches to the model's.
+    Positions,
+}
+
+/// One tensor's way.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Mapped {
+    /// Name in the checkpoint.
+    pub source: String,
+    /// Name in the file.
+    pub target: String,
+    /// Part of the file.
+    pub part: Part,
+    /// Role in the choice of the type.
+    pub role: Role,
+    /// Rearrangement.
+    pub rows: Rows,
+    /// Shape in the checkpoint, the slowest dimension first.
+    pub shape: Vec<usize>,
+    /// Decoder layer, if it belongs to one.
+    pub layer: Option<usize>,
+}
+
+type Shape = fn(&Model) -> Vec<usize>;
+
+/// A line of the table. `{N}` in the names is the number of a layer.
+struct Rule(&'static str, &'static str, Role, Rows, Shape);
+
+use Role::{AttnQkv, Exact, FfnDown, Matrix, Output, TokenEmbd};
+use Rows::{Keep, Positions, Qkv};
+
+/// The tower's tensors outside of its layers; names without the prefix [`TOWER`].
+const VISION: [Rule; 5] = [
+    Rule("embeddings.class_embedding", "v.class_embd", Exact, Keep, |m| vec![m.vision.n_embd]),
+    Rule("embeddings.patch_embedding.weight", "v.patch_embd.weight", Exact, Keep, |m| {
+        vec![m.vision.n_embd, 3, m.vision.patch_size, m.vision.patch_size]
+    }),
+    Rule("embeddings.position_embedding.weight", "v.position_embd.weight", Exact, Positions, |m| {
+        vec![m.vision.stored_grid.pow(2) + 1, m.vision.n_embd]
+    }),
+    Rule("pre_layrnorm.weight", "v.pre_ln.weight", Exact, Keep, |m| vec![m.vision.n_embd]),
+    Rule("pre_layrnorm.bias", "v.pre_ln.bias", Exact, Keep, |m| vec![m.vision.n_embd]),
+];
+
+/// A layer of the tower; names without the prefix and `encoder.layers.N.`.
+const VISION_LAYER: [Rule; 16] = [
+    Rule("layer_norm1.weight", "v.blk.{N}.ln1.weight", Exact, Keep, |m| vec![m.vision.n_embd]),
+    Rule("layer_norm1.bias", "v.blk.{N}.ln1.bias", Exact, Keep, |m| vec![m.vision.n_embd]),
+    Rule("self_attn.q_proj.weight", "v.blk.{N}.attn_q.weight", Matrix, Keep, vision_square),
+    Rule("self_attn.q_proj.bias", "v.blk.{N}.attn_q.bias", Exact, Keep, |m| vec![m.vision.n_embd]),
+    Rule("self_attn.k_proj.weight", "v.blk.{N}.attn_k.weight", Matrix, Keep, vision_square),
+    Rule("self_attn.k_proj.bias", "v.blk.{N}.attn_k.bias", Exact, Keep, |m| vec![m.vision.n_embd]),
+    Rule("self_attn.v_proj.weight", "v.blk.{N}.attn_v.weight", Matrix, Keep, vision_square),
+    Rule("self_attn.v_proj.bias", "v.blk.{N}.attn_v.bias", Exact, Keep, |m| vec![m.vision.n_embd]),
+    Rule("self_attn.out_proj.weight", "v.blk.{N}.attn_out.weight", Matrix, Keep, vision_square),
+    Rule("self_attn.out_proj.bias", "v.blk.{N}.attn_out.bias", Exact, Keep, |m| vec![m.vision.n_embd]),
+    Rule("layer_norm2.weight", "v.blk.{N}.ln2.weight", Exact, Keep, |m| vec![m.vision.n_embd]),
+    Rule("layer_norm2.bias", "v.blk.{N}.ln2.bias", Exact, Keep, |m| vec![m.vision.n_embd]),
+    Rule("mlp.fc1.weight", "v.blk.{N}.ffn_up.weight", Matrix, Keep, |m| vec![m.vision.n_ff, m.vision.n_embd]),
+    Rule("mlp.fc1.bias", "v.blk.{N}.ffn_up.bias", Exact, Keep, |m| vec![m.vision.n_ff]),
+    Rule("mlp.fc2.weight", "v.blk.{N}.ffn_down.weight", Matrix, Keep, |m| vec![m.vision.n_embd, m.vision.n_ff]),
+    Rule("mlp.fc2.bias", "v.blk.{N}.ffn_down.bias", Exact, Keep, |m| vec![m.vision.n_embd]),
+];
+
+const PROJECTOR: [Rule; 4] = [
+    Rule("vision_proj.0.weight", "mm.0.weight", Matrix, Keep, |m| vec![m.n_projector, m.vision.n_embd]),
+    Rule("vision_proj.0.bias", "mm.0.bias", Exact, Keep, |m| vec![m.n_projector]),
+    Rule("vision_proj.2.weight", "mm.2.weight", Matrix, Keep, |m| vec![m.decoder.n_embd, m.n_projector]),
+    Rule("vision_proj.2.bias", "mm.2.bias", Exact, Keep, |m| vec![m.decoder.n_embd]),
+];
+
+/// The decoder's tensors outside of its layers.
+const DECODER: [Rule; 3] = [
+    Rule("model.tok_embeddings.weight", "token_embd.weight", TokenEmbd, Keep, vocabulary),
+    Rule("model.norm.weight", "output_norm.weight", Exact, Keep, |m| vec![m.decoder.n_embd]),
+    Rule("output.weight", "output.weight", Output, Keep, vocabulary),
+];
+
+/// The norms of a decoder layer; names without `model.layers.N.`, as in [`DECODER_LINEAR`].
+const DECODER_NORM: [Rule; 2] = [
+    Rule("attention_norm.weight", "blk.{N}.attn_norm.weight", Exact, Keep, |m| vec![m.decoder.n_embd]),
+    Rule("ffn_norm.weight", "blk.{N}.ffn_norm.weight", Exact, Keep, |m| vec![m.decoder.n_embd]),
+];
+
+/// The linear layers of a decoder layer, each of which has a Partial-LoRA pair.
+const DECODER_LINEAR: [Rule; 5] = [
+    Rule("attention.wqkv", "blk.{N}.attn_qkv.weight", AttnQkv, Qkv, |m| vec![m.decoder.n_qkv(), m.decoder.n_embd]),
+    Rule("attention.wo", "blk.{N}.attn_output.weight", Matrix, Keep, |m| vec![m.decoder.n_embd, m.decoder.n_embd]),
+    Rule("feed_forward.w1", "blk.{N}.ffn_gate.weight", Matrix, Keep, |m| vec![m.decoder.n_ff, m.decoder.n_embd]),
+    Rule("feed_forward.w3", "blk.{N}.ffn_up.weight", Matrix, Keep, |m| vec![m.decoder.n_ff, m.decoder.n_embd]),
+    Rule("feed_forward.w2", "blk.{N}.ffn_down.weight", FfnDown, Keep, |m| vec![m.decoder.n_embd, m.decoder.n_ff]),
+];
+
+fn vision_square(m: &Model) -> Vec<usize> {
+    vec![m.vision.n_embd, m.vision.n_embd]
+}
+
+fn vocabulary(m: &Model) -> Vec<usize> {
+    vec![m.decoder.n_vocab, m.decoder.n_embd]
+}
+
+/// All tensors of a model in file order. `rank` gives the Partial-LoRA rank of a linear layer, by
+/// its name in the checkpoint (`model.layers.0.attention.wqkv`).
+///
+/// # Errors
+/// Whatever `rank` returns.
+pub fn tensor_map<E>(
+    model: &Model,
+    rank: impl Fn(&str) -> Result<usize, E>,
+) -> Result<Vec<Mapped>, E> {
+    let mut all = Vec::new();
+    let mut add = |part, prefix: &str, rules: &[Rule], layer: Option<usize>| {
+        all.extend(rules.iter().map(|rule| rule.expand(model, part, prefix, layer)));
+    };
+    add(Part::Vision, TOWER, &VISION, None);
+    for n in 0..model.vision.n_layer {
+        add(Part::Vision, &format!("{TOWER}encoder.layers.{n}."), &VISION_LAYER, Some(n));
+    }
+    add(Part::Projector, "", &PROJECTOR, None);
+    for n in 0..model.decoder.n_layer {
+        for rule in &DECODER_LINEAR {
+            let linear = rule.expand(model, Part::Plora, &format!("model.layers.{n}."), Some(n));
+            let rank = rank(&linear.source)?;
+            all.extend(plora_pair(&linear, rank));
+        }
+    }
+    all.push(DECODER[0].expand(model, Part::Decoder, "", None));
+    for n in 0..model.decoder.n_layer {
+        let prefix = format!("model.layers.{n}.");
+        let expand = |rule: &Rule| rule.expand(model, Part::Decoder, &prefix, Some(n));
+        let linear = |rule: &Rule| {
+            let mut linear = expand(rule);
+            linear.source += ".weight";
+            linear
+        };
+        all.push(expand(&DECODER_NORM[0]));
+        all.extend(DECODER_LINEAR[..2].iter().map(linear));
+        all.push(expand(&DECODER_NORM[1]));
+        all.extend(DECODER_LINEAR[2..].iter().map(linear));
+    }
+    all.extend(DECODER[1..].iter().map(|rule| rule.expand(model, Part::Decoder, "", None)));
+    Ok(all)
+}
+
+/// `A` is shared by query, key and value as it is; `B` has the rows of the matrix that it is added
+/// to, so they take the same way.
+fn plora_pair(linear: &Mapped, rank: usize) -> [Mapped; 2] {
+    let (n_out, n_in) = (linear.shape[0], linear.shape[1]);
+    let half = |letter: char, rows, shape| Mapped {
+        source: format!("{}.Plora_{}.weight", linear.source, letter.to_ascii_uppercase()),
+        target: format!("{}.lora_{letter}", linear.target),
+        role: Matrix,
+        rows,
+        shape,
+        ..linear.clone()
+    };
+    [
+        half('a', Keep, vec![rank, n_in]),
+        half('b', linear.rows, vec![n_out, rank]),
+    ]
+}
+
+impl Rule {
+    fn expand(&self, model: &Model, part: Part, prefix: &str, layer: Option<usize>) -> Mapped {
+        let number = layer.map(|n| n.to_string()).unwrap_or_default();
+        let rows = match self.3 {
+            Positions if model.vision.grid() == model.vision.stored_grid => Keep,
+            rows => rows,
+        };
+        Mapped {
+            source: format!("{prefix}{}", self.0),
+            target: self.1.replace("{N}", &number),
+            part,
+            role: self.2,
+            rows,
+            shape: self.4(model),
+            layer,
+        }
+    }
+}
+
+/// Whether a tensor that the table does not name may be left out without a word.
+pub fn is_known_unused(name: &str) -> bool {
+    // The last norm only feeds CLIP's pooled output, which nothing reads; the others are tables
+    // that any implementation computes.
+    let unused = ["post_layernorm.weight", "post_layernorm.bias", "position_ids", "inv_freq"];
+    unused.iter().any(|end| name.ends_with(end))
+}

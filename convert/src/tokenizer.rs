@@ -1,0 +1,181 @@
+//! The vocabulary: `tokenizer.model` as llama.cpp wants it.
+//!
+//! Pieces, scores and types are taken over as they are, with two exceptions:
+//!
+//! - `[UNUSED_TOKEN_145]` and `[UNUSED_TOKEN_146]`, which end and open a turn, become control
+//!   tokens. As the user-defined pieces that they are, llama.cpp would find them in any text, also
+//!   in what a person typed. Their ids differ between models, so they are found by their text.
+//! - The piece that is a lone NUL character gets the text [`NUL_STAND_IN`], because llama.cpp's
+//!   strings end at a NUL. The runtime maps one to the other in both directions.
+
+use sentencepiece_model::{ModelType, SentencePieceModel, Type};
+
+use crate::checkpoint::{Checkpoint, CheckpointError};
+
+/// Stands for the NUL character in a token: a noncharacter, which no text has a use for.
+pub const NUL_STAND_IN: char = '\u{FDD0}';
+
+/// The piece that ends a turn.
+const TURN_END: &str = "[UNUSED_TOKEN_145]";
+/// The piece that opens a turn.
+const TURN_START: &str = "[UNUSED_TOKEN_146]";
+/// Token type of control tokens, in sentencepiece and GGUF alike.
+const CONTROL: i32 = 3;
+
+/// What is wrong with a tokenizer.
+#[derive(Debug, thiserror::Error)]
+#[allow(missing_docs)]
+pub enum TokenizerError {
+    /// The file cannot be read.
+    #[error(transparent)]
+    Checkpoint(#[from] CheckpointError),
+    /// It is not a sentencepiece model.
+    #[error("tokenizer.model: expected a sentencepiece model: {0}")]
+    Protobuf(String),
+    /// A sentencepiece model of a kind that the decoder's tokenizer does not follow.
+    #[error("tokenizer.model: expected a BPE model, found {found}")]
+    Kind { found: String },
+    /// The vocabulary does not fit the model.
+    #[error(
+        "tokenizer.model: expected {n_rows} pieces, one for every row of \
+         `model.tok_embeddings.weight`, found {n_pieces}"
+    )]
+    PieceCount { n_pieces: usize, n_rows: usize },
+    /// A piece that the prompt is built with is not there.
+    #[error("tokenizer.model: piece `{piece}` is missing")]
+    MissingPiece { piece: String },
+}
+
+/// A vocabulary in the form of a GGUF file.
+#[derive(Clone, Debug)]
+pub struct Tokenizer {
+    /// Text of every token.
+    pub tokens: Vec<String>,
+    /// Merge priority of every token.
+    pub scores: Vec<f32>,
+    /// Type of every token: 1 normal, 2 unknown, 3 control, 4 user-defined, 6 byte.
+    pub types: Vec<i32>,
+    /// Whether a space is put in front of every text.
+    pub add_space_prefix: bool,
+    /// `<s>`.
+    pub bos: u32,
+    /// `</s>`.
+    pub eos: u32,
+    /// `<unk>`.
+    pub unk: u32,
+    /// Opens a turn.
+    pub turn_start: u32,
+    /// Ends a turn.
+    pub turn_end: u32,
+}
+
+impl Tokenizer {
+    /// Reads the tokenizer of a checkpoint whose embeddings have `n_rows` rows.
+    ///
+    /// # Errors
+    /// If it is missing, unreadable, or of another model.
+    pub fn read(checkpoint: &Checkpoint, n_rows: usize) -> Result<Self, TokenizerError> {
+        let bytes = checkpoint.read_file("tokenizer.model")?;
+        Self::parse(&bytes, n_rows)
+    }
+
+    fn parse(bytes: &[u8], n_rows: usize) -> Result<Self, TokenizerError> {
+        let model = SentencePieceModel::from_slice(bytes)
+            .map_err(|e| TokenizerError::Protobuf(e.to_string()))?;
+        let pieces = model.pieces();
+        if pieces.len() != n_rows {
+            let n_pieces = pieces.len();
+            return Err(TokenizerError::PieceCount { n_pieces, n_rows });
+        }
+        let kind = model.trainer().map(|t| t.model_type());
+        if let Some(kind) = kind.filter(|k| *k != ModelType::Bpe) {
+            let found = kind.as_str_name().to_lowercase();
+            return Err(TokenizerError::Kind { found });
+        }
+        let id_of = |text: &str| {
+            let id = pieces.iter().position(|p| p.piece() == text);
+            id.map(|id| id as u32)
+                .ok_or_else(|| TokenizerError::MissingPiece {
+                    piece: text.to_owned(),
+                })
+        };
+        let (turn_start, turn_end) = (id_of(TURN_START)?, id_of(TURN_END)?);
+        let mut types: Vec<i32> = pieces.iter().map(|p| token_type(p.r#type())).collect();
+        types[turn_start as usize] = CONTROL;
+        types[turn_end as usize] = CONTROL;
+        Ok(Self {
+            tokens: pieces.iter().map(|p| token_text(p.piece())).collect(),
+            scores: pieces.iter().map(sentencepiece_model::SentencePiece::score).collect(),
+            types,
+            add_space_prefix: model.normalizer().is_none_or(|n| n.add_dummy_prefix()),
+            bos: id_of("<s>")?,
+            eos: id_of("</s>")?,
+            unk: id_of("<unk>")?,
+            turn_start,
+            turn_end,
+        })
+    }
+}
+
+/// GGUF took over sentencepiece's numbers.
+fn token_type(ty: Type) -> i32 {
+    match ty {
+        Type::Normal => 1,
+        Type::Unknown => 2,
+        Type::Control => CONTROL,
+        Type::UserDefined => 4,
+        Type::Unused => 5,
+        Type::Byte => 6,
+    }
+}
+
+fn token_text(piece: &str) -> String {
+    if piece == "\0" {
+        NUL_STAND_IN.to_string()
+    } else {
+        piece.to_owned()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn reference(path: &str) -> Vec<u8> {
+        let root = concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/reference/");
+        std::fs::read(format!("{root}{path}")).unwrap()
+    }
+
+    #[test]
+    fn the_published_vocabulary_keeps_its_types_but_for_the_turn_markers() {
+        let t = Tokenizer::parse(&reference("tokenizer/tokenizer.model"), 92544).unwrap();
+        assert_eq!((t.unk, t.bos, t.eos), (0, 1, 2));
+        assert_eq!((t.turn_end, t.turn_start), (92542, 92543));
+        let count = |ty| t.types.iter().filter(|t| **t == ty).count();
+        assert_eq!([1, 2, 3, 4, 5, 6].map(count), [92093, 1, 4, 190, 0, 256]);
+        assert_eq!(t.tokens[354], "\u{FDD0}");
+        assert!(t.tokens.iter().all(|t| !t.contains('\0')));
+        assert!(!t.add_space_prefix);
+        assert_eq!(t.scores[260], -1.0);
+    }
+
+    #[test]
+    fn turn_markers_are_found_wherever_they_are() {
+        let t = Tokenizer::parse(&reference("tiny-vl/tokenizer.model"), 1280).unwrap();
+        assert_eq!((t.turn_end, t.turn_start), (1278, 1279));
+        assert_eq!((t.types[1278], t.types[1279]), (3, 3));
+    }
+
+    #[test]
+    fn another_number_of_pieces_is_an_error_with_both_numbers() {
+        let error = Tokenizer::parse(&reference("tiny-vl/tokenizer.model"), 1300).unwrap_err();
+        let message = error.to_string();
+        assert!(message.contains("1300") && message.contains("1280"), "{message}");
+    }
+
+    #[test]
+    fn bytes_that_are_no_model_are_an_error() {
+        assert!(Tokenizer::parse(b"\x0a\xff\xff\xff\xff\x0f", 1).is_err());
+        assert!(Tokenizer::parse(b"", 1280).is_err());
+    }
+}
