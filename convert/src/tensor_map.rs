@@ -90,64 +90,228 @@ use Rows::{Keep, Positions, Qkv};
 
 /// The tower's tensors outside of its layers; names without the prefix [`TOWER`].
 const VISION: [Rule; 5] = [
-    Rule("embeddings.class_embedding", "v.class_embd", Exact, Keep, |m| vec![m.vision.n_embd]),
-    Rule("embeddings.patch_embedding.weight", "v.patch_embd.weight", Exact, Keep, |m| {
-        vec![m.vision.n_embd, 3, m.vision.patch_size, m.vision.patch_size]
+    Rule(
+        "embeddings.class_embedding",
+        "v.class_embd",
+        Exact,
+        Keep,
+        |m| vec![m.vision.n_embd],
+    ),
+    Rule(
+        "embeddings.patch_embedding.weight",
+        "v.patch_embd.weight",
+        Exact,
+        Keep,
+        |m| vec![m.vision.n_embd, 3, m.vision.patch_size, m.vision.patch_size],
+    ),
+    Rule(
+        "embeddings.position_embedding.weight",
+        "v.position_embd.weight",
+        Exact,
+        Positions,
+        |m| vec![m.vision.stored_grid.pow(2) + 1, m.vision.n_embd],
+    ),
+    Rule("pre_layrnorm.weight", "v.pre_ln.weight", Exact, Keep, |m| {
+        vec![m.vision.n_embd]
     }),
-    Rule("embeddings.position_embedding.weight", "v.position_embd.weight", Exact, Positions, |m| {
-        vec![m.vision.stored_grid.pow(2) + 1, m.vision.n_embd]
+    Rule("pre_layrnorm.bias", "v.pre_ln.bias", Exact, Keep, |m| {
+        vec![m.vision.n_embd]
     }),
-    Rule("pre_layrnorm.weight", "v.pre_ln.weight", Exact, Keep, |m| vec![m.vision.n_embd]),
-    Rule("pre_layrnorm.bias", "v.pre_ln.bias", Exact, Keep, |m| vec![m.vision.n_embd]),
 ];
 
 /// A layer of the tower; names without the prefix and `encoder.layers.N.`.
 const VISION_LAYER: [Rule; 16] = [
-    Rule("layer_norm1.weight", "v.blk.{N}.ln1.weight", Exact, Keep, |m| vec![m.vision.n_embd]),
-    Rule("layer_norm1.bias", "v.blk.{N}.ln1.bias", Exact, Keep, |m| vec![m.vision.n_embd]),
-    Rule("self_attn.q_proj.weight", "v.blk.{N}.attn_q.weight", Matrix, Keep, vision_square),
-    Rule("self_attn.q_proj.bias", "v.blk.{N}.attn_q.bias", Exact, Keep, |m| vec![m.vision.n_embd]),
-    Rule("self_attn.k_proj.weight", "v.blk.{N}.attn_k.weight", Matrix, Keep, vision_square),
-    Rule("self_attn.k_proj.bias", "v.blk.{N}.attn_k.bias", Exact, Keep, |m| vec![m.vision.n_embd]),
-    Rule("self_attn.v_proj.weight", "v.blk.{N}.attn_v.weight", Matrix, Keep, vision_square),
-    Rule("self_attn.v_proj.bias", "v.blk.{N}.attn_v.bias", Exact, Keep, |m| vec![m.vision.n_embd]),
-    Rule("self_attn.out_proj.weight", "v.blk.{N}.attn_out.weight", Matrix, Keep, vision_square),
-    Rule("self_attn.out_proj.bias", "v.blk.{N}.attn_out.bias", Exact, Keep, |m| vec![m.vision.n_embd]),
-    Rule("layer_norm2.weight", "v.blk.{N}.ln2.weight", Exact, Keep, |m| vec![m.vision.n_embd]),
-    Rule("layer_norm2.bias", "v.blk.{N}.ln2.bias", Exact, Keep, |m| vec![m.vision.n_embd]),
-    Rule("mlp.fc1.weight", "v.blk.{N}.ffn_up.weight", Matrix, Keep, |m| vec![m.vision.n_ff, m.vision.n_embd]),
-    Rule("mlp.fc1.bias", "v.blk.{N}.ffn_up.bias", Exact, Keep, |m| vec![m.vision.n_ff]),
-    Rule("mlp.fc2.weight", "v.blk.{N}.ffn_down.weight", Matrix, Keep, |m| vec![m.vision.n_embd, m.vision.n_ff]),
-    Rule("mlp.fc2.bias", "v.blk.{N}.ffn_down.bias", Exact, Keep, |m| vec![m.vision.n_embd]),
+    Rule(
+        "layer_norm1.weight",
+        "v.blk.{N}.ln1.weight",
+        Exact,
+        Keep,
+        |m| vec![m.vision.n_embd],
+    ),
+    Rule("layer_norm1.bias", "v.blk.{N}.ln1.bias", Exact, Keep, |m| {
+        vec![m.vision.n_embd]
+    }),
+    Rule(
+        "self_attn.q_proj.weight",
+        "v.blk.{N}.attn_q.weight",
+        Matrix,
+        Keep,
+        vision_square,
+    ),
+    Rule(
+        "self_attn.q_proj.bias",
+        "v.blk.{N}.attn_q.bias",
+        Exact,
+        Keep,
+        |m| vec![m.vision.n_embd],
+    ),
+    Rule(
+        "self_attn.k_proj.weight",
+        "v.blk.{N}.attn_k.weight",
+        Matrix,
+        Keep,
+        vision_square,
+    ),
+    Rule(
+        "self_attn.k_proj.bias",
+        "v.blk.{N}.attn_k.bias",
+        Exact,
+        Keep,
+        |m| vec![m.vision.n_embd],
+    ),
+    Rule(
+        "self_attn.v_proj.weight",
+        "v.blk.{N}.attn_v.weight",
+        Matrix,
+        Keep,
+        vision_square,
+    ),
+    Rule(
+        "self_attn.v_proj.bias",
+        "v.blk.{N}.attn_v.bias",
+        Exact,
+        Keep,
+        |m| vec![m.vision.n_embd],
+    ),
+    Rule(
+        "self_attn.out_proj.weight",
+        "v.blk.{N}.attn_out.weight",
+        Matrix,
+        Keep,
+        vision_square,
+    ),
+    Rule(
+        "self_attn.out_proj.bias",
+        "v.blk.{N}.attn_out.bias",
+        Exact,
+        Keep,
+        |m| vec![m.vision.n_embd],
+    ),
+    Rule(
+        "layer_norm2.weight",
+        "v.blk.{N}.ln2.weight",
+        Exact,
+        Keep,
+        |m| vec![m.vision.n_embd],
+    ),
+    Rule("layer_norm2.bias", "v.blk.{N}.ln2.bias", Exact, Keep, |m| {
+        vec![m.vision.n_embd]
+    }),
+    Rule(
+        "mlp.fc1.weight",
+        "v.blk.{N}.ffn_up.weight",
+        Matrix,
+        Keep,
+        |m| vec![m.vision.n_ff, m.vision.n_embd],
+    ),
+    Rule("mlp.fc1.bias", "v.blk.{N}.ffn_up.bias", Exact, Keep, |m| {
+        vec![m.vision.n_ff]
+    }),
+    Rule(
+        "mlp.fc2.weight",
+        "v.blk.{N}.ffn_down.weight",
+        Matrix,
+        Keep,
+        |m| vec![m.vision.n_embd, m.vision.n_ff],
+    ),
+    Rule(
+        "mlp.fc2.bias",
+        "v.blk.{N}.ffn_down.bias",
+        Exact,
+        Keep,
+        |m| vec![m.vision.n_embd],
+    ),
 ];
 
 const PROJECTOR: [Rule; 4] = [
-    Rule("vision_proj.0.weight", "mm.0.weight", Matrix, Keep, |m| vec![m.n_projector, m.vision.n_embd]),
-    Rule("vision_proj.0.bias", "mm.0.bias", Exact, Keep, |m| vec![m.n_projector]),
-    Rule("vision_proj.2.weight", "mm.2.weight", Matrix, Keep, |m| vec![m.decoder.n_embd, m.n_projector]),
-    Rule("vision_proj.2.bias", "mm.2.bias", Exact, Keep, |m| vec![m.decoder.n_embd]),
+    Rule("vision_proj.0.weight", "mm.0.weight", Matrix, Keep, |m| {
+        vec![m.n_projector, m.vision.n_embd]
+    }),
+    Rule("vision_proj.0.bias", "mm.0.bias", Exact, Keep, |m| {
+        vec![m.n_projector]
+    }),
+    Rule("vision_proj.2.weight", "mm.2.weight", Matrix, Keep, |m| {
+        vec![m.decoder.n_embd, m.n_projector]
+    }),
+    Rule("vision_proj.2.bias", "mm.2.bias", Exact, Keep, |m| {
+        vec![m.decoder.n_embd]
+    }),
 ];
 
 /// The decoder's tensors outside of its layers.
 const DECODER: [Rule; 3] = [
-    Rule("model.tok_embeddings.weight", "token_embd.weight", TokenEmbd, Keep, vocabulary),
-    Rule("model.norm.weight", "output_norm.weight", Exact, Keep, |m| vec![m.decoder.n_embd]),
+    Rule(
+        "model.tok_embeddings.weight",
+        "token_embd.weight",
+        TokenEmbd,
+        Keep,
+        vocabulary,
+    ),
+    Rule(
+        "model.norm.weight",
+        "output_norm.weight",
+        Exact,
+        Keep,
+        |m| vec![m.decoder.n_embd],
+    ),
     Rule("output.weight", "output.weight", Output, Keep, vocabulary),
 ];
 
 /// The norms of a decoder layer; names without `model.layers.N.`, as in [`DECODER_LINEAR`].
 const DECODER_NORM: [Rule; 2] = [
-    Rule("attention_norm.weight", "blk.{N}.attn_norm.weight", Exact, Keep, |m| vec![m.decoder.n_embd]),
-    Rule("ffn_norm.weight", "blk.{N}.ffn_norm.weight", Exact, Keep, |m| vec![m.decoder.n_embd]),
+    Rule(
+        "attention_norm.weight",
+        "blk.{N}.attn_norm.weight",
+        Exact,
+        Keep,
+        |m| vec![m.decoder.n_embd],
+    ),
+    Rule(
+        "ffn_norm.weight",
+        "blk.{N}.ffn_norm.weight",
+        Exact,
+        Keep,
+        |m| vec![m.decoder.n_embd],
+    ),
 ];
 
 /// The linear layers of a decoder layer, each of which has a Partial-LoRA pair.
 const DECODER_LINEAR: [Rule; 5] = [
-    Rule("attention.wqkv", "blk.{N}.attn_qkv.weight", AttnQkv, Qkv, |m| vec![m.decoder.n_qkv(), m.decoder.n_embd]),
-    Rule("attention.wo", "blk.{N}.attn_output.weight", Matrix, Keep, |m| vec![m.decoder.n_embd, m.decoder.n_embd]),
-    Rule("feed_forward.w1", "blk.{N}.ffn_gate.weight", Matrix, Keep, |m| vec![m.decoder.n_ff, m.decoder.n_embd]),
-    Rule("feed_forward.w3", "blk.{N}.ffn_up.weight", Matrix, Keep, |m| vec![m.decoder.n_ff, m.decoder.n_embd]),
-    Rule("feed_forward.w2", "blk.{N}.ffn_down.weight", FfnDown, Keep, |m| vec![m.decoder.n_embd, m.decoder.n_ff]),
+    Rule(
+        "attention.wqkv",
+        "blk.{N}.attn_qkv.weight",
+        AttnQkv,
+        Qkv,
+        |m| vec![m.decoder.n_qkv(), m.decoder.n_embd],
+    ),
+    Rule(
+        "attention.wo",
+        "blk.{N}.attn_output.weight",
+        Matrix,
+        Keep,
+        |m| vec![m.decoder.n_embd, m.decoder.n_embd],
+    ),
+    Rule(
+        "feed_forward.w1",
+        "blk.{N}.ffn_gate.weight",
+        Matrix,
+        Keep,
+        |m| vec![m.decoder.n_ff, m.decoder.n_embd],
+    ),
+    Rule(
+        "feed_forward.w3",
+        "blk.{N}.ffn_up.weight",
+        Matrix,
+        Keep,
+        |m| vec![m.decoder.n_ff, m.decoder.n_embd],
+    ),
+    Rule(
+        "feed_forward.w2",
+        "blk.{N}.ffn_down.weight",
+        FfnDown,
+        Keep,
+        |m| vec![m.decoder.n_embd, m.decoder.n_ff],
+    ),
 ];
 
 fn vision_square(m: &Model) -> Vec<usize> {
@@ -169,11 +333,20 @@ pub fn tensor_map<E>(
 ) -> Result<Vec<Mapped>, E> {
     let mut all = Vec::new();
     let mut add = |part, prefix: &str, rules: &[Rule], layer: Option<usize>| {
-        all.extend(rules.iter().map(|rule| rule.expand(model, part, prefix, layer)));
+        all.extend(
+            rules
+                .iter()
+                .map(|rule| rule.expand(model, part, prefix, layer)),
+        );
     };
     add(Part::Vision, TOWER, &VISION, None);
     for n in 0..model.vision.n_layer {
-        add(Part::Vision, &format!("{TOWER}encoder.layers.{n}."), &VISION_LAYER, Some(n));
+        add(
+            Part::Vision,
+            &format!("{TOWER}encoder.layers.{n}."),
+            &VISION_LAYER,
+            Some(n),
+        );
     }
     add(Part::Projector, "", &PROJECTOR, None);
     for n in 0..model.decoder.n_layer {
@@ -197,7 +370,11 @@ pub fn tensor_map<E>(
         all.push(expand(&DECODER_NORM[1]));
         all.extend(DECODER_LINEAR[2..].iter().map(linear));
     }
-    all.extend(DECODER[1..].iter().map(|rule| rule.expand(model, Part::Decoder, "", None)));
+    all.extend(
+        DECODER[1..]
+            .iter()
+            .map(|rule| rule.expand(model, Part::Decoder, "", None)),
+    );
     Ok(all)
 }
 
@@ -206,7 +383,11 @@ pub fn tensor_map<E>(
 fn plora_pair(linear: &Mapped, rank: usize) -> [Mapped; 2] {
     let (n_out, n_in) = (linear.shape[0], linear.shape[1]);
     let half = |letter: char, rows, shape| Mapped {
-        source: format!("{}.Plora_{}.weight", linear.source, letter.to_ascii_uppercase()),
+        source: format!(
+            "{}.Plora_{}.weight",
+            linear.source,
+            letter.to_ascii_uppercase()
+        ),
         target: format!("{}.lora_{letter}", linear.target),
         role: Matrix,
         rows,
@@ -242,6 +423,11 @@ impl Rule {
 pub fn is_known_unused(name: &str) -> bool {
     // The last norm only feeds CLIP's pooled output, which nothing reads; the others are tables
     // that any implementation computes.
-    let unused = ["post_layernorm.weight", "post_layernorm.bias", "position_ids", "inv_freq"];
+    let unused = [
+        "post_layernorm.weight",
+        "post_layernorm.bias",
+        "position_ids",
+        "inv_freq",
+    ];
     unused.iter().any(|end| name.ends_with(end))
 }

@@ -105,7 +105,10 @@ impl Tokenizer {
         types[turn_end as usize] = CONTROL;
         Ok(Self {
             tokens: pieces.iter().map(|p| token_text(p.piece())).collect(),
-            scores: pieces.iter().map(sentencepiece_model::SentencePiece::score).collect(),
+            scores: pieces
+                .iter()
+                .map(sentencepiece_model::SentencePiece::score)
+                .collect(),
             types,
             add_space_prefix: model.normalizer().is_none_or(|n| n.add_dummy_prefix()),
             bos: id_of("<s>")?,
@@ -170,7 +173,10 @@ mod tests {
     fn another_number_of_pieces_is_an_error_with_both_numbers() {
         let error = Tokenizer::parse(&reference("tiny-vl/tokenizer.model"), 1300).unwrap_err();
         let message = error.to_string();
-        assert!(message.contains("1300") && message.contains("1280"), "{message}");
+        assert!(
+            message.contains("1300") && message.contains("1280"),
+            "{message}"
+        );
     }
 
     #[test]
