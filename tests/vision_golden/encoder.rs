@@ -28,7 +28,7 @@ struct Comparison<'a> {
 
 impl StageObserver for Comparison<'_> {
     fn stage(&mut self, name: &str, values: ArrayView2<f32>) {
-        let (max, mean) = self.golden.difference(name, values);
+        let (max, mean) = self.golden.difference(name, &values);
         self.stages.push((name.to_owned(), max, mean));
     }
 }
@@ -70,7 +70,7 @@ fn a_png_goes_the_whole_way() {
     let preprocessor = Preprocessor::new(490, CLIP_MEAN, CLIP_STD);
     let found = encoder.encode(&preprocessor.pixel_values(&picture("shapes.png")));
     let golden = Golden::read("tiny-vl", "shapes.png");
-    let (max, _) = golden.difference("projected", found.view());
+    let (max, _) = golden.difference("projected", &found.view());
     assert!(max <= TOLERANCE, "{max:e}");
 }
 
