@@ -55,8 +55,9 @@ fn every_stage_of_every_picture_equals_the_original() {
         encoder.encode_observed(&pixels(&golden), &mut seen);
         let names: Vec<&str> = seen.stages.iter().map(|s| s.0.as_str()).collect();
         assert_eq!(names, STAGES);
-        let worst = seen.stages.iter().map(|s| s.1).fold(0.0, f64::max);
-        println!("{name}: at most {worst:.1e}");
+        for (stage, max, mean) in &seen.stages {
+            println!("{name} {stage}: at most {max:.1e}, mean {mean:.1e}");
+        }
         let departs = |max: f64| max > TOLERANCE || max.is_nan();
         if let Some((stage, max, mean)) = seen.stages.iter().find(|s| departs(s.1)) {
             panic!("{name}: `{stage}` is the first to depart, by {max:.2e} (mean {mean:.2e})");

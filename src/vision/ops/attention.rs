@@ -192,6 +192,17 @@ mod tests {
     }
 
     #[test]
+    fn a_number_that_is_none_stays_visible_and_in_its_row() {
+        let mut qkv = noise(40, 3 * 16, 4);
+        qkv[[7, 3]] = f32::NAN; // of a query
+        let mut out = Array2::zeros((40, 16));
+        attention(&qkv.view(), 1, out.view_mut());
+        for (i, row) in out.rows().into_iter().enumerate() {
+            assert!(row.iter().all(|v| v.is_nan() == (i == 7)), "row {i}");
+        }
+    }
+
+    #[test]
     fn equal_keys_give_the_mean_of_the_values() {
         let mut qkv = noise(33, 3 * 8, 2);
         qkv.slice_mut(s![.., 8..16]).fill(0.25);
