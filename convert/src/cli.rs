@@ -167,7 +167,11 @@ fn command_line(mix: &Mix, family: Option<Family>, plora_scale: Option<f32>) -> 
     for (part, ty) in parts {
         words.extend(ty.map(|ty| format!("--{part}-type {ty}")));
     }
-    words.extend(mix.tensors.iter().map(|(p, ty)| format!("--tensor-type {}={ty}", p.0)));
+    words.extend(
+        mix.tensors
+            .iter()
+            .map(|(p, ty)| format!("--tensor-type {}={ty}", p.0)),
+    );
     words.extend(family.map(|f| format!("--family {}", f.name())));
     words.extend(plora_scale.map(|s| format!("--plora-scale {s}")));
     words.join(" ")

@@ -3,6 +3,7 @@
 mod cli;
 
 use std::{
+    io::Write,
     path::Path,
     process::ExitCode,
     sync::atomic::{AtomicBool, Ordering},
@@ -72,13 +73,19 @@ impl From<SplitError> for Failure {
     fn from(e: SplitError) -> Self {
         match e {
             SplitError::Write(e) => e.into(),
-            e => Self { message: e.to_string(), hint: None },
+            e => Self {
+                message: e.to_string(),
+                hint: None,
+            },
         }
     }
 }
 
 fn run_convert(args: &ConvertArgs) -> Result<(), Failure> {
-    let hf_dir = args.hf_dir.as_deref().expect("required unless there is a command");
+    let hf_dir = args
+        .hf_dir
+        .as_deref()
+        .expect("required unless there is a command");
     let checkpoint = Checkpoint::open(hf_dir)?;
     let plan = Plan::new(&checkpoint, &args.options())?;
     if !args.quiet {
@@ -86,10 +93,14 @@ fn run_convert(args: &ConvertArgs) -> Result<(), Failure> {
     }
     let summary = Summary::new(&plan);
     if args.dry_run {
-        print!("{plan}\n{SUMMARY_HEAD}\n{summary}");
+        // A reader that has seen enough (`| head`) closes the pipe, which is no failure.
+        let _ = write!(std::io::stdout(), "{plan}\n{SUMMARY_HEAD}\n{summary}");
         return Ok(());
     }
-    let out = args.out.as_deref().expect("required unless it is a dry run");
+    let out = args
+        .out
+        .as_deref()
+        .expect("required unless it is a dry run");
     let n_cores = thread::available_parallelism().map_or(1, usize::from);
     let n_workers = args.threads.map_or(n_cores + 1, usize::from);
     let mut progress = Progress::start(plan.source_bytes(), args.quiet);
@@ -119,7 +130,10 @@ fn report_plan(checkpoint: &Checkpoint, plan: &Plan) {
     );
     for write in plan.writes.iter().filter(|w| w.wanted != w.target.ty) {
         let (name, n_cols) = (&write.target.name, write.target.shape[0]);
-        eprintln!("note: `{name}`: rows of {n_cols} do not fit {}; stored as {}", write.wanted, write.target.ty);
+        eprintln!(
+            "note: `{name}`: rows of {n_cols} do not fit {}; stored as {}",
+            write.wanted, write.target.ty
+        );
     }
     for name in &plan.ignored {
         eprintln!("warning: tensor `{name}` is not part of this model and was left out");

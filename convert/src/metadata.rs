@@ -9,7 +9,8 @@ use crate::{checkpoint::Checkpoint, mix::Preset, model::Model, tokenizer::Tokeni
 
 /// CLIP's training mean, per channel (RGB), of values in 0..1.
 const IMAGE_MEAN: [f32; 3] = [0.481_454_66, 0.457_827_5, 0.408_210_73];
-/// CLIP's training deviation.
+/// CLIP's training deviation, in the digits that are published.
+#[allow(clippy::excessive_precision)]
 const IMAGE_STD: [f32; 3] = [0.268_629_54, 0.261_302_58, 0.275_777_11];
 /// CLIP's LayerNorm epsilon.
 const LAYER_NORM_EPS: f32 = 1e-5;
@@ -61,7 +62,10 @@ pub fn outer(facts: &Facts) -> Metadata {
     meta.set(keys::XC2_SOURCE_NAME, facts.checkpoint.name());
     let files = facts.checkpoint.files().iter().cloned();
     meta.set(keys::XC2_SOURCE_FILES, Value::strings(files));
-    meta.set(keys::XC2_CONTEXT_LENGTH, facts.model.decoder.max_length as u32);
+    meta.set(
+        keys::XC2_CONTEXT_LENGTH,
+        facts.model.decoder.max_length as u32,
+    );
     prompt(&mut meta, facts);
     clip(&mut meta, facts.model);
     meta
@@ -138,9 +142,18 @@ fn clip(meta: &mut Metadata, model: &Model) {
 fn vocabulary(meta: &mut Metadata, t: &Tokenizer) {
     meta.set("tokenizer.ggml.model", "llama");
     meta.set("tokenizer.ggml.pre", "default");
-    meta.set("tokenizer.ggml.tokens", Value::strings(t.tokens.iter().map(String::as_str)));
-    meta.set("tokenizer.ggml.scores", Value::f32s(t.scores.iter().copied()));
-    meta.set("tokenizer.ggml.token_type", Value::i32s(t.types.iter().copied()));
+    meta.set(
+        "tokenizer.ggml.tokens",
+        Value::strings(t.tokens.iter().map(String::as_str)),
+    );
+    meta.set(
+        "tokenizer.ggml.scores",
+        Value::f32s(t.scores.iter().copied()),
+    );
+    meta.set(
+        "tokenizer.ggml.token_type",
+        Value::i32s(t.types.iter().copied()),
+    );
     meta.set("tokenizer.ggml.bos_token_id", t.bos);
     meta.set("tokenizer.ggml.eos_token_id", t.eos);
     meta.set("tokenizer.ggml.unknown_token_id", t.unk);

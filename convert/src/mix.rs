@@ -55,7 +55,11 @@ impl Preset {
     /// What vision, projector and Partial-LoRA get by default.
     fn side(self) -> GgmlType {
         let base = self.base();
-        if base.is_quantized() { GgmlType::Q8_0 } else { base }
+        if base.is_quantized() {
+            GgmlType::Q8_0
+        } else {
+            base
+        }
     }
 }
 
@@ -153,7 +157,9 @@ impl Mix {
             (Part::Plora, _) => self.plora.unwrap_or(side),
             (Part::Decoder, Role::TokenEmbd) => self.embedding.unwrap_or(self.preset.base()),
             (Part::Decoder, Role::Output) => self.output.unwrap_or(output_type(self.preset)),
-            (Part::Decoder, role) => layer_type(self.preset, role, tensor.layer.unwrap_or(0), n_layer),
+            (Part::Decoder, role) => {
+                layer_type(self.preset, role, tensor.layer.unwrap_or(0), n_layer)
+            }
         }
     }
 }
@@ -186,7 +192,7 @@ fn more_bits(layer: usize, n_layer: usize) -> bool {
 /// The nearest type that rows of `n_cols` can have, by llama.cpp's rules: blocks of 256, else a
 /// type of 32 with a bit more, else F16.
 fn fallback(wanted: GgmlType, n_cols: usize) -> GgmlType {
-    let fits = |ty: GgmlType| n_cols % ty.block_len() == 0;
+    let fits = |ty: GgmlType| n_cols.is_multiple_of(ty.block_len());
     if fits(wanted) {
         return wanted;
     }
@@ -197,7 +203,11 @@ fn fallback(wanted: GgmlType, n_cols: usize) -> GgmlType {
         GgmlType::Q6_K => GgmlType::Q8_0,
         other => other,
     };
-    if fits(smaller) { smaller } else { GgmlType::F16 }
+    if fits(smaller) {
+        smaller
+    } else {
+        GgmlType::F16
+    }
 }
 
 #[cfg(test)]
@@ -221,7 +231,11 @@ mod tests {
     fn patterns_match_whole_names() {
         let cases = [
             ("blk.0.attn_qkv.weight", "blk.0.attn_qkv.weight", true),
-            ("blk.0.attn_qkv.weight", "blk.0.attn_qkv.weight.lora_a", false),
+            (
+                "blk.0.attn_qkv.weight",
+                "blk.0.attn_qkv.weight.lora_a",
+                false,
+            ),
             ("blk.*.ffn_down.weight", "blk.11.ffn_down.weight", true),
             ("blk.*.ffn_down.weight", "v.blk.1.ffn_down.weight", false),
             ("*lora_b", "blk.0.attn_qkv.weight.lora_b", true),
@@ -231,7 +245,11 @@ mod tests {
             ("", "x", false),
         ];
         for (pattern, name, expected) in cases {
-            assert_eq!(Pattern(pattern.to_owned()).matches(name), expected, "{pattern} on {name}");
+            assert_eq!(
+                Pattern(pattern.to_owned()).matches(name),
+                expected,
+                "{pattern} on {name}"
+            );
         }
     }
 
@@ -248,7 +266,11 @@ mod tests {
             (F32, 7, F32),
         ];
         for (wanted, n_cols, expected) in cases {
-            assert_eq!(fallback(wanted, n_cols), expected, "{wanted} with {n_cols} columns");
+            assert_eq!(
+                fallback(wanted, n_cols),
+                expected,
+                "{wanted} with {n_cols} columns"
+            );
         }
     }
 
@@ -264,11 +286,29 @@ mod tests {
         mix.vision = Some(GgmlType::F16);
         mix.tensors = vec![(Pattern("v.blk.0.*".to_owned()), GgmlType::F32)];
         let choose = |name, part, role| mix.choose(&tensor(name, part, role, 256), 8).ty;
-        assert_eq!(choose("v.blk.0.attn_q.weight", Part::Vision, Role::Matrix), GgmlType::F32);
-        assert_eq!(choose("v.blk.1.attn_q.weight", Part::Vision, Role::Matrix), GgmlType::F16);
-        assert_eq!(choose("v.blk.1.attn_q.bias", Part::Vision, Role::Exact), GgmlType::F32);
-        assert_eq!(choose("blk.0.attn_output.weight.lora_a", Part::Plora, Role::Matrix), GgmlType::Q8_0);
-        assert_eq!(choose("output.weight", Part::Decoder, Role::Output), GgmlType::Q6_K);
-        assert_eq!(choose("token_embd.weight", Part::Decoder, Role::TokenEmbd), GgmlType::Q4_K);
+        assert_eq!(
+            choose("v.blk.0.attn_q.weight", Part::Vision, Role::Matrix),
+            GgmlType::F32
+        );
+        assert_eq!(
+            choose("v.blk.1.attn_q.weight", Part::Vision, Role::Matrix),
+            GgmlType::F16
+        );
+        assert_eq!(
+            choose("v.blk.1.attn_q.bias", Part::Vision, Role::Exact),
+            GgmlType::F32
+        );
+        assert_eq!(
+            choose("blk.0.attn_output.weight.lora_a", Part::Plora, Role::Matrix),
+            GgmlType::Q8_0
+        );
+        assert_eq!(
+            choose("output.weight", Part::Decoder, Role::Output),
+            GgmlType::Q6_K
+        );
+        assert_eq!(
+            choose("token_embd.weight", Part::Decoder, Role::TokenEmbd),
+            GgmlType::Q4_K
+        );
     }
 }

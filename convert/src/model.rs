@@ -46,11 +46,13 @@ impl ModelError {
     pub fn hint(&self) -> Option<&'static str> {
         match self {
             Self::Checkpoint(e) => e.hint(),
-            Self::OtherFamily { .. } => {
-                Some("this converter reads internlm-xcomposer2-7b, -vl-7b, -vl-1_8b and fine-tunes of them")
-            }
+            Self::OtherFamily { .. } => Some(
+                "this converter reads internlm-xcomposer2-7b, -vl-7b, -vl-1_8b and fine-tunes of them",
+            ),
             Self::Unsupported { hint, .. } => Some(hint),
-            Self::Config { .. } => Some("`config.json` and the weights may come from different models"),
+            Self::Config { .. } => {
+                Some("`config.json` and the weights may come from different models")
+            }
             Self::Inexpressible { .. } => None,
         }
     }
@@ -177,7 +179,8 @@ impl Model {
             decoder,
             vision,
             n_projector: matrix(checkpoint, "vision_proj.0.weight")?.0,
-            tied_embeddings: config.tie_word_embeddings && checkpoint.get("output.weight").is_none(),
+            tied_embeddings: config.tie_word_embeddings
+                && checkpoint.get("output.weight").is_none(),
         })
     }
 }
@@ -193,16 +196,28 @@ fn refuse_relatives(checkpoint: &Checkpoint, config: &Config) -> Result<(), Mode
     };
     const UNQUANTIZED: &str =
         "convert the unquantized checkpoint; --q4_k makes a smaller file than this one";
-    let method = config.quantization_config.as_ref().and_then(|q| q.get("quant_method"));
+    let method = config
+        .quantization_config
+        .as_ref()
+        .and_then(|q| q.get("quant_method"));
     if method.and_then(|m| m.as_str()) == Some("awq") {
         return unsupported("AWQ-quantized", "quant_method: awq", UNQUANTIZED);
     }
-    let named = |pattern: &str| checkpoint.tensors().map(|t| &t.name).filter(|n| n.contains(pattern)).min();
+    let named = |pattern: &str| {
+        checkpoint
+            .tensors()
+            .map(|t| &t.name)
+            .filter(|n| n.contains(pattern))
+            .min()
+    };
     if let Some(name) = named(".qweight") {
         return unsupported("GPTQ-quantized", name, UNQUANTIZED);
     }
     const CLASS: &str = "InternLMXComposer2ForCausalLM";
-    let mapped = config.auto_map.values().any(|v| v.to_string().contains(CLASS));
+    let mapped = config
+        .auto_map
+        .values()
+        .any(|v| v.to_string().contains(CLASS));
     if !mapped && !config.architectures.iter().any(|a| a == CLASS) {
         return Err(ModelError::OtherFamily {
             expected: "`InternLMXComposer2ForCausalLM` in `auto_map` or `architectures` of config.json",
@@ -217,8 +232,14 @@ fn refuse_relatives(checkpoint: &Checkpoint, config: &Config) -> Result<(), Mode
     }
     if checkpoint.get("plora_glb_GN").is_some() || checkpoint.get("plora_sub_GN").is_some() {
         let positions = format!("{TOWER}embeddings.position_embedding.weight");
-        let four_k = checkpoint.get(&positions).is_some_and(|t| t.n_rows() == CLIP_GRID * CLIP_GRID + 1);
-        let member = if four_k { "InternLM-XComposer2-4KHD" } else { "InternLM-XComposer2.5" };
+        let four_k = checkpoint
+            .get(&positions)
+            .is_some_and(|t| t.n_rows() == CLIP_GRID * CLIP_GRID + 1);
+        let member = if four_k {
+            "InternLM-XComposer2-4KHD"
+        } else {
+            "InternLM-XComposer2.5"
+        };
         return unsupported(member, "plora_glb_GN", FIXED_SIZE);
     }
     if named("Plora_A").is_none() {
@@ -234,14 +255,18 @@ fn refuse_relatives(checkpoint: &Checkpoint, config: &Config) -> Result<(), Mode
 fn refuse_inexpressible(checkpoint: &Checkpoint, config: &Config) -> Result<(), ModelError> {
     let refuse = |what: String| Err(ModelError::Inexpressible { what });
     if config.bias || config.attention_bias {
-        return refuse("config.json: `bias: true` (biases in the decoder's linear layers)".to_owned());
+        return refuse(
+            "config.json: `bias: true` (biases in the decoder's linear layers)".to_owned(),
+        );
     }
     let is_bias = |n: &&String| n.starts_with("model.layers.") && n.ends_with(".bias");
     if let Some(name) = checkpoint.tensors().map(|t| &t.name).filter(is_bias).min() {
         return refuse(format!("tensor `{name}` (a bias in the decoder)"));
     }
     if let Some(act) = config.hidden_act.as_ref().filter(|a| *a != "silu") {
-        return refuse(format!("config.json: `hidden_act: {act}` (expected `silu`)"));
+        return refuse(format!(
+            "config.json: `hidden_act: {act}` (expected `silu`)"
+        ));
     }
     let Some(scaling) = config.rope_scaling.as_ref().filter(|s| !s.is_null()) else {
         return Ok(());
@@ -263,7 +288,7 @@ fn read_decoder(checkpoint: &Checkpoint, config: &Config) -> Result<Decoder, Mod
     agree("num_hidden_layers", config.num_hidden_layers, n_layer)?;
     let n_head = required("num_attention_heads", config.num_attention_heads)?;
     let n_head_kv = config.num_key_value_heads.unwrap_or(n_head);
-    let divides = |n: usize, d: usize| d > 0 && n % d == 0;
+    let divides = |n: usize, d: usize| d > 0 && n.is_multiple_of(d);
     if !divides(n_embd, n_head) || (n_embd / n_head) % 2 != 0 {
         let expected = format!("a number that divides {n_embd} into even parts");
         return Err(config_error("num_attention_heads", expected, n_head));
@@ -275,7 +300,7 @@ fn read_decoder(checkpoint: &Checkpoint, config: &Config) -> Result<Decoder, Mod
     let d_head = n_embd / n_head;
     agree("head_dim", config.head_dim, d_head)?;
     let n_ctx_train = required("max_position_embeddings", config.max_position_embeddings)?;
-    Ok(Decoder {
+    let decoder = Decoder {
         n_vocab,
         n_embd,
         n_layer,
@@ -287,7 +312,15 @@ fn read_decoder(checkpoint: &Checkpoint, config: &Config) -> Result<Decoder, Mod
         rms_eps: required("rms_norm_eps", config.rms_norm_eps)?,
         n_ctx_train,
         max_length: config.max_length.unwrap_or(n_ctx_train),
-    })
+    };
+    // The heads are the configuration's word; this is where the tensors can contradict it.
+    let wqkv = checkpoint.require("model.layers.0.attention.wqkv.weight")?;
+    let expected = vec![decoder.n_qkv(), n_embd];
+    if wqkv.shape == expected {
+        Ok(decoder)
+    } else {
+        Err(shape_error(wqkv, expected).into())
+    }
 }
 
 fn read_vision(checkpoint: &Checkpoint, config: &Config) -> Result<Vision, ModelError> {
@@ -306,13 +339,21 @@ fn read_vision(checkpoint: &Checkpoint, config: &Config) -> Result<Vision, Model
         return Err(shape_error(table, vec![nearest, n_embd]).into());
     }
     let image_size = config.img_size.unwrap_or(grid * patch_size);
-    let resizable = grid == CLIP_GRID && image_size > 0 && image_size % patch_size == 0;
+    let resizable = grid == CLIP_GRID && image_size > 0 && image_size.is_multiple_of(patch_size);
     if image_size != grid * patch_size && !resizable {
-        let expected = format!("{} (a position table of {grid} x {grid} patches)", grid * patch_size);
+        let expected = format!(
+            "{} (a position table of {grid} x {grid} patches)",
+            grid * patch_size
+        );
         return Err(config_error("img_size", expected, image_size));
     }
     if n_embd == 0 || n_embd % VISION_D_HEAD != 0 {
-        let kernel_shape = vec![n_embd.next_multiple_of(VISION_D_HEAD), 3, patch_size, patch_size];
+        let kernel_shape = vec![
+            n_embd.next_multiple_of(VISION_D_HEAD),
+            3,
+            patch_size,
+            patch_size,
+        ];
         return Err(shape_error(kernel, kernel_shape).into());
     }
     Ok(Vision {
@@ -328,9 +369,19 @@ fn read_vision(checkpoint: &Checkpoint, config: &Config) -> Result<Vision, Model
 
 /// One more than the largest number that follows `prefix`; a gap shows as a missing tensor later.
 fn count_layers(checkpoint: &Checkpoint, prefix: &str) -> usize {
-    let number = |t: &SourceTensor| t.name.strip_prefix(prefix)?.split('.').next()?.parse::<usize>().ok();
+    let number = |t: &SourceTensor| {
+        t.name
+            .strip_prefix(prefix)?
+            .split('.')
+            .next()?
+            .parse::<usize>()
+            .ok()
+    };
     // A name such as `layers.4000000000` must not make a list of that length.
-    let numbers = checkpoint.tensors().filter_map(number).filter(|n| *n < 10_000);
+    let numbers = checkpoint
+        .tensors()
+        .filter_map(number)
+        .filter(|n| *n < 10_000);
     numbers.max().map_or(0, |n| n + 1)
 }
 
@@ -339,7 +390,10 @@ fn matrix(checkpoint: &Checkpoint, name: &str) -> Result<(usize, usize), Checkpo
     let tensor = checkpoint.require(name)?;
     match tensor.shape[..] {
         [rows, cols] if rows > 0 && cols > 0 => Ok((rows, cols)),
-        _ => Err(shape_error(tensor, vec![tensor.n_rows().max(1), tensor.row_len().max(1)])),
+        _ => Err(shape_error(
+            tensor,
+            vec![tensor.n_rows().max(1), tensor.row_len().max(1)],
+        )),
     }
 }
 
@@ -357,9 +411,11 @@ fn required<T>(key: &'static str, value: Option<T>) -> Result<T, ModelError> {
 
 fn agree(key: &'static str, value: Option<usize>, in_tensors: usize) -> Result<(), ModelError> {
     match value {
-        Some(value) if value != in_tensors => {
-            Err(config_error(key, format!("{in_tensors}, as the tensors have it"), value))
-        }
+        Some(value) if value != in_tensors => Err(config_error(
+            key,
+            format!("{in_tensors}, as the tensors have it"),
+            value,
+        )),
         _ => Ok(()),
     }
 }

@@ -171,7 +171,9 @@ impl Worker {
         let source = &write.source;
         self.values.resize(piece.rows.len() * source.row_len(), 0.0);
         let rows = piece.rows.clone();
-        let fetched = write.rearrange.fetch(source, rows, &mut self.scratch, &mut self.values);
+        let fetched = write
+            .rearrange
+            .fetch(source, rows, &mut self.scratch, &mut self.values);
         fetched.map_err(|e| match e {
             FetchError::Read(e) => PipelineError::Read(e),
             FetchError::NonFinite(bad) => PipelineError::NonFinite {

@@ -133,7 +133,12 @@ impl Plan {
         };
         let layout = lay_out(&facts, &writes, alpha);
         let ignored = ignored(checkpoint, &mapped);
-        Ok(Self { model, writes, layout, ignored })
+        Ok(Self {
+            model,
+            writes,
+            layout,
+            ignored,
+        })
     }
 
     /// Bytes to be read.
@@ -176,7 +181,11 @@ fn plora_rank(checkpoint: &Checkpoint, linear: &str) -> Result<usize, Checkpoint
 fn check_patterns(mapped: &[Mapped], mix: &Mix) -> Result<(), PlanError> {
     let is_matrix = |t: &&Mapped| t.role != crate::tensor_map::Role::Exact;
     for (pattern, _) in &mix.tensors {
-        if !mapped.iter().filter(is_matrix).any(|t| pattern.matches(&t.target)) {
+        if !mapped
+            .iter()
+            .filter(is_matrix)
+            .any(|t| pattern.matches(&t.target))
+        {
             let pattern = pattern.0.clone();
             return Err(PlanError::UnusedPattern { pattern });
         }

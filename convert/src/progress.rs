@@ -25,13 +25,24 @@ impl Progress {
     /// Begins to show it on standard error, unless `quiet`.
     pub fn start(total: u64, quiet: bool) -> Self {
         let bar = (!quiet && std::io::stderr().is_terminal()).then(|| {
-            let style = "{bar:32} {decimal_bytes}/{decimal_total_bytes} {decimal_bytes_per_sec} {eta} left";
+            let style =
+                "{bar:32} {decimal_bytes}/{decimal_total_bytes} {decimal_bytes_per_sec} {eta} left";
             let style = ProgressStyle::with_template(style).expect("a valid template");
             ProgressBar::new(total).with_style(style)
         });
         let now = Instant::now();
-        let last_line = if quiet { now + Duration::from_secs(1 << 31) } else { now };
-        Self { bar, total, done: 0, start: now, last_line }
+        let last_line = if quiet {
+            now + Duration::from_secs(1 << 31)
+        } else {
+            now
+        };
+        Self {
+            bar,
+            total,
+            done: 0,
+            start: now,
+            last_line,
+        }
     }
 
     /// Some more bytes are done.
@@ -50,7 +61,10 @@ impl Progress {
         let speed = self.done as f64 / seconds;
         let left = (self.total.saturating_sub(self.done)) as f64 / speed.max(1.0);
         let (done, total) = (Bytes(self.done), Bytes(self.total));
-        format!("{done} of {total}, {}/s, {left:.0} s left", Bytes(speed as u64))
+        format!(
+            "{done} of {total}, {}/s, {left:.0} s left",
+            Bytes(speed as u64)
+        )
     }
 
     /// Takes the bar away; returns time and average speed in words.

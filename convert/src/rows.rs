@@ -83,7 +83,11 @@ impl Rearrange {
     ) -> Result<(), FetchError> {
         match self {
             Self::Keep => read(source, range, &mut scratch.bytes, out),
-            Self::Qkv { n_head, n_head_kv, d_head } => {
+            Self::Qkv {
+                n_head,
+                n_head_kv,
+                d_head,
+            } => {
                 let block_len = d_head * source.row_len();
                 scratch.rows.resize(block_len, 0.0);
                 for (block, out) in (range.start / d_head..).zip(out.chunks_exact_mut(block_len)) {
@@ -100,7 +104,12 @@ impl Rearrange {
             }
             Self::Positions { from, to } => {
                 scratch.rows.resize(source.n_elements(), 0.0);
-                read(source, 0..source.n_rows(), &mut scratch.bytes, &mut scratch.rows)?;
+                read(
+                    source,
+                    0..source.n_rows(),
+                    &mut scratch.bytes,
+                    &mut scratch.rows,
+                )?;
                 resize_positions(&scratch.rows, from, to, out);
                 Ok(())
             }
@@ -115,7 +124,9 @@ fn read(
     out: &mut [f32],
 ) -> Result<(), FetchError> {
     let first = range.start * source.row_len();
-    source.read_rows(range, bytes, out).map_err(FetchError::Read)?;
+    source
+        .read_rows(range, bytes, out)
+        .map_err(FetchError::Read)?;
     // The sum over a chunk is finite unless a value is not (or, rarely, unless it overflows), and
     // unlike a search it is computed in vectors.
     if out.iter().map(|x| x * 0.0).sum::<f32>() == 0.0 {
@@ -132,11 +143,15 @@ fn read(
 
 /// Index along each dimension of the element that is the `flat`-th in row-major order.
 fn unravel(mut flat: usize, shape: &[usize]) -> Vec<usize> {
-    let mut index: Vec<usize> = shape.iter().rev().map(|&len| {
-        let i = flat % len;
-        flat /= len;
-        i
-    }).collect();
+    let mut index: Vec<usize> = shape
+        .iter()
+        .rev()
+        .map(|&len| {
+            let i = flat % len;
+            flat /= len;
+            i
+        })
+        .collect();
     index.reverse();
     index
 }
@@ -154,7 +169,10 @@ fn qkv_source_block(block: usize, n_head: usize, n_head_kv: usize) -> (usize, bo
     }
     let head = (block - n_head) % n_head_kv;
     let is_value = block >= n_head + n_head_kv;
-    (head * group_len + n_shared + usize::from(is_value), !is_value)
+    (
+        head * group_len + n_shared + usize::from(is_value),
+        !is_value,
+    )
 }
 
 /// Row i of the first half becomes row 2i, row i of the second half row 2i + 1.
@@ -203,7 +221,10 @@ fn bicubic_taps(i: usize, from: usize, to: usize) -> [(usize, f32); 4] {
         } else {
             ((A * d - 5.0 * A) * d + 8.0 * A) * d - 4.0 * A
         };
-        ((floor + step).clamp(0.0, (from - 1) as f32) as usize, weight)
+        (
+            (floor + step).clamp(0.0, (from - 1) as f32) as usize,
+            weight,
+        )
     })
 }
 

@@ -39,7 +39,11 @@ pub enum SplitError {
 ///
 /// # Errors
 /// If `model` is no model file, or a file cannot be written. Complete files stay.
-pub fn split(model: &Path, dir: &Path, cancel: &AtomicBool) -> Result<Vec<(PathBuf, u64)>, SplitError> {
+pub fn split(
+    model: &Path,
+    dir: &Path,
+    cancel: &AtomicBool,
+) -> Result<Vec<(PathBuf, u64)>, SplitError> {
     let container = Container::open(model).map_err(|source| SplitError::Open {
         path: model.to_owned(),
         source,
@@ -77,7 +81,11 @@ fn mmproj_header(file: &GgufFile) -> Header {
     metadata.set("general.type", "mmproj");
     metadata.set(keys::GENERAL_ARCHITECTURE, "clip");
     for (key, value) in &file.metadata().0 {
-        let shared = [keys::GENERAL_NAME, keys::FILE_TYPE, keys::QUANTIZATION_VERSION];
+        let shared = [
+            keys::GENERAL_NAME,
+            keys::FILE_TYPE,
+            keys::QUANTIZATION_VERSION,
+        ];
         if key.starts_with("clip.") || shared.contains(&&key[..]) {
             metadata.set(key, value.clone());
         }
@@ -85,7 +93,10 @@ fn mmproj_header(file: &GgufFile) -> Header {
     let n_layer = file.metadata().usize(keys::CLIP_BLOCK_COUNT).unwrap_or(0);
     metadata.set("clip.vision.feature_layer", Value::i32s([n_layer as i32]));
     let tensors = file.tensors().iter();
-    let tensors = tensors.take_while(|t| t.name != keys::VIEW_ADAPTER).cloned().collect();
+    let tensors = tensors
+        .take_while(|t| t.name != keys::VIEW_ADAPTER)
+        .cloned()
+        .collect();
     Header { metadata, tensors }
 }
 

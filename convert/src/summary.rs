@@ -30,11 +30,14 @@ impl Summary {
     pub fn new(plan: &Plan) -> Self {
         let mut lines: BTreeMap<_, Line> = BTreeMap::new();
         for write in &plan.writes {
-            lines.entry((write.part, write.target.ty)).or_default().add(Line {
-                n_tensors: 1,
-                n_elements: write.target.shape.iter().product(),
-                n_bytes: write.n_bytes(),
-            });
+            lines
+                .entry((write.part, write.target.ty))
+                .or_default()
+                .add(Line {
+                    n_tensors: 1,
+                    n_elements: write.target.shape.iter().product(),
+                    n_bytes: write.n_bytes(),
+                });
         }
         Self(lines)
     }
@@ -43,9 +46,17 @@ impl Summary {
 impl fmt::Display for Summary {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut line = |part: &dyn fmt::Display, ty: &dyn fmt::Display, line: Line| {
-            let Line { n_tensors, n_elements, n_bytes } = line;
+            let Line {
+                n_tensors,
+                n_elements,
+                n_bytes,
+            } = line;
             let size = Bytes(n_bytes as u64).to_string();
-            writeln!(f, "{part:<10} {ty:<5} {n_tensors:>8} {:>10} {size:>10}", Count(n_elements))
+            writeln!(
+                f,
+                "{part:<10} {ty:<5} {n_tensors:>8} {:>10} {size:>10}",
+                Count(n_elements)
+            )
         };
         let mut total = Line::default();
         for ((part, ty), entry) in &self.0 {

@@ -42,12 +42,16 @@ impl WriteError {
     /// What a person may do about it.
     pub fn hint(&self) -> Option<&'static str> {
         Some(match self {
-            Self::DiskFull { .. } => "make room, choose another place, or a smaller type such as --q4_k",
+            Self::DiskFull { .. } => {
+                "make room, choose another place, or a smaller type such as --q4_k"
+            }
             Self::Data(PipelineError::Read(e)) => return e.hint(),
             Self::Data(PipelineError::NonFinite { .. }) => {
                 "the checkpoint is damaged, or its training failed; no model can be made of it"
             }
-            Self::Data(PipelineError::OutOfRange { .. }) => "store it as bf16 or f32, see --tensor-type",
+            Self::Data(PipelineError::OutOfRange { .. }) => {
+                "store it as bf16 or f32, see --tensor-type"
+            }
             _ => return None,
         })
     }
@@ -60,7 +64,11 @@ impl WriteError {
             match source.kind() {
                 io::ErrorKind::StorageFull
                 | io::ErrorKind::QuotaExceeded
-                | io::ErrorKind::FileTooLarge => Self::DiskFull { path, needed, source },
+                | io::ErrorKind::FileTooLarge => Self::DiskFull {
+                    path,
+                    needed,
+                    source,
+                },
                 _ => Self::Output { path, source },
             }
         }
@@ -151,7 +159,9 @@ pub fn convert(
     let checksum = data.finish();
     let file = pending.file();
     let rewrite = file.seek(SeekFrom::Start(0));
-    rewrite.and_then(|_| file.write_all(&plan.layout.encode_header(&checksum))).map_err(&failed)?;
+    rewrite
+        .and_then(|_| file.write_all(&plan.layout.encode_header(&checksum)))
+        .map_err(&failed)?;
     pending.commit().map_err(&failed)?;
     Ok(n_bytes)
 }
@@ -196,7 +206,10 @@ impl<'a> DataSection<'a> {
             match self.sections.next() {
                 Some(Section::View(_, bytes)) => self.raw(bytes)?,
                 Some(Section::Tensor(tensor)) => {
-                    assert_eq!(tensor.name, name, "the layout lists tensors in the plan's order");
+                    assert_eq!(
+                        tensor.name, name,
+                        "the layout lists tensors in the plan's order"
+                    );
                     return Ok(());
                 }
                 None => unreachable!("the layout lists every tensor of the plan"),

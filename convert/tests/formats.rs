@@ -75,7 +75,9 @@ fn awkward_views(fixture: &Fixture) -> (Vec<View>, BTreeMap<String, Vec<u8>>) {
                 storages.insert(key, spread.flatten().collect());
             }
             _ if name == "model.norm.weight" => {
-                let same = views.iter().find(|v: &&View| v.name.ends_with("0.ffn_norm.weight"));
+                let same = views
+                    .iter()
+                    .find(|v: &&View| v.name.ends_with("0.ffn_norm.weight"));
                 let same = same.expect("sorted before");
                 view.storage.clone_from(&same.storage);
                 view.offset = same.offset;
@@ -93,7 +95,9 @@ fn awkward_views(fixture: &Fixture) -> (Vec<View>, BTreeMap<String, Vec<u8>>) {
 }
 
 fn row_major(shape: &[usize]) -> Vec<usize> {
-    (0..shape.len()).map(|i| shape[i + 1..].iter().product()).collect()
+    (0..shape.len())
+        .map(|i| shape[i + 1..].iter().product())
+        .collect()
 }
 
 #[test]
@@ -115,9 +119,15 @@ fn shards_are_found_through_their_index() {
 fn a_stale_index_beside_a_single_file_does_not_matter() {
     let fixture = Fixture::new(SMALL);
     let (_a, expected) = converted(fixture.save(), &["--f32"]);
-    let missing = ["pytorch_model-00001-of-00002.bin", "pytorch_model-00002-of-00002.bin"];
+    let missing = [
+        "pytorch_model-00001-of-00002.bin",
+        "pytorch_model-00002-of-00002.bin",
+    ];
     fixture.save_index("pytorch_model.bin.index.json", &missing);
-    fixture.save_index("model.safetensors.index.json", &["model-00001-of-00002.safetensors"]);
+    fixture.save_index(
+        "model.safetensors.index.json",
+        &["model-00001-of-00002.safetensors"],
+    );
     let (_b, found) = converted(fixture.path(), &["--f32"]);
     assert_same_tensors(&expected, &found);
 }

@@ -98,9 +98,10 @@ impl Checkpoint {
     /// # Errors
     /// If it is missing.
     pub fn require(&self, name: &str) -> Result<&SourceTensor, CheckpointError> {
-        self.get(name).ok_or_else(|| CheckpointError::MissingTensor {
-            name: name.to_owned(),
-        })
+        self.get(name)
+            .ok_or_else(|| CheckpointError::MissingTensor {
+                name: name.to_owned(),
+            })
     }
 
     /// Another file of the directory, as bytes.
@@ -171,9 +172,13 @@ fn read_index(dir: &Path, path: &Path) -> Result<Weights, CheckpointError> {
     files.dedup();
     for shard in &files {
         let mut parts = Path::new(shard).components();
-        let plain = matches!((parts.next(), parts.next()), (Some(Component::Normal(_)), None));
+        let plain = matches!(
+            (parts.next(), parts.next()),
+            (Some(Component::Normal(_)), None)
+        );
         if !plain {
-            let reason = format!("shard `{shard}`: expected the name of a file in the same directory");
+            let reason =
+                format!("shard `{shard}`: expected the name of a file in the same directory");
             return Err(CheckpointError::damaged(path, reason));
         }
         if !dir.join(shard).is_file() {

@@ -207,7 +207,11 @@ impl<'a> Machine<'a> {
                 if raw.len() > 8 {
                     return Err(self.invalid("a number of at most 64 bits"));
                 }
-                let fill = if raw.last().is_some_and(|b| b & 0x80 != 0) { 0xff } else { 0 };
+                let fill = if raw.last().is_some_and(|b| b & 0x80 != 0) {
+                    0xff
+                } else {
+                    0
+                };
                 let mut wide = [fill; 8];
                 wide[..raw.len()].copy_from_slice(raw);
                 i64::from_le_bytes(wide)
@@ -246,7 +250,11 @@ impl<'a> Machine<'a> {
     }
 
     fn append(&mut self, opcode: u8) -> Result<(), PickleError> {
-        let items = if opcode == b'a' { vec![self.pop()?] } else { self.pop_mark()? };
+        let items = if opcode == b'a' {
+            vec![self.pop()?]
+        } else {
+            self.pop_mark()?
+        };
         let list = self.top()?;
         match &mut self.nodes[list] {
             Node::List(list) => list.extend(items),
@@ -389,8 +397,12 @@ impl<'a> Machine<'a> {
         };
         let pair = |&(key, value): &(Id, Id)| match (&self.nodes[key], &self.nodes[value]) {
             (Node::Str(name), Node::Tensor(tensor)) => Ok((name.clone(), tensor.clone())),
-            (Node::Str(_), other) => Err(PickleError::NotAStateDict { found: other.kind() }),
-            (other, _) => Err(PickleError::NotAStateDict { found: other.kind() }),
+            (Node::Str(_), other) => Err(PickleError::NotAStateDict {
+                found: other.kind(),
+            }),
+            (other, _) => Err(PickleError::NotAStateDict {
+                found: other.kind(),
+            }),
         };
         entries.iter().map(pair).collect()
     }
@@ -430,7 +442,9 @@ impl<'a> Machine<'a> {
     fn line(&mut self) -> Result<String, PickleError> {
         let rest = &self.bytes[self.at..];
         let end = rest.iter().position(|b| *b == b'\n');
-        let end = end.ok_or(PickleError::Truncated { at: self.bytes.len() })?;
+        let end = end.ok_or(PickleError::Truncated {
+            at: self.bytes.len(),
+        })?;
         let text = std::str::from_utf8(&rest[..end]).map(str::to_owned);
         let text = text.map_err(|_| self.invalid("UTF-8"))?;
         self.at += end + 1;
@@ -445,7 +459,9 @@ impl<'a> Machine<'a> {
     fn take_slice(&mut self, n: u64) -> Result<&'a [u8], PickleError> {
         let rest = &self.bytes[self.at..];
         let n = usize::try_from(n).ok().filter(|n| *n <= rest.len());
-        let n = n.ok_or(PickleError::Truncated { at: self.bytes.len() })?;
+        let n = n.ok_or(PickleError::Truncated {
+            at: self.bytes.len(),
+        })?;
         self.at += n;
         Ok(&rest[..n])
     }

@@ -35,7 +35,8 @@ pub(super) fn open(path: &Path) -> Result<Vec<SourceTensor>, CheckpointError> {
     file.read_exact_at(&mut length, 0).map_err(io())?;
     let header_bytes = u64::from_le_bytes(length);
     if header_bytes > MAX_HEADER_BYTES {
-        let reason = format!("header: expected at most {MAX_HEADER_BYTES} bytes, found {header_bytes}");
+        let reason =
+            format!("header: expected at most {MAX_HEADER_BYTES} bytes, found {header_bytes}");
         return Err(CheckpointError::damaged(path, reason));
     }
     let data_start = 8 + header_bytes;

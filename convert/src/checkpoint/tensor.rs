@@ -213,7 +213,11 @@ impl SourceTensor {
         let mut run = Vec::new();
         loop {
             let dot = |strides: &[usize]| -> usize {
-                index.iter().zip(strides).map(|(i, stride)| i * stride).sum()
+                index
+                    .iter()
+                    .zip(strides)
+                    .map(|(i, stride)| i * stride)
+                    .sum()
             };
             let (source, target) = (first + dot(&self.strides), dot(&out_strides));
             if gap <= MAX_GAP {
@@ -289,7 +293,10 @@ mod tests {
 
     #[test]
     fn contiguous_rows_are_read_from_their_offset() {
-        assert_eq!(rows(&view(&[3, 2], &[2, 1], 10), 1..3), [12., 13., 14., 15.]);
+        assert_eq!(
+            rows(&view(&[3, 2], &[2, 1], 10), 1..3),
+            [12., 13., 14., 15.]
+        );
         assert_eq!(rows(&view(&[4], &[1], 5), 0..1), [5., 6., 7., 8.]);
     }
 
@@ -303,18 +310,38 @@ mod tests {
 
     #[test]
     fn views_with_gaps_steps_and_repeats_are_gathered() {
-        assert_eq!(view(&[2, 2], &[10, 1], 3).to_f32().unwrap(), [3., 4., 13., 14.]);
+        assert_eq!(
+            view(&[2, 2], &[10, 1], 3).to_f32().unwrap(),
+            [3., 4., 13., 14.]
+        );
         assert_eq!(view(&[3], &[2], 1).to_f32().unwrap(), [1., 3., 5.]);
-        assert_eq!(view(&[2, 2], &[0, 1], 7).to_f32().unwrap(), [7., 8., 7., 8.]);
-        assert_eq!(view(&[2, 2], &[100, 50], 0).to_f32().unwrap(), [0., 50., 100., 150.]);
+        assert_eq!(
+            view(&[2, 2], &[0, 1], 7).to_f32().unwrap(),
+            [7., 8., 7., 8.]
+        );
+        assert_eq!(
+            view(&[2, 2], &[100, 50], 0).to_f32().unwrap(),
+            [0., 50., 100., 150.]
+        );
     }
 
     #[test]
     fn any_permutation_of_dimensions_equals_indexing() {
         let (a, b, c) = (2, 3, 4);
-        for [i, j, k] in [[0, 1, 2], [0, 2, 1], [1, 0, 2], [1, 2, 0], [2, 0, 1], [2, 1, 0]] {
+        for [i, j, k] in [
+            [0, 1, 2],
+            [0, 2, 1],
+            [1, 0, 2],
+            [1, 2, 0],
+            [2, 0, 1],
+            [2, 1, 0],
+        ] {
             let (dims, steps) = ([a, b, c], [b * c, c, 1]);
-            let tensor = view(&[dims[i], dims[j], dims[k]], &[steps[i], steps[j], steps[k]], 0);
+            let tensor = view(
+                &[dims[i], dims[j], dims[k]],
+                &[steps[i], steps[j], steps[k]],
+                0,
+            );
             let mut expected = Vec::new();
             for x in 0..dims[i] {
                 for y in 0..dims[j] {

@@ -60,10 +60,13 @@ fn read_entries(
         };
         if inner == "data.pkl" {
             let mut bytes = Vec::new();
-            let limited = (&mut entry).take(MAX_PICKLE_BYTES + 1).read_to_end(&mut bytes);
+            let limited = (&mut entry)
+                .take(MAX_PICKLE_BYTES + 1)
+                .read_to_end(&mut bytes);
             limited.map_err(|e| CheckpointError::damaged(path, format!("`{name}`: {e}")))?;
             if bytes.len() as u64 > MAX_PICKLE_BYTES {
-                let reason = format!("`{name}`: expected at most {MAX_PICKLE_BYTES} bytes, found more");
+                let reason =
+                    format!("`{name}`: expected at most {MAX_PICKLE_BYTES} bytes, found more");
                 return Err(CheckpointError::damaged(path, reason));
             }
             pickle = Some(bytes);
@@ -108,7 +111,11 @@ fn resolve(
     let (begin, end) = span(tensor, item).ok_or_else(|| {
         CheckpointError::damaged(path, format!("tensor `{name}`: its size overflows"))
     })?;
-    let file_bytes = shard.file.metadata().map_err(CheckpointError::io(path))?.len();
+    let file_bytes = shard
+        .file
+        .metadata()
+        .map_err(CheckpointError::io(path))?
+        .len();
     let available = extent.n_bytes.min(file_bytes.saturating_sub(extent.offset));
     if end > available {
         return Err(CheckpointError::Truncated {
@@ -160,7 +167,9 @@ fn not_an_archive(path: &Path, file: &File, error: &zip::result::ZipError) -> Ch
     let mut start = [0; 4];
     let _ = file.read_exact_at(&mut start, 0);
     let reason = match start {
-        [b'P', b'K', 3, 4] => format!("the file is truncated: its list of contents is missing ({error})"),
+        [b'P', b'K', 3, 4] => {
+            format!("the file is truncated: its list of contents is missing ({error})")
+        }
         [0x80, ..] => "a file of PyTorch before 1.6: expected a zip archive; \
                        load it in PyTorch and save it again"
             .to_owned(),

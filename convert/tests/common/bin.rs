@@ -38,7 +38,10 @@ pub enum Protocol {
 
 /// The pickle of a state dict of half-precision tensors.
 pub fn state_dict(views: &[View], protocol: Protocol) -> Vec<u8> {
-    let mut p = Pickle { bytes: vec![0x80, if protocol == Protocol::Two { 2 } else { 4 }], protocol };
+    let mut p = Pickle {
+        bytes: vec![0x80, if protocol == Protocol::Two { 2 } else { 4 }],
+        protocol,
+    };
     if protocol == Protocol::Four {
         p.bytes.extend([0x95, 0, 0, 0, 0, 0, 0, 0, 0]); // a frame; its length is not needed
     }

@@ -100,9 +100,15 @@ impl Fixture {
     fn add_vision(&mut self, s: Sizes) {
         let (v, ff) = (s.n_vision, 2 * s.n_vision);
         self.add(&format!("{TOWER}embeddings.class_embedding"), &[v]);
-        self.add(&format!("{TOWER}embeddings.patch_embedding.weight"), &[v, 3, 14, 14]);
+        self.add(
+            &format!("{TOWER}embeddings.patch_embedding.weight"),
+            &[v, 3, 14, 14],
+        );
         let n_positions = s.grid * s.grid + 1;
-        self.add(&format!("{TOWER}embeddings.position_embedding.weight"), &[n_positions, v]);
+        self.add(
+            &format!("{TOWER}embeddings.position_embedding.weight"),
+            &[n_positions, v],
+        );
         self.add(&format!("{TOWER}pre_layrnorm.weight"), &[v]);
         self.add(&format!("{TOWER}pre_layrnorm.bias"), &[v]);
         for n in 0..s.n_vision_layer {
@@ -114,7 +120,10 @@ impl Fixture {
                 ("mlp.fc1", ff, v),
                 ("mlp.fc2", v, ff),
             ] {
-                self.add(&format!("{TOWER}encoder.layers.{n}.{name}.weight"), &[out, inp]);
+                self.add(
+                    &format!("{TOWER}encoder.layers.{n}.{name}.weight"),
+                    &[out, inp],
+                );
                 self.add(&format!("{TOWER}encoder.layers.{n}.{name}.bias"), &[out]);
             }
             for norm in ["layer_norm1", "layer_norm2"] {
@@ -130,18 +139,29 @@ impl Fixture {
 
     /// Adds a tensor of numbers that depend on its name, each exact in all float types.
     pub fn add(&mut self, name: &str, shape: &[usize]) {
-        let mut state = name.bytes().fold(7u32, |h, b| h.wrapping_mul(31).wrapping_add(b.into()));
+        let mut state = name
+            .bytes()
+            .fold(7u32, |h, b| h.wrapping_mul(31).wrapping_add(b.into()));
         let values = (0..shape.iter().product()).map(|_| {
             state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
             ((state >> 24) as f32 - 127.5).trunc() / 128.0
         });
         let values = values.collect();
         let shape = shape.to_vec();
-        self.tensors.insert(name.to_owned(), Tensor { dtype: Dtype::F16, shape, values });
+        self.tensors.insert(
+            name.to_owned(),
+            Tensor {
+                dtype: Dtype::F16,
+                shape,
+                values,
+            },
+        );
     }
 
     pub fn tensor(&mut self, name: &str) -> &mut Tensor {
-        self.tensors.get_mut(name).unwrap_or_else(|| panic!("no tensor {name}"))
+        self.tensors
+            .get_mut(name)
+            .unwrap_or_else(|| panic!("no tensor {name}"))
     }
 
     pub fn path(&self) -> &Path {
@@ -164,11 +184,18 @@ impl Fixture {
 
     /// Saves the tensors that `include` names.
     pub fn save_shard(&self, file: &str, include: impl Fn(&str) -> bool) {
-        let bytes: BTreeMap<&String, Vec<u8>> =
-            self.tensors.iter().filter(|t| include(t.0)).map(|(n, t)| (n, t.bytes())).collect();
+        let bytes: BTreeMap<&String, Vec<u8>> = self
+            .tensors
+            .iter()
+            .filter(|t| include(t.0))
+            .map(|(n, t)| (n, t.bytes()))
+            .collect();
         let views = bytes.iter().map(|(name, bytes)| {
             let t = &self.tensors[*name];
-            (*name, TensorView::new(t.dtype, t.shape.clone(), bytes).unwrap())
+            (
+                *name,
+                TensorView::new(t.dtype, t.shape.clone(), bytes).unwrap(),
+            )
         });
         safetensors::serialize_to_file(views, None, &self.path().join(file)).unwrap();
     }
@@ -187,8 +214,12 @@ impl Tensor {
         let values = self.values.iter();
         match self.dtype {
             Dtype::F32 => values.flat_map(|v| v.to_le_bytes()).collect(),
-            Dtype::F16 => values.flat_map(|v| half::f16::from_f32(*v).to_le_bytes()).collect(),
-            Dtype::BF16 => values.flat_map(|v| half::bf16::from_f32(*v).to_le_bytes()).collect(),
+            Dtype::F16 => values
+                .flat_map(|v| half::f16::from_f32(*v).to_le_bytes())
+                .collect(),
+            Dtype::BF16 => values
+                .flat_map(|v| half::bf16::from_f32(*v).to_le_bytes())
+                .collect(),
             Dtype::I64 => values.flat_map(|v| (*v as i64).to_le_bytes()).collect(),
             other => panic!("{other:?}"),
         }
@@ -220,7 +251,9 @@ fn config(s: Sizes) -> Value {
 
 /// A file of the reference data.
 pub fn reference(path: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/reference").join(path)
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("../tests/reference")
+        .join(path)
 }
 
 /// Runs the program.
@@ -233,7 +266,9 @@ pub fn xc2_convert<S: AsRef<std::ffi::OsStr>>(args: impl IntoIterator<Item = S>)
 pub fn converted(dir: &Path, flags: &[&str]) -> (TempDir, PathBuf) {
     let out = TempDir::new().unwrap();
     let path = out.path().join("model.gguf");
-    let args = [dir.as_os_str(), path.as_os_str()].into_iter().chain(flags.iter().map(AsRef::as_ref));
+    let args = [dir.as_os_str(), path.as_os_str()]
+        .into_iter()
+        .chain(flags.iter().map(AsRef::as_ref));
     let output = xc2_convert(args);
     assert!(output.status.success(), "{}", stderr(&output));
     (out, path)
@@ -247,8 +282,15 @@ pub fn assert_refused(dir: &Path, expected: &[&str]) {
     let output = xc2_convert([dir, &path]);
     let message = stderr(&output);
     assert_eq!(output.status.code(), Some(1), "{message}");
-    assert_eq!(fs::read_dir(out.path()).unwrap().count(), 0, "a file was left behind");
-    let error = message.split("error: ").nth(1).unwrap_or_else(|| panic!("no error: {message}"));
+    assert_eq!(
+        fs::read_dir(out.path()).unwrap().count(),
+        0,
+        "a file was left behind"
+    );
+    let error = message
+        .split("error: ")
+        .nth(1)
+        .unwrap_or_else(|| panic!("no error: {message}"));
     for part in expected {
         assert!(error.contains(part), "expected `{part}` in: {message}");
     }
@@ -263,8 +305,15 @@ pub fn stderr(output: &Output) -> String {
 pub fn assert_same_tensors(a: &Path, b: &Path) {
     let (a, b) = (GgufFile::open(a).unwrap(), GgufFile::open(b).unwrap());
     assert_eq!(a.tensors().len(), b.tensors().len());
-    for info in a.tensors().iter().filter(|t| !t.name.starts_with("xc2.view.")) {
-        let (x, y) = (a.require(&info.name).unwrap(), b.tensor(&info.name).expect(&info.name));
+    for info in a
+        .tensors()
+        .iter()
+        .filter(|t| !t.name.starts_with("xc2.view."))
+    {
+        let (x, y) = (
+            a.require(&info.name).unwrap(),
+            b.tensor(&info.name).expect(&info.name),
+        );
         assert_eq!((x.ty, &x.shape), (y.ty, &y.shape), "{}", info.name);
         assert!(x.data == y.data, "{} differs", info.name);
     }
