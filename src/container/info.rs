@@ -1,7 +1,10 @@
 //! What a model file says about the model.
 
 use super::{ContainerError, keys};
-use crate::gguf::{GgufError, Metadata};
+use crate::{
+    gguf::{GgufError, Metadata},
+    vision::VisionConfig,
+};
 
 /// Which half of the family a model belongs to. It decides the default system text and what the
 /// model was trained to do; the mathematics are the same.
@@ -30,25 +33,13 @@ impl Family {
     }
 }
 
-/// How pictures are prepared for the tower.
+/// How pixels are normalised for the tower.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ImageInfo {
-    /// Edge of the square that pictures are resized to, in pixels; the aspect ratio is not kept.
-    pub image_size: usize,
-    /// Edge of a patch, in pixels.
-    pub patch_size: usize,
     /// Channel means (RGB, of values in 0..1).
     pub image_mean: [f32; 3],
     /// Channel deviations.
     pub image_std: [f32; 3],
-}
-
-impl ImageInfo {
-    /// Decoder positions that a picture takes.
-    pub fn n_tokens(&self) -> usize {
-        let grid = self.image_size / self.patch_size;
-        grid * grid
-    }
 }
 
 /// Where `<s>` stands in a prompt that holds pictures.
@@ -111,10 +102,10 @@ pub struct DecoderInfo {
 }
 
 impl DecoderInfo {
-    /// Bytes of keys and values that one position takes in a cache of 16-bit floats.
-    pub fn kv_bytes_per_position(&self) -> usize {
+    /// Elements of keys and values that one position takes in the cache.
+    pub fn kv_elements_per_position(&self) -> usize {
         let d_head = self.n_embd / self.n_head;
-        2 * self.n_layer * self.n_head_kv * d_head * 2
+        2 * self.n_layer * self.n_head_kv * d_head
     }
 }
 
@@ -125,8 +116,10 @@ pub struct ModelInfo {
     pub name: String,
     /// Comprehension or composition.
     pub family: Family,
-    /// Image preparation.
+    /// Normalisation of pictures.
     pub image: ImageInfo,
+    /// Sizes of the tower and the projector.
+    pub vision: VisionConfig,
     /// Prompt format.
     pub prompt: PromptInfo,
     /// Decoder dimensions.
@@ -152,8 +145,6 @@ impl ModelInfo {
             Family::from_name,
         )?;
         let image = ImageInfo {
-            image_size: positive(outer, keys::CLIP_IMAGE_SIZE)?,
-            patch_size: positive(outer, keys::CLIP_PATCH_SIZE)?,
             image_mean: outer.rgb(keys::CLIP_IMAGE_MEAN)?,
             image_std: outer.rgb(keys::CLIP_IMAGE_STD)?,
         };
@@ -163,6 +154,7 @@ impl ModelInfo {
             name: outer.str(keys::GENERAL_NAME)?.to_owned(),
             family,
             image,
+            vision: read_vision(outer)?,
             prompt: read_prompt(outer, decoder.n_vocab)?,
             decoder,
             context_length: positive(outer, keys::XC2_CONTEXT_LENGTH)?,
@@ -198,6 +190,19 @@ fn read_prompt(outer: &Metadata, n_vocab: usize) -> Result<PromptInfo, GgufError
         bos: id(keys::PROMPT_BOS)?,
         eos: id(keys::PROMPT_EOS)?,
         bos_rule: named(outer, keys::PROMPT_BOS_RULE, rule, BosRule::from_name)?,
+    })
+}
+
+fn read_vision(outer: &Metadata) -> Result<VisionConfig, GgufError> {
+    Ok(VisionConfig {
+        image_size: positive(outer, keys::CLIP_IMAGE_SIZE)?,
+        patch_size: positive(outer, keys::CLIP_PATCH_SIZE)?,
+        n_embd: positive(outer, keys::CLIP_EMBEDDING_LENGTH)?,
+        n_head: positive(outer, keys::CLIP_HEAD_COUNT)?,
+        n_ff: positive(outer, keys::CLIP_FEED_FORWARD_LENGTH)?,
+        n_layer: positive(outer, keys::CLIP_BLOCK_COUNT)?,
+        layer_norm_eps: outer.f32(keys::CLIP_LAYER_NORM_EPS)?,
+        n_embd_text: positive(outer, keys::CLIP_PROJECTION_DIM)?,
     })
 }
 

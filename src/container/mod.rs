@@ -46,7 +46,7 @@ pub enum ContainerError {
     #[error("container version: expected {}, found {found}", keys::VERSION)]
     Version { found: usize },
     /// A view's header is damaged.
-    #[error("view `{view}`: {source}")]
+    #[error("view `{view}`")]
     View {
         view: &'static str,
         source: GgufError,

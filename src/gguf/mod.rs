@@ -33,7 +33,7 @@ pub const ALIGNMENT: usize = 32;
 #[allow(missing_docs)]
 pub enum GgufError {
     /// The file cannot be opened, read or mapped.
-    #[error("cannot read the file: {0}")]
+    #[error("cannot read the file")]
     Io(#[from] std::io::Error),
     /// The first four bytes are not `GGUF`.
     #[error("not a GGUF file: expected it to begin with `GGUF`, found {found}")]

@@ -1,0 +1,221 @@
+//! How long does a picture take in the full-size tower?
+//!
+//! Builds the tower of the published 1.8B model (24 layers, 1024 wide, 490 pixels, projector to
+//! 2048) with random weights in memory, once for every stored type, and encodes a picture a few
+//! times. The results are checked: shape, finite numbers, and Q8_0 close to F16.
+//!
+//! ```text
+//! cargo bench --bench encoder              # both types
+//! RAYON_NUM_THREADS=1 cargo bench --bench encoder -- q8_0
+//! ```
+
+use std::collections::HashMap;
+use std::time::Instant;
+
+use bytes::Bytes;
+use ndarray::Array2;
+use rayon::prelude::*;
+use xc2_edge::image::{CLIP_MEAN, CLIP_STD, PixelValues, Preprocessor, RgbImage};
+use xc2_edge::quant::{GgmlType, quantize_rows};
+use xc2_edge::tensor::{Tensor, TensorSource};
+use xc2_edge::vision::{VisionConfig, VisionEncoder};
+
+const REPETITIONS: usize = 5;
+
+const CONFIG: VisionConfig = VisionConfig {
+    image_size: 490,
+    patch_size: 14,
+    n_embd: 1024,
+    n_head: 16,
+    n_ff: 4096,
+    n_layer: 24,
+    layer_norm_eps: 1e-5,
+    n_embd_text: 2048,
+};
+
+fn main() {
+    let wanted: Vec<String> = std::env::args()
+        .skip(1)
+        .filter(|a| !a.starts_with('-'))
+        .collect();
+    println!(
+        "{:.0} GFLOP a picture, {} threads, {REPETITIONS} repetitions",
+        CONFIG.flops() / 1e9,
+        rayon::current_num_threads()
+    );
+    println!(
+        "type   best s  median s  CPU s  GFLOP/s (best)  weights MB  work MB: peak / estimate"
+    );
+    let types = [GgmlType::F16, GgmlType::Q8_0];
+    let wanted = |ty: &GgmlType| wanted.is_empty() || wanted.iter().any(|w| w == ty.name());
+    let results: Vec<_> = types.into_iter().filter(wanted).map(measure).collect();
+    if let [f16, q8_0] = &results[..] {
+        let cosine = mean_cosine(f16, q8_0);
+        assert!(cosine > 0.999, "q8_0 departs from f16: cosine {cosine}");
+        println!("mean cosine similarity of q8_0 with f16: {cosine:.6}");
+    }
+}
+
+/// Times the tower with its matrices in one type and prints a line; gives what it computed.
+fn measure(ty: GgmlType) -> Array2<f32> {
+    let source = RandomTower::new(ty);
+    let weights_bytes: usize = source.0.values().map(|t| t.data.len()).sum();
+    let encoder = VisionEncoder::new(CONFIG, &source).expect("all tensors were made to fit");
+    let pixels = picture();
+
+    let before = memory_kb("VmRSS");
+    reset_peak();
+    let mut seconds = Vec::new();
+    let cpu = cpu_seconds();
+    let mut result = Array2::zeros((0, 0));
+    for _ in 0..REPETITIONS {
+        let start = Instant::now();
+        result = encoder.encode(&pixels);
+        seconds.push(start.elapsed().as_secs_f64());
+    }
+    let cpu = (cpu_seconds() - cpu) / REPETITIONS as f64;
+    let peak = memory_kb("VmHWM") - before;
+    assert_eq!(result.dim(), (CONFIG.n_patches(), CONFIG.n_embd_text));
+    assert!(result.iter().all(|v| v.is_finite()));
+
+    seconds.sort_by(f64::total_cmp);
+    println!(
+        "{ty:<5} {:7.2} {:9.2} {cpu:6.2} {:15.0} {:11} {:13.0} / {:.0}",
+        seconds[0],
+        seconds[REPETITIONS / 2],
+        CONFIG.flops() / 1e9 / seconds[0],
+        weights_bytes / 1_000_000,
+        peak / 1000.0,
+        encoder.work_bytes() as f64 / 1e6,
+    );
+    result
+}
+
+fn picture() -> PixelValues {
+    let rgb = RgbImage::from_fn(640, 480, |x, y| [(x * y) as u8, x as u8, y as u8].into());
+    Preprocessor::new(490, CLIP_MEAN, CLIP_STD).pixel_values(&rgb)
+}
+
+/// Mean cosine similarity of rows.
+fn mean_cosine(a: &Array2<f32>, b: &Array2<f32>) -> f64 {
+    let rows = a.rows().into_iter().zip(b.rows());
+    let cosines = rows.map(|(a, b)| f64::from(a.dot(&b) / (a.dot(&a) * b.dot(&b)).sqrt()));
+    cosines.sum::<f64>() / a.nrows() as f64
+}
+
+/// Tensors of the right shapes: matrices of variance 1 / n_in, norms that do nothing.
+struct RandomTower(HashMap<String, Tensor>);
+
+impl TensorSource for RandomTower {
+    fn tensor(&self, name: &str) -> Option<Tensor> {
+        self.0.get(name).cloned()
+    }
+}
+
+impl RandomTower {
+    fn new(ty: GgmlType) -> Self {
+        let (c, ff, text) = (CONFIG.n_embd, CONFIG.n_ff, CONFIG.n_embd_text);
+        let p = CONFIG.patch_size;
+        let f32 = GgmlType::F32;
+        let mut list = vec![
+            ("v.class_embd".to_owned(), f32, vec![c]),
+            (
+                "v.patch_embd.weight".to_owned(),
+                GgmlType::F16,
+                vec![p, p, 3, c],
+            ),
+            (
+                "v.position_embd.weight".to_owned(),
+                f32,
+                vec![c, CONFIG.n_tokens()],
+            ),
+        ];
+        let norm = |list: &mut Vec<_>, name: String| {
+            list.push((format!("{name}.weight"), f32, vec![c]));
+            list.push((format!("{name}.bias"), f32, vec![c]));
+        };
+        let linear = |list: &mut Vec<_>, name: String, n_in, n_out| {
+            list.push((format!("{name}.weight"), ty, vec![n_in, n_out]));
+            list.push((format!("{name}.bias"), f32, vec![n_out]));
+        };
+        norm(&mut list, "v.pre_ln".to_owned());
+        for layer in 0..CONFIG.n_layer {
+            let name = |part: &str| format!("v.blk.{layer}.{part}");
+            norm(&mut list, name("ln1"));
+            norm(&mut list, name("ln2"));
+            for part in ["attn_q", "attn_k", "attn_v", "attn_out"] {
+                linear(&mut list, name(part), c, c);
+            }
+            linear(&mut list, name("ffn_up"), c, ff);
+            linear(&mut list, name("ffn_down"), ff, c);
+        }
+        linear(&mut list, "mm.0".to_owned(), c, text);
+        linear(&mut list, "mm.2".to_owned(), text, text);
+        let tensors = list.into_par_iter().enumerate();
+        Self(
+            tensors
+                .map(|(seed, (name, ty, shape))| (name.clone(), random(seed, name, ty, shape)))
+                .collect(),
+        )
+    }
+}
+
+fn random(seed: usize, name: String, ty: GgmlType, shape: Vec<usize>) -> Tensor {
+    let n_in = shape[0];
+    let len = shape.iter().product();
+    let is_norm = name.contains("ln") && name.ends_with("weight");
+    // Uniform in -sqrt(3 / n_in)..sqrt(3 / n_in).
+    let scale = if shape.len() == 1 {
+        0.05
+    } else {
+        (3.0 / n_in as f32).sqrt()
+    };
+    let mut state = seed as u32;
+    let mut next = || {
+        state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+        scale * ((state >> 8) as f32 / (1 << 23) as f32 - 1.0)
+    };
+    let values: Vec<f32> = (0..len)
+        .map(|_| if is_norm { 1.0 } else { next() })
+        .collect();
+    let mut data = vec![0; ty.row_bytes(n_in).expect("whole blocks") * (len / n_in)];
+    quantize_rows(ty, &values, n_in, &mut data);
+    Tensor {
+        name,
+        ty,
+        shape,
+        data: Bytes::from(data),
+    }
+}
+
+/// User and system time of this process so far (Linux; zero elsewhere).
+fn cpu_seconds() -> f64 {
+    const TICKS_PER_SECOND: f64 = 100.0;
+    let stat = std::fs::read_to_string("/proc/self/stat").unwrap_or_default();
+    let fields = stat
+        .rsplit(')')
+        .next()
+        .unwrap_or_default()
+        .split_whitespace();
+    let ticks: f64 = fields
+        .skip(11)
+        .take(2)
+        .filter_map(|f| f.parse::<f64>().ok())
+        .sum();
+    ticks / TICKS_PER_SECOND
+}
+
+/// A line of `/proc/self/status` in kB (Linux; zero elsewhere).
+fn memory_kb(field: &str) -> f64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let line = status
+        .lines()
+        .find_map(|l| l.strip_prefix(field)?.strip_prefix(':'));
+    line.and_then(|l| l.split_whitespace().next()?.parse().ok())
+        .unwrap_or(0.0)
+}
+
+/// Makes `VmHWM` start again from what is resident now (Linux).
+fn reset_peak() {
+    let _ = std::fs::write("/proc/self/clear_refs", "5");
+}

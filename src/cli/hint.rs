@@ -1,0 +1,51 @@
+//! What a person can do about an error.
+
+use xc2_edge::{
+    container::ContainerError, engine::EngineError, gguf::GgufError, prompt::PromptError,
+};
+
+/// Advice for `error`, if there is any beyond the message.
+pub fn hint(error: &anyhow::Error) -> Option<String> {
+    let text = match error.downcast_ref::<EngineError>()? {
+        EngineError::Container { source, path } => return container(source, path),
+        EngineError::PromptTooLong { n_prompt, .. } => {
+            return Some(format!(
+                "ask for a larger context, `--ctx-size {}` for instance, or give fewer pictures",
+                (n_prompt + 256).next_multiple_of(256)
+            ));
+        }
+        EngineError::Memory { .. } => {
+            "a smaller `--ctx-size`, `--kv-type q8_0`, or a model converted with `--q4_k` takes \
+             less; `--no-memory-check` tries anyway"
+        }
+        EngineError::Prompt(PromptError::Markers { .. }) => {
+            "leave the markers out, and the pictures stand before the question"
+        }
+        EngineError::Prompt(PromptError::Empty) => "give a question with `-p`, or an `--image`",
+        _ => return None,
+    };
+    Some(text.to_owned())
+}
+
+fn container(error: &ContainerError, path: &std::path::Path) -> Option<String> {
+    let text = match error {
+        ContainerError::NotOurs { .. } => {
+            "xc2-edge reads the files of xc2-convert, which hold the decoder, the tower and the \
+             adapter together"
+        }
+        ContainerError::Gguf(GgufError::Magic { .. }) if path.is_dir() => {
+            "give the .gguf file; a checkpoint directory is converted with `xc2-convert DIR OUT.gguf`"
+        }
+        ContainerError::Gguf(GgufError::Io(io))
+            if io.kind() == std::io::ErrorKind::IsADirectory =>
+        {
+            "give the .gguf file; a checkpoint directory is converted with `xc2-convert DIR OUT.gguf`"
+        }
+        ContainerError::Gguf(GgufError::Truncated { .. }) => {
+            "the copy is incomplete: fetch or convert it again"
+        }
+        ContainerError::Version { .. } => "update xc2-edge, or convert the checkpoint again",
+        _ => return None,
+    };
+    Some(text.to_owned())
+}

@@ -1,0 +1,220 @@
+//! `xc2-edge info`.
+
+use std::{io::Write, path::PathBuf, process::ExitCode};
+
+use clap::Args;
+use serde_json::json;
+use xc2_edge::{
+    container::{Container, View},
+    engine::{self, N_BATCH},
+    llama::{self, KvType},
+    memory::{self, MemoryNeed, human},
+    vision::VisionEncoder,
+};
+
+/// Say what a model file is and what it will need.
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  xc2-edge info -m model.gguf
+  xc2-edge info -m model.gguf --json | jq .memory
+  xc2-edge info -m model.gguf --checksum")]
+pub struct InfoArgs {
+    /// The model, as written by xc2-convert.
+    #[arg(short, long, value_name = "GGUF")]
+    model: PathBuf,
+    /// Positions of the context to reckon with [default: one picture and 512 more].
+    #[arg(short, long, value_name = "N")]
+    ctx_size: Option<usize>,
+    /// Read all data and compare them with the checksum in the file.
+    #[arg(long)]
+    checksum: bool,
+    /// Print one JSON object.
+    #[arg(long)]
+    json: bool,
+}
+
+/// Runs the command.
+pub fn run(args: &InfoArgs) -> anyhow::Result<ExitCode> {
+    let container = engine::open(&args.model)?;
+    let encoder = VisionEncoder::new(container.info().vision.clone(), &container)?;
+    if args.checksum {
+        verify_checksum(&container, &args.model)?;
+    }
+    let n_ctx = args.ctx_size.unwrap_or_else(|| {
+        let info = container.info();
+        info.max_context().min(info.vision.n_patches() + 512)
+    });
+    let work = encoder.work_bytes();
+    let need = MemoryNeed::of(&container, n_ctx, KvType::F16, N_BATCH, work);
+    let text = if args.json {
+        format!("{:#}\n", as_json(&container, n_ctx, need))
+    } else {
+        as_text(&container, n_ctx, need, args.checksum)
+    };
+    std::io::stdout().write_all(text.as_bytes())?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn verify_checksum(container: &Container, path: &std::path::Path) -> anyhow::Result<()> {
+    let mut progress = super::progress::Progress::default();
+    let total = container.file().data().len();
+    let outcome =
+        container.verify_checksum(|done| progress.update("checksum", done as usize, total));
+    progress.clear();
+    outcome.map_err(|source| {
+        engine::EngineError::Container {
+            path: path.to_owned(),
+            source,
+        }
+        .into()
+    })
+}
+
+/// A part of the file: name, number of tensors, parameters, bytes, and the types in it.
+struct Part {
+    name: &'static str,
+    n_tensors: usize,
+    n_params: usize,
+    n_bytes: usize,
+    types: Vec<&'static str>,
+}
+
+/// The parts in file order. A view's header belongs to the part that it describes.
+fn parts(container: &Container) -> Vec<Part> {
+    let part = |name| Part {
+        name,
+        n_tensors: 0,
+        n_params: 0,
+        n_bytes: 0,
+        types: Vec::new(),
+    };
+    let mut parts = vec![
+        part("vision"),
+        part("projector"),
+        part("plora"),
+        part("decoder"),
+    ];
+    let mut current = 0;
+    for tensor in container.file().tensors() {
+        let is_view = [View::Adapter, View::Decoder]
+            .iter()
+            .position(|v| v.tensor_name() == tensor.name);
+        current = match is_view {
+            Some(view) => view + 2,
+            None if tensor.name.starts_with("mm.") => 1,
+            None => current,
+        };
+        let part = &mut parts[current];
+        part.n_bytes += tensor.n_bytes().unwrap_or(0);
+        if is_view.is_none() {
+            part.n_tensors += 1;
+            part.n_params += tensor.shape.iter().product::<usize>();
+            if !part.types.contains(&tensor.ty.name()) {
+                part.types.push(tensor.ty.name());
+            }
+        }
+    }
+    parts
+}
+
+fn as_text(container: &Container, n_ctx: usize, need: MemoryNeed, checked: bool) -> String {
+    let info = container.info();
+    let d = &info.decoder;
+    let mut lines = vec![
+        format!("{} ({})", info.name, info.family.name()),
+        format!(
+            "file       {}, {}",
+            container.path().display(),
+            human(container.file().file_bytes() as u64)
+        ),
+        format!("made of    {} by {}", info.source, info.converter),
+        format!(
+            "checksum   {}{}",
+            container.checksum().unwrap_or("none"),
+            if checked {
+                " (data agree)"
+            } else {
+                " (not checked; --checksum)"
+            }
+        ),
+        format!(
+            "pictures   {0}x{0} pixels, {1} tokens each",
+            info.vision.image_size,
+            info.vision.n_patches()
+        ),
+        format!(
+            "decoder    {} layers, width {}, {} heads ({} for keys and values), {} pieces, context up to {}",
+            d.n_layer,
+            d.n_embd,
+            d.n_head,
+            d.n_head_kv,
+            d.n_vocab,
+            info.max_context()
+        ),
+        String::new(),
+        format!(
+            "{:<10} {:>7} {:>10} {:>10}  types",
+            "part", "tensors", "params", "size"
+        ),
+    ];
+    for p in parts(container) {
+        let params = format!("{:.1} M", p.n_params as f64 / 1e6);
+        let (size, types) = (human(p.n_bytes as u64), p.types.join(" "));
+        lines.push(format!(
+            "{:<10} {:>7} {params:>10} {size:>10}  {types}",
+            p.name, p.n_tensors
+        ));
+    }
+    lines.push(String::new());
+    lines.push(format!(
+        "memory     {} with a context of {n_ctx}: weights {}, keys and values {}, scratch {}",
+        human(need.total()),
+        human(need.decoder + need.plora + need.vision),
+        human(need.kv_cache),
+        human(need.work)
+    ));
+    if let Some(available) = memory::available() {
+        lines.push(format!(
+            "           {} available on this machine now",
+            human(available)
+        ));
+    }
+    lines.push(format!("tower      {}", xc2_edge::vision::kernels()));
+    lines.push(format!("llama.cpp  {}", llama::system_info()));
+    lines.join("\n") + "\n"
+}
+
+fn as_json(container: &Container, n_ctx: usize, need: MemoryNeed) -> serde_json::Value {
+    let info = container.info();
+    let parts: Vec<_> = parts(container)
+        .into_iter()
+        .map(|p| {
+            json!({
+                "name": p.name, "n_tensors": p.n_tensors, "n_params": p.n_params,
+                "n_bytes": p.n_bytes, "types": p.types,
+            })
+        })
+        .collect();
+    json!({
+        "name": info.name,
+        "family": info.family.name(),
+        "path": container.path(),
+        "file_bytes": container.file().file_bytes(),
+        "source": info.source,
+        "converter": info.converter,
+        "checksum": container.checksum().ok(),
+        "image": {"size": info.vision.image_size, "n_tokens": info.vision.n_patches()},
+        "decoder": {
+            "n_layer": info.decoder.n_layer, "n_embd": info.decoder.n_embd,
+            "n_head": info.decoder.n_head, "n_head_kv": info.decoder.n_head_kv,
+            "n_ff": info.decoder.n_ff, "n_vocab": info.decoder.n_vocab,
+            "max_context": info.max_context(),
+        },
+        "parts": parts,
+        "memory": {
+            "n_ctx": n_ctx, "need": need, "total_bytes": need.total(),
+            "available_bytes": memory::available(),
+        },
+        "kernels": {"tower": xc2_edge::vision::kernels(), "llama.cpp": llama::system_info()},
+    })
+}

@@ -1,0 +1,75 @@
+//! The command line: what was typed, turned into calls of the library.
+//!
+//! Results go to stdout, everything else to stderr. Exit status: 0 done, 1 failed, 2 wrong usage.
+
+mod hint;
+mod info;
+mod progress;
+mod run;
+mod verify;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+pub use hint::hint;
+
+/// InternLM-XComposer2 on the CPU: ask about pictures, offline.
+///
+/// Models are made by `xc2-convert`; one file holds everything.
+#[derive(Debug, Parser)]
+#[command(version, max_term_width = 100, after_help = EXAMPLES)]
+pub struct Args {
+    #[command(subcommand)]
+    pub command: Command,
+    /// Also show what llama.cpp says (twice: its details).
+    #[arg(short, long, global = true, action = clap::ArgAction::Count)]
+    pub verbose: u8,
+}
+
+const EXAMPLES: &str = "Examples:
+  xc2-edge run -m model.gguf --image photo.jpg -p 'Please describe this image in detail.'
+  xc2-edge run -m model.gguf --image a.png --image b.png -p 'What differs?' --json
+  xc2-edge info -m model.gguf
+  xc2-edge verify -m model.gguf tests/reference/golden/tiny-vl";
+
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Answer a question about pictures, or without any.
+    Run(run::RunArgs),
+    /// Say what a model file is and what it will need.
+    Info(info::InfoArgs),
+    /// Hold a model, stage by stage, against recorded outputs of the original.
+    Verify(verify::VerifyArgs),
+}
+
+/// Carries out a command.
+pub fn run(command: &Command) -> anyhow::Result<ExitCode> {
+    match command {
+        Command::Run(args) => run::run(args),
+        Command::Info(args) => info::run(args),
+        Command::Verify(args) => verify::run(args),
+    }
+}
+
+/// Sends llama.cpp's log to stderr when `--verbose` asks for it.
+pub fn init_log(verbose: u8) {
+    let level = match verbose {
+        0 => return,
+        1 => tracing::Level::WARN,
+        2 => tracing::Level::INFO,
+        _ => tracing::Level::DEBUG,
+    };
+    tracing_subscriber::fmt()
+        .with_max_level(level)
+        .with_writer(std::io::stderr)
+        .without_time()
+        .init();
+}
+
+/// Whether an error is a reader that went away, as in `xc2-edge … | head`.
+pub fn is_broken_pipe(error: &anyhow::Error) -> bool {
+    error
+        .chain()
+        .filter_map(|cause| cause.downcast_ref::<std::io::Error>())
+        .any(|io| io.kind() == std::io::ErrorKind::BrokenPipe)
+}

@@ -1,0 +1,75 @@
+//! What can be wrong with a picture.
+
+use std::path::PathBuf;
+
+use thiserror::Error;
+
+/// A picture that cannot be read.
+#[derive(Debug, Error)]
+pub enum ImageError {
+    /// The file with this path; the source says what is wrong with it.
+    #[error("cannot read picture `{}`", path.display())]
+    File {
+        /// The path as it was given.
+        path: PathBuf,
+        /// What is wrong.
+        source: Box<ImageError>,
+    },
+    /// The operating system refused.
+    #[error(transparent)]
+    Io(#[from] std::io::Error),
+    /// No bytes at all.
+    #[error("the file is empty, expected a picture")]
+    Empty,
+    /// The first bytes belong to no format that is read here.
+    #[error(
+        "not a picture that can be read: expected JPEG, PNG, WebP, BMP, GIF or TIFF, \
+         found a file that begins with `{}`", head.escape_ascii()
+    )]
+    UnknownFormat {
+        /// The first bytes, at most 16.
+        head: Vec<u8>,
+    },
+    /// The picture is valid but larger than the program takes on.
+    #[error(
+        "the picture is too large: expected at most {} MiB when decoded, found {width}x{height} \
+         pixels; make it smaller first, the model sees at most a few hundred pixels a side",
+        limit_bytes >> 20
+    )]
+    TooLarge {
+        /// Declared width in pixels.
+        width: u32,
+        /// Declared height in pixels.
+        height: u32,
+        /// [`MAX_DECODED_BYTES`](super::MAX_DECODED_BYTES).
+        limit_bytes: u64,
+    },
+    /// The file is larger than any picture within the limit can be.
+    #[error("the file is too large for a picture: expected at most {} MiB", limit_bytes >> 20)]
+    FileTooLarge {
+        /// The largest number of bytes that is read.
+        limit_bytes: u64,
+    },
+    /// A side of zero pixels.
+    #[error("the picture has no pixels: found {width}x{height}")]
+    NoPixels {
+        /// Declared width in pixels.
+        width: u32,
+        /// Declared height in pixels.
+        height: u32,
+    },
+    /// The data stop before the picture is complete.
+    #[error("the {format} data end before the picture is complete; copy or download it again")]
+    Truncated {
+        /// Name of the format.
+        format: &'static str,
+    },
+    /// The decoder found something that it cannot make sense of, or does not support.
+    #[error("cannot decode the {format} data")]
+    Decode {
+        /// Name of the format.
+        format: &'static str,
+        /// The decoder's own words.
+        source: ::image::ImageError,
+    },
+}

@@ -1,0 +1,72 @@
+//! Everything that touches llama.cpp: one file for each of its concepts.
+//!
+//! `llama-cpp-2` serves where it reaches (backend, sampling). It has no way to load a model or an
+//! adapter from the middle of a file, nor a batch that holds embeddings, and its types cannot be
+//! made from raw handles; those three come from `llama-cpp-sys-2` directly. Handles are owned and
+//! dropped here, null pointers and codes become errors here, and no llama.cpp type is visible
+//! outside this folder.
+
+mod adapter;
+mod context;
+mod log;
+mod model;
+mod sampler;
+mod vocab;
+
+use std::sync::OnceLock;
+
+pub use adapter::Adapter;
+pub use context::{Context, ContextOptions, Input, KvType, Outputs};
+use llama_cpp_2::llama_backend::LlamaBackend;
+pub use model::{LoadOptions, Model};
+pub use sampler::{Sampler, SamplerOptions, argmax};
+pub use vocab::{SpecialText, Tokenizer};
+
+/// What llama.cpp refused, with its own last words where it had any.
+#[derive(Debug, thiserror::Error)]
+#[allow(missing_docs)]
+pub enum LlamaError {
+    /// A file cannot be opened.
+    #[error("cannot read `{path}`")]
+    Io {
+        path: String,
+        source: std::io::Error,
+    },
+    /// The model was not loaded.
+    #[error("llama.cpp cannot load the decoder: {reason}")]
+    Model { reason: String },
+    /// The adapter was not loaded.
+    #[error("llama.cpp cannot load the Partial-LoRA adapter: {reason}")]
+    Adapter { reason: String },
+    /// No context could be made, usually for want of memory.
+    #[error("llama.cpp cannot create a context of {n_ctx} tokens: {reason}")]
+    Context { n_ctx: usize, reason: String },
+    /// The adapter could not be switched.
+    #[error("llama.cpp cannot switch the adapter (code {code}): {reason}")]
+    Switch { code: i32, reason: String },
+    /// A batch was not computed.
+    #[error(
+        "llama.cpp cannot decode {n_tokens} tokens at position {position} (code {code}): {reason}"
+    )]
+    Decode {
+        n_tokens: usize,
+        position: usize,
+        code: i32,
+        reason: String,
+    },
+}
+
+/// Initialises llama.cpp once for the process.
+fn backend() -> &'static LlamaBackend {
+    static BACKEND: OnceLock<LlamaBackend> = OnceLock::new();
+    BACKEND.get_or_init(|| {
+        log::install();
+        LlamaBackend::init().expect("nothing else in this process initialises llama.cpp")
+    })
+}
+
+/// The CPU features that llama.cpp was compiled for and found, as it reports them.
+pub fn system_info() -> String {
+    backend();
+    model::system_info()
+}

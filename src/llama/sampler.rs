@@ -1,0 +1,169 @@
+//! The choice of the next token.
+
+use llama_cpp_2::{
+    sampling::LlamaSampler,
+    token::{LlamaToken, data::LlamaTokenData, data_array::LlamaTokenDataArray},
+};
+
+/// How the next token is chosen. The defaults are greedy; `docs/usage.md` lists the values that
+/// the original's callers use.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct SamplerOptions {
+    /// Zero takes the likeliest token; anything else divides the logits and draws.
+    pub temperature: f32,
+    /// Draw among this many likeliest tokens; zero for all.
+    pub top_k: usize,
+    /// Draw among the likeliest tokens that make up this much probability.
+    pub top_p: f32,
+    /// Divides (if positive) or multiplies (if negative) the logits of tokens seen before.
+    pub repeat_penalty: f32,
+    /// Seed of the draw.
+    pub seed: u32,
+}
+
+impl Default for SamplerOptions {
+    fn default() -> Self {
+        Self {
+            temperature: 0.0,
+            top_k: 50,
+            top_p: 0.8,
+            repeat_penalty: 1.0,
+            seed: 0,
+        }
+    }
+}
+
+/// A sampler with its memory of the tokens seen.
+///
+/// The order is that of the original (Hugging Face's logits processors): repetition penalty,
+/// temperature, top-k, top-p.
+#[derive(Debug)]
+pub struct Sampler {
+    penalties: Option<LlamaSampler>,
+    draw: Option<LlamaSampler>,
+}
+
+impl Sampler {
+    /// A sampler for a vocabulary of `n_vocab` and at most `n_ctx` tokens.
+    pub fn new(options: SamplerOptions, n_vocab: usize, n_ctx: usize) -> Self {
+        super::backend();
+        let SamplerOptions {
+            temperature,
+            top_k,
+            top_p,
+            repeat_penalty,
+            seed,
+        } = options;
+        #[allow(clippy::float_cmp)] // 1.0 as typed means: none
+        let penalties = (repeat_penalty != 1.0).then(|| {
+            LlamaSampler::penalties(n_vocab as i32, n_ctx as i32, repeat_penalty, 0.0, 0.0)
+        });
+        let draw = (temperature > 0.0).then(|| {
+            let mut chain = vec![LlamaSampler::temp(temperature)];
+            if top_k > 0 {
+                chain.push(LlamaSampler::top_k(top_k as i32));
+            }
+            if top_p < 1.0 {
+                chain.push(LlamaSampler::top_p(top_p, 1));
+            }
+            chain.push(LlamaSampler::dist(seed));
+            LlamaSampler::chain(chain, true)
+        });
+        Self { penalties, draw }
+    }
+
+    /// Tells the sampler of a token that the repetition penalty shall count.
+    pub fn accept(&mut self, id: i32) {
+        if let Some(penalties) = &mut self.penalties {
+            penalties.accept(LlamaToken(id));
+        }
+    }
+
+    /// Chooses a token by its `logits`, `[n_vocab]`. Among equals the lowest id wins.
+    pub fn sample(&mut self, logits: &[f32]) -> i32 {
+        if self.penalties.is_none() && self.draw.is_none() {
+            return argmax(logits);
+        }
+        let data = logits
+            .iter()
+            .zip(0..)
+            .map(|(l, id)| LlamaTokenData::new(LlamaToken(id), *l, 0.0));
+        let mut candidates = LlamaTokenDataArray::from_iter(data, false);
+        if let Some(penalties) = &mut self.penalties {
+            penalties.apply(&mut candidates);
+        }
+        match &mut self.draw {
+            Some(draw) => {
+                draw.apply(&mut candidates);
+                candidates
+                    .selected_token()
+                    .expect("the chain ends in a draw")
+                    .0
+            }
+            None => {
+                let penalised: Vec<f32> =
+                    candidates.data.iter().map(LlamaTokenData::logit).collect();
+                argmax(&penalised)
+            }
+        }
+    }
+}
+
+/// The index of the largest value; of several equal ones the first.
+pub fn argmax(values: &[f32]) -> i32 {
+    let mut best = 0;
+    for (i, value) in values.iter().enumerate() {
+        if *value > values[best] {
+            best = i;
+        }
+    }
+    best as i32
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn options(temperature: f32, repeat_penalty: f32) -> SamplerOptions {
+        SamplerOptions {
+            temperature,
+            repeat_penalty,
+            ..SamplerOptions::default()
+        }
+    }
+
+    #[test]
+    fn greedy_takes_the_first_of_the_largest() {
+        let mut sampler = Sampler::new(options(0.0, 1.0), 4, 16);
+        assert_eq!(sampler.sample(&[0.0, 3.0, 3.0, -1.0]), 1);
+    }
+
+    #[test]
+    fn the_penalty_divides_positive_and_multiplies_negative_logits() {
+        let mut sampler = Sampler::new(options(0.0, 2.0), 3, 16);
+        assert_eq!(sampler.sample(&[4.0, 3.0, 1.0]), 0);
+        sampler.accept(0);
+        assert_eq!(sampler.sample(&[4.0, 3.0, 1.0]), 1); // 4 / 2 < 3
+        assert_eq!(sampler.sample(&[-1.0, -1.5, -9.0]), 1); // -1 * 2 < -1.5
+    }
+
+    #[test]
+    fn a_seed_repeats_its_draws_and_top_p_cuts_the_tail() {
+        let draws = |seed| {
+            let mut sampler = Sampler::new(
+                SamplerOptions {
+                    seed,
+                    ..options(1.0, 1.0)
+                },
+                4,
+                16,
+            );
+            (0..64)
+                .map(|_| sampler.sample(&[1.0, 1.1, 0.9, -9.0]))
+                .collect::<Vec<_>>()
+        };
+        assert_eq!(draws(7), draws(7));
+        assert_ne!(draws(7), draws(8));
+        assert!(draws(7).iter().all(|id| *id != 3));
+    }
+}

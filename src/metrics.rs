@@ -1,0 +1,61 @@
+//! How long the stages of a request take.
+
+/// Seconds by stage, and what was done in them.
+#[derive(Clone, Copy, Debug, Default, PartialEq, serde::Serialize)]
+pub struct Timings {
+    /// Opening the file and making the context, in seconds; likewise below.
+    #[serde(rename = "load_s")]
+    pub load: f64,
+    /// Tower and projector.
+    #[serde(rename = "encode_s")]
+    pub encode: f64,
+    /// Pictures encoded.
+    pub n_images: usize,
+    /// The prompt, pictures included.
+    #[serde(rename = "prefill_s")]
+    pub prefill: f64,
+    /// Positions of the prompt.
+    pub n_prefill: usize,
+    /// Sampling and decoding.
+    #[serde(rename = "decode_s")]
+    pub decode: f64,
+    /// Tokens decoded: one fewer than generated, since the first comes from the prompt's logits.
+    pub n_decode: usize,
+}
+
+impl Timings {
+    /// Seconds until the first token.
+    pub fn time_to_first_token(&self) -> f64 {
+        self.load + self.encode + self.prefill
+    }
+}
+
+impl std::fmt::Display for Timings {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "load {:.2} s", self.load)?;
+        if self.n_images > 0 {
+            let plural = if self.n_images == 1 { "" } else { "s" };
+            write!(
+                f,
+                ", encode {} picture{plural} {:.2} s",
+                self.n_images, self.encode
+            )?;
+        }
+        let rate = |n: usize, seconds: f64| n as f64 / seconds.max(1e-9);
+        let per_second = rate(self.n_prefill, self.prefill);
+        write!(
+            f,
+            ", prefill {} tokens {:.2} s ({per_second:.0}/s)",
+            self.n_prefill, self.prefill
+        )?;
+        if self.n_decode > 0 {
+            let per_second = rate(self.n_decode, self.decode);
+            write!(
+                f,
+                ", decode {} tokens {:.2} s ({per_second:.1}/s)",
+                self.n_decode, self.decode
+            )?;
+        }
+        Ok(())
+    }
+}

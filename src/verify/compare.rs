@@ -1,0 +1,164 @@
+//! Differences, and what is made of them.
+
+/// How far values are from the expected ones.
+#[derive(Clone, Copy, Debug, PartialEq, serde::Serialize)]
+pub struct Deviation {
+    /// Largest absolute difference.
+    pub max: f64,
+    /// Mean absolute difference.
+    pub mean: f64,
+    /// Root mean square of the difference, relative to the spread of the expected values.
+    pub rel_rms: f64,
+    /// Cosine of the angle between the two, each less its mean.
+    pub cosine: f64,
+}
+
+impl Deviation {
+    /// Compares two equally long lists. A value that is not finite counts as infinitely far off.
+    ///
+    /// # Panics
+    /// If the lengths differ.
+    pub fn between(found: &[f32], expected: &[f32]) -> Self {
+        assert_eq!(found.len(), expected.len(), "as many values as expected");
+        let n = found.len().max(1) as f64;
+        let mean = |v: &[f32]| v.iter().map(|x| f64::from(*x)).sum::<f64>() / n;
+        let (mean_f, mean_e) = (mean(found), mean(expected));
+        let (mut max, mut sum, mut squares) = (0.0f64, 0.0, 0.0);
+        let (mut dot, mut norm_f, mut norm_e) = (0.0, 0.0, 0.0);
+        for (f, e) in found.iter().zip(expected) {
+            let (f, e) = (f64::from(*f), f64::from(*e));
+            let d = if f.is_finite() {
+                (f - e).abs()
+            } else {
+                f64::INFINITY
+            };
+            max = max.max(d);
+            sum += d;
+            squares += d * d;
+            dot += (f - mean_f) * (e - mean_e);
+            norm_f += (f - mean_f).powi(2);
+            norm_e += (e - mean_e).powi(2);
+        }
+        let rel_rms = if squares == 0.0 {
+            0.0
+        } else {
+            (squares / norm_e).sqrt()
+        };
+        let cosine = if squares == 0.0 {
+            1.0
+        } else {
+            dot / (norm_f * norm_e).sqrt()
+        };
+        Self {
+            max,
+            mean: sum / n,
+            rel_rms,
+            cosine,
+        }
+    }
+}
+
+/// The result of one stage.
+#[derive(Clone, Debug, serde::Serialize)]
+pub struct Stage {
+    /// What was compared.
+    pub name: String,
+    /// How far off it is, for stages of numbers.
+    pub deviation: Option<Deviation>,
+    /// What was allowed.
+    pub tolerance: String,
+    /// Whether it is within that.
+    pub ok: bool,
+    /// What else is to be said, the first difference for instance.
+    pub note: String,
+}
+
+impl Stage {
+    /// A stage of numbers, each allowed to be `tolerance` off.
+    pub fn absolute(name: &str, found: &[f32], expected: &[f32], tolerance: f64) -> Self {
+        let deviation = Deviation::between(found, expected);
+        Self {
+            name: name.to_owned(),
+            deviation: Some(deviation),
+            tolerance: format!("max {tolerance:.0e}"),
+            ok: deviation.max <= tolerance,
+            note: String::new(),
+        }
+    }
+
+    /// A stage of numbers that is judged as a whole.
+    pub fn relative(
+        name: &str,
+        found: &[f32],
+        expected: &[f32],
+        (rel_rms, cosine): (f64, f64),
+    ) -> Self {
+        let deviation = Deviation::between(found, expected);
+        Self {
+            name: name.to_owned(),
+            deviation: Some(deviation),
+            tolerance: format!("rms {rel_rms}, cos {cosine}"),
+            ok: deviation.rel_rms <= rel_rms && deviation.cosine >= cosine,
+            note: format!("rms {:.4}, cos {:.5}", deviation.rel_rms, deviation.cosine),
+        }
+    }
+
+    /// A stage that must be equal.
+    pub fn equal<T: PartialEq + std::fmt::Debug>(name: &str, found: &[T], expected: &[T]) -> Self {
+        let differs = |i: &usize| found.get(*i) != expected.get(*i);
+        let first = (0..found.len().max(expected.len())).find(differs);
+        let item = |list: &[T], i| {
+            list.get(i)
+                .map_or("nothing".to_owned(), |v| format!("{v:?}"))
+        };
+        Self {
+            name: name.to_owned(),
+            deviation: None,
+            tolerance: "equal".to_owned(),
+            ok: first.is_none(),
+            note: first.map_or(String::new(), |i| {
+                format!(
+                    "at {i}: expected {}, found {}",
+                    item(expected, i),
+                    item(found, i)
+                )
+            }),
+        }
+    }
+
+    /// The same stage with a remark.
+    pub fn with_note(mut self, note: impl Into<String>) -> Self {
+        self.note = note.into();
+        self
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn equal_values_deviate_by_nothing() {
+        let d = Deviation::between(&[1.0, -2.0], &[1.0, -2.0]);
+        assert_eq!((d.max, d.mean, d.rel_rms, d.cosine), (0.0, 0.0, 0.0, 1.0));
+    }
+
+    #[test]
+    fn nan_and_infinity_never_pass() {
+        for bad in [f32::NAN, f32::INFINITY] {
+            assert!(!Stage::absolute("x", &[bad, 0.0], &[0.0, 1.0], 1e9).ok);
+            assert!(!Stage::relative("x", &[bad, 0.0], &[0.0, 1.0], (1e9, -1.0)).ok);
+        }
+    }
+
+    #[test]
+    fn the_first_difference_is_named() {
+        let stage = Stage::equal("ids", &[1, 2], &[1, 3, 4]);
+        assert!(!stage.ok);
+        assert_eq!(stage.note, "at 1: expected 3, found 2");
+        assert_eq!(
+            Stage::equal("ids", &[1], &[1, 3]).note,
+            "at 1: expected 3, found nothing"
+        );
+    }
+}

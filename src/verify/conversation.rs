@@ -1,0 +1,338 @@
+//! A conversation through tokenizer, mask, prefill and greedy decoding.
+
+use std::collections::HashMap;
+
+use ndarray::Array2;
+
+use super::{
+    Outcome, Stage, VerifyError,
+    golden::{Case, ConversationRecord, GoldenDir, Ids, Recorded},
+    picture,
+    precision::Precision,
+};
+use crate::{
+    decoder::Decoder,
+    engine::Engine,
+    image::{self, Orientation},
+    llama::argmax,
+    prompt::{Chat, PloraPolicy, PromptLayout, Run, Sequence},
+    tensor::TensorSource,
+};
+
+/// Positions computed at once: the logits of all of them are kept, so fewer than usual.
+const N_BATCH: usize = 64;
+
+/// Runs conversations over one context, each picture encoded once.
+pub(super) struct Conversations<'a> {
+    engine: &'a Engine,
+    golden: &'a GoldenDir,
+    precision: Precision,
+    decoder: Decoder,
+    embeddings: HashMap<String, Array2<f32>>,
+    /// Recorded resized pictures by picture name: what the original's tower saw.
+    resized: HashMap<String, std::path::PathBuf>,
+}
+
+impl<'a> Conversations<'a> {
+    pub fn new(
+        engine: &'a Engine,
+        golden: &'a GoldenDir,
+        precision: Precision,
+    ) -> Result<Self, VerifyError> {
+        let n_ctx = engine.container().info().max_context();
+        let decoder = engine.decoder(n_ctx, N_BATCH, N_BATCH)?;
+        let pictures = golden.pictures()?.into_iter();
+        let resized = pictures
+            .filter_map(|p| Some((p.image, p.resized?)))
+            .collect();
+        let embeddings = HashMap::new();
+        Ok(Self {
+            engine,
+            golden,
+            precision,
+            decoder,
+            embeddings,
+            resized,
+        })
+    }
+
+    /// Checks every stage of a conversation.
+    pub fn check(&mut self, record: &ConversationRecord) -> Result<Outcome, VerifyError> {
+        let ConversationRecord { case, tensors } = record;
+        let mut stages = Vec::new();
+        let sequence = self.sequence(case)?;
+        stages.push(Stage::equal("token ids", &ids(&sequence), &case.ids));
+        let mask = sequence.plora_mask(case.plora());
+        stages.push(mask_stage(case, &mask.set_runs(), sequence.len()));
+        if stages.iter().any(|s| !s.ok) {
+            // What follows would compare different sequences.
+            return Ok(Outcome {
+                subject: case.name.clone(),
+                stages,
+            });
+        }
+        for name in &case.images {
+            self.encode(name)?;
+        }
+        let at = tensors.i32("sample_pos")?;
+        if let (Some(expected), Some(at)) = (tensors.f32("embeds_sample")?, at) {
+            stages.extend(self.inputs_stage(case, &sequence, &expected, &at.values));
+        }
+        stages.extend(self.logits_stages(record, &sequence)?);
+        Ok(Outcome {
+            subject: case.name.clone(),
+            stages,
+        })
+    }
+
+    fn sequence(&self, case: &Case) -> Result<Sequence, VerifyError> {
+        let chat = Chat {
+            system: case.meta.clone(),
+            history: case.history.clone(),
+            query: case.query.clone(),
+            answer_prefix: String::new(),
+        };
+        let template = self.engine.template(PromptLayout::Chat);
+        let sequence = template.sequence(&chat, case.images.len(), self.engine.tokenizer());
+        Ok(sequence.map_err(crate::engine::EngineError::from)?)
+    }
+
+    /// Encodes a picture unless it was.
+    fn encode(&mut self, name: &str) -> Result<(), VerifyError> {
+        if self.embeddings.contains_key(name) {
+            return Ok(());
+        }
+        let pixels = match self.resized.get(name) {
+            Some(path) => image::open(path, Orientation::Ignore)?,
+            None => picture::resize(self.engine, self.golden, name)?,
+        };
+        let pixels = self.engine.preprocessor().normalize(&pixels);
+        self.embeddings
+            .insert(name.to_owned(), self.engine.encoder().encode(&pixels));
+        Ok(())
+    }
+
+    /// What goes into the decoder at the sampled positions: token or picture embeddings.
+    fn inputs_stage(
+        &self,
+        case: &Case,
+        sequence: &Sequence,
+        expected: &Recorded<f32>,
+        at: &[i32],
+    ) -> Option<Stage> {
+        let table = self.engine.container().tensor("token_embd.weight")?;
+        let mut found = Vec::with_capacity(expected.values.len());
+        for &position in at {
+            let mut offset = usize::try_from(position).ok()?;
+            let run = sequence.runs().iter().find(|run| {
+                let inside = offset < run.len();
+                offset -= if inside { 0 } else { run.len() };
+                inside
+            })?;
+            match run {
+                Run::Tokens(ids) => {
+                    let row = ids[offset] as usize;
+                    let mut values = vec![0.0; table.n_cols()];
+                    table.rows_into(row..row + 1, &mut values);
+                    found.extend(values);
+                }
+                Run::Image { index, .. } => {
+                    found.extend(self.embeddings[&case.images[*index]].row(offset));
+                }
+            }
+        }
+        let comparable = found.len() == expected.values.len();
+        comparable.then(|| {
+            self.precision
+                .inputs()
+                .stage("inputs", &found, &expected.values)
+        })
+    }
+
+    fn logits_stages(
+        &mut self,
+        record: &ConversationRecord,
+        sequence: &Sequence,
+    ) -> Result<Vec<Stage>, VerifyError> {
+        let ConversationRecord { case, tensors } = record;
+        let mut stages = Vec::new();
+        let mut watch = PromptLogits::new(record, sequence.len())?;
+        self.prefill(case, sequence, &mut watch)?;
+        let bound = self.precision.logits();
+        if !watch.top.is_empty() {
+            stages.push(bound.stage(
+                "logits, top 5 of each position",
+                &watch.top,
+                &watch.top_expected,
+            ));
+        }
+        if let Some(last) = tensors.f32("logits_last8")? {
+            stages.push(bound.stage("logits, last 8 of the prompt", &watch.last, &last.values));
+        }
+        if let Some(expected) = tensors.f32("step_logits")? {
+            let found = self.teacher_forced(case, watch.final_row)?;
+            let n = found.len().min(expected.values.len());
+            stages.push(bound.stage("logits, answer", &found[..n], &expected.values[..n]));
+            let n_vocab = self.engine.tokenizer().n_vocab();
+            let choices: Vec<i32> = found.chunks(n_vocab).map(argmax).collect();
+            stages.push(self.greedy_stage(case, &choices));
+            stages.extend(self.text_stage(case));
+        }
+        Ok(stages)
+    }
+
+    fn prefill(
+        &mut self,
+        case: &Case,
+        sequence: &Sequence,
+        watch: &mut PromptLogits,
+    ) -> Result<(), VerifyError> {
+        self.decoder.truncate(0);
+        let mask = sequence.plora_mask(case.plora());
+        let images: Vec<_> = case
+            .images
+            .iter()
+            .map(|n| self.embeddings[n].view())
+            .collect();
+        let mut on_logits = |position: usize, row: &[f32]| watch.see(position, row);
+        self.decoder
+            .prefill_observed(sequence, &mask, &images, &mut on_logits)?;
+        Ok(())
+    }
+
+    /// The logits before each token of the recorded answer, which is fed as it is: one early
+    /// difference must not make all that follows incomparable.
+    fn teacher_forced(&mut self, case: &Case, first: Vec<f32>) -> Result<Vec<f32>, VerifyError> {
+        let mut logits = first;
+        for id in case
+            .greedy_ids
+            .iter()
+            .take(case.greedy_ids.len().saturating_sub(1))
+        {
+            self.decoder.step(*id, case.plora().generated())?;
+            logits.extend(self.decoder.logits());
+        }
+        Ok(logits)
+    }
+
+    /// The greedy choices. As long as they agree, feeding the recorded ids is free generation.
+    fn greedy_stage(&self, case: &Case, choices: &[i32]) -> Stage {
+        let mut stage = Stage::equal("greedy ids", choices, &case.greedy_ids);
+        let agree = choices
+            .iter()
+            .zip(&case.greedy_ids)
+            .filter(|(a, b)| a == b)
+            .count();
+        let share = agree as f64 / case.greedy_ids.len().max(1) as f64;
+        let margin = |i: usize| case.greedy_margins.get(i).copied().unwrap_or(f32::INFINITY);
+        let allowed = self.precision.margin();
+        let differs = |i: &usize| choices[*i] != case.greedy_ids[*i];
+        let decided = (0..choices.len().min(case.greedy_ids.len())).filter(differs);
+        let within_margins = decided.into_iter().all(|i| margin(i) < allowed);
+        stage.ok = choices.len() == case.greedy_ids.len()
+            && within_margins
+            && share >= self.precision.agreement();
+        stage.tolerance = match self.precision.agreement() {
+            0.0 => format!("equal where margin > {allowed}"),
+            least => format!("{:.0} % equal", least * 100.0),
+        };
+        stage.note = format!("{agree} of {} equal", case.greedy_ids.len());
+        stage
+    }
+
+    fn text_stage(&self, case: &Case) -> Option<Stage> {
+        let expected = case.greedy_text.as_ref()?;
+        let found = self.engine.tokenizer().decode(&case.greedy_ids);
+        Some(Stage::equal(
+            "greedy text",
+            &[found.as_str()],
+            &[expected.as_str()],
+        ))
+    }
+}
+
+/// Collects what was recorded of a prompt's logits.
+struct PromptLogits {
+    n_prompt: usize,
+    n_last: usize,
+    top_ids: Vec<i32>,
+    n_top: usize,
+    /// Logits at the recorded ids, of all positions.
+    top: Vec<f32>,
+    top_expected: Vec<f32>,
+    /// The last rows.
+    last: Vec<f32>,
+    final_row: Vec<f32>,
+}
+
+impl PromptLogits {
+    fn new(record: &ConversationRecord, n_prompt: usize) -> Result<Self, VerifyError> {
+        let tensors = &record.tensors;
+        let ids = tensors.i32("top5_ids")?;
+        let logits = tensors.f32("top5_logits")?;
+        let (top_ids, top_expected, n_top) = match (ids, logits) {
+            (Some(ids), Some(logits)) if ids.shape == logits.shape => {
+                let n_top = ids.shape.last().copied().unwrap_or(0);
+                (ids.values, logits.values, n_top)
+            }
+            _ => (Vec::new(), Vec::new(), 0),
+        };
+        if top_ids.len() != n_top * n_prompt {
+            let reason = "`top5_ids`: another number of positions than the prompt has";
+            return Err(tensors.invalid(reason).into());
+        }
+        let last = tensors.f32("logits_last8")?;
+        let n_last = last.map_or(0, |t| t.shape.first().copied().unwrap_or(0));
+        Ok(Self {
+            n_prompt,
+            n_last,
+            top_ids,
+            n_top,
+            top: Vec::new(),
+            top_expected,
+            last: Vec::new(),
+            final_row: Vec::new(),
+        })
+    }
+
+    fn see(&mut self, position: usize, row: &[f32]) {
+        let ids = self
+            .top_ids
+            .iter()
+            .skip(position * self.n_top)
+            .take(self.n_top);
+        self.top
+            .extend(ids.map(|id| row.get(*id as usize).copied().unwrap_or(f32::NAN)));
+        if position + self.n_last >= self.n_prompt {
+            self.last.extend(row);
+        }
+        if position + 1 == self.n_prompt {
+            self.final_row = row.to_vec();
+        }
+    }
+}
+
+fn ids(sequence: &Sequence) -> Vec<Ids> {
+    let mut ids = Vec::new();
+    for run in sequence.runs() {
+        match run {
+            Run::Tokens(tokens) => ids.extend(tokens.iter().map(|id| Ids::Id(*id))),
+            // Recorded as one where pictures touch.
+            Run::Image { n_tokens, .. } => match ids.last_mut() {
+                Some(Ids::Image(_, n)) => *n += n_tokens,
+                _ => ids.push(Ids::Image(-1, *n_tokens)),
+            },
+        }
+    }
+    ids
+}
+
+/// The mask against the recorded picture runs, or against what the controls stand for.
+fn mask_stage(case: &Case, found: &[(usize, usize)], n: usize) -> Stage {
+    let expected = match case.plora() {
+        PloraPolicy::Images => case.image_runs.clone(),
+        PloraPolicy::Nowhere => Vec::new(),
+        PloraPolicy::Everywhere => vec![(0, n)],
+    };
+    Stage::equal("mask", found, &expected)
+}

@@ -1,0 +1,323 @@
+//! Reading a golden directory.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
+
+use safetensors::{Dtype, SafeTensors};
+use serde::Deserialize;
+
+use crate::prompt::PloraPolicy;
+
+/// What is wrong with a golden directory.
+#[derive(Debug, thiserror::Error)]
+#[allow(missing_docs)]
+pub enum GoldenError {
+    /// A file cannot be read.
+    #[error("cannot read `{}`", path.display())]
+    Io {
+        path: PathBuf,
+        source: std::io::Error,
+    },
+    /// A `.json` has another form.
+    #[error("{}", path.display())]
+    Json {
+        path: PathBuf,
+        source: serde_json::Error,
+    },
+    /// A `.safetensors` has another form.
+    #[error("{}: {reason}", path.display())]
+    Tensors { path: PathBuf, reason: String },
+    /// There is nothing to compare with.
+    #[error(
+        "`{}` holds no golden cases: expected NAME.json with NAME.safetensors, or images/NAME.json",
+        path.display()
+    )]
+    Empty { path: PathBuf },
+    /// A picture that a record speaks of is in none of the places where it could be.
+    #[error("picture `{name}` is in none of {}", places.join(", "))]
+    NoPicture { name: String, places: Vec<String> },
+}
+
+/// A directory of recorded outputs.
+#[derive(Clone, Debug)]
+pub struct GoldenDir {
+    path: PathBuf,
+    pictures_in: Vec<PathBuf>,
+}
+
+/// A picture's record.
+#[derive(Debug)]
+pub(super) struct PictureRecord {
+    /// File name of the picture.
+    pub image: String,
+    /// Mean, root mean square and largest magnitude of every stage, in order.
+    pub stats: Vec<(String, Stats)>,
+    /// The recorded stages.
+    pub tensors: Tensors,
+    /// The picture after the resize, if it was kept.
+    pub resized: Option<PathBuf>,
+}
+
+/// Summary of a stage.
+#[derive(Clone, Copy, Debug, Deserialize)]
+pub(super) struct Stats {
+    pub mean: f32,
+    pub rms: f32,
+    pub absmax: f32,
+}
+
+/// A conversation's record.
+#[derive(Debug)]
+pub(super) struct ConversationRecord {
+    pub case: Case,
+    pub tensors: Tensors,
+}
+
+/// What was asked and what the original answered.
+#[derive(Debug, Deserialize)]
+pub(super) struct Case {
+    pub name: String,
+    pub query: String,
+    #[serde(default)]
+    pub images: Vec<String>,
+    #[serde(default)]
+    pub history: Vec<(String, String)>,
+    #[serde(default)]
+    pub meta: String,
+    #[serde(default)]
+    plora: Policy,
+    pub ids: Vec<Ids>,
+    #[serde(default)]
+    pub image_runs: Vec<(usize, usize)>,
+    #[serde(default)]
+    pub greedy_ids: Vec<i32>,
+    #[serde(default)]
+    pub greedy_text: Option<String>,
+    #[serde(default)]
+    pub greedy_margins: Vec<f32>,
+}
+
+#[derive(Clone, Copy, Debug, Default, Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum Policy {
+    #[default]
+    Image,
+    None,
+    All,
+}
+
+/// An id, or a run of positions that a picture takes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(untagged)]
+pub(super) enum Ids {
+    Id(i32),
+    /// -1 and the number of positions.
+    Image(i32, usize),
+}
+
+impl Case {
+    pub fn plora(&self) -> PloraPolicy {
+        match self.plora {
+            Policy::Image => PloraPolicy::Images,
+            Policy::None => PloraPolicy::Nowhere,
+            Policy::All => PloraPolicy::Everywhere,
+        }
+    }
+}
+
+impl GoldenDir {
+    /// The directory at `path`. Pictures are looked for in `images` if given, else near it.
+    pub fn new(path: &Path, images: Option<&Path>) -> Self {
+        let near = || {
+            ["images", ".", "../images", "../../images"]
+                .map(|p| path.join(p))
+                .to_vec()
+        };
+        let pictures_in = images.map_or_else(near, |dir| vec![dir.to_owned()]);
+        Self {
+            path: path.to_owned(),
+            pictures_in,
+        }
+    }
+
+    /// Number of records.
+    ///
+    /// # Errors
+    /// If the directory cannot be read or holds none.
+    pub fn n_records(&self) -> Result<usize, GoldenError> {
+        let n = self.json_files("images")?.len() + self.json_files(".")?.len();
+        if n == 0 {
+            Err(GoldenError::Empty {
+                path: self.path.clone(),
+            })
+        } else {
+            Ok(n)
+        }
+    }
+
+    /// Where the picture of that name lies.
+    pub(super) fn picture(&self, name: &str) -> Result<PathBuf, GoldenError> {
+        let found = self
+            .pictures_in
+            .iter()
+            .map(|dir| dir.join(name))
+            .find(|p| p.is_file());
+        found.ok_or_else(|| GoldenError::NoPicture {
+            name: name.to_owned(),
+            places: self
+                .pictures_in
+                .iter()
+                .map(|p| format!("`{}`", p.display()))
+                .collect(),
+        })
+    }
+
+    pub(super) fn pictures(&self) -> Result<Vec<PictureRecord>, GoldenError> {
+        #[derive(Deserialize)]
+        struct Record {
+            image: String,
+            #[serde(default)]
+            stats: serde_json::Map<String, serde_json::Value>,
+        }
+        let read = |path: PathBuf| {
+            let record: Record = json(&path)?;
+            let stats = record
+                .stats
+                .into_iter()
+                .filter_map(|(stage, value)| Some((stage, serde_json::from_value(value).ok()?)));
+            let resized = path.with_extension("resized.png");
+            Ok(PictureRecord {
+                image: record.image,
+                stats: stats.collect(),
+                tensors: Tensors::read(&path.with_extension("safetensors"))?,
+                resized: resized.is_file().then_some(resized),
+            })
+        };
+        self.json_files("images")?.into_iter().map(read).collect()
+    }
+
+    pub(super) fn conversations(&self) -> Result<Vec<ConversationRecord>, GoldenError> {
+        let read = |path: PathBuf| {
+            let tensors = Tensors::read(&path.with_extension("safetensors"))?;
+            Ok(ConversationRecord {
+                case: json(&path)?,
+                tensors,
+            })
+        };
+        self.json_files(".")?.into_iter().map(read).collect()
+    }
+
+    /// The `.json` files of a subdirectory that have a `.safetensors` beside them, by name.
+    fn json_files(&self, subdirectory: &str) -> Result<Vec<PathBuf>, GoldenError> {
+        let dir = self.path.join(subdirectory);
+        if subdirectory != "." && !dir.exists() {
+            return Ok(Vec::new());
+        }
+        let io = |source| GoldenError::Io {
+            path: dir.clone(),
+            source,
+        };
+        let mut files = Vec::new();
+        for entry in fs::read_dir(&dir).map_err(io)? {
+            let path = entry.map_err(io)?.path();
+            let is_record = path.extension().is_some_and(|e| e == "json")
+                && path.with_extension("safetensors").is_file();
+            if is_record {
+                files.push(path);
+            }
+        }
+        files.sort();
+        Ok(files)
+    }
+}
+
+fn json<T: serde::de::DeserializeOwned>(path: &Path) -> Result<T, GoldenError> {
+    let text = fs::read(path).map_err(|source| GoldenError::Io {
+        path: path.to_owned(),
+        source,
+    })?;
+    serde_json::from_slice(&text).map_err(|source| GoldenError::Json {
+        path: path.to_owned(),
+        source,
+    })
+}
+
+/// The tensors of a record.
+#[derive(Debug)]
+pub(super) struct Tensors {
+    path: PathBuf,
+    bytes: Vec<u8>,
+}
+
+/// A recorded tensor: values, and their shape.
+pub(super) struct Recorded<T> {
+    pub values: Vec<T>,
+    pub shape: Vec<usize>,
+}
+
+impl Tensors {
+    fn read(path: &Path) -> Result<Self, GoldenError> {
+        let bytes = fs::read(path).map_err(|source| GoldenError::Io {
+            path: path.to_owned(),
+            source,
+        })?;
+        let tensors = Self {
+            path: path.to_owned(),
+            bytes,
+        };
+        tensors.parsed()?;
+        Ok(tensors)
+    }
+
+    fn parsed(&self) -> Result<SafeTensors<'_>, GoldenError> {
+        SafeTensors::deserialize(&self.bytes).map_err(|e| GoldenError::Tensors {
+            path: self.path.clone(),
+            reason: e.to_string(),
+        })
+    }
+
+    /// The `f32` tensor of that name, if it was recorded.
+    pub fn f32(&self, name: &str) -> Result<Option<Recorded<f32>>, GoldenError> {
+        self.values(name, Dtype::F32, f32::from_le_bytes)
+    }
+
+    /// The `i32` tensor of that name, if it was recorded.
+    pub fn i32(&self, name: &str) -> Result<Option<Recorded<i32>>, GoldenError> {
+        self.values(name, Dtype::I32, i32::from_le_bytes)
+    }
+
+    fn values<T>(
+        &self,
+        name: &str,
+        dtype: Dtype,
+        read: impl Fn([u8; 4]) -> T,
+    ) -> Result<Option<Recorded<T>>, GoldenError> {
+        let tensors = self.parsed()?;
+        let Ok(tensor) = tensors.tensor(name) else {
+            return Ok(None);
+        };
+        if tensor.dtype() != dtype {
+            let reason = format!("`{name}`: expected {dtype:?}, found {:?}", tensor.dtype());
+            return Err(GoldenError::Tensors {
+                path: self.path.clone(),
+                reason,
+            });
+        }
+        let (chunks, _) = tensor.data().as_chunks::<4>();
+        let values = chunks.iter().map(|c| read(*c)).collect();
+        Ok(Some(Recorded {
+            values,
+            shape: tensor.shape().to_vec(),
+        }))
+    }
+
+    /// An error about this file.
+    pub fn invalid(&self, reason: impl Into<String>) -> GoldenError {
+        GoldenError::Tensors {
+            path: self.path.clone(),
+            reason: reason.into(),
+        }
+    }
+}

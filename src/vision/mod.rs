@@ -1,0 +1,111 @@
+//! The eye of the model: a picture's pixels to embeddings for the decoder.
+//!
+//! ```text
+//! PixelValues [3, S, S]
+//!   patches            [N, 3 * P * P]    cut into squares of P pixels
+//!   patch_embed        [N, C]            a product with the patch convolution's weights
+//!   embeddings         [N + 1, C]        class token in front, positions added
+//!   hidden.0           [N + 1, C]        layer norm
+//!   hidden.1 .. n      [N + 1, C]        transformer layers, all of them
+//!   features           [N, C]            class token dropped, no norm
+//!   projected          [N, C_text]       two linear layers with GELU between
+//! ```
+//!
+//! For the published models S = 490 (or 224), P = 14, N = 1225 (256), C = 1024, 24 layers.
+//! `tower.rs` and `projector.rs` tell the model; `ops` computes; `weights.rs` knows the tensors'
+//! names. Everything is checked when the encoder is built, so encoding itself cannot fail.
+
+mod config;
+mod error;
+mod observer;
+mod ops;
+mod projector;
+mod tower;
+mod weights;
+
+use ndarray::{Array2, s};
+
+use crate::image::PixelValues;
+use crate::tensor::TensorSource;
+
+pub use config::VisionConfig;
+pub use error::VisionError;
+pub use observer::StageObserver;
+
+use observer::Stages;
+use weights::VisionWeights;
+
+/// The kernels that the tower will use on this machine, for a person.
+pub fn kernels() -> &'static str {
+    "f32 products by the `gemm` crate, which picks AVX-512, AVX2 or NEON at run time"
+}
+
+/// A vision tower with its projector, ready to encode pictures from any thread.
+pub struct VisionEncoder {
+    config: VisionConfig,
+    weights: VisionWeights,
+}
+
+impl VisionEncoder {
+    /// Checks the configuration and every tensor. Matrices remain windows into the source.
+    ///
+    /// # Errors
+    /// If a number is out of range, or a tensor is missing or of the wrong shape, type or length.
+    pub fn new(config: VisionConfig, source: &dyn TensorSource) -> Result<Self, VisionError> {
+        config.check()?;
+        let weights = VisionWeights::load(&config, source)?;
+        Ok(Self { config, weights })
+    }
+
+    /// The sizes it was built with.
+    pub fn config(&self) -> &VisionConfig {
+        &self.config
+    }
+
+    /// Encodes a picture: `[n_patches, n_embd_text]`, patches in reading order.
+    ///
+    /// # Panics
+    /// If the picture is not of the size that the configuration says.
+    pub fn encode(&self, pixels: &PixelValues) -> Array2<f32> {
+        self.run(pixels, Stages(None))
+    }
+
+    /// The same, while `observer` is shown every stage.
+    ///
+    /// # Panics
+    /// As [`Self::encode`].
+    pub fn encode_observed(
+        &self,
+        pixels: &PixelValues,
+        observer: &mut dyn StageObserver,
+    ) -> Array2<f32> {
+        self.run(pixels, Stages(Some(observer)))
+    }
+
+    /// Bytes that encoding a picture takes on rayon's current pool, besides the weights: an upper
+    /// bound, of which each thread keeps its scratch for the next picture.
+    pub fn work_bytes(&self) -> usize {
+        let config = &self.config;
+        let (n, text) = (config.n_tokens(), config.n_embd_text);
+        let layer = &self.weights.layers[0];
+        let linears = [&layer.ffn_up, &layer.ffn_down, &self.weights.mm_2];
+        let linear = linears
+            .iter()
+            .map(|l| l.scratch_bytes(n))
+            .max()
+            .unwrap_or(0);
+        let scratch = linear + ops::attention_scratch_bytes(n, config.head_dim());
+        let projector = 2 * n * text * size_of::<f32>();
+        tower::activation_bytes(config) + projector + rayon::current_num_threads() * scratch
+    }
+
+    fn run(&self, pixels: &PixelValues, mut stages: Stages<'_>) -> Array2<f32> {
+        assert_eq!(pixels.size(), self.config.image_size, "size of the picture");
+        let hidden = tower::forward(&self.config, &self.weights, pixels, &mut stages);
+        let features = hidden.slice(s![1.., ..]);
+        stages.report(|| "features".to_owned(), features);
+        let projected = projector::forward(&self.weights, &features);
+        stages.report(|| "projected".to_owned(), projected.view());
+        projected
+    }
+}

@@ -1,0 +1,160 @@
+//! The tower's tensors by name, each held against the shape that the configuration demands.
+//!
+//! Nothing else of the vision module knows a tensor's name. The names are those that llama.cpp's
+//! mtmd uses, so the tower of the one file can be split off for it as it is.
+
+use crate::tensor::{Tensor, TensorSource};
+
+use super::config::CHANNELS;
+use super::ops::{LayerNorm, Linear};
+use super::{VisionConfig, VisionError};
+
+/// Everything that the tower and its projector compute with.
+pub struct VisionWeights {
+    /// Patch convolution as a product over flattened patches: `[n_embd, patch_len]`, no bias.
+    pub patch_embd: Linear,
+    /// `[n_embd]`
+    pub class_embd: Vec<f32>,
+    /// `[n_tokens, n_embd]`, row 0 for the class token.
+    pub position_embd: Vec<f32>,
+    pub pre_ln: LayerNorm,
+    pub layers: Vec<LayerWeights>,
+    /// Projector: `n_embd` to `n_embd_text`.
+    pub mm_0: Linear,
+    /// Projector: `n_embd_text` to `n_embd_text`.
+    pub mm_2: Linear,
+}
+
+/// One layer of the tower.
+pub struct LayerWeights {
+    pub ln1: LayerNorm,
+    pub attn_q: Linear,
+    pub attn_k: Linear,
+    pub attn_v: Linear,
+    pub attn_out: Linear,
+    pub ln2: LayerNorm,
+    /// `n_embd` to `n_ff`.
+    pub ffn_up: Linear,
+    /// `n_ff` to `n_embd`.
+    pub ffn_down: Linear,
+}
+
+impl VisionWeights {
+    /// Finds and checks every tensor; nothing is allocated for one before it is known to fit.
+    pub fn load(config: &VisionConfig, source: &dyn TensorSource) -> Result<Self, VisionError> {
+        let loader = Loader { config, source };
+        let (c, text) = (config.n_embd, config.n_embd_text);
+        Ok(Self {
+            patch_embd: loader.patch_embd()?,
+            class_embd: loader.vector("v.class_embd", &[c])?,
+            position_embd: loader.vector("v.position_embd.weight", &[c, config.n_tokens()])?,
+            pre_ln: loader.layer_norm("v.pre_ln")?,
+            layers: (0..config.n_layer)
+                .map(|layer| loader.layer(&format!("v.blk.{layer}")))
+                .collect::<Result<_, _>>()?,
+            mm_0: loader.linear("mm.0", c, text)?,
+            mm_2: loader.linear("mm.2", text, text)?,
+        })
+    }
+}
+
+struct Loader<'a> {
+    config: &'a VisionConfig,
+    source: &'a dyn TensorSource,
+}
+
+impl Loader<'_> {
+    fn layer(&self, prefix: &str) -> Result<LayerWeights, VisionError> {
+        let (c, ff) = (self.config.n_embd, self.config.n_ff);
+        let norm = |name: &str| self.layer_norm(&format!("{prefix}.{name}"));
+        let linear =
+            |name: &str, n_in, n_out| self.linear(&format!("{prefix}.{name}"), n_in, n_out);
+        Ok(LayerWeights {
+            ln1: norm("ln1")?,
+            attn_q: linear("attn_q", c, c)?,
+            attn_k: linear("attn_k", c, c)?,
+            attn_v: linear("attn_v", c, c)?,
+            attn_out: linear("attn_out", c, c)?,
+            ln2: norm("ln2")?,
+            ffn_up: linear("ffn_up", c, ff)?,
+            ffn_down: linear("ffn_down", ff, c)?,
+        })
+    }
+
+    fn linear(&self, name: &str, n_in: usize, n_out: usize) -> Result<Linear, VisionError> {
+        let weight = self.tensor(&format!("{name}.weight"), &[n_in, n_out])?;
+        let bias = self.vector(&format!("{name}.bias"), &[n_out])?;
+        Ok(Linear::new(weight, Some(bias)))
+    }
+
+    fn layer_norm(&self, name: &str) -> Result<LayerNorm, VisionError> {
+        let shape = [self.config.n_embd];
+        Ok(LayerNorm {
+            weight: self.vector(&format!("{name}.weight"), &shape)?,
+            bias: self.vector(&format!("{name}.bias"), &shape)?,
+            eps: self.config.layer_norm_eps,
+        })
+    }
+
+    /// The convolution's kernel, one row of `patch_len` numbers for each output.
+    fn patch_embd(&self) -> Result<Linear, VisionError> {
+        let p = self.config.patch_size;
+        let n_embd = self.config.n_embd;
+        let mut weight = self.tensor("v.patch_embd.weight", &[p, p, CHANNELS, n_embd])?;
+        // Joining the first three dimensions keeps the order of the bytes, unless blocks of
+        // several numbers began anew with every row of `patch_size`.
+        if weight.ty.is_quantized() {
+            return Err(VisionError::Type {
+                name: weight.name,
+                expected: "f32, f16 or bf16",
+                found: weight.ty,
+            });
+        }
+        weight.shape = vec![self.config.patch_len(), n_embd];
+        Ok(Linear::new(weight, None))
+    }
+
+    /// A small tensor, expanded.
+    fn vector(&self, name: &str, shape: &[usize]) -> Result<Vec<f32>, VisionError> {
+        Ok(self.tensor(name, shape)?.to_f32())
+    }
+
+    fn tensor(&self, name: &str, shape: &[usize]) -> Result<Tensor, VisionError> {
+        let Some(tensor) = self.source.tensor(name) else {
+            return Err(VisionError::MissingTensor {
+                name: name.to_owned(),
+                expected: shape.to_vec(),
+            });
+        };
+        check(&tensor, name, shape)?;
+        Ok(tensor)
+    }
+}
+
+fn check(tensor: &Tensor, name: &str, shape: &[usize]) -> Result<(), VisionError> {
+    let name = || name.to_owned();
+    if tensor.shape != shape {
+        return Err(VisionError::Shape {
+            name: name(),
+            expected: shape.to_vec(),
+            found: tensor.shape.clone(),
+        });
+    }
+    let row_bytes = tensor.ty.row_bytes(tensor.n_cols());
+    let Some(row_bytes) = row_bytes.filter(|_| tensor.ty != crate::quant::GgmlType::I8) else {
+        return Err(VisionError::Type {
+            name: name(),
+            expected: "a type of numbers whose blocks divide the rows",
+            found: tensor.ty,
+        });
+    };
+    let expected = row_bytes * tensor.n_rows(); // the configuration bounds both
+    if tensor.data.len() != expected {
+        return Err(VisionError::Data {
+            name: name(),
+            expected,
+            found: tensor.data.len(),
+        });
+    }
+    Ok(())
+}
