@@ -3,6 +3,7 @@
 mod cli;
 
 use std::{
+    io::Write,
     path::Path,
     process::ExitCode,
     sync::atomic::{AtomicBool, Ordering},
@@ -92,7 +93,8 @@ fn run_convert(args: &ConvertArgs) -> Result<(), Failure> {
     }
     let summary = Summary::new(&plan);
     if args.dry_run {
-        print!("{plan}\n{SUMMARY_HEAD}\n{summary}");
+        // A reader that has seen enough (`| head`) closes the pipe, which is no failure.
+        let _ = write!(std::io::stdout(), "{plan}\n{SUMMARY_HEAD}\n{summary}");
         return Ok(());
     }
     let out = args

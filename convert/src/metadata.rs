@@ -9,7 +9,8 @@ use crate::{checkpoint::Checkpoint, mix::Preset, model::Model, tokenizer::Tokeni
 
 /// CLIP's training mean, per channel (RGB), of values in 0..1.
 const IMAGE_MEAN: [f32; 3] = [0.481_454_66, 0.457_827_5, 0.408_210_73];
-/// CLIP's training deviation.
+/// CLIP's training deviation, in the digits that are published.
+#[allow(clippy::excessive_precision)]
 const IMAGE_STD: [f32; 3] = [0.268_629_54, 0.261_302_58, 0.275_777_11];
 /// CLIP's LayerNorm epsilon.
 const LAYER_NORM_EPS: f32 = 1e-5;

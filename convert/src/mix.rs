@@ -192,7 +192,7 @@ fn more_bits(layer: usize, n_layer: usize) -> bool {
 /// The nearest type that rows of `n_cols` can have, by llama.cpp's rules: blocks of 256, else a
 /// type of 32 with a bit more, else F16.
 fn fallback(wanted: GgmlType, n_cols: usize) -> GgmlType {
-    let fits = |ty: GgmlType| n_cols % ty.block_len() == 0;
+    let fits = |ty: GgmlType| n_cols.is_multiple_of(ty.block_len());
     if fits(wanted) {
         return wanted;
     }

@@ -288,7 +288,7 @@ fn read_decoder(checkpoint: &Checkpoint, config: &Config) -> Result<Decoder, Mod
     agree("num_hidden_layers", config.num_hidden_layers, n_layer)?;
     let n_head = required("num_attention_heads", config.num_attention_heads)?;
     let n_head_kv = config.num_key_value_heads.unwrap_or(n_head);
-    let divides = |n: usize, d: usize| d > 0 && n % d == 0;
+    let divides = |n: usize, d: usize| d > 0 && n.is_multiple_of(d);
     if !divides(n_embd, n_head) || (n_embd / n_head) % 2 != 0 {
         let expected = format!("a number that divides {n_embd} into even parts");
         return Err(config_error("num_attention_heads", expected, n_head));
@@ -300,7 +300,7 @@ fn read_decoder(checkpoint: &Checkpoint, config: &Config) -> Result<Decoder, Mod
     let d_head = n_embd / n_head;
     agree("head_dim", config.head_dim, d_head)?;
     let n_ctx_train = required("max_position_embeddings", config.max_position_embeddings)?;
-    Ok(Decoder {
+    let decoder = Decoder {
         n_vocab,
         n_embd,
         n_layer,
@@ -312,7 +312,15 @@ fn read_decoder(checkpoint: &Checkpoint, config: &Config) -> Result<Decoder, Mod
         rms_eps: required("rms_norm_eps", config.rms_norm_eps)?,
         n_ctx_train,
         max_length: config.max_length.unwrap_or(n_ctx_train),
-    })
+    };
+    // The heads are the configuration's word; this is where the tensors can contradict it.
+    let wqkv = checkpoint.require("model.layers.0.attention.wqkv.weight")?;
+    let expected = vec![decoder.n_qkv(), n_embd];
+    if wqkv.shape == expected {
+        Ok(decoder)
+    } else {
+        Err(shape_error(wqkv, expected).into())
+    }
 }
 
 fn read_vision(checkpoint: &Checkpoint, config: &Config) -> Result<Vision, ModelError> {
@@ -331,7 +339,7 @@ fn read_vision(checkpoint: &Checkpoint, config: &Config) -> Result<Vision, Model
         return Err(shape_error(table, vec![nearest, n_embd]).into());
     }
     let image_size = config.img_size.unwrap_or(grid * patch_size);
-    let resizable = grid == CLIP_GRID && image_size > 0 && image_size % patch_size == 0;
+    let resizable = grid == CLIP_GRID && image_size > 0 && image_size.is_multiple_of(patch_size);
     if image_size != grid * patch_size && !resizable {
         let expected = format!(
             "{} (a position table of {grid} x {grid} patches)",

@@ -80,246 +80,108 @@ pub struct Mapped {
     pub layer: Option<usize>,
 }
 
-type Shape = fn(&Model) -> Vec<usize>;
-
-/// A line of the table. `{N}` in the names is the number of a layer.
-struct Rule(&'static str, &'static str, Role, Rows, Shape);
+/// A line of the table: name in the checkpoint, name in the file, role, rearrangement, shape.
+/// `{N}` in the names is the number of a layer.
+struct Rule(
+    &'static str,
+    &'static str,
+    Role,
+    Rows,
+    fn(&Model) -> Vec<usize>,
+);
 
 use Role::{AttnQkv, Exact, FfnDown, Matrix, Output, TokenEmbd};
 use Rows::{Keep, Positions, Qkv};
 
 /// The tower's tensors outside of its layers; names without the prefix [`TOWER`].
+#[rustfmt::skip]
 const VISION: [Rule; 5] = [
-    Rule(
-        "embeddings.class_embedding",
-        "v.class_embd",
-        Exact,
-        Keep,
-        |m| vec![m.vision.n_embd],
-    ),
-    Rule(
-        "embeddings.patch_embedding.weight",
-        "v.patch_embd.weight",
-        Exact,
-        Keep,
-        |m| vec![m.vision.n_embd, 3, m.vision.patch_size, m.vision.patch_size],
-    ),
-    Rule(
-        "embeddings.position_embedding.weight",
-        "v.position_embd.weight",
-        Exact,
-        Positions,
-        |m| vec![m.vision.stored_grid.pow(2) + 1, m.vision.n_embd],
-    ),
-    Rule("pre_layrnorm.weight", "v.pre_ln.weight", Exact, Keep, |m| {
-        vec![m.vision.n_embd]
-    }),
-    Rule("pre_layrnorm.bias", "v.pre_ln.bias", Exact, Keep, |m| {
-        vec![m.vision.n_embd]
-    }),
+    Rule("embeddings.class_embedding", "v.class_embd", Exact, Keep, v_embd),
+    Rule("embeddings.patch_embedding.weight", "v.patch_embd.weight", Exact, Keep, v_kernel),
+    Rule("embeddings.position_embedding.weight", "v.position_embd.weight", Exact, Positions, v_table),
+    Rule("pre_layrnorm.weight", "v.pre_ln.weight", Exact, Keep, v_embd),
+    Rule("pre_layrnorm.bias", "v.pre_ln.bias", Exact, Keep, v_embd),
 ];
 
 /// A layer of the tower; names without the prefix and `encoder.layers.N.`.
+#[rustfmt::skip]
 const VISION_LAYER: [Rule; 16] = [
-    Rule(
-        "layer_norm1.weight",
-        "v.blk.{N}.ln1.weight",
-        Exact,
-        Keep,
-        |m| vec![m.vision.n_embd],
-    ),
-    Rule("layer_norm1.bias", "v.blk.{N}.ln1.bias", Exact, Keep, |m| {
-        vec![m.vision.n_embd]
-    }),
-    Rule(
-        "self_attn.q_proj.weight",
-        "v.blk.{N}.attn_q.weight",
-        Matrix,
-        Keep,
-        vision_square,
-    ),
-    Rule(
-        "self_attn.q_proj.bias",
-        "v.blk.{N}.attn_q.bias",
-        Exact,
-        Keep,
-        |m| vec![m.vision.n_embd],
-    ),
-    Rule(
-        "self_attn.k_proj.weight",
-        "v.blk.{N}.attn_k.weight",
-        Matrix,
-        Keep,
-        vision_square,
-    ),
-    Rule(
-        "self_attn.k_proj.bias",
-        "v.blk.{N}.attn_k.bias",
-        Exact,
-        Keep,
-        |m| vec![m.vision.n_embd],
-    ),
-    Rule(
-        "self_attn.v_proj.weight",
-        "v.blk.{N}.attn_v.weight",
-        Matrix,
-        Keep,
-        vision_square,
-    ),
-    Rule(
-        "self_attn.v_proj.bias",
-        "v.blk.{N}.attn_v.bias",
-        Exact,
-        Keep,
-        |m| vec![m.vision.n_embd],
-    ),
-    Rule(
-        "self_attn.out_proj.weight",
-        "v.blk.{N}.attn_out.weight",
-        Matrix,
-        Keep,
-        vision_square,
-    ),
-    Rule(
-        "self_attn.out_proj.bias",
-        "v.blk.{N}.attn_out.bias",
-        Exact,
-        Keep,
-        |m| vec![m.vision.n_embd],
-    ),
-    Rule(
-        "layer_norm2.weight",
-        "v.blk.{N}.ln2.weight",
-        Exact,
-        Keep,
-        |m| vec![m.vision.n_embd],
-    ),
-    Rule("layer_norm2.bias", "v.blk.{N}.ln2.bias", Exact, Keep, |m| {
-        vec![m.vision.n_embd]
-    }),
-    Rule(
-        "mlp.fc1.weight",
-        "v.blk.{N}.ffn_up.weight",
-        Matrix,
-        Keep,
-        |m| vec![m.vision.n_ff, m.vision.n_embd],
-    ),
-    Rule("mlp.fc1.bias", "v.blk.{N}.ffn_up.bias", Exact, Keep, |m| {
-        vec![m.vision.n_ff]
-    }),
-    Rule(
-        "mlp.fc2.weight",
-        "v.blk.{N}.ffn_down.weight",
-        Matrix,
-        Keep,
-        |m| vec![m.vision.n_embd, m.vision.n_ff],
-    ),
-    Rule(
-        "mlp.fc2.bias",
-        "v.blk.{N}.ffn_down.bias",
-        Exact,
-        Keep,
-        |m| vec![m.vision.n_embd],
-    ),
+    Rule("layer_norm1.weight", "v.blk.{N}.ln1.weight", Exact, Keep, v_embd),
+    Rule("layer_norm1.bias", "v.blk.{N}.ln1.bias", Exact, Keep, v_embd),
+    Rule("self_attn.q_proj.weight", "v.blk.{N}.attn_q.weight", Matrix, Keep, v_square),
+    Rule("self_attn.q_proj.bias", "v.blk.{N}.attn_q.bias", Exact, Keep, v_embd),
+    Rule("self_attn.k_proj.weight", "v.blk.{N}.attn_k.weight", Matrix, Keep, v_square),
+    Rule("self_attn.k_proj.bias", "v.blk.{N}.attn_k.bias", Exact, Keep, v_embd),
+    Rule("self_attn.v_proj.weight", "v.blk.{N}.attn_v.weight", Matrix, Keep, v_square),
+    Rule("self_attn.v_proj.bias", "v.blk.{N}.attn_v.bias", Exact, Keep, v_embd),
+    Rule("self_attn.out_proj.weight", "v.blk.{N}.attn_out.weight", Matrix, Keep, v_square),
+    Rule("self_attn.out_proj.bias", "v.blk.{N}.attn_out.bias", Exact, Keep, v_embd),
+    Rule("layer_norm2.weight", "v.blk.{N}.ln2.weight", Exact, Keep, v_embd),
+    Rule("layer_norm2.bias", "v.blk.{N}.ln2.bias", Exact, Keep, v_embd),
+    Rule("mlp.fc1.weight", "v.blk.{N}.ffn_up.weight", Matrix, Keep, v_up),
+    Rule("mlp.fc1.bias", "v.blk.{N}.ffn_up.bias", Exact, Keep, v_ff),
+    Rule("mlp.fc2.weight", "v.blk.{N}.ffn_down.weight", Matrix, Keep, v_down),
+    Rule("mlp.fc2.bias", "v.blk.{N}.ffn_down.bias", Exact, Keep, v_embd),
 ];
 
+#[rustfmt::skip]
 const PROJECTOR: [Rule; 4] = [
-    Rule("vision_proj.0.weight", "mm.0.weight", Matrix, Keep, |m| {
-        vec![m.n_projector, m.vision.n_embd]
-    }),
-    Rule("vision_proj.0.bias", "mm.0.bias", Exact, Keep, |m| {
-        vec![m.n_projector]
-    }),
-    Rule("vision_proj.2.weight", "mm.2.weight", Matrix, Keep, |m| {
-        vec![m.decoder.n_embd, m.n_projector]
-    }),
-    Rule("vision_proj.2.bias", "mm.2.bias", Exact, Keep, |m| {
-        vec![m.decoder.n_embd]
-    }),
+    Rule("vision_proj.0.weight", "mm.0.weight", Matrix, Keep, p_up),
+    Rule("vision_proj.0.bias", "mm.0.bias", Exact, Keep, p_hidden),
+    Rule("vision_proj.2.weight", "mm.2.weight", Matrix, Keep, p_out),
+    Rule("vision_proj.2.bias", "mm.2.bias", Exact, Keep, d_embd),
 ];
 
 /// The decoder's tensors outside of its layers.
+#[rustfmt::skip]
 const DECODER: [Rule; 3] = [
-    Rule(
-        "model.tok_embeddings.weight",
-        "token_embd.weight",
-        TokenEmbd,
-        Keep,
-        vocabulary,
-    ),
-    Rule(
-        "model.norm.weight",
-        "output_norm.weight",
-        Exact,
-        Keep,
-        |m| vec![m.decoder.n_embd],
-    ),
-    Rule("output.weight", "output.weight", Output, Keep, vocabulary),
+    Rule("model.tok_embeddings.weight", "token_embd.weight", TokenEmbd, Keep, d_vocab),
+    Rule("model.norm.weight", "output_norm.weight", Exact, Keep, d_embd),
+    Rule("output.weight", "output.weight", Output, Keep, d_vocab),
 ];
 
 /// The norms of a decoder layer; names without `model.layers.N.`, as in [`DECODER_LINEAR`].
+#[rustfmt::skip]
 const DECODER_NORM: [Rule; 2] = [
-    Rule(
-        "attention_norm.weight",
-        "blk.{N}.attn_norm.weight",
-        Exact,
-        Keep,
-        |m| vec![m.decoder.n_embd],
-    ),
-    Rule(
-        "ffn_norm.weight",
-        "blk.{N}.ffn_norm.weight",
-        Exact,
-        Keep,
-        |m| vec![m.decoder.n_embd],
-    ),
+    Rule("attention_norm.weight", "blk.{N}.attn_norm.weight", Exact, Keep, d_embd),
+    Rule("ffn_norm.weight", "blk.{N}.ffn_norm.weight", Exact, Keep, d_embd),
 ];
 
 /// The linear layers of a decoder layer, each of which has a Partial-LoRA pair.
+#[rustfmt::skip]
 const DECODER_LINEAR: [Rule; 5] = [
-    Rule(
-        "attention.wqkv",
-        "blk.{N}.attn_qkv.weight",
-        AttnQkv,
-        Qkv,
-        |m| vec![m.decoder.n_qkv(), m.decoder.n_embd],
-    ),
-    Rule(
-        "attention.wo",
-        "blk.{N}.attn_output.weight",
-        Matrix,
-        Keep,
-        |m| vec![m.decoder.n_embd, m.decoder.n_embd],
-    ),
-    Rule(
-        "feed_forward.w1",
-        "blk.{N}.ffn_gate.weight",
-        Matrix,
-        Keep,
-        |m| vec![m.decoder.n_ff, m.decoder.n_embd],
-    ),
-    Rule(
-        "feed_forward.w3",
-        "blk.{N}.ffn_up.weight",
-        Matrix,
-        Keep,
-        |m| vec![m.decoder.n_ff, m.decoder.n_embd],
-    ),
-    Rule(
-        "feed_forward.w2",
-        "blk.{N}.ffn_down.weight",
-        FfnDown,
-        Keep,
-        |m| vec![m.decoder.n_embd, m.decoder.n_ff],
-    ),
+    Rule("attention.wqkv", "blk.{N}.attn_qkv.weight", AttnQkv, Qkv, d_qkv),
+    Rule("attention.wo", "blk.{N}.attn_output.weight", Matrix, Keep, d_square),
+    Rule("feed_forward.w1", "blk.{N}.ffn_gate.weight", Matrix, Keep, d_up),
+    Rule("feed_forward.w3", "blk.{N}.ffn_up.weight", Matrix, Keep, d_up),
+    Rule("feed_forward.w2", "blk.{N}.ffn_down.weight", FfnDown, Keep, d_down),
 ];
 
-fn vision_square(m: &Model) -> Vec<usize> {
-    vec![m.vision.n_embd, m.vision.n_embd]
+/// Shapes by name: `v_` of the vision tower, `p_` of the projector, `d_` of the decoder.
+macro_rules! shapes {
+    ($($name:ident: |$model:ident| $shape:expr;)*) => {$(
+        fn $name($model: &Model) -> Vec<usize> {
+            $shape.to_vec()
+        }
+    )*};
 }
-
-fn vocabulary(m: &Model) -> Vec<usize> {
-    vec![m.decoder.n_vocab, m.decoder.n_embd]
+shapes! {
+    v_embd: |m| [m.vision.n_embd];
+    v_ff: |m| [m.vision.n_ff];
+    v_square: |m| [m.vision.n_embd, m.vision.n_embd];
+    v_up: |m| [m.vision.n_ff, m.vision.n_embd];
+    v_down: |m| [m.vision.n_embd, m.vision.n_ff];
+    v_kernel: |m| [m.vision.n_embd, 3, m.vision.patch_size, m.vision.patch_size];
+    v_table: |m| [m.vision.stored_grid.pow(2) + 1, m.vision.n_embd];
+    p_hidden: |m| [m.n_projector];
+    p_up: |m| [m.n_projector, m.vision.n_embd];
+    p_out: |m| [m.decoder.n_embd, m.n_projector];
+    d_embd: |m| [m.decoder.n_embd];
+    d_vocab: |m| [m.decoder.n_vocab, m.decoder.n_embd];
+    d_square: |m| [m.decoder.n_embd, m.decoder.n_embd];
+    d_qkv: |m| [m.decoder.n_qkv(), m.decoder.n_embd];
+    d_up: |m| [m.decoder.n_ff, m.decoder.n_embd];
+    d_down: |m| [m.decoder.n_embd, m.decoder.n_ff];
 }
 
 /// All tensors of a model in file order. `rank` gives the Partial-LoRA rank of a linear layer, by

@@ -8,7 +8,9 @@
 //! - The piece that is a lone NUL character gets the text [`NUL_STAND_IN`], because llama.cpp's
 //!   strings end at a NUL. The runtime maps one to the other in both directions.
 
-use sentencepiece_model::{ModelType, SentencePieceModel, Type};
+use sentencepiece_model::{
+    ModelType, NormalizerSpec, SentencePiece, SentencePieceModel, TrainerSpec, Type,
+};
 
 use crate::checkpoint::{Checkpoint, CheckpointError};
 
@@ -87,7 +89,7 @@ impl Tokenizer {
             let n_pieces = pieces.len();
             return Err(TokenizerError::PieceCount { n_pieces, n_rows });
         }
-        let kind = model.trainer().map(|t| t.model_type());
+        let kind = model.trainer().map(TrainerSpec::model_type);
         if let Some(kind) = kind.filter(|k| *k != ModelType::Bpe) {
             let found = kind.as_str_name().to_lowercase();
             return Err(TokenizerError::Kind { found });
@@ -105,12 +107,11 @@ impl Tokenizer {
         types[turn_end as usize] = CONTROL;
         Ok(Self {
             tokens: pieces.iter().map(|p| token_text(p.piece())).collect(),
-            scores: pieces
-                .iter()
-                .map(sentencepiece_model::SentencePiece::score)
-                .collect(),
+            scores: pieces.iter().map(SentencePiece::score).collect(),
             types,
-            add_space_prefix: model.normalizer().is_none_or(|n| n.add_dummy_prefix()),
+            add_space_prefix: model
+                .normalizer()
+                .is_none_or(NormalizerSpec::add_dummy_prefix),
             bos: id_of("<s>")?,
             eos: id_of("</s>")?,
             unk: id_of("<unk>")?,
