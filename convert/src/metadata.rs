@@ -139,7 +139,8 @@ fn clip(meta: &mut Metadata, model: &Model) {
     meta.set(keys::CLIP_IMAGE_STD, Value::f32s(IMAGE_STD));
 }
 
-fn vocabulary(meta: &mut Metadata, t: &Tokenizer) {
+/// Adds the vocabulary, under the keys that llama.cpp looks for.
+pub fn vocabulary(meta: &mut Metadata, t: &Tokenizer) {
     meta.set("tokenizer.ggml.model", "llama");
     meta.set("tokenizer.ggml.pre", "default");
     meta.set(

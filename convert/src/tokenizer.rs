@@ -81,7 +81,11 @@ impl Tokenizer {
         Self::parse(&bytes, n_rows)
     }
 
-    fn parse(bytes: &[u8], n_rows: usize) -> Result<Self, TokenizerError> {
+    /// Reads a vocabulary of `n_rows` pieces from the bytes of a `tokenizer.model`.
+    ///
+    /// # Errors
+    /// If they are no sentencepiece model, or one of another size or kind.
+    pub fn parse(bytes: &[u8], n_rows: usize) -> Result<Self, TokenizerError> {
         let model = SentencePieceModel::from_slice(bytes)
             .map_err(|e| TokenizerError::Protobuf(e.to_string()))?;
         let pieces = model.pieces();

@@ -4,7 +4,7 @@
 //! against them), so the vocabulary is stored once and no second tokenizer is needed.
 #![allow(unsafe_code)]
 
-use std::{ffi::c_char, sync::Arc};
+use std::{borrow::Cow, ffi::c_char, sync::Arc};
 
 use llama_cpp_sys_2 as sys;
 
@@ -27,14 +27,19 @@ pub enum SpecialText {
 #[derive(Clone, Debug)]
 pub struct Tokenizer {
     model: Arc<Model>,
+    /// Whether the vocabulary has a NUL piece. Without one NUL falls back to its byte.
+    has_nul: bool,
 }
 
 impl Tokenizer {
     /// The tokenizer of `model`.
     pub fn new(model: &Arc<Model>) -> Self {
-        Self {
+        let mut tokenizer = Self {
             model: Arc::clone(model),
-        }
+            has_nul: false,
+        };
+        tokenizer.has_nul = tokenizer.encode(NUL_STAND_IN, SpecialText::Plain).len() == 1;
+        tokenizer
     }
 
     fn vocab(&self) -> *const sys::llama_vocab {
@@ -50,7 +55,33 @@ impl Tokenizer {
 
     /// The ids of `text`, without `<s>`.
     pub fn encode(&self, text: &str, special: SpecialText) -> Vec<i32> {
-        let text = text.replace('\0', NUL_STAND_IN);
+        let text = match self.has_nul {
+            true => Cow::Owned(text.replace('\0', NUL_STAND_IN)),
+            false => Cow::Borrowed(text),
+        };
+        let ids = self.tokenize(&text, special);
+        match special {
+            SpecialText::Parse => ids,
+            SpecialText::Plain => ids.into_iter().flat_map(|id| self.plain_ids(id)).collect(),
+        }
+    }
+
+    /// `id`, or if that is a control token, the ids of its characters. Merging can arrive at `<s>`
+    /// letter by letter, even where control tokens are not looked for in the text.
+    fn plain_ids(&self, id: i32) -> Vec<i32> {
+        // SAFETY: the vocabulary is valid; the id came from it.
+        let attributes = unsafe { sys::llama_vocab_get_attr(self.vocab(), id) };
+        if attributes & (sys::LLAMA_TOKEN_ATTR_CONTROL | sys::LLAMA_TOKEN_ATTR_UNKNOWN) == 0 {
+            return vec![id];
+        }
+        let name = String::from_utf8_lossy(&self.bytes(id, true)).into_owned();
+        let characters = name.chars().map(String::from);
+        characters
+            .flat_map(|c| self.tokenize(&c, SpecialText::Plain))
+            .collect()
+    }
+
+    fn tokenize(&self, text: &str, special: SpecialText) -> Vec<i32> {
         let mut ids = vec![0; text.len() + 1]; // a piece has at least one byte
         // SAFETY: the text's length goes with it, and `ids` has the length that is told.
         let n = unsafe {
@@ -69,12 +100,25 @@ impl Tokenizer {
     }
 
     /// The bytes of one token, which may be part of a character. Control tokens other than the
-    /// first three (`<unk>`, `<s>`, `</s>`) are written out, as the reference does.
+    /// first three (`<unk>`, `<s>`, `</s>`) are written out, as the reference does. An id that the
+    /// vocabulary does not have has no bytes.
     pub fn piece(&self, id: i32) -> Vec<u8> {
-        let special = id > 2;
+        let bytes = self.bytes(id, id > 2);
+        if bytes == NUL_STAND_IN.as_bytes() {
+            vec![0]
+        } else {
+            bytes
+        }
+    }
+
+    /// The bytes of one token; of a control token only if `special`.
+    fn bytes(&self, id: i32, special: bool) -> Vec<u8> {
+        if !(0..self.n_vocab() as i32).contains(&id) {
+            return Vec::new();
+        }
         let mut bytes = vec![0u8; 64];
         loop {
-            // SAFETY: `bytes` has the length that is told; llama.cpp checks the id.
+            // SAFETY: `bytes` has the length that is told; the id is in range.
             let n = unsafe {
                 sys::llama_token_to_piece(
                     self.vocab(),
@@ -88,15 +132,10 @@ impl Tokenizer {
             match usize::try_from(n) {
                 Ok(n) => {
                     bytes.truncate(n);
-                    break;
+                    return bytes;
                 }
                 Err(_) => bytes.resize(n.unsigned_abs() as usize, 0), // it told the size it needs
             }
-        }
-        if bytes == NUL_STAND_IN.as_bytes() {
-            vec![0]
-        } else {
-            bytes
         }
     }
 

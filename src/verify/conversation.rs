@@ -13,7 +13,6 @@ use super::{
 use crate::{
     decoder::Decoder,
     engine::Engine,
-    image::{self, Orientation},
     llama::argmax,
     prompt::{Chat, PloraPolicy, PromptLayout, Run, Sequence},
     tensor::TensorSource,
@@ -108,7 +107,7 @@ impl<'a> Conversations<'a> {
             return Ok(());
         }
         let pixels = match self.resized.get(name) {
-            Some(path) => image::open(path, Orientation::Ignore)?,
+            Some(path) => picture::open_resized(self.engine, path)?,
             None => picture::resize(self.engine, self.golden, name)?,
         };
         let pixels = self.engine.preprocessor().normalize(&pixels);

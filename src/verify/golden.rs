@@ -35,6 +35,17 @@ pub enum GoldenError {
         path.display()
     )]
     Empty { path: PathBuf },
+    /// A recorded picture is not of the size that the model takes.
+    #[error(
+        "{}: expected {expected}x{expected} pixels, found {found}; is this the model's golden \
+         directory?",
+        path.display()
+    )]
+    PictureSize {
+        path: PathBuf,
+        expected: u32,
+        found: String,
+    },
     /// A picture that a record speaks of is in none of the places where it could be.
     #[error("picture `{name}` is in none of {}", places.join(", "))]
     NoPicture { name: String, places: Vec<String> },

@@ -1,10 +1,12 @@
 //! A picture through preprocessing, tower and projector.
 
+use std::path::Path;
+
 use ndarray::ArrayView2;
 
 use super::{
     Outcome, Stage, VerifyError,
-    golden::{GoldenDir, PictureRecord, Recorded, Stats},
+    golden::{GoldenDir, GoldenError, PictureRecord, Recorded, Stats},
     precision::{Bound, Precision},
 };
 use crate::{
@@ -60,9 +62,25 @@ fn resized(
     let Some(path) = &record.resized else {
         return Ok((ours, None));
     };
-    let theirs = image::open(path, Orientation::Ignore)?;
+    let theirs = open_resized(engine, path)?;
     let stage = compare_resized(&record.image, &ours, &theirs);
     Ok((theirs, Some(stage)))
+}
+
+/// A recorded picture as the tower saw it.
+pub(super) fn open_resized(engine: &Engine, path: &Path) -> Result<RgbImage, VerifyError> {
+    let picture = image::open(path, Orientation::Ignore)?;
+    let expected = engine.preprocessor().image_size();
+    if picture.dimensions() == (expected, expected) {
+        return Ok(picture);
+    }
+    let found = format!("{}x{}", picture.width(), picture.height());
+    Err(GoldenError::PictureSize {
+        path: path.to_owned(),
+        expected,
+        found,
+    }
+    .into())
 }
 
 /// The picture of that name, resized for the tower.
@@ -80,11 +98,6 @@ fn compare_resized(name: &str, ours: &RgbImage, theirs: &RgbImage) -> Stage {
         .iter()
         .any(|e| name.to_ascii_lowercase().ends_with(e));
     let allowed = if lossy { LOSSY_LEVELS } else { 0 };
-    let size = |p: &RgbImage| format!("{}x{}", p.width(), p.height());
-    if ours.dimensions() != theirs.dimensions() {
-        let (ours, theirs) = ([size(ours)], [size(theirs)]);
-        return Stage::equal("resized", &ours, &theirs);
-    }
     let floats = |p: &RgbImage| p.as_raw().iter().map(|v| f32::from(*v)).collect::<Vec<_>>();
     let mut stage = Stage::absolute(
         "resized",

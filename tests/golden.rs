@@ -1,0 +1,133 @@
+//! Checkpoint to greedy text: what the original computes, and what ours does after conversion.
+
+mod common;
+
+use std::{fs, path::Path};
+
+use xc2_convert::mix::Preset;
+use xc2_edge::{
+    engine::Engine,
+    gguf::GgufFile,
+    verify::{self, GoldenDir, Outcome},
+};
+
+fn outcomes(model: &Path, golden: &str) -> Vec<Outcome> {
+    let engine = Engine::load(model, verify::engine_options()).unwrap();
+    let golden = GoldenDir::new(&common::reference(golden), None);
+    let mut outcomes = Vec::new();
+    verify::verify(&engine, &golden, |outcome| outcomes.push(outcome)).unwrap();
+    outcomes
+}
+
+/// The names of all stages that are out of tolerance, in order.
+fn departures(outcomes: &[Outcome]) -> Vec<String> {
+    let each = outcomes
+        .iter()
+        .flat_map(|o| o.stages.iter().map(move |s| (o, s)));
+    each.filter(|(_, s)| !s.ok)
+        .map(|(o, s)| format!("{}: {} {}", o.subject, s.name, s.note))
+        .collect()
+}
+
+#[track_caller]
+fn assert_verifies(checkpoint: &str, preset: Preset, golden: &str) {
+    let outcomes = outcomes(&common::model(checkpoint, preset), golden);
+    let n_stages: usize = outcomes.iter().map(|o| o.stages.len()).sum();
+    assert!(n_stages >= 188, "only {n_stages} stages were compared");
+    assert_eq!(
+        departures(&outcomes),
+        Vec::<String>::new(),
+        "{checkpoint} as {preset:?}"
+    );
+}
+
+#[test]
+fn the_490_pixel_model_equals_the_original() {
+    assert_verifies("tiny-vl", Preset::F32, "golden/tiny-vl");
+    assert_verifies("tiny-vl", Preset::F16, "golden/tiny-vl");
+}
+
+#[test]
+fn safetensors_give_the_same_model_as_pickles() {
+    let a = GgufFile::open(&common::model("tiny-vl", Preset::F16)).unwrap();
+    let b = GgufFile::open(&common::model("tiny-vl-safetensors", Preset::F16)).unwrap();
+    let same_data = a.data()
+        [a.data_offset("token_embd.weight").unwrap() - a.file_bytes() + a.data().len()..]
+        == b.data()
+            [b.data_offset("token_embd.weight").unwrap() - b.file_bytes() + b.data().len()..];
+    assert!(same_data, "decoder tensors");
+    assert_verifies("tiny-vl-safetensors", Preset::F16, "golden/tiny-vl");
+}
+
+#[test]
+fn the_composition_model_equals_the_original_in_every_precision() {
+    use Preset::{Bf16, F16, F32, Q4_0, Q4K, Q5K, Q6K, Q8_0};
+    for preset in [F32, F16, Bf16, Q8_0, Q6K, Q5K, Q4K, Q4_0] {
+        assert_verifies("tiny-composer", preset, "golden/tiny-composer");
+    }
+}
+
+#[test]
+fn the_490_pixel_model_survives_quantization() {
+    assert_verifies("tiny-vl", Preset::Q8_0, "golden/tiny-vl");
+    assert_verifies("tiny-vl", Preset::Q4K, "golden/tiny-vl");
+}
+
+/// Negates the numbers of an f32 tensor in a copy of a model.
+fn spoil(model: &Path, tensor: &str) -> tempfile::NamedTempFile {
+    let file = GgufFile::open(model).unwrap();
+    let begin = file.data_offset(tensor).unwrap();
+    let n_bytes = file
+        .tensors()
+        .iter()
+        .find(|t| t.name == tensor)
+        .unwrap()
+        .n_bytes()
+        .unwrap();
+    let mut bytes = fs::read(model).unwrap();
+    bytes[begin..begin + n_bytes]
+        .chunks_exact_mut(4)
+        .for_each(|value| value[3] ^= 0x80);
+    let spoiled = tempfile::NamedTempFile::new().unwrap();
+    fs::write(spoiled.path(), bytes).unwrap();
+    spoiled
+}
+
+#[test]
+fn the_first_stage_that_departs_is_named() {
+    let model = common::model("tiny-composer", Preset::F32);
+    for (tensor, subject, stage) in [
+        ("v.position_embd.weight", "alpha.png", "embeddings"),
+        ("v.blk.1.ffn_down.weight", "alpha.png", "hidden.2"),
+        ("mm.2.bias", "alpha.png", "projected"),
+        ("token_embd.weight", "control_all_plora", "inputs"),
+        (
+            "output_norm.weight",
+            "control_all_plora",
+            "logits, top 5 of each position",
+        ),
+    ] {
+        let spoiled = spoil(&model, tensor);
+        let outcomes = outcomes(spoiled.path(), "golden/tiny-composer");
+        let first = outcomes
+            .iter()
+            .find_map(|o| Some((&o.subject, o.first_departure()?)));
+        let first = first.map(|(subject, s)| (subject.as_str(), s.name.as_str()));
+        assert_eq!(first, Some((subject, stage)), "{tensor}");
+    }
+}
+
+#[test]
+fn a_spoiled_adapter_changes_pictures_and_leaves_text_alone() {
+    let spoiled = spoil(
+        &common::model("tiny-composer", Preset::F32),
+        "blk.0.attn_qkv.weight.lora_b",
+    );
+    for outcome in outcomes(spoiled.path(), "golden/tiny-composer") {
+        let logits = outcome.stages.iter().find(|s| s.name == "logits, answer");
+        let Some(logits) = logits else { continue }; // a picture's own stages
+        let sees_adapter =
+            !outcome.subject.starts_with("text_") && outcome.subject != "control_no_plora";
+        assert_eq!(logits.ok, !sees_adapter, "{}", outcome.subject);
+    }
+}
