@@ -109,7 +109,10 @@ fn resolve(
     };
     let item = dtype.item_bytes().unwrap_or(1);
     let (begin, end) = span(tensor, item).ok_or_else(|| {
-        CheckpointError::damaged(path, format!("tensor `{name}`: its size overflows"))
+        CheckpointError::damaged(
+            path,
+            format!("tensor `{name}`: shape and strides are not those of a view"),
+        )
     })?;
     let file_bytes = shard
         .file
@@ -136,7 +139,7 @@ fn resolve(
 }
 
 /// First byte of a view and the one after its last, from the start of its storage; `None` if the
-/// numbers overflow, also those that later code derives from the shape.
+/// numbers overflow, or if the view repeats elements: then a few bytes could pose as terabytes.
 fn span(tensor: &PickledTensor, item: usize) -> Option<(u64, u64)> {
     let mut last = tensor.offset;
     let mut n_elements = 1usize;
@@ -144,12 +147,13 @@ fn span(tensor: &PickledTensor, item: usize) -> Option<(u64, u64)> {
         last = last.checked_add(len.saturating_sub(1).checked_mul(stride)?)?;
         n_elements = n_elements.checked_mul(len)?;
     }
-    n_elements.checked_mul(4)?;
     let begin = tensor.offset.checked_mul(item)? as u64;
     if n_elements == 0 {
         return Some((begin, begin));
     }
-    Some((begin, last.checked_add(1)?.checked_mul(item)? as u64))
+    let end = last.checked_add(1)?;
+    (n_elements <= end - tensor.offset).then_some(())?;
+    Some((begin, end.checked_mul(item)? as u64))
 }
 
 fn dtype(class: &str) -> Dtype {
