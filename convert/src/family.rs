@@ -2,75 +2,81 @@
 //! models that the decoder cannot express.
 
 use crate::{
-    checkpoint::Checkpoint,
+    checkpoint::{Checkpoint, SourceTensor},
     config::Config,
     model::{CLIP_GRID, ModelError, TOWER},
 };
 
+/// In `auto_map`, or at least in `architectures`, of every member.
+const CLASS: &str = "InternLMXComposer2ForCausalLM";
+const UNQUANTIZED: &str =
+    "convert the unquantized checkpoint; --q4_k makes a smaller file than this one";
+const FIXED_SIZE: &str = "convert internlm-xcomposer2-vl-7b or -vl-1_8b instead";
+
 /// Tells apart the relatives that share names with the models that we convert.
 pub(crate) fn refuse_relatives(checkpoint: &Checkpoint, config: &Config) -> Result<(), ModelError> {
-    let unsupported = |member, evidence: &str, hint| {
-        Err(ModelError::Unsupported {
-            member,
-            evidence: format!("`{evidence}`"),
-            hint,
-        })
-    };
-    const UNQUANTIZED: &str =
-        "convert the unquantized checkpoint; --q4_k makes a smaller file than this one";
-    let method = config
-        .quantization_config
-        .as_ref()
-        .and_then(|q| q.get("quant_method"));
-    if method.and_then(|m| m.as_str()) == Some("awq") {
-        return unsupported("AWQ-quantized", "quant_method: awq", UNQUANTIZED);
-    }
-    let named = |pattern: &str| {
-        checkpoint
-            .tensors()
-            .map(|t| &t.name)
-            .filter(|n| n.contains(pattern))
-            .min()
-    };
-    if let Some(name) = named(".qweight") {
-        return unsupported("GPTQ-quantized", name, UNQUANTIZED);
-    }
-    const CLASS: &str = "InternLMXComposer2ForCausalLM";
-    let mapped = config
-        .auto_map
-        .values()
-        .any(|v| v.to_string().contains(CLASS));
+    refuse_quantized(checkpoint, config)?;
+    let mut mapped = config.auto_map.values();
+    let mapped = mapped.any(|v| v.to_string().contains(CLASS));
     if !mapped && !config.architectures.iter().any(|a| a == CLASS) {
         return Err(ModelError::OtherFamily {
             expected: "`InternLMXComposer2ForCausalLM` in `auto_map` or `architectures` of config.json",
             found: format!("{:?}", config.architectures),
         });
     }
-    const FIXED_SIZE: &str = "convert internlm-xcomposer2-vl-7b or -vl-1_8b instead";
-    for pattern in ["video_mem_proj.", "mplora", "MPlora_"] {
-        if let Some(name) = named(pattern) {
-            return unsupported("OmniLive (InternLM-XComposer2.5)", name, FIXED_SIZE);
-        }
-    }
-    if checkpoint.get("plora_glb_GN").is_some() || checkpoint.get("plora_sub_GN").is_some() {
-        let positions = format!("{TOWER}embeddings.position_embedding.weight");
-        let four_k = checkpoint
-            .get(&positions)
-            .is_some_and(|t| t.n_rows() == CLIP_GRID * CLIP_GRID + 1);
-        let member = if four_k {
-            "InternLM-XComposer2-4KHD"
-        } else {
-            "InternLM-XComposer2.5"
-        };
-        return unsupported(member, "plora_glb_GN", FIXED_SIZE);
-    }
-    if named("Plora_A").is_none() {
+    refuse_larger(checkpoint)?;
+    if first_named(checkpoint, "Plora_A").is_none() {
         return Err(ModelError::OtherFamily {
             expected: "Partial-LoRA tensors (`*.Plora_A.weight`)",
             found: "none".to_owned(),
         });
     }
     Ok(())
+}
+
+fn refuse_quantized(checkpoint: &Checkpoint, config: &Config) -> Result<(), ModelError> {
+    let quantization = config.quantization_config.as_ref();
+    let method = quantization.and_then(|q| q.get("quant_method")?.as_str());
+    if method == Some("awq") {
+        return unsupported("AWQ-quantized", "quant_method: awq", UNQUANTIZED);
+    }
+    match first_named(checkpoint, ".qweight") {
+        Some(name) => unsupported("GPTQ-quantized", name, UNQUANTIZED),
+        None => Ok(()),
+    }
+}
+
+/// The members that cut pictures into tiles, or watch films.
+fn refuse_larger(checkpoint: &Checkpoint) -> Result<(), ModelError> {
+    for pattern in ["video_mem_proj.", "mplora", "MPlora_"] {
+        if let Some(name) = first_named(checkpoint, pattern) {
+            return unsupported("OmniLive (InternLM-XComposer2.5)", name, FIXED_SIZE);
+        }
+    }
+    let separators = ["plora_glb_GN", "plora_sub_GN"];
+    let Some(separator) = separators.into_iter().find(|n| checkpoint.get(n).is_some()) else {
+        return Ok(());
+    };
+    let positions = checkpoint.get(&format!("{TOWER}embeddings.position_embedding.weight"));
+    let member = match positions.map(SourceTensor::n_rows) {
+        Some(n) if n == CLIP_GRID * CLIP_GRID + 1 => "InternLM-XComposer2-4KHD",
+        _ => "InternLM-XComposer2.5",
+    };
+    unsupported(member, separator, FIXED_SIZE)
+}
+
+fn unsupported(member: &'static str, evidence: &str, hint: &'static str) -> Result<(), ModelError> {
+    Err(ModelError::Unsupported {
+        member,
+        evidence: format!("`{evidence}`"),
+        hint,
+    })
+}
+
+/// The first tensor, in alphabetical order, whose name contains `pattern`.
+fn first_named<'a>(checkpoint: &'a Checkpoint, pattern: &str) -> Option<&'a str> {
+    let names = checkpoint.tensors().map(|t| &t.name[..]);
+    names.filter(|n| n.contains(pattern)).min()
 }
 
 /// Refuses what llama.cpp's `internlm2` graph leaves out.

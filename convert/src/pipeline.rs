@@ -54,7 +54,7 @@ pub enum PipelineError {
         value: f32,
     },
     /// Somebody asked for it to stop.
-    #[error("interrupted")]
+    #[error("interrupted; no file was written")]
     Cancelled,
     /// The bytes could not be written.
     #[error(transparent)]
