@@ -48,14 +48,7 @@ fn the_file_opens_as_a_container_and_its_checksum_holds() {
     let container = Container::open(&path).unwrap();
     container.verify_checksum(|_| ()).unwrap();
     let info = container.info();
-    assert_eq!(
-        container
-            .file()
-            .metadata()
-            .usize(keys::CLIP_IMAGE_SIZE)
-            .unwrap(),
-        42
-    );
+    assert_eq!(info.vision.image_size, 42);
     assert_eq!(info.decoder.n_layer, 2);
     assert_eq!((info.prompt.turn_end, info.prompt.turn_start), (1278, 1279));
     assert_eq!(info.max_context(), 4096);

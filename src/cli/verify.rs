@@ -54,7 +54,7 @@ pub fn run(args: &VerifyArgs) -> anyhow::Result<ExitCode> {
             written = show(&outcome, args);
         }
         tally.add(&outcome);
-        progress.update("verify", tally.n_subjects, total);
+        progress.update("verify", tally.n_subjects.min(total), total);
     })?;
     progress.clear();
     written?;

@@ -8,7 +8,7 @@ use super::{
     Outcome, Stage, VerifyError,
     golden::{Case, ConversationRecord, GoldenDir, Ids, Recorded},
     picture,
-    precision::Precision,
+    precision::{Agreement, Precision},
 };
 use crate::{
     decoder::Decoder,
@@ -31,6 +31,9 @@ pub(super) struct Conversations<'a> {
     embeddings: HashMap<String, Array2<f32>>,
     /// Recorded resized pictures by picture name: what the original's tower saw.
     resized: HashMap<String, std::path::PathBuf>,
+    /// Greedy choices compared so far, and how many of them agreed.
+    n_choices: usize,
+    n_same: usize,
 }
 
 impl<'a> Conversations<'a> {
@@ -53,6 +56,8 @@ impl<'a> Conversations<'a> {
             decoder,
             embeddings,
             resized,
+            n_choices: 0,
+            n_same: 0,
         })
     }
 
@@ -160,11 +165,12 @@ impl<'a> Conversations<'a> {
         self.prefill(case, sequence, &mut watch)?;
         let bound = self.precision.logits();
         if !watch.top.is_empty() {
-            stages.push(bound.stage(
-                "logits, top 5 of each position",
-                &watch.top,
-                &watch.top_expected,
-            ));
+            const NAME: &str = "logits, top 5 of each position";
+            let (found, expected) = (&watch.top, &watch.top_expected);
+            stages.push(match self.precision.top_logits() {
+                Some(bound) => bound.stage(NAME, found, expected),
+                None => Stage::reported(NAME, found, expected),
+            });
         }
         if let Some(last) = tensors.f32("logits_last8")? {
             stages.push(bound.stage("logits, last 8 of the prompt", &watch.last, &last.values));
@@ -216,28 +222,53 @@ impl<'a> Conversations<'a> {
     }
 
     /// The greedy choices. As long as they agree, feeding the recorded ids is free generation.
-    fn greedy_stage(&self, case: &Case, choices: &[i32]) -> Stage {
-        let mut stage = Stage::equal("greedy ids", choices, &case.greedy_ids);
-        let agree = choices
-            .iter()
-            .zip(&case.greedy_ids)
-            .filter(|(a, b)| a == b)
-            .count();
-        let share = agree as f64 / case.greedy_ids.len().max(1) as f64;
-        let margin = |i: usize| case.greedy_margins.get(i).copied().unwrap_or(f32::INFINITY);
-        let allowed = self.precision.margin();
-        let differs = |i: &usize| choices[*i] != case.greedy_ids[*i];
-        let decided = (0..choices.len().min(case.greedy_ids.len())).filter(differs);
-        let within_margins = decided.into_iter().all(|i| margin(i) < allowed);
-        stage.ok = choices.len() == case.greedy_ids.len()
-            && within_margins
-            && share >= self.precision.agreement();
-        stage.tolerance = match self.precision.agreement() {
-            0.0 => format!("equal where margin > {allowed}"),
-            least => format!("{:.0} % equal", least * 100.0),
+    fn greedy_stage(&mut self, case: &Case, choices: &[i32]) -> Stage {
+        let recorded = &case.greedy_ids;
+        let same = |i: &usize| choices.get(*i) == Some(&recorded[*i]);
+        let n_same = (0..recorded.len()).filter(same).count();
+        self.n_choices += recorded.len();
+        self.n_same += n_same;
+        let stage = Stage::equal("greedy ids", choices, recorded);
+        let (ok, tolerance) = match self.precision.agreement() {
+            Agreement::Margin(least) => {
+                let margin = |i: usize| case.greedy_margins.get(i).copied().unwrap_or(f32::MAX);
+                let near_tie = |i: usize| margin(i) <= least;
+                let ok = (0..recorded.len()).all(|i| same(&i) || near_tie(i));
+                (ok, format!("equal where margin > {least}"))
+            }
+            Agreement::Share(_) => (true, "judged together".to_owned()),
         };
-        stage.note = format!("{agree} of {} equal", case.greedy_ids.len());
-        stage
+        let note = format!("{n_same} of {} equal", recorded.len());
+        Stage {
+            ok,
+            tolerance,
+            note,
+            ..stage
+        }
+    }
+
+    /// What is judged over all conversations together.
+    pub fn together(&self) -> Option<Outcome> {
+        let Agreement::Share(least) = self.precision.agreement() else {
+            return None;
+        };
+        let share = self.n_same as f64 / self.n_choices.max(1) as f64;
+        let stage = Stage {
+            name: "greedy ids".to_owned(),
+            deviation: None,
+            tolerance: format!("{:.0} % equal", least * 100.0),
+            ok: share >= least,
+            note: format!(
+                "{} of {}, {:.1} %",
+                self.n_same,
+                self.n_choices,
+                share * 100.0
+            ),
+        };
+        Some(Outcome {
+            subject: "all conversations".to_owned(),
+            stages: vec![stage],
+        })
     }
 
     fn text_stage(&self, case: &Case) -> Option<Stage> {

@@ -82,5 +82,8 @@ pub fn verify(
     for record in golden.conversations()? {
         on_outcome(conversations.check(&record)?);
     }
+    if let Some(together) = conversations.together() {
+        on_outcome(together);
+    }
     Ok(())
 }

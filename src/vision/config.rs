@@ -98,7 +98,7 @@ impl VisionConfig {
             ("n_embd", self.n_embd, "n_head", self.n_head),
         ];
         for (field, value, of, divisor) in multiples {
-            ensure(value % divisor == 0, field, value, || {
+            ensure(value.is_multiple_of(divisor), field, value, || {
                 format!("a multiple of {of} {divisor}")
             })?;
         }
@@ -112,7 +112,7 @@ impl VisionConfig {
 fn ensure(
     holds: bool,
     field: &'static str,
-    found: impl ToString,
+    found: impl Copy + ToString,
     expected: impl FnOnce() -> String,
 ) -> Result<(), VisionError> {
     if holds {

@@ -103,9 +103,9 @@ impl VisionEncoder {
         assert_eq!(pixels.size(), self.config.image_size, "size of the picture");
         let hidden = tower::forward(&self.config, &self.weights, pixels, &mut stages);
         let features = hidden.slice(s![1.., ..]);
-        stages.report(|| "features".to_owned(), features);
+        stages.report(|| "features".to_owned(), &features);
         let projected = projector::forward(&self.weights, &features);
-        stages.report(|| "projected".to_owned(), projected.view());
+        stages.report(|| "projected".to_owned(), &projected.view());
         projected
     }
 }

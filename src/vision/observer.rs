@@ -17,9 +17,9 @@ pub trait StageObserver {
 pub struct Stages<'a>(pub Option<&'a mut dyn StageObserver>);
 
 impl Stages<'_> {
-    pub fn report(&mut self, name: impl FnOnce() -> String, values: ArrayView2<f32>) {
+    pub fn report(&mut self, name: impl FnOnce() -> String, values: &ArrayView2<f32>) {
         if let Some(observer) = &mut self.0 {
-            observer.stage(&name(), values);
+            observer.stage(&name(), values.view());
         }
     }
 }

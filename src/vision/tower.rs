@@ -48,11 +48,11 @@ pub fn forward(
         ff: Array2::zeros((n, config.n_ff)),
     };
     weights.pre_ln.forward_in_place(&mut a.x);
-    stages.report(|| "hidden.0".to_owned(), a.x.view());
+    stages.report(|| "hidden.0".to_owned(), &a.x.view());
 
     for (i, layer) in weights.layers.iter().enumerate() {
         layer_forward(config, layer, &mut a);
-        stages.report(|| format!("hidden.{}", i + 1), a.x.view());
+        stages.report(|| format!("hidden.{}", i + 1), &a.x.view());
     }
     a.x
 }
@@ -72,11 +72,11 @@ fn embed(
     weights
         .patch_embd
         .forward(&patches.view(), Epilogue::Store, embedded);
-    stages.report(|| "patch_embed".to_owned(), x.slice(s![1.., ..]));
+    stages.report(|| "patch_embed".to_owned(), &x.slice(s![1.., ..]));
 
     let positions = ndarray::ArrayView2::from_shape(shape, &weights.position_embd);
     x += &positions.expect("shape checked when it was loaded");
-    stages.report(|| "embeddings".to_owned(), x.view());
+    stages.report(|| "embeddings".to_owned(), &x.view());
     x
 }
 

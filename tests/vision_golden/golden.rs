@@ -88,7 +88,7 @@ impl Golden {
     }
 
     /// Largest and mean absolute difference of a stage from the golden one, over what the file has.
-    pub fn difference(&self, stage: &str, found: ArrayView2<f32>) -> (f64, f64) {
+    pub fn difference(&self, stage: &str, found: &ArrayView2<f32>) -> (f64, f64) {
         let (at, expected) = self.rows(stage);
         assert!(at.len() >= 20, "`{stage}`: too few rows to tell anything");
         let (mut max, mut sum) = (0.0_f64, 0.0);

@@ -1,5 +1,7 @@
 //! Element-wise functions, written so that the compiler vectorises them over a slice.
 
+use super::vectorized;
+
 /// `e^x` for finite `x`, within 2 ULP; below -87.3 it gives 1.2e-38 in place of a subnormal or zero.
 ///
 /// Cody and Waite: `x = n ln 2 + r`, `|r| <= ln 2 / 2`, then a polynomial for `e^r` and `n` into the
@@ -36,9 +38,11 @@ pub fn exp(x: f32) -> f32 {
 
 /// CLIP's approximation of GELU: `x * sigmoid(1.702 x)`.
 pub fn quick_gelu(values: &mut [f32]) {
-    for x in values {
-        *x /= 1.0 + exp(-1.702 * *x);
-    }
+    vectorized(|| {
+        for x in values {
+            *x /= 1.0 + exp(-1.702 * *x);
+        }
+    });
 }
 
 /// GELU by its definition, `x / 2 * (1 + erf(x / sqrt 2))`: PyTorch's `nn.GELU()`.

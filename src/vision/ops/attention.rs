@@ -20,6 +20,7 @@ use rayon::prelude::*;
 
 use super::activation::exp;
 use super::gemm::gemm;
+use super::vectorized;
 
 /// Queries in a block.
 const QUERIES: usize = 64;
@@ -97,7 +98,8 @@ impl Scratch {
             gemm(scale, &q, &self.k_t.view(), &mut scores);
             let mut sums = [0.0; QUERIES];
             for (mut row, sum) in scores.rows_mut().into_iter().zip(&mut sums) {
-                *sum = exp_minus_max(row.as_slice_mut().expect("rows are contiguous"));
+                let row = row.as_slice_mut().expect("rows are contiguous");
+                *sum = vectorized(|| exp_minus_max(row));
             }
             gemm(1.0, &scores.view(), &self.v.view(), &mut out);
             for (mut row, sum) in out.rows_mut().into_iter().zip(sums) {
@@ -108,6 +110,7 @@ impl Scratch {
 }
 
 /// The numerators of a softmax in place; gives their sum. A number that is none stays visible.
+#[inline(always)]
 fn exp_minus_max(row: &mut [f32]) -> f32 {
     let mut maxima = [f32::NEG_INFINITY; LANES];
     let (chunks, rest) = row.as_chunks::<LANES>();
@@ -186,6 +189,17 @@ mod tests {
             out.iter().all(|v| v.abs() <= 1.0),
             "a mean of numbers in -1..1"
         );
+    }
+
+    #[test]
+    fn a_number_that_is_none_stays_visible_and_in_its_row() {
+        let mut qkv = noise(40, 3 * 16, 4);
+        qkv[[7, 3]] = f32::NAN; // of a query
+        let mut out = Array2::zeros((40, 16));
+        attention(&qkv.view(), 1, out.view_mut());
+        for (i, row) in out.rows().into_iter().enumerate() {
+            assert!(row.iter().all(|v| v.is_nan() == (i == 7)), "row {i}");
+        }
     }
 
     #[test]

@@ -2,6 +2,8 @@
 
 use ndarray::{Array2, ArrayView2, Axis, Zip};
 
+use super::vectorized;
+
 /// `(x - mean) / sqrt(variance + eps) * weight + bias`, each row for itself.
 pub struct LayerNorm {
     /// `[n_embd]`
@@ -22,7 +24,8 @@ impl LayerNorm {
             .and(x.axis_iter(Axis(0)))
             .par_for_each(|mut out, x| {
                 let x = x.to_slice().expect("rows are contiguous");
-                self.row(x, out.as_slice_mut().expect("rows are contiguous"));
+                let out = out.as_slice_mut().expect("rows are contiguous");
+                vectorized(|| self.row(x, out));
             });
     }
 
@@ -30,11 +33,13 @@ impl LayerNorm {
     pub fn forward_in_place(&self, x: &mut Array2<f32>) {
         Zip::from(x.axis_iter_mut(Axis(0))).par_for_each(|mut row| {
             let row = row.as_slice_mut().expect("rows are contiguous");
-            self.row(&row.to_vec(), row);
+            let x = row.to_vec();
+            vectorized(|| self.row(&x, row));
         });
     }
 
     /// Two passes: the variance is that of the differences, which loses no digits to a large mean.
+    #[inline(always)]
     fn row(&self, x: &[f32], out: &mut [f32]) {
         let n = x.len() as f32;
         let mean = sum(x, |v| v) / n;
@@ -48,6 +53,7 @@ impl LayerNorm {
 }
 
 /// The sum of `f` over all values, in an order that depends on nothing but their number.
+#[inline(always)]
 fn sum(values: &[f32], f: impl Fn(f32) -> f32) -> f32 {
     let mut lanes = [0.0; LANES];
     let (chunks, rest) = values.as_chunks::<LANES>();

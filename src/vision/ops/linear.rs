@@ -117,17 +117,10 @@ impl Linear {
             let product = &mut scratch.product[..n * width];
 
             let bias = self.bias.as_ref().map(|b| &b[first..first + width]);
-            for (mut out, row) in out
-                .rows_mut()
-                .into_iter()
-                .zip(product.chunks_exact_mut(width))
-            {
-                finish(
-                    row,
-                    bias,
-                    then,
-                    out.as_slice_mut().expect("rows are contiguous"),
-                );
+            let rows = product.chunks_exact_mut(width);
+            for (mut out, row) in out.rows_mut().into_iter().zip(rows) {
+                let out = out.as_slice_mut().expect("rows are contiguous");
+                finish(row, bias, then, out);
             }
         });
     }

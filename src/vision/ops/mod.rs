@@ -18,6 +18,16 @@ pub use attention::{attention, scratch_bytes as attention_scratch_bytes};
 pub use layer_norm::LayerNorm;
 pub use linear::{Epilogue, Linear};
 
+/// Runs `f`, compiled for the widest vectors that this CPU has: the crate `pulp` compiles it once for
+/// each instruction set and chooses at run time.
+///
+/// What `f` calls takes part only if it is inlined. No sums are reordered and nothing is fused, so
+/// the result is the same with every set.
+#[inline(always)]
+fn vectorized<R>(f: impl FnOnce() -> R) -> R {
+    pulp::Arch::new().dispatch(f)
+}
+
 #[cfg(test)]
 pub(super) mod testing {
     use ndarray::Array2;
