@@ -48,8 +48,6 @@ pub struct ConvertArgs {
     /// File to write; replaced only when the new one is complete.
     #[arg(required_unless_present = "dry_run")]
     pub out: Option<PathBuf>,
-    #[command(flatten)]
-    pub preset: PresetArgs,
     /// Type of the vision tower's matrices [default: q8_0, or as the preset if that is a float].
     #[arg(long, value_name = "TYPE", value_parser = ggml_type, help_heading = "Types")]
     pub vision_type: Option<GgmlType>,
@@ -84,6 +82,8 @@ pub struct ConvertArgs {
     /// Print errors only.
     #[arg(short, long)]
     pub quiet: bool,
+    #[command(flatten)]
+    pub preset: PresetArgs,
 }
 
 #[derive(Args)]

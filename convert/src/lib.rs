@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! checkpoint   what lies on the disk: weight files, configuration        (lazily)
-//!   → model      which member of the family, which sizes                 refuses what it must
+//!   → model      which member of the family (family), which sizes        refuses what it must
 //!   → tensor_map which tensor becomes which                              one table
 //!   → mix        which type each gets
 //!   → plan       the list of writes, and the layout of the file          pure; `--dry-run` ends here
@@ -11,6 +11,8 @@
 //! ```
 
 pub mod checkpoint;
+mod config;
+mod family;
 pub mod metadata;
 pub mod mix;
 pub mod model;

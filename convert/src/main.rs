@@ -39,7 +39,7 @@ fn main() -> ExitCode {
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) if INTERRUPTED.load(Ordering::Relaxed) => {
-            eprintln!("{}; nothing was left behind", failure.message);
+            eprintln!("{}", failure.message);
             EXIT_INTERRUPTED.into()
         }
         Err(failure) => {

@@ -1,6 +1,6 @@
 //! From plan to data: reading, rearranging, quantizing and writing, all at once in bounded memory.
 //!
-//! Tensors are cut into pieces of about [`PIECE_ELEMENTS`]. Workers take the pieces in file order;
+//! Tensors are cut into pieces of about a million weights. Workers take the pieces in file order;
 //! each reads its rows, converts them, and hands over the bytes that go into the file. The calling
 //! thread puts them back into order and passes them on. A worker that is too far ahead waits, so
 //! memory is bounded by the number of workers, whatever the model's size. There is one worker more
@@ -54,7 +54,7 @@ pub enum PipelineError {
         value: f32,
     },
     /// Somebody asked for it to stop.
-    #[error("interrupted")]
+    #[error("interrupted; no file was written")]
     Cancelled,
     /// The bytes could not be written.
     #[error(transparent)]

@@ -111,7 +111,7 @@ impl Plan {
     pub fn new(checkpoint: &Checkpoint, options: &Options) -> Result<Self, PlanError> {
         let model = Model::detect(checkpoint, options.family)?;
         let tokenizer = Tokenizer::read(checkpoint, model.decoder.n_vocab)?;
-        let mapped = tensor_map(&model, |linear| plora_rank(checkpoint, linear))?;
+        let mapped = tensor_map(&model, |a| plora_rank(checkpoint, a))?;
         check_patterns(&mapped, &options.mix)?;
         let (alpha, fold) = adapter_scale(&mapped, options.plora_scale);
         let mut writes = Vec::with_capacity(mapped.len());
@@ -166,8 +166,8 @@ fn adapter_scale(mapped: &[Mapped], wish: Option<f32>) -> (f32, bool) {
     }
 }
 
-fn plora_rank(checkpoint: &Checkpoint, linear: &str) -> Result<usize, CheckpointError> {
-    let a = checkpoint.require(&format!("{linear}.Plora_A.weight"))?;
+fn plora_rank(checkpoint: &Checkpoint, name: &str) -> Result<usize, CheckpointError> {
+    let a = checkpoint.require(name)?;
     match a.shape[..] {
         [rank, _] if rank > 0 => Ok(rank),
         _ => Err(CheckpointError::Shape {
@@ -200,24 +200,7 @@ fn plan_write(
     choice: Choice,
     scale: f32,
 ) -> Result<Write, CheckpointError> {
-    let name = match &tensor.source[..] {
-        "output.weight" if model.tied_embeddings => "model.tok_embeddings.weight",
-        name => name,
-    };
-    let source = checkpoint.require(name)?;
-    if source.shape != tensor.shape {
-        return Err(CheckpointError::Shape {
-            name: source.name.clone(),
-            expected: tensor.shape.clone(),
-            found: source.shape.clone(),
-        });
-    }
-    if let Dtype::Other(found) = &source.dtype {
-        return Err(CheckpointError::Dtype {
-            name: source.name.clone(),
-            found: found.clone(),
-        });
-    }
+    let source = find_source(checkpoint, model, tensor)?;
     let (vision, decoder) = (&model.vision, &model.decoder);
     let rearrange = match tensor.rows {
         Rows::Keep => Rearrange::Keep,
@@ -243,6 +226,34 @@ fn plan_write(
         rearrange,
         scale,
     })
+}
+
+/// The tensor of the checkpoint, if it has the shape and a type that it should have.
+fn find_source<'a>(
+    checkpoint: &'a Checkpoint,
+    model: &Model,
+    tensor: &Mapped,
+) -> Result<&'a SourceTensor, CheckpointError> {
+    let name = match &tensor.source[..] {
+        "output.weight" if model.tied_embeddings => "model.tok_embeddings.weight",
+        name => name,
+    };
+    let source = checkpoint.require(name)?;
+    let name = || source.name.clone();
+    if source.shape != tensor.shape {
+        return Err(CheckpointError::Shape {
+            name: name(),
+            expected: tensor.shape.clone(),
+            found: source.shape.clone(),
+        });
+    }
+    match &source.dtype {
+        Dtype::Float(_) => Ok(source),
+        Dtype::Other(found) => Err(CheckpointError::Dtype {
+            name: name(),
+            found: found.clone(),
+        }),
+    }
 }
 
 fn lay_out(facts: &Facts, writes: &[Write], alpha: f32) -> Layout {

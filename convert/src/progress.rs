@@ -15,7 +15,8 @@ pub struct Progress {
     total: u64,
     done: u64,
     start: Instant,
-    last_line: Instant,
+    /// When to print the next line; never if there is a bar, or nothing is wanted.
+    next_line: Option<Instant>,
 }
 
 /// Time between lines where standard error is no terminal.
@@ -30,18 +31,14 @@ impl Progress {
             let style = ProgressStyle::with_template(style).expect("a valid template");
             ProgressBar::new(total).with_style(style)
         });
-        let now = Instant::now();
-        let last_line = if quiet {
-            now + Duration::from_secs(1 << 31)
-        } else {
-            now
-        };
+        let start = Instant::now();
+        let next_line = (!quiet && bar.is_none()).then(|| start + LINE_INTERVAL);
         Self {
             bar,
             total,
             done: 0,
-            start: now,
-            last_line,
+            start,
+            next_line,
         }
     }
 
@@ -50,8 +47,8 @@ impl Progress {
         self.done += n_bytes;
         if let Some(bar) = &self.bar {
             bar.inc(n_bytes);
-        } else if self.last_line.elapsed() >= LINE_INTERVAL {
-            self.last_line = Instant::now();
+        } else if self.next_line.is_some_and(|at| Instant::now() >= at) {
+            self.next_line = Some(Instant::now() + LINE_INTERVAL);
             eprintln!("{}", self.line());
         }
     }

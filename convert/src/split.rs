@@ -31,7 +31,7 @@ pub enum SplitError {
     #[error(transparent)]
     Write(#[from] WriteError),
     /// Somebody asked for it to stop.
-    #[error("interrupted")]
+    #[error("interrupted; the files that were complete are kept")]
     Cancelled,
 }
 

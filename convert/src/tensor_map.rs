@@ -140,21 +140,16 @@ const DECODER: [Rule; 3] = [
     Rule("output.weight", "output.weight", Output, Keep, d_vocab),
 ];
 
-/// The norms of a decoder layer; names without `model.layers.N.`, as in [`DECODER_LINEAR`].
+/// A layer of the decoder; names without `model.layers.N.`. Each matrix has a Partial-LoRA pair.
 #[rustfmt::skip]
-const DECODER_NORM: [Rule; 2] = [
+const DECODER_LAYER: [Rule; 7] = [
     Rule("attention_norm.weight", "blk.{N}.attn_norm.weight", Exact, Keep, d_embd),
+    Rule("attention.wqkv.weight", "blk.{N}.attn_qkv.weight", AttnQkv, Qkv, d_qkv),
+    Rule("attention.wo.weight", "blk.{N}.attn_output.weight", Matrix, Keep, d_square),
     Rule("ffn_norm.weight", "blk.{N}.ffn_norm.weight", Exact, Keep, d_embd),
-];
-
-/// The linear layers of a decoder layer, each of which has a Partial-LoRA pair.
-#[rustfmt::skip]
-const DECODER_LINEAR: [Rule; 5] = [
-    Rule("attention.wqkv", "blk.{N}.attn_qkv.weight", AttnQkv, Qkv, d_qkv),
-    Rule("attention.wo", "blk.{N}.attn_output.weight", Matrix, Keep, d_square),
-    Rule("feed_forward.w1", "blk.{N}.ffn_gate.weight", Matrix, Keep, d_up),
-    Rule("feed_forward.w3", "blk.{N}.ffn_up.weight", Matrix, Keep, d_up),
-    Rule("feed_forward.w2", "blk.{N}.ffn_down.weight", FfnDown, Keep, d_down),
+    Rule("feed_forward.w1.weight", "blk.{N}.ffn_gate.weight", Matrix, Keep, d_up),
+    Rule("feed_forward.w3.weight", "blk.{N}.ffn_up.weight", Matrix, Keep, d_up),
+    Rule("feed_forward.w2.weight", "blk.{N}.ffn_down.weight", FfnDown, Keep, d_down),
 ];
 
 /// Shapes by name: `v_` of the vision tower, `p_` of the projector, `d_` of the decoder.
@@ -184,8 +179,8 @@ shapes! {
     d_down: |m| [m.decoder.n_embd, m.decoder.n_ff];
 }
 
-/// All tensors of a model in file order. `rank` gives the Partial-LoRA rank of a linear layer, by
-/// its name in the checkpoint (`model.layers.0.attention.wqkv`).
+/// All tensors of a model in file order. `rank` gives the Partial-LoRA rank of a matrix, by the
+/// name of its `A` in the checkpoint.
 ///
 /// # Errors
 /// Whatever `rank` returns.
@@ -193,73 +188,57 @@ pub fn tensor_map<E>(
     model: &Model,
     rank: impl Fn(&str) -> Result<usize, E>,
 ) -> Result<Vec<Mapped>, E> {
-    let mut all = Vec::new();
-    let mut add = |part, prefix: &str, rules: &[Rule], layer: Option<usize>| {
-        all.extend(
-            rules
-                .iter()
-                .map(|rule| rule.expand(model, part, prefix, layer)),
-        );
-    };
-    add(Part::Vision, TOWER, &VISION, None);
+    let whole = |part, prefix: &str, rules: &[Rule]| expand(model, part, prefix, rules, None);
+    let mut all = whole(Part::Vision, TOWER, &VISION);
     for n in 0..model.vision.n_layer {
-        add(
-            Part::Vision,
-            &format!("{TOWER}encoder.layers.{n}."),
-            &VISION_LAYER,
-            Some(n),
-        );
+        let prefix = format!("{TOWER}encoder.layers.{n}.");
+        all.extend(expand(model, Part::Vision, &prefix, &VISION_LAYER, Some(n)));
     }
-    add(Part::Projector, "", &PROJECTOR, None);
-    for n in 0..model.decoder.n_layer {
-        for rule in &DECODER_LINEAR {
-            let linear = rule.expand(model, Part::Plora, &format!("model.layers.{n}."), Some(n));
-            let rank = rank(&linear.source)?;
-            all.extend(plora_pair(&linear, rank));
-        }
-    }
-    all.push(DECODER[0].expand(model, Part::Decoder, "", None));
-    for n in 0..model.decoder.n_layer {
+    all.extend(whole(Part::Projector, "", &PROJECTOR));
+    let layers = (0..model.decoder.n_layer).flat_map(|n| {
         let prefix = format!("model.layers.{n}.");
-        let expand = |rule: &Rule| rule.expand(model, Part::Decoder, &prefix, Some(n));
-        let linear = |rule: &Rule| {
-            let mut linear = expand(rule);
-            linear.source += ".weight";
-            linear
-        };
-        all.push(expand(&DECODER_NORM[0]));
-        all.extend(DECODER_LINEAR[..2].iter().map(linear));
-        all.push(expand(&DECODER_NORM[1]));
-        all.extend(DECODER_LINEAR[2..].iter().map(linear));
+        expand(model, Part::Decoder, &prefix, &DECODER_LAYER, Some(n))
+    });
+    let layers: Vec<Mapped> = layers.collect();
+    for matrix in layers.iter().filter(|t| t.role != Exact) {
+        let linear = matrix.source.trim_end_matches(".weight");
+        let rank = rank(&format!("{linear}.Plora_A.weight"))?;
+        all.extend(plora_pair(matrix, linear, rank));
     }
-    all.extend(
-        DECODER[1..]
-            .iter()
-            .map(|rule| rule.expand(model, Part::Decoder, "", None)),
-    );
+    all.extend(whole(Part::Decoder, "", &DECODER[..1]));
+    all.extend(layers);
+    all.extend(whole(Part::Decoder, "", &DECODER[1..]));
     Ok(all)
 }
 
 /// `A` is shared by query, key and value as it is; `B` has the rows of the matrix that it is added
 /// to, so they take the same way.
-fn plora_pair(linear: &Mapped, rank: usize) -> [Mapped; 2] {
-    let (n_out, n_in) = (linear.shape[0], linear.shape[1]);
-    let half = |letter: char, rows, shape| Mapped {
-        source: format!(
-            "{}.Plora_{}.weight",
-            linear.source,
-            letter.to_ascii_uppercase()
-        ),
-        target: format!("{}.lora_{letter}", linear.target),
+fn plora_pair(matrix: &Mapped, linear: &str, rank: usize) -> [Mapped; 2] {
+    let (n_out, n_in) = (matrix.shape[0], matrix.shape[1]);
+    let half = |source: &str, target: &str, rows, shape| Mapped {
+        source: format!("{linear}.{source}"),
+        target: format!("{}.{target}", matrix.target),
+        part: Part::Plora,
         role: Matrix,
         rows,
         shape,
-        ..linear.clone()
+        layer: matrix.layer,
     };
     [
-        half('a', Keep, vec![rank, n_in]),
-        half('b', linear.rows, vec![n_out, rank]),
+        half("Plora_A.weight", "lora_a", Keep, vec![rank, n_in]),
+        half("Plora_B.weight", "lora_b", matrix.rows, vec![n_out, rank]),
     ]
+}
+
+fn expand(
+    model: &Model,
+    part: Part,
+    prefix: &str,
+    rules: &[Rule],
+    layer: Option<usize>,
+) -> Vec<Mapped> {
+    let expand = |rule: &Rule| rule.expand(model, part, prefix, layer);
+    rules.iter().map(expand).collect()
 }
 
 impl Rule {

@@ -5,7 +5,7 @@
 //! - `[UNUSED_TOKEN_145]` and `[UNUSED_TOKEN_146]`, which end and open a turn, become control
 //!   tokens. As the user-defined pieces that they are, llama.cpp would find them in any text, also
 //!   in what a person typed. Their ids differ between models, so they are found by their text.
-//! - The piece that is a lone NUL character gets the text [`NUL_STAND_IN`], because llama.cpp's
+//! - The NUL character, which is a piece of its own, becomes [`NUL_STAND_IN`], because llama.cpp's
 //!   strings end at a NUL. The runtime maps one to the other in both directions.
 
 use sentencepiece_model::{
@@ -138,11 +138,7 @@ fn token_type(ty: Type) -> i32 {
 }
 
 fn token_text(piece: &str) -> String {
-    if piece == "\0" {
-        NUL_STAND_IN.to_string()
-    } else {
-        piece.to_owned()
-    }
+    piece.replace('\0', &NUL_STAND_IN.to_string())
 }
 
 #[cfg(test)]

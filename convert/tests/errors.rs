@@ -5,7 +5,7 @@ mod common;
 use std::{collections::BTreeMap, fs, path::Path};
 
 use common::{
-    Fixture, SMALL, TOWER, assert_refused,
+    Fixture, SMALL, Sizes, TOWER, assert_refused,
     bin::{Protocol, View, state_dict, write_bin},
     converted, reference, stderr, xc2_convert,
 };
@@ -172,19 +172,25 @@ fn a_bin_file_whose_storage_is_too_short() {
 }
 
 #[test]
-fn a_bin_file_whose_sizes_overflow() {
-    let view = View {
-        name: "model.norm.weight".to_owned(),
-        storage: "0".to_owned(),
-        offset: 0,
-        shape: vec![usize::MAX / 2, 3],
-        strides: vec![0, 0],
-    };
-    let storages = BTreeMap::from([("0".to_owned(), vec![0; 128])]);
-    refused_bin(
-        |path| write_bin(path, &state_dict(&[view], Protocol::Two), &storages),
-        &["`model.norm.weight`", "overflows"],
-    );
+fn a_bin_file_whose_views_cannot_be() {
+    for (shape, strides) in [
+        (vec![usize::MAX / 2, 3], vec![0, 0]), // overflows
+        (vec![1 << 40, 64], vec![0, 1]),       // repeats 64 elements
+        (vec![5, 2], vec![usize::MAX / 2, 1]),
+    ] {
+        let view = View {
+            name: "model.norm.weight".to_owned(),
+            storage: "0".to_owned(),
+            offset: 0,
+            shape,
+            strides,
+        };
+        let storages = BTreeMap::from([("0".to_owned(), vec![0; 128])]);
+        refused_bin(
+            |path| write_bin(path, &state_dict(&[view], Protocol::Two), &storages),
+            &["`model.norm.weight`", "not those of a view"],
+        );
+    }
 }
 
 #[test]
@@ -263,11 +269,9 @@ fn a_missing_tensor() {
 
 #[test]
 fn a_missing_layer_in_the_middle() {
+    let middle = "model.layers.0.attention.wo";
     refused_after(
-        |f| {
-            f.tensors
-                .retain(|name, _| !name.starts_with("model.layers.0.attention.wo"))
-        },
+        |f| f.tensors.retain(|name, _| !name.starts_with(middle)),
         &["`model.layers.0.attention.wo"],
     );
 }
@@ -411,6 +415,13 @@ fn a_config_that_contradicts_the_tensors() {
         &["`img_size`", "expected 42", "found 490"],
     );
     refused_config("rope_theta", json!(null), &["`rope_theta`", "found none"]);
+    refused_config("rms_norm_eps", json!(0), &["`rms_norm_eps`", "found 0"]);
+    let endless = json!(1u64 << 40);
+    refused_config(
+        "max_position_embeddings",
+        endless,
+        &["1 to 16777216", "found 1099511627776"],
+    );
 }
 
 #[test]
@@ -421,6 +432,11 @@ fn what_the_decoder_cannot_express() {
     refused_config("rope_scaling", linear, &["rope_scaling", "linear"]);
     let bias = "model.layers.0.attention.wqkv.bias";
     refused_after(|f| f.add(bias, &[128]), &[bias, "cannot express"]);
+    let wide = Sizes {
+        n_vision: 80,
+        ..SMALL
+    };
+    assert_refused(Fixture::new(wide).save(), &["tower 80 wide"]);
 }
 
 #[test]

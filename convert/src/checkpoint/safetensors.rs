@@ -19,53 +19,56 @@ const MAX_HEADER_BYTES: u64 = 100_000_000;
 
 /// Lists the tensors of a safetensors file.
 pub(super) fn open(path: &Path) -> Result<Vec<SourceTensor>, CheckpointError> {
-    let io = || CheckpointError::io(path);
-    let file = File::open(path).map_err(io())?;
-    let file_bytes = file.metadata().map_err(io())?.len();
-    let truncated = |what: &str, expected: u64| CheckpointError::Truncated {
-        path: path.to_owned(),
-        what: what.to_owned(),
-        expected,
-        found: file_bytes,
-    };
-    if file_bytes < 8 {
-        return Err(truncated("length of the header", 8));
-    }
-    let mut length = [0; 8];
-    file.read_exact_at(&mut length, 0).map_err(io())?;
-    let header_bytes = u64::from_le_bytes(length);
-    if header_bytes > MAX_HEADER_BYTES {
-        let reason =
-            format!("header: expected at most {MAX_HEADER_BYTES} bytes, found {header_bytes}");
-        return Err(CheckpointError::damaged(path, reason));
-    }
-    let data_start = 8 + header_bytes;
-    if data_start > file_bytes {
-        return Err(truncated("header", data_start));
-    }
-    let mut header = vec![0; header_bytes as usize];
-    file.read_exact_at(&mut header, 8).map_err(io())?;
-    let header: Metadata = serde_json::from_slice(&header)
-        .map_err(|e| CheckpointError::damaged(path, format!("header: {e}")))?;
-    let end = data_start.saturating_add(header.data_len() as u64);
-    if end > file_bytes {
-        return Err(truncated("tensors", end));
-    }
+    let file = File::open(path).map_err(CheckpointError::io(path))?;
+    let (header, data_start) = read_header(path, &file)?;
     let path = path.to_owned();
     let shard = Arc::new(Shard { path, file });
-    let mut tensors = Vec::new();
-    for name in header.offset_keys() {
+    let tensor = |name: String| {
         let info = header.info(&name).expect("a key of the header");
-        tensors.push(SourceTensor::new(
+        SourceTensor::new(
             name,
             dtype(info.dtype),
             info.shape.clone(),
             row_major(&info.shape),
             data_start + info.data_offsets.0 as u64,
             shard.clone(),
-        ));
+        )
+    };
+    Ok(header.offset_keys().into_iter().map(tensor).collect())
+}
+
+/// The header, and where the data begin that it describes, which are all there.
+fn read_header(path: &Path, file: &File) -> Result<(Metadata, u64), CheckpointError> {
+    let io = || CheckpointError::io(path);
+    let file_bytes = file.metadata().map_err(io())?.len();
+    let at_least = |expected: u64, what: &str| {
+        let complete = file_bytes >= expected;
+        complete
+            .then_some(())
+            .ok_or_else(|| CheckpointError::Truncated {
+                path: path.to_owned(),
+                what: what.to_owned(),
+                expected,
+                found: file_bytes,
+            })
+    };
+    at_least(8, "length of the header")?;
+    let mut length = [0; 8];
+    file.read_exact_at(&mut length, 0).map_err(io())?;
+    let length = u64::from_le_bytes(length);
+    if length > MAX_HEADER_BYTES {
+        let reason = format!("header: expected at most {MAX_HEADER_BYTES} bytes, found {length}");
+        return Err(CheckpointError::damaged(path, reason));
     }
-    Ok(tensors)
+    let data_start = 8 + length;
+    at_least(data_start, "header")?;
+    let mut header = vec![0; length as usize];
+    file.read_exact_at(&mut header, 8).map_err(io())?;
+    let header: Metadata = serde_json::from_slice(&header)
+        .map_err(|e| CheckpointError::damaged(path, format!("header: {e}")))?;
+    let end = data_start.saturating_add(header.data_len() as u64);
+    at_least(end, "tensors")?;
+    Ok((header, data_start))
 }
 
 fn dtype(dtype: StDtype) -> Dtype {

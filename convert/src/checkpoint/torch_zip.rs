@@ -3,7 +3,7 @@
 use std::{
     collections::HashMap,
     fs::File,
-    io::{BufReader, Read},
+    io::{self, BufReader, Read},
     path::Path,
     sync::Arc,
 };
@@ -52,43 +52,51 @@ fn read_entries(
     let mut extents = HashMap::new();
     for i in 0..archive.len() {
         let damaged = |e| CheckpointError::damaged(path, format!("zip entry {i}: {e}"));
-        let mut entry = archive.by_index(i).map_err(damaged)?;
+        let entry = archive.by_index(i).map_err(damaged)?;
         // Every name is `ARCHIVE/data.pkl`, `ARCHIVE/data/KEY` and so on.
         let name = entry.name().to_owned();
-        let Some((_, inner)) = name.split_once('/') else {
-            continue;
-        };
-        if inner == "data.pkl" {
-            let mut bytes = Vec::new();
-            let limited = (&mut entry)
-                .take(MAX_PICKLE_BYTES + 1)
-                .read_to_end(&mut bytes);
-            limited.map_err(|e| CheckpointError::damaged(path, format!("`{name}`: {e}")))?;
-            if bytes.len() as u64 > MAX_PICKLE_BYTES {
-                let reason =
-                    format!("`{name}`: expected at most {MAX_PICKLE_BYTES} bytes, found more");
-                return Err(CheckpointError::damaged(path, reason));
+        match name.split_once('/') {
+            Some((_, "data.pkl")) => {
+                let bytes = read_limited(entry, MAX_PICKLE_BYTES);
+                let damaged = |e| CheckpointError::damaged(path, format!("`{name}`: {e}"));
+                pickle = Some(bytes.map_err(damaged)?);
             }
-            pickle = Some(bytes);
-        } else if inner == "byteorder" {
-            let mut order = String::new();
-            let _ = (&mut entry).take(16).read_to_string(&mut order);
-            if order.trim() != "little" {
-                let reason = format!("byte order: expected `little`, found `{}`", order.trim());
-                return Err(CheckpointError::damaged(path, reason));
+            Some((_, "byteorder")) => {
+                let order = read_limited(entry, 16).unwrap_or_default();
+                if order != b"little" {
+                    let found = order.escape_ascii();
+                    let reason = format!("byte order: expected `little`, found `{found}`");
+                    return Err(CheckpointError::damaged(path, reason));
+                }
             }
-        } else if let Some(key) = inner.strip_prefix("data/") {
-            if entry.compression() != CompressionMethod::Stored {
-                let reason = format!("`{name}`: expected it stored, found it compressed");
-                return Err(CheckpointError::damaged(path, reason));
+            Some((_, inner)) if inner.starts_with("data/") => {
+                if entry.compression() != CompressionMethod::Stored {
+                    let reason = format!("`{name}`: expected it stored, found it compressed");
+                    return Err(CheckpointError::damaged(path, reason));
+                }
+                let (offset, n_bytes) = (entry.data_start(), entry.size());
+                extents.insert(
+                    inner["data/".len()..].to_owned(),
+                    Extent { offset, n_bytes },
+                );
             }
-            let offset = entry.data_start();
-            let n_bytes = entry.size();
-            extents.insert(key.to_owned(), Extent { offset, n_bytes });
+            _ => {}
         }
     }
     let missing = || CheckpointError::damaged(path, "expected an entry `data.pkl`, found none");
     Ok((pickle.ok_or_else(missing)?, extents))
+}
+
+/// Reads all of something that must not be longer than `limit`.
+fn read_limited(entry: impl Read, limit: u64) -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    entry.take(limit + 1).read_to_end(&mut bytes)?;
+    if bytes.len() as u64 > limit {
+        return Err(io::Error::other(format!(
+            "expected at most {limit} bytes, found more"
+        )));
+    }
+    Ok(bytes)
 }
 
 /// Turns a pickled view of a storage into a tensor of the file, if it lies within the storage.
@@ -99,24 +107,14 @@ fn resolve(
     shard: &Arc<Shard>,
 ) -> Result<SourceTensor, CheckpointError> {
     let path = &shard.path;
+    let damaged = |what: &str| CheckpointError::damaged(path, format!("tensor `{name}`: {what}"));
     let dtype = dtype(&tensor.storage_class);
-    let Some(extent) = extents.get(&tensor.storage_key) else {
-        let reason = format!(
-            "tensor `{name}`: storage `{}` is missing: the file is damaged",
-            tensor.storage_key
-        );
-        return Err(CheckpointError::damaged(path, reason));
-    };
-    let item = dtype.item_bytes().unwrap_or(1);
-    let (begin, end) = span(tensor, item).ok_or_else(|| {
-        CheckpointError::damaged(path, format!("tensor `{name}`: its size overflows"))
-    })?;
-    let file_bytes = shard
-        .file
-        .metadata()
-        .map_err(CheckpointError::io(path))?
-        .len();
-    let available = extent.n_bytes.min(file_bytes.saturating_sub(extent.offset));
+    let extent = extents.get(&tensor.storage_key);
+    let extent = extent.ok_or_else(|| damaged("its storage is missing"))?;
+    let span = span(tensor, dtype.item_bytes().unwrap_or(1));
+    let (begin, end) = span.ok_or_else(|| damaged("shape and strides are not those of a view"))?;
+    let file = shard.file.metadata().map_err(CheckpointError::io(path))?;
+    let available = extent.n_bytes.min(file.len().saturating_sub(extent.offset));
     if end > available {
         return Err(CheckpointError::Truncated {
             path: path.clone(),
@@ -136,7 +134,7 @@ fn resolve(
 }
 
 /// First byte of a view and the one after its last, from the start of its storage; `None` if the
-/// numbers overflow, also those that later code derives from the shape.
+/// numbers overflow, or if the view repeats elements: then a few bytes could pose as terabytes.
 fn span(tensor: &PickledTensor, item: usize) -> Option<(u64, u64)> {
     let mut last = tensor.offset;
     let mut n_elements = 1usize;
@@ -144,12 +142,13 @@ fn span(tensor: &PickledTensor, item: usize) -> Option<(u64, u64)> {
         last = last.checked_add(len.saturating_sub(1).checked_mul(stride)?)?;
         n_elements = n_elements.checked_mul(len)?;
     }
-    n_elements.checked_mul(4)?;
     let begin = tensor.offset.checked_mul(item)? as u64;
     if n_elements == 0 {
         return Some((begin, begin));
     }
-    Some((begin, last.checked_add(1)?.checked_mul(item)? as u64))
+    let end = last.checked_add(1)?;
+    (n_elements <= end - tensor.offset).then_some(())?;
+    Some((begin, end.checked_mul(item)? as u64))
 }
 
 fn dtype(class: &str) -> Dtype {

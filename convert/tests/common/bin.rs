@@ -125,7 +125,7 @@ impl Pickle {
                 self.bytes.push(b'M');
                 self.bytes.extend((n as u16).to_le_bytes());
             }
-            n if n % 2 == 0 => {
+            n if n % 2 == 0 && i32::try_from(n).is_ok() => {
                 self.bytes.push(b'J');
                 self.bytes.extend((n as i32).to_le_bytes());
             }

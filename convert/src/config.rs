@@ -1,0 +1,92 @@
+//! `config.json`, as far as it is needed, and the checks of its values.
+
+use serde::Deserialize;
+
+use crate::{
+    checkpoint::{Checkpoint, CheckpointError},
+    model::ModelError,
+};
+
+/// What is used of `config.json`; everything may be missing.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+pub(crate) struct Config {
+    pub auto_map: serde_json::Map<String, serde_json::Value>,
+    pub architectures: Vec<String>,
+    pub bias: bool,
+    pub attention_bias: bool,
+    pub hidden_act: Option<String>,
+    pub rope_scaling: Option<serde_json::Value>,
+    pub rope_theta: Option<f32>,
+    pub rms_norm_eps: Option<f32>,
+    pub hidden_size: Option<usize>,
+    pub intermediate_size: Option<usize>,
+    pub num_hidden_layers: Option<usize>,
+    pub num_attention_heads: Option<usize>,
+    pub num_key_value_heads: Option<usize>,
+    pub head_dim: Option<usize>,
+    pub img_size: Option<usize>,
+    pub max_length: Option<usize>,
+    pub max_position_embeddings: Option<usize>,
+    pub tie_word_embeddings: bool,
+    pub quantization_config: Option<serde_json::Value>,
+}
+
+impl Config {
+    /// Reads what the checkpoint's configuration says.
+    pub fn read(checkpoint: &Checkpoint) -> Result<Self, CheckpointError> {
+        Self::deserialize(checkpoint.config()).map_err(|source| {
+            let path = checkpoint.dir().join("config.json");
+            CheckpointError::Json { path, source }
+        })
+    }
+}
+
+/// Longer contexts than this are no contexts, but numbers that fail somewhere else later.
+const MAX_CONTEXT: usize = 1 << 24;
+
+/// A length of contexts that must be there.
+pub(crate) fn context(key: &'static str, value: Option<usize>) -> Result<usize, ModelError> {
+    let in_range = value.filter(|n| (1..=MAX_CONTEXT).contains(n));
+    in_range.ok_or_else(|| {
+        let found = value.map_or("none".to_owned(), |n| n.to_string());
+        error(key, format!("1 to {MAX_CONTEXT}"), found)
+    })
+}
+
+/// A constant of the model that must be there.
+pub(crate) fn positive(key: &'static str, value: Option<f32>) -> Result<f32, ModelError> {
+    let usable = value.filter(|x| x.is_finite() && *x > 0.0);
+    usable.ok_or_else(|| {
+        let found = value.map_or("none".to_owned(), |x| x.to_string());
+        error(key, "a positive number", found)
+    })
+}
+
+/// A size that the tensors have as well.
+pub(crate) fn agree(
+    key: &'static str,
+    value: Option<usize>,
+    in_tensors: usize,
+) -> Result<(), ModelError> {
+    match value {
+        Some(value) if value != in_tensors => {
+            let expected = format!("{in_tensors}, as the tensors have it");
+            Err(error(key, expected, value))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// A value that cannot be.
+pub(crate) fn error(
+    key: &'static str,
+    expected: impl Into<String>,
+    found: impl ToString,
+) -> ModelError {
+    ModelError::Config {
+        key,
+        expected: expected.into(),
+        found: found.to_string(),
+    }
+}
