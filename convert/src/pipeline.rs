@@ -99,6 +99,7 @@ pub fn run<'a>(
         for _ in 0..n_workers {
             let (pieces, next, gate, sender) = (&pieces, &next, &gate, sender.clone());
             scope.spawn(move || {
+                let _guard = CloseOnPanic(gate);
                 let mut worker = Worker::default();
                 loop {
                     let i = next.fetch_add(1, Ordering::Relaxed);
@@ -256,5 +257,16 @@ impl Gate {
     fn close(&self) {
         self.state.lock().expect("no panics while locked").closed = true;
         self.moved.notify_all();
+    }
+}
+
+/// A worker that panics takes its piece with it; nobody should wait for that one forever.
+struct CloseOnPanic<'a>(&'a Gate);
+
+impl Drop for CloseOnPanic<'_> {
+    fn drop(&mut self) {
+        if thread::panicking() {
+            self.0.close();
+        }
     }
 }

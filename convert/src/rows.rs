@@ -127,9 +127,7 @@ fn read(
     source
         .read_rows(range, bytes, out)
         .map_err(FetchError::Read)?;
-    // The sum over a chunk is finite unless a value is not (or, rarely, unless it overflows), and
-    // unlike a search it is computed in vectors.
-    if out.iter().map(|x| x * 0.0).sum::<f32>() == 0.0 {
+    if is_finite(out) {
         return Ok(());
     }
     match out.iter().position(|x| !x.is_finite()) {
@@ -139,6 +137,13 @@ fn read(
         })),
         None => Ok(()),
     }
+}
+
+/// Whether all values are finite. By their bits, NaN and infinity are the largest of all
+/// magnitudes; and a maximum of integers, unlike a search, is computed in vectors.
+fn is_finite(values: &[f32]) -> bool {
+    let magnitudes = values.iter().map(|x| x.abs().to_bits());
+    magnitudes.fold(0, u32::max) < f32::INFINITY.to_bits()
 }
 
 /// Index along each dimension of the element that is the `flat`-th in row-major order.
@@ -276,6 +281,20 @@ mod tests {
         let expected = [-0.316_406_25, 0.015_625, 0.5625, 0.894_531_25];
         for (found, expected) in out[1..5].iter().zip(expected) {
             assert!((found - expected).abs() < 1e-3, "{:?}", &out[1..5]);
+        }
+    }
+
+    #[test]
+    fn nan_and_infinity_are_told_from_the_largest_numbers() {
+        assert!(is_finite(&[
+            f32::MAX,
+            f32::MIN,
+            0.0,
+            -0.0,
+            f32::MIN_POSITIVE
+        ]));
+        for bad in [f32::NAN, -f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
+            assert!(!is_finite(&[1.0, bad, 2.0]), "{bad}");
         }
     }
 

@@ -9,7 +9,7 @@ use std::{
     sync::atomic::{AtomicBool, Ordering},
 };
 
-use common::{Fixture, SMALL, Sizes, converted, stderr, xc2_convert};
+use common::{Fixture, SMALL, Sizes, TOWER, converted, stderr, xc2_convert};
 use tempfile::TempDir;
 use xc2_convert::{
     checkpoint::Checkpoint,
@@ -18,7 +18,7 @@ use xc2_convert::{
     write::{WriteError, convert},
 };
 use xc2_edge::{
-    container::{Container, View, keys},
+    container::{Container, Family, View, keys},
     gguf::{GgufFile, Value},
     quant::GgmlType,
     tensor::TensorSource,
@@ -78,6 +78,40 @@ fn what_a_checkpoint_may_vary_is_read_from_it() {
     assert_eq!(decoder.f32(keys::LLM_ROPE_FREQ_BASE).unwrap(), 5000.0);
     assert_eq!(decoder.f32(keys::LLM_RMS_EPS).unwrap(), 1e-6);
     assert_eq!(container.info().context_length, 32768);
+}
+
+#[test]
+fn a_position_table_of_clip_is_resized_to_the_pictures() {
+    let mut fixture = Fixture::new(Sizes { grid: 24, ..SMALL });
+    fixture.config["img_size"] = 224.into();
+    let (_dir, path) = converted(fixture.save(), &["--f16"]);
+    let container = Container::open(&path).unwrap();
+    assert_eq!(container.info().family, Family::Composition);
+    let table = container.tensor("v.position_embd.weight").unwrap();
+    assert_eq!(table.shape, [64, 16 * 16 + 1]);
+    let source = &fixture
+        .tensor(&format!("{TOWER}embeddings.position_embedding.weight"))
+        .values;
+    let (class, patches) = source.split_at(64);
+    let table = table.to_f32();
+    assert_eq!(table[..64], *class);
+    // From 24 to 16, outputs lie at 0.25, 1.75, 3.25 and so on.
+    // Compared at row 1, column 1 (both at 1.75), whose four neighbours are 0 to 3.
+    let weights = [-0.035_156_25, 0.261_718_75, 0.878_906_25, -0.105_468_75];
+    let at = |c: usize| -> f32 {
+        let pairs = (0..4).flat_map(|y| (0..4).map(move |x| (y, x)));
+        pairs
+            .map(|(y, x)| weights[y] * weights[x] * patches[(y * 24 + x) * 64 + c])
+            .sum()
+    };
+    for c in 0..64 {
+        let found = table[(1 + 16 + 1) * 64 + c];
+        assert!(
+            (found - at(c)).abs() < 1e-3,
+            "channel {c}: {found}, not {}",
+            at(c)
+        );
+    }
 }
 
 #[test]
