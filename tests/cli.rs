@@ -420,10 +420,7 @@ fn verify_says_yes_or_names_the_first_stage() {
 #[test]
 fn verify_needs_golden_data_of_this_model() {
     let other = path(&common::reference("golden/tiny-vl"));
-    assert_fails_after_output(
-        &["verify", "-m", &model(), &other],
-        "golden directory?",
-    );
+    assert_fails_after_output(&["verify", "-m", &model(), &other], "golden directory?");
     assert_fails(&["verify", "-m", &model(), "src"], &["no golden cases"]);
     assert_fails(&["verify", "-m", &model(), "nowhere"], &["nowhere"]);
 }

@@ -102,6 +102,26 @@ pub struct DecoderInfo {
 }
 
 impl DecoderInfo {
+    /// Reads the dimensions from a decoder view and checks that they fit together.
+    ///
+    /// # Errors
+    /// If a key is missing, or heads do not divide what they share.
+    pub(super) fn read(meta: &Metadata) -> Result<Self, GgufError> {
+        let info = Self {
+            n_vocab: positive(meta, keys::LLM_VOCAB_SIZE)?,
+            n_embd: positive(meta, keys::LLM_EMBEDDING_LENGTH)?,
+            n_layer: positive(meta, keys::LLM_BLOCK_COUNT)?,
+            n_head: positive(meta, keys::LLM_HEAD_COUNT)?,
+            n_head_kv: positive(meta, keys::LLM_HEAD_COUNT_KV)?,
+            n_ff: positive(meta, keys::LLM_FEED_FORWARD_LENGTH)?,
+            n_ctx_train: positive(meta, keys::LLM_CONTEXT_LENGTH)?,
+        };
+        // Rotation pairs dimensions, so a head has an even number of them.
+        divides(keys::LLM_HEAD_COUNT, 2 * info.n_head, info.n_embd)?;
+        divides(keys::LLM_HEAD_COUNT_KV, info.n_head_kv, info.n_head)?;
+        Ok(info)
+    }
+
     /// Elements of keys and values that one position takes in the cache.
     pub fn kv_elements_per_position(&self) -> usize {
         let d_head = self.n_embd / self.n_head;
@@ -148,7 +168,7 @@ impl ModelInfo {
             image_mean: outer.rgb(keys::CLIP_IMAGE_MEAN)?,
             image_std: outer.rgb(keys::CLIP_IMAGE_STD)?,
         };
-        let decoder = read_decoder(decoder)?;
+        let decoder = DecoderInfo::read(decoder)?;
         let options = outer.str(keys::XC2_OPTIONS)?;
         Ok(Self {
             name: outer.str(keys::GENERAL_NAME)?.to_owned(),
@@ -206,18 +226,6 @@ fn read_vision(outer: &Metadata) -> Result<VisionConfig, GgufError> {
     })
 }
 
-fn read_decoder(meta: &Metadata) -> Result<DecoderInfo, GgufError> {
-    Ok(DecoderInfo {
-        n_vocab: positive(meta, keys::LLM_VOCAB_SIZE)?,
-        n_embd: positive(meta, keys::LLM_EMBEDDING_LENGTH)?,
-        n_layer: positive(meta, keys::LLM_BLOCK_COUNT)?,
-        n_head: positive(meta, keys::LLM_HEAD_COUNT)?,
-        n_head_kv: positive(meta, keys::LLM_HEAD_COUNT_KV)?,
-        n_ff: positive(meta, keys::LLM_FEED_FORWARD_LENGTH)?,
-        n_ctx_train: positive(meta, keys::LLM_CONTEXT_LENGTH)?,
-    })
-}
-
 /// A number that sizes are computed from: positive, and small enough for any product of a few.
 fn positive(meta: &Metadata, key: &str) -> Result<usize, GgufError> {
     const LIMIT: usize = 1 << 24;
@@ -229,6 +237,17 @@ fn positive(meta: &Metadata, key: &str) -> Result<usize, GgufError> {
             n,
         )),
     }
+}
+
+fn divides(key: &str, divisor: usize, n: usize) -> Result<(), GgufError> {
+    if n.is_multiple_of(divisor) {
+        return Ok(());
+    }
+    Err(GgufError::invalid(
+        format!("metadata key `{key}`"),
+        format!("a divisor of {n}"),
+        divisor,
+    ))
 }
 
 fn named<T>(

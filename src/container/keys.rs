@@ -102,3 +102,12 @@ pub const LLM_VOCAB_SIZE: &str = "internlm2.vocab_size";
 
 /// Key in the adapter view of the scale's numerator; the scale is alpha / rank.
 pub const ADAPTER_ALPHA: &str = "adapter.lora.alpha";
+
+/// Key in the decoder view of the tokenizer's kind: `llama` for SentencePiece.
+pub const VOCAB_MODEL: &str = "tokenizer.ggml.model";
+/// Key in the decoder view of the pieces' texts.
+pub const VOCAB_TOKENS: &str = "tokenizer.ggml.tokens";
+/// Key in the decoder view of the pieces' scores.
+pub const VOCAB_SCORES: &str = "tokenizer.ggml.scores";
+/// Key in the decoder view of the pieces' types.
+pub const VOCAB_TYPES: &str = "tokenizer.ggml.token_type";

@@ -21,6 +21,7 @@ mod info;
 pub mod keys;
 mod layout;
 mod open;
+mod view;
 
 pub use checksum::{CHECKSUM_LEN, Checksum};
 pub use info::{BosRule, DecoderInfo, Family, ImageInfo, ModelInfo, PromptInfo};

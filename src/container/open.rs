@@ -2,9 +2,9 @@
 
 use std::path::{Path, PathBuf};
 
-use super::{Checksum, ContainerError, ModelInfo, View, keys};
+use super::{Checksum, ContainerError, ModelInfo, View, keys, view};
 use crate::{
-    gguf::{GgufError, GgufFile, Header, TensorInfo},
+    gguf::{GgufFile, Header},
     tensor::{Tensor, TensorSource},
 };
 
@@ -25,8 +25,8 @@ impl Container {
     pub fn open(path: &Path) -> Result<Self, ContainerError> {
         let file = GgufFile::open(path)?;
         check_kind(&file)?;
-        let decoder = checked_view(&file, View::Decoder)?;
-        checked_view(&file, View::Adapter)?;
+        let decoder = view::checked(&file, View::Decoder)?;
+        view::checked(&file, View::Adapter)?;
         let info = ModelInfo::read(file.metadata(), &decoder.metadata)?;
         Ok(Self {
             path: path.to_owned(),
@@ -117,49 +117,4 @@ fn check_kind(file: &GgufFile) -> Result<(), ContainerError> {
         keys::VERSION => Ok(()),
         found => Err(ContainerError::Version { found }),
     }
-}
-
-/// Parses a view's header and holds it against the outer list: the tensors after the blob must be
-/// the view's, in its order and with its types and shapes. Offsets then agree by construction,
-/// because both lists are without gaps.
-fn checked_view(file: &GgufFile, view: View) -> Result<Header, ContainerError> {
-    let name = view.tensor_name();
-    let blob = file.require(name)?;
-    let in_view = |source| ContainerError::View { view: name, source };
-    let (header, data_start) = Header::parse(&blob.data).map_err(in_view)?;
-    if data_start != blob.data.len() {
-        let expected = format!("{data_start} bytes");
-        let found = format!("{} bytes", blob.data.len());
-        return Err(in_view(GgufError::invalid(
-            "length of the header",
-            expected,
-            found,
-        )));
-    }
-    let architecture = header
-        .metadata
-        .str(keys::GENERAL_ARCHITECTURE)
-        .map_err(in_view)?;
-    if architecture != keys::DECODER_ARCHITECTURE {
-        let field = format!("metadata key `{}`", keys::GENERAL_ARCHITECTURE);
-        let error = GgufError::invalid(field, keys::DECODER_ARCHITECTURE, architecture);
-        return Err(in_view(error));
-    }
-    let after_blob = file.tensors().iter().skip_while(|t| t.name != name).skip(1);
-    let mut after_blob = after_blob.map(Some).chain(std::iter::repeat(None));
-    for inner in &header.tensors {
-        let outer = after_blob.next().flatten();
-        if outer != Some(inner) {
-            return Err(ContainerError::ViewMismatch {
-                view: name,
-                expected: describe(inner),
-                found: outer.map_or("the end of the list".to_owned(), describe),
-            });
-        }
-    }
-    Ok(header)
-}
-
-fn describe(t: &TensorInfo) -> String {
-    format!("`{}` {} {:?}", t.name, t.ty, t.shape)
 }
