@@ -74,7 +74,7 @@ pub(super) fn checked(file: &GgufFile, view: View) -> Result<Header, ContainerEr
         View::Adapter => check_keys(metadata, &ADAPTER_KEYS)
             .and_then(|()| check_text(metadata, "general.type", "adapter"))
             .and_then(|()| check_text(metadata, "adapter.type", "lora")),
-        View::Decoder => check_keys(metadata, &DECODER_KEYS).and_then(|()| check_decoder(metadata)),
+        View::Decoder => check_keys(metadata, &DECODER_KEYS).and_then(|()| check_decoder(&header)),
     }
     .and_then(|()| {
         check_text(
@@ -135,7 +135,8 @@ fn check_text(metadata: &Metadata, key: &str, expected: &str) -> Result<(), Gguf
     }
 }
 
-fn check_decoder(metadata: &Metadata) -> Result<(), GgufError> {
+fn check_decoder(header: &Header) -> Result<(), GgufError> {
+    let metadata = &header.metadata;
     check_text(metadata, "general.type", "model")?;
     check_text(metadata, keys::VOCAB_MODEL, "llama")?;
     for key in [keys::LLM_RMS_EPS, keys::LLM_ROPE_FREQ_BASE] {
@@ -149,6 +150,7 @@ fn check_decoder(metadata: &Metadata) -> Result<(), GgufError> {
         }
     }
     let sizes = DecoderInfo::read(metadata)?;
+    check_shapes(header, &sizes)?;
     let ids = metadata
         .0
         .iter()
@@ -165,6 +167,31 @@ fn check_decoder(metadata: &Metadata) -> Result<(), GgufError> {
         }
     }
     check_vocabulary(metadata, sizes.n_vocab)
+}
+
+/// The last layer is there, and the embedding has the declared size.
+fn check_shapes(header: &Header, sizes: &DecoderInfo) -> Result<(), GgufError> {
+    let last_layer = format!("blk.{}.attn_norm.weight", sizes.n_layer - 1);
+    for (name, shape) in [
+        (last_layer.as_str(), vec![sizes.n_embd]),
+        ("token_embd.weight", vec![sizes.n_embd, sizes.n_vocab]),
+    ] {
+        let tensor = header.tensors.iter().find(|t| t.name == name);
+        let found = &tensor
+            .ok_or_else(|| GgufError::MissingTensor {
+                name: name.to_owned(),
+            })?
+            .shape;
+        if *found != shape {
+            let (expected, found) = (format!("{shape:?}"), format!("{found:?}"));
+            return Err(GgufError::invalid(
+                format!("tensor `{name}`: shape"),
+                expected,
+                found,
+            ));
+        }
+    }
+    Ok(())
 }
 
 /// A vocabulary has one score and one type for each piece, no piece twice, none that is empty or
