@@ -102,12 +102,28 @@ def draw_layer(picture, layer, side):
     part[:] = (part * (16 - share) + layer[7:10] * share + 8) >> 4
 
 
-def ground_of(scene, side):
-    """The gradient: [side, side, 3]."""
+def scene_arrays(scenes):
+    """Scenes as arrays, one row each: all that either renderer needs."""
+    n = len(scenes)
+    layers = np.zeros((n, MAX_LAYERS, len(FIELDS)), np.int32)
+    layers[:, :, FIELDS.index("stretch")] = 256  # of the layers that are not there: no division by zero
+    counts, grounds = np.zeros(n, np.int32), np.zeros((n, 8), np.int32)
+    settings, seeds = np.zeros((n, 2), np.int32), np.zeros(n, np.uint64)
+    for i, scene in enumerate(scenes):
+        rows = layers_of(scene)
+        counts[i] = len(rows)
+        layers[i, : len(rows)] = rows
+        grounds[i] = [*scene.near, *scene.far, *scene.slope]
+        settings[i] = scene.soften, scene.noise
+        seeds[i] = scene.noise_seed
+    return dict(layers=layers, counts=counts, grounds=grounds, settings=settings, seeds=seeds.view(np.int64))
+
+
+def gradient(ground, side):
+    """The ground [near rgb, far rgb, slope x, slope y]: [side, side, 3]."""
     at = 2 * np.arange(side) + 1 - side
-    t = (scene.slope[0] * at[None, :] + scene.slope[1] * at[:, None] + 2 * side) * 64 // side  # 0..256
-    near, far = np.array(scene.near), np.array(scene.far)
-    return (near * (256 - t[..., None]) + far * t[..., None] + 128) >> 8
+    t = (ground[6] * at[None, :] + ground[7] * at[:, None] + 2 * side) * 64 // side  # 0..256
+    return (ground[:3] * (256 - t[..., None]) + ground[3:6] * t[..., None] + 128) >> 8
 
 
 def softened(picture, weight):
@@ -119,7 +135,7 @@ def softened(picture, weight):
 
 
 def noise_of(seed, side):
-    """Triangular noise in -255..255, [side, side, 3]: splitmix64 of pixel number, 16 bits per channel."""
+    """Triangular noise in -255..255, [side, side, 3]: splitmix64 of the pixel number, 16 bits per channel."""
     count = np.arange(1, side * side + 1, dtype=np.uint64)
     with np.errstate(over="ignore"):
         z = np.uint64(seed & MASK) + count * np.uint64(GAMMA)
@@ -130,13 +146,19 @@ def noise_of(seed, side):
     return np.stack([parts[2 * c] + parts[2 * c + 1] - 255 for c in range(3)], -1).reshape(side, side, 3)
 
 
+def render_row(arrays, i, side):
+    """The picture of row i of `scene_arrays`: uint8 [side, side, 3], RGB."""
+    picture = gradient(arrays["grounds"][i].astype(np.int64), side)
+    for layer in arrays["layers"][i, : arrays["counts"][i]].astype(np.int64):
+        draw_layer(picture, layer, side)
+    soften, noise = (int(v) for v in arrays["settings"][i])
+    if soften:
+        picture = softened(picture, soften)
+    if noise:
+        picture = picture + ((noise_of(int(arrays["seeds"][i]), side) * noise + 128) >> 8)
+    return np.clip(picture, 0, 255).astype(np.uint8)
+
+
 def render(scene, side):
     """The picture of a scene: uint8 [side, side, 3], RGB."""
-    picture = ground_of(scene, side)
-    for layer in np.array(layers_of(scene), np.int64):
-        draw_layer(picture, layer, side)
-    if scene.soften:
-        picture = softened(picture, scene.soften)
-    if scene.noise:
-        picture = picture + ((noise_of(scene.noise_seed, side) * scene.noise + 128) >> 8)
-    return np.clip(picture, 0, 255).astype(np.uint8)
+    return render_row(scene_arrays([scene]), 0, side)

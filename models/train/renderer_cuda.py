@@ -8,7 +8,7 @@ import torch
 
 from . import renderer
 from .outlines import MAX_EDGES
-from .renderer import FIELDS, MAX_LAYERS, SAMPLES, SUB
+from .renderer import MAX_LAYERS, SUB, scene_arrays
 
 SOURCE = r"""
 #define SUB 64
@@ -93,24 +93,7 @@ extern "C" __global__ void finish(const unsigned char *in, const int *settings, 
 """
 
 
-def scene_arrays(scenes):
-    """Scenes as numpy arrays, ready to be sent to the GPU."""
-    n = len(scenes)
-    layers = np.zeros((n, MAX_LAYERS, len(FIELDS)), np.int32)
-    counts, grounds = np.zeros(n, np.int32), np.zeros((n, 8), np.int32)
-    settings, seeds = np.zeros((n, 2), np.int32), np.zeros(n, np.uint64)
-    layers[:, :, FIELDS.index("stretch")] = 256  # of the layers that are not there: no division by zero
-    for i, scene in enumerate(scenes):
-        rows = renderer.layers_of(scene)
-        counts[i] = len(rows)
-        layers[i, : len(rows)] = rows
-        grounds[i] = [*scene.near, *scene.far, *scene.slope]
-        settings[i] = scene.soften, scene.noise
-        seeds[i] = scene.noise_seed
-    return dict(layers=layers, counts=counts, grounds=grounds, settings=settings, seeds=seeds.view(np.int64))
-
-
-class Renderer:
+class CudaRenderer:
     """Draws batches on one GPU."""
 
     def __init__(self, device, side):
