@@ -6,11 +6,12 @@ import torch.nn.functional as F
 
 from . import renderer
 from .outlines import SHAPES
-from .scenes import COLOR_NAMES, GROUND_NAMES, MAX_THINGS, SIZES, UNIT
+from .scenes import COLOR_NAMES, GROUND_NAMES, MAX_THINGS, SIZES, UNIT, scene_from_seed
 
 SIDE, PATCH = 168, 14
 GRID = SIDE // PATCH
 MEAN, STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)  # CLIP's, RGB
+CHECKED = 40  # scenes that both renderers must draw alike before training
 N_KINDS = len(SHAPES) + 10
 LABEL_SIZES = [N_KINDS + 1, len(COLOR_NAMES) + 1, len(SIZES) + 1, len(GROUND_NAMES)]  # 0 of the first three: nothing there
 
@@ -36,12 +37,15 @@ class CpuRenderer:
 
 
 def make_renderer(device):
-    """The renderer of the device."""
+    """The renderer of the device; the GPU's is first held against the definition."""
     if device == "cpu":
         return CpuRenderer()
-    from .renderer_cuda import CudaRenderer
+    from .renderer_cuda import CudaRenderer, check
 
-    return CudaRenderer(device, SIDE)
+    draw = CudaRenderer(device, SIDE)
+    difference = check(draw, [scene_from_seed(seed) for seed in range(CHECKED)], device)
+    assert difference == 0, f"the GPU renderer differs from the definition by {difference} levels"
+    return draw
 
 
 def normalised(drawn):

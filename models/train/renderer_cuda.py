@@ -137,7 +137,8 @@ def to_device(arrays, device):
     return {key: torch.from_numpy(value).to(device) for key, value in arrays.items()}
 
 
-def check(draw_batch, scenes, side, device):
+def check(draw_batch, scenes, device):
     """Largest difference, in levels, between a batch renderer and the definition."""
     drawn = draw_batch(to_device(scene_arrays(scenes), device)).cpu().numpy().transpose(0, 2, 3, 1)
+    side = drawn.shape[1]
     return max(int(np.abs(renderer.render(s, side).astype(int) - d).max()) for s, d in zip(scenes, drawn))

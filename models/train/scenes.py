@@ -171,13 +171,13 @@ def draw_spot(draw, thing, others, alone=False):
 def draw_style(draw, thing):
     """How the thing is drawn: nothing of this is ever asked about."""
     thing.turn = draw.between(-25, 25) if draw.chance(65) else 0
-    slack = 14 if thing.kind in FIRM else 34
+    slack = 24 if thing.kind in FIRM else 44
     thing.stretch = draw.between(256 - slack, 256 + slack) if draw.chance(50) else 256
     thing.rgb = jitter(draw, draw.pick(COLORS[thing.color]), 12)
     rimmed = thing.kind not in ("number", "ring") and thing.size == "large" and thing.color != "black"
     thing.rim = draw.pick([64, 128]) if rimmed and draw.chance(25) else 256
     thing.face = draw.below(len(FACES)) if thing.kind == "number" else 0
-    thing.pen = draw.between(95, 185) if thing.kind == "number" else 0
+    thing.pen = draw.between(65, 185) if thing.kind == "number" else 0
 
 
 def draw_ground(draw, scene):

@@ -292,7 +292,7 @@ def chinese(draw, scene):
 # name -> (function, how often)
 QUESTIONS = {
     "count": (count, 10), "count_some": (count_some, 16), "color": (color, 13), "shape": (shape, 12), "size": (size, 8), "place": (place, 12),
-    "at_place": (at_place, 12), "describe": (describe, 6), "exists": (exists, 15), "absent": (absent, 10), "relation": (relation, 14), "which": (which, 11),
+    "at_place": (at_place, 12), "describe_thing": (describe, 6), "exists": (exists, 15), "absent": (absent, 10), "relation": (relation, 14), "which": (which, 11),
     "compare": (compare, 9), "background": (background, 5), "extreme": (extreme, 7), "same_color": (same_color, 12), "number": (number, 12),
     "choice": (choice, 11), "chinese": (chinese, 9),
 }

@@ -98,7 +98,7 @@ def about_one(draw, scenes, short=0):
 
 # name -> (function, how often)
 SEVERAL = {
-    "more": (more, 13), "contains": (contains, 12), "describe": (describe, 10), "total": (total, 10),
+    "more": (more, 13), "contains": (contains, 12), "describe_image": (describe, 10), "total": (total, 10),
     "difference": (difference, 24), "grounds": (grounds, 5), "about_one": (about_one, 12),
 }
 NAMES, WEIGHTS = list(SEVERAL), [s[1] for s in SEVERAL.values()]
