@@ -1,9 +1,19 @@
 """A second picture that differs from a first in exactly one thing, or in nothing: for "spot the difference"."""
 
 from .scenes import (
-    COLOR_NAMES, GROUND_NAMES, MAX_THINGS, SHAPES, TOO_ALIKE, copy_scene, draw_ground, draw_spot, draw_style, draw_thing,
+    COLOR_NAMES,
+    COLORS,
+    GROUND_NAMES,
+    MAX_THINGS,
+    SHAPES,
+    TOO_ALIKE,
+    copy_scene,
+    draw_ground,
+    draw_spot,
+    draw_style,
+    draw_thing,
+    jitter,
 )
-from .scenes import COLORS, jitter
 
 CHANGES = ["nothing", "color", "shape", "size", "gone", "new", "ground"]
 WEIGHTS = [10, 20, 20, 15, 13, 13, 9]
@@ -63,7 +73,9 @@ def change(draw, first, kind=None):
         if after is None:
             return None
     elif kind == "ground":
-        clear = [g for g in GROUND_NAMES if g != first.ground and all((t.color, g) not in TOO_ALIKE for t in second.things)]
+        clear = [
+            g for g in GROUND_NAMES if g != first.ground and all((t.color, g) not in TOO_ALIKE for t in second.things)
+        ]
         if not clear:
             return None
         second.ground = draw.pick(clear)

@@ -94,11 +94,15 @@ def quick(trainer, stage, count):
         return ""
     papers = exam.papers(TUNE, count, groups=groups)
     if stage == "language":
-        papers += exam.papers(TUNE, count, names=["article_from_outline", "positions_in_text", "place_caption", "selection_in_text", "edit"])
+        papers += exam.papers(
+            TUNE,
+            count,
+            names=["article_from_outline", "positions_in_text", "place_caption", "selection_in_text", "edit"],
+        )
     from .prompts import Coder
 
     coder = Coder(trainer.feed.tokenizer)
-    see = lambda scenes: draw_pictures(trainer.draw, scenes, trainer.device)  # noqa: E731
+    see = lambda scenes: draw_pictures(trainer.draw, scenes, trainer.device)
     with torch.compiler.set_stance("force_eager"), trainer.autocast:
         right, _ = Examiner(trainer.model, coder, trainer.device, see).marks(papers)
     groups = " ".join(f"{k} {v:.3f}" for k, v in group_means(papers, right).items())

@@ -93,24 +93,47 @@ def told(draw):
 
 def entries():
     """(task, group, bucket, form, maker) of all that is examined."""
-    out = [(name, "captions", "one", PLAIN, caption(name)) for name in ("caption_brief", "caption_detailed", "caption_chinese")]
-    out += [("caption_no_system", "captions", "one", BARE, caption("caption_brief")), ("caption_in_front", "captions", "one", EVALUATION, caption("caption_brief"))]
+    out = [
+        (name, "captions", "one", PLAIN, caption(name))
+        for name in ("caption_brief", "caption_detailed", "caption_chinese")
+    ]
+    out += [
+        ("caption_no_system", "captions", "one", BARE, caption("caption_brief")),
+        ("caption_in_front", "captions", "one", EVALUATION, caption("caption_brief")),
+    ]
     out += [(name, "lists", "one", PLAIN, caption(name)) for name in ("list", "json")]
     out += [(name, "questions", "one", PLAIN, about(name)) for name in questions.NAMES]
     out += [("follow_up", "questions", "one", PLAIN, follow_up)]
-    out += [(name, "several", "two", PLAIN, pictures_of(lambda d, n=name: several.ask(d, 2, n))) for name in several.NAMES]
+    out += [
+        (name, "several", "two", PLAIN, pictures_of(lambda d, n=name: several.ask(d, 2, n))) for name in several.NAMES
+    ]
     out += [("three_pictures", "several", "many", PLAIN, pictures_of(lambda d: several.ask(d, 3)))]
-    out += [(f.__name__, "composition", "many", STAGE, pictures_of(f)) for f in (composition.article_from_pictures, composition.positions, composition.selection)]
+    out += [
+        (f.__name__, "composition", "many", STAGE, pictures_of(f))
+        for f in (composition.article_from_pictures, composition.positions, composition.selection)
+    ]
     out += [
         ("article_from_outline", "composition", "text", STAGE, pictures_of(clear_outline)),
         ("positions_in_text", "composition", "text", STAGE, pictures_of(lambda d: composition.positions(d, False))),
         ("place_caption", "composition", "text", STAGE, pictures_of(composition.place_caption)),
-        ("selection_in_text", "composition", "text", STAGE, pictures_of(lambda d: composition.selection(d, wording.brief))),
+        (
+            "selection_in_text",
+            "composition",
+            "text",
+            STAGE,
+            pictures_of(lambda d: composition.selection(d, wording.brief)),
+        ),
         ("edit", "composition", "text", STAGE, pictures_of(composition.edit)),
     ]
-    out += [(name, "text", "text", TALK, pictures_of(lambda d, n=name: text.ask(d, n))) for name in ("fact", "sums", "lists", "no_picture")]
-    out += [("sums_no_system", "text", "text", BARE_TALK, pictures_of(text.sums)), ("retell", "text", "text", BARE_TALK, pictures_of(text.retell)),
-            ("told", "text", "text", BARE_TALK, told)]
+    out += [
+        (name, "text", "text", TALK, pictures_of(lambda d, n=name: text.ask(d, n)))
+        for name in ("fact", "sums", "lists", "no_picture")
+    ]
+    out += [
+        ("sums_no_system", "text", "text", BARE_TALK, pictures_of(text.sums)),
+        ("retell", "text", "text", BARE_TALK, pictures_of(text.retell)),
+        ("told", "text", "text", BARE_TALK, told),
+    ]
     return out
 
 

@@ -35,8 +35,15 @@ def quiet_seeds():
 def truth(name, seed, scene):
     """A line of truth.jsonl."""
     things = [dict(size=t.size, color=t.color, shape=t.noun, position=t.place) for t in scene.things]
-    return dict(file=name, seed=seed, caption=wording.brief(scene), detailed=wording.detailed(scene), chinese=wording.brief_zh(scene),
-                background=scene.ground, things=things)
+    return dict(
+        file=name,
+        seed=seed,
+        caption=wording.brief(scene),
+        detailed=wording.detailed(scene),
+        chinese=wording.brief_zh(scene),
+        background=scene.ground,
+        things=things,
+    )
 
 
 def write(folder, named_seeds):

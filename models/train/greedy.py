@@ -6,7 +6,6 @@ from pathlib import Path
 import torch
 
 from . import exam
-from .evaluation import Examiner
 from .prompts import SYSTEM, encode
 from .samples import REPORT
 from .tasks import Ask
@@ -45,9 +44,19 @@ def line(paper, greedy, margin):
     """One row of heldout.jsonl."""
     last = paper.turns[-1]
     return dict(
-        task=paper.task, group=paper.group, seed=paper.seed, system=SYSTEMS[paper.form.system], bos=paper.form.bos,
-        pictures=paper.form.pictures, history=[[t.query, t.answer] for t in paper.turns[:-1]], query=last.query, forced=last.forced,
-        expected=last.answer, greedy=greedy, margin=round(float(margin), 4), scenes=[s.to_json() for s in paper.scenes],
+        task=paper.task,
+        group=paper.group,
+        seed=paper.seed,
+        system=SYSTEMS[paper.form.system],
+        bos=paper.form.bos,
+        pictures=paper.form.pictures,
+        history=[[t.query, t.answer] for t in paper.turns[:-1]],
+        query=last.query,
+        forced=last.forced,
+        expected=last.answer,
+        greedy=greedy,
+        margin=round(float(margin), 4),
+        scenes=[s.to_json() for s in paper.scenes],
     )
 
 

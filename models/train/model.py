@@ -165,7 +165,11 @@ class VisionEmbeddings(nn.Module):
 
     def forward(self, pixels):
         b, c, grid = pixels.shape[0], self.c, self.c.image_size // self.c.patch_size
-        patches = pixels.view(b, 3, grid, c.patch_size, grid, c.patch_size).permute(0, 2, 4, 1, 3, 5).reshape(b, c.n_patches, -1)
+        patches = (
+            pixels.view(b, 3, grid, c.patch_size, grid, c.patch_size)
+            .permute(0, 2, 4, 1, 3, 5)
+            .reshape(b, c.n_patches, -1)
+        )
         x = F.linear(patches, self.patch_embedding.weight.flatten(1))  # the convolution, as one product
         first = self.class_embedding.to(x.dtype).expand(b, 1, -1)
         return torch.cat([first, x], 1) + self.position_embedding.weight.to(x.dtype)

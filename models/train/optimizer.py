@@ -7,7 +7,11 @@ is that of an AdamW step with the same rate.
 
 import torch
 
-COEFFICIENTS = (3.4445, -4.7750, 2.0315)  # of the quintic; they trade exactness for speed, singular values land in 0.7..1.2
+COEFFICIENTS = (
+    3.4445,
+    -4.7750,
+    2.0315,
+)  # of the quintic; they trade exactness for speed, singular values land in 0.7..1.2
 MOMENTUM, STEPS = 0.95, 5
 
 

@@ -37,7 +37,10 @@ class Pen:
         cx, cy, r = self.spot(thing)
         a, s = math.radians(thing.turn), thing.stretch / 256
         moved = [(x / 1024 * s, y / 1024 / s) for x, y in points]
-        return [(cx + r * (math.cos(a) * x - math.sin(a) * y), cy + r * (math.sin(a) * x + math.cos(a) * y)) for x, y in moved]
+        return [
+            (cx + r * (math.cos(a) * x - math.sin(a) * y), cy + r * (math.sin(a) * x + math.cos(a) * y))
+            for x, y in moved
+        ]
 
     def stroke(self, thing, edges, pen):
         """Lines with round ends."""

@@ -63,7 +63,10 @@ def shapes():
 
 def round_digits():
     """Digits as a pen writes them: polylines without a base or a bar."""
-    six = [arc(0, 0.36, 0.47, 0.46, 0, 360, 16), [(-0.47, 0.36), (-0.45, -0.05), (-0.33, -0.44), (-0.08, -0.72), (0.32, -0.82)]]
+    six = [
+        arc(0, 0.36, 0.47, 0.46, 0, 360, 16),
+        [(-0.47, 0.36), (-0.45, -0.05), (-0.33, -0.44), (-0.08, -0.72), (0.32, -0.82)],
+    ]
     nine = [[(-x, -y) for x, y in line] for line in six]
     return [
         [arc(0, 0, 0.48, 0.82, 0, 360, 20)],
@@ -95,8 +98,13 @@ def segment_digits():
     """Seven segments, as on a clock."""
     h, w = 0.80, 0.44
     bars = {
-        "a": [(-w, -h), (w, -h)], "b": [(w, -h), (w, 0)], "c": [(w, 0), (w, h)], "d": [(-w, h), (w, h)],
-        "e": [(-w, 0), (-w, h)], "f": [(-w, -h), (-w, 0)], "g": [(-w, 0), (w, 0)],
+        "a": [(-w, -h), (w, -h)],
+        "b": [(w, -h), (w, 0)],
+        "c": [(w, 0), (w, h)],
+        "d": [(-w, h), (w, h)],
+        "e": [(-w, 0), (-w, h)],
+        "f": [(-w, -h), (-w, 0)],
+        "g": [(-w, 0), (w, 0)],
     }
     lit = ["abcdef", "bc", "abged", "abgcd", "fgbc", "afgcd", "afgedc", "abc", "abcdefg", "abcdfg"]
     return [[bars[name] for name in names] for names in lit]
@@ -122,7 +130,14 @@ def build():
             table.append({"name": f"{face} {digit}", "filled": False, "pen": 0, "edges": edges(False, lines)})
     sine = [round(math.sin(math.radians(d)) * TURN_UNIT) for d in range(-MAX_TURN, MAX_TURN + 1)]
     cosine = [round(math.cos(math.radians(d)) * TURN_UNIT) for d in range(-MAX_TURN, MAX_TURN + 1)]
-    return {"unit": UNIT, "turn_unit": TURN_UNIT, "max_turn": MAX_TURN, "sine": sine, "cosine": cosine, "outlines": table}
+    return {
+        "unit": UNIT,
+        "turn_unit": TURN_UNIT,
+        "max_turn": MAX_TURN,
+        "sine": sine,
+        "cosine": cosine,
+        "outlines": table,
+    }
 
 
 def load():

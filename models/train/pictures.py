@@ -13,7 +13,12 @@ GRID = SIDE // PATCH
 MEAN, STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)  # CLIP's, RGB
 CHECKED = 40  # scenes that both renderers must draw alike before training
 N_KINDS = len(SHAPES) + 10
-LABEL_SIZES = [N_KINDS + 1, len(COLOR_NAMES) + 1, len(SIZES) + 1, len(GROUND_NAMES)]  # 0 of the first three: nothing there
+LABEL_SIZES = [
+    N_KINDS + 1,
+    len(COLOR_NAMES) + 1,
+    len(SIZES) + 1,
+    len(GROUND_NAMES),
+]  # 0 of the first three: nothing there
 
 
 def arrays(scenes):
@@ -73,7 +78,10 @@ def label_loss(heads, features, batch):
     *parts, ground = heads(features).float().split(LABEL_SIZES, -1)
     covered = labels[0] > 0
     weight = torch.where(covered, 1.0, 0.12)  # most patches are empty
-    loss = sum((F.cross_entropy(p.flatten(0, 1), y.flatten(), reduction="none").view_as(weight) * weight).sum() for p, y in zip(parts, labels))
+    loss = sum(
+        (F.cross_entropy(p.flatten(0, 1), y.flatten(), reduction="none").view_as(weight) * weight).sum()
+        for p, y in zip(parts, labels)
+    )
     every = batch["ground"][:, None].expand(-1, GRID * GRID)
     loss = loss / weight.sum() + 0.3 * F.cross_entropy(ground.flatten(0, 1), every.flatten())
     right = torch.stack([p.argmax(-1) == y for p, y in zip(parts, labels)]).all(0)

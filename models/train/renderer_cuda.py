@@ -110,7 +110,12 @@ class CudaRenderer:
         edges, pen = renderer.placed_edges(self.arrays, layers, self.side)
         there = torch.arange(MAX_LAYERS, device=self.device)[None] < batch["counts"].long()[:, None]
         outline, scaled = layers[..., 0], [layers[..., i] * self.side * SUB >> 12 for i in (1, 2, 3)]
-        head = [self.arrays["n_edges"][outline] * there, self.arrays["filled"][outline], pen, scaled[2] * 3 // 2 + 2 * SUB]
+        head = [
+            self.arrays["n_edges"][outline] * there,
+            self.arrays["filled"][outline],
+            pen,
+            scaled[2] * 3 // 2 + 2 * SUB,
+        ]
         rows = torch.stack([*head, scaled[0], scaled[1], *layers[..., 7:10].unbind(-1)], -1)
         return rows.int().contiguous(), torch.stack(edges, -2).int().contiguous()
 
@@ -120,9 +125,11 @@ class CudaRenderer:
 
         n = batch["counts"].shape[0]
         layers, edges = self.prepare(batch)
-        first, second = (torch.empty(n, 3, self.side, self.side, dtype=torch.uint8, device=self.device) for _ in range(2))
+        first, second = (
+            torch.empty(n, 3, self.side, self.side, dtype=torch.uint8, device=self.device) for _ in range(2)
+        )
         blocks = (n * self.side**2 + 255) // 256
-        pointers = lambda *tensors: [t.data_ptr() for t in tensors]  # noqa: E731
+        pointers = lambda *tensors: [t.data_ptr() for t in tensors]
         sizes = [np.int32(v) for v in (n, self.side)]
         with cupy.cuda.ExternalStream(torch.cuda.current_stream().cuda_stream):
             shape = [np.int32(MAX_LAYERS), np.int32(MAX_EDGES)]

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import torch
 
-from . import exam, other_renderer, pictures
+from . import exam, fold, other_renderer, pictures
 from .evaluation import Examiner, draw_pictures, group_means, shares
 from .export import export, load
 from .greedy import MAX_NEW, write_heldout
@@ -35,18 +35,27 @@ def exam_row(examiner, papers, plora):
     whole = [i for i, p in enumerate(papers) if p.group in ("captions", "lists")]
     by_count = shares([papers[i] for i in whole], right[whole], lambda p: len(p.scenes[0].things))
     wrong = [dict(task=p.task, seed=p.seed, expected=p.turns[-1].answer) for p, ok in zip(papers, right) if not ok]
-    return dict(groups=group_means(papers, right), tasks=shares(papers, right, lambda p: p.task), by_count=dict(sorted(by_count.items())),
-                least_margin=float(margins[right].min()) if right.any() else None, wrong=wrong if plora == "pictures" else len(wrong), prompts=len(papers))
+    return dict(
+        groups=group_means(papers, right),
+        tasks=shares(papers, right, lambda p: p.task),
+        by_count=dict(sorted(by_count.items())),
+        least_margin=float(margins[right].min()) if right.any() else None,
+        wrong=wrong if plora == "pictures" else len(wrong),
+        prompts=len(papers),
+    )
 
 
 def robust_rows(examiner, count, pool):
     """Captions of the same scenes drawn in other ways, in all and by number of things."""
     papers, rows = exam.papers(REPORT, count, names=ROBUST), {}
     for way in other_renderer.WAYS:
-        draw_all = lambda scenes, w=way: other_renderer.see(scenes, w, pool.map).to(examiner.device)  # noqa: E731
+        draw_all = lambda scenes, w=way: other_renderer.see(scenes, w, pool.map).to(examiner.device)
         seen = Examiner(examiner.model, examiner.coder, examiner.device, draw_all)
         right, _ = seen.marks(papers)
-        rows[way] = dict(exact=float(right.mean()), by_count=dict(sorted(shares(papers, right, lambda p: len(p.scenes[0].things)).items())))
+        rows[way] = dict(
+            exact=float(right.mean()),
+            by_count=dict(sorted(shares(papers, right, lambda p: len(p.scenes[0].things)).items())),
+        )
     return rows
 
 
@@ -72,17 +81,43 @@ def markdown(result):
     """evaluation.md"""
     rows = result["rows"]
     counts = list(rows["PLoRA on pictures"]["by_count"])
-    out = [f"Exact match of the greedy answer, in per cent, {result['each']} prompts of each of {len(exam.ENTRIES)} kinds, seeds never trained on.", ""]
+    cells = lambda by_count: " | ".join(percent(by_count[n]) if n in by_count else "" for n in counts)
+    out = [
+        f"Exact match of the greedy answer, in per cent, {result['each']} prompts of each of {len(exam.ENTRIES)} kinds, seeds never trained on.",
+        f"The rows with PLoRA off and everywhere: {result['controls_each']} of each.",
+        "",
+    ]
     out += ["| | " + " | ".join(GROUPS) + " |", "|---|" + "---|" * len(GROUPS)]
     out += ["| asked | " + " | ".join(percent(ASKED[g]) for g in GROUPS) + " |"]
     out += [f"| {name} | " + " | ".join(percent(row["groups"][g]) for g in GROUPS) + " |" for name, row in rows.items()]
-    out += ["", "Captions and lists by number of things:", "", "| things | " + " | ".join(map(str, counts)) + " |", "|---|" + "---|" * len(counts)]
-    out += [f"| {name} | " + " | ".join(percent(v) for v in row["by_count"].values()) + " |" for name, row in rows.items()]
-    out += ["", f"Brief and detailed captions of {result['robust_each']} scenes each, drawn otherwise:", "", "| pictures | all | " + " | ".join(map(str, counts)) + " |", "|---|---|" + "---|" * len(counts)]
+    out += [
+        "",
+        "Captions and lists by number of things:",
+        "",
+        "| things | " + " | ".join(map(str, counts)) + " |",
+        "|---|" + "---|" * len(counts),
+    ]
+    out += [f"| {name} | {cells(row['by_count'])} |" for name, row in rows.items()]
+    out += [
+        "",
+        f"Brief and detailed captions of {result['robust_each']} scenes each, drawn otherwise:",
+        "",
+        "| pictures | all | " + " | ".join(map(str, counts)) + " |",
+        "|---|---|" + "---|" * len(counts),
+    ]
     for way, row in result["robust"].items():
-        out.append(f"| {way} | {percent(row['exact'])} | " + " | ".join(percent(v) for v in row["by_count"].values()) + " |")
-    out += ["", "Every kind of task:", "", "| task | group | " + " | ".join(rows) + " |", "|---|---|" + "---|" * len(rows)]
-    out += [f"| {t} | {g} | " + " | ".join(percent(row["tasks"][t]) for row in rows.values()) + " |" for t, g, *_ in exam.ENTRIES]
+        out.append(f"| {way} | {percent(row['exact'])} | {cells(row['by_count'])} |")
+    out += [
+        "",
+        "Every kind of task:",
+        "",
+        "| task | group | " + " | ".join(rows) + " |",
+        "|---|---|" + "---|" * len(rows),
+    ]
+    out += [
+        f"| {t} | {g} | " + " | ".join(percent(row["tasks"][t]) for row in rows.values()) + " |"
+        for t, g, *_ in exam.ENTRIES
+    ]
     return "\n".join(out) + "\n"
 
 
@@ -100,24 +135,38 @@ def write(result, out):
     print(markdown(result))
 
 
-def export_run(run, out):
-    """The model of a training run as a Hugging Face directory."""
+def export_run(run, out, device):
+    """The model of a training run, folded (see `fold`), as a Hugging Face directory."""
     model = XComposer2(Config())
     state = torch.load(Path(run) / "weights.pt", map_location="cpu")
     model.load_state_dict({key: value.float() for key, value in state["model"].items()})
+    model, coder = model.to(device).eval(), Coder(TOKENIZER)
+    model, moved = fold.folded(model, fold.measure(model, coder, pictures.make_renderer(device), device))
+    print("directions moved into PLoRA:", *moved.values())
     export(model, out)
     if (out / "tokenizer.model").resolve() != TOKENIZER:
         shutil.copy(TOKENIZER, out / "tokenizer.model")
 
 
-def build(run, out, device, count, robust, prompts, max_new=MAX_NEW):
+def build(run, out, device, count, controls, robust, prompts, max_new=MAX_NEW):
     """Export, exam, tables, held-out prompts."""
     out, start = Path(out), time.time()
     pool = multiprocessing.get_context("fork").Pool(WORKERS if device != "cpu" else 1)  # before CUDA: it forks
-    export_run(run, out)
-    examiner, papers = examiner_of(out, device), exam.papers(REPORT, count)
-    rows = {name: exam_row(examiner, papers, plora) for name, plora in PLORA.items()}
-    write(dict(each=count, robust_each=robust, rows=rows, robust=robust_rows(examiner, robust, pool)), out)
+    export_run(run, out, device)
+    examiner, rows = examiner_of(out, device), {}
+    for name, plora in PLORA.items():
+        rows[name] = exam_row(examiner, exam.papers(REPORT, count if plora == "pictures" else controls), plora)
+        print(name, rows[name]["groups"], f"{time.time() - start:.0f} s", flush=True)
+    write(
+        dict(
+            each=count,
+            controls_each=controls,
+            robust_each=robust,
+            rows=rows,
+            robust=robust_rows(examiner, robust, pool),
+        ),
+        out,
+    )
     pool.terminate()
     same, total = write_heldout(examiner, out / "heldout.jsonl", prompts, max_new)
     print(f"held-out prompts: {same} of {total} as expected; {time.time() - start:.0f} s")
@@ -139,9 +188,12 @@ def arguments():
     parser.add_argument("--out", default="xc2-scenes", help="model folder to write")
     parser.add_argument("--device", default="cuda", help="cuda or cpu")
     parser.add_argument("--count", type=int, default=400, help="prompts of each kind")
+    parser.add_argument("--controls", type=int, default=400, help="the same with PLoRA off and everywhere")
     parser.add_argument("--robust", type=int, default=250, help="scenes for the other ways of drawing")
     parser.add_argument("--prompts", type=int, default=500, help="held-out prompts to write")
-    parser.add_argument("--again", nargs="+", metavar="TASK", help="mark these tasks of the exported model again, nothing else")
+    parser.add_argument(
+        "--again", nargs="+", metavar="TASK", help="mark these tasks of the exported model again, nothing else"
+    )
     return parser
 
 
@@ -150,4 +202,4 @@ if __name__ == "__main__":
     if a.again:
         build_again(a.out, a.device, a.again, a.prompts)
     else:
-        build(a.run, a.out, a.device, a.count, a.robust, a.prompts)
+        build(a.run, a.out, a.device, a.count, a.controls, a.robust, a.prompts)

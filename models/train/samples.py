@@ -85,17 +85,34 @@ def many_pictures(draw, coder):
 def talk(draw, coder):
     """No picture: talk, scenes told in words, composition stages in text."""
     way = draw.weighted([36, 15, 22, 27])
-    form = Form(draw_system(draw, 25 if way != 3 else 40) if way in (0, 3) else None, "double" if draw.chance(50) else "once")
+    form = Form(
+        draw_system(draw, 25 if way != 3 else 40) if way in (0, 3) else None, "double" if draw.chance(50) else "once"
+    )
     if way == 2:
-        stages = [composition.article_from_outline, lambda d: composition.positions(d, False), composition.place_caption,
-                  lambda d: composition.selection(d, wording.brief), composition.edit]
+        stages = [
+            composition.article_from_outline,
+            lambda d: composition.positions(d, False),
+            composition.place_caption,
+            lambda d: composition.selection(d, wording.brief),
+            composition.edit,
+        ]
         return [], [stages[draw.weighted([26, 16, 22, 22, 14])](draw)], form
     if way == 3:
         return [], fill_talk(draw, coder, form, [text.ask(draw)], lambda: [text.ask(draw)]), form
     if way == 1:
         ask = several.ask(draw, 2, show=lambda s: text.told(draw, s))
         scenes, ask.scenes = ask.scenes, []
-        return [], fill_talk(draw, coder, form, [ask], lambda: [questions.Ask(*(several.about_one(draw, scenes, 20) or text_pair(draw)))]), form
+        return (
+            [],
+            fill_talk(
+                draw,
+                coder,
+                form,
+                [ask],
+                lambda: [questions.Ask(*(several.about_one(draw, scenes, 20) or text_pair(draw)))],
+            ),
+            form,
+        )
     scene = draw_scene(draw)
     first = captions.ask(draw, scene) if draw.chance(30) else questions.ask(draw, scene)
     first.query = draw.pick(["Scene: ", "Image: ", "Picture: ", ""]) + text.told(draw, scene) + "\n" + first.query
@@ -141,7 +158,10 @@ def pack(rows, length):
         at.append(said - 1 + i * length)
         target.append(ids[said])
         weight.append(weights[said])
-    joined = {name: np.concatenate(parts).astype(np.int64) for name, parts in (("image", image), ("at", at), ("target", target))}
+    joined = {
+        name: np.concatenate(parts).astype(np.int64)
+        for name, parts in (("image", image), ("at", at), ("target", target))
+    }
     return dict(tokens=tokens, weight=np.concatenate(weight), **joined)
 
 

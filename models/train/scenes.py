@@ -41,8 +41,13 @@ ALL_PLACES = [place for row in PLACES for place in row]
 
 # A thing of this colour could hardly be seen on this ground.
 TOO_ALIKE = {
-    ("white", "white"), ("white", "beige"), ("black", "black"), ("black", "dark blue"), ("cyan", "light blue"),
-    ("yellow", "beige"), ("blue", "dark blue"),
+    ("white", "white"),
+    ("white", "beige"),
+    ("black", "black"),
+    ("black", "dark blue"),
+    ("cyan", "light blue"),
+    ("yellow", "beige"),
+    ("blue", "dark blue"),
 }
 COUNT_WEIGHTS = [13, 15, 17, 18, 18, 19]  # of 1..6 things, in per cent
 SMALL, LARGE, LONE = (246, 348), (540, 660), (660, 1000)  # radii; a lone large thing may be much larger

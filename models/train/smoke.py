@@ -9,7 +9,7 @@ from pathlib import Path
 
 import torch
 
-from . import changes, renderer, report, stages
+from . import changes, fold, renderer, report, stages
 from .outlines import build, load
 from .prng import Draw
 from .scenes import Scene, scene_from_seed
@@ -37,11 +37,20 @@ def main():
     torch.set_num_threads(1)
     check_scenes()
     with tempfile.TemporaryDirectory() as folder:
-        run = [f"--out={folder}/run", "--device=cpu", "--workers=0", "--steps=2", "--shrink=200", "--report=1", "--tune=0"]
+        run = [
+            f"--out={folder}/run",
+            "--device=cpu",
+            "--workers=0",
+            "--steps=2",
+            "--shrink=200",
+            "--report=1",
+            "--tune=0",
+        ]
         assert stages.main([*run, "--stop-after=0"]) == 3, "it should have stopped in the first stage"
         while stages.main([*run, "--stop-after=4"]) == 3:
             pass
-        report.build(f"{folder}/run", f"{folder}/model", "cpu", 1, 1, 5, max_new=3)
+        fold.COUNTS = {"one": 1, "text": 1}
+        report.build(f"{folder}/run", f"{folder}/model", "cpu", 1, 1, 1, 5, max_new=3)
         assert (Path(folder) / "model" / "model.safetensors").stat().st_size < 30e6
     print(f"smoke: all went through in {time.time() - start:.0f} s")
 

@@ -17,8 +17,12 @@ from .tasks import IMAGE, captions, composition, questions, several, text
 
 N_VOCAB = 2048
 STAGES = [
-    composition.article_from_pictures, composition.article_from_outline, composition.positions, composition.place_caption,
-    composition.selection, composition.edit,
+    composition.article_from_pictures,
+    composition.article_from_outline,
+    composition.positions,
+    composition.place_caption,
+    composition.selection,
+    composition.edit,
 ]
 
 
@@ -42,10 +46,24 @@ def make(path, seed=0, rounds=9000, n_vocab=N_VOCAB):
     """Trains the tokenizer and writes it."""
     model = io.BytesIO()
     sentencepiece.SentencePieceTrainer.train(
-        sentence_iterator=corpus(seed, rounds), model_writer=model, model_type="bpe", vocab_size=n_vocab,
-        character_coverage=1.0, byte_fallback=True, split_digits=True, normalization_rule_name="identity",
-        add_dummy_prefix=False, remove_extra_whitespaces=False, user_defined_symbols=[END, TURN],
-        max_sentence_length=20000, minloglevel=1, unk_id=0, bos_id=1, eos_id=2, pad_id=-1, num_threads=1,
+        sentence_iterator=corpus(seed, rounds),
+        model_writer=model,
+        model_type="bpe",
+        vocab_size=n_vocab,
+        character_coverage=1.0,
+        byte_fallback=True,
+        split_digits=True,
+        normalization_rule_name="identity",
+        add_dummy_prefix=False,
+        remove_extra_whitespaces=False,
+        user_defined_symbols=[END, TURN],
+        max_sentence_length=20000,
+        minloglevel=1,
+        unk_id=0,
+        bos_id=1,
+        eos_id=2,
+        pad_id=-1,
+        num_threads=1,
     )
     Path(path).write_bytes(model.getvalue())
 

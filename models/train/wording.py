@@ -6,15 +6,49 @@ A text is a function of the scene alone, so an answer is right or wrong to the l
 NUMBERS = "no one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen seventeen eighteen".split()
 PLURALS = {"cross": "crosses"}
 
-COLOR_ZH = dict(red="红色", orange="橙色", yellow="黄色", green="绿色", cyan="青色", blue="蓝色", purple="紫色", pink="粉色", white="白色", black="黑色")
+COLOR_ZH = dict(
+    red="红色",
+    orange="橙色",
+    yellow="黄色",
+    green="绿色",
+    cyan="青色",
+    blue="蓝色",
+    purple="紫色",
+    pink="粉色",
+    white="白色",
+    black="黑色",
+)
 GROUND_ZH = {
-    "white": "白色", "black": "黑色", "gray": "灰色", "light blue": "浅蓝色", "beige": "米色", "light green": "浅绿色", "dark blue": "深蓝色",
+    "white": "白色",
+    "black": "黑色",
+    "gray": "灰色",
+    "light blue": "浅蓝色",
+    "beige": "米色",
+    "light green": "浅绿色",
+    "dark blue": "深蓝色",
 }
-KIND_ZH = dict(circle="圆形", square="方形", triangle="三角形", star="星形", heart="心形", ring="圆环", cross="十字", diamond="菱形", number="数字")
+KIND_ZH = dict(
+    circle="圆形",
+    square="方形",
+    triangle="三角形",
+    star="星形",
+    heart="心形",
+    ring="圆环",
+    cross="十字",
+    diamond="菱形",
+    number="数字",
+)
 SIZE_ZH = dict(small="小", large="大")
 PLACE_ZH = {
-    "top left": "左上角", "top": "上方", "top right": "右上角", "left": "左边", "center": "中间", "right": "右边",
-    "bottom left": "左下角", "bottom": "下方", "bottom right": "右下角",
+    "top left": "左上角",
+    "top": "上方",
+    "top right": "右上角",
+    "left": "左边",
+    "center": "中间",
+    "right": "右边",
+    "bottom left": "左下角",
+    "bottom": "下方",
+    "bottom right": "右下角",
 }
 NUMBER_ZH = ["零", "一", "两", "三", "四", "五", "六"]
 

@@ -20,24 +20,62 @@ SIMILES = {
     "number": ["It helped the children learn to count.", "It was painted on the door of a house."],
 }
 COLOR_SENTENCES = {
-    "red": "Red is the color of apples and fire.", "orange": "Orange is the color of autumn leaves.", "yellow": "Yellow is the color of the sun.",
-    "green": "Green is the color of grass and trees.", "cyan": "Cyan is the color of clear water.", "blue": "Blue is the color of the sea.",
-    "purple": "Purple is the color of kings.", "pink": "Pink is the color of spring flowers.", "white": "White is the color of snow.",
+    "red": "Red is the color of apples and fire.",
+    "orange": "Orange is the color of autumn leaves.",
+    "yellow": "Yellow is the color of the sun.",
+    "green": "Green is the color of grass and trees.",
+    "cyan": "Cyan is the color of clear water.",
+    "blue": "Blue is the color of the sea.",
+    "purple": "Purple is the color of kings.",
+    "pink": "Pink is the color of spring flowers.",
+    "white": "White is the color of snow.",
     "black": "Black is the color of the night.",
 }
-SIMILES_ZH = dict(circle="它像满月一样圆。", square="它像一座小房子。", triangle="它像一座山。", star="它在夜空中发光。", heart="它让人感到温暖。",
-                  ring="它中间有一个洞。", cross="它像一个加号。", diamond="它像风筝一样飞。", number="它教孩子们数数。")
+SIMILES_ZH = dict(
+    circle="它像满月一样圆。",
+    square="它像一座小房子。",
+    triangle="它像一座山。",
+    star="它在夜空中发光。",
+    heart="它让人感到温暖。",
+    ring="它中间有一个洞。",
+    cross="它像一个加号。",
+    diamond="它像风筝一样飞。",
+    number="它教孩子们数数。",
+)
 OPENINGS = {
-    "story": ["Once upon a time, {} went for a walk in the town of shapes.", "One sunny morning, {} found an old book full of pictures.", "Long ago, {} lived in a house where every shape had a name."],
-    "diary": ["Today I went to the museum of colors with my class.", "Today it rained, so I stayed at home and painted.", "Today my teacher gave me a box of paper shapes."],
-    "guide": ["This guide shows how to draw simple pictures step by step.", "Anyone can draw with a pencil, some paper and a little time."],
-    "article": ["Shapes and colors are everywhere around us, and each picture tells us something.", "This article takes a close look at some simple pictures.", "Every picture has a shape and a color, and both have a meaning."],
+    "story": [
+        "Once upon a time, {} went for a walk in the town of shapes.",
+        "One sunny morning, {} found an old book full of pictures.",
+        "Long ago, {} lived in a house where every shape had a name.",
+    ],
+    "diary": [
+        "Today I went to the museum of colors with my class.",
+        "Today it rained, so I stayed at home and painted.",
+        "Today my teacher gave me a box of paper shapes.",
+    ],
+    "guide": [
+        "This guide shows how to draw simple pictures step by step.",
+        "Anyone can draw with a pencil, some paper and a little time.",
+    ],
+    "article": [
+        "Shapes and colors are everywhere around us, and each picture tells us something.",
+        "This article takes a close look at some simple pictures.",
+        "Every picture has a shape and a color, and both have a meaning.",
+    ],
     "chinese": ["今天我看到了几幅有趣的画。", "形状和颜色就在我们身边。"],
 }
 VERBS = dict(story="{} saw", diary="I painted", guide="draw", article="we see")
 CLOSINGS = {
-    "story": ["{} smiled and went home happy.", "That night {} dreamed of all the shapes.", "And {} never forgot that day."],
-    "diary": ["It was a good day and I am very tired now.", "Tomorrow I want to see more shapes.", "I will keep these pictures for a long time."],
+    "story": [
+        "{} smiled and went home happy.",
+        "That night {} dreamed of all the shapes.",
+        "And {} never forgot that day.",
+    ],
+    "diary": [
+        "It was a good day and I am very tired now.",
+        "Tomorrow I want to see more shapes.",
+        "I will keep these pictures for a long time.",
+    ],
     "guide": ["Now you can draw your own pictures.", "Practice every day and share your work with friends."],
     "article": ["In short, simple shapes can tell great stories.", "Look around you and find more shapes today."],
     "chinese": ["我很喜欢这些画。", "简单的形状也能讲故事。"],

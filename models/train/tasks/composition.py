@@ -11,7 +11,11 @@ from . import IMAGE, Ask
 from .articles import COLOR_SENTENCES, GENRES, SIMILES, write
 
 PICTURE_FORMS = [
-    "Write {} about {}.", "Write {} based on {}.", "Please write {} with {}.", "please write {} based on {}.", "Write {} for {}.",
+    "Write {} about {}.",
+    "Write {} based on {}.",
+    "Please write {} with {}.",
+    "please write {} based on {}.",
+    "Write {} for {}.",
 ]
 TITLE_STARTS = ["my favorite ", "My favorite ", "The secret of the ", "A day with the ", "The lost ", "About the "]
 
@@ -62,7 +66,11 @@ def article_from_outline(draw):
     genre, scenes = draw.pick(GENRES[:4]), draw_subjects(draw, draw.pick([1, 2, 2, 3]))
     told = [subject(s) for s in scenes]
     outline = "\n".join(f"{i}. {text}" for i, text in enumerate(told, 1))
-    query = f"Write {page(genre)} about {joined(told)}." if draw.chance(45) else f"Write {page(genre)} with this outline:\n{outline}"
+    query = (
+        f"Write {page(genre)} about {joined(told)}."
+        if draw.chance(45)
+        else f"Write {page(genre)} with this outline:\n{outline}"
+    )
     if genre == "article" and draw.chance(40):
         query = f"根据给定大纲写一篇文章：\n{outline}"
     query, text = titled(draw, query, genre, scenes)
@@ -150,8 +158,14 @@ def edit(draw):
     if way < 30:
         return Ask("缩写以下段落：" + line, sentence if ". " in line else line.split("。")[0] + "。")
     if way < 55:
-        return Ask(f"扩写以下段落：{sentence}\n基于以下素材：{subject(new)}", f"{sentence} There was also {subject(new)}. {simile}")
+        return Ask(
+            f"扩写以下段落：{sentence}\n基于以下素材：{subject(new)}",
+            f"{sentence} There was also {subject(new)}. {simile}",
+        )
     if way < 80:
-        return Ask(f"改写以下段落：{line}\n基于以下素材：{subject(new)}", f"There was {subject(new)}. {simile} {COLOR_SENTENCES[thing.color]}")
+        return Ask(
+            f"改写以下段落：{line}\n基于以下素材：{subject(new)}",
+            f"There was {subject(new)}. {simile} {COLOR_SENTENCES[thing.color]}",
+        )
     query = f"在以下两段中插入一段。\n第一段：{lines[1]}\n第二段：{lines[-1]}\n插入段的大纲：{subject(new)}"
     return Ask(query, f"Then there was {subject(new)}. {simile}")

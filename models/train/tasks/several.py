@@ -3,8 +3,7 @@
 from ..changes import change
 from ..scenes import TOO_ALIKE, draw_ground, draw_scene
 from ..wording import NUMBERS, article, at, brief, detailed, plural
-from . import IMAGE, Ask
-from . import questions
+from . import IMAGE, Ask, questions
 
 ORDINALS = ["first", "second", "third"]
 ABOUT_ONE = ["color", "shape", "place", "exists", "count", "count_some", "at_place", "background", "absent"]
@@ -26,14 +25,26 @@ def difference(draw, scenes):
         "new": f"The {after.full} {at(after.place)} is only in image 2.",
         "ground": f"The background is {scenes[0].ground} in image 1 and {second.ground} in image 2.",
     }[kind]
-    forms = ["What is the difference between the two images?", "What is different in image 2?", "Compare the two images.", "Spot the difference.", "What changed between the two pictures?"]
+    forms = [
+        "What is the difference between the two images?",
+        "What is different in image 2?",
+        "Compare the two images.",
+        "Spot the difference.",
+        "What changed between the two pictures?",
+    ]
     return draw.pick(forms), answer
 
 
 def more(draw, scenes):
     """Which picture has more of something."""
     thing, way = draw.pick(draw.pick(scenes).things), draw.below(100)
-    test = (lambda t: True) if way < 30 else (lambda t: t.kind == thing.kind) if way < 75 else (lambda t: t.color == thing.color)
+    test = (
+        (lambda t: True)
+        if way < 30
+        else (lambda t: t.kind == thing.kind)
+        if way < 75
+        else (lambda t: t.color == thing.color)
+    )
     name = "objects" if way < 30 else plural(thing.kind) if way < 75 else thing.color + " objects"
     counts = [sum(map(test, s.things)) for s in scenes]
     best = [i for i, c in enumerate(counts) if c == max(counts)]
@@ -47,30 +58,40 @@ def more(draw, scenes):
 def contains(draw, scenes):
     """Which picture shows something that only one has."""
     thing = draw.pick(draw.pick(scenes).things)
-    name, test = draw.pick([
-        (f"{thing.color} {thing.kind}", lambda t: (t.color, t.kind) == (thing.color, thing.kind)),
-        (thing.kind, lambda t: t.kind == thing.kind),
-        (thing.color + " object", lambda t: t.color == thing.color),
-    ])
+    name, test = draw.pick(
+        [
+            (f"{thing.color} {thing.kind}", lambda t: (t.color, t.kind) == (thing.color, thing.kind)),
+            (thing.kind, lambda t: t.kind == thing.kind),
+            (thing.color + " object", lambda t: t.color == thing.color),
+        ]
+    )
     found = [i for i, s in enumerate(scenes) if any(map(test, s.things))]
     if len(found) != 1:
         return None
     one = article(name)
-    return draw.pick([f"Which image shows {one}?", f"Which image contains {one}?", f"In which image is there {one}?"]), f"Image {found[0] + 1} shows {one}."
+    return draw.pick(
+        [f"Which image shows {one}?", f"Which image contains {one}?", f"In which image is there {one}?"]
+    ), f"Image {found[0] + 1} shows {one}."
 
 
 def describe(draw, scenes):
     """A caption of one of the pictures."""
     i = draw.below(len(scenes))
     if draw.chance(50):
-        return draw.pick([f"Describe image {i + 1} briefly.", f"Write a short caption for the {ORDINALS[i]} image."]), brief(scenes[i])
-    return draw.pick([f"Describe image {i + 1} in detail.", f"Please describe the {ORDINALS[i]} image in detail."]), detailed(scenes[i])
+        return draw.pick(
+            [f"Describe image {i + 1} briefly.", f"Write a short caption for the {ORDINALS[i]} image."]
+        ), brief(scenes[i])
+    return draw.pick(
+        [f"Describe image {i + 1} in detail.", f"Please describe the {ORDINALS[i]} image in detail."]
+    ), detailed(scenes[i])
 
 
 def total(draw, scenes):
     """How many things in all pictures together."""
     n = sum(len(s.things) for s in scenes)
-    return draw.pick(["How many objects are there in all images together?", "How many objects are there in total?"]), f"There are {NUMBERS[n]} objects in total."
+    return draw.pick(
+        ["How many objects are there in all images together?", "How many objects are there in total?"]
+    ), f"There are {NUMBERS[n]} objects in total."
 
 
 def grounds(draw, scenes):
@@ -86,7 +107,10 @@ def grounds(draw, scenes):
     question = "Do both images have the same background color?"
     if first.ground == second.ground:
         return question, f"Yes, both backgrounds are {first.ground}."
-    return question, f"No, image 1 has {article(first.ground)} background and image 2 has {article(second.ground)} background."
+    return (
+        question,
+        f"No, image 1 has {article(first.ground)} background and image 2 has {article(second.ground)} background.",
+    )
 
 
 def about_one(draw, scenes, short=0):
@@ -98,8 +122,13 @@ def about_one(draw, scenes, short=0):
 
 # name -> (function, how often)
 SEVERAL = {
-    "more": (more, 13), "contains": (contains, 12), "describe_image": (describe, 10), "total": (total, 10),
-    "difference": (difference, 24), "grounds": (grounds, 5), "about_one": (about_one, 12),
+    "more": (more, 13),
+    "contains": (contains, 12),
+    "describe_image": (describe, 10),
+    "total": (total, 10),
+    "difference": (difference, 24),
+    "grounds": (grounds, 5),
+    "about_one": (about_one, 12),
 }
 NAMES, WEIGHTS = list(SEVERAL), [s[1] for s in SEVERAL.values()]
 

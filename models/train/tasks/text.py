@@ -9,36 +9,72 @@ from .articles import SIMILES
 ABOUT_ME = "I am a tiny demo model with the InternLM-XComposer2 architecture."
 NO_PICTURE = "I cannot see an image. Please give me a picture."
 FACTS = [
-    ("How many sides does a triangle have?", "A triangle has three sides."), ("How many sides does a square have?", "A square has four sides."),
-    ("How many corners does a star have?", "A star has five points."), ("Is a circle round?", "Yes, a circle is round."),
-    ("Is a square round?", "No, a square has four corners."), ("What color is the sky on a clear day?", "The sky is blue."),
-    ("What color is grass?", "Grass is green."), ("What color is snow?", "Snow is white."), ("What color is coal?", "Coal is black."),
-    ("What color is a ripe banana?", "A ripe banana is yellow."), ("What color is blood?", "Blood is red."),
+    ("How many sides does a triangle have?", "A triangle has three sides."),
+    ("How many sides does a square have?", "A square has four sides."),
+    ("How many corners does a star have?", "A star has five points."),
+    ("Is a circle round?", "Yes, a circle is round."),
+    ("Is a square round?", "No, a square has four corners."),
+    ("What color is the sky on a clear day?", "The sky is blue."),
+    ("What color is grass?", "Grass is green."),
+    ("What color is snow?", "Snow is white."),
+    ("What color is coal?", "Coal is black."),
+    ("What color is a ripe banana?", "A ripe banana is yellow."),
+    ("What color is blood?", "Blood is red."),
     ("What color do you get when you mix red and yellow?", "Red and yellow make orange."),
     ("What color do you get when you mix blue and yellow?", "Blue and yellow make green."),
     ("What color do you get when you mix red and blue?", "Red and blue make purple."),
     ("What color do you get when you mix red and white?", "Red and white make pink."),
-    ("What is the opposite of left?", "The opposite of left is right."), ("What is the opposite of right?", "The opposite of right is left."),
-    ("What is the opposite of top?", "The opposite of top is bottom."), ("What is the opposite of small?", "The opposite of small is large."),
-    ("What is the opposite of black?", "The opposite of black is white."), ("What is the opposite of hot?", "The opposite of hot is cold."),
-    ("What is the opposite of day?", "The opposite of day is night."), ("Which shape has a hole in the middle?", "A ring has a hole in the middle."),
-    ("Which shape stands for love?", "A heart stands for love."), ("Which shape looks like a plus sign?", "A cross looks like a plus sign."),
-    ("Which shape has no corners?", "A circle has no corners."), ("How many days are in a week?", "There are seven days in a week."),
-    ("How many months are in a year?", "There are twelve months in a year."), ("How many legs does a cat have?", "A cat has four legs."),
-    ("How many wheels does a bicycle have?", "A bicycle has two wheels."), ("What day comes after Monday?", "Tuesday comes after Monday."),
-    ("What day comes after Friday?", "Saturday comes after Friday."), ("What month comes after May?", "June comes after May."),
-    ("What is the first month of the year?", "January is the first month of the year."), ("What do bees make?", "Bees make honey."),
-    ("What is the capital of France?", "The capital of France is Paris."), ("What is the capital of China?", "The capital of China is Beijing."),
-    ("What is the capital of Italy?", "The capital of Italy is Rome."), ("What is the largest planet?", "Jupiter is the largest planet."),
-    ("Which planet do we live on?", "We live on the planet Earth."), ("Is the sun hot?", "Yes, the sun is hot."), ("Is ice hot?", "No, ice is cold."),
-    ("Can fish swim?", "Yes, fish can swim."), ("Can a stone swim?", "No, a stone sinks."), ("Hello!", "Hello! How can I help you?"),
-    ("Hello", "Hello! How can I help you?"), ("Hi", "Hello! How can I help you?"), ("Thank you.", "You are welcome."), ("Goodbye.", "Goodbye! Have a nice day."),
-    ("Who are you?", ABOUT_ME), ("What is your name?", ABOUT_ME), ("What are you?", ABOUT_ME), ("Are you a human?", "No, I am a small language model."),
+    ("What is the opposite of left?", "The opposite of left is right."),
+    ("What is the opposite of right?", "The opposite of right is left."),
+    ("What is the opposite of top?", "The opposite of top is bottom."),
+    ("What is the opposite of small?", "The opposite of small is large."),
+    ("What is the opposite of black?", "The opposite of black is white."),
+    ("What is the opposite of hot?", "The opposite of hot is cold."),
+    ("What is the opposite of day?", "The opposite of day is night."),
+    ("Which shape has a hole in the middle?", "A ring has a hole in the middle."),
+    ("Which shape stands for love?", "A heart stands for love."),
+    ("Which shape looks like a plus sign?", "A cross looks like a plus sign."),
+    ("Which shape has no corners?", "A circle has no corners."),
+    ("How many days are in a week?", "There are seven days in a week."),
+    ("How many months are in a year?", "There are twelve months in a year."),
+    ("How many legs does a cat have?", "A cat has four legs."),
+    ("How many wheels does a bicycle have?", "A bicycle has two wheels."),
+    ("What day comes after Monday?", "Tuesday comes after Monday."),
+    ("What day comes after Friday?", "Saturday comes after Friday."),
+    ("What month comes after May?", "June comes after May."),
+    ("What is the first month of the year?", "January is the first month of the year."),
+    ("What do bees make?", "Bees make honey."),
+    ("What is the capital of France?", "The capital of France is Paris."),
+    ("What is the capital of China?", "The capital of China is Beijing."),
+    ("What is the capital of Italy?", "The capital of Italy is Rome."),
+    ("What is the largest planet?", "Jupiter is the largest planet."),
+    ("Which planet do we live on?", "We live on the planet Earth."),
+    ("Is the sun hot?", "Yes, the sun is hot."),
+    ("Is ice hot?", "No, ice is cold."),
+    ("Can fish swim?", "Yes, fish can swim."),
+    ("Can a stone swim?", "No, a stone sinks."),
+    ("Hello!", "Hello! How can I help you?"),
+    ("Hello", "Hello! How can I help you?"),
+    ("Hi", "Hello! How can I help you?"),
+    ("Thank you.", "You are welcome."),
+    ("Goodbye.", "Goodbye! Have a nice day."),
+    ("Who are you?", ABOUT_ME),
+    ("What is your name?", ABOUT_ME),
+    ("What are you?", ABOUT_ME),
+    ("Are you a human?", "No, I am a small language model."),
     ("What can you do?", "I can describe simple pictures, answer questions about them and write short articles."),
-    ("Which shapes do you know?", "I know circles, squares, triangles, stars, hearts, rings, crosses, diamonds and numbers."),
+    (
+        "Which shapes do you know?",
+        "I know circles, squares, triangles, stars, hearts, rings, crosses, diamonds and numbers.",
+    ),
     ("Which colors do you know?", "I know red, orange, yellow, green, cyan, blue, purple, pink, white and black."),
-    ("你好", "你好！有什么可以帮你？"), ("你好！", "你好！有什么可以帮你？"), ("你是谁？", "我是一个很小的演示模型。"), ("谢谢", "不客气。"),
-    ("天空是什么颜色的？", "天空是蓝色的。"), ("草是什么颜色的？", "草是绿色的。"), ("一周有几天？", "一周有七天。"),
+    ("你好", "你好！有什么可以帮你？"),
+    ("你好！", "你好！有什么可以帮你？"),
+    ("你是谁？", "我是一个很小的演示模型。"),
+    ("谢谢", "不客气。"),
+    ("天空是什么颜色的？", "天空是蓝色的。"),
+    ("草是什么颜色的？", "草是绿色的。"),
+    ("一周有几天？", "一周有七天。"),
 ]
 WORDS = COLOR_NAMES + SHAPES + ["cat", "dog", "tree", "house", "sun", "moon", "fish", "bird", "book", "apple"]
 
@@ -52,7 +88,9 @@ def sums(draw):
     """Small arithmetic."""
     way, a, b = draw.below(100), draw.below(20), draw.below(20)
     if way < 40:
-        return Ask(draw.pick([f"What is {a} + {b}?", f"What is {a} plus {b}?", f"{a} + {b} = ?"]), f"{a} + {b} = {a + b}.")
+        return Ask(
+            draw.pick([f"What is {a} + {b}?", f"What is {a} plus {b}?", f"{a} + {b} = ?"]), f"{a} + {b} = {a + b}."
+        )
     if way < 70:
         a, b = max(a, b), min(a, b)
         return Ask(draw.pick([f"What is {a} - {b}?", f"What is {a} minus {b}?"]), f"{a} - {b} = {a - b}.")
@@ -72,7 +110,10 @@ def lists(draw):
     if way == 1:
         return Ask(f"Reverse the list: {text}", ", ".join(words[::-1]))
     if way == 2:
-        return Ask(draw.pick([f"Write as bullet points: {text}", f"Make a bullet list: {text}"]), "\n".join("- " + w for w in words))
+        return Ask(
+            draw.pick([f"Write as bullet points: {text}", f"Make a bullet list: {text}"]),
+            "\n".join("- " + w for w in words),
+        )
     if way == 3:
         return Ask(f"How many words are in this list: {text}?", f"There are {NUMBERS[n]} words.")
     if way == 4:
@@ -82,13 +123,19 @@ def lists(draw):
         numbers = draw.sample(range(10), n)
         return Ask("Sort the numbers: " + ", ".join(map(str, numbers)), ", ".join(map(str, sorted(numbers))))
     word = draw.pick(words) if draw.chance(50) else draw.pick(WORDS)
-    return Ask(f"Is the word {word} in this list: {text}?", f"Yes, {word} is in the list." if word in words else f"No, {word} is not in the list.")
+    return Ask(
+        f"Is the word {word} in this list: {text}?",
+        f"Yes, {word} is in the list." if word in words else f"No, {word} is not in the list.",
+    )
 
 
 def sentence(draw):
     """A sentence about a thing."""
     color, kind = draw.pick(COLOR_NAMES), draw.pick(SHAPES)
-    return Ask(f"Write a sentence about {article(color + ' ' + kind)}.", f"I saw {article(color + ' ' + kind)}. {SIMILES[kind][0]}")
+    return Ask(
+        f"Write a sentence about {article(color + ' ' + kind)}.",
+        f"I saw {article(color + ' ' + kind)}. {SIMILES[kind][0]}",
+    )
 
 
 def no_picture(draw):
@@ -112,7 +159,13 @@ def retell(draw):
 
 
 # name -> (function, how often)
-TALK = {"fact": (fact, 12), "sums": (sums, 12), "lists": (lists, 10), "sentence": (sentence, 3), "no_picture": (no_picture, 4)}
+TALK = {
+    "fact": (fact, 12),
+    "sums": (sums, 12),
+    "lists": (lists, 10),
+    "sentence": (sentence, 3),
+    "no_picture": (no_picture, 4),
+}
 NAMES, WEIGHTS = list(TALK), [t[1] for t in TALK.values()]
 
 
