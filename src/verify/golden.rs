@@ -47,7 +47,7 @@ pub enum GoldenError {
         found: String,
     },
     /// A picture that a record speaks of is in none of the places where it could be.
-    #[error("picture `{name}` is in none of {}", places.join(", "))]
+    #[error("picture `{name}` is in none of {}; say where it is with `--images DIR`", places.join(", "))]
     NoPicture { name: String, places: Vec<String> },
 }
 
