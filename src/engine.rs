@@ -29,7 +29,7 @@ use crate::{
         Adapter, Context, ContextOptions, KvType, LlamaError, LoadOptions, Model, Sampler,
         SamplerOptions, Tokenizer,
     },
-    memory::{self, MemoryNeed},
+    memory::{self, MemoryNeed, Workload},
     metrics::Timings,
     prompt::{Chat, PloraPolicy, PromptError, PromptLayout, Run, Sequence, Template},
     vision::{StageObserver, VisionEncoder, VisionError},
@@ -78,9 +78,9 @@ pub enum EngineError {
     #[error(
         "not enough memory: {} needed ({} weights, {} context, {} scratch), {} available",
         memory::human(need.total()),
-        memory::human(need.decoder + need.plora + need.vision),
+        memory::human(need.all_weights()),
         memory::human(need.kv_cache),
-        memory::human(need.work),
+        memory::human(need.rest()),
         memory::human(*available)
     )]
     Memory { need: MemoryNeed, available: u64 },
@@ -282,8 +282,14 @@ impl Engine {
 
     /// What a context of `n_ctx` positions will need.
     pub fn memory_need(&self, n_ctx: usize) -> MemoryNeed {
-        let work = self.encoder.work_bytes();
-        MemoryNeed::of(&self.container, n_ctx, self.options.kv_type, N_BATCH, work)
+        let load = Workload {
+            n_ctx,
+            n_batch: N_BATCH.min(n_ctx),
+            kv_type: self.options.kv_type,
+            repack: self.options.load.repack,
+            vision_work: self.encoder.work_bytes(),
+        };
+        MemoryNeed::of(&self.container, load)
     }
 
     /// Answers `request`.
