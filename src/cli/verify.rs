@@ -39,6 +39,7 @@ pub struct VerifyArgs {
 pub fn run(args: &VerifyArgs) -> anyhow::Result<ExitCode> {
     let mut options = verify::engine_options();
     options.n_threads = args.threads.map_or_else(default_threads, usize::from);
+    super::use_threads(options.n_threads);
     let golden = GoldenDir::new(&args.golden, args.images.as_deref());
     let total = golden.n_records()?;
     let engine = Engine::load(&args.model, options)?;
