@@ -565,3 +565,30 @@ pub fn open(path: &Path) -> Result<Container, EngineError> {
         source,
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn too_little_memory_is_told_with_what_takes_it() {
+        let options = EngineOptions::default();
+        let need = MemoryNeed {
+            decoder: 1 << 60,
+            kv_cache: 5_000_000,
+            ..MemoryNeed::default()
+        };
+        let error = options.check_memory(need, 0).unwrap_err().to_string();
+        assert!(
+            error.contains("not enough memory") && error.contains("5.0 MB context"),
+            "{error}"
+        );
+        options.check_memory(need, 1 << 60).unwrap(); // what is loaded already is not needed again
+        EngineOptions {
+            check_memory: false,
+            ..options
+        }
+        .check_memory(need, 0)
+        .unwrap();
+    }
+}
