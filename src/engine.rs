@@ -12,6 +12,7 @@
 //! against the machine.
 
 use std::{
+    borrow::Cow,
     ops::ControlFlow,
     path::{Path, PathBuf},
     sync::Arc,
@@ -22,7 +23,7 @@ use ndarray::{Array2, ArrayView2};
 use rayon::prelude::*;
 
 use crate::{
-    container::{Container, ContainerError, View},
+    container::{BosRule, Container, ContainerError, View},
     decoder::{Decoder, TextStream},
     image::{self, ImageError, Orientation, Preprocessor, RgbImage},
     llama::{
@@ -124,15 +125,32 @@ pub fn default_threads() -> usize {
     std::thread::available_parallelism().map_or(1, std::num::NonZero::get)
 }
 
+/// A picture to be asked about.
+#[derive(Clone, Debug)]
+pub enum Picture {
+    /// A file of any known format.
+    File(PathBuf),
+    /// 8-bit RGB, as decoded or drawn.
+    Pixels(RgbImage),
+}
+
+impl<P: Into<PathBuf>> From<P> for Picture {
+    fn from(path: P) -> Self {
+        Self::File(path.into())
+    }
+}
+
 /// What is asked.
 #[derive(Clone, Debug, Default)]
 pub struct Request {
     /// Pictures, in the order of their markers.
-    pub images: Vec<PathBuf>,
+    pub images: Vec<Picture>,
     /// The conversation.
     pub chat: Chat,
     /// Where pictures stand in the prompt.
     pub layout: PromptLayout,
+    /// Where `<s>` stands; `None` for the model's own rule.
+    pub bos_rule: Option<BosRule>,
     /// Which tokens see Partial-LoRA.
     pub plora: PloraPolicy,
     /// How tokens are chosen.
@@ -296,7 +314,10 @@ impl Engine {
         observer: &mut dyn Observer,
     ) -> Result<Answer, EngineError> {
         let pictures = self.open_pictures(&request.images)?;
-        let template = self.template(request.layout);
+        let mut template = self.template(request.layout);
+        if let Some(rule) = request.bos_rule {
+            template.prompt.bos_rule = rule;
+        }
         let sequence = template.sequence(&request.chat, pictures.len(), &self.tokenizer)?;
         let n_ctx = self.context_for(&sequence, request.n_predict)?;
         self.check_memory(n_ctx)?;
@@ -330,20 +351,30 @@ impl Engine {
         })
     }
 
-    fn open_pictures(&self, paths: &[PathBuf]) -> Result<Vec<RgbImage>, EngineError> {
-        let open = |path: &PathBuf| Ok(image::open(path, self.options.orientation)?);
-        paths.par_iter().map(open).collect()
+    fn open_pictures<'a>(
+        &self,
+        pictures: &'a [Picture],
+    ) -> Result<Vec<Cow<'a, RgbImage>>, EngineError> {
+        let open = |picture: &'a Picture| match picture {
+            Picture::File(path) => Ok(Cow::Owned(image::open(path, self.options.orientation)?)),
+            Picture::Pixels(pixels) => Ok(Cow::Borrowed(pixels)),
+        };
+        pictures.par_iter().map(open).collect()
     }
 
     /// The projected embeddings of every picture, `[n_tokens, n_embd]` each.
-    fn encode(&self, pictures: &[RgbImage], observer: &mut dyn Observer) -> Vec<Array2<f32>> {
+    fn encode(
+        &self,
+        pictures: &[Cow<'_, RgbImage>],
+        observer: &mut dyn Observer,
+    ) -> Vec<Array2<f32>> {
         let n_stages = self.encoder.config().n_layer + STAGES_BESIDE_LAYERS;
         let mut progress = StageCount {
             observer,
             done: 0,
             total: pictures.len() * n_stages,
         };
-        let encode = |picture| {
+        let encode = |picture: &Cow<'_, RgbImage>| {
             let pixels = self.preprocessor.pixel_values(picture);
             self.encoder.encode_observed(&pixels, &mut progress)
         };
