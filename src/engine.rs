@@ -12,10 +12,9 @@
 //! against the machine.
 
 use std::{
-    borrow::Cow,
     ops::ControlFlow,
     path::{Path, PathBuf},
-    sync::Arc,
+    sync::{Arc, Mutex, PoisonError},
     time::Instant,
 };
 
@@ -30,7 +29,7 @@ use crate::{
         Adapter, Context, ContextOptions, KvType, LlamaError, LoadOptions, Model, Sampler,
         SamplerOptions, Tokenizer,
     },
-    memory::{self, MemoryNeed},
+    memory::{self, MemoryNeed, Workload},
     metrics::Timings,
     prompt::{Chat, PloraPolicy, PromptError, PromptLayout, Run, Sequence, Template},
     vision::{StageObserver, VisionEncoder, VisionError},
@@ -39,6 +38,9 @@ use crate::{
 /// Tokens that are computed at once in the prefill. 512 is the fastest on the machines measured
 /// (docs/performance.md), and longer batches take more scratch memory.
 pub const N_BATCH: usize = 512;
+
+/// The most tokens of an answer where nothing else is asked for: the original's limit.
+pub const DEFAULT_N_PREDICT: usize = 1024;
 
 /// Why there is no answer.
 #[derive(Debug, thiserror::Error)]
@@ -63,7 +65,7 @@ pub enum EngineError {
     #[error(transparent)]
     Prompt(#[from] PromptError),
     /// The model was made for shorter texts than asked for.
-    #[error("context: at most {max} tokens with this model, {asked} asked for")]
+    #[error("context: expected 1 to {max} tokens with this model, found {asked}")]
     ContextTooLong { asked: usize, max: usize },
     /// The prompt does not fit.
     #[error(
@@ -74,14 +76,18 @@ pub enum EngineError {
         n_prompt: usize,
         n_image: usize,
         n_ctx: usize,
+        max: usize,
     },
+    /// The arithmetic broke down, which good weights do not let happen.
+    #[error("the model computed logits that are no numbers; its weights are damaged")]
+    NotFinite,
     /// The machine is too small.
     #[error(
         "not enough memory: {} needed ({} weights, {} context, {} scratch), {} available",
         memory::human(need.total()),
-        memory::human(need.decoder + need.plora + need.vision),
+        memory::human(need.all_weights()),
         memory::human(need.kv_cache),
-        memory::human(need.work),
+        memory::human(need.rest()),
         memory::human(*available)
     )]
     Memory { need: MemoryNeed, available: u64 },
@@ -120,6 +126,31 @@ impl Default for EngineOptions {
     }
 }
 
+impl EngineOptions {
+    /// What a run with a context of `n_ctx` positions is to memory.
+    fn workload(&self, n_ctx: usize, vision_work: usize) -> Workload {
+        Workload {
+            n_ctx,
+            n_batch: N_BATCH.min(n_ctx),
+            kv_type: self.kv_type,
+            repack: self.load.repack,
+            vision_work,
+        }
+    }
+
+    /// Refuses what does not fit, less what is `loaded` already.
+    fn check_memory(&self, need: MemoryNeed, loaded: u64) -> Result<(), EngineError> {
+        match memory::available() {
+            Some(available)
+                if self.check_memory && need.total().saturating_sub(loaded) > available =>
+            {
+                Err(EngineError::Memory { need, available })
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
 /// As many threads as cores that this process may use.
 pub fn default_threads() -> usize {
     std::thread::available_parallelism().map_or(1, std::num::NonZero::get)
@@ -141,7 +172,7 @@ impl<P: Into<PathBuf>> From<P> for Picture {
 }
 
 /// What is asked.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub struct Request {
     /// Pictures, in the order of their markers.
     pub images: Vec<Picture>,
@@ -157,6 +188,20 @@ pub struct Request {
     pub sampling: SamplerOptions,
     /// The most tokens to generate.
     pub n_predict: usize,
+}
+
+impl Default for Request {
+    fn default() -> Self {
+        Self {
+            images: Vec::new(),
+            chat: Chat::default(),
+            layout: PromptLayout::default(),
+            bos_rule: None,
+            plora: PloraPolicy::default(),
+            sampling: SamplerOptions::default(),
+            n_predict: DEFAULT_N_PREDICT,
+        }
+    }
 }
 
 /// Why an answer ended.
@@ -209,6 +254,7 @@ pub struct Engine {
     encoder: VisionEncoder,
     preprocessor: Preprocessor,
     model: Arc<Model>,
+    adapter: Mutex<Option<Arc<Adapter>>>,
     tokenizer: Tokenizer,
     options: EngineOptions,
     load_seconds: f64,
@@ -226,6 +272,8 @@ impl Engine {
         let encoder = VisionEncoder::new(info.vision.clone(), &container)?;
         let (mean, std) = (info.image.image_mean, info.image.image_std);
         let preprocessor = Preprocessor::new(info.vision.image_size as u32, mean, std);
+        let least = options.workload(1, encoder.work_bytes());
+        options.check_memory(MemoryNeed::of(&container, least), 0)?;
         let model = Model::load(path, container.view_offset(View::Decoder), options.load)?;
         let tokenizer = Tokenizer::new(&model);
         let load_seconds = start.elapsed().as_secs_f64();
@@ -234,6 +282,7 @@ impl Engine {
             encoder,
             preprocessor,
             model,
+            adapter: Mutex::new(None),
             tokenizer,
             options,
             load_seconds,
@@ -281,8 +330,6 @@ impl Engine {
         n_batch: usize,
         n_outputs: usize,
     ) -> Result<Decoder, EngineError> {
-        let offset = self.container.view_offset(View::Adapter);
-        let adapter = Adapter::load(&self.model, self.container.path(), offset)?;
         let options = ContextOptions {
             n_ctx,
             n_batch: n_batch.min(n_ctx),
@@ -291,17 +338,30 @@ impl Engine {
             kv_type: self.options.kv_type,
             flash_attn: self.options.flash_attn,
         };
+        let adapter = self.adapter()?;
         Ok(Decoder::new(Context::new(
             &self.model,
-            Some(Arc::new(adapter)),
+            Some(adapter),
             options,
         )?))
     }
 
+    /// The adapter, loaded when it is first needed.
+    fn adapter(&self) -> Result<Arc<Adapter>, EngineError> {
+        let mut loaded = self.adapter.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(adapter) = &*loaded {
+            return Ok(Arc::clone(adapter));
+        }
+        let offset = self.container.view_offset(View::Adapter);
+        let adapter = Arc::new(Adapter::load(&self.model, self.container.path(), offset)?);
+        *loaded = Some(Arc::clone(&adapter));
+        Ok(adapter)
+    }
+
     /// What a context of `n_ctx` positions will need.
     pub fn memory_need(&self, n_ctx: usize) -> MemoryNeed {
-        let work = self.encoder.work_bytes();
-        MemoryNeed::of(&self.container, n_ctx, self.options.kv_type, N_BATCH, work)
+        let load = self.options.workload(n_ctx, self.encoder.work_bytes());
+        MemoryNeed::of(&self.container, load)
     }
 
     /// Answers `request`.
@@ -320,7 +380,8 @@ impl Engine {
         }
         let sequence = template.sequence(&request.chat, pictures.len(), &self.tokenizer)?;
         let n_ctx = self.context_for(&sequence, request.n_predict)?;
-        self.check_memory(n_ctx)?;
+        self.options
+            .check_memory(self.memory_need(n_ctx), self.loaded_bytes(n_ctx))?;
 
         let mut timings = Timings {
             load: self.load_seconds,
@@ -351,31 +412,33 @@ impl Engine {
         })
     }
 
-    fn open_pictures<'a>(
-        &self,
-        pictures: &'a [Picture],
-    ) -> Result<Vec<Cow<'a, RgbImage>>, EngineError> {
-        let open = |picture: &'a Picture| match picture {
-            Picture::File(path) => Ok(Cow::Owned(image::open(path, self.options.orientation)?)),
-            Picture::Pixels(pixels) => Ok(Cow::Borrowed(pixels)),
+    /// The pictures, resized for the tower.
+    fn open_pictures(&self, pictures: &[Picture]) -> Result<Vec<RgbImage>, EngineError> {
+        let open = |picture: &Picture| match picture {
+            Picture::File(path) => {
+                let picture = image::open(path, self.options.orientation)?;
+                Ok(self.preprocessor.resize(&picture)) // at once: the original may be large
+            }
+            Picture::Pixels(picture) => match picture.dimensions() {
+                (width, height) if width == 0 || height == 0 => {
+                    Err(ImageError::NoPixels { width, height }.into())
+                }
+                _ => Ok(self.preprocessor.resize(picture)),
+            },
         };
         pictures.par_iter().map(open).collect()
     }
 
     /// The projected embeddings of every picture, `[n_tokens, n_embd]` each.
-    fn encode(
-        &self,
-        pictures: &[Cow<'_, RgbImage>],
-        observer: &mut dyn Observer,
-    ) -> Vec<Array2<f32>> {
+    fn encode(&self, pictures: &[RgbImage], observer: &mut dyn Observer) -> Vec<Array2<f32>> {
         let n_stages = self.encoder.config().n_layer + STAGES_BESIDE_LAYERS;
         let mut progress = StageCount {
             observer,
             done: 0,
             total: pictures.len() * n_stages,
         };
-        let encode = |picture: &Cow<'_, RgbImage>| {
-            let pixels = self.preprocessor.pixel_values(picture);
+        let encode = |picture| {
+            let pixels = self.preprocessor.normalize(picture);
             self.encoder.encode_observed(&pixels, &mut progress)
         };
         pictures.iter().map(encode).collect()
@@ -385,30 +448,33 @@ impl Engine {
     fn context_for(&self, sequence: &Sequence, n_predict: usize) -> Result<usize, EngineError> {
         let max = self.container.info().max_context();
         let n_ctx = match self.options.n_ctx {
-            Some(asked) if asked > max => {
+            Some(asked) if !(1..=max).contains(&asked) => {
                 return Err(EngineError::ContextTooLong { asked, max });
             }
             Some(asked) => asked,
-            None => max.min(sequence.len() + n_predict),
+            None => max.min(sequence.len().saturating_add(n_predict.max(1))),
         };
         if sequence.len() >= n_ctx {
             return Err(EngineError::PromptTooLong {
                 n_prompt: sequence.len(),
                 n_image: sequence.n_image_tokens(),
                 n_ctx,
+                max,
             });
         }
         Ok(n_ctx)
     }
 
-    fn check_memory(&self, n_ctx: usize) -> Result<(), EngineError> {
+    /// What of [`Self::memory_need`] this process holds already; mapped weights do not count,
+    /// since the system reckons their pages as available.
+    fn loaded_bytes(&self, n_ctx: usize) -> u64 {
         let need = self.memory_need(n_ctx);
-        match memory::available() {
-            Some(available) if self.options.check_memory && need.total() > available => {
-                Err(EngineError::Memory { need, available })
-            }
-            _ => Ok(()),
-        }
+        let read = if self.options.load.mmap {
+            0
+        } else {
+            need.decoder
+        };
+        read + need.repacked + need.vocabulary
     }
 }
 
@@ -474,7 +540,11 @@ impl<'a> Generation<'a> {
             if self.ids.len() == self.request.n_predict {
                 break StopReason::Length;
             }
-            let id = self.sampler.sample(decoder.logits());
+            let logits = decoder.logits();
+            if !logits.iter().all(|l| l.is_finite()) {
+                return Err(EngineError::NotFinite);
+            }
+            let id = self.sampler.sample(logits);
             if id == prompt.eos || id == prompt.turn_end {
                 break StopReason::Stop;
             }

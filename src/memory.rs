@@ -5,19 +5,39 @@
 
 use crate::{
     container::{Container, View},
+    gguf::TensorInfo,
     llama::KvType,
     quant::GgmlType,
 };
+
+/// What a run is, as far as its memory goes.
+#[derive(Clone, Copy, Debug)]
+pub struct Workload {
+    /// Positions of the context.
+    pub n_ctx: usize,
+    /// Positions computed at once.
+    pub n_batch: usize,
+    /// Element type of the KV cache.
+    pub kv_type: KvType,
+    /// Whether llama.cpp rearranges weights for its kernels.
+    pub repack: bool,
+    /// Bytes of the tower's scratch.
+    pub vision_work: usize,
+}
 
 /// What a run needs, in bytes by part.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize)]
 pub struct MemoryNeed {
     /// The decoder's weights. They are mapped: the pages count, but the system may drop them.
     pub decoder: u64,
+    /// llama.cpp's second copy of those that it rearranges.
+    pub repacked: u64,
     /// Partial-LoRA, which llama.cpp copies.
     pub plora: u64,
     /// Tower and projector, mapped like the decoder.
     pub vision: u64,
+    /// llama.cpp's tables of the vocabulary.
+    pub vocabulary: u64,
     /// Keys and values of the whole context.
     pub kv_cache: u64,
     /// Scratch of the tower and of the decoder's graphs; they never work at the same time.
@@ -25,40 +45,78 @@ pub struct MemoryNeed {
 }
 
 impl MemoryNeed {
-    /// What running `container` with this context takes. `vision_work` is the tower's scratch.
-    pub fn of(
-        container: &Container,
-        n_ctx: usize,
-        kv_type: KvType,
-        n_batch: usize,
-        vision_work: usize,
-    ) -> Self {
-        let mut need = Self::weights(container);
+    /// What running `container` takes.
+    pub fn of(container: &Container, load: Workload) -> Self {
+        let mut need = Self::weights(container, load.repack);
         let decoder = &container.info().decoder;
-        let per_position = decoder.kv_elements_per_position();
-        need.kv_cache = kv_type.bytes(n_ctx * per_position) as u64;
-        need.work = vision_work.max(decode_work(decoder.n_embd, decoder.n_ff, n_batch)) as u64;
+        let n_cells = load.n_ctx.next_multiple_of(KV_CELLS);
+        let per_cell = decoder.kv_elements_per_position();
+        let decode_work = decode_work(decoder.n_embd, decoder.n_ff, load.n_batch);
+        need.vocabulary = (decoder.n_vocab * PIECE_BYTES) as u64;
+        need.kv_cache = load.kv_type.bytes(n_cells * per_cell) as u64;
+        need.work = load.vision_work.max(decode_work) as u64;
         need
     }
 
-    fn weights(container: &Container) -> Self {
+    fn weights(container: &Container, repack: bool) -> Self {
         let mut need = Self::default();
-        let mut part = &mut need.vision;
+        let mut view = None;
         for tensor in container.file().tensors() {
-            if tensor.name == View::Adapter.tensor_name() {
-                part = &mut need.plora;
-            } else if tensor.name == View::Decoder.tensor_name() {
-                part = &mut need.decoder;
+            let begins = |v: &View| v.tensor_name() == tensor.name;
+            view = [View::Adapter, View::Decoder]
+                .into_iter()
+                .find(begins)
+                .or(view);
+            let bytes = tensor.n_bytes().unwrap_or(0) as u64;
+            match view {
+                None => need.vision += bytes,
+                Some(View::Adapter) => need.plora += bytes,
+                Some(View::Decoder) => {
+                    need.decoder += bytes;
+                    need.repacked += if repack && is_repacked(tensor) {
+                        bytes
+                    } else {
+                        0
+                    };
+                }
             }
-            *part += tensor.n_bytes().unwrap_or(0) as u64;
         }
         need
     }
 
+    /// The weights in all their forms.
+    pub fn all_weights(&self) -> u64 {
+        self.decoder + self.repacked + self.plora + self.vision
+    }
+
+    /// What is neither weights nor keys and values.
+    pub fn rest(&self) -> u64 {
+        self.vocabulary + self.work
+    }
+
     /// All parts together.
     pub fn total(&self) -> u64 {
-        self.decoder + self.plora + self.vision + self.kv_cache + self.work
+        self.all_weights() + self.kv_cache + self.rest()
     }
+}
+
+/// llama.cpp rounds a context up to a multiple of this.
+const KV_CELLS: usize = 256;
+
+/// What llama.cpp keeps for a piece of the vocabulary, measured: its text, twice, in two hash
+/// tables.
+const PIECE_BYTES: usize = 550;
+
+/// Whether llama.cpp has kernels for a rearranged form of a decoder's tensor. The embeddings are
+/// looked up, not multiplied, and stay as they are.
+fn is_repacked(tensor: &TensorInfo) -> bool {
+    let everywhere = matches!(tensor.ty, GgmlType::Q4_0 | GgmlType::Q4_K);
+    let here = if cfg!(target_arch = "x86_64") {
+        tensor.ty == GgmlType::Q2_K
+    } else {
+        matches!(tensor.ty, GgmlType::Q5_K | GgmlType::Q6_K | GgmlType::Q8_0)
+    };
+    (everywhere || here) && tensor.shape.len() == 2 && tensor.name != "token_embd.weight"
 }
 
 /// The decoder's graphs hold a handful of activations of a batch at a time.
@@ -134,6 +192,16 @@ pub fn by_type(container: &Container) -> Vec<(GgmlType, u64)> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn only_products_of_some_types_are_repacked() {
+        let matrix = |name: &str, ty| TensorInfo::new(name, ty, [256, 8]);
+        assert!(is_repacked(&matrix("blk.0.ffn_up.weight", GgmlType::Q4_K)));
+        assert!(!is_repacked(&matrix("blk.0.ffn_up.weight", GgmlType::F16)));
+        assert!(!is_repacked(&matrix("token_embd.weight", GgmlType::Q4_K)));
+        let norm = TensorInfo::new("blk.0.attn_norm.weight", GgmlType::F32, [256]);
+        assert!(!is_repacked(&norm));
+    }
 
     #[test]
     fn sizes_read_well() {

@@ -294,7 +294,7 @@ fn a_prompt_that_does_not_fit_is_refused() {
     );
     assert_fails(
         &["run", "-m", &model(), "-p", "Hi", "-c", "99999"],
-        &["at most 4096", "99999"],
+        &["1 to 4096", "99999"],
     );
     let long = "word ".repeat(9000);
     assert_fails(

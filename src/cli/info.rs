@@ -7,8 +7,8 @@ use serde_json::json;
 use xc2_edge::{
     container::{Container, View},
     engine::{self, N_BATCH},
-    llama::{self, KvType},
-    memory::{self, MemoryNeed, human},
+    llama::{self, KvType, LoadOptions},
+    memory::{self, MemoryNeed, Workload, human},
     vision::VisionEncoder,
 };
 
@@ -40,12 +40,22 @@ pub fn run(args: &InfoArgs) -> anyhow::Result<ExitCode> {
     if args.checksum {
         verify_checksum(&container, &args.model)?;
     }
+    let max = container.info().max_context();
+    if let Some(asked) = args.ctx_size.filter(|n| !(1..=max).contains(n)) {
+        return Err(engine::EngineError::ContextTooLong { asked, max }.into());
+    }
     let n_ctx = args.ctx_size.unwrap_or_else(|| {
         let info = container.info();
         info.max_context().min(info.vision.n_patches() + 512)
     });
-    let work = encoder.work_bytes();
-    let need = MemoryNeed::of(&container, n_ctx, KvType::F16, N_BATCH, work);
+    let load = Workload {
+        n_ctx,
+        n_batch: N_BATCH.min(n_ctx),
+        kv_type: KvType::default(),
+        repack: LoadOptions::default().repack,
+        vision_work: encoder.work_bytes(),
+    };
+    let need = MemoryNeed::of(&container, load);
     let text = if args.json {
         format!("{:#}\n", as_json(&container, n_ctx, need))
     } else {
@@ -169,9 +179,9 @@ fn as_text(container: &Container, n_ctx: usize, need: MemoryNeed, checked: bool)
     lines.push(format!(
         "memory     {} with a context of {n_ctx}: weights {}, keys and values {}, scratch {}",
         human(need.total()),
-        human(need.decoder + need.plora + need.vision),
+        human(need.all_weights()),
         human(need.kv_cache),
-        human(need.work)
+        human(need.rest())
     ));
     if let Some(available) = memory::available() {
         lines.push(format!(

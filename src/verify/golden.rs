@@ -47,7 +47,7 @@ pub enum GoldenError {
         found: String,
     },
     /// A picture that a record speaks of is in none of the places where it could be.
-    #[error("picture `{name}` is in none of {}", places.join(", "))]
+    #[error("picture `{name}` is in none of {}; say where it is with `--images DIR`", places.join(", "))]
     NoPicture { name: String, places: Vec<String> },
 }
 
@@ -234,7 +234,7 @@ impl GoldenDir {
         for entry in fs::read_dir(&dir).map_err(io)? {
             let path = entry.map_err(io)?.path();
             let is_record = path.extension().is_some_and(|e| e == "json")
-                && path.with_extension("safetensors").is_file();
+                && (path.with_extension("safetensors").is_file() || speaks_of_ids(&path));
             if is_record {
                 files.push(path);
             }
@@ -242,6 +242,12 @@ impl GoldenDir {
         files.sort();
         Ok(files)
     }
+}
+
+/// Whether a `.json` is a conversation's record, so that tensors which are missing beside it are an
+/// error rather than nothing to compare.
+fn speaks_of_ids(path: &Path) -> bool {
+    json::<serde_json::Value>(path).is_ok_and(|value| value.get("ids").is_some())
 }
 
 fn json<T: serde::de::DeserializeOwned>(path: &Path) -> Result<T, GoldenError> {
