@@ -22,7 +22,7 @@ use ndarray::{Array2, ArrayView2};
 use rayon::prelude::*;
 
 use crate::{
-    container::{Container, ContainerError, View},
+    container::{BosRule, Container, ContainerError, View},
     decoder::{Decoder, TextStream},
     image::{self, ImageError, Orientation, Preprocessor, RgbImage},
     llama::{
@@ -156,15 +156,32 @@ pub fn default_threads() -> usize {
     std::thread::available_parallelism().map_or(1, std::num::NonZero::get)
 }
 
+/// A picture to be asked about.
+#[derive(Clone, Debug)]
+pub enum Picture {
+    /// A file of any known format.
+    File(PathBuf),
+    /// 8-bit RGB, as decoded or drawn.
+    Pixels(RgbImage),
+}
+
+impl<P: Into<PathBuf>> From<P> for Picture {
+    fn from(path: P) -> Self {
+        Self::File(path.into())
+    }
+}
+
 /// What is asked.
 #[derive(Clone, Debug)]
 pub struct Request {
     /// Pictures, in the order of their markers.
-    pub images: Vec<PathBuf>,
+    pub images: Vec<Picture>,
     /// The conversation.
     pub chat: Chat,
     /// Where pictures stand in the prompt.
     pub layout: PromptLayout,
+    /// Where `<s>` stands; `None` for the model's own rule.
+    pub bos_rule: Option<BosRule>,
     /// Which tokens see Partial-LoRA.
     pub plora: PloraPolicy,
     /// How tokens are chosen.
@@ -179,6 +196,7 @@ impl Default for Request {
             images: Vec::new(),
             chat: Chat::default(),
             layout: PromptLayout::default(),
+            bos_rule: None,
             plora: PloraPolicy::default(),
             sampling: SamplerOptions::default(),
             n_predict: DEFAULT_N_PREDICT,
@@ -356,7 +374,10 @@ impl Engine {
         observer: &mut dyn Observer,
     ) -> Result<Answer, EngineError> {
         let pictures = self.open_pictures(&request.images)?;
-        let template = self.template(request.layout);
+        let mut template = self.template(request.layout);
+        if let Some(rule) = request.bos_rule {
+            template.prompt.bos_rule = rule;
+        }
         let sequence = template.sequence(&request.chat, pictures.len(), &self.tokenizer)?;
         let n_ctx = self.context_for(&sequence, request.n_predict)?;
         self.options
@@ -392,12 +413,20 @@ impl Engine {
     }
 
     /// The pictures, resized for the tower.
-    fn open_pictures(&self, paths: &[PathBuf]) -> Result<Vec<RgbImage>, EngineError> {
-        let open = |path: &PathBuf| {
-            let picture = image::open(path, self.options.orientation)?;
-            Ok(self.preprocessor.resize(&picture)) // at once: the original may be large
+    fn open_pictures(&self, pictures: &[Picture]) -> Result<Vec<RgbImage>, EngineError> {
+        let open = |picture: &Picture| match picture {
+            Picture::File(path) => {
+                let picture = image::open(path, self.options.orientation)?;
+                Ok(self.preprocessor.resize(&picture)) // at once: the original may be large
+            }
+            Picture::Pixels(picture) => match picture.dimensions() {
+                (width, height) if width == 0 || height == 0 => {
+                    Err(ImageError::NoPixels { width, height }.into())
+                }
+                _ => Ok(self.preprocessor.resize(picture)),
+            },
         };
-        paths.par_iter().map(open).collect()
+        pictures.par_iter().map(open).collect()
     }
 
     /// The projected embeddings of every picture, `[n_tokens, n_embd]` each.

@@ -18,6 +18,7 @@
 //! | [`container`], [`gguf`] | the model file |
 //! | [`tensor`], [`quant`] | tensors in ggml's element types |
 //! | [`verify`] | comparison with recorded outputs of the original |
+//! | [`scenes`] | drawn pictures and held-out prompts about them |
 //! | [`memory`], [`metrics`] | what a run takes, in bytes and seconds |
 //!
 //! ```no_run
@@ -43,6 +44,7 @@ pub mod memory;
 pub mod metrics;
 pub mod prompt;
 pub mod quant;
+pub mod scenes;
 pub mod tensor;
 pub mod verify;
 pub mod vision;

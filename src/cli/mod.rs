@@ -2,6 +2,7 @@
 //!
 //! Results go to stdout, everything else to stderr. Exit status: 0 done, 1 failed, 2 wrong usage.
 
+mod eval;
 mod hint;
 mod info;
 mod progress;
@@ -30,7 +31,8 @@ const EXAMPLES: &str = "Examples:
   xc2-edge run -m model.gguf --image photo.jpg -p 'Please describe this image in detail.'
   xc2-edge run -m model.gguf --image a.png --image b.png -p 'What differs?' --json
   xc2-edge info -m model.gguf
-  xc2-edge verify -m model.gguf tests/reference/golden/tiny-vl";
+  xc2-edge verify -m model.gguf tests/reference/golden/tiny-vl
+  xc2-edge eval -m model.gguf models/xc2-scenes/heldout.jsonl";
 
 #[derive(Debug, Subcommand)]
 pub enum Command {
@@ -40,6 +42,8 @@ pub enum Command {
     Info(info::InfoArgs),
     /// Hold a model, stage by stage, against recorded outputs of the original.
     Verify(verify::VerifyArgs),
+    /// Mark a model's answers to held-out prompts about drawn scenes.
+    Eval(eval::EvalArgs),
 }
 
 /// Carries out a command.
@@ -48,6 +52,7 @@ pub fn run(command: &Command) -> anyhow::Result<ExitCode> {
         Command::Run(args) => run::run(args),
         Command::Info(args) => info::run(args),
         Command::Verify(args) => verify::run(args),
+        Command::Eval(args) => eval::run(args),
     }
 }
 

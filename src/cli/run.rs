@@ -159,11 +159,22 @@ enum Switch {
     Off,
 }
 
+/// Which tokens see Partial-LoRA.
 #[derive(Clone, Copy, Debug, ValueEnum)]
-enum Plora {
+pub enum Plora {
     Images,
     None,
     All,
+}
+
+impl From<Plora> for PloraPolicy {
+    fn from(plora: Plora) -> Self {
+        match plora {
+            Plora::Images => Self::Images,
+            Plora::None => Self::Nowhere,
+            Plora::All => Self::Everywhere,
+        }
+    }
 }
 
 /// Runs the command.
@@ -223,7 +234,7 @@ impl RunArgs {
     fn request(&self, engine: &Engine) -> Request {
         let own = || engine.container().info().prompt.system.clone();
         Request {
-            images: self.images.clone(),
+            images: self.images.iter().map(Into::into).collect(),
             chat: Chat {
                 system: self.system.clone().unwrap_or_else(own),
                 query: self.prompt.clone().unwrap_or_default(),
@@ -233,11 +244,8 @@ impl RunArgs {
                 Layout::Chat => PromptLayout::Chat,
                 Layout::Evaluation => PromptLayout::Evaluation,
             },
-            plora: match self.plora {
-                Plora::Images => PloraPolicy::Images,
-                Plora::None => PloraPolicy::Nowhere,
-                Plora::All => PloraPolicy::Everywhere,
-            },
+            bos_rule: None,
+            plora: self.plora.into(),
             sampling: SamplerOptions {
                 temperature: self.temp,
                 top_k: self.top_k,

@@ -1,0 +1,126 @@
+//! What is in a picture.
+
+use serde::Deserialize;
+
+/// The most things in a scene.
+pub const MAX_THINGS: usize = 6;
+/// Places and radii are in 1/4096 of the picture's side.
+const UNIT: i64 = 4096;
+
+/// What cannot be drawn.
+#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+#[allow(missing_docs)]
+pub enum SceneError {
+    /// A number that no scene has.
+    #[error("scene: `{field}` is {value}, expected {min} to {max}")]
+    Range {
+        field: &'static str,
+        value: i64,
+        min: i64,
+        max: i64,
+    },
+}
+
+/// A ground and the things on it.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+pub struct Scene {
+    /// Bottom first.
+    pub things: Vec<Thing>,
+    /// Colour of the ground at one end of its gradient.
+    pub near: [u8; 3],
+    /// Colour at the other.
+    pub far: [u8; 3],
+    /// Direction of the gradient: x and y, -1 to 1 each.
+    pub slope: [i8; 2],
+    /// Amplitude of the noise, 0 to 26.
+    pub noise: u8,
+    /// Fixes the noise.
+    pub noise_seed: u64,
+    /// Weight of a 3x3 mean, 0 to 256.
+    pub soften: u16,
+}
+
+/// One shape or digit, and how it is drawn.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+pub struct Thing {
+    /// The shape.
+    pub kind: Kind,
+    /// Which digit, of a number; -1 otherwise.
+    pub digit: i8,
+    /// Centre, from the left.
+    pub cx: i16,
+    /// Centre, from the top.
+    pub cy: i16,
+    /// Radius.
+    pub r: i16,
+    /// Degrees clockwise.
+    pub turn: i8,
+    /// The width is multiplied by this / 256, the height divided by it.
+    pub stretch: i16,
+    /// Colour.
+    pub rgb: [u8; 3],
+    /// A rim in the colour times this / 256; 256 for none.
+    pub rim: u16,
+    /// In which of three hands a digit is written.
+    pub face: u8,
+    /// Radius of a digit's pen, in 1/1024 of `r`.
+    pub pen: i16,
+}
+
+/// What a thing is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[allow(missing_docs)]
+pub enum Kind {
+    Circle,
+    Square,
+    Triangle,
+    Star,
+    Heart,
+    Ring,
+    Cross,
+    Diamond,
+    Number,
+}
+
+impl Scene {
+    /// Holds every number against its range. What passes can be drawn without overflow.
+    ///
+    /// # Errors
+    /// For the first number that is out of range.
+    pub fn check(&self) -> Result<(), SceneError> {
+        range("things", self.things.len() as i64, 0, MAX_THINGS as i64)?;
+        range("slope", self.slope[0].into(), -1, 1)?;
+        range("slope", self.slope[1].into(), -1, 1)?;
+        range("soften", self.soften.into(), 0, 256)?;
+        self.things.iter().try_for_each(Thing::check)
+    }
+}
+
+impl Thing {
+    fn check(&self) -> Result<(), SceneError> {
+        if self.kind == Kind::Number {
+            range("digit", self.digit.into(), 0, 9)?;
+            range("face", self.face.into(), 0, 2)?;
+        }
+        range("cx", self.cx.into(), 0, UNIT)?;
+        range("cy", self.cy.into(), 0, UNIT)?;
+        range("r", self.r.into(), 1, UNIT / 4)?;
+        range("turn", self.turn.into(), -45, 45)?;
+        range("stretch", self.stretch.into(), 128, 512)?;
+        range("rim", self.rim.into(), 0, 256)?;
+        range("pen", self.pen.into(), 0, 256)
+    }
+}
+
+pub(super) fn range(field: &'static str, value: i64, min: i64, max: i64) -> Result<(), SceneError> {
+    if (min..=max).contains(&value) {
+        return Ok(());
+    }
+    Err(SceneError::Range {
+        field,
+        value,
+        min,
+        max,
+    })
+}

@@ -1,0 +1,145 @@
+//! `xc2-edge eval` with the trained model, converted to F16.
+
+mod common;
+
+use std::{
+    collections::BTreeSet,
+    fs,
+    path::{Path, PathBuf},
+    process::{Command, Output},
+    sync::LazyLock,
+};
+
+use serde_json::{Value, json};
+use xc2_convert::mix::Preset;
+
+/// Of a recorded answer, in logits: what float noise cannot turn over.
+const CLEAR: f64 = 0.5;
+
+fn trained(file: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("models/xc2-scenes")
+        .join(file)
+}
+
+fn scratch(name: &str) -> PathBuf {
+    let dir = Path::new(env!("CARGO_TARGET_TMPDIR")).join(std::process::id().to_string());
+    fs::create_dir_all(&dir).unwrap();
+    dir.join(name)
+}
+
+fn model() -> &'static Path {
+    static MODEL: LazyLock<PathBuf> = LazyLock::new(|| {
+        let path = scratch("xc2-scenes.gguf");
+        common::convert(&trained(""), Preset::F16, &path);
+        path
+    });
+    &MODEL
+}
+
+fn clear_prompts() -> impl Iterator<Item = Value> {
+    let text = fs::read_to_string(trained("heldout.jsonl")).unwrap();
+    let parse = |line| serde_json::from_str(line).unwrap();
+    let papers: Vec<Value> = text.lines().map(parse).collect();
+    let is_clear = |p: &Value| p["margin"].as_f64().unwrap() > CLEAR;
+    papers.into_iter().filter(is_clear)
+}
+
+/// One of every form: system text, places of `<s>` and pictures, turns, beginnings.
+fn a_prompt_of_each_form() -> Vec<Value> {
+    let mut seen = BTreeSet::new();
+    let is_new = |p: &Value| {
+        let n = |field: &str| p[field].as_array().unwrap().len();
+        let fixed = ["system", "bos", "pictures"].map(|field| p[field].to_string());
+        let forced = p["forced"] != "";
+        seen.insert((fixed, n("scenes").min(2), n("history") > 0, forced))
+    };
+    clear_prompts().filter(is_new).collect()
+}
+
+fn eval(name: &str, papers: &[Value], more: &[&str]) -> Output {
+    let file = scratch(name);
+    let lines: String = papers.iter().map(|p| format!("{p}\n")).collect();
+    fs::write(&file, lines).unwrap();
+    Command::new(env!("CARGO_BIN_EXE_xc2-edge"))
+        .args(["eval", "-t", "1", "-m"])
+        .args([model(), &file])
+        .args(more)
+        .output()
+        .unwrap()
+}
+
+fn report(output: &Output) -> Value {
+    serde_json::from_slice(&output.stdout)
+        .unwrap_or_else(|_| panic!("{}", String::from_utf8_lossy(&output.stderr)))
+}
+
+#[test]
+fn answers_are_those_of_pytorch_in_every_form_of_prompt() {
+    let papers = a_prompt_of_each_form();
+    assert!(papers.len() > 8, "{} forms only", papers.len());
+    let report = report(&eval("forms.jsonl", &papers, &["--json"]));
+    let said_otherwise: Vec<_> = report["departures"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .filter(|d| d["answer"] != d["recorded"])
+        .collect();
+    assert!(said_otherwise.is_empty(), "{said_otherwise:#?}");
+    assert_eq!(report["all"]["as_recorded"], papers.len());
+    assert_eq!(report["skipped"], json!({}));
+}
+
+#[test]
+fn a_wrong_answer_is_counted_and_shown() {
+    let mut papers = a_prompt_of_each_form();
+    papers.truncate(2);
+    papers[0]["expected"] = json!("something else");
+    let report = report(&eval("wrong.jsonl", &papers, &["--json", "--tasks"]));
+    let all = json!({"prompts": 2, "right": 1, "as_recorded": 2});
+    assert_eq!(report["all"], all);
+    assert_eq!(report["rows"][0][0], papers[0]["task"]);
+    let departures = report["departures"].as_array().unwrap();
+    assert_eq!(departures.len(), 1);
+    assert_eq!(departures[0]["line"], 1);
+}
+
+#[test]
+fn captions_need_plora_on_pictures_and_nowhere_else() {
+    let captions: Vec<Value> = clear_prompts()
+        .filter(|p| p["group"] == "captions")
+        .take(8)
+        .collect();
+    let right = |plora: &str| {
+        let output = eval(plora, &captions, &["--json", "--plora", plora]);
+        report(&output)["all"]["right"].as_u64().unwrap()
+    };
+    assert!(right("images") > right("none"));
+    assert_eq!(right("all"), 0);
+}
+
+#[test]
+fn forms_that_no_template_has_are_skipped_by_name() {
+    let mut papers = a_prompt_of_each_form();
+    papers.truncate(1);
+    papers[0]["pictures"] = json!("before");
+    let output = eval("before.jsonl", &papers, &[]);
+    let table = String::from_utf8(output.stdout).unwrap();
+    assert!(table.contains("1 skipped: no template"), "{table}");
+}
+
+#[test]
+fn bad_lines_are_named() {
+    let mut papers = a_prompt_of_each_form();
+    papers.truncate(2);
+    papers[1]["scenes"][0]["things"][0]["turn"] = json!(90);
+    let scene = eval("scene.jsonl", &papers, &[]);
+    papers[1]["bos"] = json!("thrice");
+    let form = eval("form.jsonl", &papers, &[]);
+    for (output, naming) in [(scene, "`turn` is 90"), (form, "`thrice`")] {
+        let message = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(1), "{message}");
+        assert!(message.contains(".jsonl:2: "), "{message}");
+        assert!(message.contains(naming), "{message}");
+    }
+}
