@@ -297,8 +297,12 @@ fn wrong_usage_has_its_own_status() {
     let fixture = Fixture::new(SMALL);
     fixture.save();
     let dir = fixture.path().as_os_str();
-    let cases: [&[&str]; 5] = [
+    let cases: [&[&str]; 9] = [
         &[],
+        &["out.gguf", "--plora-scale", "0"], // which llama.cpp would take for 1
+        &["out.gguf", "--plora-scale", "-0.0"],
+        &["out.gguf", "--plora-scale", "inf"],
+        &["out.gguf", "--plora-scale", "3e38"],
         &["out.gguf", "--q4_k", "--q8_0"],
         &["out.gguf", "--vision-type", "q9"],
         &["out.gguf", "--tensor-type", "blk.0"],
