@@ -95,6 +95,8 @@ pub fn run<'a>(
     let next = AtomicUsize::new(0);
     let gate = Gate::new(n_workers * PIECES_AHEAD);
     thread::scope(|scope| {
+        // Also if `sink` panics: the scope waits for the workers, and they for the gate.
+        let _guard = CloseOnDrop(&gate);
         let (sender, receiver) = mpsc::channel();
         for _ in 0..n_workers {
             let (pieces, next, gate, sender) = (&pieces, &next, &gate, sender.clone());
@@ -114,9 +116,7 @@ pub fn run<'a>(
             });
         }
         drop(sender);
-        let result = in_order(&receiver, pieces.len(), &gate, cancel, &mut sink);
-        gate.close();
-        result
+        in_order(&receiver, pieces.len(), &gate, cancel, &mut sink)
     })
 }
 
@@ -257,6 +257,15 @@ impl Gate {
     fn close(&self) {
         self.state.lock().expect("no panics while locked").closed = true;
         self.moved.notify_all();
+    }
+}
+
+/// When the writer is done, in whatever way, no piece is needed any more.
+struct CloseOnDrop<'a>(&'a Gate);
+
+impl Drop for CloseOnDrop<'_> {
+    fn drop(&mut self) {
+        self.0.close();
     }
 }
 
