@@ -15,7 +15,7 @@ pub enum CheckpointError {
     #[error("{path}: no such file")]
     MissingFile { path: PathBuf },
     /// A JSON file that does not parse, or lacks what is needed of it.
-    #[error("{path}: {source}")]
+    #[error("{path}")]
     Json {
         path: PathBuf,
         source: serde_json::Error,
@@ -40,7 +40,7 @@ pub enum CheckpointError {
     #[error("{path}: {reason}")]
     Damaged { path: PathBuf, reason: String },
     /// The list of tensors in a `.bin` file cannot be read.
-    #[error("{path}: {source}")]
+    #[error("{path}")]
     Pickle { path: PathBuf, source: PickleError },
     /// Two shards hold a tensor of the same name.
     #[error("tensor `{name}`: expected in one shard, found in `{first}` and `{second}`")]
@@ -63,7 +63,7 @@ pub enum CheckpointError {
     #[error("tensor `{name}`: expected bf16, f16 or f32, found {found}")]
     Dtype { name: String, found: String },
     /// The operating system refused to read.
-    #[error("{path}: {source}")]
+    #[error("{path}")]
     Io {
         path: PathBuf,
         source: std::io::Error,
