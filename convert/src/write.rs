@@ -11,7 +11,7 @@ use std::{
 
 use tempfile::NamedTempFile;
 use xc2_edge::{
-    container::{CHECKSUM_LEN, Checksum, Layout, Section},
+    container::{CHECKSUM_LEN, Checksum, Container, ContainerError, Layout, Section},
     gguf::align,
 };
 
@@ -43,6 +43,12 @@ pub enum WriteError {
     /// The target is one of the files that are read.
     #[error("{path}: cannot be written: it is the same file as the input `{input}`")]
     IsInput { path: PathBuf, input: PathBuf },
+    /// The file that was made is not one that the runtime opens.
+    #[error("{path}: not written, because the runtime would refuse it")]
+    Refused {
+        path: PathBuf,
+        source: ContainerError,
+    },
     /// The data could not be made.
     #[error(transparent)]
     Data(PipelineError),
@@ -61,6 +67,10 @@ impl WriteError {
             }
             Self::Data(PipelineError::OutOfRange { .. }) => {
                 "store it as bf16 or f32, see --tensor-type"
+            }
+            Self::Refused { .. } => {
+                "the checkpoint has something unusual that was not noticed before; \
+                 please report it with its name"
             }
             Self::NoDirectory { .. } => "make that directory first, or correct the path",
             Self::NotAFile { .. } | Self::IsInput { .. } => "give the file another name",
@@ -131,6 +141,15 @@ impl PendingFile {
             Err(e @ (Errno::NOSPC | Errno::DQUOT | Errno::FBIG)) => Err(e.into()),
             _ => Ok(()), // other file systems cannot do this, and find out later
         }
+    }
+
+    /// Opens the complete file as the runtime does.
+    fn check(&self, target: &Path) -> Result<(), WriteError> {
+        let opened = Container::open(self.temp.path());
+        opened.map(drop).map_err(|source| WriteError::Refused {
+            path: target.to_owned(),
+            source,
+        })
     }
 
     /// Moves the file to its target, replacing what is there, once it is safely on the disk.
@@ -247,6 +266,7 @@ pub fn convert(
     rewrite
         .and_then(|_| file.write_all(&plan.layout.encode_header(&checksum)))
         .map_err(&failed)?;
+    pending.check(target)?;
     pending.commit().map_err(&failed)?;
     Ok(n_bytes)
 }
