@@ -20,6 +20,16 @@ pub enum CheckpointError {
         path: PathBuf,
         source: serde_json::Error,
     },
+    /// A value in a JSON file that is not of its kind.
+    #[error("{path}: `{key}`")]
+    JsonValue {
+        path: PathBuf,
+        key: String,
+        source: serde_json::Error,
+    },
+    /// What Git keeps in place of a large file until that is fetched.
+    #[error("{path}: expected the file itself, found a Git LFS pointer to it")]
+    LfsPointer { path: PathBuf },
     /// Neither a weight file nor an index of weight files.
     #[error(
         "{path}: expected `model.safetensors`, `pytorch_model.bin` or an index of shards, found none"
@@ -80,6 +90,15 @@ impl CheckpointError {
         }
     }
 
+    /// Refuses a file that begins with `start` if it is only a pointer to one.
+    pub(crate) fn refuse_lfs_pointer(path: &Path, start: &[u8]) -> Result<(), Self> {
+        if start.starts_with(b"version https://git-lfs") {
+            let path = path.to_owned();
+            return Err(Self::LfsPointer { path });
+        }
+        Ok(())
+    }
+
     /// A file whose structure is wrong, and how.
     pub(crate) fn damaged(path: &Path, reason: impl Into<String>) -> Self {
         Self::Damaged {
@@ -97,6 +116,7 @@ impl CheckpointError {
             Self::MissingFile { .. } | Self::MissingShard { .. } => {
                 "the download is incomplete; fetch that file into the directory"
             }
+            Self::LfsPointer { .. } => "run `git lfs pull` in the checkpoint's directory",
             Self::Truncated { .. } | Self::Damaged { .. } => "download that file again",
             Self::Pickle {
                 source: PickleError::ForeignClass { .. },
