@@ -77,7 +77,7 @@ fn no_config_and_a_broken_one() {
         "{ \"hidden_size\": \"many\" }",
     )
     .unwrap();
-    assert_refused(fixture.path(), &["config.json", "many"]);
+    assert_refused(fixture.path(), &["config.json: `hidden_size`: ", "many"]);
 }
 
 #[test]
@@ -481,4 +481,34 @@ fn other_families_are_refused() {
         |f| f.tensors.retain(|name, _| !name.contains("Plora")),
         &["Partial-LoRA", "found none"],
     );
+}
+
+#[test]
+fn null_means_absent() {
+    for key in [
+        "architectures",
+        "bias",
+        "tie_word_embeddings",
+        "quantization_config",
+    ] {
+        let mut fixture = Fixture::new(SMALL);
+        fixture.config[key] = json!(null);
+        converted(fixture.save(), &[]);
+    }
+    let mut fixture = Fixture::new(SMALL);
+    fixture.config["auto_map"] = json!(null);
+    fixture.config["architectures"] = json!(["InternLMXComposer2ForCausalLM"]);
+    converted(fixture.save(), &[]);
+}
+
+#[test]
+fn git_lfs_pointers_are_told_from_damaged_files() {
+    let pointer = "version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n";
+    let expected = &["Git LFS pointer", "git lfs pull"];
+    refused_bin(|path| fs::write(path, pointer).unwrap(), expected);
+    for file in ["model.safetensors", "tokenizer.model", "config.json"] {
+        let fixture = Fixture::new(SMALL);
+        fs::write(fixture.save().join(file), pointer).unwrap();
+        assert_refused(fixture.path(), &[file, expected[0], expected[1]]);
+    }
 }
