@@ -14,7 +14,7 @@
 use std::{
     ops::ControlFlow,
     path::{Path, PathBuf},
-    sync::Arc,
+    sync::{Arc, Mutex, PoisonError},
     time::Instant,
 };
 
@@ -39,6 +39,9 @@ use crate::{
 /// (docs/performance.md), and longer batches take more scratch memory.
 pub const N_BATCH: usize = 512;
 
+/// The most tokens of an answer where nothing else is asked for: the original's limit.
+pub const DEFAULT_N_PREDICT: usize = 1024;
+
 /// Why there is no answer.
 #[derive(Debug, thiserror::Error)]
 #[allow(missing_docs)]
@@ -62,7 +65,7 @@ pub enum EngineError {
     #[error(transparent)]
     Prompt(#[from] PromptError),
     /// The model was made for shorter texts than asked for.
-    #[error("context: at most {max} tokens with this model, {asked} asked for")]
+    #[error("context: expected 1 to {max} tokens with this model, found {asked}")]
     ContextTooLong { asked: usize, max: usize },
     /// The prompt does not fit.
     #[error(
@@ -73,7 +76,11 @@ pub enum EngineError {
         n_prompt: usize,
         n_image: usize,
         n_ctx: usize,
+        max: usize,
     },
+    /// The arithmetic broke down, which good weights do not let happen.
+    #[error("the model computed logits that are no numbers; its weights are damaged")]
+    NotFinite,
     /// The machine is too small.
     #[error(
         "not enough memory: {} needed ({} weights, {} context, {} scratch), {} available",
@@ -119,13 +126,38 @@ impl Default for EngineOptions {
     }
 }
 
+impl EngineOptions {
+    /// What a run with a context of `n_ctx` positions is to memory.
+    fn workload(&self, n_ctx: usize, vision_work: usize) -> Workload {
+        Workload {
+            n_ctx,
+            n_batch: N_BATCH.min(n_ctx),
+            kv_type: self.kv_type,
+            repack: self.load.repack,
+            vision_work,
+        }
+    }
+
+    /// Refuses what does not fit, less what is `loaded` already.
+    fn check_memory(&self, need: MemoryNeed, loaded: u64) -> Result<(), EngineError> {
+        match memory::available() {
+            Some(available)
+                if self.check_memory && need.total().saturating_sub(loaded) > available =>
+            {
+                Err(EngineError::Memory { need, available })
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
 /// As many threads as cores that this process may use.
 pub fn default_threads() -> usize {
     std::thread::available_parallelism().map_or(1, std::num::NonZero::get)
 }
 
 /// What is asked.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub struct Request {
     /// Pictures, in the order of their markers.
     pub images: Vec<PathBuf>,
@@ -139,6 +171,19 @@ pub struct Request {
     pub sampling: SamplerOptions,
     /// The most tokens to generate.
     pub n_predict: usize,
+}
+
+impl Default for Request {
+    fn default() -> Self {
+        Self {
+            images: Vec::new(),
+            chat: Chat::default(),
+            layout: PromptLayout::default(),
+            plora: PloraPolicy::default(),
+            sampling: SamplerOptions::default(),
+            n_predict: DEFAULT_N_PREDICT,
+        }
+    }
 }
 
 /// Why an answer ended.
@@ -191,6 +236,7 @@ pub struct Engine {
     encoder: VisionEncoder,
     preprocessor: Preprocessor,
     model: Arc<Model>,
+    adapter: Mutex<Option<Arc<Adapter>>>,
     tokenizer: Tokenizer,
     options: EngineOptions,
     load_seconds: f64,
@@ -208,6 +254,8 @@ impl Engine {
         let encoder = VisionEncoder::new(info.vision.clone(), &container)?;
         let (mean, std) = (info.image.image_mean, info.image.image_std);
         let preprocessor = Preprocessor::new(info.vision.image_size as u32, mean, std);
+        let least = options.workload(1, encoder.work_bytes());
+        options.check_memory(MemoryNeed::of(&container, least), 0)?;
         let model = Model::load(path, container.view_offset(View::Decoder), options.load)?;
         let tokenizer = Tokenizer::new(&model);
         let load_seconds = start.elapsed().as_secs_f64();
@@ -216,6 +264,7 @@ impl Engine {
             encoder,
             preprocessor,
             model,
+            adapter: Mutex::new(None),
             tokenizer,
             options,
             load_seconds,
@@ -263,8 +312,6 @@ impl Engine {
         n_batch: usize,
         n_outputs: usize,
     ) -> Result<Decoder, EngineError> {
-        let offset = self.container.view_offset(View::Adapter);
-        let adapter = Adapter::load(&self.model, self.container.path(), offset)?;
         let options = ContextOptions {
             n_ctx,
             n_batch: n_batch.min(n_ctx),
@@ -273,22 +320,29 @@ impl Engine {
             kv_type: self.options.kv_type,
             flash_attn: self.options.flash_attn,
         };
+        let adapter = self.adapter()?;
         Ok(Decoder::new(Context::new(
             &self.model,
-            Some(Arc::new(adapter)),
+            Some(adapter),
             options,
         )?))
     }
 
+    /// The adapter, loaded when it is first needed.
+    fn adapter(&self) -> Result<Arc<Adapter>, EngineError> {
+        let mut loaded = self.adapter.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(adapter) = &*loaded {
+            return Ok(Arc::clone(adapter));
+        }
+        let offset = self.container.view_offset(View::Adapter);
+        let adapter = Arc::new(Adapter::load(&self.model, self.container.path(), offset)?);
+        *loaded = Some(Arc::clone(&adapter));
+        Ok(adapter)
+    }
+
     /// What a context of `n_ctx` positions will need.
     pub fn memory_need(&self, n_ctx: usize) -> MemoryNeed {
-        let load = Workload {
-            n_ctx,
-            n_batch: N_BATCH.min(n_ctx),
-            kv_type: self.options.kv_type,
-            repack: self.options.load.repack,
-            vision_work: self.encoder.work_bytes(),
-        };
+        let load = self.options.workload(n_ctx, self.encoder.work_bytes());
         MemoryNeed::of(&self.container, load)
     }
 
@@ -305,7 +359,8 @@ impl Engine {
         let template = self.template(request.layout);
         let sequence = template.sequence(&request.chat, pictures.len(), &self.tokenizer)?;
         let n_ctx = self.context_for(&sequence, request.n_predict)?;
-        self.check_memory(n_ctx)?;
+        self.options
+            .check_memory(self.memory_need(n_ctx), self.loaded_bytes(n_ctx))?;
 
         let mut timings = Timings {
             load: self.load_seconds,
@@ -336,8 +391,12 @@ impl Engine {
         })
     }
 
+    /// The pictures, resized for the tower.
     fn open_pictures(&self, paths: &[PathBuf]) -> Result<Vec<RgbImage>, EngineError> {
-        let open = |path: &PathBuf| Ok(image::open(path, self.options.orientation)?);
+        let open = |path: &PathBuf| {
+            let picture = image::open(path, self.options.orientation)?;
+            Ok(self.preprocessor.resize(&picture)) // at once: the original may be large
+        };
         paths.par_iter().map(open).collect()
     }
 
@@ -350,7 +409,7 @@ impl Engine {
             total: pictures.len() * n_stages,
         };
         let encode = |picture| {
-            let pixels = self.preprocessor.pixel_values(picture);
+            let pixels = self.preprocessor.normalize(picture);
             self.encoder.encode_observed(&pixels, &mut progress)
         };
         pictures.iter().map(encode).collect()
@@ -360,30 +419,33 @@ impl Engine {
     fn context_for(&self, sequence: &Sequence, n_predict: usize) -> Result<usize, EngineError> {
         let max = self.container.info().max_context();
         let n_ctx = match self.options.n_ctx {
-            Some(asked) if asked > max => {
+            Some(asked) if !(1..=max).contains(&asked) => {
                 return Err(EngineError::ContextTooLong { asked, max });
             }
             Some(asked) => asked,
-            None => max.min(sequence.len() + n_predict),
+            None => max.min(sequence.len().saturating_add(n_predict.max(1))),
         };
         if sequence.len() >= n_ctx {
             return Err(EngineError::PromptTooLong {
                 n_prompt: sequence.len(),
                 n_image: sequence.n_image_tokens(),
                 n_ctx,
+                max,
             });
         }
         Ok(n_ctx)
     }
 
-    fn check_memory(&self, n_ctx: usize) -> Result<(), EngineError> {
+    /// What of [`Self::memory_need`] this process holds already; mapped weights do not count,
+    /// since the system reckons their pages as available.
+    fn loaded_bytes(&self, n_ctx: usize) -> u64 {
         let need = self.memory_need(n_ctx);
-        match memory::available() {
-            Some(available) if self.options.check_memory && need.total() > available => {
-                Err(EngineError::Memory { need, available })
-            }
-            _ => Ok(()),
-        }
+        let read = if self.options.load.mmap {
+            0
+        } else {
+            need.decoder
+        };
+        read + need.repacked + need.vocabulary
     }
 }
 
@@ -449,7 +511,11 @@ impl<'a> Generation<'a> {
             if self.ids.len() == self.request.n_predict {
                 break StopReason::Length;
             }
-            let id = self.sampler.sample(decoder.logits());
+            let logits = decoder.logits();
+            if !logits.iter().all(|l| l.is_finite()) {
+                return Err(EngineError::NotFinite);
+            }
+            let id = self.sampler.sample(logits);
             if id == prompt.eos || id == prompt.turn_end {
                 break StopReason::Stop;
             }
@@ -498,4 +564,31 @@ pub fn open(path: &Path) -> Result<Container, EngineError> {
         path: path.to_owned(),
         source,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn too_little_memory_is_told_with_what_takes_it() {
+        let options = EngineOptions::default();
+        let need = MemoryNeed {
+            decoder: 1 << 60,
+            kv_cache: 5_000_000,
+            ..MemoryNeed::default()
+        };
+        let error = options.check_memory(need, 0).unwrap_err().to_string();
+        assert!(
+            error.contains("not enough memory") && error.contains("5.0 MB context"),
+            "{error}"
+        );
+        options.check_memory(need, 1 << 60).unwrap(); // what is loaded already is not needed again
+        EngineOptions {
+            check_memory: false,
+            ..options
+        }
+        .check_memory(need, 0)
+        .unwrap();
+    }
 }

@@ -2,7 +2,7 @@
 
 mod cli;
 
-use std::process::ExitCode;
+use std::{io::Write, process::ExitCode};
 
 use clap::Parser;
 
@@ -13,10 +13,13 @@ fn main() -> ExitCode {
         Ok(code) => code,
         Err(error) if cli::is_broken_pipe(&error) => ExitCode::SUCCESS, // the reader has enough
         Err(error) => {
-            eprintln!("error: {error:#}");
-            if let Some(hint) = cli::hint(&error) {
-                eprintln!("\nhint: {hint}");
-            }
+            let hint = cli::hint(&error).map(|hint| format!("\n\nhint: {hint}"));
+            // Nothing is left to be done if stderr is gone as well.
+            let _ = writeln!(
+                std::io::stderr(),
+                "error: {error:#}{}",
+                hint.unwrap_or_default()
+            );
             ExitCode::FAILURE
         }
     }

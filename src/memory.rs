@@ -3,6 +3,8 @@
 //! Too little memory is told before anything is computed, with what would help, because the
 //! alternatives are the kernel's out-of-memory killer or a board that swaps for hours.
 
+use std::path::Path;
+
 use crate::{
     container::{Container, View},
     gguf::TensorInfo,
@@ -154,15 +156,37 @@ fn field(path: &str, name: &str) -> Option<u64> {
     Some(kib * 1024)
 }
 
+/// What is left of the tightest limit of this process's control group (version 2) or of those above
+/// it. File pages that the group may drop count as left.
 fn cgroup_left() -> Option<u64> {
+    let groups = std::fs::read_to_string("/proc/self/cgroup").ok()?;
+    let own = groups.lines().find_map(|line| line.strip_prefix("0::/"))?;
+    let own = Path::new("/sys/fs/cgroup").join(own);
+    let up_to_root = own
+        .ancestors()
+        .take_while(|dir| dir.starts_with("/sys/fs/cgroup"));
+    up_to_root.filter_map(group_left).min()
+}
+
+fn group_left(group: &Path) -> Option<u64> {
     let number = |file: &str| -> Option<u64> {
-        std::fs::read_to_string(format!("/sys/fs/cgroup/{file}"))
+        std::fs::read_to_string(group.join(file))
             .ok()?
             .trim()
             .parse()
             .ok()
     };
-    number("memory.max")?.checked_sub(number("memory.current")?)
+    let stat = group.join("memory.stat");
+    let pages = |name: &str| {
+        let text = std::fs::read_to_string(&stat).ok()?;
+        let value = text
+            .lines()
+            .find_map(|line| line.strip_prefix(name)?.strip_prefix(' '))?;
+        value.trim().parse::<u64>().ok()
+    };
+    let file_pages = pages("inactive_file").unwrap_or(0) + pages("active_file").unwrap_or(0);
+    let used = number("memory.current")?.saturating_sub(file_pages);
+    Some(number("memory.max")?.saturating_sub(used)) // "max", no limit, is no number
 }
 
 /// Bytes as a person reads them: `1.9 GB`.

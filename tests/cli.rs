@@ -294,7 +294,7 @@ fn a_prompt_that_does_not_fit_is_refused() {
     );
     assert_fails(
         &["run", "-m", &model(), "-p", "Hi", "-c", "99999"],
-        &["at most 4096", "99999"],
+        &["1 to 4096", "99999"],
     );
     let long = "word ".repeat(9000);
     assert_fails(
@@ -462,4 +462,73 @@ fn help_shows_examples() {
             "{args:?}"
         );
     }
+}
+
+#[test]
+fn odd_numbers_of_tokens_are_served() {
+    let none = xc2_edge(&["run", "-m", &model(), "-p", "Hi", "-n", "0", "-q"]);
+    assert_eq!((none.status.code(), stdout(&none)), (Some(0), "\n"));
+    let all = [
+        "run",
+        "-m",
+        &model(),
+        "-p",
+        "Hi",
+        "-n",
+        "18446744073709551615",
+        "-c",
+        "150",
+        "--json",
+    ];
+    let report: Value = serde_json::from_slice(&xc2_edge(&all).stdout).unwrap();
+    assert_eq!(report["stop"], "context");
+}
+
+#[test]
+fn a_prompt_may_begin_with_a_dash() {
+    assert!(
+        xc2_edge(&["run", "-m", &model(), "-p", "- one\n- two", "-n", "1"])
+            .status
+            .success()
+    );
+}
+
+#[test]
+fn a_closed_or_full_output_is_no_panic() {
+    let golden = path(&common::reference("golden/tiny-composer"));
+    let run = format!("run -m {} -p Hi -n 2", model());
+    for (command, expected) in [
+        (format!("{run} --json > /dev/full"), 1),
+        (format!("{run} > /dev/full"), 1),
+        (format!("{run} 2> /dev/full"), 0),
+        (format!("info -m {} > /dev/full", model()), 1),
+        (format!("verify -m {} {golden} > /dev/full", model()), 1),
+        (format!("{run} --json | true"), 0),
+    ] {
+        let script = format!(
+            "set -o pipefail; {} {command}",
+            env!("CARGO_BIN_EXE_xc2-edge")
+        );
+        let output = Command::new("bash").args(["-c", &script]).output().unwrap();
+        assert_eq!(
+            output.status.code(),
+            Some(expected),
+            "{command}: {}",
+            stderr(&output)
+        );
+        assert!(!stderr(&output).contains("panicked"), "{command}");
+    }
+}
+
+#[test]
+fn weights_that_are_no_numbers_are_an_error() {
+    let file = GgufFile::open(Path::new(&model())).unwrap();
+    let begin = file.data_offset("output_norm.weight").unwrap();
+    let mut bytes = fs::read(model()).unwrap();
+    bytes[begin..begin + 4].copy_from_slice(&f32::NAN.to_le_bytes());
+    let spoiled = path(&scratch("nan.gguf", &bytes));
+    assert_fails(
+        &["run", "-m", &spoiled, "-p", "Hi"],
+        &["no numbers", "--checksum"],
+    );
 }

@@ -131,3 +131,55 @@ fn a_spoiled_adapter_changes_pictures_and_leaves_text_alone() {
         assert_eq!(logits.ok, !sees_adapter, "{}", outcome.subject);
     }
 }
+
+/// A copy of some golden records with one of them changed.
+fn golden_copy(change: impl Fn(&Path)) -> tempfile::TempDir {
+    let copy = tempfile::tempdir().unwrap();
+    for file in ["text_plain.json", "text_plain.safetensors"] {
+        fs::copy(
+            common::reference("golden/tiny-composer").join(file),
+            copy.path().join(file),
+        )
+        .unwrap();
+    }
+    change(copy.path());
+    copy
+}
+
+#[test]
+fn nothing_passes_uncompared() {
+    let engine = Engine::load(
+        &common::model("tiny-composer", Preset::F32),
+        verify::engine_options(),
+    )
+    .unwrap();
+    let all_ok = |golden: &tempfile::TempDir| {
+        let mut ok = true;
+        let golden = GoldenDir::new(golden.path(), None);
+        verify::verify(&engine, &golden, |o| ok &= o.first_departure().is_none()).is_ok() && ok
+    };
+    assert!(all_ok(&golden_copy(|_| {})));
+    let without = |dir: &Path, edit: &dyn Fn(&mut Vec<u8>)| {
+        let file = dir.join("text_plain.safetensors");
+        let mut bytes = fs::read(&file).unwrap();
+        edit(&mut bytes);
+        fs::write(file, bytes).unwrap();
+    };
+    let data_to_nan = |bytes: &mut Vec<u8>| {
+        let header = 8 + u64::from_le_bytes(bytes[..8].try_into().unwrap()) as usize;
+        bytes[header..]
+            .chunks_exact_mut(4)
+            .for_each(|v| v.copy_from_slice(&f32::NAN.to_le_bytes()));
+    };
+    assert!(
+        !all_ok(&golden_copy(|dir| without(dir, &data_to_nan))),
+        "recorded NaN"
+    );
+    let empty = |bytes: &mut Vec<u8>| *bytes = [&2u64.to_le_bytes()[..], b"{}"].concat();
+    assert!(
+        !all_ok(&golden_copy(|dir| without(dir, &empty))),
+        "nothing recorded"
+    );
+    let removed = golden_copy(|dir| fs::remove_file(dir.join("text_plain.safetensors")).unwrap());
+    assert!(!all_ok(&removed), "no tensors beside the record");
+}

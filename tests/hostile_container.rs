@@ -146,6 +146,26 @@ fn the_decoder_view_says_what_llama_cpp_can_take() {
 }
 
 #[test]
+fn the_adapter_view_says_what_llama_cpp_can_take() {
+    let adapter = |alpha: Value| {
+        let whole = fs::read(model()).unwrap();
+        let container = Container::open(&model()).unwrap();
+        let begin = container.view_offset(View::Adapter);
+        let mut view = container.view_header(View::Adapter);
+        view.metadata.set(keys::ADAPTER_ALPHA, alpha);
+        let view = view.encode(); // as long as before
+        let bytes = [&whole[..begin], &view, &whole[begin + view.len()..]].concat();
+        let file = tempfile::NamedTempFile::new().unwrap();
+        fs::write(file.path(), bytes).unwrap();
+        file
+    };
+    Container::open(adapter(32.0f32.into()).path()).unwrap();
+    for bad in [Value::U32(32), f32::NAN.into(), (-1.0f32).into()] {
+        assert_refused(&adapter(bad), keys::ADAPTER_ALPHA);
+    }
+}
+
+#[test]
 fn the_vocabulary_is_whole() {
     let pieces = |change: fn(&mut Vec<Value>)| {
         changed(same, move |h| {

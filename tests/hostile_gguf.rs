@@ -104,6 +104,18 @@ fn long_arrays_take_no_memory() {
 }
 
 #[test]
+fn counts_beyond_any_model_are_refused_whatever_the_file_holds() {
+    let n = (1u64 << 20) + 1;
+    let array = [
+        0u32.to_le_bytes().to_vec(),
+        n.to_le_bytes().to_vec(),
+        vec![0; n as usize],
+    ]
+    .concat();
+    assert_rejects(with_metadata(&entry("k", 9, &array)), "at most 1048576");
+}
+
+#[test]
 fn values_have_known_types_and_valid_content() {
     assert_rejects(with_metadata(&entry("k", 13, &[0; 8])), "`k`");
     assert_rejects(with_metadata(&entry("k", 7, &[2])), "0 or 1");

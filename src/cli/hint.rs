@@ -7,12 +7,17 @@ use xc2_edge::{
 /// Advice for `error`, if there is any beyond the message.
 pub fn hint(error: &anyhow::Error) -> Option<String> {
     let text = match error.downcast_ref::<EngineError>()? {
-        EngineError::Container { source, path } => return container(source, path),
-        EngineError::PromptTooLong { n_prompt, .. } => {
-            return Some(format!(
-                "ask for a larger context, `--ctx-size {}` for instance, or give fewer pictures",
-                (n_prompt + 256).next_multiple_of(256)
-            ));
+        EngineError::Container { source, .. } => return container(source),
+        EngineError::PromptTooLong {
+            n_prompt,
+            n_image,
+            max,
+            ..
+        } => {
+            return Some(too_long(*n_prompt, *n_image, *max));
+        }
+        EngineError::NotFinite => {
+            "`xc2-edge info -m MODEL --checksum` tells whether the file is whole"
         }
         EngineError::Memory { .. } => {
             "a smaller `--ctx-size`, `--kv-type q8_0`, or a model converted with `--q4_k` takes \
@@ -27,14 +32,24 @@ pub fn hint(error: &anyhow::Error) -> Option<String> {
     Some(text.to_owned())
 }
 
-fn container(error: &ContainerError, path: &std::path::Path) -> Option<String> {
+fn too_long(n_prompt: usize, n_image: usize, max: usize) -> String {
+    let larger = (n_prompt + 256).next_multiple_of(256);
+    if n_prompt < max {
+        format!("ask for a larger context: `--ctx-size {}`", larger.min(max))
+    } else if n_image > 0 {
+        format!(
+            "this model takes at most {max} tokens: shorten the question or give fewer pictures"
+        )
+    } else {
+        format!("this model takes at most {max} tokens: shorten the question")
+    }
+}
+
+fn container(error: &ContainerError) -> Option<String> {
     let text = match error {
         ContainerError::NotOurs { .. } => {
             "xc2-edge reads the files of xc2-convert, which hold the decoder, the tower and the \
              adapter together"
-        }
-        ContainerError::Gguf(GgufError::Magic { .. }) if path.is_dir() => {
-            "give the .gguf file; a checkpoint directory is converted with `xc2-convert DIR OUT.gguf`"
         }
         ContainerError::Gguf(GgufError::Io(io))
             if io.kind() == std::io::ErrorKind::IsADirectory =>

@@ -40,6 +40,10 @@ pub fn run(args: &InfoArgs) -> anyhow::Result<ExitCode> {
     if args.checksum {
         verify_checksum(&container, &args.model)?;
     }
+    let max = container.info().max_context();
+    if let Some(asked) = args.ctx_size.filter(|n| !(1..=max).contains(n)) {
+        return Err(engine::EngineError::ContextTooLong { asked, max }.into());
+    }
     let n_ctx = args.ctx_size.unwrap_or_else(|| {
         let info = container.info();
         info.max_context().min(info.vision.n_patches() + 512)

@@ -51,6 +51,13 @@ pub fn run(command: &Command) -> anyhow::Result<ExitCode> {
     }
 }
 
+/// Gives the tower as many threads as the decoder gets.
+fn use_threads(n: usize) {
+    let pool = rayon::ThreadPoolBuilder::new().num_threads(n);
+    // It fails only where the pool exists already; then that one serves.
+    let _ = pool.build_global();
+}
+
 /// Sends llama.cpp's log to stderr when `--verbose` asks for it.
 pub fn init_log(verbose: u8) {
     let level = match verbose {

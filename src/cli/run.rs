@@ -11,7 +11,9 @@ use std::{
 use clap::{Args, ValueEnum};
 use serde_json::json;
 use xc2_edge::{
-    engine::{Answer, Engine, EngineOptions, Observer, Request, default_threads},
+    engine::{
+        Answer, DEFAULT_N_PREDICT, Engine, EngineOptions, Observer, Request, default_threads,
+    },
     image::Orientation,
     llama::{KvType, LoadOptions, SamplerOptions},
     memory,
@@ -35,10 +37,21 @@ pub struct RunArgs {
     #[arg(long = "image", value_name = "FILE", help_heading = "Prompt")]
     images: Vec<PathBuf>,
     /// The question. `<ImageHere>` says where a picture stands; without it they stand in front.
-    #[arg(short, long, value_name = "TEXT", help_heading = "Prompt")]
+    #[arg(
+        short,
+        long,
+        value_name = "TEXT",
+        allow_hyphen_values = true,
+        help_heading = "Prompt"
+    )]
     prompt: Option<String>,
     /// System text; empty for none [default: the model's own].
-    #[arg(long, value_name = "TEXT", help_heading = "Prompt")]
+    #[arg(
+        long,
+        value_name = "TEXT",
+        allow_hyphen_values = true,
+        help_heading = "Prompt"
+    )]
     system: Option<String>,
     /// Where pictures stand: `chat` as in conversations, `evaluation` as in published scores.
     #[arg(long, value_enum, default_value = "chat", help_heading = "Prompt")]
@@ -52,12 +65,12 @@ pub struct RunArgs {
         short,
         long,
         value_name = "N",
-        default_value_t = 1024,
+        default_value_t = DEFAULT_N_PREDICT,
         help_heading = "Sampling"
     )]
     n_predict: usize,
     /// Temperature; 0 takes the likeliest token.
-    #[arg(long, value_name = "T", default_value_t = 0.0, value_parser = non_negative, help_heading = "Sampling")]
+    #[arg(long, value_name = "T", default_value_t = 0.0, value_parser = temperature, help_heading = "Sampling")]
     temp: f32,
     /// Draw among the K likeliest tokens; 0 for all.
     #[arg(
@@ -155,7 +168,9 @@ enum Plora {
 
 /// Runs the command.
 pub fn run(args: &RunArgs) -> anyhow::Result<ExitCode> {
-    let engine = Engine::load(&args.model, args.engine_options())?;
+    let options = args.engine_options();
+    super::use_threads(options.n_threads);
+    let engine = Engine::load(&args.model, options)?;
     let request = args.request(&engine);
     let mut screen = Screen {
         stream: !args.json,
@@ -168,12 +183,12 @@ pub fn run(args: &RunArgs) -> anyhow::Result<ExitCode> {
         return Err(error.into());
     }
     if args.json {
-        println!("{}", report(&answer, &request));
+        writeln!(std::io::stdout(), "{}", report(&answer, &request))?;
     } else {
         writeln!(std::io::stdout())?;
     }
     if !args.quiet {
-        eprintln!("{}", footer(&answer, &request));
+        let _ = writeln!(std::io::stderr(), "{}", footer(&answer, &request));
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -299,8 +314,9 @@ fn seed_from_clock() -> u32 {
         .map_or(0, |t| t.subsec_nanos() ^ t.as_secs() as u32)
 }
 
-fn non_negative(text: &str) -> Result<f32, String> {
-    number(text, "0 or more", |v| v >= 0.0)
+fn temperature(text: &str) -> Result<f32, String> {
+    // Less than this would divide logits beyond what a float holds.
+    number(text, "0, or 0.001 or more", |v| v == 0.0 || v >= 1e-3)
 }
 
 fn positive(text: &str) -> Result<f32, String> {

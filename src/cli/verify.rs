@@ -39,11 +39,16 @@ pub struct VerifyArgs {
 pub fn run(args: &VerifyArgs) -> anyhow::Result<ExitCode> {
     let mut options = verify::engine_options();
     options.n_threads = args.threads.map_or_else(default_threads, usize::from);
+    super::use_threads(options.n_threads);
     let golden = GoldenDir::new(&args.golden, args.images.as_deref());
     let total = golden.n_records()?;
     let engine = Engine::load(&args.model, options)?;
     if !args.json {
-        println!("weights: {}", Precision::of(engine.container()));
+        writeln!(
+            std::io::stdout(),
+            "weights: {}",
+            Precision::of(engine.container())
+        )?;
     }
     let mut tally = Tally::default();
     let mut progress = super::progress::Progress::default();
@@ -54,11 +59,11 @@ pub fn run(args: &VerifyArgs) -> anyhow::Result<ExitCode> {
             written = show(&outcome, args);
         }
         tally.add(&outcome);
-        progress.update("verify", tally.n_subjects.min(total), total);
+        progress.update("verify", tally.n_subjects, total);
     })?;
     progress.clear();
     written?;
-    eprintln!("{tally}");
+    let _ = writeln!(std::io::stderr(), "{tally}");
     Ok(if tally.first_departure.is_some() {
         ExitCode::FAILURE
     } else {
@@ -108,7 +113,7 @@ struct Tally {
 
 impl Tally {
     fn add(&mut self, outcome: &Outcome) {
-        self.n_subjects += 1;
+        self.n_subjects += usize::from(outcome.is_record);
         self.n_stages += outcome.stages.len();
         self.n_departed += outcome.stages.iter().filter(|s| !s.ok).count();
         if let (None, Some(stage)) = (&self.first_departure, outcome.first_departure()) {

@@ -164,10 +164,7 @@ impl ModelInfo {
             "`vl` or `composition`",
             Family::from_name,
         )?;
-        let image = ImageInfo {
-            image_mean: outer.rgb(keys::CLIP_IMAGE_MEAN)?,
-            image_std: outer.rgb(keys::CLIP_IMAGE_STD)?,
-        };
+        let image = read_image(outer)?;
         let decoder = DecoderInfo::read(decoder)?;
         let options = outer.str(keys::XC2_OPTIONS)?;
         Ok(Self {
@@ -189,6 +186,26 @@ impl ModelInfo {
     }
 }
 
+fn read_image(outer: &Metadata) -> Result<ImageInfo, GgufError> {
+    let rgb = |key: &str, expected: &str, ok: fn(f32) -> bool| {
+        let values = outer.rgb(key)?;
+        if values.into_iter().all(ok) {
+            return Ok(values);
+        }
+        Err(GgufError::invalid(
+            format!("metadata key `{key}`"),
+            expected,
+            format!("{values:?}"),
+        ))
+    };
+    Ok(ImageInfo {
+        image_mean: rgb(keys::CLIP_IMAGE_MEAN, "finite numbers", f32::is_finite)?,
+        image_std: rgb(keys::CLIP_IMAGE_STD, "positive numbers", |v| {
+            v.is_normal() && v > 0.0
+        })?,
+    })
+}
+
 fn read_prompt(outer: &Metadata, n_vocab: usize) -> Result<PromptInfo, GgufError> {
     let id = |key: &str| {
         let id = outer.usize(key)?;
@@ -201,6 +218,10 @@ fn read_prompt(outer: &Metadata, n_vocab: usize) -> Result<PromptInfo, GgufError
             )
         })
     };
+    if outer.str(keys::PROMPT_IMAGE_MARKER)?.is_empty() {
+        let field = format!("metadata key `{}`", keys::PROMPT_IMAGE_MARKER);
+        return Err(GgufError::invalid(field, "some text", "none"));
+    }
     let rule = "`every_segment` or `once`";
     Ok(PromptInfo {
         system: outer.str(keys::PROMPT_SYSTEM)?.to_owned(),

@@ -7,7 +7,10 @@
 use std::collections::HashSet;
 
 use super::{ContainerError, DecoderInfo, View, keys};
-use crate::gguf::{GgufError, GgufFile, Header, Metadata, TensorInfo, Value, ValueType};
+use crate::{
+    gguf::{GgufError, GgufFile, Header, Metadata, TensorInfo, Value, ValueType},
+    quant::GgmlType,
+};
 
 /// Everything that a decoder view may say.
 const DECODER_KEYS: [&str; 27] = [
@@ -49,8 +52,8 @@ const ADAPTER_KEYS: [&str; 5] = [
     keys::ADAPTER_ALPHA,
 ];
 
-/// Token types that a vocabulary has: normal, unknown, control, user-defined, byte.
-const TOKEN_TYPES: [i32; 5] = [1, 2, 3, 4, 6];
+/// Token types that a vocabulary has: normal, unknown, control, user-defined, unused, byte.
+const TOKEN_TYPES: [i32; 6] = [1, 2, 3, 4, 5, 6];
 const BYTE: i32 = 6;
 
 /// Reads a view's header and checks it: structure, tensors and metadata.
@@ -73,7 +76,8 @@ pub(super) fn checked(file: &GgufFile, view: View) -> Result<Header, ContainerEr
     match view {
         View::Adapter => check_keys(metadata, &ADAPTER_KEYS)
             .and_then(|()| check_text(metadata, "general.type", "adapter"))
-            .and_then(|()| check_text(metadata, "adapter.type", "lora")),
+            .and_then(|()| check_text(metadata, "adapter.type", "lora"))
+            .and_then(|()| check_alpha(metadata)),
         View::Decoder => check_keys(metadata, &DECODER_KEYS).and_then(|()| check_decoder(&header)),
     }
     .and_then(|()| {
@@ -97,6 +101,11 @@ fn check_tensors(
     let after_blob = file.tensors().iter().skip_while(|t| t.name != view).skip(1);
     let mut after_blob = after_blob.map(Some).chain(std::iter::repeat(None));
     for inner in &header.tensors {
+        if inner.ty == GgmlType::I8 {
+            let field = format!("tensor `{}`: type", inner.name);
+            let source = GgufError::invalid(field, "a type of weights", inner.ty);
+            return Err(ContainerError::View { view, source });
+        }
         let outer = after_blob.next().flatten();
         if outer != Some(inner) {
             return Err(ContainerError::ViewMismatch {
@@ -133,6 +142,16 @@ fn check_text(metadata: &Metadata, key: &str, expected: &str) -> Result<(), Gguf
             found,
         )),
     }
+}
+
+/// llama.cpp takes zero for "the product as it is".
+fn check_alpha(metadata: &Metadata) -> Result<(), GgufError> {
+    let alpha = metadata.f32(keys::ADAPTER_ALPHA)?;
+    if alpha.is_finite() && alpha >= 0.0 {
+        return Ok(());
+    }
+    let field = format!("metadata key `{}`", keys::ADAPTER_ALPHA);
+    Err(GgufError::invalid(field, "0 or more", alpha))
 }
 
 fn check_decoder(header: &Header) -> Result<(), GgufError> {
@@ -217,7 +236,7 @@ fn check_vocabulary(metadata: &Metadata, n_vocab: usize) -> Result<(), GgufError
             return invalid(i, "text without NUL that occurs once", &format!("{text:?}"));
         }
         if !TOKEN_TYPES.contains(ty) {
-            return invalid(i, "one of the types 1, 2, 3, 4 and 6", ty);
+            return invalid(i, "one of the types 1 to 6", ty);
         }
         if !score.is_finite() {
             return invalid(i, "a finite score", score);

@@ -25,14 +25,21 @@ impl GgufFile {
     /// # Errors
     /// If the file cannot be read, is no GGUF file, or ends before the last tensor does.
     pub fn open(path: &Path) -> Result<Self, GgufError> {
-        let file = File::open(path)?;
-        if file.metadata()?.is_dir() {
+        let attributes = std::fs::metadata(path)?; // before opening, which waits for a pipe's writer
+        if attributes.is_dir() {
             return Err(std::io::Error::from(std::io::ErrorKind::IsADirectory).into());
         }
-        if file.metadata()?.len() == 0 {
+        if !attributes.is_file() {
+            return Err(GgufError::invalid(
+                "file",
+                "a regular file",
+                "a device or a pipe",
+            ));
+        }
+        if attributes.len() == 0 {
             return Self::from_bytes(Bytes::new()); // an empty file cannot be mapped
         }
-        Self::from_bytes(Bytes::from_owner(map(&file)?))
+        Self::from_bytes(Bytes::from_owner(map(&File::open(path)?)?))
     }
 
     /// Reads a file that is in memory.

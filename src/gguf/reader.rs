@@ -13,6 +13,11 @@ const MIN_ENTRY_BYTES: usize = 8 + 4 + 1;
 /// The shortest tensor entry: an empty name, the dimension count, one dimension, type, offset.
 const MIN_TENSOR_BYTES: usize = 8 + 4 + 8 + 4 + 8;
 
+/// More entries, tensors or array elements than any model has (the largest vocabularies have a
+/// quarter of a million pieces). A value takes more memory than it does in a file, so that the bytes
+/// left alone would be a weak limit.
+const MAX_COUNT: u64 = 1 << 20;
+
 /// A cursor over the bytes. Every read names the field it serves, so that an error can.
 pub(super) struct Reader<'a> {
     bytes: &'a [u8],
@@ -30,8 +35,8 @@ impl<'a> Reader<'a> {
         if version != VERSION {
             return Err(GgufError::Version { found: version });
         }
-        let n_tensors = self.count("tensor count", MIN_TENSOR_BYTES)?;
-        let n_entries = self.count("metadata count", MIN_ENTRY_BYTES)?;
+        let n_tensors = self.number_of("tensor count", MIN_TENSOR_BYTES)?;
+        let n_entries = self.number_of("metadata count", MIN_ENTRY_BYTES)?;
         let mut header = Header {
             metadata: self.metadata(n_entries)?,
             tensors: Vec::new(),
@@ -100,7 +105,7 @@ impl<'a> Reader<'a> {
                 "nested arrays",
             ));
         }
-        let n = self.count(field, ty.min_bytes())?;
+        let n = self.number_of(field, ty.min_bytes())?;
         let mut items = Vec::with_capacity(n);
         for _ in 0..n {
             items.push(self.scalar(ty, field)?);
@@ -174,7 +179,7 @@ impl<'a> Reader<'a> {
         };
         let n_bytes = info
             .n_bytes()
-            .filter(|n| *n <= isize::MAX as usize - *data_end - ALIGNMENT);
+            .filter(|n| *n <= (isize::MAX as usize - ALIGNMENT).saturating_sub(*data_end));
         let n_bytes = n_bytes.ok_or_else(|| {
             let expected = format!("whole blocks of {ty}, a size that memory can hold");
             GgufError::invalid(field("shape"), expected, format!("{:?}", info.shape))
@@ -202,6 +207,14 @@ impl<'a> Reader<'a> {
         let id = self.u32(field)?;
         ValueType::from_id(id)
             .ok_or_else(|| GgufError::invalid(format!("{field}: type"), "0 to 12", id))
+    }
+
+    /// A number of things that are kept one by one.
+    fn number_of(&mut self, field: &str, min_bytes: usize) -> Result<usize, GgufError> {
+        match self.count(field, min_bytes)? {
+            n if n as u64 <= MAX_COUNT => Ok(n),
+            n => Err(GgufError::invalid(field, format!("at most {MAX_COUNT}"), n)),
+        }
     }
 
     /// A number of things of which each takes at least `min_bytes`.

@@ -6,7 +6,7 @@
 //! ```
 //!
 //! Everything after the decoder equals what Python's Pillow 10 and torchvision compute for the
-//! published model, bit for bit: the golden pictures of `tests/vision_golden.rs` are the proof.
+//! published model, bit for bit: the golden pictures of `tests/vision_golden/` are the proof.
 //! The aspect ratio is not kept; that is how these models were trained.
 
 mod decode;

@@ -1,7 +1,11 @@
 //! The Partial-LoRA weights, as a llama.cpp adapter.
 #![allow(unsafe_code)]
 
-use std::{path::Path, ptr::NonNull, sync::Arc};
+use std::{
+    path::Path,
+    ptr::NonNull,
+    sync::{Arc, PoisonError},
+};
 
 use llama_cpp_sys_2 as sys;
 
@@ -15,9 +19,9 @@ pub struct Adapter {
     model: Arc<Model>,
 }
 
-// SAFETY: like the model it belongs to, an adapter is only read after loading.
+// SAFETY: nothing of an adapter belongs to the thread that loaded it.
 unsafe impl Send for Adapter {}
-// SAFETY: as above.
+// SAFETY: a loaded adapter is only read.
 unsafe impl Sync for Adapter {}
 
 impl Adapter {
@@ -28,7 +32,11 @@ impl Adapter {
     pub fn load(model: &Arc<Model>, path: &Path, offset: usize) -> Result<Self, LlamaError> {
         log::clear();
         let file = CFile::open_at(path, offset)?;
-        // SAFETY: the model is loaded, and the stream is open at the begin of a GGUF.
+        let _list = model
+            .adapters
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        // SAFETY: the model is loaded, its list of adapters is locked, and the stream is open at the begin of a GGUF.
         let ptr =
             unsafe { sys::llama_adapter_lora_init_from_file_ptr(model.as_ptr(), file.0.as_ptr()) };
         match NonNull::new(ptr) {
@@ -54,8 +62,13 @@ impl Adapter {
 
 impl Drop for Adapter {
     fn drop(&mut self) {
+        let _list = self
+            .model
+            .adapters
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
         // SAFETY: the handle is ours alone: contexts that use it hold an `Arc` of this. The model,
-        // which knows the adapter, still lives.
+        // which lists the adapter, still lives and is locked.
         unsafe { sys::llama_adapter_lora_free(self.as_ptr()) }
     }
 }

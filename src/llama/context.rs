@@ -167,6 +167,7 @@ impl Context {
         let Some(adapter) = self.adapter.as_ref().filter(|_| on != self.adapter_on) else {
             return Ok(());
         };
+        log::clear();
         let mut adapters = [adapter.as_ptr()];
         let mut scales = [1.0f32];
         // SAFETY: both arrays hold one element and are copied; the adapter is of this model and

@@ -20,7 +20,7 @@ pub use context::{Context, ContextOptions, Input, KvType, Outputs};
 use llama_cpp_2::llama_backend::LlamaBackend;
 pub use model::{LoadOptions, Model};
 pub use sampler::{Sampler, SamplerOptions, argmax};
-pub use vocab::{SpecialText, Tokenizer};
+pub use vocab::{NUL_STAND_IN, SpecialText, Tokenizer};
 
 /// What llama.cpp refused, with its own last words where it had any.
 #[derive(Debug, thiserror::Error)]
@@ -56,13 +56,13 @@ pub enum LlamaError {
     },
 }
 
-/// Initialises llama.cpp once for the process.
-fn backend() -> &'static LlamaBackend {
-    static BACKEND: OnceLock<LlamaBackend> = OnceLock::new();
+/// Initialises llama.cpp once for the process, unless somebody else in it did.
+fn backend() {
+    static BACKEND: OnceLock<Option<LlamaBackend>> = OnceLock::new();
     BACKEND.get_or_init(|| {
         log::install();
-        LlamaBackend::init().expect("nothing else in this process initialises llama.cpp")
-    })
+        LlamaBackend::init().ok() // the only error: it is initialised already
+    });
 }
 
 /// The CPU features that llama.cpp was compiled for and found, as it reports them.

@@ -6,7 +6,7 @@ use std::{
     os::unix::ffi::OsStrExt,
     path::Path,
     ptr::NonNull,
-    sync::Arc,
+    sync::{Arc, Mutex},
 };
 
 use llama_cpp_sys_2 as sys;
@@ -43,11 +43,14 @@ impl Default for LoadOptions {
 #[derive(Debug)]
 pub struct Model {
     ptr: NonNull<sys::llama_model>,
+    /// The one thing of a loaded model that changes: llama.cpp keeps a list of its adapters there.
+    pub(super) adapters: Mutex<()>,
 }
 
-// SAFETY: llama.cpp does not write to a model after loading it; contexts only read it.
+// SAFETY: nothing of a model belongs to the thread that loaded it.
 unsafe impl Send for Model {}
-// SAFETY: as above.
+// SAFETY: contexts only read a loaded model, and whoever changes its list of adapters holds the
+// lock above meanwhile.
 unsafe impl Sync for Model {}
 
 impl Model {
@@ -76,7 +79,10 @@ impl Model {
         let ptr = NonNull::new(ptr).ok_or_else(|| LlamaError::Model {
             reason: log::last_error(),
         })?;
-        Ok(Arc::new(Self { ptr }))
+        Ok(Arc::new(Self {
+            ptr,
+            adapters: Mutex::new(()),
+        }))
     }
 
     pub(super) fn as_ptr(&self) -> *mut sys::llama_model {

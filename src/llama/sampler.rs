@@ -5,8 +5,8 @@ use llama_cpp_2::{
     token::{LlamaToken, data::LlamaTokenData, data_array::LlamaTokenDataArray},
 };
 
-/// How the next token is chosen. The defaults are greedy; `docs/usage.md` lists the values that
-/// the original's callers use.
+/// How the next token is chosen. The defaults are greedy. The original's `chat()` draws at
+/// temperature 1, top-p 0.8, top-k 50 and repetition penalty 1.005; its scores are greedy or beams.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct SamplerOptions {
     /// Zero takes the likeliest token; anything else divides the logits and draws.

@@ -12,7 +12,7 @@ use super::Model;
 
 /// C strings end at NUL, so the vocabulary's NUL piece is stored as this noncharacter, which no
 /// text contains. It is exchanged on the way in and out.
-const NUL_STAND_IN: &str = "\u{FDD0}";
+pub const NUL_STAND_IN: &str = "\u{FDD0}";
 
 /// What to make of `<s>`, `[UNUSED_TOKEN_145]` and the like in a text.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

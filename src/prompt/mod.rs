@@ -28,6 +28,9 @@ pub enum PromptError {
         markers: usize,
         images: usize,
     },
+    /// A marker where the layout has its own place for pictures.
+    #[error("this layout puts pictures before the question; expected no `{marker}` in it")]
+    MarkersNotTaken { marker: String },
     /// Nothing was asked.
     #[error("the prompt is empty")]
     Empty,

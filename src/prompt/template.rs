@@ -112,6 +112,11 @@ impl Template {
         if n_markers == n_images && self.layout == PromptLayout::Chat {
             return Ok(pieces);
         }
+        if n_markers > 0 && self.layout == PromptLayout::Evaluation {
+            return Err(PromptError::MarkersNotTaken {
+                marker: self.prompt.image_marker.clone(),
+            });
+        }
         if n_markers > 0 {
             return Err(PromptError::Markers {
                 marker: self.prompt.image_marker.clone(),

@@ -14,7 +14,8 @@ pub struct Deviation {
 }
 
 impl Deviation {
-    /// Compares two equally long lists. A value that is not finite counts as infinitely far off.
+    /// Compares two equally long lists. A value that is not finite, on either side, counts as
+    /// infinitely far off.
     ///
     /// # Panics
     /// If the lengths differ.
@@ -27,7 +28,7 @@ impl Deviation {
         let (mut dot, mut norm_f, mut norm_e) = (0.0, 0.0, 0.0);
         for (f, e) in found.iter().zip(expected) {
             let (f, e) = (f64::from(*f), f64::from(*e));
-            let d = if f.is_finite() {
+            let d = if (f - e).is_finite() {
                 (f - e).abs()
             } else {
                 f64::INFINITY
@@ -74,8 +75,22 @@ pub struct Stage {
 }
 
 impl Stage {
+    /// A stage that was recorded in another shape than the model gives: never within tolerance.
+    pub fn mismatch(name: &str, n_found: usize, n_expected: usize) -> Self {
+        Self {
+            name: name.to_owned(),
+            deviation: None,
+            tolerance: "as many values".to_owned(),
+            ok: false,
+            note: format!("expected {n_expected} values as recorded, found {n_found}"),
+        }
+    }
+
     /// A stage of numbers, each allowed to be `tolerance` off.
     pub fn absolute(name: &str, found: &[f32], expected: &[f32], tolerance: f64) -> Self {
+        if found.len() != expected.len() {
+            return Self::mismatch(name, found.len(), expected.len());
+        }
         let deviation = Deviation::between(found, expected);
         Self {
             name: name.to_owned(),
@@ -93,6 +108,9 @@ impl Stage {
         expected: &[f32],
         (rel_rms, cosine): (f64, f64),
     ) -> Self {
+        if found.len() != expected.len() {
+            return Self::mismatch(name, found.len(), expected.len());
+        }
         let deviation = Deviation::between(found, expected);
         Self {
             name: name.to_owned(),
@@ -106,6 +124,9 @@ impl Stage {
     /// A stage of numbers that nothing is asked of.
     pub fn reported(name: &str, found: &[f32], expected: &[f32]) -> Self {
         let stage = Self::relative(name, found, expected, (f64::INFINITY, -1.0));
+        if stage.deviation.is_none_or(|d| !d.max.is_finite()) {
+            return Self { ok: false, ..stage };
+        }
         Self {
             tolerance: "reported only".to_owned(),
             ok: true,
@@ -158,7 +179,17 @@ mod tests {
         for bad in [f32::NAN, f32::INFINITY] {
             assert!(!Stage::absolute("x", &[bad, 0.0], &[0.0, 1.0], 1e9).ok);
             assert!(!Stage::relative("x", &[bad, 0.0], &[0.0, 1.0], (1e9, -1.0)).ok);
+            assert!(!Stage::absolute("x", &[0.0, 1.0], &[bad, 0.0], 1e9).ok);
+            assert!(!Stage::relative("x", &[0.0, 1.0], &[bad, 0.0], (1e9, -1.0)).ok);
+            assert!(!Stage::reported("x", &[bad, 0.0], &[0.0, 1.0]).ok);
         }
+    }
+
+    #[test]
+    fn another_number_of_values_never_passes() {
+        assert!(!Stage::absolute("x", &[1.0], &[], 1e9).ok);
+        assert!(!Stage::relative("x", &[], &[1.0], (1e9, -1.0)).ok);
+        assert!(!Stage::reported("x", &[], &[1.0]).ok);
     }
 
     #[test]

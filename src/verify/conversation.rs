@@ -73,6 +73,7 @@ impl<'a> Conversations<'a> {
             return Ok(Outcome {
                 subject: case.name.clone(),
                 stages,
+                is_record: true,
             });
         }
         for name in &case.images {
@@ -80,12 +81,16 @@ impl<'a> Conversations<'a> {
         }
         let at = tensors.i32("sample_pos")?;
         if let (Some(expected), Some(at)) = (tensors.f32("embeds_sample")?, at) {
-            stages.extend(self.inputs_stage(case, &sequence, &expected, &at.values));
+            stages.push(self.inputs_stage(case, &sequence, &expected, &at.values));
         }
         stages.extend(self.logits_stages(record, &sequence)?);
+        if stages.iter().all(|s| s.deviation.is_none()) {
+            stages.push(Stage::mismatch("logits", 0, 0).with_note("nothing was recorded"));
+        }
         Ok(Outcome {
             subject: case.name.clone(),
             stages,
+            is_record: true,
         })
     }
 
@@ -123,34 +128,43 @@ impl<'a> Conversations<'a> {
         sequence: &Sequence,
         expected: &Recorded<f32>,
         at: &[i32],
-    ) -> Option<Stage> {
-        let table = self.engine.container().tensor("token_embd.weight")?;
+    ) -> Stage {
+        const NAME: &str = "inputs";
         let mut found = Vec::with_capacity(expected.values.len());
-        for &position in at {
-            let mut offset = usize::try_from(position).ok()?;
-            let run = sequence.runs().iter().find(|run| {
-                let inside = offset < run.len();
-                offset -= if inside { 0 } else { run.len() };
-                inside
-            })?;
-            match run {
+        for position in at {
+            let Some(row) = self.input(case, sequence, *position) else {
+                return Stage::mismatch(NAME, sequence.len(), at.len())
+                    .with_note(format!("position {position} is not in the prompt"));
+            };
+            found.extend(row);
+        }
+        self.precision
+            .inputs()
+            .stage(NAME, &found, &expected.values)
+    }
+
+    /// The row that goes into the decoder at `position`, if there is such a position.
+    fn input(&self, case: &Case, sequence: &Sequence, position: i32) -> Option<Vec<f32>> {
+        let table = self.engine.container().tensor("token_embd.weight")?;
+        let mut offset = usize::try_from(position).ok()?;
+        for run in sequence.runs() {
+            if offset >= run.len() {
+                offset -= run.len();
+                continue;
+            }
+            return Some(match run {
                 Run::Tokens(ids) => {
                     let row = ids[offset] as usize;
                     let mut values = vec![0.0; table.n_cols()];
                     table.rows_into(row..row + 1, &mut values);
-                    found.extend(values);
+                    values
                 }
                 Run::Image { index, .. } => {
-                    found.extend(self.embeddings[&case.images[*index]].row(offset));
+                    self.embeddings[&case.images[*index]].row(offset).to_vec()
                 }
-            }
+            });
         }
-        let comparable = found.len() == expected.values.len();
-        comparable.then(|| {
-            self.precision
-                .inputs()
-                .stage("inputs", &found, &expected.values)
-        })
+        None
     }
 
     fn logits_stages(
@@ -176,8 +190,7 @@ impl<'a> Conversations<'a> {
         }
         if let Some(expected) = tensors.f32("step_logits")? {
             let found = self.teacher_forced(case, watch.final_row)?;
-            let n = found.len().min(expected.values.len());
-            stages.push(bound.stage("logits, answer", &found[..n], &expected.values[..n]));
+            stages.push(bound.stage("logits, answer", &found, &expected.values));
             let n_vocab = self.engine.tokenizer().n_vocab();
             let choices: Vec<i32> = found.chunks(n_vocab).map(argmax).collect();
             stages.push(self.greedy_stage(case, &choices));
@@ -267,6 +280,7 @@ impl<'a> Conversations<'a> {
         Some(Outcome {
             subject: "all conversations".to_owned(),
             stages: vec![stage],
+            is_record: false,
         })
     }
 
@@ -274,7 +288,7 @@ impl<'a> Conversations<'a> {
         let expected = case.greedy_text.as_ref()?;
         let found = self.engine.tokenizer().decode(&case.greedy_ids);
         Some(Stage::equal(
-            "greedy text",
+            "text of the greedy ids",
             &[found.as_str()],
             &[expected.as_str()],
         ))
@@ -305,7 +319,11 @@ impl PromptLogits {
                 let n_top = ids.shape.last().copied().unwrap_or(0);
                 (ids.values, logits.values, n_top)
             }
-            _ => (Vec::new(), Vec::new(), 0),
+            (None, None) => (Vec::new(), Vec::new(), 0),
+            _ => {
+                let reason = "`top5_ids` and `top5_logits` have different shapes";
+                return Err(tensors.invalid(reason).into());
+            }
         };
         if top_ids.len() != n_top * n_prompt {
             let reason = "`top5_ids`: another number of positions than the prompt has";

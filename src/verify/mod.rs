@@ -46,6 +46,8 @@ pub struct Outcome {
     pub subject: String,
     /// Its stages, in the order of computation.
     pub stages: Vec<Stage>,
+    /// Whether this is a record of the golden directory, and not a judgement over several.
+    pub is_record: bool,
 }
 
 impl Outcome {

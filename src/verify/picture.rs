@@ -46,6 +46,7 @@ pub(super) fn check(
     Ok(Outcome {
         subject: record.image.clone(),
         stages,
+        is_record: true,
     })
 }
 

@@ -36,8 +36,29 @@ use observer::Stages;
 use weights::VisionWeights;
 
 /// The kernels that the tower will use on this machine, for a person.
-pub fn kernels() -> &'static str {
-    "f32 products by the `gemm` crate, which picks AVX-512, AVX2 or NEON at run time"
+pub fn kernels() -> String {
+    format!(
+        "f32 products by the `gemm` crate, with {}",
+        instruction_set()
+    )
+}
+
+/// The widest of the instruction sets that `gemm` has kernels for and this CPU has.
+fn instruction_set() -> &'static str {
+    #[cfg(target_arch = "x86_64")]
+    {
+        if is_x86_feature_detected!("avx512f") {
+            return "AVX-512";
+        }
+        if is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") {
+            return "AVX2 and FMA";
+        }
+    }
+    #[cfg(target_arch = "aarch64")]
+    if std::arch::is_aarch64_feature_detected!("neon") {
+        return "NEON";
+    }
+    "no vector instructions"
 }
 
 /// A vision tower with its projector, ready to encode pictures from any thread.
