@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand};
 use xc2_convert::{
     mix::{Mix, Pattern, Preset},
-    plan::Options,
+    plan::{MAX_PLORA_SCALE, Options, is_plora_scale},
 };
 use xc2_edge::{container::Family, quant::GgmlType};
 
@@ -71,7 +71,7 @@ pub struct ConvertArgs {
     #[arg(long, value_name = "vl|composition", value_parser = family)]
     pub family: Option<Family>,
     /// Scale of Partial-LoRA [default: 1, or 2 for rank 8, as in the published code].
-    #[arg(long, value_name = "SCALE", value_parser = scale)]
+    #[arg(long, value_name = "SCALE", value_parser = scale, allow_negative_numbers = true)]
     pub plora_scale: Option<f32>,
     /// Worker threads [default: one more than there are cores].
     #[arg(short, long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=512))]
@@ -199,6 +199,8 @@ fn family(name: &str) -> Result<Family, String> {
 }
 
 fn scale(text: &str) -> Result<f32, String> {
-    let scale = text.parse().ok().filter(|s: &f32| s.is_finite());
-    scale.ok_or_else(|| "expected a finite number".to_owned())
+    let scale = text.parse().ok().filter(|s| is_plora_scale(*s));
+    scale.ok_or_else(|| {
+        format!("expected a number other than 0, between -{MAX_PLORA_SCALE} and {MAX_PLORA_SCALE}")
+    })
 }

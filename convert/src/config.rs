@@ -1,6 +1,6 @@
 //! `config.json`, as far as it is needed, and the checks of its values.
 
-use serde::Deserialize;
+use serde::{Deserialize, Deserializer, de::DeserializeOwned};
 
 use crate::{
     checkpoint::{Checkpoint, CheckpointError},
@@ -11,9 +11,13 @@ use crate::{
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
 pub(crate) struct Config {
+    #[serde(deserialize_with = "null_is_absent")]
     pub auto_map: serde_json::Map<String, serde_json::Value>,
+    #[serde(deserialize_with = "null_is_absent")]
     pub architectures: Vec<String>,
+    #[serde(deserialize_with = "null_is_absent")]
     pub bias: bool,
+    #[serde(deserialize_with = "null_is_absent")]
     pub attention_bias: bool,
     pub hidden_act: Option<String>,
     pub rope_scaling: Option<serde_json::Value>,
@@ -28,6 +32,7 @@ pub(crate) struct Config {
     pub img_size: Option<usize>,
     pub max_length: Option<usize>,
     pub max_position_embeddings: Option<usize>,
+    #[serde(deserialize_with = "null_is_absent")]
     pub tie_word_embeddings: bool,
     pub quantization_config: Option<serde_json::Value>,
 }
@@ -35,11 +40,33 @@ pub(crate) struct Config {
 impl Config {
     /// Reads what the checkpoint's configuration says.
     pub fn read(checkpoint: &Checkpoint) -> Result<Self, CheckpointError> {
-        Self::deserialize(checkpoint.config()).map_err(|source| {
+        let config = checkpoint.config();
+        Self::deserialize(config).map_err(|source| {
             let path = checkpoint.dir().join("config.json");
-            CheckpointError::Json { path, source }
+            match first_bad_key(config) {
+                Some((key, source)) => CheckpointError::JsonValue { path, key, source },
+                None => CheckpointError::Json { path, source },
+            }
         })
     }
+}
+
+/// `null` is how some programs write "not set".
+fn null_is_absent<'de, D, T>(value: D) -> Result<T, D::Error>
+where
+    D: Deserializer<'de>,
+    T: Default + DeserializeOwned,
+{
+    Ok(Option::deserialize(value)?.unwrap_or_default())
+}
+
+/// The first key whose value is not of its kind. The parser does not say, so each is tried alone.
+fn first_bad_key(config: &serde_json::Value) -> Option<(String, serde_json::Error)> {
+    config.as_object()?.iter().find_map(|(key, value)| {
+        let alone = serde_json::json!({ key: value });
+        let error = Config::deserialize(&alone).err()?;
+        Some((key.clone(), error))
+    })
 }
 
 /// Longer contexts than this are no contexts, but numbers that fail somewhere else later.

@@ -3,6 +3,7 @@
 mod cli;
 
 use std::{
+    fmt,
     io::Write,
     path::Path,
     process::ExitCode,
@@ -18,7 +19,7 @@ use xc2_convert::{
     progress::Progress,
     split::{SplitError, split},
     summary::{Bytes, SUMMARY_HEAD, Summary},
-    write::{WriteError, convert},
+    write::{WriteError, check_target, convert},
 };
 
 /// Set by Ctrl-C; whoever works looks at it now and then.
@@ -27,10 +28,17 @@ static INTERRUPTED: AtomicBool = AtomicBool::new(false);
 /// What a shell reports for a program that Ctrl-C ended.
 const EXIT_INTERRUPTED: u8 = 130;
 
+/// Prints a line on standard error. Unlike `eprintln!`, it does not panic if nobody listens.
+macro_rules! say {
+    ($($line:tt)*) => {{
+        let _ = writeln!(std::io::stderr(), $($line)*);
+    }};
+}
+
 fn main() -> ExitCode {
     let cli = Cli::parse();
     if let Err(e) = ctrlc::set_handler(|| INTERRUPTED.store(true, Ordering::Relaxed)) {
-        eprintln!("warning: Ctrl-C will leave a temporary file behind: {e}");
+        say!("warning: Ctrl-C will leave a temporary file behind: {e}");
     }
     let result = match cli.command {
         Some(Command::Split { model, dir }) => run_split(&model, &dir),
@@ -39,13 +47,13 @@ fn main() -> ExitCode {
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) if INTERRUPTED.load(Ordering::Relaxed) => {
-            eprintln!("{}", failure.message);
+            say!("{}", failure.message);
             EXIT_INTERRUPTED.into()
         }
         Err(failure) => {
-            eprintln!("error: {}", failure.message);
+            say!("error: {}", failure.message);
             if let Some(hint) = failure.hint {
-                eprintln!("\nhint: {hint}");
+                say!("\nhint: {hint}");
             }
             ExitCode::FAILURE
         }
@@ -58,11 +66,19 @@ struct Failure {
     hint: Option<&'static str>,
 }
 
+/// An error and what caused it, in one line.
+fn with_causes(error: &dyn std::error::Error) -> String {
+    let causes = std::iter::successors(error.source(), |cause| cause.source());
+    causes.fold(error.to_string(), |message, cause| {
+        format!("{message}: {cause}")
+    })
+}
+
 macro_rules! failure_from {
     ($($error:ty),*) => {$(
         impl From<$error> for Failure {
             fn from(e: $error) -> Self {
-                Self { message: e.to_string(), hint: e.hint() }
+                Self { message: with_causes(&e), hint: e.hint() }
             }
         }
     )*};
@@ -74,7 +90,7 @@ impl From<SplitError> for Failure {
         match e {
             SplitError::Write(e) => e.into(),
             e => Self {
-                message: e.to_string(),
+                message: with_causes(&e),
                 hint: None,
             },
         }
@@ -86,6 +102,9 @@ fn run_convert(args: &ConvertArgs) -> Result<(), Failure> {
         .hf_dir
         .as_deref()
         .expect("required unless there is a command");
+    if let Some(out) = args.out.as_deref().filter(|_| !args.dry_run) {
+        check_target(out)?;
+    }
     let checkpoint = Checkpoint::open(hf_dir)?;
     let plan = Plan::new(&checkpoint, &args.options())?;
     if !args.quiet {
@@ -93,9 +112,7 @@ fn run_convert(args: &ConvertArgs) -> Result<(), Failure> {
     }
     let summary = Summary::new(&plan);
     if args.dry_run {
-        // A reader that has seen enough (`| head`) closes the pipe, which is no failure.
-        let _ = write!(std::io::stdout(), "{plan}\n{SUMMARY_HEAD}\n{summary}");
-        return Ok(());
+        return print(format_args!("{plan}\n{SUMMARY_HEAD}\n{summary}"));
     }
     let out = args
         .out
@@ -108,16 +125,29 @@ fn run_convert(args: &ConvertArgs) -> Result<(), Failure> {
     let speed = progress.finish();
     let n_bytes = n_bytes?;
     if !args.quiet {
-        eprint!("{SUMMARY_HEAD}\n{summary}");
-        eprintln!("{}: {} in {speed}", out.display(), Bytes(n_bytes));
+        say!("{SUMMARY_HEAD}\n{}", summary.to_string().trim_end());
+        say!("{}: {} in {speed}", out.display(), Bytes(n_bytes));
     }
     Ok(())
+}
+
+/// Prints a result on standard output.
+fn print(result: fmt::Arguments) -> Result<(), Failure> {
+    let mut stdout = std::io::stdout().lock();
+    match stdout.write_fmt(result).and_then(|()| stdout.flush()) {
+        // A reader that has seen enough (`| head`) closes the pipe, which is no failure.
+        Err(e) if e.kind() != std::io::ErrorKind::BrokenPipe => Err(Failure {
+            message: format!("standard output: cannot be written: {e}"),
+            hint: None,
+        }),
+        _ => Ok(()),
+    }
 }
 
 /// Says what was recognised, and what a person might not expect.
 fn report_plan(checkpoint: &Checkpoint, plan: &Plan) {
     let (d, v) = (&plan.model.decoder, &plan.model.vision);
-    eprintln!(
+    say!(
         "{}: {} model, {}x{} pixels, decoder {} layers of {}, tower {} layers of {}",
         checkpoint.name(),
         plan.model.family.name(),
@@ -130,19 +160,20 @@ fn report_plan(checkpoint: &Checkpoint, plan: &Plan) {
     );
     for write in plan.writes.iter().filter(|w| w.wanted != w.target.ty) {
         let (name, n_cols) = (&write.target.name, write.target.shape[0]);
-        eprintln!(
+        say!(
             "note: `{name}`: rows of {n_cols} do not fit {}; stored as {}",
-            write.wanted, write.target.ty
+            write.wanted,
+            write.target.ty
         );
     }
     for name in &plan.ignored {
-        eprintln!("warning: tensor `{name}` is not part of this model and was left out");
+        say!("warning: tensor `{name}` is not part of this model and was left out");
     }
 }
 
 fn run_split(model: &Path, dir: &Path) -> Result<(), Failure> {
     for (path, n_bytes) in split(model, dir, &INTERRUPTED)? {
-        eprintln!("{}: {}", path.display(), Bytes(n_bytes));
+        say!("{}: {}", path.display(), Bytes(n_bytes));
     }
     Ok(())
 }

@@ -3,15 +3,11 @@
 use xc2_edge::{
     container::{BosRule, Family, keys},
     gguf::{Metadata, Value},
+    image::{CLIP_MEAN, CLIP_STD},
 };
 
 use crate::{checkpoint::Checkpoint, mix::Preset, model::Model, tokenizer::Tokenizer};
 
-/// CLIP's training mean, per channel (RGB), of values in 0..1.
-const IMAGE_MEAN: [f32; 3] = [0.481_454_66, 0.457_827_5, 0.408_210_73];
-/// CLIP's training deviation, in the digits that are published.
-#[allow(clippy::excessive_precision)]
-const IMAGE_STD: [f32; 3] = [0.268_629_54, 0.261_302_58, 0.275_777_11];
 /// CLIP's LayerNorm epsilon.
 const LAYER_NORM_EPS: f32 = 1e-5;
 /// Version of the block layouts of ggml's quantized types.
@@ -135,26 +131,20 @@ fn clip(meta: &mut Metadata, model: &Model) {
     meta.set(keys::CLIP_HEAD_COUNT, v.n_head as u32);
     meta.set(keys::CLIP_LAYER_NORM_EPS, LAYER_NORM_EPS);
     meta.set(keys::CLIP_PROJECTION_DIM, model.decoder.n_embd as u32);
-    meta.set(keys::CLIP_IMAGE_MEAN, Value::f32s(IMAGE_MEAN));
-    meta.set(keys::CLIP_IMAGE_STD, Value::f32s(IMAGE_STD));
+    meta.set(keys::CLIP_IMAGE_MEAN, Value::f32s(CLIP_MEAN));
+    meta.set(keys::CLIP_IMAGE_STD, Value::f32s(CLIP_STD));
 }
 
 /// Adds the vocabulary, under the keys that llama.cpp looks for.
 pub fn vocabulary(meta: &mut Metadata, t: &Tokenizer) {
-    meta.set("tokenizer.ggml.model", "llama");
+    meta.set(keys::VOCAB_MODEL, "llama");
     meta.set("tokenizer.ggml.pre", "default");
     meta.set(
-        "tokenizer.ggml.tokens",
+        keys::VOCAB_TOKENS,
         Value::strings(t.tokens.iter().map(String::as_str)),
     );
-    meta.set(
-        "tokenizer.ggml.scores",
-        Value::f32s(t.scores.iter().copied()),
-    );
-    meta.set(
-        "tokenizer.ggml.token_type",
-        Value::i32s(t.types.iter().copied()),
-    );
+    meta.set(keys::VOCAB_SCORES, Value::f32s(t.scores.iter().copied()));
+    meta.set(keys::VOCAB_TYPES, Value::i32s(t.types.iter().copied()));
     meta.set("tokenizer.ggml.bos_token_id", t.bos);
     meta.set("tokenizer.ggml.eos_token_id", t.eos);
     meta.set("tokenizer.ggml.unknown_token_id", t.unk);

@@ -209,7 +209,13 @@ fn read_heads(
         return Err(config::error("num_key_value_heads", expected, n_head_kv));
     }
     let d_head = n_embd / n_head;
-    config::agree("head_dim", config.head_dim, d_head)?;
+    if let Some(found) = config.head_dim.filter(|found| *found != d_head) {
+        let what = format!(
+            "config.json: `head_dim: {found}` (expected {d_head}, a width of {n_embd} \
+             in {n_head} heads)"
+        );
+        return Err(ModelError::Inexpressible { what });
+    }
     let wqkv = checkpoint.require("model.layers.0.attention.wqkv.weight")?;
     let expected = vec![(n_head + 2 * n_head_kv) * d_head, n_embd];
     if wqkv.shape == expected {

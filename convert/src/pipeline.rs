@@ -17,7 +17,7 @@ use std::{
     thread,
 };
 
-use xc2_edge::quant::{GgmlType, quantize_rows};
+use xc2_edge::quant::{GgmlType, dequantize, quantize_rows};
 
 use crate::{
     checkpoint::CheckpointError,
@@ -29,8 +29,13 @@ use crate::{
 const PIECE_ELEMENTS: usize = 1 << 20;
 /// Pieces per worker that may be finished ahead of the writer.
 const PIECES_AHEAD: usize = 2;
-/// The smallest magnitude that rounds to infinity as a 16-bit float: halfway beyond the largest.
+/// The smallest magnitude that rounds to infinity as an f16: halfway beyond the largest.
 const F16_OVERFLOW: f32 = 65520.0;
+/// Likewise as a bf16, whose largest is 2^128 - 2^120.
+const BF16_OVERFLOW: f32 = f32::from_bits(0x7f7f_8000);
+/// Blocks hold an f16 scale and, at most, eight bits a value. Types with fewer bits may reach less
+/// far, which shows when the blocks are expanded again.
+const BLOCK_OVERFLOW: f32 = F16_OVERFLOW * 127.0;
 
 /// Why a conversion stopped.
 #[derive(Debug, thiserror::Error)]
@@ -47,7 +52,7 @@ pub enum PipelineError {
         value: f32,
     },
     /// A weight is too large for the chosen type.
-    #[error("tensor `{name}`: expected magnitudes below 65520 for {ty}, found {value}")]
+    #[error("tensor `{name}`: expected magnitudes that {ty} can hold, found {value}")]
     OutOfRange {
         name: String,
         ty: GgmlType,
@@ -95,6 +100,8 @@ pub fn run<'a>(
     let next = AtomicUsize::new(0);
     let gate = Gate::new(n_workers * PIECES_AHEAD);
     thread::scope(|scope| {
+        // Also if `sink` panics: the scope waits for the workers, and they for the gate.
+        let _guard = CloseOnDrop(&gate);
         let (sender, receiver) = mpsc::channel();
         for _ in 0..n_workers {
             let (pieces, next, gate, sender) = (&pieces, &next, &gate, sender.clone());
@@ -114,9 +121,7 @@ pub fn run<'a>(
             });
         }
         drop(sender);
-        let result = in_order(&receiver, pieces.len(), &gate, cancel, &mut sink);
-        gate.close();
-        result
+        in_order(&receiver, pieces.len(), &gate, cancel, &mut sink)
     })
 }
 
@@ -186,12 +191,7 @@ impl Worker {
         if write.scale != 1.0 {
             self.values.iter_mut().for_each(|x| *x *= write.scale);
         }
-        self.check_range(write)?;
-        let n_cols = write.target.shape[0];
-        let ty = write.target.ty;
-        let row_bytes = ty.row_bytes(n_cols).expect("the type fits the rows");
-        let mut bytes = vec![0; self.values.len() / n_cols * row_bytes];
-        quantize_rows(ty, &self.values, n_cols, &mut bytes);
+        let bytes = self.quantize(write)?;
         let share = piece.rows.len() as u64 * source.n_bytes() as u64;
         Ok(Chunk {
             write,
@@ -201,19 +201,41 @@ impl Worker {
         })
     }
 
-    /// Types other than F32 and BF16 hold 16-bit floats, as values or as scales of blocks.
-    fn check_range(&self, write: &Write) -> Result<(), PipelineError> {
-        if matches!(write.target.ty, GgmlType::F32 | GgmlType::BF16) {
-            return Ok(());
+    /// The values in the type that they get, if it can hold them.
+    fn quantize(&self, write: &Write) -> Result<Vec<u8>, PipelineError> {
+        let ty = write.target.ty;
+        let largest = self.values.iter().fold(0.0, |max: f32, x| max.max(x.abs()));
+        let out_of_range = || PipelineError::OutOfRange {
+            name: write.source.name.clone(),
+            ty,
+            value: largest,
+        };
+        if largest >= overflow(ty) {
+            return Err(out_of_range());
         }
-        match self.values.iter().find(|x| x.abs() >= F16_OVERFLOW) {
-            Some(&value) => Err(PipelineError::OutOfRange {
-                name: write.source.name.clone(),
-                ty: write.target.ty,
-                value,
-            }),
-            None => Ok(()),
+        let n_cols = write.target.shape[0];
+        let row_bytes = ty.row_bytes(n_cols).expect("the type fits the rows");
+        let mut bytes = vec![0; self.values.len() / n_cols * row_bytes];
+        quantize_rows(ty, &self.values, n_cols, &mut bytes);
+        // Below that, no scale of a block overflows.
+        if largest >= F16_OVERFLOW {
+            let mut stored = vec![0.0; self.values.len()];
+            dequantize(ty, &bytes, &mut stored);
+            if !stored.iter().all(|x| x.is_finite()) {
+                return Err(out_of_range());
+            }
         }
+        Ok(bytes)
+    }
+}
+
+/// The smallest magnitude that a type certainly cannot hold.
+fn overflow(ty: GgmlType) -> f32 {
+    match ty {
+        GgmlType::F32 => f32::INFINITY,
+        GgmlType::BF16 => BF16_OVERFLOW,
+        GgmlType::F16 => F16_OVERFLOW,
+        _ => BLOCK_OVERFLOW,
     }
 }
 
@@ -257,6 +279,15 @@ impl Gate {
     fn close(&self) {
         self.state.lock().expect("no panics while locked").closed = true;
         self.moved.notify_all();
+    }
+}
+
+/// When the writer is done, in whatever way, no piece is needed any more.
+struct CloseOnDrop<'a>(&'a Gate);
+
+impl Drop for CloseOnDrop<'_> {
+    fn drop(&mut self) {
+        self.0.close();
     }
 }
 

@@ -43,6 +43,12 @@ pub enum PlanError {
     /// A wish for a type that concerns no tensor: likely a typing error.
     #[error("--tensor-type `{pattern}`: expected to match a matrix of the file, matches none")]
     UnusedPattern { pattern: String },
+    /// A scale that no adapter can have.
+    #[error(
+        "scale of Partial-LoRA: expected a number other than 0 and of magnitude at most \
+         {MAX_PLORA_SCALE}, found {found}"
+    )]
+    PloraScale { found: f32 },
 }
 
 impl From<CheckpointError> for PlanError {
@@ -62,6 +68,7 @@ impl PlanError {
                 "names are those of the file, see --dry-run; `*` stands for any characters; \
                  norms, biases and the tower's embeddings always stay f32",
             ),
+            Self::PloraScale { .. } => None,
         }
     }
 }
@@ -109,6 +116,9 @@ impl Plan {
     /// # Errors
     /// If the checkpoint cannot be converted, or a wish cannot be fulfilled.
     pub fn new(checkpoint: &Checkpoint, options: &Options) -> Result<Self, PlanError> {
+        if let Some(found) = options.plora_scale.filter(|s| !is_plora_scale(*s)) {
+            return Err(PlanError::PloraScale { found });
+        }
         let model = Model::detect(checkpoint, options.family)?;
         let tokenizer = Tokenizer::read(checkpoint, model.decoder.n_vocab)?;
         let mapped = tensor_map(&model, |a| plora_rank(checkpoint, a))?;
@@ -151,6 +161,15 @@ impl Plan {
 /// published code, but for rank 8, the class's default, whose alpha is 16.
 pub fn plora_scale(rank: usize, wish: Option<f32>) -> f32 {
     wish.unwrap_or(if rank == 8 { 2.0 } else { 1.0 })
+}
+
+/// Larger scales are typing errors; within it, alpha = scale * rank is a finite number.
+pub const MAX_PLORA_SCALE: f32 = 1e6;
+
+/// Whether Partial-LoRA can have that scale. It cannot be 0: llama.cpp takes an alpha of 0 for
+/// "add the product as it is", which is a scale of 1.
+pub fn is_plora_scale(scale: f32) -> bool {
+    scale != 0.0 && scale.abs() <= MAX_PLORA_SCALE
 }
 
 /// Alpha of the adapter, and whether the scale is multiplied into `lora_b` instead: a file has one

@@ -1,7 +1,7 @@
 //! A bar on the terminal, or a few lines where there is none.
 
 use std::{
-    io::IsTerminal,
+    io::{self, IsTerminal, Write},
     time::{Duration, Instant},
 };
 
@@ -25,7 +25,7 @@ const LINE_INTERVAL: Duration = Duration::from_secs(30);
 impl Progress {
     /// Begins to show it on standard error, unless `quiet`.
     pub fn start(total: u64, quiet: bool) -> Self {
-        let bar = (!quiet && std::io::stderr().is_terminal()).then(|| {
+        let bar = (!quiet && io::stderr().is_terminal()).then(|| {
             let style =
                 "{bar:32} {decimal_bytes}/{decimal_total_bytes} {decimal_bytes_per_sec} {eta} left";
             let style = ProgressStyle::with_template(style).expect("a valid template");
@@ -49,7 +49,8 @@ impl Progress {
             bar.inc(n_bytes);
         } else if self.next_line.is_some_and(|at| Instant::now() >= at) {
             self.next_line = Some(Instant::now() + LINE_INTERVAL);
-            eprintln!("{}", self.line());
+            // A closed standard error is no reason to stop.
+            let _ = writeln!(io::stderr(), "{}", self.line());
         }
     }
 

@@ -6,6 +6,7 @@
 use std::{
     fs::File,
     io::{self, Read, Seek, SeekFrom, Write},
+    ops::Range,
     path::{Path, PathBuf},
     sync::atomic::{AtomicBool, Ordering},
 };
@@ -15,18 +16,21 @@ use xc2_edge::{
     gguf::{GgufFile, Header, Metadata, Value},
 };
 
-use crate::write::{PendingFile, WriteError, make_dir};
+use crate::write::{PendingFile, WriteError, check_target, make_dir, refuse_inputs};
 
 /// Why a model file was not split.
 #[derive(Debug, thiserror::Error)]
 #[allow(missing_docs)]
 pub enum SplitError {
     /// The model file cannot be opened.
-    #[error("{path}: {source}")]
+    #[error("{path}")]
     Open {
         path: PathBuf,
         source: ContainerError,
     },
+    /// The model file cannot be read.
+    #[error("{path}: cannot be read")]
+    Read { path: PathBuf, source: io::Error },
     /// A file cannot be written.
     #[error(transparent)]
     Write(#[from] WriteError),
@@ -44,32 +48,57 @@ pub fn split(
     dir: &Path,
     cancel: &AtomicBool,
 ) -> Result<Vec<(PathBuf, u64)>, SplitError> {
+    let mut source = Source {
+        path: model,
+        file: File::open(model).map_err(Source::failed(model))?,
+    };
     let container = Container::open(model).map_err(|source| SplitError::Open {
         path: model.to_owned(),
         source,
     })?;
     make_dir(dir)?;
+    let files = files(&container).map(|(name, header, range)| (dir.join(name), header, range));
+    for (path, ..) in &files {
+        refuse_inputs(path, &[model.to_owned()])?;
+        check_target(path)?;
+    }
+    let mut written = Vec::new();
+    for (path, header, range) in files {
+        let n_bytes = (header.len() + range.len()) as u64;
+        copy_file(&mut source, &header, range, &path, cancel)?;
+        written.push((path, n_bytes));
+    }
+    Ok(written)
+}
+
+/// Name, new header, and the range of the model file that follows it, of all three files.
+fn files(container: &Container) -> [(&'static str, Vec<u8>, Range<usize>); 3] {
     let file = container.file();
     let adapter = container.view_offset(View::Adapter);
     let decoder = container.view_offset(View::Decoder);
     let data = file.file_bytes() - file.data().len();
     let mmproj = mmproj_header(file).encode();
-    let files = [
+    [
         ("decoder.gguf", vec![], decoder..file.file_bytes()),
         ("adapter.gguf", vec![], adapter..decoder),
         ("mmproj.gguf", mmproj, data..adapter),
-    ];
-    let mut written = Vec::new();
-    for (name, header, range) in files {
-        let path = dir.join(name);
-        let n_bytes = (header.len() + range.len()) as u64;
-        let copied = copy_file(model, &header, range, &path, cancel);
-        if !copied.map_err(WriteError::output(&path, n_bytes))? {
-            return Err(SplitError::Cancelled);
+    ]
+}
+
+/// The model file, opened once: whatever happens to its name meanwhile, these are its bytes.
+struct Source<'a> {
+    path: &'a Path,
+    file: File,
+}
+
+impl Source<'_> {
+    /// For `map_err` on whatever reads the file.
+    fn failed(path: &Path) -> impl Fn(io::Error) -> SplitError {
+        move |source| SplitError::Read {
+            path: path.to_owned(),
+            source,
         }
-        written.push((path, n_bytes));
     }
-    Ok(written)
 }
 
 /// The tower and projector as llama.cpp's `mtmd` expects them.
@@ -100,30 +129,31 @@ fn mmproj_header(file: &GgufFile) -> Header {
     Header { metadata, tensors }
 }
 
-/// Writes `header` and a range of `source`; false if it was interrupted.
+/// Writes `header` and a range of `source`.
 fn copy_file(
-    source: &Path,
+    source: &mut Source,
     header: &[u8],
-    range: std::ops::Range<usize>,
+    range: Range<usize>,
     target: &Path,
     cancel: &AtomicBool,
-) -> io::Result<bool> {
+) -> Result<(), SplitError> {
     const CHUNK: usize = 4 << 20;
+    let unread = Source::failed(source.path);
+    let unwritten = WriteError::output(target, (header.len() + range.len()) as u64);
     let mut pending = PendingFile::create(target)?;
-    pending.file().write_all(header)?;
-    let mut source = File::open(source)?;
-    source.seek(SeekFrom::Start(range.start as u64))?;
+    pending.file().write_all(header).map_err(&unwritten)?;
+    let start = SeekFrom::Start(range.start as u64);
+    source.file.seek(start).map_err(&unread)?;
     let mut buffer = vec![0; CHUNK];
     let mut left = range.len();
     while left > 0 {
         if cancel.load(Ordering::Relaxed) {
-            return Ok(false);
+            return Err(SplitError::Cancelled);
         }
         let chunk = &mut buffer[..left.min(CHUNK)];
-        source.read_exact(chunk)?;
-        pending.file().write_all(chunk)?;
+        source.file.read_exact(chunk).map_err(&unread)?;
+        pending.file().write_all(chunk).map_err(&unwritten)?;
         left -= chunk.len();
     }
-    pending.commit()?;
-    Ok(true)
+    Ok(pending.commit().map_err(&unwritten)?)
 }

@@ -8,6 +8,8 @@
 //! - The NUL character, which is a piece of its own, becomes [`NUL_STAND_IN`], because llama.cpp's
 //!   strings end at a NUL. The runtime maps one to the other in both directions.
 
+use std::collections::HashMap;
+
 use sentencepiece_model::{
     ModelType, NormalizerSpec, SentencePiece, SentencePieceModel, TrainerSpec, Type,
 };
@@ -23,6 +25,8 @@ const TURN_END: &str = "[UNUSED_TOKEN_145]";
 const TURN_START: &str = "[UNUSED_TOKEN_146]";
 /// Token type of control tokens, in sentencepiece and GGUF alike.
 const CONTROL: i32 = 3;
+/// Token type of the pieces that stand for single bytes.
+const BYTE: i32 = 6;
 
 /// What is wrong with a tokenizer.
 #[derive(Debug, thiserror::Error)]
@@ -46,6 +50,22 @@ pub enum TokenizerError {
     /// A piece that the prompt is built with is not there.
     #[error("tokenizer.model: piece `{piece}` is missing")]
     MissingPiece { piece: String },
+    /// Two pieces have the same text, of which no text can tell which is meant.
+    #[error("tokenizer.model: piece {piece:?}: expected once, found as {first} and {second}")]
+    DuplicatePiece {
+        piece: String,
+        first: usize,
+        second: usize,
+    },
+    /// A piece without text.
+    #[error("tokenizer.model: piece {id}: expected some text, found none")]
+    EmptyPiece { id: usize },
+    /// A byte is no piece, or not one of the byte type.
+    #[error("tokenizer.model: byte piece `{piece}`: expected one of type byte, found {found}")]
+    BytePiece { piece: String, found: &'static str },
+    /// A piece that cannot be ranked.
+    #[error("tokenizer.model: piece {piece:?}: expected a finite score, found {score}")]
+    Score { piece: String, score: f32 },
 }
 
 /// A vocabulary in the form of a GGUF file.
@@ -55,7 +75,7 @@ pub struct Tokenizer {
     pub tokens: Vec<String>,
     /// Merge priority of every token.
     pub scores: Vec<f32>,
-    /// Type of every token: 1 normal, 2 unknown, 3 control, 4 user-defined, 6 byte.
+    /// Type of every token: 1 normal, 2 unknown, 3 control, 4 user-defined, 5 unused, 6 byte.
     pub types: Vec<i32>,
     /// Whether a space is put in front of every text.
     pub add_space_prefix: bool,
@@ -109,7 +129,7 @@ impl Tokenizer {
         let mut types: Vec<i32> = pieces.iter().map(|p| token_type(p.r#type())).collect();
         types[turn_start as usize] = CONTROL;
         types[turn_end as usize] = CONTROL;
-        Ok(Self {
+        let tokenizer = Self {
             tokens: pieces.iter().map(|p| token_text(p.piece())).collect(),
             scores: pieces.iter().map(SentencePiece::score).collect(),
             types,
@@ -121,7 +141,47 @@ impl Tokenizer {
             unk: id_of("<unk>")?,
             turn_start,
             turn_end,
-        })
+        };
+        tokenizer.check()?;
+        Ok(tokenizer)
+    }
+
+    /// Refuses what llama.cpp cannot work with: a vocabulary has every text once, none that is
+    /// empty, and a piece for every byte.
+    fn check(&self) -> Result<(), TokenizerError> {
+        let mut ids = HashMap::with_capacity(self.tokens.len());
+        for (id, (text, &score)) in self.tokens.iter().zip(&self.scores).enumerate() {
+            let piece = || text.clone();
+            if text.is_empty() {
+                return Err(TokenizerError::EmptyPiece { id });
+            }
+            if let Some(first) = ids.insert(&text[..], id) {
+                let (piece, second) = (piece(), id);
+                return Err(TokenizerError::DuplicatePiece {
+                    piece,
+                    first,
+                    second,
+                });
+            }
+            if !score.is_finite() {
+                let piece = piece();
+                return Err(TokenizerError::Score { piece, score });
+            }
+        }
+        let of_byte = |found, piece| Err(TokenizerError::BytePiece { piece, found });
+        let bytes: Vec<String> = (0..=255).map(|b: u8| format!("<0x{b:02X}>")).collect();
+        for piece in &bytes {
+            match ids.get(&piece[..]) {
+                Some(&id) if self.types[id] == BYTE => {}
+                Some(_) => return of_byte("one of another type", piece.clone()),
+                None => return of_byte("none", piece.clone()),
+            }
+        }
+        let mut typed = self.tokens.iter().zip(&self.types).filter(|t| *t.1 == BYTE);
+        match typed.find(|(text, _)| !bytes.contains(text)) {
+            Some((text, _)) => of_byte("a text that names no byte", text.clone()),
+            None => Ok(()),
+        }
     }
 }
 
@@ -133,7 +193,7 @@ fn token_type(ty: Type) -> i32 {
         Type::Control => CONTROL,
         Type::UserDefined => 4,
         Type::Unused => 5,
-        Type::Byte => 6,
+        Type::Byte => BYTE,
     }
 }
 
@@ -178,6 +238,36 @@ mod tests {
             message.contains("1300") && message.contains("1280"),
             "{message}"
         );
+    }
+
+    #[test]
+    fn what_llama_cpp_cannot_work_with_is_refused_by_name() {
+        let good = Tokenizer::parse(&reference("tiny-vl/tokenizer.model"), 1280).unwrap();
+        let byte = good.tokens.iter().position(|t| t == "<0x41>").unwrap();
+        let refused = |change: &dyn Fn(&mut Tokenizer), expected: &str| {
+            let mut bad = good.clone();
+            change(&mut bad);
+            let message = bad.check().unwrap_err().to_string();
+            assert!(message.contains(expected), "{message}");
+        };
+        refused(&|t| t.tokens[700].clear(), "piece 700: expected some text");
+        refused(
+            &|t| t.tokens[700] = "<s>".to_owned(),
+            "\"<s>\": expected once, found as 1 and 700",
+        );
+        refused(
+            &|t| t.scores[700] = f32::NAN,
+            "expected a finite score, found NaN",
+        );
+        refused(
+            &|t| t.types[byte] = 1,
+            "`<0x41>`: expected one of type byte, found one of another",
+        );
+        refused(
+            &|t| t.tokens[byte] = "<0x4>".to_owned(),
+            "`<0x41>`: expected one of type byte, found none",
+        );
+        refused(&|t| t.types[700] = BYTE, "found a text that names no byte");
     }
 
     #[test]

@@ -1,16 +1,17 @@
 //! The file: written beside its target, and moved there when it is complete.
 
 use std::{
+    ffi::OsString,
     fs::{self, File, Permissions},
     io::{self, Seek, SeekFrom, Write as _},
-    os::unix::fs::PermissionsExt,
+    os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt},
     path::{Path, PathBuf},
     sync::atomic::AtomicBool,
 };
 
 use tempfile::NamedTempFile;
 use xc2_edge::{
-    container::{CHECKSUM_LEN, Checksum, Layout, Section},
+    container::{CHECKSUM_LEN, Checksum, Container, ContainerError, Layout, Section},
     gguf::align,
 };
 
@@ -24,14 +25,29 @@ use crate::{
 #[allow(missing_docs)]
 pub enum WriteError {
     /// The file cannot be made, written or moved.
-    #[error("{path}: cannot be written: {source}")]
+    #[error("{path}: cannot be written")]
     Output { path: PathBuf, source: io::Error },
     /// The disk, or the quota, is full.
-    #[error("{path}: no space left: {needed} bytes needed: {source}")]
+    #[error("{path}: no space left: {needed} bytes needed")]
     DiskFull {
         path: PathBuf,
         needed: u64,
         source: io::Error,
+    },
+    /// There is something at the target that a file must not replace.
+    #[error("{path}: expected a file or nothing, found {found}")]
+    NotAFile { path: PathBuf, found: &'static str },
+    /// The directory of the target is not there.
+    #[error("{path}: cannot be written: there is no directory `{dir}`")]
+    NoDirectory { path: PathBuf, dir: PathBuf },
+    /// The target is one of the files that are read.
+    #[error("{path}: cannot be written: it is the same file as the input `{input}`")]
+    IsInput { path: PathBuf, input: PathBuf },
+    /// The file that was made is not one that the runtime opens.
+    #[error("{path}: not written, because the runtime would refuse it")]
+    Refused {
+        path: PathBuf,
+        source: ContainerError,
     },
     /// The data could not be made.
     #[error(transparent)]
@@ -51,6 +67,16 @@ impl WriteError {
             }
             Self::Data(PipelineError::OutOfRange { .. }) => {
                 "store it as bf16 or f32, see --tensor-type"
+            }
+            Self::Refused { .. } => {
+                "the checkpoint has something unusual that was not noticed before; \
+                 please report it with its name"
+            }
+            Self::NoDirectory { .. } => "make that directory first, or correct the path",
+            Self::NotAFile { .. } | Self::IsInput { .. } => "give the file another name",
+            Self::Output { source, .. } if source.kind() == io::ErrorKind::PermissionDenied => {
+                "the file is made in its directory under a temporary name; \
+                 choose a directory that you may write to"
             }
             _ => return None,
         })
@@ -82,21 +108,26 @@ pub(crate) struct PendingFile {
 }
 
 impl PendingFile {
-    pub(crate) fn create(target: &Path) -> io::Result<Self> {
-        if target.is_dir() {
-            return Err(io::ErrorKind::IsADirectory.into());
+    /// Makes the temporary file. If `target` is a link to a file, that file is what is replaced.
+    pub(crate) fn create(target: &Path) -> Result<Self, WriteError> {
+        let real = real_target(target)?;
+        let path = || target.to_owned();
+        let dir = parent(&real);
+        if !dir.is_dir() {
+            let dir = dir.to_owned();
+            return Err(WriteError::NoDirectory { path: path(), dir });
         }
-        let name = target.file_name().ok_or(io::ErrorKind::InvalidInput)?;
-        let mut prefix = std::ffi::OsString::from(".");
-        prefix.push(name);
+        let mut prefix = OsString::from(".");
+        prefix.push(real.file_name().unwrap_or_default());
         prefix.push(".");
         let temp = tempfile::Builder::new()
             .prefix(&prefix)
             .suffix(".part")
             .permissions(Permissions::from_mode(0o666)) // less the umask, as for any new file
-            .tempfile_in(parent(target))?;
-        let target = target.to_owned();
-        Ok(Self { temp, target })
+            .tempfile_in(dir);
+        // The crate's errors name the temporary file, which nobody has heard of.
+        let temp = temp.map_err(|e| WriteError::output(target, 0)(e.kind().into()))?;
+        Ok(Self { temp, target: real })
     }
 
     pub(crate) fn file(&mut self) -> &mut File {
@@ -112,12 +143,84 @@ impl PendingFile {
         }
     }
 
+    /// Opens the complete file as the runtime does.
+    fn check(&self, target: &Path) -> Result<(), WriteError> {
+        let opened = Container::open(self.temp.path());
+        opened.map(drop).map_err(|source| WriteError::Refused {
+            path: target.to_owned(),
+            source,
+        })
+    }
+
     /// Moves the file to its target, replacing what is there, once it is safely on the disk.
     pub(crate) fn commit(self) -> io::Result<()> {
         self.temp.as_file().sync_all()?;
         self.temp.persist(&self.target).map_err(|e| e.error)?;
         File::open(parent(&self.target))?.sync_all()
     }
+}
+
+/// The file that `target` leads to, through links, if a file may be put there.
+fn real_target(target: &Path) -> Result<PathBuf, WriteError> {
+    let refuse = |found| {
+        let path = target.to_owned();
+        Err(WriteError::NotAFile { path, found })
+    };
+    let kind = match fs::metadata(target) {
+        Ok(meta) => meta.file_type(),
+        Err(_) if target.is_symlink() => return refuse("a link that leads nowhere"),
+        Err(_) if target.file_name().is_none() => return refuse("no file name"),
+        Err(_) => return Ok(target.to_owned()),
+    };
+    if kind.is_file() {
+        return fs::canonicalize(target).map_err(WriteError::output(target, 0));
+    }
+    refuse(match kind {
+        kind if kind.is_dir() => "a directory",
+        kind if kind.is_char_device() || kind.is_block_device() => "a device",
+        kind if kind.is_fifo() => "a pipe",
+        _ => "something else",
+    })
+}
+
+/// Finds out, before any work, whether a file can be put at `target`; leaves nothing there.
+///
+/// # Errors
+/// If there is no such directory, it cannot be written to, or `target` is no regular file.
+pub fn check_target(target: &Path) -> Result<(), WriteError> {
+    PendingFile::create(target).map(drop)
+}
+
+/// Refuses a target that is one of the files that it is made of, by whatever name.
+pub(crate) fn refuse_inputs(target: &Path, inputs: &[PathBuf]) -> Result<(), WriteError> {
+    let id = |path: &Path| fs::metadata(path).map(|meta| (meta.dev(), meta.ino())).ok();
+    let Some(target_id) = id(target) else {
+        return Ok(()); // nothing there yet
+    };
+    match inputs.iter().find(|input| id(input) == Some(target_id)) {
+        Some(input) => Err(WriteError::IsInput {
+            path: target.to_owned(),
+            input: input.clone(),
+        }),
+        None => Ok(()),
+    }
+}
+
+/// The files that a plan was made from.
+fn inputs(plan: &Plan) -> Vec<PathBuf> {
+    let mut inputs: Vec<PathBuf> = plan
+        .writes
+        .iter()
+        .map(|w| w.source.shard().path.clone())
+        .collect();
+    inputs.sort_unstable();
+    inputs.dedup();
+    let dir = inputs
+        .first()
+        .map(|shard| parent(shard).to_owned())
+        .unwrap_or_default();
+    inputs.extend(["config.json", "tokenizer.model"].map(|name| dir.join(name)));
+    inputs
 }
 
 fn parent(path: &Path) -> &Path {
@@ -143,7 +246,8 @@ pub fn convert(
     let header = plan.layout.encode_header(&zeros);
     let n_bytes = (header.len() + plan.layout.data_bytes()) as u64;
     let failed = WriteError::output(target, n_bytes);
-    let mut pending = PendingFile::create(target).map_err(&failed)?;
+    refuse_inputs(target, &inputs(plan))?;
+    let mut pending = PendingFile::create(target)?;
     pending.reserve(n_bytes).map_err(&failed)?;
     pending.file().write_all(&header).map_err(&failed)?;
     let mut data = DataSection::new(pending.file(), &plan.layout);
@@ -162,6 +266,7 @@ pub fn convert(
     rewrite
         .and_then(|_| file.write_all(&plan.layout.encode_header(&checksum)))
         .map_err(&failed)?;
+    pending.check(target)?;
     pending.commit().map_err(&failed)?;
     Ok(n_bytes)
 }

@@ -77,7 +77,7 @@ fn no_config_and_a_broken_one() {
         "{ \"hidden_size\": \"many\" }",
     )
     .unwrap();
-    assert_refused(fixture.path(), &["config.json", "many"]);
+    assert_refused(fixture.path(), &["config.json: `hidden_size`: ", "many"]);
 }
 
 #[test]
@@ -348,17 +348,22 @@ fn weights_too_large_for_the_type() {
     tensor.dtype = Dtype::BF16;
     tensor.values[0] = 1e6;
     let out = fixture.save().join("out.gguf");
-    let output = xc2_convert([
-        fixture.path().as_os_str(),
-        out.as_os_str(),
-        "--f16".as_ref(),
-    ]);
-    let message = stderr(&output);
-    assert!(
-        message.contains("`output.weight`") && message.contains("bf16 or f32"),
-        "{message}"
-    );
-    converted(fixture.path(), &["--bf16"]);
+    for too_large in [("1e6", "f16"), ("1e6", "q4_0"), ("1e7", "q8_0")] {
+        let (value, ty) = too_large;
+        fixture.tensor("output.weight").values[0] = value.parse().unwrap();
+        let args = [fixture.save().as_os_str(), out.as_os_str()];
+        let flags = ["--output-type", ty].map(AsRef::as_ref);
+        let message = stderr(&xc2_convert(args.into_iter().chain(flags)));
+        assert!(
+            message.contains("`output.weight`") && message.contains("bf16 or f32"),
+            "{message}"
+        );
+    }
+    // An 8-bit block reaches 127 times as far as the 16-bit float that is its scale.
+    fixture.tensor("output.weight").values[0] = 1e6;
+    for ty in ["bf16", "f32", "q8_0"] {
+        converted(fixture.save(), &["--output-type", ty]);
+    }
 }
 
 #[test]
@@ -407,7 +412,12 @@ fn a_config_that_contradicts_the_tensors() {
     refused_config(
         "head_dim",
         json!(32),
-        &["`head_dim`", "expected 16", "found 32"],
+        &[
+            "`head_dim: 32`",
+            "expected 16",
+            "64 in 4 heads",
+            "cannot express",
+        ],
     );
     refused_config(
         "img_size",
@@ -481,4 +491,34 @@ fn other_families_are_refused() {
         |f| f.tensors.retain(|name, _| !name.contains("Plora")),
         &["Partial-LoRA", "found none"],
     );
+}
+
+#[test]
+fn null_means_absent() {
+    for key in [
+        "architectures",
+        "bias",
+        "tie_word_embeddings",
+        "quantization_config",
+    ] {
+        let mut fixture = Fixture::new(SMALL);
+        fixture.config[key] = json!(null);
+        converted(fixture.save(), &[]);
+    }
+    let mut fixture = Fixture::new(SMALL);
+    fixture.config["auto_map"] = json!(null);
+    fixture.config["architectures"] = json!(["InternLMXComposer2ForCausalLM"]);
+    converted(fixture.save(), &[]);
+}
+
+#[test]
+fn git_lfs_pointers_are_told_from_damaged_files() {
+    let pointer = "version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n";
+    let expected = &["Git LFS pointer", "git lfs pull"];
+    refused_bin(|path| fs::write(path, pointer).unwrap(), expected);
+    for file in ["model.safetensors", "tokenizer.model", "config.json"] {
+        let fixture = Fixture::new(SMALL);
+        fs::write(fixture.save().join(file), pointer).unwrap();
+        assert_refused(fixture.path(), &[file, expected[0], expected[1]]);
+    }
 }

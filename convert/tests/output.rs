@@ -211,8 +211,9 @@ fn an_output_that_cannot_be_written_is_named() {
     let fixture = Fixture::new(SMALL);
     fixture.save();
     for (target, reason) in [
-        ("/nowhere/model.gguf", "No such file"),
-        ("/tmp", "directory"),
+        ("/nowhere/model.gguf", "no directory `/nowhere`"),
+        ("/tmp", "found a directory"),
+        ("/dev/null", "found a device"),
     ] {
         let output = xc2_convert([fixture.path(), Path::new(target)]);
         let message = stderr(&output);
@@ -297,8 +298,12 @@ fn wrong_usage_has_its_own_status() {
     let fixture = Fixture::new(SMALL);
     fixture.save();
     let dir = fixture.path().as_os_str();
-    let cases: [&[&str]; 5] = [
+    let cases: [&[&str]; 9] = [
         &[],
+        &["out.gguf", "--plora-scale", "0"], // which llama.cpp would take for 1
+        &["out.gguf", "--plora-scale", "-0.0"],
+        &["out.gguf", "--plora-scale", "inf"],
+        &["out.gguf", "--plora-scale", "3e38"],
         &["out.gguf", "--q4_k", "--q8_0"],
         &["out.gguf", "--vision-type", "q9"],
         &["out.gguf", "--tensor-type", "blk.0"],
@@ -383,4 +388,110 @@ fn split_of_something_else_is_refused() {
         stderr(&output)
     );
     assert_eq!(names(dir.path()), ["other.gguf"]);
+}
+
+#[test]
+fn a_link_is_written_through() {
+    let fixture = Fixture::new(SMALL);
+    let dir = TempDir::new().unwrap();
+    let (file, link) = (dir.path().join("file"), dir.path().join("link"));
+    fs::write(&file, "the old file").unwrap();
+    std::os::unix::fs::symlink("file", &link).unwrap();
+    let output = xc2_convert([fixture.save(), &link]);
+    assert!(output.status.success(), "{}", stderr(&output));
+    assert!(link.is_symlink());
+    Container::open(&file).unwrap();
+    fs::remove_file(&file).unwrap();
+    let output = xc2_convert([fixture.path(), &link]);
+    assert!(
+        stderr(&output).contains("a link that leads nowhere"),
+        "{}",
+        stderr(&output)
+    );
+}
+
+#[test]
+fn no_file_is_replaced_by_what_is_made_from_it() {
+    let fixture = Fixture::new(SMALL);
+    let shard = fixture.save().join("model.safetensors");
+    for name in ["model.safetensors", "config.json", "tokenizer.model"] {
+        let input = fixture.path().join(name);
+        let before = fs::read(&input).unwrap();
+        let output = xc2_convert([fixture.path(), &input]);
+        let message = stderr(&output);
+        assert_eq!(output.status.code(), Some(1), "{message}");
+        assert!(message.contains("same file as the input"), "{message}");
+        assert!(fs::read(&input).unwrap() == before, "{name} was changed");
+    }
+    let link = fixture.path().join("link.gguf");
+    fs::hard_link(shard, &link).unwrap();
+    assert_eq!(xc2_convert([fixture.path(), &link]).status.code(), Some(1));
+
+    let (dir, model) = converted(fixture.path(), &[]);
+    let decoder = dir.path().join("decoder.gguf");
+    fs::rename(model, &decoder).unwrap();
+    let output = xc2_convert([
+        "split".as_ref(),
+        decoder.as_os_str(),
+        dir.path().as_os_str(),
+    ]);
+    let message = stderr(&output);
+    assert!(message.contains("same file as the input"), "{message}");
+    Container::open(&decoder).unwrap();
+    assert_eq!(names(dir.path()), ["decoder.gguf"]);
+}
+
+#[test]
+fn a_model_that_is_not_there_is_named_with_the_reason() {
+    let dir = TempDir::new().unwrap();
+    let output = xc2_convert([
+        "split".as_ref(),
+        "missing.gguf".as_ref(),
+        dir.path().as_os_str(),
+    ]);
+    let message = stderr(&output);
+    assert!(
+        message.contains("missing.gguf: cannot be read: No such file"),
+        "{message}"
+    );
+}
+
+#[test]
+fn full_and_closed_outputs_are_no_panics() {
+    let fixture = Fixture::new(SMALL);
+    let path = fixture.save().to_str().unwrap().to_owned();
+    let shell = |redirected: &str| {
+        let script = format!(
+            "exec {} {path} {redirected}",
+            env!("CARGO_BIN_EXE_xc2-convert")
+        );
+        Command::new("bash").args(["-c", &script]).output().unwrap()
+    };
+    let output = shell("--dry-run >/dev/full");
+    assert_eq!(output.status.code(), Some(1));
+    assert!(
+        stderr(&output).contains("standard output"),
+        "{}",
+        stderr(&output)
+    );
+    for closed in ["--dry-run 2>/dev/full", "--dry-run >&- 2>&-"] {
+        assert_eq!(shell(closed).status.code(), Some(0), "{closed}");
+    }
+    assert_eq!(
+        shell("/nowhere/model.gguf 2>/dev/full").status.code(),
+        Some(1)
+    );
+}
+
+#[test]
+#[should_panic(expected = "a sink that panics")]
+fn a_panic_of_the_writer_is_passed_on() {
+    let fixture = Fixture::new(SMALL);
+    fixture.save();
+    let plan = plan(&fixture, Preset::F32);
+    let dir = TempDir::new().unwrap();
+    let never = AtomicBool::new(false);
+    let _ = convert(&plan, &dir.path().join("model.gguf"), 2, &never, |_| {
+        panic!("a sink that panics")
+    });
 }

@@ -15,11 +15,21 @@ pub enum CheckpointError {
     #[error("{path}: no such file")]
     MissingFile { path: PathBuf },
     /// A JSON file that does not parse, or lacks what is needed of it.
-    #[error("{path}: {source}")]
+    #[error("{path}")]
     Json {
         path: PathBuf,
         source: serde_json::Error,
     },
+    /// A value in a JSON file that is not of its kind.
+    #[error("{path}: `{key}`")]
+    JsonValue {
+        path: PathBuf,
+        key: String,
+        source: serde_json::Error,
+    },
+    /// What Git keeps in place of a large file until that is fetched.
+    #[error("{path}: expected the file itself, found a Git LFS pointer to it")]
+    LfsPointer { path: PathBuf },
     /// Neither a weight file nor an index of weight files.
     #[error(
         "{path}: expected `model.safetensors`, `pytorch_model.bin` or an index of shards, found none"
@@ -40,7 +50,7 @@ pub enum CheckpointError {
     #[error("{path}: {reason}")]
     Damaged { path: PathBuf, reason: String },
     /// The list of tensors in a `.bin` file cannot be read.
-    #[error("{path}: {source}")]
+    #[error("{path}")]
     Pickle { path: PathBuf, source: PickleError },
     /// Two shards hold a tensor of the same name.
     #[error("tensor `{name}`: expected in one shard, found in `{first}` and `{second}`")]
@@ -63,7 +73,7 @@ pub enum CheckpointError {
     #[error("tensor `{name}`: expected bf16, f16 or f32, found {found}")]
     Dtype { name: String, found: String },
     /// The operating system refused to read.
-    #[error("{path}: {source}")]
+    #[error("{path}")]
     Io {
         path: PathBuf,
         source: std::io::Error,
@@ -78,6 +88,15 @@ impl CheckpointError {
             std::io::ErrorKind::NotFound => Self::MissingFile { path },
             _ => Self::Io { path, source },
         }
+    }
+
+    /// Refuses a file that begins with `start` if it is only a pointer to one.
+    pub(crate) fn refuse_lfs_pointer(path: &Path, start: &[u8]) -> Result<(), Self> {
+        if start.starts_with(b"version https://git-lfs") {
+            let path = path.to_owned();
+            return Err(Self::LfsPointer { path });
+        }
+        Ok(())
     }
 
     /// A file whose structure is wrong, and how.
@@ -97,6 +116,7 @@ impl CheckpointError {
             Self::MissingFile { .. } | Self::MissingShard { .. } => {
                 "the download is incomplete; fetch that file into the directory"
             }
+            Self::LfsPointer { .. } => "run `git lfs pull` in the checkpoint's directory",
             Self::Truncated { .. } | Self::Damaged { .. } => "download that file again",
             Self::Pickle {
                 source: PickleError::ForeignClass { .. },

@@ -11,7 +11,8 @@ mod torch_zip;
 
 use std::{
     collections::{BTreeMap, HashMap},
-    fs,
+    fs::{self, File},
+    os::unix::fs::FileExt,
     path::{Component, Path, PathBuf},
 };
 
@@ -109,13 +110,28 @@ impl Checkpoint {
     /// # Errors
     /// If it cannot be read.
     pub fn read_file(&self, name: &str) -> Result<Vec<u8>, CheckpointError> {
-        let path = self.dir.join(name);
-        fs::read(&path).map_err(CheckpointError::io(&path))
+        read_whole(&self.dir.join(name))
     }
 }
 
-fn read_json<T: serde::de::DeserializeOwned>(path: &Path) -> Result<T, CheckpointError> {
+fn read_whole(path: &Path) -> Result<Vec<u8>, CheckpointError> {
     let bytes = fs::read(path).map_err(CheckpointError::io(path))?;
+    CheckpointError::refuse_lfs_pointer(path, &bytes)?;
+    Ok(bytes)
+}
+
+/// Opens a weight file, unless it is only a pointer to one.
+fn open_weights(path: &Path) -> Result<File, CheckpointError> {
+    let file = File::open(path).map_err(CheckpointError::io(path))?;
+    let mut start = [0; 32];
+    let n_read = file.read_at(&mut start, 0);
+    let n_read = n_read.map_err(CheckpointError::io(path))?;
+    CheckpointError::refuse_lfs_pointer(path, &start[..n_read])?;
+    Ok(file)
+}
+
+fn read_json<T: serde::de::DeserializeOwned>(path: &Path) -> Result<T, CheckpointError> {
+    let bytes = read_whole(path)?;
     serde_json::from_slice(&bytes).map_err(|source| CheckpointError::Json {
         path: path.to_owned(),
         source,

@@ -10,7 +10,7 @@ use safetensors::tensor::{Dtype as StDtype, Metadata};
 use xc2_edge::quant::GgmlType;
 
 use super::{
-    CheckpointError, SourceTensor,
+    CheckpointError, SourceTensor, open_weights,
     tensor::{Dtype, Shard, row_major},
 };
 
@@ -19,7 +19,7 @@ const MAX_HEADER_BYTES: u64 = 100_000_000;
 
 /// Lists the tensors of a safetensors file.
 pub(super) fn open(path: &Path) -> Result<Vec<SourceTensor>, CheckpointError> {
-    let file = File::open(path).map_err(CheckpointError::io(path))?;
+    let file = open_weights(path)?;
     let (header, data_start) = read_header(path, &file)?;
     let path = path.to_owned();
     let shard = Arc::new(Shard { path, file });

@@ -12,7 +12,7 @@ use xc2_edge::quant::GgmlType;
 use zip::{CompressionMethod, ZipArchive};
 
 use super::{
-    CheckpointError, SourceTensor,
+    CheckpointError, SourceTensor, open_weights,
     pickle::{PickledTensor, read_state_dict},
     tensor::{Dtype, Shard},
 };
@@ -29,7 +29,7 @@ struct Extent {
 
 /// Lists the tensors of a `.bin` file.
 pub(super) fn open(path: &Path) -> Result<Vec<SourceTensor>, CheckpointError> {
-    let file = File::open(path).map_err(CheckpointError::io(path))?;
+    let file = open_weights(path)?;
     let reader = BufReader::new(file.try_clone().map_err(CheckpointError::io(path))?);
     let mut archive = ZipArchive::new(reader).map_err(|e| not_an_archive(path, &file, &e))?;
     let (pickle, extents) = read_entries(path, &mut archive)?;
