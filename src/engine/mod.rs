@@ -11,242 +11,38 @@
 //! pictures are decoded first, then the prompt is held against the context, then the memory
 //! against the machine.
 
+mod error;
+mod generation;
+mod options;
+mod request;
+
 use std::{
-    ops::ControlFlow,
-    path::{Path, PathBuf},
+    path::Path,
     sync::{Arc, Mutex, PoisonError},
     time::Instant,
 };
 
+pub use error::EngineError;
+use generation::Generation;
 use ndarray::{Array2, ArrayView2};
+pub use options::{EngineOptions, default_threads};
 use rayon::prelude::*;
+pub use request::{Answer, DEFAULT_N_PREDICT, Observer, Picture, Request, StopReason};
 
 use crate::{
-    container::{BosRule, Container, ContainerError, View},
-    decoder::{Decoder, TextStream},
-    image::{self, ImageError, Orientation, Preprocessor, RgbImage},
-    llama::{
-        Adapter, Context, ContextOptions, KvType, LlamaError, LoadOptions, Model, Sampler,
-        SamplerOptions, Tokenizer,
-    },
-    memory::{self, MemoryNeed, Workload},
+    container::{Container, View},
+    decoder::Decoder,
+    image::{self, ImageError, Preprocessor, RgbImage},
+    llama::{Adapter, Context, ContextOptions, Model, Tokenizer},
+    memory::MemoryNeed,
     metrics::Timings,
-    prompt::{Chat, PloraPolicy, PromptError, PromptLayout, Run, Sequence, Template},
-    vision::{StageObserver, VisionEncoder, VisionError},
+    prompt::{PromptLayout, Sequence, Template},
+    vision::{StageObserver, VisionEncoder},
 };
 
 /// Tokens that are computed at once in the prefill. 512 is the fastest on the machines measured
 /// (docs/performance.md), and longer batches take more scratch memory.
 pub const N_BATCH: usize = 512;
-
-/// The most tokens of an answer where nothing else is asked for: the original's limit.
-pub const DEFAULT_N_PREDICT: usize = 1024;
-
-/// Why there is no answer.
-#[derive(Debug, thiserror::Error)]
-#[allow(missing_docs)]
-pub enum EngineError {
-    /// The model file.
-    #[error("{}", path.display())]
-    Container {
-        path: PathBuf,
-        source: ContainerError,
-    },
-    /// A picture.
-    #[error(transparent)]
-    Image(#[from] ImageError),
-    /// The tower's tensors.
-    #[error(transparent)]
-    Vision(#[from] VisionError),
-    /// The decoder.
-    #[error(transparent)]
-    Llama(#[from] LlamaError),
-    /// The question.
-    #[error(transparent)]
-    Prompt(#[from] PromptError),
-    /// The model was made for shorter texts than asked for.
-    #[error("context: expected 1 to {max} tokens with this model, found {asked}")]
-    ContextTooLong { asked: usize, max: usize },
-    /// The prompt does not fit.
-    #[error(
-        "the prompt takes {n_prompt} tokens ({n_image} of them pictures) and the answer at least \
-         one, but the context holds {n_ctx}"
-    )]
-    PromptTooLong {
-        n_prompt: usize,
-        n_image: usize,
-        n_ctx: usize,
-        max: usize,
-    },
-    /// The arithmetic broke down, which good weights do not let happen.
-    #[error("the model computed logits that are no numbers; its weights are damaged")]
-    NotFinite,
-    /// The machine is too small.
-    #[error(
-        "not enough memory: {} needed ({} weights, {} context, {} scratch), {} available",
-        memory::human(need.total()),
-        memory::human(need.all_weights()),
-        memory::human(need.kv_cache),
-        memory::human(need.rest()),
-        memory::human(*available)
-    )]
-    Memory { need: MemoryNeed, available: u64 },
-}
-
-/// How a model is run; one setting for all requests.
-#[derive(Clone, Copy, Debug)]
-pub struct EngineOptions {
-    /// Positions of the context; `None` for what the request needs.
-    pub n_ctx: Option<usize>,
-    /// Threads that compute.
-    pub n_threads: usize,
-    /// Element type of the KV cache.
-    pub kv_type: KvType,
-    /// Fused attention in the decoder.
-    pub flash_attn: bool,
-    /// How the decoder is loaded.
-    pub load: LoadOptions,
-    /// Whether EXIF orientation is applied to pictures.
-    pub orientation: Orientation,
-    /// Whether the memory is checked before a run.
-    pub check_memory: bool,
-}
-
-impl Default for EngineOptions {
-    fn default() -> Self {
-        Self {
-            n_ctx: None,
-            n_threads: default_threads(),
-            kv_type: KvType::F16,
-            flash_attn: true,
-            load: LoadOptions::default(),
-            orientation: Orientation::Apply,
-            check_memory: true,
-        }
-    }
-}
-
-impl EngineOptions {
-    /// What a run with a context of `n_ctx` positions is to memory.
-    fn workload(&self, n_ctx: usize, vision_work: usize) -> Workload {
-        Workload {
-            n_ctx,
-            n_batch: N_BATCH.min(n_ctx),
-            kv_type: self.kv_type,
-            repack: self.load.repack,
-            vision_work,
-        }
-    }
-
-    /// Refuses what does not fit, less what is `loaded` already.
-    fn check_memory(&self, need: MemoryNeed, loaded: u64) -> Result<(), EngineError> {
-        match memory::available() {
-            Some(available)
-                if self.check_memory && need.total().saturating_sub(loaded) > available =>
-            {
-                Err(EngineError::Memory { need, available })
-            }
-            _ => Ok(()),
-        }
-    }
-}
-
-/// As many threads as cores that this process may use.
-pub fn default_threads() -> usize {
-    std::thread::available_parallelism().map_or(1, std::num::NonZero::get)
-}
-
-/// A picture to be asked about.
-#[derive(Clone, Debug)]
-pub enum Picture {
-    /// A file of any known format.
-    File(PathBuf),
-    /// 8-bit RGB, as decoded or drawn.
-    Pixels(RgbImage),
-}
-
-impl<P: Into<PathBuf>> From<P> for Picture {
-    fn from(path: P) -> Self {
-        Self::File(path.into())
-    }
-}
-
-/// What is asked.
-#[derive(Clone, Debug)]
-pub struct Request {
-    /// Pictures, in the order of their markers.
-    pub images: Vec<Picture>,
-    /// The conversation.
-    pub chat: Chat,
-    /// Where pictures stand in the prompt.
-    pub layout: PromptLayout,
-    /// Where `<s>` stands; `None` for the model's own rule.
-    pub bos_rule: Option<BosRule>,
-    /// Which tokens see Partial-LoRA.
-    pub plora: PloraPolicy,
-    /// How tokens are chosen.
-    pub sampling: SamplerOptions,
-    /// The most tokens to generate.
-    pub n_predict: usize,
-}
-
-impl Default for Request {
-    fn default() -> Self {
-        Self {
-            images: Vec::new(),
-            chat: Chat::default(),
-            layout: PromptLayout::default(),
-            bos_rule: None,
-            plora: PloraPolicy::default(),
-            sampling: SamplerOptions::default(),
-            n_predict: DEFAULT_N_PREDICT,
-        }
-    }
-}
-
-/// Why an answer ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
-#[serde(rename_all = "snake_case")]
-pub enum StopReason {
-    /// The model ended its turn.
-    Stop,
-    /// The limit of tokens to generate.
-    Length,
-    /// The context is full.
-    Context,
-    /// The caller had enough.
-    Interrupted,
-}
-
-/// What came of it.
-#[derive(Clone, Debug)]
-pub struct Answer {
-    /// The text, without the stop token.
-    pub text: String,
-    /// Positions of the prompt.
-    pub n_prompt: usize,
-    /// How many of them are pictures.
-    pub n_image: usize,
-    /// Tokens generated, the stop token not counted.
-    pub n_generated: usize,
-    /// Why it ended.
-    pub stop: StopReason,
-    /// How long each stage took.
-    pub timings: Timings,
-}
-
-/// What happens during a request, for whoever shows it.
-pub trait Observer {
-    /// A stage (`encode`, `prefill`) stands at `done` of `total`.
-    fn progress(&mut self, _stage: &'static str, _done: usize, _total: usize) {}
-    /// More text of the answer; always whole characters. `Break` ends the answer.
-    fn text(&mut self, _text: &str) -> ControlFlow<()> {
-        ControlFlow::Continue(())
-    }
-}
-
-/// Watches nothing.
-impl Observer for () {}
 
 /// A loaded model.
 pub struct Engine {
@@ -496,86 +292,6 @@ impl StageObserver for StageCount<'_> {
     }
 }
 
-/// An answer in the making.
-struct Generation<'a> {
-    engine: &'a Engine,
-    request: &'a Request,
-    sampler: Sampler,
-    n_ctx: usize,
-    ids: Vec<i32>,
-    text: String,
-}
-
-impl<'a> Generation<'a> {
-    fn new(engine: &'a Engine, request: &'a Request, sequence: &Sequence, n_ctx: usize) -> Self {
-        let mut sampler = Sampler::new(request.sampling, engine.tokenizer.n_vocab(), n_ctx);
-        if sequence.n_image_tokens() == 0 {
-            // As in the original: with pictures it generates from embeddings and its repetition
-            // penalty sees generated ids only; without it counts the prompt's as well.
-            for run in sequence.runs() {
-                if let Run::Tokens(ids) = run {
-                    ids.iter().for_each(|id| sampler.accept(*id));
-                }
-            }
-        }
-        Self {
-            engine,
-            request,
-            sampler,
-            n_ctx,
-            ids: Vec::new(),
-            text: String::new(),
-        }
-    }
-
-    /// Samples and decodes until something ends the answer.
-    fn run(
-        &mut self,
-        decoder: &mut Decoder,
-        observer: &mut dyn Observer,
-    ) -> Result<StopReason, EngineError> {
-        let prompt = &self.engine.container.info().prompt;
-        let mut stream = TextStream::default();
-        let stop = loop {
-            if self.ids.len() == self.request.n_predict {
-                break StopReason::Length;
-            }
-            let logits = decoder.logits();
-            if !logits.iter().all(|l| l.is_finite()) {
-                return Err(EngineError::NotFinite);
-            }
-            let id = self.sampler.sample(logits);
-            if id == prompt.eos || id == prompt.turn_end {
-                break StopReason::Stop;
-            }
-            self.sampler.accept(id);
-            self.ids.push(id);
-            let text = stream.push(&self.engine.tokenizer.piece(id));
-            if self.say(&text, observer).is_break() {
-                break StopReason::Interrupted;
-            }
-            if decoder.n_past() == self.n_ctx {
-                break StopReason::Context;
-            }
-            if self.ids.len() < self.request.n_predict {
-                decoder.step(id, self.request.plora.generated())?;
-            }
-        };
-        let rest = stream.finish();
-        let _ = self.say(&rest, observer); // it ends here anyway
-        Ok(stop)
-    }
-
-    fn say(&mut self, text: &str, observer: &mut dyn Observer) -> ControlFlow<()> {
-        self.text.push_str(text);
-        if text.is_empty() {
-            ControlFlow::Continue(())
-        } else {
-            observer.text(text)
-        }
-    }
-}
-
 /// Adds the seconds that `work` takes to `seconds`.
 fn timed<T>(seconds: &mut f64, work: impl FnOnce() -> T) -> T {
     let start = Instant::now();
@@ -593,31 +309,4 @@ pub fn open(path: &Path) -> Result<Container, EngineError> {
         path: path.to_owned(),
         source,
     })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn too_little_memory_is_told_with_what_takes_it() {
-        let options = EngineOptions::default();
-        let need = MemoryNeed {
-            decoder: 1 << 60,
-            kv_cache: 5_000_000,
-            ..MemoryNeed::default()
-        };
-        let error = options.check_memory(need, 0).unwrap_err().to_string();
-        assert!(
-            error.contains("not enough memory") && error.contains("5.0 MB context"),
-            "{error}"
-        );
-        options.check_memory(need, 1 << 60).unwrap(); // what is loaded already is not needed again
-        EngineOptions {
-            check_memory: false,
-            ..options
-        }
-        .check_memory(need, 0)
-        .unwrap();
-    }
 }

@@ -1,0 +1,63 @@
+//! Why there is no answer.
+
+use std::path::PathBuf;
+
+use crate::{
+    container::ContainerError,
+    image::ImageError,
+    llama::LlamaError,
+    memory::{self, MemoryNeed},
+    prompt::PromptError,
+    vision::VisionError,
+};
+
+/// Why there is no answer.
+#[derive(Debug, thiserror::Error)]
+#[allow(missing_docs)]
+pub enum EngineError {
+    /// The model file.
+    #[error("{}", path.display())]
+    Container {
+        path: PathBuf,
+        source: ContainerError,
+    },
+    /// A picture.
+    #[error(transparent)]
+    Image(#[from] ImageError),
+    /// The tower's tensors.
+    #[error(transparent)]
+    Vision(#[from] VisionError),
+    /// The decoder.
+    #[error(transparent)]
+    Llama(#[from] LlamaError),
+    /// The question.
+    #[error(transparent)]
+    Prompt(#[from] PromptError),
+    /// The model was made for shorter texts than asked for.
+    #[error("context: expected 1 to {max} tokens with this model, found {asked}")]
+    ContextTooLong { asked: usize, max: usize },
+    /// The prompt does not fit.
+    #[error(
+        "the prompt takes {n_prompt} tokens ({n_image} of them pictures) and the answer at least \
+         one, but the context holds {n_ctx}"
+    )]
+    PromptTooLong {
+        n_prompt: usize,
+        n_image: usize,
+        n_ctx: usize,
+        max: usize,
+    },
+    /// The arithmetic broke down, which good weights do not let happen.
+    #[error("the model computed logits that are no numbers; its weights are damaged")]
+    NotFinite,
+    /// The machine is too small.
+    #[error(
+        "not enough memory: {} needed ({} weights, {} context, {} scratch), {} available",
+        memory::human(need.total()),
+        memory::human(need.all_weights()),
+        memory::human(need.kv_cache),
+        memory::human(need.rest()),
+        memory::human(*available)
+    )]
+    Memory { need: MemoryNeed, available: u64 },
+}

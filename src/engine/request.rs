@@ -1,0 +1,106 @@
+//! What goes in and what comes out.
+
+use std::{ops::ControlFlow, path::PathBuf};
+
+use crate::{
+    container::BosRule,
+    image::RgbImage,
+    llama::SamplerOptions,
+    metrics::Timings,
+    prompt::{Chat, PloraPolicy, PromptLayout},
+};
+
+/// The most tokens of an answer where nothing else is asked for: the original's limit.
+pub const DEFAULT_N_PREDICT: usize = 1024;
+
+/// A picture to be asked about.
+#[derive(Clone, Debug)]
+pub enum Picture {
+    /// A file of any known format.
+    File(PathBuf),
+    /// 8-bit RGB, as decoded or drawn.
+    Pixels(RgbImage),
+}
+
+impl<P: Into<PathBuf>> From<P> for Picture {
+    fn from(path: P) -> Self {
+        Self::File(path.into())
+    }
+}
+
+/// What is asked.
+#[derive(Clone, Debug)]
+pub struct Request {
+    /// Pictures, in the order of their markers.
+    pub images: Vec<Picture>,
+    /// The conversation.
+    pub chat: Chat,
+    /// Where pictures stand in the prompt.
+    pub layout: PromptLayout,
+    /// Where `<s>` stands; `None` for the model's own rule.
+    pub bos_rule: Option<BosRule>,
+    /// Which tokens see Partial-LoRA.
+    pub plora: PloraPolicy,
+    /// How tokens are chosen.
+    pub sampling: SamplerOptions,
+    /// The most tokens to generate.
+    pub n_predict: usize,
+}
+
+impl Default for Request {
+    fn default() -> Self {
+        Self {
+            images: Vec::new(),
+            chat: Chat::default(),
+            layout: PromptLayout::default(),
+            bos_rule: None,
+            plora: PloraPolicy::default(),
+            sampling: SamplerOptions::default(),
+            n_predict: DEFAULT_N_PREDICT,
+        }
+    }
+}
+
+/// Why an answer ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum StopReason {
+    /// The model ended its turn.
+    Stop,
+    /// The limit of tokens to generate.
+    Length,
+    /// The context is full.
+    Context,
+    /// The caller had enough.
+    Interrupted,
+}
+
+/// What came of it.
+#[derive(Clone, Debug)]
+pub struct Answer {
+    /// The text, without the stop token.
+    pub text: String,
+    /// Positions of the prompt.
+    pub n_prompt: usize,
+    /// How many of them are pictures.
+    pub n_image: usize,
+    /// Tokens generated, the stop token not counted.
+    pub n_generated: usize,
+    /// Why it ended.
+    pub stop: StopReason,
+    /// How long each stage took.
+    pub timings: Timings,
+}
+
+/// What happens during a request, for whoever shows it.
+pub trait Observer {
+    /// A stage (`encode`, `prefill`) stands at `done` of `total`.
+    fn progress(&mut self, _stage: &'static str, _done: usize, _total: usize) {}
+    /// More text of the answer; always whole characters. `Break` ends the answer.
+    fn text(&mut self, _text: &str) -> ControlFlow<()> {
+        ControlFlow::Continue(())
+    }
+}
+
+/// Watches nothing.
+impl Observer for () {}
