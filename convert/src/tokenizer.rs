@@ -13,11 +13,9 @@ use std::collections::HashMap;
 use sentencepiece_model::{
     ModelType, NormalizerSpec, SentencePiece, SentencePieceModel, TrainerSpec, Type,
 };
+use xc2_edge::llama::NUL_STAND_IN;
 
 use crate::checkpoint::{Checkpoint, CheckpointError};
-
-/// Stands for the NUL character in a token: a noncharacter, which no text has a use for.
-pub const NUL_STAND_IN: char = '\u{FDD0}';
 
 /// The piece that ends a turn.
 const TURN_END: &str = "[UNUSED_TOKEN_145]";
@@ -198,7 +196,7 @@ fn token_type(ty: Type) -> i32 {
 }
 
 fn token_text(piece: &str) -> String {
-    piece.replace('\0', &NUL_STAND_IN.to_string())
+    piece.replace('\0', NUL_STAND_IN)
 }
 
 #[cfg(test)]
