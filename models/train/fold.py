@@ -1,26 +1,26 @@
-"""Moves into PLoRA what the base weights do for pictures alone, after training. Nothing that pictures or text give changes much.
+"""Moves into PLoRA what the base weights do for pictures alone. Nothing that pictures or text give changes much.
 
 When everything learns together, the base weights learn to read pictures too, in directions of the residual stream that text
-hardly uses: PLoRA off still captioned half of the pictures. For each linear W with inputs x, take the directions v with
-E_pictures (v.x)^2 >= SHARE * E_text (v.x)^2 (a generalised eigenproblem of two second moments), and the part of x that they
-explain, U V^T x. Then
+hardly uses: without PLoRA the model still captions half of the pictures. For each linear W with inputs x, take the directions v
+with E_pictures (v.x)^2 >= SHARE * E_text (v.x)^2 (a generalised eigenproblem of two second moments), and the part of x that
+they explain, U V^T x. Then
 
-    W x + B A x  =  (W - W U V^T) x  +  [B, W U] [A; V^T] x
+    W x + B A x  =  (W - W U V^T) x  +  (B A + W U V^T) x
 
-exactly at picture rows. At text rows W U V^T x is missing, which is small by the choice of V.
+exactly at picture rows; PLoRA's new product is cut back to its rank where that costs the pictures least. At text rows W U V^T x
+is missing, which is small by the choice of V. On tuning seeds: SHARE 1000 leaves 5.7 % of the captions without PLoRA, 300 leaves
+0.2 %, 100 none but costs questions about several pictures 2 points. Training PLoRA further after it gained nothing.
 """
-
-import dataclasses
 
 import torch
 
 from . import pictures
-from .model import Config, PLoRALinear, XComposer2
+from .model import PLoRALinear
 from .samples import TRAIN, batch
 
-SHARE = 100  # a direction moves if pictures use it this many times as much as text
-MOST = 32  # directions of one linear; the rank grows by this
-COUNTS = {"one": 24, "two": 8, "many": 8, "text": 48}  # samples that the moments are taken over
+SHARE = 300  # a direction moves if pictures use it this many times as much as text
+MOST = 32  # directions of one linear
+COUNTS = {"one": 200, "two": 60, "many": 60, "text": 400}  # samples that the moments are taken over
 SEED = TRAIN.start + (9 << 40)
 RIDGE = 1e-4  # of the mean text moment: no direction is quite unused
 
@@ -70,29 +70,42 @@ def measure(model, coder, draw, device):
     return moments
 
 
+def ridged(moment):
+    """The moment with a little of every direction, so that it can be inverted."""
+    n = len(moment)
+    return moment + RIDGE * moment.trace() / n * torch.eye(n, dtype=moment.dtype, device=moment.device)
+
+
 def directions(of_pictures, of_text):
-    """(V, U), both [n_in, MOST], columns zero where a direction does not qualify; V^T U is one where it does."""
-    n = len(of_text)
-    of_text = of_text + RIDGE * of_text.trace() / n * torch.eye(n, dtype=of_text.dtype, device=of_text.device)
-    whiten = torch.linalg.inv(torch.linalg.cholesky(of_text))
+    """(V, U), both [n_in, k], of the k directions that pictures use and text does not; V^T U is one."""
+    whiten = torch.linalg.inv(torch.linalg.cholesky(ridged(of_text)))
     share, basis = torch.linalg.eigh(whiten @ of_pictures @ whiten.T)
     share, v = share.flip(0)[:MOST], (whiten.T @ basis.flip(1))[:, :MOST]
     keep = share >= SHARE
-    return v * keep, of_pictures @ v / share * keep
+    return v[:, keep], (of_pictures @ v / share)[:, keep]
 
 
-def folded(model, moments):
-    """(a model of rank + MOST, directions moved per linear)."""
-    state, moved = dict(model.state_dict()), {}
+def low_rank(product, of_pictures, rank):
+    """(A [rank, n_in], B [n_out, rank]) with the least E_pictures |(product - B A) x|^2; both factors alike in size."""
+    root = torch.linalg.cholesky(ridged(of_pictures))
+    left, size, right = torch.linalg.svd(product @ root, full_matrices=False)
+    left, right = left[:, :rank] * size[:rank], torch.linalg.solve_triangular(root, right[:rank], upper=False, left=False)
+    even = (left.norm(dim=0) / right.norm(dim=1)).sqrt().clamp(min=1e-3)  # nothing there: the last layer feeds no picture row
+    return right * even[:, None], left / even
+
+
+@torch.no_grad()
+def fold(model, moments):
+    """Folds the model in place; gives the number of directions moved in each linear."""
+    moved = []
     for name, module in linears(model).items():
-        v, u = directions(moments.of(name, "pictures"), moments.of(name, "text"))
-        w = module.weight.double()
-        wu = w @ u
-        even = (wu.norm(dim=0) / v.norm(dim=0)).sqrt().nan_to_num(nan=1.0).clamp(min=1e-6)  # both factors alike in size
-        state[name + ".weight"] = (w - wu @ v.T).float()
-        state[name + ".Plora_A.weight"] = torch.cat([module.Plora_A.weight, (v * even).T.float()])
-        state[name + ".Plora_B.weight"] = torch.cat([module.Plora_B.weight, (wu / even).float()], 1)
-        moved[name] = int((v.norm(dim=0) > 0).sum())
-    out = XComposer2(dataclasses.replace(Config(), rank=model.c.rank + MOST))
-    out.load_state_dict(state)
-    return out.to(next(model.parameters()).device).eval(), moved
+        of_pictures = moments.of(name, "pictures")
+        v, u = directions(of_pictures, moments.of(name, "text"))
+        w, a, b = (p.weight.double() for p in (module, module.Plora_A, module.Plora_B))
+        through = w @ u @ v.T
+        a, b = low_rank(b @ a + through, of_pictures, len(a))
+        module.weight.copy_(w - through)
+        module.Plora_A.weight.copy_(a)
+        module.Plora_B.weight.copy_(b)
+        moved.append(v.shape[1])
+    return moved

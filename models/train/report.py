@@ -141,8 +141,8 @@ def export_run(run, out, device):
     state = torch.load(Path(run) / "weights.pt", map_location="cpu")
     model.load_state_dict({key: value.float() for key, value in state["model"].items()})
     model, coder = model.to(device).eval(), Coder(TOKENIZER)
-    model, moved = fold.folded(model, fold.measure(model, coder, pictures.make_renderer(device), device))
-    print("directions moved into PLoRA:", *moved.values())
+    moved = fold.fold(model, fold.measure(model, coder, pictures.make_renderer(device), device))
+    print("directions moved into PLoRA:", *moved)
     export(model, out)
     if (out / "tokenizer.model").resolve() != TOKENIZER:
         shutil.copy(TOKENIZER, out / "tokenizer.model")
