@@ -12,13 +12,13 @@
 //! ```
 //!
 //! For the published models S = 490 (or 224), P = 14, N = 1225 (256), C = 1024, 24 layers.
-//! `tower.rs` and `projector.rs` tell the model; `ops` computes; `weights.rs` knows the tensors'
+//! `tower.rs` and `projector.rs` tell the model; the crate `xc2-kernels` computes, `linear.rs` chooses; `weights.rs` knows the tensors'
 //! names. Everything is checked when the encoder is built, so encoding itself cannot fail.
 
 mod config;
 mod error;
+mod linear;
 mod observer;
-mod ops;
 mod projector;
 mod tower;
 mod weights;
@@ -115,7 +115,7 @@ impl VisionEncoder {
             .map(|l| l.scratch_bytes(n))
             .max()
             .unwrap_or(0);
-        let scratch = linear + ops::attention_scratch_bytes(n, config.head_dim());
+        let scratch = linear + xc2_kernels::attention::scratch_bytes(n, config.head_dim());
         let projector = 2 * n * text * size_of::<f32>();
         tower::activation_bytes(config) + projector + rayon::current_num_threads() * scratch
     }

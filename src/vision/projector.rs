@@ -2,8 +2,8 @@
 
 use ndarray::{Array2, ArrayView2};
 
-use super::ops::Epilogue;
 use super::weights::VisionWeights;
+use xc2_kernels::Epilogue;
 
 /// `mm.2(gelu(mm.0(features)))`: `[n_patches, n_embd]` to `[n_patches, n_embd_text]`.
 pub fn forward(weights: &VisionWeights, features: &ArrayView2<f32>) -> Array2<f32> {

@@ -11,8 +11,8 @@ use crate::image::PixelValues;
 use super::VisionConfig;
 use super::config::CHANNELS;
 use super::observer::Stages;
-use super::ops::{Epilogue, attention};
 use super::weights::{LayerWeights, VisionWeights};
+use xc2_kernels::{Epilogue, attention::attention};
 
 /// The activations of one picture.
 struct Activations {

@@ -6,8 +6,9 @@
 use crate::tensor::{Tensor, TensorSource};
 
 use super::config::CHANNELS;
-use super::ops::{LayerNorm, Linear};
+use super::linear::Linear;
 use super::{VisionConfig, VisionError};
+use xc2_kernels::LayerNorm;
 
 /// Everything that the tower and its projector compute with.
 pub struct VisionWeights {

@@ -1,6 +1,6 @@
 //! Element-wise functions, written so that the compiler vectorises them over a slice.
 
-use super::vectorized;
+use crate::vectorized;
 
 /// `e^x` for finite `x`, within 2 ULP; below -87.3 it gives 1.2e-38 in place of a subnormal or zero.
 ///

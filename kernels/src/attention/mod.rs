@@ -18,9 +18,9 @@ use std::cell::RefCell;
 use ndarray::{Array2, ArrayView2, ArrayViewMut2, Axis, s};
 use rayon::prelude::*;
 
-use super::activation::exp;
-use super::gemm::gemm;
-use super::vectorized;
+use crate::activation::exp;
+use crate::gemm::gemm;
+use crate::vectorized;
 
 /// Queries in a block.
 const QUERIES: usize = 64;
@@ -143,7 +143,7 @@ fn exp_minus_max(row: &mut [f32]) -> f32 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::vision::ops::testing::{max_diff, noise, with_threads};
+    use crate::testing::{max_diff, noise, with_threads};
 
     /// The definition, in f64.
     fn reference(qkv: &Array2<f32>, n_head: usize) -> Array2<f32> {

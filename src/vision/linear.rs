@@ -4,11 +4,9 @@ use std::cell::RefCell;
 
 use ndarray::{ArrayView2, ArrayViewMut2, Axis};
 use rayon::prelude::*;
+use xc2_kernels::{Epilogue, finish, gemm};
 
 use crate::tensor::Tensor;
-
-use super::activation;
-use super::gemm::gemm;
 
 /// Outputs that one task computes: it expands that many rows of the matrix and multiplies.
 ///
@@ -29,19 +27,6 @@ pub struct Linear {
     weight: Tensor,
     /// `[n_out]`
     bias: Option<Vec<f32>>,
-}
-
-/// What happens to `x W^T + b`, while it is in the cache.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Epilogue {
-    /// It is stored.
-    Store,
-    /// It is added to what the result held before: a residual connection.
-    Add,
-    /// Its [quick-GELU](activation::quick_gelu) is stored.
-    QuickGelu,
-    /// Its [exact GELU](activation::gelu) is stored.
-    Gelu,
 }
 
 /// A thread's buffers, kept for its next task. They are borrowed only where nothing waits for
@@ -142,23 +127,6 @@ impl Linear {
     }
 }
 
-/// Bias and activation on `row`, then into `out`.
-fn finish(row: &mut [f32], bias: Option<&[f32]>, epilogue: Epilogue, out: &mut [f32]) {
-    if let Some(bias) = bias {
-        row.iter_mut().zip(bias).for_each(|(v, b)| *v += b);
-    }
-    match epilogue {
-        Epilogue::Store => {}
-        Epilogue::Add => {
-            out.iter_mut().zip(row).for_each(|(out, v)| *out += *v);
-            return;
-        }
-        Epilogue::QuickGelu => activation::quick_gelu(row),
-        Epilogue::Gelu => activation::gelu(row),
-    }
-    out.copy_from_slice(row);
-}
-
 /// The first `len` numbers, which may hold anything.
 fn sized(buffer: &mut Vec<f32>, len: usize) -> &mut [f32] {
     if buffer.len() < len {
@@ -173,8 +141,10 @@ mod tests {
     use ndarray::{Array2, s};
 
     use super::*;
+    use xc2_kernels::activation;
+
     use crate::quant::{GgmlType, quantize_rows};
-    use crate::vision::ops::testing::{max_diff, noise, with_threads};
+    use xc2_kernels::testing::{max_diff, noise, with_threads};
 
     fn linear(ty: GgmlType, n_in: usize, n_out: usize, bias: bool) -> Linear {
         let values = noise(n_out, n_in, 7).into_raw_vec_and_offset().0;

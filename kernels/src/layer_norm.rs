@@ -2,7 +2,7 @@
 
 use ndarray::{Array2, ArrayView2, Axis, Zip};
 
-use super::vectorized;
+use crate::vectorized;
 
 /// `(x - mean) / sqrt(variance + eps) * weight + bias`, each row for itself.
 pub struct LayerNorm {
@@ -68,7 +68,7 @@ fn sum(values: &[f32], f: impl Fn(f32) -> f32) -> f32 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::vision::ops::testing::{max_diff, noise};
+    use crate::testing::{max_diff, noise};
 
     fn reference(norm: &LayerNorm, x: &Array2<f32>) -> Array2<f32> {
         Array2::from_shape_fn(x.dim(), |(i, j)| {

@@ -61,7 +61,7 @@ mod tests {
     use ndarray::{Array2, s};
 
     use super::*;
-    use crate::vision::ops::testing::{max_diff, noise};
+    use crate::testing::{max_diff, noise};
 
     #[test]
     fn equals_the_definition_for_any_strides_and_sizes_around_the_tiles() {

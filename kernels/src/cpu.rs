@@ -1,0 +1,152 @@
+//! What this CPU can do, and which of it may be used.
+//!
+//! Detection is written once, here. A [`Cpu`] is the widest set found, or a narrower one that
+//! `XC2_SIMD` names; every kernel folder asks it and nothing else.
+
+use std::sync::LazyLock;
+
+/// One level of instructions, each a kernel file's name. Those of one architecture are ordered:
+/// a later one has all that an earlier one has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Cpu {
+    /// Plain Rust: the reference, and what is left where nothing else fits.
+    Scalar,
+    /// x86-64: AVX2, FMA and F16C.
+    Avx2,
+    /// x86-64: AVX2 with 256-bit VNNI (`vpdpbusd`).
+    AvxVnni,
+    /// x86-64: AVX-512 F, BW, VL, DQ.
+    Avx512,
+    /// x86-64: AVX-512 with VNNI.
+    Avx512Vnni,
+    /// x86-64: AVX-512 with VNNI and BF16.
+    Avx512Bf16,
+    /// AArch64: what every one has.
+    Neon,
+    /// AArch64: with `sdot` (Cortex-A76, A78AE).
+    NeonDotprod,
+    /// AArch64: with `sdot`, `smmla` and `bfdot`.
+    NeonI8mm,
+}
+
+/// All levels that this CPU has, narrowest first; [`Cpu::Scalar`] always.
+pub fn available() -> Vec<Cpu> {
+    let mut found = vec![Cpu::Scalar];
+    found.extend(arch::detect());
+    found
+}
+
+static CHOSEN: LazyLock<Cpu> = LazyLock::new(|| {
+    let found = available();
+    let widest = found[found.len() - 1];
+    match std::env::var("XC2_SIMD") {
+        Ok(name) => found
+            .iter()
+            .copied()
+            .find(|cpu| cpu.name() == name)
+            .unwrap_or(widest),
+        Err(_) => widest,
+    }
+});
+
+impl Cpu {
+    /// Every level there is.
+    pub const ALL: [Self; 9] = [
+        Self::Scalar,
+        Self::Avx2,
+        Self::AvxVnni,
+        Self::Avx512,
+        Self::Avx512Vnni,
+        Self::Avx512Bf16,
+        Self::Neon,
+        Self::NeonDotprod,
+        Self::NeonI8mm,
+    ];
+
+    /// The level that kernels use in this process: the widest, or the one that `XC2_SIMD` names.
+    pub fn chosen() -> Self {
+        *CHOSEN
+    }
+
+    /// As `XC2_SIMD` names it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Scalar => "scalar",
+            Self::Avx2 => "avx2",
+            Self::AvxVnni => "avx-vnni",
+            Self::Avx512 => "avx512",
+            Self::Avx512Vnni => "avx512-vnni",
+            Self::Avx512Bf16 => "avx512-bf16",
+            Self::Neon => "neon",
+            Self::NeonDotprod => "neon-dotprod",
+            Self::NeonI8mm => "neon-i8mm",
+        }
+    }
+}
+
+/// What is wrong with `XC2_SIMD`, if something is: a name that does not exist or that this CPU lacks.
+pub fn check_environment() -> Result<(), String> {
+    let Ok(name) = std::env::var("XC2_SIMD") else {
+        return Ok(());
+    };
+    let found = available();
+    if found.iter().any(|cpu| cpu.name() == name) {
+        return Ok(());
+    }
+    let names: Vec<_> = found.iter().map(|cpu| cpu.name()).collect();
+    let known = Cpu::ALL.iter().any(|cpu| cpu.name() == name);
+    let why = if known {
+        "this CPU lacks it"
+    } else {
+        "there is no such set"
+    };
+    Err(format!(
+        "XC2_SIMD={name}: {why}; this CPU has {}",
+        names.join(", ")
+    ))
+}
+
+#[cfg(target_arch = "x86_64")]
+mod arch {
+    use super::Cpu;
+
+    pub fn detect() -> impl Iterator<Item = Cpu> {
+        macro_rules! has { ($($f:tt),+) => { $(is_x86_feature_detected!($f))&&+ } }
+        let avx2 = has!("avx2", "fma", "f16c");
+        let avx512 = avx2 && has!("avx512f", "avx512bw", "avx512vl", "avx512dq");
+        let vnni = avx512 && has!("avx512vnni");
+        [
+            (avx2, Cpu::Avx2),
+            (avx2 && has!("avxvnni"), Cpu::AvxVnni),
+            (avx512, Cpu::Avx512),
+            (vnni, Cpu::Avx512Vnni),
+            (vnni && has!("avx512bf16"), Cpu::Avx512Bf16),
+        ]
+        .into_iter()
+        .filter_map(|(has, cpu)| has.then_some(cpu))
+    }
+}
+
+#[cfg(target_arch = "aarch64")]
+mod arch {
+    use super::Cpu;
+
+    pub fn detect() -> impl Iterator<Item = Cpu> {
+        macro_rules! has { ($($f:tt),+) => { $(std::arch::is_aarch64_feature_detected!($f))&&+ } }
+        let dotprod = has!("dotprod");
+        [
+            (true, Cpu::Neon),
+            (dotprod, Cpu::NeonDotprod),
+            (dotprod && has!("i8mm", "bf16"), Cpu::NeonI8mm),
+        ]
+        .into_iter()
+        .filter_map(|(has, cpu)| has.then_some(cpu))
+    }
+}
+
+#[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
+mod arch {
+    pub fn detect() -> impl Iterator<Item = super::Cpu> {
+        std::iter::empty()
+    }
+}

@@ -1,0 +1,40 @@
+//! The arithmetic of a transformer on a CPU: matrix products, attention, norms, activations.
+//!
+//! It knows caches and instructions, and nothing of models and files. One folder for each operation;
+//! in a folder, `mod.rs` holds the operation and its dispatch, `scalar.rs` the reference, and one
+//! file for each instruction set the same under the same name.
+//!
+//! | | operands | where |
+//! |---|---|---|
+//! | `int8` | Q8_0 weights, activations quantized to int8 in blocks of 32 | the default on small machines |
+//! | `bf16` | BF16 weights and activations, sums in f32 | CPUs with BF16 dot products |
+//! | [`gemm()`] | f32 | everything else |
+//!
+//! [`Cpu`] says which instructions there are; `XC2_SIMD` narrows the choice.
+//!
+//! All operations run on rayon's current pool. Work is cut into pieces of fixed size, and every
+//! number is summed in one fixed order, so the result does not depend on the number of threads.
+
+pub mod activation;
+pub mod attention;
+mod cpu;
+mod epilogue;
+mod gemm;
+mod layer_norm;
+#[doc(hidden)]
+pub mod testing;
+
+pub use cpu::{Cpu, available, check_environment};
+pub use epilogue::{Epilogue, finish};
+pub use gemm::gemm;
+pub use layer_norm::LayerNorm;
+
+/// Runs `f`, compiled for the widest vectors that this CPU has: the crate `pulp` compiles it once for
+/// each instruction set and chooses at run time.
+///
+/// What `f` calls takes part only if it is inlined. No sums are reordered and nothing is fused, so
+/// the result is the same with every set.
+#[inline(always)]
+pub fn vectorized<R>(f: impl FnOnce() -> R) -> R {
+    pulp::Arch::new().dispatch(f)
+}

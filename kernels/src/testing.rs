@@ -1,0 +1,26 @@
+//! What the tests of several modules need.
+
+use ndarray::Array2;
+
+/// Numbers in -1..1 that look random and are the same in every run.
+pub fn noise(rows: usize, cols: usize, seed: u32) -> Array2<f32> {
+    let mut state = seed.wrapping_mul(2_654_435_761) | 1;
+    Array2::from_shape_simple_fn((rows, cols), || {
+        state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+        (state >> 8) as f32 / (1 << 23) as f32 - 1.0
+    })
+}
+
+/// Runs `f` in a pool of so many threads.
+pub fn with_threads<T: Send>(n: usize, f: impl FnOnce() -> T + Send) -> T {
+    let pool = rayon::ThreadPoolBuilder::new().num_threads(n).build();
+    pool.unwrap().install(f)
+}
+
+/// The largest absolute difference.
+pub fn max_diff(a: &Array2<f32>, b: &Array2<f32>) -> f32 {
+    assert_eq!(a.dim(), b.dim());
+    a.iter()
+        .zip(b)
+        .fold(0.0, |m, (a, b)| f32::max(m, (a - b).abs()))
+}
