@@ -1,5 +1,7 @@
 //! What is fused behind a matrix product.
 
+use ndarray::ArrayViewMut2;
+
 use crate::activation;
 
 /// What happens to `x W^T + b`, while it is in the cache.
@@ -15,19 +17,40 @@ pub enum Epilogue {
     Gelu,
 }
 
-/// Bias and activation on `row`, then into `out`.
-pub fn finish(row: &mut [f32], bias: Option<&[f32]>, epilogue: Epilogue, out: &mut [f32]) {
+/// Bias and activation on a block of results, then into `out`, while both are in the cache.
+///
+/// `block: [out.nrows(), width]` holds the results; its columns beyond `out`'s are ignored.
+///
+/// # Panics
+/// If the shapes do not agree, or rows of `out` are not contiguous.
+pub fn finish(
+    block: &mut [f32],
+    width: usize,
+    bias: Option<&[f32]>,
+    epilogue: Epilogue,
+    out: &mut ArrayViewMut2<f32>,
+) {
+    let n = out.ncols();
+    assert!(
+        n <= width && block.len() == out.nrows() * width,
+        "as many results as there is room for"
+    );
     if let Some(bias) = bias {
-        row.iter_mut().zip(bias).for_each(|(v, b)| *v += b);
+        for row in block.chunks_exact_mut(width) {
+            row.iter_mut().zip(bias).for_each(|(v, b)| *v += b);
+        }
     }
     match epilogue {
-        Epilogue::Store => {}
-        Epilogue::Add => {
-            out.iter_mut().zip(row).for_each(|(out, v)| *out += *v);
-            return;
-        }
-        Epilogue::QuickGelu => activation::quick_gelu(row),
-        Epilogue::Gelu => activation::gelu(row),
+        Epilogue::Store | Epilogue::Add => {}
+        Epilogue::QuickGelu => activation::quick_gelu(block),
+        Epilogue::Gelu => activation::gelu(block),
     }
-    out.copy_from_slice(row);
+    for (mut out, row) in out.rows_mut().into_iter().zip(block.chunks_exact(width)) {
+        let out = out.as_slice_mut().expect("rows are contiguous");
+        if epilogue == Epilogue::Add {
+            out.iter_mut().zip(row).for_each(|(out, v)| *out += v);
+        } else {
+            out.copy_from_slice(&row[..n]);
+        }
+    }
 }

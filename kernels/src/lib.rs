@@ -6,7 +6,7 @@
 //!
 //! | | operands | where |
 //! |---|---|---|
-//! | `int8` | Q8_0 weights, activations quantized to int8 in blocks of 32 | the default on small machines |
+//! | [`int8`] | Q8_0 weights, activations quantized to int8 in blocks of 32 | the default on small machines |
 //! | `bf16` | BF16 weights and activations, sums in f32 | CPUs with BF16 dot products |
 //! | [`gemm()`] | f32 | everything else |
 //!
@@ -20,6 +20,7 @@ pub mod attention;
 mod cpu;
 mod epilogue;
 mod gemm;
+pub mod int8;
 mod layer_norm;
 #[doc(hidden)]
 pub mod testing;

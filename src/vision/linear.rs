@@ -102,11 +102,7 @@ impl Linear {
             let product = &mut scratch.product[..n * width];
 
             let bias = self.bias.as_ref().map(|b| &b[first..first + width]);
-            let rows = product.chunks_exact_mut(width);
-            for (mut out, row) in out.rows_mut().into_iter().zip(rows) {
-                let out = out.as_slice_mut().expect("rows are contiguous");
-                finish(row, bias, then, out);
-            }
+            finish(product, width, bias, then, &mut out);
         });
     }
 

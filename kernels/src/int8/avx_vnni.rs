@@ -1,0 +1,100 @@
+//! AVX-VNNI: `vpdpbusd` on 256 bits, for CPUs without AVX-512.
+//!
+//! A tile is six rows by eight outputs: six sums of a block and six running sums of 16 registers.
+#![allow(unsafe_code)]
+
+use std::arch::x86_64::*;
+
+use super::BLOCK;
+use super::kernel::{Kernel, Tile, with_rows};
+use crate::Cpu;
+
+const LANES: usize = 8;
+const BYTES: usize = LANES * (BLOCK + 2);
+
+pub static KERNEL: Kernel = Kernel {
+    cpu: Cpu::AvxVnni,
+    lanes: LANES,
+    rows: 6,
+    unsigned: true,
+    tile,
+};
+
+/// The tile with one of the two encodings of `vpdpbusd`.
+macro_rules! tile_of {
+    ($name:ident, $features:literal, $dpbusd:ident) => {
+        /// # Safety
+        /// As [`Kernel::tile`], for `ROWS` rows.
+        #[target_feature(enable = $features)]
+        unsafe fn $name<const ROWS: usize>(t: &Tile) {
+            let width = t.blocks * BLOCK;
+            let mut total = [_mm256_setzero_ps(); ROWS];
+            for b in 0..t.blocks {
+                // SAFETY: `b` is below the number of blocks and `r` below that of rows, so all
+                // reads are within what `Tile` says the pointers are valid for, and unaligned.
+                unsafe {
+                    let panel = t.panel.add(b * BYTES);
+                    let mut dot = [_mm256_setzero_si256(); ROWS];
+                    for (r, dot) in dot.iter_mut().enumerate() {
+                        *dot = _mm256_set1_epi32(*t.offsets.add(r * t.blocks + b));
+                    }
+                    for group in 0..BLOCK / 4 {
+                        let w = _mm256_loadu_si256(panel.add(group * LANES * 4).cast());
+                        for (r, dot) in dot.iter_mut().enumerate() {
+                            let a = t.values.add(r * width + b * BLOCK + group * 4);
+                            let a = _mm256_set1_epi32(a.cast::<i32>().read_unaligned());
+                            *dot = $dpbusd(*dot, w, a);
+                        }
+                    }
+                    let sw = _mm256_cvtph_ps(
+                        panel.add(LANES * BLOCK).cast::<__m128i>().read_unaligned(),
+                    );
+                    for (r, (total, dot)) in total.iter_mut().zip(dot).enumerate() {
+                        let sa = _mm256_set1_ps(*t.scales.add(r * t.blocks + b));
+                        *total =
+                            _mm256_fmadd_ps(_mm256_cvtepi32_ps(dot), _mm256_mul_ps(sw, sa), *total);
+                    }
+                }
+            }
+            for (r, total) in total.iter().enumerate() {
+                // SAFETY: `out` has `ROWS` rows of `LANES`.
+                unsafe { _mm256_storeu_ps(t.out.add(r * LANES), *total) }
+            }
+        }
+    };
+}
+
+tile_of!(tile_vex, "avx2,fma,f16c,avxvnni", _mm256_dpbusd_avx_epi32);
+
+/// # Safety
+/// As [`Kernel::tile`].
+unsafe fn tile(t: &Tile, rows: usize) {
+    // SAFETY: handed on as they are.
+    unsafe { with_rows!(rows, tile_vex(t), 1 2 3 4 5 6) }
+}
+
+/// The same in the encoding that CPUs with AVX-512 have, most of which lack the other: so that
+/// this file is tested there.
+#[cfg(test)]
+pub mod evex {
+    use super::*;
+
+    tile_of!(
+        tile_evex,
+        "avx2,fma,f16c,avx512vnni,avx512vl",
+        _mm256_dpbusd_epi32
+    );
+
+    pub static KERNEL: Kernel = Kernel {
+        cpu: Cpu::Avx512Vnni,
+        tile,
+        ..super::KERNEL
+    };
+
+    /// # Safety
+    /// As [`Kernel::tile`].
+    unsafe fn tile(t: &Tile, rows: usize) {
+        // SAFETY: handed on as they are.
+        unsafe { with_rows!(rows, tile_evex(t), 1 2 3 4 5 6) }
+    }
+}

@@ -1,0 +1,64 @@
+//! What a kernel is: a tile of results, its shape, and the layout of weights that it walks.
+
+use super::scalar;
+use crate::Cpu;
+
+/// Operands and place of a tile of results: some rows of activations times one panel of weights.
+pub struct Tile {
+    /// `[rows][width]`, values of the first row.
+    pub values: *const i8,
+    /// `[rows][blocks]`
+    pub scales: *const f32,
+    /// `[rows][blocks]`
+    pub offsets: *const i32,
+    /// The panel: `blocks` times (8 groups of `[lanes][4]` bytes, `[lanes]` f16).
+    pub panel: *const u8,
+    /// Blocks of 32 in a row.
+    pub blocks: usize,
+    /// `[rows][lanes]`, where the results go.
+    pub out: *mut f32,
+}
+
+/// A kernel for one instruction set.
+pub struct Kernel {
+    /// The instructions it needs.
+    pub cpu: Cpu,
+    /// Outputs of a panel.
+    pub lanes: usize,
+    /// Rows of a tile, at most.
+    pub rows: usize,
+    /// Whether it takes weights as bytes that are 128 too large, as `vpdpbusd` does.
+    pub unsigned: bool,
+    /// Computes so many rows, 1 to `rows`.
+    ///
+    /// # Safety
+    /// - The CPU has `cpu`.
+    /// - The tile's pointers are valid for what their comments say, for so many rows.
+    pub tile: unsafe fn(&Tile, usize),
+}
+
+impl Kernel {
+    /// The kernel for a level of instructions.
+    pub fn for_cpu(cpu: Cpu) -> &'static Self {
+        match cpu {
+            #[cfg(target_arch = "x86_64")]
+            Cpu::Avx2 | Cpu::Avx512 => &super::avx2::KERNEL,
+            #[cfg(target_arch = "x86_64")]
+            Cpu::AvxVnni => &super::avx_vnni::KERNEL,
+            #[cfg(target_arch = "x86_64")]
+            Cpu::Avx512Vnni | Cpu::Avx512Bf16 => &super::avx512::KERNEL,
+            _ => &scalar::KERNEL,
+        }
+    }
+}
+
+/// Calls `$tile::<N>($args)` for the `N` that `$rows` is: the tile's rows become a constant.
+macro_rules! with_rows {
+    ($rows:expr, $tile:ident($args:expr), $($n:literal)+) => {
+        match $rows {
+            $($n => $tile::<$n>($args),)+
+            rows => unreachable!("a tile of {rows} rows"),
+        }
+    };
+}
+pub(super) use with_rows;

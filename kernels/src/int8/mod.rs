@@ -1,0 +1,158 @@
+//! Products of int8 numbers with block scales: Q8_0 weights, activations quantized on the way in.
+//!
+//! ```text
+//! y[m, n] = sum over blocks b of  sa[m, b] * sw[n, b] * sum over k in b of  a[m, k] * w[n, k]
+//! ```
+//!
+//! Both operands have one scale for 32 numbers, so an outlier among the channels (CLIP has some a
+//! hundred times larger than the rest) coarsens its own block and no other.
+//!
+//! Weights are packed once, into panels of as many outputs as the kernel computes at a time:
+//!
+//! ```text
+//! panel:  for each block of 32 inputs
+//!             8 groups of [lanes][4] bytes    four neighbouring inputs of each output
+//!             [lanes] f16                     the scales
+//! ```
+//!
+//! which takes the 34 bytes of a Q8_0 block, and no more. A kernel walks a panel from front to back;
+//! four bytes of each output are what `vpdpbusd` and `sdot` multiply at once.
+
+#[cfg(target_arch = "x86_64")]
+mod avx2;
+#[cfg(target_arch = "x86_64")]
+mod avx512;
+#[cfg(target_arch = "x86_64")]
+mod avx_vnni;
+mod kernel;
+mod pack;
+mod rows;
+mod scalar;
+
+use std::cell::RefCell;
+
+use ndarray::{ArrayViewMut2, Axis};
+use rayon::prelude::*;
+
+use crate::epilogue::{Epilogue, finish};
+
+pub use kernel::Kernel;
+pub use pack::{Int8Matrix, Q8_0_BLOCK_BYTES};
+pub use rows::QuantizedRows;
+
+use kernel::Tile;
+
+/// Numbers that share a scale, in weights and in activations.
+pub const BLOCK: usize = 32;
+
+/// Rows of a task, about; the true number divides the rows evenly and is a multiple of the tile's.
+///
+/// The quantized rows of a task (200 kB where they are 1024 long) stay in the second-level cache
+/// beside a panel of weights, and 1226 rows make six tasks for each group of panels.
+const CHUNK: usize = 208;
+/// Outputs of a task. With the chunks, 1024 outputs make 48 tasks for 1226 rows.
+const GROUP: usize = 128;
+
+thread_local! {
+    /// Results of a panel for a chunk: `[rows, lanes]`.
+    static SCRATCH: RefCell<Vec<f32>> = const { RefCell::new(Vec::new()) };
+}
+
+/// `x: [n, n_in]` times the matrix, then bias and epilogue, into `out: [n, n_out]`, rows contiguous.
+///
+/// A row with an infinity or a NaN in it gives NaN in all its outputs.
+///
+/// # Panics
+/// If the shapes do not agree.
+pub fn product(
+    x: &QuantizedRows,
+    matrix: &Int8Matrix,
+    bias: Option<&[f32]>,
+    epilogue: Epilogue,
+    mut out: ArrayViewMut2<f32>,
+) {
+    assert_eq!(x.width(), matrix.n_in(), "width of the input");
+    assert_eq!(out.dim(), (x.len(), matrix.n_out()), "shape of the output");
+    assert!(
+        bias.is_none_or(|b| b.len() == matrix.n_out()),
+        "a bias for each output"
+    );
+    let chunk = chunk_rows(x.len(), matrix.kernel().rows);
+    let mut tasks = Vec::new();
+    for (i, rows) in out.axis_chunks_iter_mut(Axis(0), chunk).enumerate() {
+        let mut rest = rows;
+        for first in (0..matrix.n_out()).step_by(GROUP) {
+            let (out, after) = rest.split_at(Axis(1), GROUP.min(matrix.n_out() - first));
+            rest = after;
+            tasks.push((i * chunk, first, out));
+        }
+    }
+    let task = |(row, column, out): (usize, usize, ArrayViewMut2<f32>)| {
+        SCRATCH.with_borrow_mut(|scratch| {
+            let bias = bias.map(|b| &b[column..column + out.ncols()]);
+            group(x, matrix, (row, column), bias, epilogue, out, scratch);
+        });
+    };
+    tasks.into_par_iter().with_max_len(1).for_each(task);
+}
+
+/// Bytes that a thread keeps for [`product`].
+pub fn scratch_bytes() -> usize {
+    2 * CHUNK * MOST_LANES * size_of::<f32>()
+}
+
+/// Outputs of the widest panel; [`GROUP`] is a multiple of all.
+const MOST_LANES: usize = 32;
+
+/// `n` rows in pieces of one size, about [`CHUNK`], a multiple of the tile's rows.
+fn chunk_rows(n: usize, tile: usize) -> usize {
+    let pieces = n.div_ceil(CHUNK).max(1);
+    n.div_ceil(pieces).next_multiple_of(tile).max(tile)
+}
+
+/// The results from `(row, column)` on, as many as `out` has.
+fn group(
+    x: &QuantizedRows,
+    matrix: &Int8Matrix,
+    (row, column): (usize, usize),
+    bias: Option<&[f32]>,
+    epilogue: Epilogue,
+    mut out: ArrayViewMut2<f32>,
+    scratch: &mut Vec<f32>,
+) {
+    let lanes = matrix.kernel().lanes;
+    scratch.resize(out.nrows() * lanes, 0.0);
+    for (i, mut out) in out.axis_chunks_iter_mut(Axis(1), lanes).enumerate() {
+        multiply(x, row, matrix, column / lanes + i, scratch);
+        let bias = bias.map(|b| &b[i * lanes..][..out.ncols()]);
+        finish(scratch, lanes, bias, epilogue, &mut out);
+    }
+}
+
+/// Rows from `row` on, as many as `out: [rows, lanes]` has, times a panel.
+#[allow(unsafe_code)]
+fn multiply(x: &QuantizedRows, row: usize, matrix: &Int8Matrix, panel: usize, out: &mut [f32]) {
+    let kernel = matrix.kernel();
+    let panel = matrix.panel(panel);
+    for (i, out) in out.chunks_mut(kernel.rows * kernel.lanes).enumerate() {
+        let rows = out.len() / kernel.lanes;
+        let (values, scales, offsets) = x.from(row + i * kernel.rows);
+        let blocks = matrix.blocks();
+        assert!(values.len() >= rows * x.width() && x.width() == blocks * BLOCK);
+        let tile = Tile {
+            values: values.as_ptr(),
+            scales: scales.as_ptr(),
+            offsets: offsets.as_ptr(),
+            panel: panel.as_ptr(),
+            blocks,
+            out: out.as_mut_ptr(),
+        };
+        // SAFETY: a matrix is only packed for a CPU that detection found. From here on there are
+        // `rows` rows of values (just asserted), and with them of scales and offsets; the panel is
+        // `blocks` long by `Int8Matrix::panel`; `out` is `rows` times `lanes`, borrowed mutably.
+        unsafe { (kernel.tile)(&tile, rows) }
+    }
+}
+
+#[cfg(test)]
+mod tests;

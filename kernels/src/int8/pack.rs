@@ -1,0 +1,117 @@
+//! Weights in the layout that a kernel walks.
+#![allow(unsafe_code)]
+
+use rayon::prelude::*;
+
+use super::BLOCK;
+use super::kernel::Kernel;
+use crate::Cpu;
+
+/// A Q8_0 block in a file: a scale in f16, then 32 numbers in int8.
+pub const Q8_0_BLOCK_BYTES: usize = 2 + BLOCK;
+
+/// A cache line, so that the packed weights begin at one.
+#[repr(C, align(64))]
+#[derive(Clone, Copy)]
+struct Line([u8; 64]);
+
+/// A matrix `[n_out, n_in]` of int8 with block scales, packed for one kernel.
+pub struct Int8Matrix {
+    n_in: usize,
+    n_out: usize,
+    kernel: &'static Kernel,
+    lines: Vec<Line>,
+}
+
+impl Int8Matrix {
+    /// Packs Q8_0 rows of `n_in` numbers, those of one part below those of the part before.
+    ///
+    /// # Panics
+    /// If `n_in` is not whole blocks, or a part not whole rows.
+    pub fn pack(parts: &[&[u8]], n_in: usize, cpu: Cpu) -> Self {
+        assert_eq!(n_in % BLOCK, 0, "whole blocks of {BLOCK}");
+        let kernel = Kernel::for_cpu(cpu);
+        let row_bytes = n_in / BLOCK * Q8_0_BLOCK_BYTES;
+        let rows: Vec<&[u8]> = parts
+            .iter()
+            .flat_map(|part| {
+                let rows = part.chunks_exact(row_bytes);
+                assert!(rows.remainder().is_empty(), "whole rows");
+                rows
+            })
+            .collect();
+        let panel_bytes = row_bytes * kernel.lanes;
+        let bytes = panel_bytes * rows.len().div_ceil(kernel.lanes);
+        let mut matrix = Self {
+            n_in,
+            n_out: rows.len(),
+            kernel,
+            lines: vec![Line([0; 64]); bytes.div_ceil(64)],
+        };
+        matrix.bytes_mut()[..bytes]
+            .par_chunks_exact_mut(panel_bytes)
+            .zip(rows.par_chunks(kernel.lanes))
+            .for_each(|(panel, rows)| pack_panel(kernel, rows, panel));
+        matrix
+    }
+
+    /// Width of the input.
+    pub fn n_in(&self) -> usize {
+        self.n_in
+    }
+
+    /// Width of the output.
+    pub fn n_out(&self) -> usize {
+        self.n_out
+    }
+
+    /// The kernel it is packed for.
+    pub fn kernel(&self) -> &'static Kernel {
+        self.kernel
+    }
+
+    /// Bytes in memory.
+    pub fn size(&self) -> usize {
+        size_of_val(&self.lines[..])
+    }
+
+    /// Blocks of a row.
+    pub(super) fn blocks(&self) -> usize {
+        self.n_in / BLOCK
+    }
+
+    /// The panel of outputs from `i * lanes` on.
+    pub(super) fn panel(&self, i: usize) -> &[u8] {
+        let bytes = self.blocks() * Q8_0_BLOCK_BYTES * self.kernel.lanes;
+        // SAFETY: a `Line` is 64 bytes without padding, so the lines are that many bytes.
+        let all =
+            unsafe { std::slice::from_raw_parts(self.lines.as_ptr().cast::<u8>(), self.size()) };
+        &all[i * bytes..][..bytes]
+    }
+
+    fn bytes_mut(&mut self) -> &mut [u8] {
+        let size = self.size();
+        // SAFETY: as in `panel`; every pattern of bytes is a `Line`, and it is borrowed mutably.
+        unsafe { std::slice::from_raw_parts_mut(self.lines.as_mut_ptr().cast::<u8>(), size) }
+    }
+}
+
+/// `rows`, at most `lanes` of them, into a panel; outputs that do not exist have weights of zero.
+fn pack_panel(kernel: &Kernel, rows: &[&[u8]], panel: &mut [u8]) {
+    let lanes = kernel.lanes;
+    let flip = if kernel.unsigned { 0x80 } else { 0 };
+    for (b, block) in panel.chunks_exact_mut(lanes * Q8_0_BLOCK_BYTES).enumerate() {
+        let (weights, scales) = block.split_at_mut(lanes * BLOCK);
+        weights.fill(flip);
+        for (lane, row) in rows.iter().enumerate() {
+            let stored = &row[b * Q8_0_BLOCK_BYTES..][..Q8_0_BLOCK_BYTES];
+            scales[2 * lane..][..2].copy_from_slice(&stored[..2]);
+            for (group, four) in stored[2..].chunks_exact(4).enumerate() {
+                let packed = &mut weights[(group * lanes + lane) * 4..][..4];
+                for (packed, &stored) in packed.iter_mut().zip(four) {
+                    *packed = stored ^ flip;
+                }
+            }
+        }
+    }
+}

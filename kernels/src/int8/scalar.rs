@@ -1,0 +1,52 @@
+//! The reference: plain Rust, and what runs where no other kernel does.
+#![allow(unsafe_code)]
+
+use half::f16;
+
+use super::BLOCK;
+use super::kernel::{Kernel, Tile};
+use crate::Cpu;
+
+const LANES: usize = 8;
+
+pub static KERNEL: Kernel = Kernel {
+    cpu: Cpu::Scalar,
+    lanes: LANES,
+    rows: 1,
+    unsigned: false,
+    tile,
+};
+
+/// # Safety
+/// As [`Kernel::tile`].
+unsafe fn tile(t: &Tile, rows: usize) {
+    debug_assert_eq!(rows, 1);
+    const BYTES: usize = LANES * (BLOCK + 2);
+    // SAFETY: the caller vouches for the pointers; these are the lengths that `Tile` states.
+    let (values, scales, panel, out) = unsafe {
+        (
+            std::slice::from_raw_parts(t.values, t.blocks * BLOCK),
+            std::slice::from_raw_parts(t.scales, t.blocks),
+            std::slice::from_raw_parts(t.panel, t.blocks * BYTES),
+            std::slice::from_raw_parts_mut(t.out, LANES),
+        )
+    };
+    out.fill(0.0);
+    for ((a, sa), block) in values
+        .chunks_exact(BLOCK)
+        .zip(scales)
+        .zip(panel.chunks_exact(BYTES))
+    {
+        let (weights, w_scales) = block.split_at(LANES * BLOCK);
+        for (lane, out) in out.iter_mut().enumerate() {
+            let dot: i32 = (0..BLOCK)
+                .map(|k| {
+                    let w = weights[(k / 4 * LANES + lane) * 4 + k % 4] as i8;
+                    i32::from(a[k]) * i32::from(w)
+                })
+                .sum();
+            let sw = f16::from_le_bytes([w_scales[2 * lane], w_scales[2 * lane + 1]]);
+            *out = (dot as f32).mul_add(sw.to_f32() * sa, *out);
+        }
+    }
+}

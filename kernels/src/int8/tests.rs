@@ -1,0 +1,214 @@
+//! Every kernel that this CPU can run, held against the scalar one and against f64.
+
+use half::f16;
+use ndarray::{Array2, s};
+
+use super::*;
+use crate::testing::{noise, with_threads};
+use crate::{Cpu, available};
+
+/// Q8_0 bytes of rows that look random, all values of int8 among them.
+fn weights(n_out: usize, n_in: usize, seed: u32) -> Vec<u8> {
+    let numbers = noise(n_out, n_in, seed);
+    let scales = noise(n_out, n_in / BLOCK, seed + 1);
+    let mut bytes = Vec::new();
+    for (row, scales) in numbers.rows().into_iter().zip(scales.rows()) {
+        let row = row.to_vec();
+        for (block, scale) in row.chunks(BLOCK).zip(scales) {
+            bytes.extend(f16::from_f32(0.01 * scale).to_le_bytes());
+            bytes.extend(block.iter().map(|v| (v * 128.0).floor() as i8 as u8));
+        }
+    }
+    bytes
+}
+
+fn quantized(x: &Array2<f32>) -> QuantizedRows {
+    let mut rows = QuantizedRows::default();
+    rows.quantize(&x.view());
+    rows
+}
+
+/// In f64, from the quantized activations.
+fn reference(x: &QuantizedRows, weights: &[u8], n_out: usize) -> Array2<f64> {
+    let blocks = x.width() / BLOCK;
+    let row_bytes = blocks * Q8_0_BLOCK_BYTES;
+    let expand = |j: usize, k: usize| {
+        let block = &weights[j * row_bytes + k / BLOCK * Q8_0_BLOCK_BYTES..][..Q8_0_BLOCK_BYTES];
+        let scale = f16::from_le_bytes([block[0], block[1]]).to_f64();
+        scale * f64::from(block[2 + k % BLOCK] as i8)
+    };
+    let rows: Vec<Vec<f32>> = (0..x.len()).map(|i| x.to_f32(i)).collect();
+    Array2::from_shape_fn((x.len(), n_out), |(i, j)| {
+        (0..x.width())
+            .map(|k| f64::from(rows[i][k]) * expand(j, k))
+            .sum()
+    })
+}
+
+fn run(cpu: Cpu, x: &QuantizedRows, weights: &[u8], n_out: usize) -> Array2<f32> {
+    let matrix = Int8Matrix::pack(&[weights], x.width(), cpu);
+    let mut out = Array2::from_elem((x.len(), n_out), 7.0);
+    product(x, &matrix, None, Epilogue::Store, out.view_mut());
+    out
+}
+
+/// Row counts and widths just below, at and above the sizes of tiles, panels, groups and chunks.
+fn shapes() -> impl Iterator<Item = (usize, usize, usize)> {
+    let rows = (1..=13).chain([CHUNK - 1, CHUNK, CHUNK + 1]);
+    let outs = [1, 7, 8, 9, 31, 32, 33, GROUP - 1, GROUP, GROUP + 1];
+    let few = rows.flat_map(move |m| outs.map(|n| (m, n, 64)));
+    few.chain([32, 96, 1024].map(|k| (5, 40, k)))
+}
+
+#[test]
+fn every_kernel_equals_f64_and_the_scalar_one_to_the_bit() {
+    let mut failures = Vec::new();
+    for (m, n, k) in shapes() {
+        let weights = weights(n, k, 3);
+        let x = quantized(&noise(m, k, 4));
+        let expected = reference(&x, &weights, n);
+        let scalar = run(Cpu::Scalar, &x, &weights, n);
+        let largest = expected.iter().fold(0.0_f64, |max, v| max.max(v.abs()));
+        for cpu in available() {
+            let found = run(cpu, &x, &weights, n);
+            let off = found
+                .iter()
+                .zip(&expected)
+                .any(|(f, e)| (f64::from(*f) - e).abs() > 1e-5 * largest);
+            if off || found != scalar {
+                failures.push((cpu, m, n, k));
+            }
+        }
+    }
+    assert!(
+        failures.is_empty(),
+        "{:?} ...",
+        &failures[..failures.len().min(3)]
+    );
+}
+
+#[test]
+#[cfg(target_arch = "x86_64")]
+#[allow(unsafe_code)]
+fn the_256_bit_kernel_is_right_in_its_other_encoding() {
+    if !available().contains(&Cpu::Avx512Vnni) {
+        return;
+    }
+    let kernel = &avx_vnni::evex::KERNEL;
+    let (k, n) = (96, kernel.lanes);
+    let weights = weights(n, k, 5);
+    let x = quantized(&noise(kernel.rows, k, 6));
+    let matrix = Int8Matrix::pack(&[&weights], k, Cpu::AvxVnni);
+    let expected = run(Cpu::Scalar, &x, &weights, n);
+    for rows in 1..=kernel.rows {
+        let mut out = Array2::<f32>::zeros((rows, n));
+        let (values, scales, offsets) = x.from(0);
+        let tile = Tile {
+            values: values.as_ptr(),
+            scales: scales.as_ptr(),
+            offsets: offsets.as_ptr(),
+            panel: matrix.panel(0).as_ptr(),
+            blocks: matrix.blocks(),
+            out: out.as_mut_ptr(),
+        };
+        // SAFETY: the CPU was asked above; all operands have at least `rows` rows.
+        unsafe { (kernel.tile)(&tile, rows) }
+        assert_eq!(out, expected.slice(s![..rows, ..]), "{rows} rows");
+    }
+}
+
+#[test]
+fn the_largest_products_do_not_saturate() {
+    for (a, w) in [
+        (127.0, -128_i8),
+        (-127.0, -128),
+        (127.0, 127),
+        (-127.0, 127),
+    ] {
+        let x = quantized(&Array2::from_elem((1, BLOCK), a));
+        let mut weights = f16::ONE.to_le_bytes().to_vec();
+        weights.extend([w as u8; BLOCK]);
+        for cpu in available() {
+            let out = run(cpu, &x, &weights, 1);
+            assert_eq!(
+                out[[0, 0]],
+                a * f32::from(w) * BLOCK as f32,
+                "{cpu:?}: {a} * {w}"
+            );
+        }
+    }
+}
+
+#[test]
+fn an_outlier_harms_nothing_beyond_its_block() {
+    let (n, k) = (8, 256);
+    let weights = weights(n, k, 9);
+    let mut x = noise(1, k, 10);
+    let exact = |x: &Array2<f32>| reference(&quantized(x), &weights, n);
+    let fine = exact(&x);
+    x[[0, 200]] = 1000.0;
+    let coarse = exact(&x);
+    x.slice_mut(s![.., 192..224]).fill(0.0);
+    let mut rest = noise(1, k, 10);
+    rest.slice_mut(s![.., 192..224]).fill(0.0);
+    assert_eq!(
+        exact(&x),
+        exact(&rest),
+        "the other blocks do not know of it"
+    );
+    assert_ne!(fine, coarse);
+}
+
+#[test]
+fn a_row_with_a_number_that_is_none_gives_none_and_spares_the_others() {
+    for bad in [f32::NAN, f32::INFINITY] {
+        let mut x = noise(9, 64, 11);
+        x[[4, 33]] = bad;
+        let x = quantized(&x);
+        let weights = weights(40, 64, 12);
+        for cpu in available() {
+            let out = run(cpu, &x, &weights, 40);
+            for (i, row) in out.rows().into_iter().enumerate() {
+                assert!(
+                    row.iter().all(|v| v.is_finite() == (i != 4)),
+                    "{cpu:?}, row {i}"
+                );
+            }
+        }
+    }
+}
+
+#[test]
+fn parts_lie_below_each_other_and_bias_and_epilogue_follow() {
+    let (a, b) = (weights(24, 64, 1), weights(40, 64, 2));
+    let x = quantized(&noise(10, 64, 3));
+    let bias = noise(1, 64, 4).into_raw_vec_and_offset().0;
+    for cpu in available() {
+        let matrix = Int8Matrix::pack(&[&a, &b], 64, cpu);
+        let before = noise(10, 64, 5);
+        let mut out = before.clone();
+        product(&x, &matrix, Some(&bias), Epilogue::Add, out.view_mut());
+        let first = run(cpu, &x, &a, 24);
+        let second = run(cpu, &x, &b, 40);
+        for ((i, j), found) in out.indexed_iter() {
+            let product = if j < 24 {
+                first[[i, j]]
+            } else {
+                second[[i, j - 24]]
+            };
+            assert_eq!(
+                *found,
+                before[[i, j]] + (product + bias[j]),
+                "{cpu:?} at {i}, {j}"
+            );
+        }
+    }
+}
+
+#[test]
+fn the_result_does_not_depend_on_the_thread_count() {
+    let weights = weights(300, 96, 1);
+    let x = quantized(&noise(500, 96, 2));
+    let run = || run(Cpu::chosen(), &x, &weights, 300);
+    assert_eq!(with_threads(1, run), with_threads(3, run));
+}
