@@ -4,11 +4,17 @@
 //! window of it does. Nothing is expanded until somebody asks for rows, so a model costs no memory
 //! beyond the pages that are touched.
 
-use std::ops::Range;
+use std::{
+    ops::{Deref, Range},
+    sync::Arc,
+};
 
 use bytes::Bytes;
 
-use crate::quant::{GgmlType, dequantize};
+use crate::{
+    gguf::FileMap,
+    quant::{GgmlType, dequantize},
+};
 
 /// A tensor in its stored type. The data are whole rows of [`Self::n_cols`] elements, row-major.
 #[derive(Clone, Debug)]
@@ -20,7 +26,7 @@ pub struct Tensor {
     /// Dimensions in GGUF order: `shape[0]` runs fastest, so a `[out, in]` matrix is `[in, out]`.
     pub shape: Vec<usize>,
     /// The data, `n_rows * row_bytes` long.
-    pub data: Bytes,
+    pub data: TensorData,
 }
 
 impl Tensor {
@@ -57,6 +63,49 @@ impl Tensor {
         let mut out = vec![0.0; self.n_elements()];
         self.rows_into(0..self.n_rows(), &mut out);
         out
+    }
+}
+
+/// The bytes of a tensor: in memory, or a window into a mapped file.
+#[derive(Clone, Debug)]
+pub struct TensorData {
+    bytes: Bytes,
+    map: Option<(Arc<FileMap>, Range<usize>)>,
+}
+
+impl TensorData {
+    /// A window into a map, of which `bytes` are those in `range`.
+    pub fn mapped(bytes: Bytes, map: Arc<FileMap>, range: Range<usize>) -> Self {
+        let map = Some((map, range));
+        Self { bytes, map }
+    }
+
+    /// Gives the memory of a window back to the system, until somebody reads it again; keeps what
+    /// is no window.
+    pub fn release(&self) {
+        if let Some((map, range)) = &self.map {
+            map.release(range.clone());
+        }
+    }
+}
+
+impl PartialEq for TensorData {
+    fn eq(&self, other: &Self) -> bool {
+        self.bytes == other.bytes
+    }
+}
+
+impl From<Bytes> for TensorData {
+    fn from(bytes: Bytes) -> Self {
+        Self { bytes, map: None }
+    }
+}
+
+impl Deref for TensorData {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        &self.bytes
     }
 }
 

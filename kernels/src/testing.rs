@@ -24,3 +24,13 @@ pub fn max_diff(a: &Array2<f32>, b: &Array2<f32>) -> f32 {
         .zip(b)
         .fold(0.0, |m, (a, b)| f32::max(m, (a - b).abs()))
 }
+
+/// CPU time of this thread in seconds (Linux; zero elsewhere).
+pub fn cpu_seconds() -> f64 {
+    let stat = std::fs::read_to_string("/proc/thread-self/schedstat").unwrap_or_default();
+    let nanoseconds = stat
+        .split_whitespace()
+        .next()
+        .and_then(|n| n.parse::<f64>().ok());
+    nanoseconds.unwrap_or(0.0) / 1e9
+}

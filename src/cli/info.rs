@@ -9,7 +9,7 @@ use xc2_edge::{
     engine::{self, N_BATCH},
     llama::{self, KvType, LoadOptions},
     memory::{self, MemoryNeed, Workload, human},
-    vision::VisionEncoder,
+    vision::{Precision, VisionEncoder},
 };
 
 /// Say what a model file is and what it will need.
@@ -36,7 +36,11 @@ pub struct InfoArgs {
 /// Runs the command.
 pub fn run(args: &InfoArgs) -> anyhow::Result<ExitCode> {
     let container = engine::open(&args.model)?;
-    let encoder = VisionEncoder::new(container.info().vision.clone(), &container)?;
+    let encoder = VisionEncoder::new(
+        container.info().vision.clone(),
+        &container,
+        Precision::default(),
+    )?;
     if args.checksum {
         verify_checksum(&container, &args.model)?;
     }

@@ -65,7 +65,7 @@ impl Engine {
         let start = Instant::now();
         let container = open(path)?;
         let info = container.info();
-        let encoder = VisionEncoder::new(info.vision.clone(), &container)?;
+        let encoder = VisionEncoder::new(info.vision.clone(), &container, options.tower)?;
         let (mean, std) = (info.image.image_mean, info.image.image_std);
         let preprocessor = Preprocessor::new(info.vision.image_size as u32, mean, std);
         let least = options.workload(1, encoder.work_bytes());

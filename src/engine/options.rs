@@ -5,6 +5,7 @@ use crate::{
     image::Orientation,
     llama::{KvType, LoadOptions},
     memory::{self, MemoryNeed, Workload},
+    vision::Precision,
 };
 
 /// How a model is run; one setting for all requests.
@@ -20,6 +21,8 @@ pub struct EngineOptions {
     pub flash_attn: bool,
     /// How the decoder is loaded.
     pub load: LoadOptions,
+    /// In what the tower computes.
+    pub tower: Precision,
     /// Whether EXIF orientation is applied to pictures.
     pub orientation: Orientation,
     /// Whether the memory is checked before a run.
@@ -34,6 +37,7 @@ impl Default for EngineOptions {
             kv_type: KvType::F16,
             flash_attn: true,
             load: LoadOptions::default(),
+            tower: Precision::default(),
             orientation: Orientation::Apply,
             check_memory: true,
         }

@@ -1,11 +1,11 @@
 //! A GGUF file, mapped into memory.
 
-use std::{collections::HashMap, fs::File, path::Path};
+use std::{collections::HashMap, fs::File, ops::Range, path::Path, sync::Arc};
 
 use bytes::Bytes;
 
-use super::{GgufError, Header, Metadata, TensorInfo};
-use crate::tensor::{Tensor, TensorSource};
+use super::{FileMap, GgufError, Header, Metadata, TensorInfo};
+use crate::tensor::{Tensor, TensorData, TensorSource};
 
 /// A GGUF file whose header is read and checked, and whose data are mapped but not touched.
 ///
@@ -16,7 +16,9 @@ pub struct GgufFile {
     data_start: usize,
     /// Name → index into `header.tensors` and begin of the data in the file.
     index: HashMap<String, (usize, usize)>,
-    map: Bytes,
+    bytes: Bytes,
+    /// What the bytes are a view of, if it is a file.
+    map: Option<Arc<FileMap>>,
 }
 
 impl GgufFile {
@@ -39,24 +41,30 @@ impl GgufFile {
         if attributes.len() == 0 {
             return Self::from_bytes(Bytes::new()); // an empty file cannot be mapped
         }
-        Self::from_bytes(Bytes::from_owner(map(&File::open(path)?)?))
+        let map = Arc::new(FileMap::new(&File::open(path)?)?);
+        let mut file = Self::from_bytes(Bytes::from_owner(Shared(Arc::clone(&map))))?;
+        file.map = Some(map);
+        Ok(file)
     }
 
     /// Reads a file that is in memory.
     ///
     /// # Errors
     /// As [`Self::open`].
-    pub fn from_bytes(map: Bytes) -> Result<Self, GgufError> {
-        let (header, data_start) = Header::parse(&map)?;
+    pub fn from_bytes(bytes: Bytes) -> Result<Self, GgufError> {
+        let (header, data_start) = Header::parse(&bytes)?;
         let mut index = HashMap::with_capacity(header.tensors.len());
         for (i, (tensor, offset)) in header.tensors.iter().zip(header.offsets()).enumerate() {
             let begin = data_start + offset;
             let n_bytes = tensor.n_bytes().expect("checked by the parser");
-            if begin.checked_add(n_bytes).is_none_or(|end| end > map.len()) {
+            if begin
+                .checked_add(n_bytes)
+                .is_none_or(|end| end > bytes.len())
+            {
                 return Err(GgufError::Truncated {
                     field: format!("tensor `{}`", tensor.name),
                     needed: n_bytes as u64,
-                    left: map.len().saturating_sub(begin) as u64,
+                    left: bytes.len().saturating_sub(begin) as u64,
                 });
             }
             index.insert(tensor.name.clone(), (i, begin));
@@ -65,7 +73,8 @@ impl GgufFile {
             header,
             data_start,
             index,
-            map,
+            bytes,
+            map: None,
         })
     }
 
@@ -86,12 +95,20 @@ impl GgufFile {
 
     /// The whole data section.
     pub fn data(&self) -> &[u8] {
-        &self.map[self.data_start.min(self.map.len())..]
+        &self.bytes[self.data_start.min(self.bytes.len())..]
     }
 
     /// Size of the file in bytes.
     pub fn file_bytes(&self) -> usize {
-        self.map.len()
+        self.bytes.len()
+    }
+
+    fn data_of(&self, range: Range<usize>) -> TensorData {
+        let bytes = self.bytes.slice(range.clone());
+        match &self.map {
+            Some(map) => TensorData::mapped(bytes, Arc::clone(map), range),
+            None => bytes.into(),
+        }
     }
 
     /// The tensor of that name.
@@ -114,16 +131,16 @@ impl TensorSource for GgufFile {
             name,
             ty,
             shape,
-            data: self.map.slice(begin..begin + n_bytes),
+            data: self.data_of(begin..begin + n_bytes),
         })
     }
 }
 
-#[allow(unsafe_code)]
-fn map(file: &File) -> std::io::Result<memmap2::Mmap> {
-    // SAFETY: the map is read-only and private. As with every program that maps a model, a file
-    // that another process shortens while it is in use ends this process (SIGBUS), and one that is
-    // rewritten in place changes the weights; neither can break memory safety of anything but
-    // plain bytes, for which every bit pattern is valid. Our own writer replaces files by renaming.
-    unsafe { memmap2::Mmap::map(file) }
+/// A map that `Bytes` and the file own together.
+struct Shared(Arc<FileMap>);
+
+impl AsRef<[u8]> for Shared {
+    fn as_ref(&self) -> &[u8] {
+        (*self.0).as_ref()
+    }
 }

@@ -17,11 +17,13 @@
 
 mod file;
 mod header;
+mod map;
 mod reader;
 mod value;
 
 pub use file::GgufFile;
 pub use header::{Header, TensorInfo};
+pub use map::FileMap;
 pub use value::{Metadata, Value, ValueType};
 
 /// Alignment of tensor data, in bytes. GGUF allows others; we write and read its default only.

@@ -15,6 +15,7 @@
 //! `tower.rs` and `projector.rs` tell the model; the crate `xc2-kernels` computes, `linear.rs` chooses; `weights.rs` knows the tensors'
 //! names. Everything is checked when the encoder is built, so encoding itself cannot fail.
 
+mod arena;
 mod config;
 mod error;
 mod linear;
@@ -22,6 +23,8 @@ mod observer;
 mod projector;
 mod tower;
 mod weights;
+
+use std::sync::{Mutex, PoisonError};
 
 use ndarray::{Array2, s};
 
@@ -32,39 +35,35 @@ pub use config::VisionConfig;
 pub use error::VisionError;
 pub use observer::StageObserver;
 
+use arena::Arena;
 use observer::Stages;
 use weights::VisionWeights;
 
-/// The kernels that the tower will use on this machine, for a person.
-pub fn kernels() -> String {
-    format!(
-        "f32 products by the `gemm` crate, with {}",
-        instruction_set()
-    )
+/// In what the tower computes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Precision {
+    /// Q8_0 matrices in int8, the others in f32.
+    #[default]
+    Stored,
+    /// Everything in f32, whatever it is stored in.
+    F32,
 }
 
-/// The widest of the instruction sets that `gemm` has kernels for and this CPU has.
-fn instruction_set() -> &'static str {
-    #[cfg(target_arch = "x86_64")]
-    {
-        if is_x86_feature_detected!("avx512f") {
-            return "AVX-512";
-        }
-        if is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") {
-            return "AVX2 and FMA";
-        }
-    }
-    #[cfg(target_arch = "aarch64")]
-    if std::arch::is_aarch64_feature_detected!("neon") {
-        return "NEON";
-    }
-    "no vector instructions"
+/// The kernels that the tower will use on this machine, for a person.
+pub fn kernels() -> String {
+    let int8 = xc2_kernels::int8::Kernel::for_cpu(xc2_kernels::Cpu::chosen());
+    format!(
+        "int8 products with {}, f32 products by the `gemm` crate",
+        int8.cpu.name()
+    )
 }
 
 /// A vision tower with its projector, ready to encode pictures from any thread.
 pub struct VisionEncoder {
     config: VisionConfig,
     weights: VisionWeights,
+    /// Memory of pictures that are done, for the next ones.
+    spare: Mutex<Vec<Arena>>,
 }
 
 impl VisionEncoder {
@@ -72,10 +71,18 @@ impl VisionEncoder {
     ///
     /// # Errors
     /// If a number is out of range, or a tensor is missing or of the wrong shape, type or length.
-    pub fn new(config: VisionConfig, source: &dyn TensorSource) -> Result<Self, VisionError> {
+    pub fn new(
+        config: VisionConfig,
+        source: &dyn TensorSource,
+        precision: Precision,
+    ) -> Result<Self, VisionError> {
         config.check()?;
-        let weights = VisionWeights::load(&config, source)?;
-        Ok(Self { config, weights })
+        let weights = VisionWeights::load(&config, source, precision)?;
+        Ok(Self {
+            config,
+            weights,
+            spare: Mutex::default(),
+        })
     }
 
     /// The sizes it was built with.
@@ -104,29 +111,35 @@ impl VisionEncoder {
     }
 
     /// Bytes that encoding a picture takes on rayon's current pool, besides the weights: an upper
-    /// bound, of which each thread keeps its scratch for the next picture.
+    /// bound, all of which is kept for the next picture but the result.
     pub fn work_bytes(&self) -> usize {
         let config = &self.config;
         let (n, text) = (config.n_tokens(), config.n_embd_text);
         let layer = &self.weights.layers[0];
         let linears = [&layer.ffn_up, &layer.ffn_down, &self.weights.mm_2];
-        let linear = linears
-            .iter()
-            .map(|l| l.scratch_bytes(n))
-            .max()
-            .unwrap_or(0);
-        let scratch = linear + xc2_kernels::attention::scratch_bytes(n, config.head_dim());
-        let projector = 2 * n * text * size_of::<f32>();
-        tower::activation_bytes(config) + projector + rayon::current_num_threads() * scratch
+        let linear = linears.iter().map(|l| l.scratch_bytes(n)).max();
+        let attention = xc2_kernels::attention::scratch_bytes(n, config.head_dim());
+        let scratch = linear.unwrap_or(0) + attention;
+        let result = n * text * size_of::<f32>();
+        Arena::bytes(config) + result + rayon::current_num_threads() * scratch
     }
 
     fn run(&self, pixels: &PixelValues, mut stages: Stages<'_>) -> Array2<f32> {
         assert_eq!(pixels.size(), self.config.image_size, "size of the picture");
-        let hidden = tower::forward(&self.config, &self.weights, pixels, &mut stages);
-        let features = hidden.slice(s![1.., ..]);
+        let spare = || self.spare.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut arena = spare().pop().unwrap_or_else(|| Arena::new(&self.config));
+        tower::forward(&self.config, &self.weights, pixels, &mut arena, &mut stages);
+
+        let features = arena.x.slice(s![1.., ..]);
         stages.report(|| "features".to_owned(), &features);
-        let projected = projector::forward(&self.weights, &features);
+        let projected = projector::forward(
+            &self.weights,
+            &features,
+            &mut arena.wide,
+            &mut arena.quantized,
+        );
         stages.report(|| "projected".to_owned(), &projected.view());
+        spare().push(arena);
         projected
     }
 }

@@ -7,7 +7,7 @@ use crate::tensor::{Tensor, TensorSource};
 
 use super::config::CHANNELS;
 use super::linear::Linear;
-use super::{VisionConfig, VisionError};
+use super::{Precision, VisionConfig, VisionError};
 use xc2_kernels::LayerNorm;
 
 /// Everything that the tower and its projector compute with.
@@ -29,9 +29,8 @@ pub struct VisionWeights {
 /// One layer of the tower.
 pub struct LayerWeights {
     pub ln1: LayerNorm,
-    pub attn_q: Linear,
-    pub attn_k: Linear,
-    pub attn_v: Linear,
+    /// `n_embd` to q, k and v, side by side.
+    pub attn_qkv: Linear,
     pub attn_out: Linear,
     pub ln2: LayerNorm,
     /// `n_embd` to `n_ff`.
@@ -42,8 +41,16 @@ pub struct LayerWeights {
 
 impl VisionWeights {
     /// Finds and checks every tensor; nothing is allocated for one before it is known to fit.
-    pub fn load(config: &VisionConfig, source: &dyn TensorSource) -> Result<Self, VisionError> {
-        let loader = Loader { config, source };
+    pub fn load(
+        config: &VisionConfig,
+        source: &dyn TensorSource,
+        precision: Precision,
+    ) -> Result<Self, VisionError> {
+        let loader = Loader {
+            config,
+            source,
+            precision,
+        };
         let (c, text) = (config.n_embd, config.n_embd_text);
         Ok(Self {
             patch_embd: loader.patch_embd()?,
@@ -62,6 +69,7 @@ impl VisionWeights {
 struct Loader<'a> {
     config: &'a VisionConfig,
     source: &'a dyn TensorSource,
+    precision: Precision,
 }
 
 impl Loader<'_> {
@@ -72,9 +80,7 @@ impl Loader<'_> {
             |name: &str, n_in, n_out| self.linear(&format!("{prefix}.{name}"), n_in, n_out);
         Ok(LayerWeights {
             ln1: norm("ln1")?,
-            attn_q: linear("attn_q", c, c)?,
-            attn_k: linear("attn_k", c, c)?,
-            attn_v: linear("attn_v", c, c)?,
+            attn_qkv: self.stacked(prefix, ["attn_q", "attn_k", "attn_v"])?,
             attn_out: linear("attn_out", c, c)?,
             ln2: norm("ln2")?,
             ffn_up: linear("ffn_up", c, ff)?,
@@ -85,7 +91,18 @@ impl Loader<'_> {
     fn linear(&self, name: &str, n_in: usize, n_out: usize) -> Result<Linear, VisionError> {
         let weight = self.tensor(&format!("{name}.weight"), &[n_in, n_out])?;
         let bias = self.vector(&format!("{name}.bias"), &[n_out])?;
-        Ok(Linear::new(weight, Some(bias)))
+        Ok(Linear::new(vec![weight], Some(bias), self.precision))
+    }
+
+    /// Matrices of one input, as one.
+    fn stacked(&self, prefix: &str, names: [&str; 3]) -> Result<Linear, VisionError> {
+        let c = self.config.n_embd;
+        let (mut weights, mut biases) = (Vec::new(), Vec::new());
+        for name in names {
+            weights.push(self.tensor(&format!("{prefix}.{name}.weight"), &[c, c])?);
+            biases.extend(self.vector(&format!("{prefix}.{name}.bias"), &[c])?);
+        }
+        Ok(Linear::new(weights, Some(biases), self.precision))
     }
 
     fn layer_norm(&self, name: &str) -> Result<LayerNorm, VisionError> {
@@ -112,7 +129,7 @@ impl Loader<'_> {
             });
         }
         weight.shape = vec![self.config.patch_len(), n_embd];
-        Ok(Linear::new(weight, None))
+        Ok(Linear::new(vec![weight], None, self.precision))
     }
 
     /// A small tensor, expanded.

@@ -3,7 +3,7 @@
 use ndarray::{Array2, ArrayView2};
 use xc2_edge::image::{CLIP_MEAN, CLIP_STD, PixelValues, Preprocessor};
 use xc2_edge::quant::GgmlType;
-use xc2_edge::vision::{StageObserver, VisionEncoder, VisionError};
+use xc2_edge::vision::{Precision, StageObserver, VisionEncoder, VisionError};
 
 use crate::checkpoint::{Checkpoint, config};
 use crate::golden::{Golden, PICTURES, picture};
@@ -12,7 +12,7 @@ use crate::golden::{Golden, PICTURES, picture};
 const TOLERANCE: f64 = 1e-4;
 
 fn encoder(checkpoint: &Checkpoint) -> VisionEncoder {
-    VisionEncoder::new(config(), checkpoint).unwrap()
+    VisionEncoder::new(config(), checkpoint, Precision::Stored).unwrap()
 }
 
 fn pixels(golden: &Golden) -> PixelValues {
@@ -136,7 +136,7 @@ fn what_does_not_fit_is_named() {
     let error = |change: &dyn Fn(&mut Checkpoint)| {
         let mut changed = tensors.clone();
         change(&mut changed);
-        VisionEncoder::new(config(), &changed)
+        VisionEncoder::new(config(), &changed, Precision::Stored)
             .err()
             .expect("it must not be built")
     };
@@ -152,7 +152,7 @@ fn what_does_not_fit_is_named() {
     );
     let short = error(&|c| {
         let tensor = c.0.get_mut("mm.2.weight").unwrap();
-        tensor.data = tensor.data.slice(..100);
+        tensor.data = bytes::Bytes::copy_from_slice(&tensor.data[..100]).into();
     });
     assert!(
         matches!(short, VisionError::Data { found: 100, .. }),

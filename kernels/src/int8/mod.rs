@@ -102,7 +102,7 @@ pub fn scratch_bytes() -> usize {
 }
 
 /// Outputs of the widest panel; [`GROUP`] is a multiple of all.
-const MOST_LANES: usize = 32;
+const MOST_LANES: usize = 16;
 
 /// `n` rows in pieces of one size, about [`CHUNK`], a multiple of the tile's rows.
 fn chunk_rows(n: usize, tile: usize) -> usize {

@@ -46,6 +46,11 @@ impl QuantizedRows {
             });
     }
 
+    /// Bytes of `[n, width]`.
+    pub fn bytes(n: usize, width: usize) -> usize {
+        n * width + n * width / BLOCK * (size_of::<f32>() + size_of::<i32>())
+    }
+
     /// Makes room for `[n, width]`; what is there is left as it is.
     fn resize(&mut self, n: usize, width: usize) {
         assert_eq!(width % BLOCK, 0, "whole blocks of {BLOCK}");

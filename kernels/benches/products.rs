@@ -1,0 +1,89 @@
+//! How fast are the products? Each kernel that this CPU has, beside the scalar one and f32's.
+//!
+//! Billions of operations (two for each multiplication) a second of CPU time on one thread, best
+//! of a few: other work on the machine disturbs that least. `cargo bench -p xc2-kernels --bench products`
+
+use std::hint::black_box;
+
+use ndarray::Array2;
+use xc2_kernels::int8::{self, Int8Matrix, Q8_0_BLOCK_BYTES, QuantizedRows};
+use xc2_kernels::testing::{cpu_seconds, noise, with_threads};
+use xc2_kernels::{Cpu, Epilogue, available, gemm};
+
+/// Rows, inputs, outputs: attention's projections, the two of the MLP, the projector of the 7B.
+const SHAPES: [(usize, usize, usize); 4] = [
+    (1226, 1024, 1024),
+    (1226, 1024, 4096),
+    (1226, 4096, 1024),
+    (1225, 4096, 4096),
+];
+const REPETITIONS: usize = 5;
+
+fn main() {
+    println!("{:<14} {:>18} {:>10}", "kernel", "rows x in x out", "GOP/s");
+    for shape in SHAPES {
+        line("f32 gemm", shape, f32_product(shape));
+        for cpu in available() {
+            if cpu == Cpu::Scalar && shape != SHAPES[0] {
+                continue; // it takes seconds
+            }
+            line(
+                &format!("int8 {}", cpu.name()),
+                shape,
+                int8_product(shape, cpu),
+            );
+        }
+    }
+}
+
+fn line(name: &str, (m, k, n): (usize, usize, usize), seconds: f64) {
+    let operations = 2.0 * (m * k * n) as f64;
+    println!(
+        "{name:<18} {m:>5} x {k} x {n} {:>10.0}",
+        operations / seconds / 1e9
+    );
+}
+
+/// The least CPU seconds of a few runs on one thread.
+fn best(f: impl FnMut() + Send) -> f64 {
+    let mut f = f;
+    with_threads(1, || {
+        let times = (0..REPETITIONS).map(|_| {
+            let start = cpu_seconds();
+            f();
+            cpu_seconds() - start
+        });
+        times.fold(f64::INFINITY, f64::min)
+    })
+}
+
+fn f32_product((m, k, n): (usize, usize, usize)) -> f64 {
+    let (a, b) = (noise(m, k, 1), noise(k, n, 2));
+    let mut out = Array2::zeros((m, n));
+    best(|| {
+        gemm(1.0, &a.view(), &b.view(), &mut out.view_mut());
+        black_box(&out);
+    })
+}
+
+/// With quantizing the activations.
+fn int8_product((m, k, n): (usize, usize, usize), cpu: Cpu) -> f64 {
+    let x = noise(m, k, 1);
+    let weights: Vec<u8> = (0..n * k / 32 * Q8_0_BLOCK_BYTES)
+        .map(|i| {
+            if i % Q8_0_BLOCK_BYTES < 2 {
+                0x20
+            } else {
+                (i * 7919) as u8
+            }
+        })
+        .collect();
+    let matrix = Int8Matrix::pack(&[&weights], k, cpu);
+    let mut rows = QuantizedRows::default();
+    let mut out = Array2::zeros((m, n));
+    best(|| {
+        rows.quantize(&x.view());
+        int8::product(&rows, &matrix, None, Epilogue::Store, out.view_mut());
+        black_box(&out);
+    })
+}

@@ -1,0 +1,47 @@
+//! A file mapped into memory for reading.
+#![allow(unsafe_code)]
+
+use std::{fs::File, ops::Range};
+
+/// A read-only, private map of a whole file.
+#[derive(Debug)]
+pub struct FileMap(memmap2::Mmap);
+
+impl FileMap {
+    /// Maps a file that is not empty.
+    ///
+    /// # Errors
+    /// If the system refuses.
+    pub fn new(file: &File) -> std::io::Result<Self> {
+        // SAFETY: the map is read-only and private. As with every program that maps a model, a file
+        // that another process shortens while it is in use ends this process (SIGBUS), and one that
+        // is rewritten in place changes the weights; neither can break memory safety of anything
+        // but plain bytes, for which every bit pattern is valid. Our own writer replaces files by
+        // renaming.
+        unsafe { memmap2::Mmap::map(file) }.map(Self)
+    }
+
+    /// Gives the memory of these bytes back to the system; whoever reads them again gets them from
+    /// the file. Does nothing where the system has no such call.
+    pub fn release(&self, range: Range<usize>) {
+        #[cfg(unix)]
+        {
+            let advice = memmap2::UncheckedAdvice::DontNeed;
+            // SAFETY: dropping pages loses what was written to them, and nothing writes to a
+            // read-only map; the next access maps the file's bytes again.
+            let result = unsafe {
+                self.0
+                    .unchecked_advise_range(advice, range.start, range.len())
+            };
+            if let Err(error) = result {
+                tracing::debug!("cannot release {range:?} of a model file: {error}");
+            }
+        }
+    }
+}
+
+impl AsRef<[u8]> for FileMap {
+    fn as_ref(&self) -> &[u8] {
+        &self.0
+    }
+}

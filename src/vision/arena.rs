@@ -1,0 +1,56 @@
+//! The memory in which a picture is encoded.
+
+use ndarray::{Array2, ArrayViewMut2};
+use xc2_kernels::int8::QuantizedRows;
+
+use super::VisionConfig;
+
+/// The activations of one picture, made once and used again for the next one.
+pub struct Arena {
+    /// The residual stream, `[n_tokens, n_embd]`.
+    pub x: Array2<f32>,
+    /// A normalised copy of it, then what attention makes: `[n_tokens, n_embd]`.
+    pub normed: Array2<f32>,
+    /// What is wide and short-lived: patches, q k v side by side, inner activations of the MLP and
+    /// of the projector.
+    pub wide: Wide,
+    /// The input of a product in int8.
+    pub quantized: QuantizedRows,
+}
+
+/// Room for matrices of different widths, one at a time.
+pub struct Wide(Vec<f32>);
+
+impl Wide {
+    /// `[rows, cols]`, holding what was there before.
+    pub fn of(&mut self, rows: usize, cols: usize) -> ArrayViewMut2<'_, f32> {
+        let room = &mut self.0[..rows * cols];
+        ArrayViewMut2::from_shape((rows, cols), room).expect("as long as the shape says")
+    }
+}
+
+impl Arena {
+    /// For pictures of the configured size.
+    pub fn new(config: &VisionConfig) -> Self {
+        let shape = (config.n_tokens(), config.n_embd);
+        Self {
+            x: Array2::zeros(shape),
+            normed: Array2::zeros(shape),
+            wide: Wide(vec![0.0; wide_len(config)]),
+            quantized: QuantizedRows::default(),
+        }
+    }
+
+    /// Its size in bytes, at most.
+    pub fn bytes(config: &VisionConfig) -> usize {
+        let widest = config.n_ff.max(config.n_embd_text).max(config.n_embd);
+        let quantized = QuantizedRows::bytes(config.n_tokens(), widest);
+        (2 * config.n_tokens() * config.n_embd + wide_len(config)) * size_of::<f32>() + quantized
+    }
+}
+
+fn wide_len(config: &VisionConfig) -> usize {
+    let per_token = (3 * config.n_embd).max(config.n_ff).max(config.n_embd_text);
+    let patches = config.n_patches() * config.patch_len();
+    patches.max(config.n_tokens() * per_token)
+}
