@@ -5,8 +5,7 @@
 
 use std::sync::LazyLock;
 
-/// One level of instructions, each a kernel file's name. Those of one architecture are ordered:
-/// a later one has all that an earlier one has.
+/// One level of instructions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Cpu {
     /// Plain Rust: the reference, and what is left where nothing else fits.
@@ -84,7 +83,10 @@ impl Cpu {
     }
 }
 
-/// What is wrong with `XC2_SIMD`, if something is: a name that does not exist or that this CPU lacks.
+/// Whether `XC2_SIMD` names a set that this CPU has, if it is set.
+///
+/// # Errors
+/// Says what is wrong with the name, and which there are.
 pub fn check_environment() -> Result<(), String> {
     let Ok(name) = std::env::var("XC2_SIMD") else {
         return Ok(());

@@ -48,6 +48,7 @@ pub enum Command {
 
 /// Carries out a command.
 pub fn run(command: &Command) -> anyhow::Result<ExitCode> {
+    xc2_kernels::check_environment().map_err(anyhow::Error::msg)?;
     match command {
         Command::Run(args) => run::run(args),
         Command::Info(args) => info::run(args),

@@ -18,6 +18,7 @@ use xc2_edge::{
     llama::{KvType, LoadOptions, SamplerOptions},
     memory,
     prompt::{Chat, PloraPolicy, PromptLayout},
+    vision::Precision,
 };
 
 use super::progress::Progress;
@@ -113,6 +114,16 @@ pub struct RunArgs {
         help_heading = "Speed and memory"
     )]
     repack: Option<Switch>,
+    /// In what the vision tower computes: `stored` multiplies Q8_0 matrices in int8 and the others
+    /// in f32, `f32` everything in f32.
+    #[arg(
+        long,
+        value_enum,
+        default_value = "stored",
+        value_name = "PRECISION",
+        help_heading = "Speed and memory"
+    )]
+    tower: Tower,
     /// Read the weights into memory instead of mapping the file.
     #[arg(long, help_heading = "Speed and memory")]
     no_mmap: bool,
@@ -157,6 +168,22 @@ enum KvTypeArg {
 enum Switch {
     On,
     Off,
+}
+
+/// In what the tower computes.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub enum Tower {
+    Stored,
+    F32,
+}
+
+impl From<Tower> for Precision {
+    fn from(tower: Tower) -> Self {
+        match tower {
+            Tower::Stored => Self::Stored,
+            Tower::F32 => Self::F32,
+        }
+    }
 }
 
 /// Which tokens see Partial-LoRA.
@@ -226,6 +253,7 @@ impl RunArgs {
             } else {
                 Orientation::Apply
             },
+            tower: self.tower.into(),
             check_memory: !self.no_memory_check,
             ..EngineOptions::default()
         }

@@ -27,6 +27,7 @@ mod weights;
 use std::sync::{Mutex, PoisonError};
 
 use ndarray::{Array2, s};
+use xc2_kernels::Cpu;
 
 use crate::image::PixelValues;
 use crate::tensor::TensorSource;
@@ -51,7 +52,7 @@ pub enum Precision {
 
 /// The kernels that the tower will use on this machine, for a person.
 pub fn kernels() -> String {
-    let int8 = xc2_kernels::int8::Kernel::for_cpu(xc2_kernels::Cpu::chosen());
+    let int8 = xc2_kernels::int8::Kernel::for_cpu(Cpu::chosen());
     format!(
         "int8 products with {}, f32 products by the `gemm` crate",
         int8.cpu.name()
