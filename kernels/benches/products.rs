@@ -82,7 +82,7 @@ fn int8_product((m, k, n): (usize, usize, usize), cpu: Cpu) -> f64 {
     let mut rows = QuantizedRows::default();
     let mut out = Array2::zeros((m, n));
     best(|| {
-        rows.quantize(&x.view());
+        rows.quantize(&x.view(), matrix.kernel());
         int8::product(&rows, &matrix, None, Epilogue::Store, out.view_mut());
         black_box(&out);
     })

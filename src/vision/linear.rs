@@ -97,7 +97,7 @@ impl Linear {
         assert_eq!(out.dim(), (x.nrows(), self.n_out()), "shape of the output");
         if let Some(matrix) = &self.int8 {
             let matrix = matrix.get_or_init(|| self.pack());
-            quantized.quantize(x);
+            quantized.quantize(x, matrix.kernel());
             int8::product(quantized, matrix, self.bias.as_deref(), epilogue, out);
             return;
         }

@@ -9,15 +9,17 @@ use std::arch::x86_64::*;
 
 use super::BLOCK;
 use super::kernel::{Kernel, Tile, with_rows};
+use super::rows::{SUM_ZERO, SUM_ZERO_F32};
 use crate::Cpu;
 
 const LANES: usize = 8;
+const TILE: usize = 4;
 const BYTES: usize = LANES * (BLOCK + 2);
 
 pub static KERNEL: Kernel = Kernel {
     cpu: Cpu::Avx2,
     lanes: LANES,
-    rows: 4,
+    rows: TILE,
     unsigned: false,
     tile,
 };
@@ -33,20 +35,20 @@ unsafe fn tile(t: &Tile, rows: usize) {
 /// As [`Kernel::tile`], for `ROWS` rows.
 #[target_feature(enable = "avx2,fma,f16c")]
 unsafe fn tile_of<const ROWS: usize>(t: &Tile) {
-    let width = t.blocks * BLOCK;
     let ones = _mm256_set1_epi16(1);
+    let zero = _mm256_set1_ps(SUM_ZERO_F32);
     let mut total = [_mm256_setzero_ps(); ROWS];
     for b in 0..t.blocks {
         // SAFETY: `b` is below the number of blocks and `r` below that of rows, so all reads are
         // within what `Tile` says the pointers are valid for. None of them needs an alignment.
         unsafe {
             let panel = t.panel.add(b * BYTES);
-            let mut dot = [_mm256_setzero_si256(); ROWS];
+            let mut dot = [_mm256_set1_epi32(SUM_ZERO); ROWS];
             for group in 0..BLOCK / 4 {
                 let w = _mm256_loadu_si256(panel.add(group * LANES * 4).cast());
                 let size = _mm256_abs_epi8(w); // -128 becomes 128, which is right for unsigned bytes
                 for (r, dot) in dot.iter_mut().enumerate() {
-                    let a = t.values.add(r * width + b * BLOCK + group * 4);
+                    let a = t.values.add((b * TILE + r) * BLOCK + group * 4);
                     let a = _mm256_set1_epi32(a.cast::<i32>().read_unaligned());
                     let pairs = _mm256_maddubs_epi16(size, _mm256_sign_epi8(a, w));
                     *dot = _mm256_add_epi32(*dot, _mm256_madd_epi16(pairs, ones));
@@ -54,8 +56,12 @@ unsafe fn tile_of<const ROWS: usize>(t: &Tile) {
             }
             let sw = _mm256_cvtph_ps(panel.add(LANES * BLOCK).cast::<__m128i>().read_unaligned());
             for (r, (total, dot)) in total.iter_mut().zip(dot).enumerate() {
-                let sa = _mm256_set1_ps(*t.scales.add(r * t.blocks + b));
-                *total = _mm256_fmadd_ps(_mm256_cvtepi32_ps(dot), _mm256_mul_ps(sw, sa), *total);
+                let sa = _mm256_set1_ps(*t.scales.add(b * TILE + r));
+                *total = _mm256_fmadd_ps(
+                    _mm256_sub_ps(_mm256_castsi256_ps(dot), zero),
+                    _mm256_mul_ps(sw, sa),
+                    *total,
+                );
             }
         }
     }

@@ -7,15 +7,17 @@ use std::arch::x86_64::*;
 
 use super::BLOCK;
 use super::kernel::{Kernel, Tile, with_rows};
+use super::rows::SUM_ZERO_F32;
 use crate::Cpu;
 
 const LANES: usize = 8;
+const TILE: usize = 6;
 const BYTES: usize = LANES * (BLOCK + 2);
 
 pub static KERNEL: Kernel = Kernel {
     cpu: Cpu::AvxVnni,
     lanes: LANES,
-    rows: 6,
+    rows: TILE,
     unsigned: true,
     tile,
 };
@@ -27,7 +29,7 @@ macro_rules! tile_of {
         /// As [`Kernel::tile`], for `ROWS` rows.
         #[target_feature(enable = $features)]
         unsafe fn $name<const ROWS: usize>(t: &Tile) {
-            let width = t.blocks * BLOCK;
+            let zero = _mm256_set1_ps(SUM_ZERO_F32);
             let mut total = [_mm256_setzero_ps(); ROWS];
             for b in 0..t.blocks {
                 // SAFETY: `b` is below the number of blocks and `r` below that of rows, so all
@@ -36,12 +38,12 @@ macro_rules! tile_of {
                     let panel = t.panel.add(b * BYTES);
                     let mut dot = [_mm256_setzero_si256(); ROWS];
                     for (r, dot) in dot.iter_mut().enumerate() {
-                        *dot = _mm256_set1_epi32(*t.offsets.add(r * t.blocks + b));
+                        *dot = _mm256_set1_epi32(*t.begins.add(b * TILE + r));
                     }
                     for group in 0..BLOCK / 4 {
                         let w = _mm256_loadu_si256(panel.add(group * LANES * 4).cast());
                         for (r, dot) in dot.iter_mut().enumerate() {
-                            let a = t.values.add(r * width + b * BLOCK + group * 4);
+                            let a = t.values.add((b * TILE + r) * BLOCK + group * 4);
                             let a = _mm256_set1_epi32(a.cast::<i32>().read_unaligned());
                             *dot = $dpbusd(*dot, w, a);
                         }
@@ -50,9 +52,12 @@ macro_rules! tile_of {
                         panel.add(LANES * BLOCK).cast::<__m128i>().read_unaligned(),
                     );
                     for (r, (total, dot)) in total.iter_mut().zip(dot).enumerate() {
-                        let sa = _mm256_set1_ps(*t.scales.add(r * t.blocks + b));
-                        *total =
-                            _mm256_fmadd_ps(_mm256_cvtepi32_ps(dot), _mm256_mul_ps(sw, sa), *total);
+                        let sa = _mm256_set1_ps(*t.scales.add(b * TILE + r));
+                        *total = _mm256_fmadd_ps(
+                            _mm256_sub_ps(_mm256_castsi256_ps(dot), zero),
+                            _mm256_mul_ps(sw, sa),
+                            *total,
+                        );
                     }
                 }
             }

@@ -3,14 +3,19 @@
 use super::scalar;
 use crate::Cpu;
 
+/// Rows of the tallest tile of all kernels.
+pub const MOST_ROWS: usize = 12;
+
 /// Operands and place of a tile of results: some rows of activations times one panel of weights.
+///
+/// `rows` below is the kernel's number, even where fewer are computed.
 pub struct Tile {
-    /// `[rows][width]`, values of the first row.
+    /// `[blocks][rows][32]`
     pub values: *const i8,
-    /// `[rows][blocks]`
+    /// `[blocks][rows]`
     pub scales: *const f32,
-    /// `[rows][blocks]`
-    pub offsets: *const i32,
+    /// With what sums begin, if the kernel's weights are unsigned: `[blocks][rows]`.
+    pub begins: *const i32,
     /// The panel: `blocks` times (8 groups of `[lanes][4]` bytes, `[lanes]` f16).
     pub panel: *const u8,
     /// Blocks of 32 in a row.

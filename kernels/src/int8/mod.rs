@@ -136,20 +136,27 @@ fn multiply(x: &QuantizedRows, row: usize, matrix: &Int8Matrix, panel: usize, ou
     let panel = matrix.panel(panel);
     for (i, out) in out.chunks_mut(kernel.rows * kernel.lanes).enumerate() {
         let rows = out.len() / kernel.lanes;
-        let (values, scales, offsets) = x.from(row + i * kernel.rows);
+        let first = row + i * kernel.rows;
+        let (values, scales, begins) = x.tile(first);
         let blocks = matrix.blocks();
-        assert!(values.len() >= rows * x.width() && x.width() == blocks * BLOCK);
+        assert!(first + rows <= x.len() && x.width() == blocks * BLOCK);
+        assert_eq!(
+            values.len(),
+            kernel.rows * x.width(),
+            "quantized for this kernel"
+        );
         let tile = Tile {
             values: values.as_ptr(),
             scales: scales.as_ptr(),
-            offsets: offsets.as_ptr(),
+            begins: begins.as_ptr(),
             panel: panel.as_ptr(),
             blocks,
             out: out.as_mut_ptr(),
         };
-        // SAFETY: a matrix is only packed for a CPU that detection found. From here on there are
-        // `rows` rows of values (just asserted), and with them of scales and offsets; the panel is
-        // `blocks` long by `Int8Matrix::panel`; `out` is `rows` times `lanes`, borrowed mutably.
+        // SAFETY: a matrix is only packed for a CPU that detection found. The tile of values is as
+        // long as the kernel takes it (just asserted), and so are its scales and beginnings; the
+        // panel is `blocks` long by `Int8Matrix::panel`; `out` is `rows` times `lanes`, borrowed
+        // mutably.
         unsafe { (kernel.tile)(&tile, rows) }
     }
 }

@@ -1,73 +1,93 @@
 //! Activations, quantized to int8 in blocks.
 
-use ndarray::ArrayView2;
+use ndarray::{ArrayView2, Axis};
 use rayon::prelude::*;
 
 use super::BLOCK;
+use super::kernel::{Kernel, MOST_ROWS};
 use crate::vectorized;
 
-/// Rows of numbers in int8 with a scale for each block of [`BLOCK`].
+/// Rows of numbers in int8 with a scale for each block of [`BLOCK`], in the order in which a kernel
+/// walks them.
 ///
 /// A number is `scale * value` with `value` in -127..=127, the nearest one, and `scale` the largest
 /// absolute value of the block divided by 127: llama.cpp's Q8_0 with the scale in f32.
+///
+/// The rows of a tile lie block by block side by side, so that a kernel reads one stream where it
+/// would otherwise read twelve, which is more than a prefetcher follows.
 #[derive(Default)]
 pub struct QuantizedRows {
+    len: usize,
     width: usize,
-    /// `[n, width]`
+    /// Rows of a tile.
+    tile: usize,
+    /// `[tiles][width / BLOCK][tile][BLOCK]`
     values: Vec<i8>,
-    /// `[n, width / BLOCK]`
+    /// `[tiles][width / BLOCK][tile]`
     scales: Vec<f32>,
-    /// `-128 * sum of values`, for kernels whose weights are 128 too large: `[n, width / BLOCK]`.
-    offsets: Vec<i32>,
+    /// With what the sums of a block begin, for kernels whose weights are 128 too large:
+    /// `[tiles][width / BLOCK][tile]`. See [`SUM_ZERO`].
+    begins: Vec<i32>,
 }
 
+/// A block's sum begins here, less 128 times the sum of its values where the kernel wants that.
+///
+/// As f32 these bits are [`SUM_ZERO_F32`], and one more is one more: so the sum of a block, which is
+/// below 2^20, becomes a float by a subtraction. A conversion would take the ports of the products.
+pub const SUM_ZERO: i32 = SUM_ZERO_F32.to_bits() as i32;
+/// 1.5 * 2^23
+pub const SUM_ZERO_F32: f32 = 12_582_912.0;
+
 impl QuantizedRows {
-    /// Rows of `x: [n, width]`, in place of those that were here before; no allocation if they fit.
+    /// Rows of `x: [n, width]`, in place of those that were here before, as `kernel` takes them; no
+    /// allocation if they fit.
     ///
     /// # Panics
     /// If a row is not whole blocks or not contiguous.
-    pub fn quantize(&mut self, x: &ArrayView2<f32>) {
-        let (n, width) = x.dim();
-        self.resize(n, width);
-        if n * width == 0 {
+    pub fn quantize(&mut self, x: &ArrayView2<f32>, kernel: &Kernel) {
+        self.resize(x.nrows(), x.ncols(), kernel.rows);
+        if self.values.is_empty() {
             return;
         }
-        let blocks = width / BLOCK;
-        let rows = self.values.par_chunks_exact_mut(width);
-        let scales = self.scales.par_chunks_exact_mut(blocks);
-        let offsets = self.offsets.par_chunks_exact_mut(blocks);
-        (rows, scales, offsets)
-            .into_par_iter()
-            .enumerate()
-            .for_each(|(i, (values, scales, offsets))| {
-                let row = x.row(i);
-                let row = row.to_slice().expect("rows are contiguous");
-                vectorized(|| quantize_row(row, values, scales, offsets));
+        let (tile, blocks) = (self.tile, self.width / BLOCK);
+        let values = self.values.par_chunks_exact_mut(tile * self.width);
+        let scales = self.scales.par_chunks_exact_mut(tile * blocks);
+        let begins = self.begins.par_chunks_exact_mut(tile * blocks);
+        let tiles = (values, scales, begins).into_par_iter();
+        tiles
+            .zip(x.axis_chunks_iter(Axis(0), tile).into_par_iter())
+            .for_each(|((values, scales, begins), x)| {
+                for (i, row) in x.rows().into_iter().enumerate() {
+                    let row = row.to_slice().expect("rows are contiguous");
+                    vectorized(|| quantize_row(row, tile, i, values, scales, begins));
+                }
             });
     }
 
-    /// Bytes of `[n, width]`.
+    /// Bytes of `[n, width]`, at most.
     pub fn bytes(n: usize, width: usize) -> usize {
+        let n = n.next_multiple_of(MOST_ROWS);
         n * width + n * width / BLOCK * (size_of::<f32>() + size_of::<i32>())
     }
 
     /// Makes room for `[n, width]`; what is there is left as it is.
-    fn resize(&mut self, n: usize, width: usize) {
+    fn resize(&mut self, n: usize, width: usize, tile: usize) {
         assert_eq!(width % BLOCK, 0, "whole blocks of {BLOCK}");
-        self.width = width;
-        self.values.resize(n * width, 0);
-        self.scales.resize(n * width / BLOCK, 0.0);
-        self.offsets.resize(n * width / BLOCK, 0);
+        (self.len, self.width, self.tile) = (n, width, tile);
+        let numbers = n.next_multiple_of(tile) * width;
+        self.values.resize(numbers, 0);
+        self.scales.resize(numbers / BLOCK, 0.0);
+        self.begins.resize(numbers / BLOCK, 0);
     }
 
     /// Number of rows.
     pub fn len(&self) -> usize {
-        self.values.len().checked_div(self.width).unwrap_or(0)
+        self.len
     }
 
     /// Whether there are no rows.
     pub fn is_empty(&self) -> bool {
-        self.len() == 0
+        self.len == 0
     }
 
     /// Length of a row.
@@ -75,41 +95,59 @@ impl QuantizedRows {
         self.width
     }
 
-    /// Values, scales and offsets from a row on.
-    pub(super) fn from(&self, row: usize) -> (&[i8], &[f32], &[i32]) {
-        let blocks = self.width / BLOCK;
+    /// Values, scales and beginnings of the tile that begins with a row.
+    ///
+    /// # Panics
+    /// If no tile does.
+    pub(super) fn tile(&self, row: usize) -> (&[i8], &[f32], &[i32]) {
+        assert_eq!(row % self.tile, 0, "the first row of a tile");
+        let numbers = self.tile * self.width;
+        let (from, to) = (row * self.width, row * self.width + numbers);
+        let blocks = from / BLOCK..to / BLOCK;
         (
-            &self.values[row * self.width..],
-            &self.scales[row * blocks..],
-            &self.offsets[row * blocks..],
+            &self.values[from..to],
+            &self.scales[blocks.clone()],
+            &self.begins[blocks],
         )
     }
 
     /// Row `i` as numbers again.
     pub fn to_f32(&self, i: usize) -> Vec<f32> {
-        let (values, scales, _) = self.from(i);
-        let numbers = values[..self.width].iter().enumerate();
-        numbers
-            .map(|(k, &v)| f32::from(v) * scales[k / BLOCK])
-            .collect()
+        let (values, scales, _) = self.tile(i / self.tile * self.tile);
+        let numbers = (0..self.width).map(|k| {
+            let block = k / BLOCK * self.tile + i % self.tile;
+            f32::from(values[block * BLOCK + k % BLOCK]) * scales[block]
+        });
+        numbers.collect()
     }
 }
 
-/// One row: `values` as long as `row`, one scale and offset for each block.
+/// One row, the `i`th of a tile.
 #[inline(always)]
-fn quantize_row(row: &[f32], values: &mut [i8], scales: &mut [f32], offsets: &mut [i32]) {
-    let (rows, _) = row.as_chunks::<BLOCK>();
+fn quantize_row(
+    row: &[f32],
+    tile: usize,
+    i: usize,
+    values: &mut [i8],
+    scales: &mut [f32],
+    begins: &mut [i32],
+) {
+    let (blocks, _) = row.as_chunks::<BLOCK>();
     let (values, _) = values.as_chunks_mut::<BLOCK>();
-    for (((block, values), scale), offset) in rows.iter().zip(values).zip(scales).zip(offsets) {
-        (*scale, *offset) = quantize_block(block, values);
+    let values = values.iter_mut().skip(i).step_by(tile);
+    let scales = scales.iter_mut().skip(i).step_by(tile);
+    let begins = begins.iter_mut().skip(i).step_by(tile);
+    for (((block, values), scale), begin) in blocks.iter().zip(values).zip(scales).zip(begins) {
+        let (step, sum) = quantize_block(block, values);
+        (*scale, *begin) = (step, SUM_ZERO - 128 * sum);
     }
 }
 
-/// Gives the scale and -128 times the sum of the values.
+/// Gives the scale and the sum of the values.
 #[inline(always)]
 fn quantize_block(block: &[f32; BLOCK], values: &mut [i8; BLOCK]) -> (f32, i32) {
     /// Adding it leaves the nearest integer in the low bits of the sum.
-    const ROUND: f32 = 12_582_912.0; // 1.5 * 2^23
+    const ROUND: f32 = SUM_ZERO_F32;
     /// Below it the reciprocal is infinite; such a block is zero in every sum of a f32.
     const LEAST: f32 = 1e-30;
 
@@ -132,7 +170,7 @@ fn quantize_block(block: &[f32; BLOCK], values: &mut [i8; BLOCK]) -> (f32, i32) 
         *value = rounded;
         sum += i32::from(rounded);
     }
-    (scale, -128 * sum)
+    (scale, sum)
 }
 
 #[cfg(test)]
@@ -140,11 +178,11 @@ mod tests {
     use ndarray::Array2;
 
     use super::*;
-    use crate::testing::noise;
+    use crate::{Cpu, testing::noise};
 
     fn quantized(x: &Array2<f32>) -> QuantizedRows {
         let mut rows = QuantizedRows::default();
-        rows.quantize(&x.view());
+        rows.quantize(&x.view(), Kernel::for_cpu(Cpu::chosen()));
         rows
     }
 
@@ -167,15 +205,12 @@ mod tests {
     }
 
     #[test]
-    fn the_offset_is_minus_128_times_the_sum() {
+    fn sums_begin_128_times_the_sum_of_the_values_below_zero() {
         let rows = quantized(&noise(2, 64, 3));
-        let (values, _, offsets) = rows.from(0);
-        for (block, offset) in values.chunks(BLOCK).zip(offsets) {
-            assert_eq!(
-                *offset,
-                -128 * block.iter().map(|&v| i32::from(v)).sum::<i32>()
-            );
-        }
+        let (values, _, begins) = rows.tile(0);
+        let first = &values[..BLOCK];
+        let sum: i32 = first.iter().map(|&v| i32::from(v)).sum();
+        assert_eq!(begins[0], SUM_ZERO - 128 * sum);
     }
 
     #[test]
@@ -192,7 +227,7 @@ mod tests {
             x[[0, 7]] = bad;
             let rows = quantized(&x);
             assert!(!rows.scales[0].is_finite(), "{bad}");
-            assert!(rows.scales[1].is_finite(), "{bad}");
+            assert!(rows.scales[rows.tile].is_finite(), "{bad}");
         }
     }
 }

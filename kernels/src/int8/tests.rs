@@ -22,10 +22,14 @@ fn weights(n_out: usize, n_in: usize, seed: u32) -> Vec<u8> {
     bytes
 }
 
-fn quantized(x: &Array2<f32>) -> QuantizedRows {
+fn quantized(x: &Array2<f32>, kernel: &Kernel) -> QuantizedRows {
     let mut rows = QuantizedRows::default();
-    rows.quantize(&x.view());
+    rows.quantize(&x.view(), kernel);
     rows
+}
+
+fn scalar() -> &'static Kernel {
+    Kernel::for_cpu(Cpu::Scalar)
 }
 
 /// In f64, from the quantized activations.
@@ -45,10 +49,11 @@ fn reference(x: &QuantizedRows, weights: &[u8], n_out: usize) -> Array2<f64> {
     })
 }
 
-fn run(cpu: Cpu, x: &QuantizedRows, weights: &[u8], n_out: usize) -> Array2<f32> {
-    let matrix = Int8Matrix::pack(&[weights], x.width(), cpu);
-    let mut out = Array2::from_elem((x.len(), n_out), 7.0);
-    product(x, &matrix, None, Epilogue::Store, out.view_mut());
+fn run(cpu: Cpu, x: &Array2<f32>, weights: &[u8], n_out: usize) -> Array2<f32> {
+    let matrix = Int8Matrix::pack(&[weights], x.ncols(), cpu);
+    let mut out = Array2::from_elem((x.nrows(), n_out), 7.0);
+    let x = quantized(x, matrix.kernel());
+    product(&x, &matrix, None, Epilogue::Store, out.view_mut());
     out
 }
 
@@ -65,8 +70,8 @@ fn every_kernel_equals_f64_and_the_scalar_one_to_the_bit() {
     let mut failures = Vec::new();
     for (m, n, k) in shapes() {
         let weights = weights(n, k, 3);
-        let x = quantized(&noise(m, k, 4));
-        let expected = reference(&x, &weights, n);
+        let x = noise(m, k, 4);
+        let expected = reference(&quantized(&x, scalar()), &weights, n);
         let scalar = run(Cpu::Scalar, &x, &weights, n);
         let largest = expected.iter().fold(0.0_f64, |max, v| max.max(v.abs()));
         for cpu in available() {
@@ -97,16 +102,17 @@ fn the_256_bit_kernel_is_right_in_its_other_encoding() {
     let kernel = &avx_vnni::evex::KERNEL;
     let (k, n) = (96, kernel.lanes);
     let weights = weights(n, k, 5);
-    let x = quantized(&noise(kernel.rows, k, 6));
+    let numbers = noise(kernel.rows, k, 6);
+    let x = quantized(&numbers, kernel);
     let matrix = Int8Matrix::pack(&[&weights], k, Cpu::AvxVnni);
-    let expected = run(Cpu::Scalar, &x, &weights, n);
+    let expected = run(Cpu::Scalar, &numbers, &weights, n);
     for rows in 1..=kernel.rows {
         let mut out = Array2::<f32>::zeros((rows, n));
-        let (values, scales, offsets) = x.from(0);
+        let (values, scales, begins) = x.tile(0);
         let tile = Tile {
             values: values.as_ptr(),
             scales: scales.as_ptr(),
-            offsets: offsets.as_ptr(),
+            begins: begins.as_ptr(),
             panel: matrix.panel(0).as_ptr(),
             blocks: matrix.blocks(),
             out: out.as_mut_ptr(),
@@ -125,7 +131,7 @@ fn the_largest_products_do_not_saturate() {
         (127.0, 127),
         (-127.0, 127),
     ] {
-        let x = quantized(&Array2::from_elem((1, BLOCK), a));
+        let x = Array2::from_elem((1, BLOCK), a);
         let mut weights = f16::ONE.to_le_bytes().to_vec();
         weights.extend([w as u8; BLOCK]);
         for cpu in available() {
@@ -144,7 +150,7 @@ fn an_outlier_harms_nothing_beyond_its_block() {
     let (n, k) = (8, 256);
     let weights = weights(n, k, 9);
     let mut x = noise(1, k, 10);
-    let exact = |x: &Array2<f32>| reference(&quantized(x), &weights, n);
+    let exact = |x: &Array2<f32>| reference(&quantized(x, scalar()), &weights, n);
     let fine = exact(&x);
     x[[0, 200]] = 1000.0;
     let coarse = exact(&x);
@@ -164,7 +170,6 @@ fn a_row_with_a_number_that_is_none_gives_none_and_spares_the_others() {
     for bad in [f32::NAN, f32::INFINITY] {
         let mut x = noise(9, 64, 11);
         x[[4, 33]] = bad;
-        let x = quantized(&x);
         let weights = weights(40, 64, 12);
         for cpu in available() {
             let out = run(cpu, &x, &weights, 40);
@@ -181,13 +186,19 @@ fn a_row_with_a_number_that_is_none_gives_none_and_spares_the_others() {
 #[test]
 fn parts_lie_below_each_other_and_bias_and_epilogue_follow() {
     let (a, b) = (weights(24, 64, 1), weights(40, 64, 2));
-    let x = quantized(&noise(10, 64, 3));
+    let x = noise(10, 64, 3);
     let bias = noise(1, 64, 4).into_raw_vec_and_offset().0;
     for cpu in available() {
         let matrix = Int8Matrix::pack(&[&a, &b], 64, cpu);
         let before = noise(10, 64, 5);
         let mut out = before.clone();
-        product(&x, &matrix, Some(&bias), Epilogue::Add, out.view_mut());
+        product(
+            &quantized(&x, matrix.kernel()),
+            &matrix,
+            Some(&bias),
+            Epilogue::Add,
+            out.view_mut(),
+        );
         let first = run(cpu, &x, &a, 24);
         let second = run(cpu, &x, &b, 40);
         for ((i, j), found) in out.indexed_iter() {
@@ -208,7 +219,7 @@ fn parts_lie_below_each_other_and_bias_and_epilogue_follow() {
 #[test]
 fn the_result_does_not_depend_on_the_thread_count() {
     let weights = weights(300, 96, 1);
-    let x = quantized(&noise(500, 96, 2));
+    let x = noise(500, 96, 2);
     let run = || run(Cpu::chosen(), &x, &weights, 300);
     assert_eq!(with_threads(1, run), with_threads(3, run));
 }
