@@ -17,7 +17,7 @@ const SHAPES: [(usize, usize, usize); 4] = [
     (1226, 4096, 1024),
     (1225, 4096, 4096),
 ];
-const REPETITIONS: usize = 5;
+const REPETITIONS: usize = 3;
 
 fn main() {
     println!("{:<14} {:>18} {:>10}", "kernel", "rows x in x out", "GOP/s");
@@ -44,16 +44,26 @@ fn line(name: &str, (m, k, n): (usize, usize, usize), seconds: f64) {
     );
 }
 
-/// The least CPU seconds of a few runs on one thread.
+/// CPU seconds of a run on one thread: the least of a few means, each long enough for a clock that
+/// the kernel advances every few milliseconds.
 fn best(f: impl FnMut() + Send) -> f64 {
+    const LONG: f64 = 0.3;
     let mut f = f;
-    with_threads(1, || {
-        let times = (0..REPETITIONS).map(|_| {
-            let start = cpu_seconds();
+    let mut mean = || {
+        let (start, mut runs) = (cpu_seconds(), 0.0);
+        loop {
             f();
-            cpu_seconds() - start
-        });
-        times.fold(f64::INFINITY, f64::min)
+            runs += 1.0;
+            let seconds = cpu_seconds() - start;
+            if seconds > LONG {
+                return seconds / runs;
+            }
+        }
+    };
+    with_threads(1, || {
+        (0..REPETITIONS)
+            .map(|_| mean())
+            .fold(f64::INFINITY, f64::min)
     })
 }
 
