@@ -17,12 +17,14 @@
 
 pub mod activation;
 pub mod attention;
+
 mod cpu;
 mod epilogue;
 mod gemm;
 mod layer_norm;
 #[doc(hidden)]
 pub mod testing;
+mod tile;
 
 pub use cpu::{Cpu, available, check_environment};
 pub use epilogue::{Epilogue, finish};
