@@ -17,6 +17,7 @@
 
 pub mod activation;
 pub mod attention;
+
 mod cpu;
 mod epilogue;
 mod gemm;
@@ -24,6 +25,7 @@ pub mod int8;
 mod layer_norm;
 #[doc(hidden)]
 pub mod testing;
+mod tile;
 
 pub use cpu::{Cpu, available, check_environment};
 pub use epilogue::{Epilogue, finish};

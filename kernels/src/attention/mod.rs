@@ -1,147 +1,356 @@
-//! Full attention without a mask, head by head and a block of queries at a time.
+//! Full attention without a mask, blocked, with the softmax made as the keys go by.
 //!
 //! ```text
-//! for each head, in parallel:
-//!     copy q, k transposed, v of this head side by side
-//!     for each block of queries:
-//!         scores = scale * q k^T        [QUERIES, n]
-//!         p = exp(scores - row maximum)
-//!         out = (p v) / row sum         [QUERIES, head_dim]
+//! for each head and each piece of its queries, in parallel:
+//!     pack this head's k and v, unless this thread's last piece was of the same head
+//!     for each 48 queries:
+//!         max, sum, o = lowest, 0, 0
+//!         for each block of keys:
+//!             s = k q^T                                  [KEYS, 48]
+//!             new = the larger of max and the maximum of s
+//!             p = 2^(s - new)
+//!             sum = sum * 2^(max - new) + sum of p
+//!             o   = o   * 2^(max - new) + v^T p          [head_dim, 48]
+//!             max = new
+//!         out = (o / sum)^T
 //! ```
 //!
-//! So the scores of a thread take `QUERIES * n` numbers (0.3 MB for 1226 tokens, within the second
-//! level cache) in place of `n * n` for every head (96 MB). The copies let both products run over
-//! adjacent numbers, which makes them twice as fast.
+//! (Dao et al., "FlashAttention", 2022.) So no scores outlive a block: a thread keeps one head's keys
+//! and values and some 30 kB that stay in the first-level cache, in place of `n * n` for each head
+//! (96 MB for 1226 tokens).
+//!
+//! Everything is transposed against the formula: queries lie along the lanes of a vector. Maxima,
+//! sums and factors are then vectors too, a query never meets another one, and the weights `p` leave
+//! the registers in just the layout in which the second product loads them.
+//!
+//! Scores are powers of two: the factor `log2 e` joins the root of the head's width, which is
+//! multiplied into the queries as they are packed.
+//!
+//! Both products are [`Tile`]'s; [`Softmax`] is what else an instruction set provides here.
 
+#[cfg(target_arch = "x86_64")]
+mod avx2;
+#[cfg(target_arch = "x86_64")]
+mod avx512;
+mod scalar;
+
+use std::any::Any;
 use std::cell::RefCell;
+use std::sync::atomic::{AtomicU64, Ordering};
 
-use ndarray::{Array2, ArrayView2, ArrayViewMut2, Axis, s};
+use ndarray::{ArrayView2, ArrayViewMut2, Axis, s};
 use rayon::prelude::*;
 
-use crate::activation::exp;
-use crate::gemm::gemm;
-use crate::vectorized;
+use crate::cpu::Cpu;
+use crate::tile::{
+    Buffer, Element, LANES, ROWS, Scalar, Start, Tile, WIDTH, at, place_column, place_row,
+};
 
-/// Queries in a block.
-const QUERIES: usize = 64;
-/// Partial sums and maxima, always combined alike.
-const LANES: usize = 16;
+/// Keys in a block: with 48 queries, scores of 12 kB. Whole panels.
+const KEYS: usize = 64;
+/// Queries of a task: 112 tasks for 16 heads and 1226 tokens, so that eight threads end together.
+const PIECE: usize = 4 * WIDTH;
 
-/// Bytes that one thread needs for `n` tokens and heads of `head_dim`.
+/// What the products of attention are made in. Results are f32 in any case.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Precision {
+    /// f32 throughout.
+    F32,
+    /// Queries, keys, values and weights rounded to bf16, sums in f32, where the CPU multiplies
+    /// bf16; f32 elsewhere. Numbers of size 1 come out within 0.01.
+    Bf16,
+}
+
+/// Bytes that one thread keeps for `n` tokens and heads of `head_dim`, in either precision.
 pub fn scratch_bytes(n: usize, head_dim: usize) -> usize {
-    (3 * n * head_dim + QUERIES.min(n) * (n + head_dim)) * size_of::<f32>()
-}
-
-/// One head's operands and the scores of a block of queries, kept for the thread's next head.
-struct Scratch {
-    q: Array2<f32>,      // [n, head_dim]
-    k_t: Array2<f32>,    // [head_dim, n]
-    v: Array2<f32>,      // [n, head_dim]
-    scores: Array2<f32>, // [QUERIES, n]
-}
-
-thread_local! {
-    static SCRATCH: RefCell<Option<Scratch>> = const { RefCell::new(None) };
+    let (keys, dim) = (n.next_multiple_of(ROWS), head_dim.next_multiple_of(ROWS));
+    let numbers = [2 * keys * dim, 2 * dim * WIDTH, 2 * KEYS * WIDTH, dim];
+    // Seven buffers, each with room to begin at a cache line, and three rows of `WIDTH`.
+    numbers.iter().sum::<usize>() * size_of::<f32>() + Buffer::<f32>::bytes(0) * 7 + 1024
 }
 
 /// `qkv: [n, 3 * n_embd]`, the columns of q, then k, then v, each head by head, to `out: [n, n_embd]`.
 ///
-/// Scores are divided by the root of the head's width.
+/// Scores are divided by the root of the head's width. A number that is none, in a query, stays
+/// visible in its row; in a key or a value it reaches every row, as the definition has it.
 ///
 /// # Panics
 /// If the shapes do not agree.
-pub fn attention(qkv: &ArrayView2<f32>, n_head: usize, mut out: ArrayViewMut2<f32>) {
+pub fn attention(
+    qkv: &ArrayView2<f32>,
+    n_head: usize,
+    precision: Precision,
+    out: ArrayViewMut2<f32>,
+) {
+    attention_on(Cpu::chosen(), qkv, n_head, precision, out);
+}
+
+/// The same with the instructions of `cpu`, as far as this CPU has them.
+///
+/// # Panics
+/// If the shapes do not agree.
+pub fn attention_on(
+    cpu: Cpu,
+    qkv: &ArrayView2<f32>,
+    n_head: usize,
+    precision: Precision,
+    out: ArrayViewMut2<f32>,
+) {
+    #[cfg(target_arch = "x86_64")]
+    {
+        use crate::tile::{Avx2, Avx512, Avx512Bf16};
+        if let (Precision::Bf16, Some(kernels)) = (precision, Avx512Bf16::new(cpu)) {
+            return run(kernels, qkv, n_head, out);
+        }
+        if let Some(kernels) = Avx512::new(cpu) {
+            return run(kernels, qkv, n_head, out);
+        }
+        if let Some(kernels) = Avx2::new(cpu) {
+            return run(kernels, qkv, n_head, out);
+        }
+    }
+    let _ = (cpu, precision);
+    run(Scalar::<f32>::default(), qkv, n_head, out);
+}
+
+/// What attention needs of an instruction set besides the products.
+trait Softmax: Tile {
+    /// Takes a block of `scores: [keys, width]` into `running`, and leaves the weights of the block,
+    /// against the new maxima, in `weights: [keys / GROUP, width, GROUP]`.
+    fn weigh(
+        self,
+        scores: &[f32],
+        width: usize,
+        running: &mut Running,
+        weights: &mut [Self::Element],
+    );
+}
+
+/// The softmax of each query of a tile so far.
+#[repr(align(64))]
+struct Running {
+    /// The largest score.
+    max: [f32; WIDTH],
+    /// The sum of the weights against that maximum.
+    sum: [f32; WIDTH],
+    /// What the last block made of what was summed before it: two to the old maximum minus the new.
+    shrink: [f32; WIDTH],
+}
+
+impl Running {
+    /// Not from minus infinity: where every score of a block is that, `max - max` would be no number.
+    const START: Self = Self {
+        max: [f32::MIN; WIDTH],
+        sum: [0.0; WIDTH],
+        shrink: [0.0; WIDTH],
+    };
+}
+
+fn run<K: Softmax>(kernels: K, qkv: &ArrayView2<f32>, n_head: usize, mut out: ArrayViewMut2<f32>) {
+    /// Names a call, so that a thread knows whether its packed head is of this one.
+    static CALLS: AtomicU64 = AtomicU64::new(0);
+
     let (n, n_embd) = out.dim();
     assert_eq!(qkv.dim(), (n, 3 * n_embd), "q, k and v side by side");
     assert_eq!(n_embd % n_head, 0, "whole heads");
+    if out.is_empty() {
+        return;
+    }
     let head_dim = n_embd / n_head;
+    let call = CALLS.fetch_add(1, Ordering::Relaxed);
 
-    let heads: Vec<_> = out.axis_chunks_iter_mut(Axis(1), head_dim).collect();
-    heads
+    let mut pieces = Vec::new();
+    for (head, mut columns) in out.axis_chunks_iter_mut(Axis(1), head_dim).enumerate() {
+        for first in (0..n).step_by(PIECE) {
+            let (piece, rest) = columns.split_at(Axis(0), PIECE.min(n - first));
+            pieces.push((head, first, piece));
+            columns = rest;
+        }
+    }
+    pieces
         .into_par_iter()
-        .enumerate()
         .with_max_len(1)
-        .for_each(|(head, out)| {
+        .for_each(|(head, first, out)| {
             let part = |i: usize| {
                 let first = i * n_embd + head * head_dim;
                 qkv.slice(s![.., first..first + head_dim])
             };
-            SCRATCH.with_borrow_mut(|scratch| {
-                let scratch = Scratch::sized(scratch, n, head_dim);
-                scratch.q.assign(&part(0));
-                scratch.k_t.assign(&part(1).t());
-                scratch.v.assign(&part(2));
-                scratch.head(out);
+            with_scratch(n, head_dim, |scratch: &mut Scratch<K::Element>| {
+                if scratch.packed != Some((call, head)) {
+                    scratch.pack(kernels, &part(1), &part(2));
+                    scratch.packed = Some((call, head));
+                }
+                let q = part(0);
+                scratch.piece(kernels, &q.slice(s![first..first + out.nrows(), ..]), out);
             });
         });
 }
 
-impl Scratch {
-    fn sized(slot: &mut Option<Self>, n: usize, head_dim: usize) -> &mut Self {
-        if slot.as_ref().is_some_and(|s| s.q.dim() != (n, head_dim)) {
-            *slot = None;
+/// What a thread keeps: one head's keys and values, and what belongs to a tile of queries.
+///
+/// `dim` is the head's width and `keys` the number of tokens, both rounded up to whole panels; the
+/// numbers added are zeros.
+struct Scratch<E> {
+    n: usize,
+    head_dim: usize,
+    /// The call and the head that `keys` and `values` are of.
+    packed: Option<(u64, usize)>,
+    keys: Buffer<E>,     // panels of keys, depth dim
+    values: Buffer<E>,   // for each block of keys: panels of dim, depth the block's keys
+    query: Buffer<E>,    // [dim / GROUP, width, GROUP]
+    scores: Buffer<f32>, // [KEYS, width]
+    weights: Buffer<E>,  // [KEYS / GROUP, width, GROUP]
+    mixed: Buffer<f32>,  // [dim, width]
+    row: Buffer<E>,      // [dim]
+}
+
+/// Lends `f` this thread's scratch. It holds one size and one precision: another replaces it. Nothing
+/// in `f` waits for another task, so rayon cannot start a second one within.
+fn with_scratch<E: Element>(n: usize, head_dim: usize, f: impl FnOnce(&mut Scratch<E>)) {
+    thread_local! {
+        static SCRATCH: RefCell<Option<Box<dyn Any>>> = const { RefCell::new(None) };
+    }
+    SCRATCH.with_borrow_mut(|slot| {
+        let kept = slot.as_mut().and_then(|s| s.downcast_mut::<Scratch<E>>());
+        if kept.is_none_or(|s| (s.n, s.head_dim) != (n, head_dim)) {
+            *slot = None; // before the new one is made
+            *slot = Some(Box::new(Scratch::<E>::new(n, head_dim)));
         }
-        slot.get_or_insert_with(|| Self {
-            q: Array2::zeros((n, head_dim)),
-            k_t: Array2::zeros((head_dim, n)),
-            v: Array2::zeros((n, head_dim)),
-            scores: Array2::zeros((QUERIES.min(n), n)),
-        })
+        let scratch = slot.as_mut().and_then(|s| s.downcast_mut());
+        f(scratch.expect("just made"));
+    });
+}
+
+impl<E: Element> Scratch<E> {
+    fn new(n: usize, head_dim: usize) -> Self {
+        let (keys, dim) = (n.next_multiple_of(ROWS), head_dim.next_multiple_of(ROWS));
+        Self {
+            n,
+            head_dim,
+            packed: None,
+            keys: Buffer::zeros(keys * dim),
+            values: Buffer::zeros(keys * dim),
+            query: Buffer::zeros(dim * WIDTH),
+            scores: Buffer::zeros(KEYS * WIDTH),
+            weights: Buffer::zeros(KEYS * WIDTH),
+            mixed: Buffer::zeros(dim * WIDTH),
+            row: Buffer::zeros(dim),
+        }
     }
 
-    /// Attention of the head whose operands are in place, into `out: [n, head_dim]`.
-    fn head(&mut self, mut out: ArrayViewMut2<f32>) {
-        let scale = 1.0 / (self.q.ncols() as f32).sqrt();
-        let queries = self.q.axis_chunks_iter(Axis(0), QUERIES);
-        for (q, mut out) in queries.zip(out.axis_chunks_iter_mut(Axis(0), QUERIES)) {
-            let mut scores = self.scores.slice_mut(s![..q.nrows(), ..]);
-            gemm(scale, &q, &self.k_t.view(), &mut scores);
-            let mut sums = [0.0; QUERIES];
-            for (mut row, sum) in scores.rows_mut().into_iter().zip(&mut sums) {
-                let row = row.as_slice_mut().expect("rows are contiguous");
-                *sum = vectorized(|| exp_minus_max(row));
+    /// Packs a head's `k` and `v`, both `[n, head_dim]`. What was added to fill panels stays zero.
+    fn pack<K: Tile<Element = E>>(&mut self, kernels: K, k: &ArrayView2<f32>, v: &ArrayView2<f32>) {
+        let dim = self.row.len();
+        for (key, k) in k.rows().into_iter().enumerate() {
+            narrow_row(kernels, &k, 1.0, &mut self.row);
+            place_row(key, &self.row, &mut self.keys);
+        }
+        for (key, v) in v.rows().into_iter().enumerate() {
+            narrow_row(kernels, &v, 1.0, &mut self.row);
+            let first = key / KEYS * KEYS;
+            let depth = KEYS.min(self.keys.len() / dim - first);
+            let block = &mut self.values[first * dim..][..depth * dim];
+            for (panel, values) in block
+                .chunks_exact_mut(ROWS * depth)
+                .zip(self.row.chunks_exact(ROWS))
+            {
+                let place = at::<E>(0, key - first, depth);
+                for (r, value) in values.iter().enumerate() {
+                    panel[place + r * E::GROUP] = *value;
+                }
             }
-            gemm(1.0, &scores.view(), &self.v.view(), &mut out);
-            for (mut row, sum) in out.rows_mut().into_iter().zip(sums) {
-                row *= 1.0 / sum;
+        }
+    }
+
+    /// Attention of the queries `q` to the packed head, into `out`; both `[piece, head_dim]`.
+    fn piece<K: Softmax<Element = E>>(
+        &mut self,
+        kernels: K,
+        q: &ArrayView2<f32>,
+        mut out: ArrayViewMut2<f32>,
+    ) {
+        let tiles = q.axis_chunks_iter(Axis(0), WIDTH);
+        for (q, mut out) in tiles.zip(out.axis_chunks_iter_mut(Axis(0), WIDTH)) {
+            let width = q.nrows().next_multiple_of(LANES);
+            self.pack_queries(kernels, &q, width);
+            let sums = self.tile(kernels, width);
+            self.unpack(&sums, width, &mut out);
+        }
+    }
+
+    fn pack_queries<K: Tile<Element = E>>(
+        &mut self,
+        kernels: K,
+        q: &ArrayView2<f32>,
+        width: usize,
+    ) {
+        let scale = std::f32::consts::LOG2_E / (self.head_dim as f32).sqrt();
+        let query = &mut self.query[..self.row.len() * width];
+        for (column, q) in q.rows().into_iter().enumerate() {
+            narrow_row(kernels, &q, scale, &mut self.row);
+            place_column(column, &self.row, width, query);
+        }
+        self.row.fill(E::default());
+        for column in q.nrows()..width {
+            place_column(column, &self.row, width, query);
+        }
+    }
+
+    /// The weighted sums of the values into `mixed`; gives the sums of the weights.
+    fn tile<K: Softmax<Element = E>>(&mut self, kernels: K, width: usize) -> [f32; WIDTH] {
+        let dim = self.row.len();
+        let query = &self.query[..dim * width];
+        let mixed = &mut self.mixed[..dim * width];
+        mixed.fill(0.0);
+        let mut running = Running::START;
+        let blocks = self.keys.chunks(KEYS * dim);
+        for (i, (k, v)) in blocks.zip(self.values.chunks(KEYS * dim)).enumerate() {
+            let keys = k.len() / dim;
+            let scores = &mut self.scores[..keys * width];
+            kernels.multiply(k, query, width, Start::Zero, scores);
+            // The keys added to fill a panel.
+            scores[keys.min(self.n - i * KEYS) * width..].fill(f32::NEG_INFINITY);
+            let weights = &mut self.weights[..keys * width];
+            kernels.weigh(scores, width, &mut running, weights);
+            let shrink = Start::Scaled(&running.shrink[..width]);
+            kernels.multiply(v, weights, width, shrink, mixed);
+        }
+        running.sum
+    }
+
+    /// `out[i][c] = mixed[c][i] / sums[i]`
+    fn unpack(&self, sums: &[f32; WIDTH], width: usize, out: &mut ArrayViewMut2<f32>) {
+        for (i, mut out) in out.rows_mut().into_iter().enumerate() {
+            let factor = 1.0 / sums[i];
+            for (out, mixed) in out.iter_mut().zip(self.mixed.chunks_exact(width)) {
+                *out = mixed[i] * factor;
             }
         }
     }
 }
 
-/// The numerators of a softmax in place; gives their sum. A number that is none stays visible.
-#[inline(always)]
-fn exp_minus_max(row: &mut [f32]) -> f32 {
-    let mut maxima = [f32::NEG_INFINITY; LANES];
-    let (chunks, rest) = row.as_chunks::<LANES>();
-    for chunk in chunks {
-        for (max, &v) in maxima.iter_mut().zip(chunk) {
-            *max = if v > *max { v } else { *max };
+/// A row of a head in the operands' type, into the first numbers of `out`.
+fn narrow_row<K: Tile>(
+    kernels: K,
+    row: &ndarray::ArrayView1<f32>,
+    scale: f32,
+    out: &mut [K::Element],
+) {
+    let out = &mut out[..row.len()];
+    match row.to_slice() {
+        Some(row) => kernels.narrow(row, scale, out),
+        None => {
+            for (out, v) in out.iter_mut().zip(row) {
+                *out = K::Element::from_f32(scale * v);
+            }
         }
     }
-    let max = maxima
-        .iter()
-        .chain(rest)
-        .fold(f32::NEG_INFINITY, |m, &v| m.max(v));
-
-    let mut sums = [0.0; LANES];
-    let (chunks, rest) = row.as_chunks_mut::<LANES>();
-    for chunk in chunks {
-        for (sum, v) in sums.iter_mut().zip(chunk) {
-            *v = exp(*v - max);
-            *sum += *v;
-        }
-    }
-    let mut sum = sums.iter().sum();
-    for v in rest {
-        *v = exp(*v - max);
-        sum += *v;
-    }
-    sum
 }
 
 #[cfg(test)]
 mod tests {
+    use ndarray::Array2;
+
     use super::*;
     use crate::testing::{max_diff, noise, with_threads};
 
@@ -171,10 +380,10 @@ mod tests {
 
     #[test]
     fn equals_the_definition_around_the_block_size() {
-        for n in [1, 2, 15, 17, QUERIES - 1, QUERIES, QUERIES + 1, 130] {
+        for n in [1, 2, 15, 17, WIDTH - 1, WIDTH, WIDTH + 1, 130] {
             let qkv = noise(n, 3 * 48, n as u32) * 4.0;
             let mut out = Array2::zeros((n, 48));
-            attention(&qkv.view(), 3, out.view_mut());
+            attention(&qkv.view(), 3, Precision::F32, out.view_mut());
             assert!(max_diff(&out, &reference(&qkv, 3)) < 1e-5, "{n} tokens");
         }
     }
@@ -184,7 +393,7 @@ mod tests {
         let mut qkv = noise(70, 3 * 16, 1);
         qkv.slice_mut(s![.., ..32]).mapv_inplace(|v| v * 1e4);
         let mut out = Array2::zeros((70, 16));
-        attention(&qkv.view(), 1, out.view_mut());
+        attention(&qkv.view(), 1, Precision::F32, out.view_mut());
         assert!(
             out.iter().all(|v| v.abs() <= 1.0),
             "a mean of numbers in -1..1"
@@ -196,7 +405,7 @@ mod tests {
         let mut qkv = noise(40, 3 * 16, 4);
         qkv[[7, 3]] = f32::NAN; // of a query
         let mut out = Array2::zeros((40, 16));
-        attention(&qkv.view(), 1, out.view_mut());
+        attention(&qkv.view(), 1, Precision::F32, out.view_mut());
         for (i, row) in out.rows().into_iter().enumerate() {
             assert!(row.iter().all(|v| v.is_nan() == (i == 7)), "row {i}");
         }
@@ -207,7 +416,7 @@ mod tests {
         let mut qkv = noise(33, 3 * 8, 2);
         qkv.slice_mut(s![.., 8..16]).fill(0.25);
         let mut out = Array2::zeros((33, 8));
-        attention(&qkv.view(), 2, out.view_mut());
+        attention(&qkv.view(), 2, Precision::F32, out.view_mut());
         let mean = qkv.slice(s![.., 16..]).mean_axis(Axis(0)).unwrap();
         let expected = mean.broadcast((33, 8)).unwrap().to_owned();
         assert!(max_diff(&out, &expected) < 1e-6);
@@ -218,7 +427,7 @@ mod tests {
         let qkv = noise(150, 3 * 64, 3);
         let run = || {
             let mut out = Array2::zeros((150, 64));
-            attention(&qkv.view(), 4, out.view_mut());
+            attention(&qkv.view(), 4, Precision::F32, out.view_mut());
             out
         };
         assert_eq!(with_threads(1, run), with_threads(3, run));

@@ -1,0 +1,143 @@
+//! AVX-512: the softmax in registers, sixteen queries to a vector.
+#![allow(unsafe_code)]
+
+use std::arch::x86_64::*;
+
+use half::bf16;
+
+use super::scalar::POLYNOMIAL;
+use super::{Running, Softmax};
+use crate::tile::avx512::{load, store, store_pairs};
+use crate::tile::{Avx512, Avx512Bf16, LANES};
+
+impl Softmax for Avx512 {
+    fn weigh(self, scores: &[f32], width: usize, running: &mut Running, weights: &mut [f32]) {
+        // SAFETY: `self` exists, so the CPU has AVX-512.
+        unsafe {
+            match width / LANES {
+                1 => weigh_f32::<1>(scores, running, weights),
+                2 => weigh_f32::<2>(scores, running, weights),
+                _ => weigh_f32::<3>(scores, running, weights),
+            }
+        }
+    }
+}
+
+impl Softmax for Avx512Bf16 {
+    fn weigh(self, scores: &[f32], width: usize, running: &mut Running, weights: &mut [bf16]) {
+        // SAFETY: `self` exists, so the CPU has AVX-512 with BF16.
+        unsafe {
+            match width / LANES {
+                1 => weigh_bf16::<1>(scores, running, weights),
+                2 => weigh_bf16::<2>(scores, running, weights),
+                _ => weigh_bf16::<3>(scores, running, weights),
+            }
+        }
+    }
+}
+
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq")]
+fn weigh_f32<const N: usize>(scores: &[f32], running: &mut Running, weights: &mut [f32]) {
+    let (scores, _) = scores.as_chunks::<LANES>();
+    let (weights, _) = weights.as_chunks_mut::<LANES>();
+    let (max, mut sums) = advance::<N>(scores, running);
+    for (scores, weights) in scores.chunks_exact(N).zip(weights.chunks_exact_mut(N)) {
+        for j in 0..N {
+            let weight = exp2(_mm512_sub_ps(load(&scores[j]), max[j]));
+            sums[j] = _mm512_add_ps(sums[j], weight);
+            store(weight, &mut weights[j]);
+        }
+    }
+    keep(sums, running);
+}
+
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512bf16")]
+fn weigh_bf16<const N: usize>(scores: &[f32], running: &mut Running, weights: &mut [bf16]) {
+    let (scores, _) = scores.as_chunks::<LANES>();
+    let (weights, _) = weights.as_chunks_mut::<{ 2 * LANES }>();
+    let (max, mut sums) = advance::<N>(scores, running);
+    for (scores, weights) in scores.chunks_exact(2 * N).zip(weights.chunks_exact_mut(N)) {
+        for j in 0..N {
+            let first = exp2_for_bf16(_mm512_sub_ps(load(&scores[j]), max[j]));
+            let second = exp2_for_bf16(_mm512_sub_ps(load(&scores[N + j]), max[j]));
+            sums[j] = _mm512_add_ps(sums[j], _mm512_add_ps(first, second));
+            store_pairs(first, second, &mut weights[j]);
+        }
+    }
+    keep(sums, running);
+}
+
+/// The maxima with this block, and the sums shrunk to them.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq")]
+fn advance<const N: usize>(
+    scores: &[[f32; LANES]],
+    running: &mut Running,
+) -> ([__m512; N], [__m512; N]) {
+    let (old, _) = running.max.as_chunks_mut::<LANES>();
+    let (sum, _) = running.sum.as_chunks::<LANES>();
+    let (shrink, _) = running.shrink.as_chunks_mut::<LANES>();
+    let mut max = [_mm512_setzero_ps(); N];
+    let mut sums = max;
+    for j in 0..N {
+        max[j] = load(&old[j]);
+    }
+    for scores in scores.chunks_exact(N) {
+        for j in 0..N {
+            // Of a score that is no number, the second operand is given.
+            max[j] = _mm512_max_ps(load(&scores[j]), max[j]);
+        }
+    }
+    for j in 0..N {
+        let factor = exp2(_mm512_sub_ps(load(&old[j]), max[j]));
+        sums[j] = _mm512_mul_ps(load(&sum[j]), factor);
+        store(factor, &mut shrink[j]);
+        store(max[j], &mut old[j]);
+    }
+    (max, sums)
+}
+
+#[inline]
+#[target_feature(enable = "avx512f")]
+fn keep<const N: usize>(sums: [__m512; N], running: &mut Running) {
+    let (kept, _) = running.sum.as_chunks_mut::<LANES>();
+    for (sum, kept) in sums.into_iter().zip(kept) {
+        store(sum, kept);
+    }
+}
+
+/// As [`exp2`](super::scalar::exp2), but gives zero far below -126.
+#[inline]
+#[target_feature(enable = "avx512f,avx512dq")]
+fn exp2(x: __m512) -> __m512 {
+    let (n, r) = split(x);
+    let mut p = _mm512_set1_ps(POLYNOMIAL[0]);
+    for c in &POLYNOMIAL[1..] {
+        p = _mm512_fmadd_ps(p, r, _mm512_set1_ps(*c));
+    }
+    _mm512_scalef_ps(p, n)
+}
+
+/// The same with a polynomial that is off by 3e-6, a thousandth of what rounding to bf16 is.
+#[inline]
+#[target_feature(enable = "avx512f,avx512dq")]
+fn exp2_for_bf16(x: __m512) -> __m512 {
+    const SHORT: [f32; 5] = [9.582_852e-3, 5.590_642_5e-2, 0.240_240_99, 0.693_124_2, 1.0];
+    let (n, r) = split(x);
+    let mut p = _mm512_set1_ps(SHORT[0]);
+    for c in &SHORT[1..] {
+        p = _mm512_fmadd_ps(p, r, _mm512_set1_ps(*c));
+    }
+    _mm512_scalef_ps(p, n)
+}
+
+/// The nearest integer, and what is left.
+#[inline]
+#[target_feature(enable = "avx512f,avx512dq")]
+fn split(x: __m512) -> (__m512, __m512) {
+    // From minus infinity nothing sensible would be left. A number that is none is the second
+    // operand, which is then given.
+    let x = _mm512_max_ps(_mm512_set1_ps(-200.0), x);
+    let n = _mm512_roundscale_ps::<_MM_FROUND_TO_NEAREST_INT>(x);
+    (n, _mm512_sub_ps(x, n))
+}

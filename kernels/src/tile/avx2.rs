@@ -1,0 +1,125 @@
+//! AVX2 with FMA, for f32. Sixteen registers hold a quarter of a tile: four rows by three vectors.
+#![allow(unsafe_code)]
+
+use std::arch::x86_64::*;
+
+use super::{ROWS, Start, Tile, check};
+use crate::cpu::{Cpu, available};
+
+/// Numbers in a vector.
+pub(crate) const LANES: usize = 8;
+/// Rows that are summed at a time.
+const PART: usize = 4;
+
+/// AVX2, FMA and F16C.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Avx2(());
+
+impl Avx2 {
+    /// If `cpu` allows it and this CPU has it.
+    pub(crate) fn new(cpu: Cpu) -> Option<Self> {
+        (cpu >= Cpu::Avx2 && available().contains(&cpu)).then_some(Self(()))
+    }
+}
+
+impl Tile for Avx2 {
+    type Element = f32;
+
+    fn narrow(self, from: &[f32], scale: f32, to: &mut [f32]) {
+        assert_eq!(from.len(), to.len(), "as many");
+        for (to, from) in to.iter_mut().zip(from) {
+            *to = scale * from;
+        }
+    }
+
+    fn multiply(self, a: &[f32], b: &[f32], width: usize, start: Start, c: &mut [f32]) {
+        check(a, b, width, start, c);
+        // SAFETY: `self` exists, so the CPU has AVX2 and FMA.
+        unsafe { multiply(a, b, width, start, c) }
+    }
+}
+
+/// Panel by panel, three vectors of columns at a time where so many are left, else two.
+#[target_feature(enable = "avx2,fma")]
+fn multiply(a: &[f32], b: &[f32], width: usize, start: Start, c: &mut [f32]) {
+    let depth = b.len() / width;
+    let columns = width / LANES;
+    let (b, _) = b.as_chunks::<LANES>();
+    for (i, c) in c.chunks_exact_mut(ROWS * width).enumerate() {
+        let (a, _) = a[i * ROWS * depth..][..ROWS * depth].as_chunks::<ROWS>();
+        let (c, _) = c.as_chunks_mut::<LANES>();
+        let mut column = 0;
+        while column < columns {
+            let three = (columns - column) % 2 == 1 || columns - column == 6;
+            for part in 0..ROWS / PART {
+                let c = &mut c[part * PART * columns..][..PART * columns];
+                if three {
+                    accumulate::<3>(a, part * PART, b, column, columns, start, c);
+                } else {
+                    accumulate::<2>(a, part * PART, b, column, columns, start, c);
+                }
+            }
+            column += if three { 3 } else { 2 };
+        }
+    }
+}
+
+/// Rows `row..row + PART` of a panel by `N` vectors of columns from `column` on, of `columns`.
+#[target_feature(enable = "avx2,fma")]
+fn accumulate<const N: usize>(
+    a: &[[f32; ROWS]],
+    row: usize,
+    b: &[[f32; LANES]],
+    column: usize,
+    columns: usize,
+    start: Start,
+    c: &mut [[f32; LANES]],
+) {
+    let mut sums = [[_mm256_setzero_ps(); N]; PART];
+    if !matches!(start, Start::Zero) {
+        for (sums, c) in sums.iter_mut().zip(c.chunks_exact(columns)) {
+            for (j, sum) in sums.iter_mut().enumerate() {
+                *sum = load(&c[column + j]);
+            }
+        }
+    }
+    if let Start::Scaled(by) = start {
+        let (by, _) = by.as_chunks::<LANES>();
+        for sums in &mut sums {
+            for (j, sum) in sums.iter_mut().enumerate() {
+                *sum = _mm256_mul_ps(*sum, load(&by[column + j]));
+            }
+        }
+    }
+    for (a, b) in a.iter().zip(b.chunks_exact(columns)) {
+        let mut vectors = [_mm256_setzero_ps(); N];
+        for (vector, b) in vectors.iter_mut().zip(&b[column..column + N]) {
+            *vector = load(b);
+        }
+        for (sums, a) in sums.iter_mut().zip(&a[row..row + PART]) {
+            let a = _mm256_set1_ps(*a);
+            for (sum, b) in sums.iter_mut().zip(vectors) {
+                *sum = _mm256_fmadd_ps(a, b, *sum);
+            }
+        }
+    }
+    for (sums, c) in sums.iter().zip(c.chunks_exact_mut(columns)) {
+        for (j, sum) in sums.iter().enumerate() {
+            store(*sum, &mut c[column + j]);
+        }
+    }
+}
+
+#[inline]
+#[target_feature(enable = "avx2")]
+pub(crate) fn load(from: &[f32; LANES]) -> __m256 {
+    // SAFETY: eight numbers may be read there, and no alignment is asked for.
+    unsafe { _mm256_loadu_ps(from.as_ptr()) }
+}
+
+#[inline]
+#[target_feature(enable = "avx2")]
+pub(crate) fn store(value: __m256, to: &mut [f32; LANES]) {
+    // SAFETY: eight numbers may be written there, and no alignment is asked for.
+    unsafe { _mm256_storeu_ps(to.as_mut_ptr(), value) }
+}
