@@ -94,11 +94,14 @@ pub(super) fn resize(
     Ok(engine.preprocessor().resize(&picture))
 }
 
+/// Whether decoders may differ about a picture of that name.
+pub(super) fn is_lossy(name: &str) -> bool {
+    let name = name.to_ascii_lowercase();
+    [".jpg", ".jpeg", ".webp"].iter().any(|e| name.ends_with(e))
+}
+
 fn compare_resized(name: &str, ours: &RgbImage, theirs: &RgbImage) -> Stage {
-    let lossy = [".jpg", ".jpeg", ".webp"]
-        .iter()
-        .any(|e| name.to_ascii_lowercase().ends_with(e));
-    let allowed = if lossy { LOSSY_LEVELS } else { 0 };
+    let allowed = if is_lossy(name) { LOSSY_LEVELS } else { 0 };
     let floats = |p: &RgbImage| p.as_raw().iter().map(|v| f32::from(*v)).collect::<Vec<_>>();
     let mut stage = Stage::absolute(
         "resized",

@@ -89,6 +89,15 @@ impl Precision {
         }
     }
 
+    /// The same where the tower saw other pixels than the original's did, by a few levels: a
+    /// lossy picture whose recorded pixels are not there.
+    pub(super) fn with_other_pixels(self) -> Self {
+        Self {
+            vision: self.vision.max(Grade::EightBit),
+            ..self
+        }
+    }
+
     /// For the stages of the tower and the projector. Its 16-bit weights hold the reference's
     /// numbers exactly and are multiplied in `f32`.
     pub(super) fn vision(&self) -> Bound {

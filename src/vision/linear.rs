@@ -73,6 +73,11 @@ impl Linear {
         self.parts.iter().map(Tensor::n_rows).sum()
     }
 
+    /// Whether it is computed in int8.
+    pub fn is_int8(&self) -> bool {
+        self.int8.is_some()
+    }
+
     /// Bytes that one thread needs besides input and output, for an input of `n` rows.
     pub fn scratch_bytes(&self, n: usize) -> usize {
         if self.int8.is_some() {

@@ -96,7 +96,12 @@ fn layer_forward(config: &VisionConfig, layer: &LayerWeights, arena: &mut Arena)
     layer
         .attn_qkv
         .forward(&input, quantized, Epilogue::Store, qkv.view_mut());
-    attention(&qkv.view(), config.n_head, normed.view_mut());
+    attention(
+        &qkv.view(),
+        config.n_head,
+        layer.attention,
+        normed.view_mut(),
+    );
     let input = normed.view();
     layer
         .attn_out

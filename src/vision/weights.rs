@@ -8,7 +8,7 @@ use crate::tensor::{Tensor, TensorSource};
 use super::config::CHANNELS;
 use super::linear::Linear;
 use super::{Precision, VisionConfig, VisionError};
-use xc2_kernels::LayerNorm;
+use xc2_kernels::{LayerNorm, attention};
 
 /// Everything that the tower and its projector compute with.
 pub struct VisionWeights {
@@ -31,6 +31,8 @@ pub struct LayerWeights {
     pub ln1: LayerNorm,
     /// `n_embd` to q, k and v, side by side.
     pub attn_qkv: Linear,
+    /// In what queries meet keys.
+    pub attention: attention::Precision,
     pub attn_out: Linear,
     pub ln2: LayerNorm,
     /// `n_embd` to `n_ff`.
@@ -78,9 +80,16 @@ impl Loader<'_> {
         let norm = |name: &str| self.layer_norm(&format!("{prefix}.{name}"));
         let linear =
             |name: &str, n_in, n_out| self.linear(&format!("{prefix}.{name}"), n_in, n_out);
+        let attn_qkv = self.stacked(prefix, ["attn_q", "attn_k", "attn_v"])?;
         Ok(LayerWeights {
+            // Beside products in int8 the rounding to bf16 does not show.
+            attention: if attn_qkv.is_int8() {
+                attention::Precision::Bf16
+            } else {
+                attention::Precision::F32
+            },
             ln1: norm("ln1")?,
-            attn_qkv: self.stacked(prefix, ["attn_q", "attn_k", "attn_v"])?,
+            attn_qkv,
             attn_out: linear("attn_out", c, c)?,
             ln2: norm("ln2")?,
             ffn_up: linear("ffn_up", c, ff)?,
