@@ -18,7 +18,8 @@
 //! | [`container`], [`gguf`] | the model file |
 //! | [`tensor`], [`quant`] | tensors in ggml's element types |
 //! | [`verify`] | comparison with recorded outputs of the original |
-//! | [`scenes`] | drawn pictures and held-out prompts about them |
+//! | [`scenes`] | drawn pictures, and prompts about them |
+//! | [`closeness`] | comparison of two models' next-token distributions |
 //! | [`memory`], [`metrics`] | what a run takes, in bytes and seconds |
 //!
 //! ```no_run
@@ -34,6 +35,7 @@
 //! # Ok::<(), xc2_edge::engine::EngineError>(())
 //! ```
 
+pub mod closeness;
 pub mod container;
 pub mod decoder;
 pub mod engine;

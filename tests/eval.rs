@@ -143,3 +143,131 @@ fn bad_lines_are_named() {
         assert!(message.contains(naming), "{message}");
     }
 }
+
+fn run(args: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_xc2-edge"))
+        .args(["eval", "-t", "1", "-m"])
+        .arg(model())
+        .args(args)
+        .output()
+        .unwrap()
+}
+
+#[test]
+fn scenes_of_seeds_are_drawn_and_asked_about() {
+    let report = report(&run(&["--scenes", "300..302", "--json"]));
+    let tasks: Vec<_> = report["rows"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|row| &row[0])
+        .collect();
+    assert_eq!(tasks.len(), xc2_edge::scenes::Task::ALL.len());
+    assert_eq!(tasks[0], "caption_brief");
+    assert_eq!(report["all"], json!({"prompts": 22, "right": 22}));
+
+    let chosen = ["--scenes", "300..310", "--ask", "list,json", "--limit", "3"];
+    let table = String::from_utf8(run(&chosen).stdout).unwrap();
+    assert!(
+        table.contains("list                         2  100.0 %\n"),
+        "{table}"
+    );
+    assert!(!table.contains("PyTorch"), "{table}");
+}
+
+#[test]
+fn a_wrong_answer_about_a_scene_is_shown_with_its_seed() {
+    let wrong = [
+        "--scenes",
+        "300..301",
+        "--ask",
+        "caption_brief",
+        "-n",
+        "2",
+        "--json",
+    ];
+    let report = report(&run(&wrong));
+    assert_eq!(report["all"], json!({"prompts": 1, "right": 0}));
+    assert_eq!(report["departures"][0]["seed"], 300);
+    assert_eq!(report["departures"][0]["recorded"], Value::Null);
+}
+
+#[test]
+fn prompts_come_from_a_file_or_from_seeds() {
+    let file = trained("heldout.jsonl");
+    let file = file.to_str().unwrap();
+    for (args, naming) in [
+        (&[][..], "<PROMPTS>"),
+        (&[file, "--scenes", "0..1"], "cannot be used with"),
+        (&[file, "--ask", "list"], "cannot be used with"),
+        (&["--scenes", "0..1", "--ask", "poem"], "caption_brief"),
+        (&["--scenes", "1..0"], "no seed from 1"),
+    ] {
+        let output = run(args);
+        let message = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(2), "{message}");
+        assert!(message.contains(naming), "{message}");
+    }
+    let output = run(&["--scenes", "1000000..1000001", "--ask", "count"]);
+    let message = String::from_utf8(output.stderr).unwrap();
+    assert!(
+        message.contains("trained on seeds from 1000000"),
+        "{message}"
+    );
+}
+
+/// What `eval --against` says of all prompts.
+fn against(model: &Path, reference: &Path, more: &[&str]) -> Value {
+    let output = Command::new(env!("CARGO_BIN_EXE_xc2-edge"))
+        .args(["eval", "-t", "1", "--json", "--scenes", "300..302", "-m"])
+        .arg(model)
+        .arg("--against")
+        .arg(reference)
+        .args(more)
+        .output()
+        .unwrap();
+    report(&output)["all"]["against"].clone()
+}
+
+#[test]
+fn a_model_is_nearer_to_itself_than_its_quantization_is() {
+    let quantized = scratch("q4_k.gguf");
+    common::convert(&trained(""), Preset::Q4K, &quantized);
+    let number = |report: &Value, field: &str| report[field].as_f64().unwrap();
+
+    let own = against(model(), model(), &[]);
+    assert_eq!(number(&own, "mean_kl"), 0.0);
+    assert_eq!(number(&own, "same_top"), 1.0);
+    assert!(number(&own, "least_margin") > 0.0);
+    assert!(number(&own, "mean_margin") > number(&own, "least_margin"));
+
+    let fewer_bits = against(&quantized, model(), &[]);
+    assert_eq!(fewer_bits["tokens"], own["tokens"]);
+    assert!(number(&fewer_bits, "mean_kl") > 0.0);
+
+    // No token of an answer: its first choice is compared, and there is no margin.
+    let nothing = against(model(), model(), &["-n", "0"]);
+    assert_eq!(
+        (&nothing["tokens"], &nothing["least_margin"]),
+        (&json!(22), &Value::Null)
+    );
+
+    let blind = against(model(), model(), &["--plora", "none"]);
+    assert!(number(&blind, "mean_kl") > 100.0 * number(&fewer_bits, "mean_kl"));
+    assert!(number(&blind, "same_top") < 1.0);
+    assert!(number(&blind, "least_margin") < 0.0);
+}
+
+#[test]
+fn a_reference_of_another_vocabulary_is_refused() {
+    let other = common::model("tiny-vl", Preset::F16);
+    let other = other.to_str().unwrap();
+    let output = run(&["--scenes", "0..1", "--against", other]);
+    let message = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(1), "{message}");
+    assert!(
+        message.contains("--against: expected two files of one model"),
+        "{message}"
+    );
+    assert!(message.contains("2048"), "{message}");
+}

@@ -1,17 +1,21 @@
-//! Drawn scenes against the pictures that the training's renderer makes.
+//! Scenes, their words and their pictures against those of the training.
 
 mod common;
 
-use std::fs;
+use std::{fs, path::Path};
 
 use serde_json::{Value, json};
 use xc2_edge::{
     image::{Orientation, open},
-    scenes::{MAX_SIDE, Scene, SceneError, render},
+    scenes::{MAX_SIDE, REPORTED, Scene, SceneError, Task, Truth, render},
 };
 
 fn recorded() -> Vec<Value> {
-    let text = fs::read_to_string(common::reference("scenes/scenes.jsonl")).unwrap();
+    lines(&common::reference("scenes/scenes.jsonl"))
+}
+
+fn lines(path: &Path) -> Vec<Value> {
+    let text = fs::read_to_string(path).unwrap();
     text.lines()
         .map(|line| serde_json::from_str(line).unwrap())
         .collect()
@@ -76,4 +80,73 @@ fn the_extremes_can_be_drawn() {
         thing.kind = xc2_edge::scenes::Kind::Ring;
     }
     assert_eq!(render(&scene, MAX_SIDE).unwrap().width(), MAX_SIDE as u32);
+}
+
+#[test]
+fn a_seed_gives_the_scene_of_the_training() {
+    let seeds = lines(&common::reference("scenes/seeds.jsonl"));
+    assert!(seeds.len() >= 200);
+    for record in seeds {
+        let seed = record["seed"].as_u64().unwrap();
+        let drawn = serde_json::to_value(Scene::from_seed(seed)).unwrap();
+        assert_eq!(drawn, record["scene"], "seed {seed}");
+    }
+}
+
+/// Also that there is a picture for every seed: none is out of range.
+#[test]
+fn every_seed_gives_a_scene_that_can_be_drawn() {
+    for seed in REPORTED.take(5000) {
+        Scene::from_seed(seed).check().unwrap();
+    }
+}
+
+#[test]
+fn questions_and_answers_are_those_of_the_exam() {
+    let papers = lines(&common::reference("scenes/papers.jsonl"));
+    for task in Task::ALL {
+        assert!(papers.iter().any(|p| p["task"] == task.name()));
+    }
+    for record in papers {
+        let is_named = |task: &Task| record["task"] == task.name();
+        let task = Task::ALL.into_iter().find(is_named).unwrap();
+        let seed = record["seed"].as_u64().unwrap();
+        let paper = task.paper(seed);
+        let words = (json!(paper.query), json!(paper.expected));
+        let expected = (record["query"].clone(), record["expected"].clone());
+        assert_eq!(words, expected, "{}, seed {seed}", task.name());
+        let side = record["side"].as_u64().unwrap() as usize;
+        let picture = render(&paper.scenes[0], side).unwrap();
+        let name = task.name();
+        assert_eq!(
+            crc32(&picture),
+            record["crc"],
+            "picture of {name}, seed {seed}"
+        );
+    }
+}
+
+/// As in zlib.
+fn crc32(bytes: &[u8]) -> u32 {
+    let step = |crc: u32, _| (crc >> 1) ^ (0xEDB8_8320 & (crc & 1).wrapping_neg());
+    let add = |crc: u32, byte: &u8| (0..8).fold(crc ^ u32::from(*byte), step);
+    !bytes.iter().fold(!0, add)
+}
+
+/// The gallery was drawn and told by the training's code, at a size of its own.
+#[test]
+fn the_gallery_can_be_drawn_and_told_again() {
+    let gallery = Path::new(env!("CARGO_MANIFEST_DIR")).join("models/scenes");
+    let truths = lines(&gallery.join("truth.jsonl"));
+    assert!(!truths.is_empty());
+    for expected in truths {
+        let (file, seed) = (expected["file"].as_str().unwrap(), &expected["seed"]);
+        let seed = seed.as_u64().unwrap();
+        let scene = Scene::from_seed(seed);
+        let truth = Truth::new(file.to_owned(), seed, &scene);
+        assert_eq!(serde_json::to_value(truth).unwrap(), expected);
+        let picture = open(&gallery.join(file), Orientation::Ignore).unwrap();
+        let drawn = render(&scene, picture.width() as usize).unwrap();
+        assert!(drawn == picture, "{file} is drawn differently");
+    }
 }

@@ -2,11 +2,13 @@
 //!
 //! Results go to stdout, everything else to stderr. Exit status: 0 done, 1 failed, 2 wrong usage.
 
+mod demo_scenes;
 mod eval;
 mod hint;
 mod info;
 mod progress;
 mod run;
+mod seeds;
 mod verify;
 
 use std::process::ExitCode;
@@ -32,7 +34,8 @@ const EXAMPLES: &str = "Examples:
   xc2-edge run -m model.gguf --image a.png --image b.png -p 'What differs?' --json
   xc2-edge info -m model.gguf
   xc2-edge verify -m model.gguf tests/reference/golden/tiny-vl
-  xc2-edge eval -m model.gguf models/xc2-scenes/heldout.jsonl";
+  xc2-edge eval -m model.gguf models/xc2-scenes/heldout.jsonl
+  xc2-edge demo-scenes 200..210 scenes";
 
 #[derive(Debug, Subcommand)]
 pub enum Command {
@@ -42,8 +45,10 @@ pub enum Command {
     Info(info::InfoArgs),
     /// Hold a model, stage by stage, against recorded outputs of the original.
     Verify(verify::VerifyArgs),
-    /// Mark a model's answers to held-out prompts about drawn scenes.
+    /// Mark a model's answers to prompts about drawn scenes.
     Eval(eval::EvalArgs),
+    /// Draw pictures of the bundled model's world, with what is in them.
+    DemoScenes(demo_scenes::DemoScenesArgs),
 }
 
 /// Carries out a command.
@@ -54,6 +59,7 @@ pub fn run(command: &Command) -> anyhow::Result<ExitCode> {
         Command::Info(args) => info::run(args),
         Command::Verify(args) => verify::run(args),
         Command::Eval(args) => eval::run(args),
+        Command::DemoScenes(args) => demo_scenes::run(args),
     }
 }
 

@@ -326,7 +326,7 @@ fn report(answer: &Answer, request: &Request) -> serde_json::Value {
         "stop": answer.stop,
         "n_prompt": answer.n_prompt,
         "n_image": answer.n_image,
-        "n_generated": answer.n_generated,
+        "n_generated": answer.ids.len(),
         "seed": request.sampling.seed,
         "timings": answer.timings,
         "peak_memory_bytes": memory::peak(),

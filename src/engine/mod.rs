@@ -11,6 +11,7 @@
 //! pictures are decoded first, then the prompt is held against the context, then the memory
 //! against the machine.
 
+mod after_prompt;
 mod error;
 mod generation;
 mod options;
@@ -22,6 +23,7 @@ use std::{
     time::Instant,
 };
 
+pub use after_prompt::AfterPrompt;
 pub use error::EngineError;
 use generation::Generation;
 use ndarray::{Array2, ArrayView2};
@@ -169,6 +171,19 @@ impl Engine {
         request: &Request,
         observer: &mut dyn Observer,
     ) -> Result<Answer, EngineError> {
+        Ok(self.answer_and_stay(request, observer)?.0)
+    }
+
+    /// Answers `request`, and stays where the prompt ends: other answers can be followed from
+    /// there without computing it again.
+    ///
+    /// # Errors
+    /// As [`Self::answer`].
+    pub fn answer_and_stay(
+        &self,
+        request: &Request,
+        observer: &mut dyn Observer,
+    ) -> Result<(Answer, AfterPrompt), EngineError> {
         let pictures = self.open_pictures(&request.images)?;
         let mut template = self.template(request.layout);
         if let Some(rule) = request.bos_rule {
@@ -193,19 +208,28 @@ impl Engine {
             decoder.prefill(&sequence, &mask, &views, progress)
         })?;
         timings.n_prefill = sequence.len();
+        let logits = decoder.logits().to_vec();
         let mut generation = Generation::new(self, request, &sequence, n_ctx);
         let stop = timed(&mut timings.decode, || {
             generation.run(&mut decoder, observer)
         })?;
         timings.n_decode = decoder.n_past() - sequence.len();
-        Ok(Answer {
+        let answer = Answer {
             text: generation.text,
             n_prompt: sequence.len(),
             n_image: sequence.n_image_tokens(),
-            n_generated: generation.ids.len(),
+            ids: generation.ids,
             stop,
             timings,
-        })
+        };
+        let stay = AfterPrompt {
+            decoder,
+            n_prompt: sequence.len(),
+            n_ctx,
+            logits,
+            plora: request.plora.generated(),
+        };
+        Ok((answer, stay))
     }
 
     /// The pictures, resized for the tower.

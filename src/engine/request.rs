@@ -84,8 +84,8 @@ pub struct Answer {
     pub n_prompt: usize,
     /// How many of them are pictures.
     pub n_image: usize,
-    /// Tokens generated, the stop token not counted.
-    pub n_generated: usize,
+    /// Tokens generated, without the stop token.
+    pub ids: Vec<i32>,
     /// Why it ended.
     pub stop: StopReason,
     /// How long each stage took.

@@ -1,4 +1,4 @@
-//! One held-out prompt: what is asked, in which form, and what was to be answered.
+//! One prompt: what is asked, in which form, and what was to be answered.
 
 use serde::Deserialize;
 
@@ -9,7 +9,8 @@ use crate::{
     prompt::{Chat, PromptLayout},
 };
 
-/// A line of a file of held-out prompts, as `models/train/greedy.py` writes it.
+/// One prompt: a line of a file of held-out prompts, as `models/train/greedy.py` writes it, or
+/// drawn from a seed by [`super::Task::paper`].
 #[derive(Clone, Debug, Deserialize)]
 pub struct Paper {
     /// The kind of task.
@@ -30,10 +31,12 @@ pub struct Paper {
     pub forced: String,
     /// The true answer, without that beginning.
     pub expected: String,
-    /// What the model said in PyTorch.
-    pub greedy: String,
+    /// What the model said in PyTorch, if that was recorded.
+    #[serde(default)]
+    pub greedy: Option<String>,
     /// The least distance between the first and the second logit on the way to `greedy`.
-    pub margin: f64,
+    #[serde(default)]
+    pub margin: Option<f64>,
     /// The pictures.
     pub scenes: Vec<Scene>,
 }

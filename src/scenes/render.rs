@@ -4,7 +4,7 @@
 //! its outline. All right shifts round down.
 
 use super::{
-    Scene, SceneError, Thing,
+    Draw, Scene, SceneError, Thing,
     outlines::{Outline, outline, sine_cosine},
     scene::range,
 };
@@ -198,9 +198,9 @@ impl Canvas {
 
     /// Adds triangular noise: for each pixel one number of splitmix64, two bytes of it a channel.
     fn add_noise(&mut self, seed: u64, amplitude: i64) {
-        let mut state = seed;
+        let mut draw = Draw::new(seed);
         for pixel in &mut self.pixels {
-            let bytes = splitmix64(&mut state).to_le_bytes().map(i64::from);
+            let bytes = draw.bits().to_le_bytes().map(i64::from);
             for (c, value) in pixel.iter_mut().enumerate() {
                 let noise = bytes[2 * c] + bytes[2 * c + 1] - 255;
                 *value += (noise * amplitude + 128) >> 8;
@@ -215,12 +215,4 @@ impl Canvas {
             pixel.map(|v| v.clamp(0, 255) as u8).into()
         })
     }
-}
-
-fn splitmix64(state: &mut u64) -> u64 {
-    *state = state.wrapping_add(0x9E37_79B9_7F4A_7C15);
-    let z = *state;
-    let z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-    let z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-    z ^ (z >> 31)
 }

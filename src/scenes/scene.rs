@@ -1,11 +1,13 @@
 //! What is in a picture.
 
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
+
+use super::{Color, Ground};
 
 /// The most things in a scene.
 pub const MAX_THINGS: usize = 6;
 /// Places and radii are in 1/4096 of the picture's side.
-const UNIT: i64 = 4096;
+pub(super) const UNIT: i16 = 4096;
 
 /// What cannot be drawn.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
@@ -22,9 +24,11 @@ pub enum SceneError {
 }
 
 /// A ground and the things on it.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Scene {
-    /// Bottom first.
+    /// What the ground is called.
+    pub ground: Ground,
+    /// In reading order, which is bottom first.
     pub things: Vec<Thing>,
     /// Colour of the ground at one end of its gradient.
     pub near: [u8; 3],
@@ -41,12 +45,20 @@ pub struct Scene {
 }
 
 /// One shape or digit, and how it is drawn.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Thing {
+    /// What its size is called.
+    pub size: Size,
+    /// What its colour is called.
+    pub color: Color,
     /// The shape.
     pub kind: Kind,
     /// Which digit, of a number; -1 otherwise.
     pub digit: i8,
+    /// Of the 3x3 grid, from the top.
+    pub row: u8,
+    /// Of the grid, from the left.
+    pub col: u8,
     /// Centre, from the left.
     pub cx: i16,
     /// Centre, from the top.
@@ -67,8 +79,17 @@ pub struct Thing {
     pub pen: i16,
 }
 
+/// What a size is called.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[allow(missing_docs)]
+pub enum Size {
+    Small,
+    Large,
+}
+
 /// What a thing is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 #[allow(missing_docs)]
 pub enum Kind {
@@ -81,6 +102,15 @@ pub enum Kind {
     Cross,
     Diamond,
     Number,
+}
+
+impl Kind {
+    /// All but numbers, in the order in which they are drawn from.
+    #[rustfmt::skip]
+    pub const SHAPES: [Self; 8] = [
+        Self::Circle, Self::Square, Self::Triangle, Self::Star,
+        Self::Heart, Self::Ring, Self::Cross, Self::Diamond,
+    ];
 }
 
 impl Scene {
@@ -103,9 +133,11 @@ impl Thing {
             range("digit", self.digit.into(), 0, 9)?;
             range("face", self.face.into(), 0, 2)?;
         }
-        range("cx", self.cx.into(), 0, UNIT)?;
-        range("cy", self.cy.into(), 0, UNIT)?;
-        range("r", self.r.into(), 1, UNIT / 4)?;
+        range("row", self.row.into(), 0, 2)?;
+        range("col", self.col.into(), 0, 2)?;
+        range("cx", self.cx.into(), 0, UNIT.into())?;
+        range("cy", self.cy.into(), 0, UNIT.into())?;
+        range("r", self.r.into(), 1, i64::from(UNIT) / 4)?;
         range("turn", self.turn.into(), -45, 45)?;
         range("stretch", self.stretch.into(), 128, 512)?;
         range("rim", self.rim.into(), 0, 256)?;

@@ -1,0 +1,91 @@
+//! `xc2-edge demo-scenes`.
+
+use std::{
+    fs::{self, Permissions},
+    io::{Cursor, Write},
+    os::unix::fs::PermissionsExt,
+    path::{Path, PathBuf},
+    process::ExitCode,
+};
+
+use anyhow::{Context, ensure};
+use clap::Args;
+use image::ImageFormat;
+use xc2_edge::scenes::{MAX_SIDE, Scene, Truth, render};
+
+use super::{progress::Progress, seeds::Seeds};
+
+/// Draw pictures of the bundled model's world, with what is in them.
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  xc2-edge demo-scenes 200..210 scenes
+  xc2-edge demo-scenes 42..43 one --size 168
+  xc2-edge run -m xc2-scenes.gguf --image scenes/scene-00200.png -p 'Describe this image briefly.'
+
+A seed gives the same picture everywhere. DIR gets scene-SEED.png for each seed, and truth.jsonl
+with a line for each: file, seed, caption (the expected answer to `Describe this image briefly.`),
+detailed (to `Please describe this image in detail.`), chinese, background and things.
+The bundled model was trained on seeds from 1000000 on, and never on smaller ones.")]
+pub struct DemoScenesArgs {
+    /// Which scenes, as FIRST..END; END is not included.
+    #[arg(value_name = "SEED..SEED")]
+    seeds: Seeds,
+    /// Directory for the pictures, made if it is missing. Files of the same names are replaced.
+    #[arg(value_name = "DIR")]
+    dir: PathBuf,
+    /// Width and height of the pictures, in pixels.
+    #[arg(long, value_name = "N", default_value_t = 336, value_parser = clap::value_parser!(u16).range(16..=MAX_SIDE as i64))]
+    size: u16,
+}
+
+/// Runs the command.
+pub fn run(args: &DemoScenesArgs) -> anyhow::Result<ExitCode> {
+    let dir = args.dir.display();
+    ensure!(
+        !args.dir.is_file(),
+        "{dir}: expected a directory or nothing, found a file"
+    );
+    fs::create_dir_all(&args.dir).with_context(|| format!("{dir}: cannot be made"))?;
+    let total = args.seeds.len();
+    let mut progress = Progress::default();
+    let mut lines = String::new();
+    for (done, seed) in args.seeds.0.clone().enumerate() {
+        progress.update("draw", done, total);
+        let scene = Scene::from_seed(seed);
+        let file = format!("scene-{seed:05}.png");
+        write_whole(&args.dir.join(&file), &png(&scene, args.size)?)?;
+        lines += &serde_json::to_string(&Truth::new(file, seed, &scene))?;
+        lines.push('\n');
+    }
+    write_whole(&args.dir.join("truth.jsonl"), lines.as_bytes())?;
+    progress.clear();
+    let plural = if total == 1 { "" } else { "s" };
+    writeln!(
+        std::io::stdout(),
+        "{dir}: {total} picture{plural} and truth.jsonl"
+    )?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn png(scene: &Scene, side: u16) -> anyhow::Result<Vec<u8>> {
+    let mut file = Cursor::new(Vec::new());
+    render(scene, side.into())?.write_to(&mut file, ImageFormat::Png)?;
+    Ok(file.into_inner())
+}
+
+/// Writes a file beside its target and moves it there, so that no half of one is ever seen.
+fn write_whole(target: &Path, bytes: &[u8]) -> anyhow::Result<()> {
+    let write = || {
+        let dir = target.parent().unwrap_or(Path::new("."));
+        let mut temp = tempfile::Builder::new()
+            .prefix(".")
+            .suffix(".part")
+            .permissions(Permissions::from_mode(0o666)) // less the umask, as for any new file
+            .tempfile_in(dir)
+            .map_err(|e| std::io::Error::from(e.kind()))?; // its message names the temporary file
+        temp.write_all(bytes)?;
+        temp.persist(target).map_err(|e| e.error)?;
+        Ok::<_, std::io::Error>(())
+    };
+    write().with_context(|| format!("{}: cannot be written", target.display()))
+}

@@ -1,0 +1,155 @@
+//! What came of all prompts.
+
+use std::{
+    collections::BTreeMap,
+    fmt::{self, Display, Formatter},
+};
+
+use serde::Serialize;
+use xc2_edge::{
+    closeness::{Closeness, Margins},
+    scenes::{Paper, Unaskable},
+};
+
+use super::source::Place;
+
+/// How a model did on one prompt.
+pub struct Mark {
+    pub answer: String,
+    /// To the reference model, if there is one.
+    pub against: Option<Against>,
+}
+
+/// A model beside the reference model.
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct Against {
+    /// Along the reference's answers.
+    #[serde(flatten)]
+    pub closeness: Closeness,
+    /// Along the expected answers.
+    #[serde(flatten)]
+    pub margins: Margins,
+}
+
+/// How many answers there are, and how many of them are as they should be.
+#[derive(Clone, Debug, Default, Serialize)]
+struct Score {
+    prompts: usize,
+    /// Equal to the true answer.
+    right: usize,
+    /// Equal to what the model said in PyTorch, where that was recorded.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    as_recorded: Option<usize>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    against: Option<Against>,
+}
+
+impl Score {
+    fn add(&mut self, paper: &Paper, mark: &Mark) {
+        self.prompts += 1;
+        self.right += usize::from(mark.answer == paper.expected);
+        if let Some(greedy) = &paper.greedy {
+            *self.as_recorded.get_or_insert(0) += usize::from(mark.answer == *greedy);
+        }
+        if let Some(against) = &mark.against {
+            let sum = self.against.get_or_insert_default();
+            sum.closeness.add(&against.closeness);
+            sum.margins.add(&against.margins);
+        }
+    }
+}
+
+/// An answer that is wrong, or not the recorded one.
+#[derive(Debug, Serialize)]
+struct Departure {
+    #[serde(flatten)]
+    place: Place,
+    task: String,
+    /// Of the recorded answer: near zero, float noise may decide.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    margin: Option<f64>,
+    expected: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    recorded: Option<String>,
+    answer: String,
+}
+
+/// What came of all prompts.
+#[derive(Debug, Default, Serialize)]
+pub struct Report {
+    all: Score,
+    /// By group or task, in the order of the prompts.
+    rows: Vec<(String, Score)>,
+    /// Prompts that were not put to the model, by reason.
+    skipped: BTreeMap<String, usize>,
+    departures: Vec<Departure>,
+}
+
+impl Report {
+    pub fn add(&mut self, place: Place, paper: &Paper, mark: Mark, by_task: bool) {
+        self.all.add(paper, &mark);
+        let name = if by_task { &paper.task } else { &paper.group };
+        self.row(name).add(paper, &mark);
+        let is_recorded = paper.greedy.as_ref().is_none_or(|g| *g == mark.answer);
+        if mark.answer != paper.expected || !is_recorded {
+            self.departures.push(Departure {
+                place,
+                task: paper.task.clone(),
+                margin: paper.margin,
+                expected: paper.expected.clone(),
+                recorded: paper.greedy.clone(),
+                answer: mark.answer,
+            });
+        }
+    }
+
+    fn row(&mut self, name: &str) -> &mut Score {
+        let known = self.rows.iter().position(|(row, _)| row == name);
+        let index = known.unwrap_or_else(|| {
+            self.rows.push((name.to_owned(), Score::default()));
+            self.rows.len() - 1
+        });
+        &mut self.rows[index].1
+    }
+
+    pub fn skip(&mut self, reason: &Unaskable) {
+        *self.skipped.entry(reason.to_string()).or_default() += 1;
+    }
+}
+
+impl Display for Report {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        write!(f, "{:<22} prompts    right", "")?;
+        if self.all.as_recorded.is_some() {
+            write!(f, "  as PyTorch")?;
+        }
+        if self.all.against.is_some() {
+            write!(f, "  KL, nats/token  same top  least margin  mean margin")?;
+        }
+        writeln!(f)?;
+        let rows = self.rows.iter().map(|(name, score)| (name.as_str(), score));
+        for (name, score) in rows.chain([("all", &self.all)]) {
+            writeln!(f, "{name:<22} {score}")?;
+        }
+        for (reason, n) in &self.skipped {
+            writeln!(f, "{n} skipped: {reason}")?;
+        }
+        Ok(())
+    }
+}
+
+impl Display for Score {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        let percent = |n: usize| 100.0 * n as f64 / self.prompts.max(1) as f64;
+        write!(f, "{:>7} {:>6.1} %", self.prompts, percent(self.right))?;
+        if let Some(same) = self.as_recorded {
+            write!(f, " {:>8.1} %", percent(same))?;
+        }
+        if let Some(Against { closeness, margins }) = &self.against {
+            let (kl, same) = (closeness.mean_kl(), 100.0 * closeness.same_top());
+            let (least, mean) = (margins.least(), margins.mean());
+            write!(f, " {kl:>15.7} {same:>7.2} % {least:>13.2} {mean:>12.2}")?;
+        }
+        Ok(())
+    }
+}
