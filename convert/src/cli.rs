@@ -200,7 +200,5 @@ fn family(name: &str) -> Result<Family, String> {
 
 fn scale(text: &str) -> Result<f32, String> {
     let scale = text.parse().ok().filter(|s| is_plora_scale(*s));
-    scale.ok_or_else(|| {
-        format!("expected a number other than 0, between -{MAX_PLORA_SCALE} and {MAX_PLORA_SCALE}")
-    })
+    scale.ok_or_else(|| format!("expected a number above 0, at most {MAX_PLORA_SCALE}"))
 }

@@ -167,9 +167,9 @@ pub fn plora_scale(rank: usize, wish: Option<f32>) -> f32 {
 pub const MAX_PLORA_SCALE: f32 = 1e6;
 
 /// Whether Partial-LoRA can have that scale. It cannot be 0: llama.cpp takes an alpha of 0 for
-/// "add the product as it is", which is a scale of 1.
+/// "add the product as it is", which is a scale of 1. Nor is it ever negative.
 pub fn is_plora_scale(scale: f32) -> bool {
-    scale != 0.0 && scale.abs() <= MAX_PLORA_SCALE
+    scale > 0.0 && scale <= MAX_PLORA_SCALE
 }
 
 /// Alpha of the adapter, and whether the scale is multiplied into `lora_b` instead: a file has one

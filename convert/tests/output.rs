@@ -298,10 +298,11 @@ fn wrong_usage_has_its_own_status() {
     let fixture = Fixture::new(SMALL);
     fixture.save();
     let dir = fixture.path().as_os_str();
-    let cases: [&[&str]; 9] = [
+    let cases: [&[&str]; 10] = [
         &[],
         &["out.gguf", "--plora-scale", "0"], // which llama.cpp would take for 1
-        &["out.gguf", "--plora-scale", "-0.0"],
+        &["out.gguf", "--plora-scale=-0.0"],
+        &["out.gguf", "--plora-scale=-1"],
         &["out.gguf", "--plora-scale", "inf"],
         &["out.gguf", "--plora-scale", "3e38"],
         &["out.gguf", "--q4_k", "--q8_0"],

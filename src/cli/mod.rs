@@ -64,10 +64,15 @@ pub fn run(command: &Command) -> anyhow::Result<ExitCode> {
 }
 
 /// Gives the tower as many threads as the decoder gets.
-fn use_threads(n: usize) {
+fn use_threads(n: usize) -> anyhow::Result<()> {
     let pool = rayon::ThreadPoolBuilder::new().num_threads(n);
-    // It fails only where the pool exists already; then that one serves.
-    let _ = pool.build_global();
+    match pool.build_global() {
+        // The system refused; without a source the pool exists already, and serves.
+        Err(error) if std::error::Error::source(&error).is_some() => {
+            Err(anyhow::Error::new(error).context(format!("cannot start {n} threads")))
+        }
+        _ => Ok(()),
+    }
 }
 
 /// Sends llama.cpp's log to stderr when `--verbose` asks for it.

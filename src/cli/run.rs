@@ -12,7 +12,8 @@ use clap::{Args, ValueEnum};
 use serde_json::json;
 use xc2_edge::{
     engine::{
-        Answer, DEFAULT_N_PREDICT, Engine, EngineOptions, Observer, Request, default_threads,
+        Answer, DEFAULT_N_PREDICT, Engine, EngineOptions, Observer, Request, StopReason,
+        default_threads,
     },
     image::Orientation,
     llama::{KvType, LoadOptions, SamplerOptions},
@@ -95,7 +96,7 @@ pub struct RunArgs {
     #[arg(short, long, value_name = "N", help_heading = "Speed and memory")]
     ctx_size: Option<usize>,
     /// Threads [default: one per core].
-    #[arg(short, long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..), help_heading = "Speed and memory")]
+    #[arg(short, long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=512), help_heading = "Speed and memory")]
     threads: Option<u16>,
     /// Element type of the KV cache.
     #[arg(
@@ -207,7 +208,7 @@ impl From<Plora> for PloraPolicy {
 /// Runs the command.
 pub fn run(args: &RunArgs) -> anyhow::Result<ExitCode> {
     let options = args.engine_options();
-    super::use_threads(options.n_threads);
+    super::use_threads(options.n_threads)?;
     let engine = Engine::load(&args.model, options)?;
     let request = args.request(&engine);
     let mut screen = Screen {
@@ -227,6 +228,9 @@ pub fn run(args: &RunArgs) -> anyhow::Result<ExitCode> {
     }
     if !args.quiet {
         let _ = writeln!(std::io::stderr(), "{}", footer(&answer, &request));
+        if let Some(why) = cut(answer.stop, args.json) {
+            let _ = writeln!(std::io::stderr(), "{why}");
+        }
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -331,6 +335,16 @@ fn report(answer: &Answer, request: &Request) -> serde_json::Value {
         "timings": answer.timings,
         "peak_memory_bytes": memory::peak(),
     })
+}
+
+/// Why an answer is not whole, for a person.
+fn cut(stop: StopReason, json: bool) -> Option<&'static str> {
+    match stop {
+        _ if json => None, // it is in there
+        StopReason::Length => Some("the answer was cut: `--n-predict` allows more tokens"),
+        StopReason::Context => Some("the answer was cut: the context is full, see `--ctx-size`"),
+        StopReason::Stop | StopReason::Interrupted => None,
+    }
 }
 
 fn footer(answer: &Answer, request: &Request) -> String {

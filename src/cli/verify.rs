@@ -25,7 +25,7 @@ pub struct VerifyArgs {
     #[arg(long, value_name = "DIR")]
     images: Option<PathBuf>,
     /// Threads [default: one per core].
-    #[arg(short, long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
+    #[arg(short, long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=512))]
     threads: Option<u16>,
     /// Show stages out of tolerance only.
     #[arg(long)]
@@ -39,7 +39,7 @@ pub struct VerifyArgs {
 pub fn run(args: &VerifyArgs) -> anyhow::Result<ExitCode> {
     let mut options = verify::engine_options();
     options.n_threads = args.threads.map_or_else(default_threads, usize::from);
-    super::use_threads(options.n_threads);
+    super::use_threads(options.n_threads)?;
     let golden = GoldenDir::new(&args.golden, args.images.as_deref());
     let total = golden.n_records()?;
     let engine = Engine::load(&args.model, options)?;

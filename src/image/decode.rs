@@ -140,6 +140,7 @@ fn decode_error(format: &'static str, source: ::image::ImageError) -> ImageError
         ::image::ImageError::IoError(e) if e.kind() == io::ErrorKind::UnexpectedEof => {
             ImageError::Truncated { format }
         }
+        ::image::ImageError::Unsupported(source) => ImageError::Unsupported { format, source },
         source => ImageError::Decode { format, source },
     }
 }

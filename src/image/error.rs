@@ -64,7 +64,15 @@ pub enum ImageError {
         /// Name of the format.
         format: &'static str,
     },
-    /// The decoder found something that it cannot make sense of, or does not support.
+    /// A variety of the format that the decoder does not know.
+    #[error("this kind of {format} picture is not supported; save it as PNG")]
+    Unsupported {
+        /// Name of the format.
+        format: &'static str,
+        /// The decoder's own words.
+        source: ::image::error::UnsupportedError,
+    },
+    /// The decoder found something that it cannot make sense of.
     #[error("cannot decode the {format} data")]
     Decode {
         /// Name of the format.

@@ -35,6 +35,13 @@ pub enum CheckpointError {
         "{path}: expected `model.safetensors`, `pytorch_model.bin` or an index of shards, found none"
     )]
     NoWeights { path: PathBuf },
+    /// Shards without the index that tells their tensors and their number.
+    #[error("{path}: found `{shard}`, but no `{index}` beside it")]
+    NoIndex {
+        path: PathBuf,
+        shard: String,
+        index: String,
+    },
     /// A file that the index names is not there.
     #[error("{index}: shard `{shard}` is missing")]
     MissingShard { index: PathBuf, shard: String },
@@ -113,7 +120,7 @@ impl CheckpointError {
             Self::NotADirectory { .. } | Self::NoWeights { .. } => {
                 "give the directory of a downloaded Hugging Face repository"
             }
-            Self::MissingFile { .. } | Self::MissingShard { .. } => {
+            Self::MissingFile { .. } | Self::MissingShard { .. } | Self::NoIndex { .. } => {
                 "the download is incomplete; fetch that file into the directory"
             }
             Self::LfsPointer { .. } => "run `git lfs pull` in the checkpoint's directory",

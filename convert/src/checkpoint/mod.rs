@@ -167,13 +167,25 @@ fn find_weights(dir: &Path) -> Result<Weights, CheckpointError> {
     }
     let entries = fs::read_dir(dir).map_err(CheckpointError::io(dir))?;
     let names = entries.filter_map(|e| e.ok()?.file_name().into_string().ok());
-    let mut others = names.filter(|n| n.ends_with(".safetensors"));
-    match (others.next(), others.next()) {
+    let names: Vec<String> = names.collect();
+    let mut others = names.iter().filter(|n| n.ends_with(".safetensors"));
+    match (others.next().cloned(), others.next()) {
         (Some(file), None) => Ok(single(file)),
-        _ => Err(CheckpointError::NoWeights {
-            path: dir.to_owned(),
-        }),
+        _ => Err(no_weights(dir, &names)),
     }
+}
+
+/// Why a directory with these files has no weights: shards may be there without their index.
+fn no_weights(dir: &Path, names: &[String]) -> CheckpointError {
+    let path = dir.to_owned();
+    for (first, extension) in [("model-", ".safetensors"), ("pytorch_model-", ".bin")] {
+        let is_shard = |n: &&String| n.starts_with(first) && n.ends_with(extension);
+        if let Some(shard) = names.iter().filter(is_shard).min().cloned() {
+            let index = format!("{}{extension}.index.json", &first[..first.len() - 1]);
+            return CheckpointError::NoIndex { path, shard, index };
+        }
+    }
+    CheckpointError::NoWeights { path }
 }
 
 #[derive(serde::Deserialize)]

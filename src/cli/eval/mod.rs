@@ -16,7 +16,11 @@ use xc2_edge::{
     scenes::{FIRST_TRAINED, Paper, Task, Unaskable},
 };
 
-use super::{progress::Progress, run::Plora, seeds::Seeds};
+use super::{
+    progress::Progress,
+    run::{Plora, Tower},
+    seeds::Seeds,
+};
 
 /// Mark a model's answers to prompts about drawn scenes.
 #[derive(Debug, Args)]
@@ -60,11 +64,15 @@ pub struct EvalArgs {
     #[arg(short, long, value_name = "N", default_value_t = 300)]
     n_predict: usize,
     /// Threads [default: one per core].
-    #[arg(short, long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
+    #[arg(short, long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=512))]
     threads: Option<u16>,
     /// Which tokens see Partial-LoRA. Anything but `images` is wrong on purpose, to see its effect.
     #[arg(long, value_enum, default_value = "images")]
     plora: Plora,
+    /// In what the vision tower computes: `stored` multiplies Q8_0 matrices in int8 and the others
+    /// in f32, `f32` everything in f32.
+    #[arg(long, value_enum, default_value = "stored", value_name = "PRECISION")]
+    tower: Tower,
     /// A row for each task instead of each group of tasks; always so with --scenes.
     #[arg(long)]
     tasks: bool,
@@ -140,9 +148,10 @@ impl Examiner {
     fn new(args: &EvalArgs) -> anyhow::Result<Self> {
         let options = EngineOptions {
             n_threads: args.threads.map_or_else(default_threads, usize::from),
+            tower: args.tower.into(),
             ..EngineOptions::default()
         };
-        super::use_threads(options.n_threads);
+        super::use_threads(options.n_threads)?;
         let model = Engine::load(&args.model, options)?;
         let load = |path: &PathBuf| Engine::load(path, options);
         let reference = args.against.as_ref().map(load).transpose()?;
