@@ -17,7 +17,7 @@
 
 pub mod activation;
 pub mod attention;
-
+pub mod bf16;
 mod cpu;
 mod epilogue;
 mod gemm;
