@@ -106,6 +106,25 @@ fn a_missing_shard() {
 }
 
 #[test]
+fn shards_without_their_index() {
+    let fixture = Fixture::new(SMALL);
+    fixture.save_config();
+    for shard in [
+        "model-00001-of-00002.safetensors",
+        "model-00002-of-00002.safetensors",
+    ] {
+        fixture.save_shard(shard, |name| name.contains("vit"));
+    }
+    assert_refused(
+        fixture.path(),
+        &[
+            "`model-00001-of-00002.safetensors`",
+            "no `model.safetensors.index.json`",
+        ],
+    );
+}
+
+#[test]
 fn an_index_that_leads_elsewhere() {
     let fixture = Fixture::new(SMALL);
     fixture.save_config();

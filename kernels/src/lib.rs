@@ -7,7 +7,7 @@
 //! | | operands | where |
 //! |---|---|---|
 //! | [`int8`] | Q8_0 weights, activations quantized to int8 in blocks of 32 | the default on small machines |
-//! | `bf16` | BF16 weights and activations, sums in f32 | CPUs with BF16 dot products |
+//! | [`bf16`] | BF16 weights and activations, sums in f32 | CPUs with BF16 dot products |
 //! | [`gemm()`] | f32 | everything else |
 //!
 //! [`Cpu`] says which instructions there are; `XC2_SIMD` narrows the choice.
@@ -17,7 +17,7 @@
 
 pub mod activation;
 pub mod attention;
-
+pub mod bf16;
 mod cpu;
 mod epilogue;
 mod gemm;

@@ -1,0 +1,122 @@
+//! Attention as it was before it was blocked over the keys: two products of the crate `gemm` and the
+//! scores of 64 queries between them. What the present one is measured against.
+
+use std::cell::RefCell;
+
+use ndarray::{Array2, ArrayView2, ArrayViewMut2, Axis, s};
+use rayon::prelude::*;
+use xc2_kernels::activation::exp;
+use xc2_kernels::{gemm, vectorized};
+
+/// Queries in a block.
+const QUERIES: usize = 64;
+/// Partial sums and maxima, always combined alike.
+const LANES: usize = 16;
+
+/// One head's operands and the scores of a block of queries, kept for the thread's next head.
+struct Scratch {
+    q: Array2<f32>,      // [n, head_dim]
+    k_t: Array2<f32>,    // [head_dim, n]
+    v: Array2<f32>,      // [n, head_dim]
+    scores: Array2<f32>, // [QUERIES, n]
+}
+
+thread_local! {
+    static SCRATCH: RefCell<Option<Scratch>> = const { RefCell::new(None) };
+}
+
+/// `qkv: [n, 3 * n_embd]`, the columns of q, then k, then v, each head by head, to `out: [n, n_embd]`.
+///
+/// Scores are divided by the root of the head's width.
+///
+/// # Panics
+/// If the shapes do not agree.
+pub fn attention(qkv: &ArrayView2<f32>, n_head: usize, mut out: ArrayViewMut2<f32>) {
+    let (n, n_embd) = out.dim();
+    assert_eq!(qkv.dim(), (n, 3 * n_embd), "q, k and v side by side");
+    assert_eq!(n_embd % n_head, 0, "whole heads");
+    let head_dim = n_embd / n_head;
+
+    let heads: Vec<_> = out.axis_chunks_iter_mut(Axis(1), head_dim).collect();
+    heads
+        .into_par_iter()
+        .enumerate()
+        .with_max_len(1)
+        .for_each(|(head, out)| {
+            let part = |i: usize| {
+                let first = i * n_embd + head * head_dim;
+                qkv.slice(s![.., first..first + head_dim])
+            };
+            SCRATCH.with_borrow_mut(|scratch| {
+                let scratch = Scratch::sized(scratch, n, head_dim);
+                scratch.q.assign(&part(0));
+                scratch.k_t.assign(&part(1).t());
+                scratch.v.assign(&part(2));
+                scratch.head(out);
+            });
+        });
+}
+
+impl Scratch {
+    fn sized(slot: &mut Option<Self>, n: usize, head_dim: usize) -> &mut Self {
+        if slot.as_ref().is_some_and(|s| s.q.dim() != (n, head_dim)) {
+            *slot = None;
+        }
+        slot.get_or_insert_with(|| Self {
+            q: Array2::zeros((n, head_dim)),
+            k_t: Array2::zeros((head_dim, n)),
+            v: Array2::zeros((n, head_dim)),
+            scores: Array2::zeros((QUERIES.min(n), n)),
+        })
+    }
+
+    /// Attention of the head whose operands are in place, into `out: [n, head_dim]`.
+    fn head(&mut self, mut out: ArrayViewMut2<f32>) {
+        let scale = 1.0 / (self.q.ncols() as f32).sqrt();
+        let queries = self.q.axis_chunks_iter(Axis(0), QUERIES);
+        for (q, mut out) in queries.zip(out.axis_chunks_iter_mut(Axis(0), QUERIES)) {
+            let mut scores = self.scores.slice_mut(s![..q.nrows(), ..]);
+            gemm(scale, &q, &self.k_t.view(), &mut scores);
+            let mut sums = [0.0; QUERIES];
+            for (mut row, sum) in scores.rows_mut().into_iter().zip(&mut sums) {
+                let row = row.as_slice_mut().expect("rows are contiguous");
+                *sum = vectorized(|| exp_minus_max(row));
+            }
+            gemm(1.0, &scores.view(), &self.v.view(), &mut out);
+            for (mut row, sum) in out.rows_mut().into_iter().zip(sums) {
+                row *= 1.0 / sum;
+            }
+        }
+    }
+}
+
+/// The numerators of a softmax in place; gives their sum. A number that is none stays visible.
+#[inline(always)]
+fn exp_minus_max(row: &mut [f32]) -> f32 {
+    let mut maxima = [f32::NEG_INFINITY; LANES];
+    let (chunks, rest) = row.as_chunks::<LANES>();
+    for chunk in chunks {
+        for (max, &v) in maxima.iter_mut().zip(chunk) {
+            *max = if v > *max { v } else { *max };
+        }
+    }
+    let max = maxima
+        .iter()
+        .chain(rest)
+        .fold(f32::NEG_INFINITY, |m, &v| m.max(v));
+
+    let mut sums = [0.0; LANES];
+    let (chunks, rest) = row.as_chunks_mut::<LANES>();
+    for chunk in chunks {
+        for (sum, v) in sums.iter_mut().zip(chunk) {
+            *v = exp(*v - max);
+            *sum += *v;
+        }
+    }
+    let mut sum = sums.iter().sum();
+    for v in rest {
+        *v = exp(*v - max);
+        sum += *v;
+    }
+    sum
+}

@@ -1,0 +1,402 @@
+//! `x W^T + b` with BF16 weights and activations, sums in f32.
+//!
+//! ```text
+//! once:     W into panels of 48 outputs                    [panels][n_in / 2][48][2]
+//! product:  x to bf16, in blocks of 256 inputs             [blocks][n / 8][128][8][2]
+//!           for each 256 rows and each panel, in parallel:
+//!               for each block of inputs:
+//!                   c [256, 48] += x block * W panel       W's part stays in the first-level cache
+//!               bias, activation, out
+//! ```
+//!
+//! Activations are rounded to the nearest bf16 (of two equally near, the even one) once for each
+//! product, for all threads. Numbers that are none and infinities follow IEEE 754 as in f32.
+//! Subnormal bf16 may count as zero: the instruction flushes them.
+//!
+//! The inner product is [`Tile`]'s. Where the CPU has no dot products of bf16 it is plain Rust, which
+//! is right, and slower than f32: [`Bf16Matrix::is_fast`] tells.
+
+use std::cell::RefCell;
+
+use half::bf16;
+use ndarray::{ArrayView2, ArrayViewMut2, Axis};
+use rayon::prelude::*;
+
+use crate::cpu::Cpu;
+use crate::epilogue::{Epilogue, finish};
+use crate::tile::{Buffer, LANES, ROWS, Scalar, Start, Tile, WIDTH, place_row};
+
+/// Rows of a task: the sums of 48 outputs are 48 kB, and 1226 rows make five.
+const CHUNK: usize = 256;
+/// Inputs of a block: those of a panel are 24 kB.
+const DEPTH: usize = 256;
+
+/// Weights `[n_out, n_in]`, packed.
+pub struct Bf16Matrix {
+    n_in: usize,
+    n_out: usize,
+    /// Panels of [`WIDTH`] outputs, the last as wide as needed; `[depth / 2][width][2]` each, where
+    /// `depth` is `n_in` made even. What is added is zero.
+    panels: Buffer<bf16>,
+}
+
+impl Bf16Matrix {
+    /// Packs little-endian bf16, row by row.
+    ///
+    /// # Panics
+    /// If `bytes` are not `2 * n_out * n_in`.
+    pub fn new(bytes: &[u8], n_out: usize, n_in: usize) -> Self {
+        assert_eq!(bytes.len(), 2 * n_out * n_in, "bytes of a matrix");
+        let depth = n_in.next_multiple_of(2);
+        let mut panels = Buffer::zeros(n_out.next_multiple_of(LANES) * depth);
+        if n_in > 0 {
+            panels
+                .par_chunks_mut(WIDTH * depth)
+                .zip(bytes.par_chunks(WIDTH * 2 * n_in))
+                .for_each(|(panel, rows)| pack_panel(rows, n_in, panel));
+        }
+        Self {
+            n_in,
+            n_out,
+            panels,
+        }
+    }
+
+    /// Width of the input.
+    pub fn n_in(&self) -> usize {
+        self.n_in
+    }
+
+    /// Width of the output.
+    pub fn n_out(&self) -> usize {
+        self.n_out
+    }
+
+    /// Bytes that the packed weights take.
+    pub fn bytes(&self) -> usize {
+        Buffer::<bf16>::bytes(self.panels.len())
+    }
+
+    /// Whether this process multiplies bf16 in one instruction.
+    pub fn is_fast() -> bool {
+        #[cfg(target_arch = "x86_64")]
+        return crate::tile::Avx512Bf16::new(Cpu::chosen()).is_some();
+        #[cfg(not(target_arch = "x86_64"))]
+        false
+    }
+
+    /// Bytes that a product of `n` rows takes for all threads together, while it runs.
+    pub fn shared_bytes(&self, n: usize) -> usize {
+        let depth = self.n_in.next_multiple_of(2);
+        Buffer::<bf16>::bytes(n.next_multiple_of(ROWS) * depth)
+    }
+
+    /// Bytes that each thread keeps, whatever the matrix.
+    pub fn scratch_bytes() -> usize {
+        Buffer::<f32>::bytes(CHUNK * WIDTH)
+    }
+
+    /// `epilogue` of `x W^T + bias`, for `x: [n, n_in]`, to `out: [n, n_out]`. Rows are contiguous;
+    /// `out` may be part of a wider array.
+    ///
+    /// # Panics
+    /// If the shapes do not agree.
+    pub fn product(
+        &self,
+        x: &ArrayView2<f32>,
+        bias: Option<&[f32]>,
+        epilogue: Epilogue,
+        out: ArrayViewMut2<f32>,
+    ) {
+        self.product_on(Cpu::chosen(), x, bias, epilogue, out);
+    }
+
+    /// The same with the instructions of `cpu`, as far as this CPU has them.
+    ///
+    /// # Panics
+    /// If the shapes do not agree.
+    pub fn product_on(
+        &self,
+        cpu: Cpu,
+        x: &ArrayView2<f32>,
+        bias: Option<&[f32]>,
+        epilogue: Epilogue,
+        out: ArrayViewMut2<f32>,
+    ) {
+        #[cfg(target_arch = "x86_64")]
+        if let Some(kernels) = crate::tile::Avx512Bf16::new(cpu) {
+            return self.run(kernels, x, bias, epilogue, out);
+        }
+        let _ = cpu;
+        self.run(Scalar::default(), x, bias, epilogue, out);
+    }
+
+    fn run<K: Tile<Element = bf16>>(
+        &self,
+        kernels: K,
+        x: &ArrayView2<f32>,
+        bias: Option<&[f32]>,
+        epilogue: Epilogue,
+        out: ArrayViewMut2<f32>,
+    ) {
+        assert_eq!(x.ncols(), self.n_in, "width of the input");
+        assert_eq!(out.dim(), (x.nrows(), self.n_out), "shape of the output");
+        assert!(
+            bias.is_none_or(|b| b.len() == self.n_out),
+            "a bias for each output"
+        );
+        let rows = x.nrows().next_multiple_of(ROWS);
+        let activations = pack_activations(kernels, x);
+        tasks(out)
+            .into_par_iter()
+            .with_max_len(1)
+            .for_each(|(row, column, out)| {
+                let bias = bias.map(|b| &b[column..column + out.ncols()]);
+                SUMS.with_borrow_mut(|sums| {
+                    let sums = sums.get_or_insert_with(|| Buffer::zeros(CHUNK * WIDTH));
+                    self.sum(kernels, &activations, rows, row, column, sums);
+                    let width = self.panel_width(column);
+                    store(sums, width, bias, epilogue, out);
+                });
+            });
+    }
+
+    /// Columns of the panel that begins at output `column`, with those added.
+    fn panel_width(&self, column: usize) -> usize {
+        WIDTH.min((self.n_out - column).next_multiple_of(LANES))
+    }
+
+    /// `x W^T` of a chunk from `row` on and the panel from output `column` on, into
+    /// `sums: [chunk, width]`. `activations` are of `rows` rows.
+    fn sum<K: Tile<Element = bf16>>(
+        &self,
+        kernels: K,
+        activations: &[bf16],
+        rows: usize,
+        row: usize,
+        column: usize,
+        sums: &mut [f32],
+    ) {
+        let width = self.panel_width(column);
+        let depth = self.n_in.next_multiple_of(2);
+        let chunk = CHUNK.min(rows - row);
+        let panel = &self.panels[column * depth..][..width * depth];
+        let sums = &mut sums[..chunk * width];
+        if depth == 0 {
+            return sums.fill(0.0);
+        }
+        let blocks = activations.chunks(DEPTH * rows);
+        for (i, (x, w)) in blocks.zip(panel.chunks(DEPTH * width)).enumerate() {
+            let depth = w.len() / width;
+            let x = &x[row * depth..][..chunk * depth];
+            let start = if i == 0 { Start::Zero } else { Start::Add };
+            kernels.multiply(x, w, width, start, sums);
+        }
+    }
+}
+
+thread_local! {
+    /// A task's sums, kept for the thread's next. Nothing within waits for another task, so rayon
+    /// cannot start a second one while it is borrowed.
+    static SUMS: RefCell<Option<Buffer<f32>>> = const { RefCell::new(None) };
+}
+
+/// Rows `[width, n_in]` of little-endian bytes to a panel.
+fn pack_panel(rows: &[u8], n_in: usize, panel: &mut [bf16]) {
+    let width = panel.len() / n_in.next_multiple_of(2);
+    for (column, row) in rows.chunks_exact(2 * n_in).enumerate() {
+        let (values, _) = row.as_chunks::<2>();
+        for (k, value) in values.iter().enumerate() {
+            panel[(k / 2 * width + column) * 2 + k % 2] = bf16::from_le_bytes(*value);
+        }
+    }
+}
+
+/// `x` as bf16 in blocks of [`DEPTH`] inputs, each in panels of rows; what is added is zero.
+fn pack_activations<K: Tile<Element = bf16>>(kernels: K, x: &ArrayView2<f32>) -> Buffer<bf16> {
+    let rows = x.nrows().next_multiple_of(ROWS);
+    let depth = x.ncols().next_multiple_of(2);
+    let mut packed = Buffer::zeros(rows * depth);
+    if packed.is_empty() {
+        return packed;
+    }
+    for (i, block) in packed.chunks_mut(DEPTH * rows).enumerate() {
+        let depth = block.len() / rows;
+        let inputs = i * DEPTH..x.ncols().min((i + 1) * DEPTH);
+        let panels = block.par_chunks_mut(ROWS * depth);
+        panels
+            .zip(x.axis_chunks_iter(Axis(0), ROWS))
+            .for_each(|(panel, x)| {
+                let mut row = [bf16::ZERO; DEPTH];
+                for (r, x) in x.rows().into_iter().enumerate() {
+                    let x = x.to_slice().expect("rows are contiguous");
+                    kernels.narrow(&x[inputs.clone()], 1.0, &mut row[..inputs.len()]);
+                    place_row(r, &row[..depth], panel);
+                }
+            });
+    }
+    packed
+}
+
+/// `out` cut into chunks of rows and panels of columns: first row, first column, part. The panels of
+/// a chunk follow each other, so that a thread finds its rows in the cache.
+fn tasks(mut out: ArrayViewMut2<f32>) -> Vec<(usize, usize, ArrayViewMut2<f32>)> {
+    let mut tasks = Vec::new();
+    let (n, n_out) = out.dim();
+    for row in (0..n).step_by(CHUNK) {
+        let (mut chunk, below) = out.split_at(Axis(0), CHUNK.min(n - row));
+        for column in (0..n_out).step_by(WIDTH) {
+            let (part, right) = chunk.split_at(Axis(1), WIDTH.min(n_out - column));
+            tasks.push((row, column, part));
+            chunk = right;
+        }
+        out = below;
+    }
+    tasks
+}
+
+/// Bias and epilogue on rows of `sums: [.., width]`, of which `out` may take fewer and narrower ones.
+fn store(
+    sums: &mut [f32],
+    width: usize,
+    bias: Option<&[f32]>,
+    epilogue: Epilogue,
+    mut out: ArrayViewMut2<f32>,
+) {
+    let rows = out.nrows();
+    finish(&mut sums[..rows * width], width, bias, epilogue, &mut out);
+}
+
+#[cfg(test)]
+mod tests {
+    use ndarray::{Array2, s};
+
+    use super::*;
+    use crate::cpu::available;
+    use crate::testing::{max_diff, noise, with_threads};
+
+    /// Sums of up to 600 products of numbers in -1..1, added in f32 in another order.
+    const TOLERANCE: f32 = 2e-5;
+
+    fn matrix(weights: &Array2<f32>) -> Bf16Matrix {
+        let (n_out, n_in) = weights.dim();
+        let bytes: Vec<u8> = weights
+            .iter()
+            .flat_map(|&w| bf16::from_f32(w).to_le_bytes())
+            .collect();
+        Bf16Matrix::new(&bytes, n_out, n_in)
+    }
+
+    /// Plain loops in f64 over rounded operands.
+    fn reference(x: &Array2<f32>, weights: &Array2<f32>) -> Array2<f32> {
+        let round = |v: f32| f64::from(bf16::from_f32(v).to_f32());
+        Array2::from_shape_fn((x.nrows(), weights.nrows()), |(i, j)| {
+            let pairs = x.row(i).into_iter().zip(weights.row(j));
+            pairs.map(|(&x, &w)| round(x) * round(w)).sum::<f64>() as f32
+        })
+    }
+
+    /// Every case on every level of this CPU; those that are off, with by how much.
+    fn failures(cases: impl Iterator<Item = (usize, usize, usize)>) -> Vec<String> {
+        let mut failures = Vec::new();
+        for (n, n_in, n_out) in cases {
+            let (x, weights) = (noise(n, n_in, 1), noise(n_out, n_in, 2));
+            let (matrix, expected) = (matrix(&weights), reference(&x, &weights));
+            for cpu in available() {
+                let mut out = Array2::from_elem((n, n_out), f32::NAN);
+                matrix.product_on(cpu, &x.view(), None, Epilogue::Store, out.view_mut());
+                let diff = max_diff(&out, &expected);
+                if out.iter().any(|v| v.is_nan()) || diff > TOLERANCE {
+                    failures.push(format!("{cpu:?} {n} x {n_in} x {n_out}: {diff}"));
+                }
+            }
+        }
+        failures
+    }
+
+    #[test]
+    fn equals_plain_loops_at_every_tail() {
+        let rows = (0..=17).map(|n| (n, 6, 5));
+        let inputs = (0..=67).map(|n_in| (3, n_in, 17));
+        let outputs = (0..=97).map(|n_out| (9, 7, n_out));
+        assert_eq!(failures(rows.chain(inputs).chain(outputs)), [""; 0]);
+    }
+
+    #[test]
+    fn equals_plain_loops_around_the_blocks() {
+        let around = |size: usize| [size - 1, size, size + 1];
+        let rows = around(CHUNK).map(|n| (n, 33, 49));
+        let inputs = around(DEPTH).map(|n_in| (9, n_in, 50));
+        let more = around(2 * DEPTH).map(|n_in| (10, n_in, 95));
+        assert_eq!(
+            failures(rows.into_iter().chain(inputs).chain(more)),
+            [""; 0]
+        );
+    }
+
+    #[test]
+    fn bias_and_every_epilogue_are_applied_to_the_sums() {
+        let (x, weights) = (noise(20, 40, 1), noise(70, 40, 2));
+        let bias = noise(1, 70, 3).into_raw_vec_and_offset().0;
+        let matrix = matrix(&weights);
+        use Epilogue::{Add, Gelu, QuickGelu, Store};
+        for epilogue in [Store, Add, QuickGelu, Gelu] {
+            let before = noise(20, 70, 4);
+            let (mut out, mut expected) = (before.clone(), before);
+            let mut sums = reference(&x, &weights);
+            let sums = sums.as_slice_mut().unwrap();
+            finish(sums, 70, Some(&bias), epilogue, &mut expected.view_mut());
+            matrix.product(&x.view(), Some(&bias), epilogue, out.view_mut());
+            assert!(max_diff(&out, &expected) < TOLERANCE, "{epilogue:?}");
+        }
+    }
+
+    #[test]
+    fn what_is_no_number_or_infinite_stays_in_its_row_or_column() {
+        let (mut x, mut weights) = (noise(12, 30, 1).abs() + 0.1, noise(50, 30, 2).abs() + 0.1);
+        x[[3, 29]] = f32::NAN;
+        x[[5, 0]] = f32::INFINITY;
+        x[[6, 1]] = 3.4e38; // above the largest bf16
+        weights[[48, 7]] = f32::NAN;
+        let matrix = matrix(&weights);
+        for cpu in available() {
+            let mut out = Array2::zeros((12, 50));
+            matrix.product_on(cpu, &x.view(), None, Epilogue::Store, out.view_mut());
+            for ((i, j), v) in out.indexed_iter() {
+                let none = i == 3 || j == 48;
+                let infinite = !none && (i == 5 || i == 6);
+                assert_eq!(
+                    (v.is_nan(), *v == f32::INFINITY),
+                    (none, infinite),
+                    "{i} {j}"
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn a_slice_of_a_wider_array_may_take_the_result() {
+        let matrix = matrix(&noise(70, 64, 3));
+        let x = noise(4, 64, 1);
+        let mut alone = Array2::zeros((4, 70));
+        matrix.product(&x.view(), None, Epilogue::Store, alone.view_mut());
+        let mut wide = Array2::from_elem((4, 90), 9.0);
+        let part = wide.slice_mut(s![.., 10..80]);
+        matrix.product(&x.view(), None, Epilogue::Store, part);
+        assert_eq!(wide.slice(s![.., 10..80]), alone);
+        assert!(wide.slice(s![.., ..10]).iter().all(|&v| v == 9.0));
+        assert!(wide.slice(s![.., 80..]).iter().all(|&v| v == 9.0));
+    }
+
+    #[test]
+    fn the_result_does_not_depend_on_the_thread_count() {
+        let matrix = matrix(&noise(130, 300, 3));
+        let x = noise(530, 300, 1);
+        let run = || {
+            let mut out = Array2::zeros((530, 130));
+            matrix.product(&x.view(), None, Epilogue::QuickGelu, out.view_mut());
+            out
+        };
+        assert_eq!(with_threads(1, run), with_threads(3, run));
+    }
+}
