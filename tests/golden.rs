@@ -132,6 +132,31 @@ fn a_spoiled_adapter_changes_pictures_and_leaves_text_alone() {
     }
 }
 
+#[test]
+fn a_jpeg_without_recorded_pixels_is_held_to_wider_bounds_and_says_so() {
+    let copy = tempfile::tempdir().unwrap();
+    for file in ["image_middle.json", "image_middle.safetensors"] {
+        let from = common::reference("golden/tiny-composer").join(file);
+        fs::copy(from, copy.path().join(file)).unwrap();
+    }
+    let model = common::model("tiny-composer", Preset::F32);
+    let images = common::reference("images");
+    let verify = |model: &Path| {
+        let engine = Engine::load(model, verify::engine_options()).unwrap();
+        let golden = GoldenDir::new(copy.path(), Some(&images));
+        let mut outcomes = Vec::new();
+        verify::verify(&engine, &golden, |outcome| outcomes.push(outcome)).unwrap();
+        outcomes
+    };
+    let outcomes = verify(&model);
+    assert_eq!(departures(&outcomes), [""; 0]);
+    let inputs = outcomes[0].stages.iter().find(|s| s.name == "inputs");
+    assert!(inputs.unwrap().note.contains("no pixels are recorded"));
+    // Wider is not blind.
+    let spoiled = spoil(&model, "v.blk.1.ffn_down.weight");
+    assert!(!departures(&verify(spoiled.path())).is_empty());
+}
+
 /// A copy of some golden records with one of them changed.
 fn golden_copy(change: impl Fn(&Path)) -> tempfile::TempDir {
     let copy = tempfile::tempdir().unwrap();
