@@ -39,7 +39,7 @@ fn main() {
     };
 
     let seconds = shortest(8, || {
-        baseline::attention(&qkv.view(), N_HEAD, expected.view_mut())
+        baseline::attention(&qkv.view(), N_HEAD, expected.view_mut());
     });
     report("before, f32", seconds, peak.f32, 0.0);
     for cpu in available() {
