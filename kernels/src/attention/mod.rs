@@ -26,7 +26,7 @@
 //! Scores are powers of two: the factor `log2 e` joins the root of the head's width, which is
 //! multiplied into the queries as they are packed.
 //!
-//! Both products are [`Tile`]'s; [`Softmax`] is what else an instruction set provides here.
+//! Both products are `Tile`'s; `Softmax` is what else an instruction set provides here.
 
 #[cfg(target_arch = "x86_64")]
 mod avx2;

@@ -13,7 +13,7 @@
 //! product, for all threads. Numbers that are none and infinities follow IEEE 754 as in f32.
 //! Subnormal bf16 may count as zero: the instruction flushes them.
 //!
-//! The inner product is [`Tile`]'s. Where the CPU has no dot products of bf16 it is plain Rust, which
+//! The inner product is `Tile`'s. Where the CPU has no dot products of bf16 it is plain Rust, which
 //! is right, and slower than f32: [`Bf16Matrix::is_fast`] tells.
 
 use std::cell::RefCell;
