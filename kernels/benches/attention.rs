@@ -1,13 +1,13 @@
 //! How much of the machine's peak does attention reach, and how much faster is it than before?
 //!
 //! `cargo bench -p xc2-kernels --bench attention`. The size is the tower's: 1226 tokens, 16 heads of
-//! 64, 24 layers. `RAYON_NUM_THREADS` sets the threads.
+//! 64, 24 layers. `RAYON_NUM_THREADS` sets the threads. Rates are by CPU time.
 
 mod baseline;
 mod peak;
 
 use ndarray::Array2;
-use peak::{Peak, shortest};
+use peak::{Peak, Time, measure};
 use xc2_kernels::attention::{Precision, attention_on};
 use xc2_kernels::testing::{max_diff, noise};
 use xc2_kernels::{Cpu, available};
@@ -27,36 +27,36 @@ fn main() {
         "{N} tokens, {N_HEAD} heads of {}, {threads} threads",
         N_EMBD / N_HEAD
     );
-    let report = |name: &str, seconds: f64, peak: f64, diff: f32| {
-        let rate = flops / seconds;
+    let report = |name: &str, time: Time, peak: f64, diff: f32| {
+        let rate = flops / time.cpu;
         let share = 100.0 * rate / (peak * threads as f64);
         println!(
-            "{name:24} {:7.2} ms a layer, {:6.3} s in all, {:4.0} GFLOP/s, {share:3.0} % of the peak, off by {diff:.0e}",
-            seconds * 1e3,
-            seconds * LAYERS as f64,
+            "{name:18} {time}; {LAYERS} layers {:.3} s, {:.3} s; {:4.0} GFLOP/s, {share:3.0} % of the peak, off by {diff:.0e}",
+            time.wall * LAYERS as f64,
+            time.cpu * LAYERS as f64,
             rate / 1e9,
         );
     };
 
-    let seconds = shortest(8, || {
+    let time = measure(8, || {
         baseline::attention(&qkv.view(), N_HEAD, expected.view_mut());
     });
-    report("before, f32", seconds, peak.f32, 0.0);
+    report("before, f32", time, peak.f32, 0.0);
     for cpu in available() {
         for precision in [Precision::F32, Precision::Bf16] {
             if precision == Precision::Bf16 && cpu != Cpu::Avx512Bf16 {
                 continue;
             }
             let mut out = Array2::zeros((N, N_EMBD));
-            let times = if cpu == Cpu::Scalar { 2 } else { 12 };
+            let times = if cpu == Cpu::Scalar { 2 } else { 20 };
             let run = || attention_on(cpu, &qkv.view(), N_HEAD, precision, out.view_mut());
-            let seconds = shortest(times, run);
+            let time = measure(times, run);
             let diff = max_diff(&out, &expected);
             let (name, peak, limit) = match precision {
                 Precision::F32 => ("f32", peak.f32, 1e-5),
                 Precision::Bf16 => ("bf16", peak.bf16, 1e-2),
             };
-            report(&format!("{}, {name}", cpu.name()), seconds, peak, diff);
+            report(&format!("{}, {name}", cpu.name()), time, peak, diff);
             assert!(diff < limit, "far from the definition");
         }
     }

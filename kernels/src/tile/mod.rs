@@ -17,6 +17,7 @@
 pub(crate) mod avx2;
 #[cfg(target_arch = "x86_64")]
 pub(crate) mod avx512;
+mod prefetch;
 mod scalar;
 
 use half::bf16;
@@ -25,6 +26,7 @@ use half::bf16;
 pub(crate) use avx2::Avx2;
 #[cfg(target_arch = "x86_64")]
 pub(crate) use avx512::{Avx512, Avx512Bf16};
+pub(crate) use prefetch::prefetch;
 pub(crate) use scalar::Scalar;
 
 /// Rows in a panel of `a`.
@@ -188,5 +190,130 @@ impl<E> std::ops::Deref for Buffer<E> {
 impl<E> std::ops::DerefMut for Buffer<E> {
     fn deref_mut(&mut self) -> &mut [E] {
         &mut self.data[self.first..self.first + self.len]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    #[cfg(target_arch = "x86_64")]
+    use crate::cpu::Cpu;
+    use crate::testing::noise;
+
+    /// Sums of up to 130 products of numbers in -1..1, in another order or with fused additions.
+    const TOLERANCE: f32 = 1e-5;
+
+    fn numbers<E: Element>(len: usize, seed: u32) -> Vec<E> {
+        noise(1, len, seed).into_iter().map(E::from_f32).collect()
+    }
+
+    /// All widths, starts and numbers of panels, and depths from none on, against the definition.
+    fn equals_the_definition<K: Tile>(kernels: K) {
+        let group = K::Element::GROUP;
+        for width in (LANES..=WIDTH).step_by(LANES) {
+            for depth in (0..20).chain([63, 64, 65]).map(|d| d * group) {
+                for panels in 0..3 {
+                    let rows = panels * ROWS;
+                    let a = numbers::<K::Element>(rows * depth, 1);
+                    let b = numbers::<K::Element>(depth * width, 2);
+                    let before = numbers::<f32>(rows * width, 3);
+                    let by = numbers::<f32>(width, 4);
+                    for start in [Start::Zero, Start::Add, Start::Scaled(&by)] {
+                        let mut c = before.clone();
+                        kernels.multiply(&a, &b, width, start, &mut c);
+                        for (i, c) in c.iter().enumerate() {
+                            let (row, column) = (i / width, i % width);
+                            let sum: f32 = (0..depth)
+                                .map(|k| {
+                                    let b = b[(k / group * width + column) * group + k % group];
+                                    a[at::<K::Element>(row, k, depth)].to_f32() * b.to_f32()
+                                })
+                                .sum();
+                            let expected = sum
+                                + match start {
+                                    Start::Zero => 0.0,
+                                    Start::Add => before[i],
+                                    Start::Scaled(by) => before[i] * by[column],
+                                };
+                            let case = format!("{panels} x {depth} x {width}, {start:?}, {i}");
+                            assert!((c - expected).abs() < TOLERANCE, "{case}: {c} {expected}");
+                        }
+                    }
+                }
+            }
+        }
+    }
+
+    /// Every length up to some vectors, and the numbers at which rounding has to choose.
+    fn narrows_as_scalar<K: Tile>(kernels: K) {
+        let mut values = vec![
+            0.0,
+            -0.0,
+            1.0,
+            1.003_906_2,
+            1.011_718_7,
+            3.4e38,
+            -3.4e38,
+            1e-30,
+        ];
+        values.extend([f32::NAN, f32::INFINITY, f32::NEG_INFINITY]);
+        values.extend(noise(1, 60, 5));
+        for len in 0..values.len() {
+            let mut found = vec![K::Element::default(); len];
+            kernels.narrow(&values[..len], 0.75, &mut found);
+            for (found, value) in found.iter().zip(&values) {
+                let (found, expected) = (found.to_f32(), K::Element::from_f32(0.75 * value));
+                let expected = expected.to_f32();
+                assert!(
+                    found == expected || (found.is_nan() && expected.is_nan()),
+                    "{value}"
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn scalar_equals_the_definition() {
+        equals_the_definition(Scalar::<f32>::default());
+        equals_the_definition(Scalar::<bf16>::default());
+        narrows_as_scalar(Scalar::<bf16>::default());
+    }
+
+    #[cfg(target_arch = "x86_64")]
+    #[test]
+    fn every_x86_level_equals_the_definition() {
+        for cpu in crate::cpu::available() {
+            if let Some(kernels) = Avx2::new(cpu) {
+                equals_the_definition(kernels);
+                narrows_as_scalar(kernels);
+            }
+            if let Some(kernels) = Avx512::new(cpu) {
+                equals_the_definition(kernels);
+                narrows_as_scalar(kernels);
+            }
+            if let Some(kernels) = Avx512Bf16::new(cpu) {
+                equals_the_definition(kernels);
+                narrows_as_scalar(kernels);
+            }
+        }
+    }
+
+    #[cfg(target_arch = "x86_64")]
+    #[test]
+    fn no_level_gives_kernels_of_a_wider_one() {
+        assert!(Avx2::new(Cpu::Scalar).is_none());
+        assert!(Avx512::new(Cpu::Avx2).is_none());
+        assert!(Avx512Bf16::new(Cpu::Avx512).is_none());
+        assert!(Avx512::new(Cpu::Neon).is_none(), "this CPU has none");
+    }
+
+    #[test]
+    fn buffers_begin_at_a_cache_line() {
+        for len in [0, 1, 15, 16, 1000] {
+            let buffer = Buffer::<bf16>::zeros(len);
+            assert_eq!(buffer.len(), len);
+            assert_eq!(buffer.as_ptr().align_offset(64), 0);
+            assert!(buffer.data.capacity() * 2 <= Buffer::<bf16>::bytes(len));
+        }
     }
 }

@@ -23,16 +23,10 @@ impl<E: Element> Tile for Scalar<E> {
         for (i, c) in c.chunks_exact_mut(ROWS * width).enumerate() {
             let a = &a[i * ROWS * depth..][..ROWS * depth];
             for (row, c) in c.chunks_exact_mut(width).enumerate() {
-                for column in (0..width).step_by(LANES) {
-                    let c = &mut c[column..column + LANES];
+                for (i, c) in c.chunks_exact_mut(LANES).enumerate() {
+                    let column = i * LANES;
                     begin(start, column, c);
-                    accumulate(
-                        &a[row * E::GROUP..],
-                        &b[column * E::GROUP..],
-                        width,
-                        depth,
-                        c,
-                    );
+                    accumulate(a, row, b, column, width, c);
                 }
             }
         }
@@ -47,13 +41,21 @@ fn begin(start: Start, column: usize, c: &mut [f32]) {
     }
 }
 
-/// `c[i] += sum over k of a[k] * b[k][i]` for one row and sixteen columns.
-fn accumulate<E: Element>(a: &[E], b: &[E], width: usize, depth: usize, c: &mut [f32]) {
+/// `c[i] += sum over k of a[row][k] * b[k][column + i]`, one row by sixteen columns.
+fn accumulate<E: Element>(
+    a: &[E],
+    row: usize,
+    b: &[E],
+    column: usize,
+    width: usize,
+    c: &mut [f32],
+) {
     let mut sums = [0.0; LANES];
     sums.copy_from_slice(c);
-    for step in 0..depth / E::GROUP {
-        let a = &a[step * ROWS * E::GROUP..][..E::GROUP];
-        let b = &b[step * width * E::GROUP..][..LANES * E::GROUP];
+    let steps = a.chunks_exact(ROWS * E::GROUP);
+    for (a, b) in steps.zip(b.chunks_exact(width * E::GROUP)) {
+        let a = &a[row * E::GROUP..][..E::GROUP];
+        let b = &b[column * E::GROUP..][..LANES * E::GROUP];
         for (lane, sum) in sums.iter_mut().enumerate() {
             for g in 0..E::GROUP {
                 *sum += a[g].to_f32() * b[lane * E::GROUP + g].to_f32();

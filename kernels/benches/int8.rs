@@ -1,7 +1,7 @@
-//! How fast are the products? Each kernel that this CPU has, beside the scalar one and f32's.
+//! How fast are the int8 products? Each kernel that this CPU has, beside the scalar one and f32's.
 //!
 //! Billions of operations (two for each multiplication) a second of CPU time on one thread, best
-//! of a few: other work on the machine disturbs that least. `cargo bench -p xc2-kernels --bench products`
+//! of a few: other work on the machine disturbs that least. `cargo bench -p xc2-kernels --bench int8`
 
 use std::hint::black_box;
 
