@@ -5,7 +5,8 @@
 
 use std::sync::LazyLock;
 
-/// One level of instructions.
+/// One level of instructions. Within an architecture they are ordered by width, and the kernels of
+/// `tile` rely on it: all from [`Self::Avx2`] on have AVX2, all from [`Self::Avx512`] on AVX-512.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Cpu {
     /// Plain Rust: the reference, and what is left where nothing else fits.

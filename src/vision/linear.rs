@@ -296,4 +296,30 @@ mod tests {
         };
         assert_eq!(with_threads(1, run), with_threads(3, run));
     }
+
+    #[test]
+    fn int8_is_near_f32_also_from_many_tasks_at_once() {
+        let of = |precision| {
+            let one = linear(GgmlType::Q8_0, 256, 70, true);
+            let parts = vec![one.parts[0].clone(), one.parts[0].clone()];
+            let bias = one.bias.unwrap().repeat(2);
+            Linear::new(parts, Some(bias), precision)
+        };
+        let x = noise(20, 256, 3);
+        let product = |linear: &Linear| {
+            let mut out = Array2::zeros((20, 140));
+            let room = &mut QuantizedRows::default();
+            linear.forward(&x.view(), room, Epilogue::Store, out.view_mut());
+            out
+        };
+        let expected = product(&of(Precision::F32));
+        let int8 = of(Precision::Stored);
+        assert!(int8.is_int8());
+        // All of them find the matrix not packed yet.
+        let found: Vec<_> = (0..16).into_par_iter().map(|_| product(&int8)).collect();
+        let norm = |a: &Array2<f32>| a.iter().map(|v| v * v).sum::<f32>().sqrt();
+        let off = norm(&(&found[0] - &expected)) / norm(&expected);
+        assert!(off < 0.01, "off by {off}");
+        assert!(found.iter().all(|f| *f == found[0]));
+    }
 }

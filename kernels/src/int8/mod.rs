@@ -153,7 +153,7 @@ fn multiply(x: &QuantizedRows, row: usize, matrix: &Int8Matrix, panel: usize, ou
             blocks,
             out: out.as_mut_ptr(),
         };
-        // SAFETY: a matrix is only packed for a CPU that detection found. The tile of values is as
+        // SAFETY: `Int8Matrix::pack` refuses what detection did not find. The tile of values is as
         // long as the kernel takes it (just asserted), and so are its scales and beginnings; the
         // panel is `blocks` long by `Int8Matrix::panel`; `out` is `rows` times `lanes`, borrowed
         // mutably.

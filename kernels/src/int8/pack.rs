@@ -1,11 +1,9 @@
 //! Weights in the layout that a kernel walks.
 #![allow(unsafe_code)]
 
-use rayon::prelude::*;
-
 use super::BLOCK;
 use super::kernel::Kernel;
-use crate::Cpu;
+use crate::{Cpu, available};
 
 /// A Q8_0 block in a file: a scale in f16, then 32 numbers in int8.
 pub const Q8_0_BLOCK_BYTES: usize = 2 + BLOCK;
@@ -27,10 +25,15 @@ impl Int8Matrix {
     /// Packs Q8_0 rows of `n_in` numbers, those of one part below those of the part before.
     ///
     /// # Panics
-    /// If `n_in` is not whole blocks, or a part not whole rows.
+    /// If `n_in` is not whole blocks, a part not whole rows, or this CPU lacks `cpu`.
     pub fn pack(parts: &[&[u8]], n_in: usize, cpu: Cpu) -> Self {
+        assert!(available().contains(&cpu), "this CPU lacks {}", cpu.name());
+        Self::pack_for(Kernel::for_cpu(cpu), parts, n_in)
+    }
+
+    /// The same for a kernel that need not run here; nothing may then multiply by the matrix.
+    pub(super) fn pack_for(kernel: &'static Kernel, parts: &[&[u8]], n_in: usize) -> Self {
         assert_eq!(n_in % BLOCK, 0, "whole blocks of {BLOCK}");
-        let kernel = Kernel::for_cpu(cpu);
         let row_bytes = n_in / BLOCK * Q8_0_BLOCK_BYTES;
         let rows: Vec<&[u8]> = parts
             .iter()
@@ -48,10 +51,22 @@ impl Int8Matrix {
             kernel,
             lines: vec![Line([0; 64]); bytes.div_ceil(64)],
         };
-        matrix.bytes_mut()[..bytes]
-            .par_chunks_exact_mut(panel_bytes)
-            .zip(rows.par_chunks(kernel.lanes))
-            .for_each(|(panel, rows)| pack_panel(kernel, rows, panel));
+        let panels = &mut matrix.bytes_mut()[..bytes];
+        // Threads of its own: a matrix may be packed under a lock, and a worker of rayon's that
+        // waited for others here could take up a task that waits for the same lock.
+        let share = rows.len().div_ceil(kernel.lanes);
+        let share = share.div_ceil(rayon::current_num_threads()).max(1);
+        std::thread::scope(|scope| {
+            let shares = panels.chunks_mut(share * panel_bytes);
+            for (panels, rows) in shares.zip(rows.chunks(share * kernel.lanes)) {
+                scope.spawn(move || {
+                    let panels = panels.chunks_exact_mut(panel_bytes);
+                    for (panel, rows) in panels.zip(rows.chunks(kernel.lanes)) {
+                        pack_panel(kernel, rows, panel);
+                    }
+                });
+            }
+        });
         matrix
     }
 

@@ -104,7 +104,7 @@ fn the_256_bit_kernel_is_right_in_its_other_encoding() {
     let weights = weights(n, k, 5);
     let numbers = noise(kernel.rows, k, 6);
     let x = quantized(&numbers, kernel);
-    let matrix = Int8Matrix::pack(&[&weights], k, Cpu::AvxVnni);
+    let matrix = Int8Matrix::pack_for(kernel, &[&weights], k);
     let expected = run(Cpu::Scalar, &numbers, &weights, n);
     for rows in 1..=kernel.rows {
         let mut out = Array2::<f32>::zeros((rows, n));
@@ -143,6 +143,13 @@ fn the_largest_products_do_not_saturate() {
             );
         }
     }
+}
+
+#[test]
+#[should_panic(expected = "this CPU lacks")]
+fn a_matrix_is_not_packed_for_instructions_that_are_not_there() {
+    let lacking = Cpu::ALL.into_iter().find(|c| !available().contains(c));
+    Int8Matrix::pack(&[], BLOCK, lacking.expect("no CPU is of two architectures"));
 }
 
 #[test]
