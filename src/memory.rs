@@ -25,6 +25,8 @@ pub struct Workload {
     pub repack: bool,
     /// Bytes of the tower's scratch.
     pub vision_work: usize,
+    /// Whether pictures come. Without them neither tower nor adapter is touched.
+    pub pictures: bool,
 }
 
 /// What a run needs, in bytes by part.
@@ -57,6 +59,10 @@ impl MemoryNeed {
         need.vocabulary = (decoder.n_vocab * PIECE_BYTES) as u64;
         need.kv_cache = load.kv_type.bytes(n_cells * per_cell) as u64;
         need.work = load.vision_work.max(decode_work) as u64;
+        if !load.pictures {
+            need.work = decode_work as u64;
+            (need.vision, need.plora) = (0, 0);
+        }
         need
     }
 

@@ -11,11 +11,15 @@ pub struct Timings {
     pub encode: f64,
     /// Pictures encoded.
     pub n_images: usize,
-    /// The prompt, pictures included.
+    /// Pictures that were not encoded, because their embeddings or keys and values were at hand.
+    pub n_images_reused: usize,
+    /// The prompt, pictures included, as far as it was computed.
     #[serde(rename = "prefill_s")]
     pub prefill: f64,
-    /// Positions of the prompt.
+    /// Positions of the prompt that were computed.
     pub n_prefill: usize,
+    /// Positions of the prompt that were not, because their keys and values were at hand.
+    pub n_reused: usize,
     /// Sampling and decoding.
     #[serde(rename = "decode_s")]
     pub decode: f64,
@@ -48,6 +52,9 @@ impl std::fmt::Display for Timings {
             ", prefill {} tokens {:.2} s ({per_second:.0}/s)",
             self.n_prefill, self.prefill
         )?;
+        if self.n_reused > 0 {
+            write!(f, " after {} known", self.n_reused)?;
+        }
         if self.n_decode > 0 {
             let per_second = rate(self.n_decode, self.decode);
             write!(

@@ -58,6 +58,7 @@ pub fn run(args: &InfoArgs) -> anyhow::Result<ExitCode> {
         kv_type: KvType::default(),
         repack: LoadOptions::default().repack,
         vision_work: encoder.work_bytes(),
+        pictures: true,
     };
     let need = MemoryNeed::of(&container, load);
     let text = if args.json {

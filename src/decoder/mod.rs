@@ -1,8 +1,11 @@
-//! Prefill and decode: the language model driven over a [`Sequence`] under a [`PloraMask`].
+//! Prefill and decode: the language model driven over [`Prompt`]s.
 //!
 //! The mask is lowered here. llama.cpp applies an adapter to every token of a batch, so each batch
 //! holds positions of one mask bit only (and either tokens or embeddings), and the adapter is
 //! switched between batches when the bit changes.
+//!
+//! A decoder remembers what its sequences hold ([`Trace`]), so whoever asks next can keep the part
+//! that is the same.
 
 mod stream;
 
@@ -11,8 +14,8 @@ pub use stream::TextStream;
 use ndarray::ArrayView2;
 
 use crate::{
-    llama::{Context, Input, LlamaError, Outputs},
-    prompt::{PloraMask, Run, Sequence},
+    llama::{Context, Input, LlamaError, Outputs, Places},
+    prompt::{PloraMask, Prompt, Run, Sequence, Trace},
 };
 
 /// A stretch of a sequence that one batch computes.
@@ -28,18 +31,19 @@ struct Step {
     plora: bool,
 }
 
-/// Cuts a sequence into batches: within one run, of one mask bit, of at most `n_batch` positions.
+/// Cuts what a sequence holds from position `from` on into batches: within one run, of one mask bit,
+/// of at most `n_batch` positions.
 ///
 /// # Panics
 /// If the mask has another length than the sequence.
-fn lower(sequence: &Sequence, mask: &PloraMask, n_batch: usize) -> Vec<Step> {
+fn lower(sequence: &Sequence, mask: &PloraMask, from: usize, n_batch: usize) -> Vec<Step> {
     assert_eq!(mask.len(), sequence.len(), "the mask covers the sequence");
     let mut steps = Vec::new();
-    let mut position = 0;
+    let mut run_begin = 0;
     for (run, len) in sequence.runs().iter().map(Run::len).enumerate() {
-        let mut begin = 0;
+        let mut begin = from.saturating_sub(run_begin).min(len);
         while begin < len {
-            let (plora, same) = mask.run_at(position);
+            let (plora, same) = mask.run_at(run_begin + begin);
             let n = same.min(len - begin).min(n_batch);
             steps.push(Step {
                 run,
@@ -48,31 +52,51 @@ fn lower(sequence: &Sequence, mask: &PloraMask, n_batch: usize) -> Vec<Step> {
                 plora,
             });
             begin += n;
-            position += n;
         }
+        run_begin += len;
     }
     steps
 }
 
-/// The decoder at work on one sequence.
+/// The decoder at work on one sequence or several.
 #[derive(Debug)]
 pub struct Decoder {
     context: Context,
-    n_past: usize,
+    /// What each sequence holds.
+    held: Vec<Trace>,
 }
 
 /// Logits of the positions of a batch: the position of the first, and the rows one by one.
 pub type OnLogits<'a> = &'a mut dyn FnMut(usize, &[f32]);
 
+/// The projected embeddings of the pictures of a prompt, `[n_tokens, n_embd]` each, in standard
+/// layout; `None` for those whose positions are all held.
+pub type Embeddings<'a> = [Option<ArrayView2<'a, f32>>];
+
+/// A token to be appended to a sequence.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Next {
+    /// The sequence.
+    pub seq: usize,
+    /// The token.
+    pub id: i32,
+}
+
 impl Decoder {
-    /// Starts with an empty sequence.
-    pub fn new(context: Context) -> Self {
-        Self { context, n_past: 0 }
+    /// Starts with `n_seq` empty sequences.
+    pub fn new(context: Context, n_seq: usize) -> Self {
+        let held = vec![Trace::default(); n_seq];
+        Self { context, held }
     }
 
-    /// Positions computed so far.
-    pub fn n_past(&self) -> usize {
-        self.n_past
+    /// What sequence `seq` holds.
+    pub fn held(&self, seq: usize) -> &Trace {
+        &self.held[seq]
+    }
+
+    /// Positions that sequence `seq` holds.
+    pub fn n_past(&self, seq: usize) -> usize {
+        self.held[seq].len()
     }
 
     /// How often the adapter was switched so far.
@@ -80,53 +104,84 @@ impl Decoder {
         self.context.n_switches()
     }
 
-    /// Forgets everything from `position` on.
-    pub fn truncate(&mut self, position: usize) {
-        self.context.truncate(position);
-        self.n_past = self.n_past.min(position);
+    /// Lets sequence `seq` forget everything from `position` on.
+    pub fn truncate(&mut self, seq: usize, position: usize) {
+        self.context.truncate(seq, position);
+        self.held[seq].truncate(position);
     }
 
-    /// Computes a prompt and leaves the logits of its last position for [`Self::logits`].
-    ///
-    /// `images[i]` are the projected embeddings of picture `i`, `[n_tokens, n_embd]`, in standard
-    /// layout. `progress` is told the number of positions done after every batch.
+    /// Lets sequence `to` hold the first `n` positions of `from` and nothing else, without computing
+    /// or copying them.
+    pub fn share(&mut self, from: usize, to: usize, n: usize) {
+        self.truncate(to, 0);
+        self.context.share(from, to, n);
+        let [from, to] = self
+            .held
+            .get_disjoint_mut([from, to])
+            .expect("two sequences");
+        to.extend_from(from, 0, n);
+    }
+
+    /// The keys and values of sequence `seq`, for [`Self::restore`].
+    pub fn save(&mut self, seq: usize) -> Vec<u8> {
+        self.context.save(seq)
+    }
+
+    /// Lets sequence `seq` hold what [`Self::save`] gave of a sequence with this trace.
     ///
     /// # Errors
-    /// If llama.cpp refuses a batch.
+    /// If llama.cpp refuses; the sequence is empty then.
+    pub fn restore(&mut self, seq: usize, bytes: &[u8], trace: &Trace) -> Result<(), LlamaError> {
+        self.held[seq].truncate(0);
+        self.context.restore(seq, bytes, trace.len())?;
+        self.held[seq] = trace.clone();
+        Ok(())
+    }
+
+    /// Computes what sequence `seq` does not hold of a prompt that it holds the begin of, and leaves
+    /// the logits of the last position for [`Self::logits`]. `progress` is told the number of
+    /// positions that are there after every batch.
+    ///
+    /// # Errors
+    /// If llama.cpp refuses a batch; the sequence holds what was computed before.
+    ///
+    /// # Panics
+    /// If the sequence holds something else than the prompt's begin, or all of it, or an embedding
+    /// is missing.
     pub fn prefill(
         &mut self,
-        sequence: &Sequence,
-        mask: &PloraMask,
-        images: &[ArrayView2<'_, f32>],
+        seq: usize,
+        prompt: &Prompt,
+        images: &Embeddings<'_>,
         mut progress: impl FnMut(usize),
     ) -> Result<(), LlamaError> {
-        let steps = lower(sequence, mask, self.context.n_batch());
+        let steps = self.steps(seq, prompt);
         for (i, step) in steps.iter().enumerate() {
             let outputs = if i + 1 == steps.len() {
                 Outputs::Last
             } else {
                 Outputs::None
             };
-            self.compute(sequence, step, images, outputs)?;
-            progress(self.n_past);
+            self.compute(seq, prompt, step, images, outputs)?;
+            progress(self.n_past(seq));
         }
         Ok(())
     }
 
-    /// As [`Self::prefill`], with the logits of every position.
+    /// As [`Self::prefill`], with the logits of every position computed.
     ///
     /// # Errors
     /// If llama.cpp refuses a batch.
     pub fn prefill_observed(
         &mut self,
-        sequence: &Sequence,
-        mask: &PloraMask,
-        images: &[ArrayView2<'_, f32>],
+        seq: usize,
+        prompt: &Prompt,
+        images: &Embeddings<'_>,
         on_logits: OnLogits<'_>,
     ) -> Result<(), LlamaError> {
-        for step in lower(sequence, mask, self.context.n_batch()) {
-            let position = self.n_past;
-            self.compute(sequence, &step, images, Outputs::All)?;
+        for step in self.steps(seq, prompt) {
+            let position = self.n_past(seq);
+            self.compute(seq, prompt, &step, images, Outputs::All)?;
             for i in 0..step.len {
                 on_logits(position + i, self.context.logits(i));
             }
@@ -134,44 +189,94 @@ impl Decoder {
         Ok(())
     }
 
+    fn steps(&self, seq: usize, prompt: &Prompt) -> Vec<Step> {
+        let n_held = self.n_past(seq);
+        let same = self.held[seq].common_prefix(&prompt.trace);
+        assert!(same == n_held && same < prompt.len(), "the begin is held");
+        lower(
+            &prompt.sequence,
+            &prompt.mask,
+            n_held,
+            self.context.n_batch(),
+        )
+    }
+
     fn compute(
         &mut self,
-        sequence: &Sequence,
+        seq: usize,
+        prompt: &Prompt,
         step: &Step,
-        images: &[ArrayView2<'_, f32>],
+        images: &Embeddings<'_>,
         outputs: Outputs,
     ) -> Result<(), LlamaError> {
         self.context.switch_adapter(step.plora)?;
         let range = step.begin..step.begin + step.len;
-        let input = match &sequence.runs()[step.run] {
+        let input = match &prompt.sequence.runs()[step.run] {
             Run::Tokens(ids) => Input::Tokens(&ids[range]),
             Run::Image { index, .. } => {
-                let rows = &images[*index];
+                let rows = images[*index].as_ref().expect("embeddings to compute");
                 let n_embd = rows.ncols();
                 let values = rows.to_slice().expect("embeddings lie row by row");
                 Input::Embeddings(&values[range.start * n_embd..range.end * n_embd])
             }
         };
-        self.context.decode(input, self.n_past, outputs)?;
-        self.n_past += step.len;
+        let position = self.n_past(seq);
+        self.decode(&[seq], input, Places::Run { seq, position }, outputs)?;
+        self.held[seq].extend_from(&prompt.trace, position, position + step.len);
         Ok(())
     }
 
-    /// Appends one token, with the adapter on or off, and leaves its logits.
+    /// Appends one token to sequence `seq`, with the adapter on or off, and leaves its logits.
     ///
     /// # Errors
     /// If llama.cpp refuses, for example because the context is full.
-    pub fn step(&mut self, id: i32, plora: bool) -> Result<(), LlamaError> {
+    pub fn step(&mut self, seq: usize, id: i32, plora: bool) -> Result<(), LlamaError> {
+        self.step_all(&[Next { seq, id }], plora)
+    }
+
+    /// Appends one token to each of some sequences in one batch, and leaves the logits of `nexts[i]`
+    /// for [`Self::logits_of`]. All weights are read once, however many sequences go on.
+    ///
+    /// # Errors
+    /// If llama.cpp refuses; nothing was appended then.
+    pub fn step_all(&mut self, nexts: &[Next], plora: bool) -> Result<(), LlamaError> {
         self.context.switch_adapter(plora)?;
-        self.context
-            .decode(Input::Tokens(&[id]), self.n_past, Outputs::Last)?;
-        self.n_past += 1;
+        let ids: Vec<i32> = nexts.iter().map(|n| n.id).collect();
+        let places: Vec<_> = nexts.iter().map(|n| (n.seq, self.n_past(n.seq))).collect();
+        let seqs: Vec<usize> = nexts.iter().map(|n| n.seq).collect();
+        let places = Places::Each(&places);
+        self.decode(&seqs, Input::Tokens(&ids), places, Outputs::All)?;
+        for next in nexts {
+            self.held[next.seq].push(next.id, plora);
+        }
         Ok(())
     }
 
-    /// The logits of the last position, `[n_vocab]`.
+    /// Computes a batch; if llama.cpp fails, `seqs` are cut back to what they held.
+    fn decode(
+        &mut self,
+        seqs: &[usize],
+        input: Input<'_>,
+        places: Places<'_>,
+        outputs: Outputs,
+    ) -> Result<(), LlamaError> {
+        let result = self.context.decode(input, places, outputs);
+        if result.is_err() {
+            for seq in seqs {
+                self.context.truncate(*seq, self.held[*seq].len());
+            }
+        }
+        result
+    }
+
+    /// The logits of the last position computed, `[n_vocab]`.
     pub fn logits(&mut self) -> &[f32] {
         self.context.last_logits()
+    }
+
+    /// The logits after `nexts[i]` of the last [`Self::step_all`], `[n_vocab]`.
+    pub fn logits_of(&mut self, i: usize) -> &[f32] {
+        self.context.logits(i)
     }
 }
 
@@ -190,7 +295,7 @@ mod tests {
     }
 
     fn lowered(mask: &PloraMask, n_batch: usize) -> Vec<(usize, usize, usize, bool)> {
-        let steps = lower(&sequence(), mask, n_batch);
+        let steps = lower(&sequence(), mask, 0, n_batch);
         steps
             .into_iter()
             .map(|s| (s.run, s.begin, s.len, s.plora))
@@ -222,6 +327,21 @@ mod tests {
             unrolled.extend(std::iter::repeat_n(*bit, *len));
         }
         assert_eq!(unrolled, bits);
+    }
+
+    #[test]
+    fn what_is_held_is_left_out() {
+        let mask = sequence().plora_mask(PloraPolicy::Images);
+        let from = |at| {
+            let steps = lower(&sequence(), &mask, at, 64);
+            let tuple = |s: Step| (s.run, s.begin, s.len, s.plora);
+            steps.into_iter().map(tuple).collect::<Vec<_>>()
+        };
+        let rest = [(2, 0, 2, true), (3, 0, 1, false)];
+        assert_eq!(from(2)[..2], [(0, 2, 1, false), (1, 0, 5, true)]);
+        assert_eq!(from(6)[..], [&[(1, 3, 2, true)], &rest[..]].concat());
+        assert_eq!(from(8), rest);
+        assert_eq!(from(11), []);
     }
 
     #[test]

@@ -25,10 +25,10 @@ impl AfterPrompt {
         ids: &[i32],
         mut on_logits: impl FnMut(usize, &[f32]),
     ) -> Result<(), EngineError> {
-        self.decoder.truncate(self.n_prompt);
+        self.decoder.truncate(0, self.n_prompt);
         on_logits(0, &self.logits);
         for (i, id) in ids.iter().take(self.n_ctx - self.n_prompt).enumerate() {
-            self.decoder.step(*id, self.plora)?;
+            self.decoder.step(0, *id, self.plora)?;
             let row = self.decoder.logits();
             if !row.iter().all(|l| l.is_finite()) {
                 return Err(EngineError::NotFinite);

@@ -14,6 +14,7 @@ pub(super) struct Generation<'a> {
     engine: &'a Engine,
     request: &'a Request,
     sampler: Sampler,
+    stream: TextStream,
     n_ctx: usize,
     pub(super) ids: Vec<i32>,
     pub(super) text: String,
@@ -40,6 +41,7 @@ impl<'a> Generation<'a> {
             engine,
             request,
             sampler,
+            stream: TextStream::default(),
             n_ctx,
             ids: Vec::new(),
             text: String::new(),
@@ -50,38 +52,67 @@ impl<'a> Generation<'a> {
     pub(super) fn run(
         &mut self,
         decoder: &mut Decoder,
+        seq: usize,
         observer: &mut dyn Observer,
     ) -> Result<StopReason, EngineError> {
+        loop {
+            let is_full = decoder.n_past(seq) == self.n_ctx;
+            match self.next(decoder.logits(), is_full, observer)? {
+                ControlFlow::Continue(id) => {
+                    decoder.step(seq, id, self.request.plora.generated())?;
+                }
+                ControlFlow::Break(stop) => return Ok(stop),
+            }
+        }
+    }
+
+    /// Takes the token that `logits` decide for. It has to be decoded if the answer goes on;
+    /// `is_full` tells that there is no room for that.
+    pub(super) fn next(
+        &mut self,
+        logits: &[f32],
+        is_full: bool,
+        observer: &mut dyn Observer,
+    ) -> Result<ControlFlow<StopReason, i32>, EngineError> {
+        let taken = self.take(logits, is_full, observer)?;
+        if taken.is_break() {
+            let rest = self.stream.finish();
+            let _ = self.say(&rest, observer); // it ends here anyway
+        }
+        Ok(taken)
+    }
+
+    fn take(
+        &mut self,
+        logits: &[f32],
+        is_full: bool,
+        observer: &mut dyn Observer,
+    ) -> Result<ControlFlow<StopReason, i32>, EngineError> {
+        let stop = |reason| Ok(ControlFlow::Break(reason));
         let prompt = &self.engine.container.info().prompt;
-        let mut stream = TextStream::default();
-        let stop = loop {
-            if self.ids.len() == self.request.n_predict {
-                break StopReason::Length;
-            }
-            let logits = decoder.logits();
-            if !logits.iter().all(|l| l.is_finite()) {
-                return Err(EngineError::NotFinite);
-            }
-            let id = self.sampler.sample(logits);
-            if id == prompt.eos || id == prompt.turn_end {
-                break StopReason::Stop;
-            }
-            self.sampler.accept(id);
-            self.ids.push(id);
-            let text = stream.push(&self.engine.tokenizer.piece(id));
-            if self.say(&text, observer).is_break() {
-                break StopReason::Interrupted;
-            }
-            if decoder.n_past() == self.n_ctx {
-                break StopReason::Context;
-            }
-            if self.ids.len() < self.request.n_predict {
-                decoder.step(id, self.request.plora.generated())?;
-            }
-        };
-        let rest = stream.finish();
-        let _ = self.say(&rest, observer); // it ends here anyway
-        Ok(stop)
+        if self.request.n_predict == 0 {
+            return stop(StopReason::Length);
+        }
+        if !logits.iter().all(|l| l.is_finite()) {
+            return Err(EngineError::NotFinite);
+        }
+        let id = self.sampler.sample(logits);
+        if id == prompt.eos || id == prompt.turn_end {
+            return stop(StopReason::Stop);
+        }
+        self.sampler.accept(id);
+        self.ids.push(id);
+        let text = self.stream.push(&self.engine.tokenizer.piece(id));
+        if self.say(&text, observer).is_break() {
+            return stop(StopReason::Interrupted);
+        }
+        if is_full {
+            return stop(StopReason::Context);
+        }
+        if self.ids.len() == self.request.n_predict {
+            return stop(StopReason::Length);
+        }
+        Ok(ControlFlow::Continue(id))
     }
 
     fn say(&mut self, text: &str, observer: &mut dyn Observer) -> ControlFlow<()> {

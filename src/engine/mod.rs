@@ -8,43 +8,45 @@
 //! ```
 //!
 //! Everything that can be wrong with the input is found before anything expensive begins: the
-//! pictures are decoded first, then the prompt is held against the context, then the memory
-//! against the machine.
+//! pictures are read, the prompt is held against the context, new pictures are decoded, then the
+//! memory is held against the machine.
 
 mod after_prompt;
 mod error;
 mod generation;
 mod options;
+mod pictures;
+mod prepared;
 mod request;
+mod session;
 
-use std::{
-    path::Path,
-    sync::{Arc, Mutex, PoisonError},
-    time::Instant,
-};
+use std::{path::Path, sync::Arc, time::Instant};
 
 pub use after_prompt::AfterPrompt;
 pub use error::EngineError;
-use generation::Generation;
-use ndarray::{Array2, ArrayView2};
+use ndarray::ArrayView2;
 pub use options::{EngineOptions, default_threads};
-use rayon::prelude::*;
+use pictures::EmbeddingCache;
+pub use prepared::PromptSize;
 pub use request::{Answer, DEFAULT_N_PREDICT, Observer, Picture, Request, StopReason};
+pub use session::Session;
 
 use crate::{
     container::{Container, View},
     decoder::Decoder,
-    image::{self, ImageError, Preprocessor, RgbImage},
-    llama::{Adapter, Context, ContextOptions, Model, Tokenizer},
+    image::Preprocessor,
+    llama::{Context, ContextOptions, LazyAdapter, Model, Tokenizer},
     memory::MemoryNeed,
-    metrics::Timings,
     prompt::{PromptLayout, Sequence, Template},
-    vision::{StageObserver, VisionEncoder},
+    vision::{StageObserver, VisionConfig, VisionEncoder},
 };
 
 /// Tokens that are computed at once in the prefill. 512 is the fastest on the machines measured
 /// (docs/performance.md), and longer batches take more scratch memory.
 pub const N_BATCH: usize = 512;
+
+/// Embeddings of pictures that an engine remembers: six of the largest tower's, or dozens.
+const EMBEDDING_CACHE_BYTES: usize = 128 << 20;
 
 /// A loaded model.
 pub struct Engine {
@@ -52,7 +54,8 @@ pub struct Engine {
     encoder: VisionEncoder,
     preprocessor: Preprocessor,
     model: Arc<Model>,
-    adapter: Mutex<Option<Arc<Adapter>>>,
+    adapter: Arc<LazyAdapter>,
+    embeddings: EmbeddingCache,
     tokenizer: Tokenizer,
     options: EngineOptions,
     load_seconds: f64,
@@ -70,9 +73,11 @@ impl Engine {
         let encoder = VisionEncoder::new(info.vision.clone(), &container, options.tower)?;
         let (mean, std) = (info.image.image_mean, info.image.image_std);
         let preprocessor = Preprocessor::new(info.vision.image_size as u32, mean, std);
-        let least = options.workload(1, encoder.work_bytes());
+        let least = options.workload(1, 0, false);
         options.check_memory(MemoryNeed::of(&container, least), 0)?;
         let model = Model::load(path, container.view_offset(View::Decoder), options.load)?;
+        let offset = container.view_offset(View::Adapter);
+        let adapter = Arc::new(LazyAdapter::new(&model, path, offset));
         let tokenizer = Tokenizer::new(&model);
         let load_seconds = start.elapsed().as_secs_f64();
         Ok(Self {
@@ -80,7 +85,8 @@ impl Engine {
             encoder,
             preprocessor,
             model,
-            adapter: Mutex::new(None),
+            adapter,
+            embeddings: EmbeddingCache::new(EMBEDDING_CACHE_BYTES),
             tokenizer,
             options,
             load_seconds,
@@ -117,8 +123,8 @@ impl Engine {
         }
     }
 
-    /// A decoder with an empty context of `n_ctx` positions, which computes up to `n_batch` of them
-    /// at once and can give the logits of `n_outputs` of those.
+    /// A decoder with an empty context of `n_ctx` positions for `n_seq` sequences together, which
+    /// computes up to `n_batch` of them at once and can give the logits of `n_outputs` of those.
     ///
     /// # Errors
     /// If llama.cpp cannot make one.
@@ -127,39 +133,39 @@ impl Engine {
         n_ctx: usize,
         n_batch: usize,
         n_outputs: usize,
+        n_seq: usize,
     ) -> Result<Decoder, EngineError> {
         let options = ContextOptions {
             n_ctx,
+            n_seq,
             n_batch: n_batch.min(n_ctx),
             n_outputs,
             n_threads: self.options.n_threads,
             kv_type: self.options.kv_type,
             flash_attn: self.options.flash_attn,
         };
-        let adapter = self.adapter()?;
-        Ok(Decoder::new(Context::new(
-            &self.model,
-            Some(adapter),
-            options,
-        )?))
+        let context = Context::new(&self.model, Arc::clone(&self.adapter), options)?;
+        Ok(Decoder::new(context, n_seq))
     }
 
-    /// The adapter, loaded when it is first needed.
-    fn adapter(&self) -> Result<Arc<Adapter>, EngineError> {
-        let mut loaded = self.adapter.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(adapter) = &*loaded {
-            return Ok(Arc::clone(adapter));
-        }
-        let offset = self.container.view_offset(View::Adapter);
-        let adapter = Arc::new(Adapter::load(&self.model, self.container.path(), offset)?);
-        *loaded = Some(Arc::clone(&adapter));
-        Ok(adapter)
+    /// Whether the adapter's memory is held: it is loaded when a picture is first computed.
+    pub fn holds_adapter(&self) -> bool {
+        self.adapter.is_loaded()
     }
 
-    /// What a context of `n_ctx` positions will need.
+    /// What a context of `n_ctx` positions will need, when pictures come.
     pub fn memory_need(&self, n_ctx: usize) -> MemoryNeed {
-        let load = self.options.workload(n_ctx, self.encoder.work_bytes());
-        MemoryNeed::of(&self.container, load)
+        self.memory_need_for(n_ctx, true)
+    }
+
+    /// What a context of `n_ctx` positions will need; without `pictures` neither the tower nor the
+    /// adapter is ever touched.
+    pub fn memory_need_for(&self, n_ctx: usize, pictures: bool) -> MemoryNeed {
+        let work = self.encoder.work_bytes();
+        MemoryNeed::of(
+            &self.container,
+            self.options.workload(n_ctx, work, pictures),
+        )
     }
 
     /// Answers `request`.
@@ -171,7 +177,7 @@ impl Engine {
         request: &Request,
         observer: &mut dyn Observer,
     ) -> Result<Answer, EngineError> {
-        Ok(self.answer_and_stay(request, observer)?.0)
+        Session::new(self, 0).answer(request, observer)
     }
 
     /// Answers `request`, and stays where the prompt ends: other answers can be followed from
@@ -184,84 +190,10 @@ impl Engine {
         request: &Request,
         observer: &mut dyn Observer,
     ) -> Result<(Answer, AfterPrompt), EngineError> {
-        let pictures = self.open_pictures(&request.images)?;
-        let mut template = self.template(request.layout);
-        if let Some(rule) = request.bos_rule {
-            template.prompt.bos_rule = rule;
-        }
-        let sequence = template.sequence(&request.chat, pictures.len(), &self.tokenizer)?;
-        let n_ctx = self.context_for(&sequence, request.n_predict)?;
-        self.options
-            .check_memory(self.memory_need(n_ctx), self.loaded_bytes(n_ctx))?;
-
-        let mut timings = Timings {
-            load: self.load_seconds,
-            ..Timings::default()
-        };
-        let mut decoder = timed(&mut timings.load, || self.decoder(n_ctx, N_BATCH, 1))?;
-        let embeddings = timed(&mut timings.encode, || self.encode(&pictures, observer));
-        timings.n_images = pictures.len();
-        timed(&mut timings.prefill, || {
-            let mask = sequence.plora_mask(request.plora);
-            let views: Vec<_> = embeddings.iter().map(|e| e.view()).collect();
-            let progress = |done| observer.progress("prefill", done, sequence.len());
-            decoder.prefill(&sequence, &mask, &views, progress)
-        })?;
-        timings.n_prefill = sequence.len();
-        let logits = decoder.logits().to_vec();
-        let mut generation = Generation::new(self, request, &sequence, n_ctx);
-        let stop = timed(&mut timings.decode, || {
-            generation.run(&mut decoder, observer)
-        })?;
-        timings.n_decode = decoder.n_past() - sequence.len();
-        let answer = Answer {
-            text: generation.text,
-            n_prompt: sequence.len(),
-            n_image: sequence.n_image_tokens(),
-            ids: generation.ids,
-            stop,
-            timings,
-        };
-        let stay = AfterPrompt {
-            decoder,
-            n_prompt: sequence.len(),
-            n_ctx,
-            logits,
-            plora: request.plora.generated(),
-        };
+        let mut session = Session::new(self, 0);
+        let answer = session.answer(request, observer)?;
+        let stay = session.into_after_prompt(&answer, request);
         Ok((answer, stay))
-    }
-
-    /// The pictures, resized for the tower.
-    fn open_pictures(&self, pictures: &[Picture]) -> Result<Vec<RgbImage>, EngineError> {
-        let open = |picture: &Picture| match picture {
-            Picture::File(path) => {
-                let picture = image::open(path, self.options.orientation)?;
-                Ok(self.preprocessor.resize(&picture)) // at once: the original may be large
-            }
-            Picture::Pixels(picture) => match picture.dimensions() {
-                (width, height) if width == 0 || height == 0 => {
-                    Err(ImageError::NoPixels { width, height }.into())
-                }
-                _ => Ok(self.preprocessor.resize(picture)),
-            },
-        };
-        pictures.par_iter().map(open).collect()
-    }
-
-    /// The projected embeddings of every picture, `[n_tokens, n_embd]` each.
-    fn encode(&self, pictures: &[RgbImage], observer: &mut dyn Observer) -> Vec<Array2<f32>> {
-        let n_stages = self.encoder.config().n_layer + STAGES_BESIDE_LAYERS;
-        let mut progress = StageCount {
-            observer,
-            done: 0,
-            total: pictures.len() * n_stages,
-        };
-        let encode = |picture| {
-            let pixels = self.preprocessor.normalize(picture);
-            self.encoder.encode_observed(&pixels, &mut progress)
-        };
-        pictures.iter().map(encode).collect()
     }
 
     /// The size of the context for a prompt: what was asked for, or what prompt and answer need.
@@ -285,16 +217,48 @@ impl Engine {
         Ok(n_ctx)
     }
 
-    /// What of [`Self::memory_need`] this process holds already; mapped weights do not count,
+    /// A context with room for more than the `n_needed` positions of a request, if the options leave
+    /// its size open.
+    fn roomy(&self, n_needed: usize, spare: usize) -> usize {
+        if self.options.n_ctx.is_some() || spare == 0 {
+            return n_needed;
+        }
+        let max = self.container.info().max_context();
+        (n_needed + n_needed / 2 + spare).min(max)
+    }
+
+    /// Refuses a context of `n_ctx` positions if the memory does not suffice for what has to be
+    /// there besides: the tower's scratch if it `encodes`, the adapter if it `adapts`. A context of
+    /// `n_held` positions is given up for it.
+    fn check_memory(
+        &self,
+        n_ctx: usize,
+        encodes: bool,
+        adapts: bool,
+        n_held: usize,
+    ) -> Result<(), EngineError> {
+        let mut need = self.memory_need_for(n_ctx, encodes || adapts || self.holds_adapter());
+        if !adapts && !self.holds_adapter() {
+            need.plora = 0;
+        }
+        let kv_held = self.memory_need_for(n_held, false).kv_cache;
+        let kv_held = if n_held > 0 { kv_held } else { 0 };
+        self.options
+            .check_memory(need, self.loaded_bytes(&need) + kv_held)
+    }
+
+    /// What of `need` this process holds already, besides contexts; mapped weights do not count,
     /// since the system reckons their pages as available.
-    fn loaded_bytes(&self, n_ctx: usize) -> u64 {
-        let need = self.memory_need(n_ctx);
-        let read = if self.options.load.mmap {
-            0
-        } else {
-            need.decoder
+    fn loaded_bytes(&self, need: &MemoryNeed) -> u64 {
+        let read = match self.options.load.mmap {
+            true => 0,
+            false => need.decoder,
         };
-        read + need.repacked + need.vocabulary
+        let plora = match self.holds_adapter() {
+            true => need.plora,
+            false => 0,
+        };
+        read + need.repacked + need.vocabulary + plora
     }
 }
 
@@ -307,6 +271,16 @@ struct StageCount<'a> {
     observer: &'a mut dyn Observer,
     done: usize,
     total: usize,
+}
+
+impl<'a> StageCount<'a> {
+    fn new(observer: &'a mut dyn Observer, tower: &VisionConfig, n_pictures: usize) -> Self {
+        Self {
+            observer,
+            done: 0,
+            total: n_pictures * (tower.n_layer + STAGES_BESIDE_LAYERS),
+        }
+    }
 }
 
 impl StageObserver for StageCount<'_> {

@@ -45,14 +45,15 @@ impl Default for EngineOptions {
 }
 
 impl EngineOptions {
-    /// What a run with a context of `n_ctx` positions is to memory.
-    pub(super) fn workload(&self, n_ctx: usize, vision_work: usize) -> Workload {
+    /// What a run with a context of `n_ctx` positions is to memory, with `pictures` or without.
+    pub(super) fn workload(&self, n_ctx: usize, vision_work: usize, pictures: bool) -> Workload {
         Workload {
             n_ctx,
             n_batch: N_BATCH.min(n_ctx),
             kv_type: self.kv_type,
             repack: self.load.repack,
             vision_work,
+            pictures,
         }
     }
 

@@ -42,12 +42,34 @@ pub enum Orientation {
 /// # Errors
 /// [`ImageError::File`] with the path and, as its source, what is wrong.
 pub fn open(path: &Path, orientation: Orientation) -> Result<RgbImage, ImageError> {
-    read(path)
-        .and_then(|bytes| decode(&bytes, orientation))
-        .map_err(|source| ImageError::File {
-            path: path.to_owned(),
-            source: Box::new(source),
-        })
+    decode_file(path, &read(path)?, orientation)
+}
+
+/// Reads a picture file without decoding it.
+///
+/// # Errors
+/// [`ImageError::File`] with the path and, as its source, what is wrong.
+pub fn read(path: &Path) -> Result<Vec<u8>, ImageError> {
+    read_limited(path).map_err(|source| of_file(path, source))
+}
+
+/// As [`decode`], for the bytes that [`read`] gave: errors name the file.
+///
+/// # Errors
+/// [`ImageError::File`] with the path and, as its source, what is wrong.
+pub fn decode_file(
+    path: &Path,
+    bytes: &[u8],
+    orientation: Orientation,
+) -> Result<RgbImage, ImageError> {
+    decode(bytes, orientation).map_err(|source| of_file(path, source))
+}
+
+fn of_file(path: &Path, source: ImageError) -> ImageError {
+    ImageError::File {
+        path: path.to_owned(),
+        source: Box::new(source),
+    }
 }
 
 /// Decodes a picture from the content of its file.
@@ -83,7 +105,7 @@ pub fn decode(bytes: &[u8], orientation: Orientation) -> Result<RgbImage, ImageE
     Ok(upright.into_rgb8())
 }
 
-fn read(path: &Path) -> Result<Vec<u8>, ImageError> {
+fn read_limited(path: &Path) -> Result<Vec<u8>, ImageError> {
     let mut bytes = Vec::new();
     File::open(path)?
         .take(MAX_FILE_BYTES + 1)

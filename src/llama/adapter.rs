@@ -2,9 +2,9 @@
 #![allow(unsafe_code)]
 
 use std::{
-    path::Path,
+    path::{Path, PathBuf},
     ptr::NonNull,
-    sync::{Arc, PoisonError},
+    sync::{Arc, Mutex, PoisonError},
 };
 
 use llama_cpp_sys_2 as sys;
@@ -34,7 +34,7 @@ impl Adapter {
         let file = CFile::open_at(path, offset)?;
         let _list = model
             .adapters
-            .lock()
+            .write()
             .unwrap_or_else(PoisonError::into_inner);
         // SAFETY: the model is loaded, its list of adapters is locked, and the stream is open at the begin of a GGUF.
         let ptr =
@@ -50,11 +50,6 @@ impl Adapter {
         }
     }
 
-    /// Whether it was loaded for `model`.
-    pub(super) fn belongs_to(&self, model: &Arc<Model>) -> bool {
-        Arc::ptr_eq(&self.model, model)
-    }
-
     pub(super) fn as_ptr(&self) -> *mut sys::llama_adapter_lora {
         self.ptr.as_ptr()
     }
@@ -65,10 +60,57 @@ impl Drop for Adapter {
         let _list = self
             .model
             .adapters
-            .lock()
+            .write()
             .unwrap_or_else(PoisonError::into_inner);
         // SAFETY: the handle is ours alone: contexts that use it hold an `Arc` of this. The model,
         // which lists the adapter, still lives and is locked.
         unsafe { sys::llama_adapter_lora_free(self.as_ptr()) }
+    }
+}
+
+/// An adapter that is loaded when it is first needed: a conversation without pictures never holds
+/// its memory.
+#[derive(Debug)]
+pub struct LazyAdapter {
+    model: Arc<Model>,
+    path: PathBuf,
+    offset: usize,
+    loaded: Mutex<Option<Arc<Adapter>>>,
+}
+
+impl LazyAdapter {
+    /// The adapter GGUF at `offset` of the file, for `model`.
+    pub fn new(model: &Arc<Model>, path: &Path, offset: usize) -> Self {
+        Self {
+            model: Arc::clone(model),
+            path: path.to_owned(),
+            offset,
+            loaded: Mutex::default(),
+        }
+    }
+
+    /// The adapter.
+    ///
+    /// # Errors
+    /// If it has to be loaded and cannot be: see [`Adapter::load`].
+    pub fn get(&self) -> Result<Arc<Adapter>, LlamaError> {
+        let mut loaded = self.loaded.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(adapter) = &*loaded {
+            return Ok(Arc::clone(adapter));
+        }
+        let adapter = Arc::new(Adapter::load(&self.model, &self.path, self.offset)?);
+        *loaded = Some(Arc::clone(&adapter));
+        Ok(adapter)
+    }
+
+    /// Whether it is in memory.
+    pub fn is_loaded(&self) -> bool {
+        let loaded = self.loaded.lock().unwrap_or_else(PoisonError::into_inner);
+        loaded.is_some()
+    }
+
+    /// Whether it was made for `model`.
+    pub(super) fn belongs_to(&self, model: &Arc<Model>) -> bool {
+        Arc::ptr_eq(&self.model, model)
     }
 }

@@ -1,11 +1,11 @@
-//! A context: the KV cache of one sequence, and the computation of batches.
+//! A context: the KV cache of some sequences, and the computation of batches.
 #![allow(unsafe_code)]
 
 use std::{ptr::NonNull, sync::Arc};
 
 use llama_cpp_sys_2 as sys;
 
-use super::{Adapter, LlamaError, Model, log};
+use super::{Adapter, Input, LazyAdapter, LlamaError, Model, Outputs, Places, batch::Batch, log};
 
 /// Element type of the KV cache.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
@@ -39,8 +39,10 @@ impl KvType {
 /// Sizes and threads of a context.
 #[derive(Clone, Copy, Debug)]
 pub struct ContextOptions {
-    /// Positions in the KV cache.
+    /// Positions in the KV cache, of all sequences together; those that sequences share count once.
     pub n_ctx: usize,
+    /// Sequences in it.
+    pub n_seq: usize,
     /// The most tokens that one [`Context::decode`] takes.
     pub n_batch: usize,
     /// The most logit rows that one batch gives; the buffer for them is allocated in advance.
@@ -53,30 +55,14 @@ pub struct ContextOptions {
     pub flash_attn: bool,
 }
 
-/// What a batch holds: never both, since the adapter is on for all of a batch or for none of it.
-#[derive(Clone, Copy, Debug)]
-pub enum Input<'a> {
-    /// Token ids.
-    Tokens(&'a [i32]),
-    /// Rows of embeddings, `[n, n_embd]`.
-    Embeddings(&'a [f32]),
-}
-
-/// For which tokens of a batch logits are wanted.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[allow(missing_docs)]
-pub enum Outputs {
-    None,
-    Last,
-    All,
-}
-
-/// A llama.cpp context with one sequence.
+/// A llama.cpp context.
 #[derive(Debug)]
 pub struct Context {
-    ptr: NonNull<sys::llama_context>,
+    pub(super) ptr: NonNull<sys::llama_context>,
     model: Arc<Model>,
-    adapter: Option<Arc<Adapter>>,
+    adapter: Arc<LazyAdapter>,
+    /// The adapter once it was on: it must live as long as this.
+    switched: Option<Arc<Adapter>>,
     n_vocab: usize,
     n_batch: usize,
     /// Tokens in the last batch.
@@ -98,15 +84,13 @@ impl Context {
     /// If the adapter belongs to another model.
     pub fn new(
         model: &Arc<Model>,
-        adapter: Option<Arc<Adapter>>,
+        adapter: Arc<LazyAdapter>,
         options: ContextOptions,
     ) -> Result<Self, LlamaError> {
-        if let Some(adapter) = &adapter {
-            assert!(
-                adapter.belongs_to(model),
-                "the adapter was loaded for this model"
-            );
-        }
+        assert!(
+            adapter.belongs_to(model),
+            "the adapter was made for this model"
+        );
         log::clear();
         // SAFETY: `params` is a plain structure of defaults; its callbacks stay null.
         let mut params = unsafe { sys::llama_context_default_params() };
@@ -114,7 +98,8 @@ impl Context {
         params.n_batch = options.n_batch as u32;
         params.n_ubatch = options.n_batch as u32;
         params.n_outputs_max = options.n_outputs as u32;
-        params.n_seq_max = 1;
+        params.n_seq_max = options.n_seq as u32;
+        params.kv_unified = true; // so that sequences share the cells of a common prefix
         params.n_threads = options.n_threads as i32;
         params.n_threads_batch = options.n_threads as i32;
         params.type_k = options.kv_type.id();
@@ -125,8 +110,11 @@ impl Context {
             sys::LLAMA_FLASH_ATTN_TYPE_DISABLED
         };
         params.no_perf = true;
-        // SAFETY: the model outlives the context, which holds an `Arc` of it.
+        let list = model.adapters.read();
+        // SAFETY: the model outlives the context, which holds an `Arc` of it, and nobody changes
+        // its list of adapters meanwhile.
         let ptr = unsafe { sys::llama_init_from_model(model.as_ptr(), params) };
+        drop(list);
         let Some(ptr) = NonNull::new(ptr) else {
             return Err(LlamaError::Context {
                 n_ctx: options.n_ctx,
@@ -140,6 +128,7 @@ impl Context {
             ptr,
             model: Arc::clone(model),
             adapter,
+            switched: None,
             n_vocab: n_vocab as usize,
             n_batch: options.n_batch,
             n_last: 0,
@@ -158,20 +147,20 @@ impl Context {
         self.n_switches
     }
 
-    /// Switches the adapter on or off for all batches that follow. Without an adapter nothing
-    /// happens.
+    /// Switches the adapter on or off for all batches that follow; it is loaded when it is first on.
     ///
     /// # Errors
-    /// If llama.cpp refuses.
+    /// If it cannot be loaded or llama.cpp refuses.
     pub fn switch_adapter(&mut self, on: bool) -> Result<(), LlamaError> {
-        let Some(adapter) = self.adapter.as_ref().filter(|_| on != self.adapter_on) else {
+        if on == self.adapter_on {
             return Ok(());
-        };
+        }
+        let adapter = self.adapter.get()?;
         log::clear();
         let mut adapters = [adapter.as_ptr()];
         let mut scales = [1.0f32];
         // SAFETY: both arrays hold one element and are copied; the adapter is of this model and
-        // lives as long as `self`.
+        // is kept below as long as `self`.
         let code = unsafe {
             sys::llama_set_adapters_lora(
                 self.ptr.as_ptr(),
@@ -180,6 +169,7 @@ impl Context {
                 scales.as_mut_ptr(),
             )
         };
+        self.switched = Some(adapter);
         if code != 0 {
             return Err(LlamaError::Switch {
                 code,
@@ -191,55 +181,40 @@ impl Context {
         Ok(())
     }
 
-    /// Computes a batch whose first token stands at `position`, and appends it to the KV cache.
+    /// Computes a batch and appends it to the KV cache.
     ///
     /// # Errors
     /// If llama.cpp refuses, for example because the cache is full.
     ///
     /// # Panics
-    /// If the batch is empty or longer than `n_batch`, or embeddings are no whole rows.
+    /// If the batch is empty or longer than `n_batch`, embeddings are no whole rows, or there are
+    /// not as many places as tokens.
     pub fn decode(
         &mut self,
         input: Input<'_>,
-        position: usize,
+        places: Places<'_>,
         outputs: Outputs,
     ) -> Result<(), LlamaError> {
-        let n_embd = self.model.n_embd();
-        let (n, token, embd) = match input {
-            Input::Tokens(ids) => (ids.len(), ids.as_ptr(), std::ptr::null()),
-            Input::Embeddings(rows) => {
-                assert!(rows.len().is_multiple_of(n_embd), "whole rows");
-                (rows.len() / n_embd, std::ptr::null(), rows.as_ptr())
-            }
-        };
+        let mut batch = Batch::new(input, places, outputs, self.model.n_embd());
+        let n = batch.len();
         assert!(
             n > 0 && n <= self.n_batch,
             "1 to {} tokens in a batch, not {n}",
             self.n_batch
         );
-        let mut positions: Vec<i32> = (position as i32..).take(n).collect();
-        let mut wanted = vec![i8::from(outputs == Outputs::All); n];
-        wanted[n - 1] = i8::from(outputs != Outputs::None);
-        let batch = sys::llama_batch {
-            n_tokens: n as i32,
-            token: token.cast_mut(),
-            embd: embd.cast_mut(),
-            pos: positions.as_mut_ptr(),
-            n_seq_id: std::ptr::null_mut(), // sequence 0
-            seq_id: std::ptr::null_mut(),
-            logits: wanted.as_mut_ptr(),
-        };
         log::clear();
-        // SAFETY: every non-null array of the batch holds `n` elements (rows of `n_embd` floats
-        // for `embd`) and outlives the call, which reads them only.
-        let code = unsafe { sys::llama_decode(self.ptr.as_ptr(), batch) };
+        let list = self.model.adapters.read();
+        // SAFETY: the batch lives through the call, which reads it only, and nobody changes the
+        // model's list of adapters meanwhile.
+        let code = unsafe { sys::llama_decode(self.ptr.as_ptr(), batch.as_raw()) };
+        drop(list);
         if code == 0 {
             self.n_last = n;
             return Ok(());
         }
         Err(LlamaError::Decode {
             n_tokens: n,
-            position,
+            position: places.first_position(),
             code,
             reason: log::last_error(),
         })
@@ -265,15 +240,6 @@ impl Context {
     /// If they were not asked for.
     pub fn last_logits(&mut self) -> &[f32] {
         self.logits(self.n_last - 1)
-    }
-
-    /// Drops everything from `position` on, so that the sequence can go on differently there.
-    pub fn truncate(&mut self, position: usize) {
-        // SAFETY: the context is valid; -1 means "to the end".
-        unsafe {
-            let memory = sys::llama_get_memory(self.ptr.as_ptr());
-            sys::llama_memory_seq_rm(memory, 0, position as i32, -1);
-        }
     }
 }
 

@@ -7,16 +7,19 @@
 //! outside this folder.
 
 mod adapter;
+mod batch;
 mod context;
 mod log;
 mod model;
 mod sampler;
+mod sequences;
 mod vocab;
 
 use std::sync::OnceLock;
 
-pub use adapter::Adapter;
-pub use context::{Context, ContextOptions, Input, KvType, Outputs};
+pub use adapter::{Adapter, LazyAdapter};
+pub use batch::{Input, Outputs, Places};
+pub use context::{Context, ContextOptions, KvType};
 use llama_cpp_2::llama_backend::LlamaBackend;
 pub use model::{LoadOptions, Model};
 pub use sampler::{Sampler, SamplerOptions, argmax};
@@ -44,6 +47,16 @@ pub enum LlamaError {
     /// The adapter could not be switched.
     #[error("llama.cpp cannot switch the adapter (code {code}): {reason}")]
     Switch { code: i32, reason: String },
+    /// A state was not taken over.
+    #[error(
+        "llama.cpp cannot restore a sequence of {n_positions} positions from {n_bytes} bytes: \
+         {reason}"
+    )]
+    Restore {
+        n_positions: usize,
+        n_bytes: usize,
+        reason: String,
+    },
     /// A batch was not computed.
     #[error(
         "llama.cpp cannot decode {n_tokens} tokens at position {position} (code {code}): {reason}"

@@ -6,7 +6,7 @@ use std::{
     os::unix::ffi::OsStrExt,
     path::Path,
     ptr::NonNull,
-    sync::{Arc, Mutex},
+    sync::{Arc, RwLock},
 };
 
 use llama_cpp_sys_2 as sys;
@@ -43,8 +43,9 @@ impl Default for LoadOptions {
 #[derive(Debug)]
 pub struct Model {
     ptr: NonNull<sys::llama_model>,
-    /// The one thing of a loaded model that changes: llama.cpp keeps a list of its adapters there.
-    pub(super) adapters: Mutex<()>,
+    /// The one thing of a loaded model that changes: llama.cpp keeps a list of its adapters there,
+    /// which contexts read when they reserve their graphs.
+    pub(super) adapters: RwLock<()>,
 }
 
 // SAFETY: nothing of a model belongs to the thread that loaded it.
@@ -81,7 +82,7 @@ impl Model {
         })?;
         Ok(Arc::new(Self {
             ptr,
-            adapters: Mutex::new(()),
+            adapters: RwLock::new(()),
         }))
     }
 

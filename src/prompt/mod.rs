@@ -12,10 +12,65 @@
 mod mask;
 mod sequence;
 mod template;
+mod trace;
 
 pub use mask::{PloraMask, PloraPolicy};
 pub use sequence::{Run, Sequence};
 pub use template::{Chat, PromptLayout, Template};
+pub use trace::{PictureId, Trace};
+
+/// A sequence with its mask and its trace, ready for the decoder.
+#[derive(Clone, Debug)]
+pub struct Prompt {
+    /// Tokens and pictures.
+    pub sequence: Sequence,
+    /// Which positions see the adapter.
+    pub mask: PloraMask,
+    /// What tells it from other prompts.
+    pub trace: Trace,
+}
+
+impl Prompt {
+    /// `sequence` under the mask of `policy`; `pictures[i]` is the identity of picture `i`.
+    pub fn new(sequence: Sequence, policy: PloraPolicy, pictures: &[PictureId]) -> Self {
+        let mask = sequence.plora_mask(policy);
+        let trace = Trace::new(&sequence, &mask, pictures);
+        Self {
+            sequence,
+            mask,
+            trace,
+        }
+    }
+
+    /// Number of positions.
+    pub fn len(&self) -> usize {
+        self.trace.len()
+    }
+
+    /// Whether there is nothing.
+    pub fn is_empty(&self) -> bool {
+        self.trace.is_empty()
+    }
+
+    /// Which pictures have rows at or after `position`, in the order of the prompt.
+    pub fn pictures_from(&self, position: usize) -> Vec<usize> {
+        let mut end = 0;
+        let indices = self.sequence.runs().iter().filter_map(|run| {
+            end += run.len();
+            match run {
+                Run::Image { index, .. } if end > position => Some(*index),
+                _ => None,
+            }
+        });
+        indices.collect()
+    }
+
+    /// Whether a position at or after `position` sees the adapter.
+    pub fn plora_from(&self, position: usize) -> bool {
+        let runs = self.mask.set_runs();
+        runs.last().is_some_and(|(begin, n)| begin + n > position)
+    }
+}
 
 /// What is wrong with a prompt.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]

@@ -14,7 +14,7 @@ use crate::{
     decoder::Decoder,
     engine::Engine,
     llama::argmax,
-    prompt::{Chat, PloraPolicy, PromptLayout, Run, Sequence},
+    prompt::{Chat, PictureId, PloraPolicy, Prompt, PromptLayout, Run, Sequence},
     tensor::TensorSource,
 };
 
@@ -45,7 +45,7 @@ impl<'a> Conversations<'a> {
         precision: Precision,
     ) -> Result<Self, VerifyError> {
         let n_ctx = engine.container().info().max_context();
-        let decoder = engine.decoder(n_ctx, N_BATCH, N_BATCH)?;
+        let decoder = engine.decoder(n_ctx, N_BATCH, N_BATCH, 1)?;
         let pictures = golden.pictures()?.into_iter();
         let resized = pictures
             .filter_map(|p| Some((p.image, p.resized?)))
@@ -229,16 +229,18 @@ impl<'a> Conversations<'a> {
         sequence: &Sequence,
         watch: &mut PromptLogits,
     ) -> Result<(), VerifyError> {
-        self.decoder.truncate(0);
-        let mask = sequence.plora_mask(case.plora());
+        self.decoder.truncate(0, 0);
+        let by_name = |n: &String| PictureId::of_file(n.as_bytes());
+        let ids: Vec<_> = case.images.iter().map(by_name).collect();
+        let prompt = Prompt::new(sequence.clone(), case.plora(), &ids);
         let images: Vec<_> = case
             .images
             .iter()
-            .map(|n| self.embeddings[n].view())
+            .map(|n| Some(self.embeddings[n].view()))
             .collect();
         let mut on_logits = |position: usize, row: &[f32]| watch.see(position, row);
         self.decoder
-            .prefill_observed(sequence, &mask, &images, &mut on_logits)?;
+            .prefill_observed(0, &prompt, &images, &mut on_logits)?;
         Ok(())
     }
 
@@ -251,7 +253,7 @@ impl<'a> Conversations<'a> {
             .iter()
             .take(case.greedy_ids.len().saturating_sub(1))
         {
-            self.decoder.step(*id, case.plora().generated())?;
+            self.decoder.step(0, *id, case.plora().generated())?;
             logits.extend(self.decoder.logits());
         }
         Ok(logits)

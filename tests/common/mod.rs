@@ -33,6 +33,20 @@ pub fn model(checkpoint: &str, preset: Preset) -> PathBuf {
     path
 }
 
+/// The trained model that is in the repository, converted once for each test binary.
+pub fn trained(preset: Preset) -> PathBuf {
+    static MAKING: Mutex<()> = Mutex::new(());
+    let _one_at_a_time = MAKING.lock().unwrap_or_else(PoisonError::into_inner);
+    let dir = Path::new(env!("CARGO_TARGET_TMPDIR")).join(std::process::id().to_string());
+    std::fs::create_dir_all(&dir).unwrap();
+    let path = dir.join(format!("xc2-scenes-{preset:?}.gguf"));
+    if !path.exists() {
+        let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("models/xc2-scenes");
+        convert(&source, preset, &path);
+    }
+    path
+}
+
 /// Converts a checkpoint.
 pub fn convert(checkpoint: &Path, preset: Preset, path: &Path) {
     let checkpoint = Checkpoint::open(checkpoint).unwrap();

@@ -1,0 +1,141 @@
+//! The pictures of a request, and the embeddings of those seen lately.
+//!
+//! A picture is told by its content before it is decoded, so one that is known already costs no more
+//! than reading its file.
+
+use std::{
+    path::PathBuf,
+    sync::{Arc, Mutex, PoisonError},
+};
+
+use ndarray::Array2;
+
+use super::{EngineError, Picture};
+use crate::{
+    image::{self, ImageError, Orientation, Preprocessor, RgbImage},
+    prompt::PictureId,
+};
+
+/// The projected embeddings of a picture, `[n_tokens, n_embd]`, in standard layout.
+pub(super) type Embedding = Arc<Array2<f32>>;
+
+/// A picture whose content is at hand.
+pub(super) struct FoundPicture<'a> {
+    pub id: PictureId,
+    content: Content<'a>,
+}
+
+enum Content<'a> {
+    File { path: PathBuf, bytes: Vec<u8> },
+    Pixels(&'a RgbImage),
+}
+
+impl<'a> FoundPicture<'a> {
+    /// Reads the picture's file if it has one.
+    ///
+    /// # Errors
+    /// If the file cannot be read, or there are no pixels.
+    pub fn find(picture: &'a Picture) -> Result<Self, EngineError> {
+        match picture {
+            Picture::File(path) => {
+                let bytes = image::read(path)?;
+                let id = PictureId::of_file(&bytes);
+                let path = path.clone();
+                let content = Content::File { path, bytes };
+                Ok(Self { id, content })
+            }
+            Picture::Pixels(pixels) => {
+                let (width, height) = pixels.dimensions();
+                if width == 0 || height == 0 {
+                    return Err(ImageError::NoPixels { width, height }.into());
+                }
+                let id = PictureId::of_pixels(width, height, pixels.as_raw());
+                let content = Content::Pixels(pixels);
+                Ok(Self { id, content })
+            }
+        }
+    }
+
+    /// The picture, resized for the tower: at once, because the original may be large.
+    ///
+    /// # Errors
+    /// If it cannot be decoded.
+    pub fn resized(
+        &self,
+        preprocessor: &Preprocessor,
+        orientation: Orientation,
+    ) -> Result<RgbImage, EngineError> {
+        match &self.content {
+            Content::File { path, bytes } => {
+                let picture = image::decode_file(path, bytes, orientation)?;
+                Ok(preprocessor.resize(&picture))
+            }
+            Content::Pixels(pixels) => Ok(preprocessor.resize(pixels)),
+        }
+    }
+}
+
+/// How far a picture's embeddings are away.
+pub(super) enum Ready {
+    /// The decoder holds what they would give.
+    NotNeeded,
+    /// They are known.
+    Known(Embedding),
+    /// The tower has to compute them.
+    ToEncode(RgbImage),
+}
+
+/// Embeddings of the pictures used last, up to a number of bytes; one picture has always room.
+pub(super) struct EmbeddingCache {
+    max_bytes: usize,
+    /// The one used last stands last.
+    entries: Mutex<Vec<(PictureId, Embedding)>>,
+}
+
+impl EmbeddingCache {
+    pub fn new(max_bytes: usize) -> Self {
+        Self {
+            max_bytes,
+            entries: Mutex::default(),
+        }
+    }
+
+    pub fn get(&self, id: PictureId) -> Option<Embedding> {
+        let mut entries = self.entries.lock().unwrap_or_else(PoisonError::into_inner);
+        let at = entries.iter().position(|entry| entry.0 == id)?;
+        entries[at..].rotate_left(1);
+        entries.last().map(|entry| Arc::clone(&entry.1))
+    }
+
+    pub fn put(&self, id: PictureId, embedding: &Embedding) {
+        let mut entries = self.entries.lock().unwrap_or_else(PoisonError::into_inner);
+        entries.retain(|entry| entry.0 != id);
+        entries.push((id, Arc::clone(embedding)));
+        let bytes = |e: &Embedding| e.len() * size_of::<f32>();
+        let mut total: usize = entries.iter().map(|entry| bytes(&entry.1)).sum();
+        while total > self.max_bytes && entries.len() > 1 {
+            total -= bytes(&entries.remove(0).1);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_embeddings_used_longest_ago_go_first() {
+        let [a, b, c] = [0, 1, 2].map(|i| PictureId::of_file(&[i]));
+        let embedding: Embedding = Arc::new(Array2::zeros((2, 4)));
+        let cache = EmbeddingCache::new(2 * 32);
+        cache.put(a, &embedding);
+        cache.put(b, &embedding);
+        assert!(cache.get(a).is_some()); // b is the older one now
+        cache.put(c, &embedding);
+        assert!(cache.get(b).is_none());
+        assert!(cache.get(a).is_some() && cache.get(c).is_some());
+        let small = EmbeddingCache::new(0);
+        small.put(a, &embedding);
+        assert!(small.get(a).is_some());
+    }
+}

@@ -1,0 +1,111 @@
+//! A request made ready: what the decoder is to see, and the pictures behind it.
+
+use std::sync::Arc;
+
+use rayon::prelude::*;
+
+use super::{
+    Engine, EngineError, Observer, Request, StageCount,
+    pictures::{Embedding, FoundPicture, Ready},
+};
+use crate::prompt::{PictureId, Prompt, Sequence};
+
+/// How long a prompt is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PromptSize {
+    /// Positions of the prompt.
+    pub n_prompt: usize,
+    /// How many of them are pictures.
+    pub n_image: usize,
+}
+
+/// A request made ready.
+pub(super) struct Prepared<'a> {
+    pub request: &'a Request,
+    pub prompt: Prompt,
+    pub pictures: Vec<FoundPicture<'a>>,
+}
+
+impl Engine {
+    /// How long the prompt of `request` is. No picture is opened for that.
+    ///
+    /// # Errors
+    /// If there is nothing to ask, or markers and pictures do not pair up.
+    pub fn prompt_size(&self, request: &Request) -> Result<PromptSize, EngineError> {
+        let sequence = self.sequence(request)?;
+        Ok(PromptSize {
+            n_prompt: sequence.len(),
+            n_image: sequence.n_image_tokens(),
+        })
+    }
+
+    fn sequence(&self, request: &Request) -> Result<Sequence, EngineError> {
+        let mut template = self.template(request.layout);
+        if let Some(rule) = request.bos_rule {
+            template.prompt.bos_rule = rule;
+        }
+        Ok(template.sequence(&request.chat, request.images.len(), &self.tokenizer)?)
+    }
+
+    /// Builds the prompt and finds the pictures.
+    pub(super) fn prepare<'a>(&self, request: &'a Request) -> Result<Prepared<'a>, EngineError> {
+        let pictures = request.images.par_iter().map(FoundPicture::find);
+        let pictures: Vec<_> = pictures.collect::<Result<_, _>>()?;
+        let sequence = self.sequence(request)?;
+        let ids: Vec<PictureId> = pictures.iter().map(|p| p.id).collect();
+        Ok(Prepared {
+            request,
+            prompt: Prompt::new(sequence, request.plora, &ids),
+            pictures,
+        })
+    }
+
+    /// Opens what has to be encoded if the first `n_held` positions need not be computed.
+    pub(super) fn open_pictures(
+        &self,
+        prepared: &Prepared<'_>,
+        n_held: usize,
+    ) -> Result<Vec<Ready>, EngineError> {
+        let needed = prepared.prompt.pictures_from(n_held);
+        let open = |(i, picture): (usize, &FoundPicture<'_>)| {
+            if !needed.contains(&i) {
+                return Ok(Ready::NotNeeded);
+            }
+            if let Some(embedding) = self.embeddings.get(picture.id) {
+                return Ok(Ready::Known(embedding));
+            }
+            let (preprocessor, orientation) = (&self.preprocessor, self.options.orientation);
+            Ok(Ready::ToEncode(picture.resized(preprocessor, orientation)?))
+        };
+        prepared.pictures.par_iter().enumerate().map(open).collect()
+    }
+
+    /// The embeddings of the pictures that are needed, and how many had to be computed.
+    pub(super) fn embed(
+        &self,
+        prepared: &Prepared<'_>,
+        ready: Vec<Ready>,
+        observer: &mut dyn Observer,
+    ) -> (Vec<Option<Embedding>>, usize) {
+        let n_to_encode = ready.iter().filter(|r| matches!(r, Ready::ToEncode(_)));
+        let mut progress = StageCount::new(observer, self.encoder.config(), n_to_encode.count());
+        let mut n_encoded = 0;
+        let embeddings = ready.into_iter().zip(&prepared.pictures);
+        let embeddings = embeddings.map(|(ready, picture)| match ready {
+            Ready::NotNeeded => None,
+            Ready::Known(embedding) => Some(embedding),
+            Ready::ToEncode(pixels) => {
+                if let Some(embedding) = self.embeddings.get(picture.id) {
+                    return Some(embedding); // the same picture stood earlier in the request
+                }
+                let pixels = self.preprocessor.normalize(&pixels);
+                let embedding = self.encoder.encode_observed(&pixels, &mut progress);
+                let embedding = Arc::new(embedding);
+                self.embeddings.put(picture.id, &embedding);
+                n_encoded += 1;
+                Some(embedding)
+            }
+        });
+        (embeddings.collect(), n_encoded)
+    }
+}

@@ -1,0 +1,208 @@
+//! A conversation with a model: what was computed for one request serves the next.
+
+use super::{
+    AfterPrompt, Answer, Engine, EngineError, Observer, Request,
+    generation::Generation,
+    pictures::{Embedding, Ready},
+    prepared::Prepared,
+    timed,
+};
+use crate::{decoder::Decoder, metrics::Timings};
+
+/// The only sequence of a session's decoder.
+const SEQ: usize = 0;
+
+/// Room that a session makes beyond what a request needs, so that it need not grow at every turn.
+const SPARE_POSITIONS: usize = 512;
+
+/// Requests that share a KV cache. The longest common begin of what is held (prompt, pictures and
+/// answer of the last request) and what is asked next is not computed again.
+///
+/// Any request may follow any other: where they differ, the cache is cut.
+pub struct Session<'a> {
+    engine: &'a Engine,
+    spare: usize,
+    open: Option<Open>,
+    /// The logits of the last prompt's last position, `[n_vocab]`.
+    logits: Vec<f32>,
+}
+
+/// A context in use.
+struct Open {
+    decoder: Decoder,
+    n_ctx: usize,
+}
+
+impl Engine {
+    /// A session. Its context is made at the first answer and grows with later ones.
+    pub fn session(&self) -> Session<'_> {
+        Session::new(self, SPARE_POSITIONS)
+    }
+}
+
+impl<'a> Session<'a> {
+    pub(super) fn new(engine: &'a Engine, spare: usize) -> Self {
+        Self {
+            engine,
+            spare,
+            open: None,
+            logits: Vec::new(),
+        }
+    }
+
+    /// Positions that are held.
+    pub fn n_past(&self) -> usize {
+        self.open.as_ref().map_or(0, |o| o.decoder.n_past(SEQ))
+    }
+
+    /// Positions that there is room for at present; zero before the first answer. Where the options
+    /// do not fix it, the context grows up to what the model was made for.
+    pub fn n_ctx(&self) -> usize {
+        self.open.as_ref().map_or(0, |o| o.n_ctx)
+    }
+
+    /// Forgets everything; the memory is kept.
+    pub fn clear(&mut self) {
+        if let Some(open) = &mut self.open {
+            open.decoder.truncate(SEQ, 0);
+        }
+    }
+
+    /// Answers `request`, as [`Engine::answer`] would: [`Timings::n_reused`] and
+    /// [`Timings::n_images_reused`] tell what was not computed again.
+    ///
+    /// # Errors
+    /// If the request cannot be served; nothing was said then, and what is held remains. If the
+    /// model breaks down in the middle, the session forgets and can go on.
+    pub fn answer(
+        &mut self,
+        request: &Request,
+        observer: &mut dyn Observer,
+    ) -> Result<Answer, EngineError> {
+        let engine = self.engine;
+        let mut timings = Timings::default();
+        let prepared = engine.prepare(request)?;
+        let n_needed = engine.context_for(&prepared.prompt.sequence, request.n_predict)?;
+        let n_reused = self.reusable(&prepared);
+        let ready = engine.open_pictures(&prepared, n_reused)?;
+
+        if self.open.is_none() {
+            timings.load = engine.load_seconds;
+        }
+        timed(&mut timings.load, || {
+            self.make_room(n_needed, &prepared, &ready, n_reused)
+        })?;
+        let (embeddings, n_encoded) = timed(&mut timings.encode, || {
+            engine.embed(&prepared, ready, observer)
+        });
+        timings.n_images = n_encoded;
+        timings.n_images_reused = prepared.pictures.len() - n_encoded;
+        timings.n_reused = n_reused;
+        timings.n_prefill = prepared.prompt.len() - n_reused;
+        let answer = self.compute(&prepared, &embeddings, timings, observer);
+        if answer.is_err() {
+            self.clear();
+        }
+        answer
+    }
+
+    /// How much of what is held is the begin of the prompt. The last position is always computed,
+    /// for its logits.
+    fn reusable(&self, prepared: &Prepared<'_>) -> usize {
+        let trace = &prepared.prompt.trace;
+        let same = |open: &Open| open.decoder.held(SEQ).common_prefix(trace);
+        self.open.as_ref().map_or(0, same).min(trace.len() - 1)
+    }
+
+    /// Sees to a context of at least `n_needed` positions that holds `n_held` of the prompt.
+    fn make_room(
+        &mut self,
+        n_needed: usize,
+        prepared: &Prepared<'_>,
+        ready: &[Ready],
+        n_held: usize,
+    ) -> Result<(), EngineError> {
+        let engine = self.engine;
+        let encodes = ready.iter().any(|r| matches!(r, Ready::ToEncode(_)));
+        let adapts = prepared.prompt.plora_from(n_held);
+        if self.n_ctx() < n_needed {
+            let n_ctx = engine.roomy(n_needed, self.spare);
+            let fits = |n| engine.check_memory(n, encodes, adapts, self.n_ctx());
+            let n_ctx = match fits(n_ctx) {
+                Ok(()) => n_ctx,
+                Err(_) => fits(n_needed).map(|()| n_needed)?,
+            };
+            self.remake(n_ctx, n_held)?;
+        } else {
+            engine.check_memory(self.n_ctx(), encodes, adapts, self.n_ctx())?;
+        }
+        if adapts {
+            engine.adapter.get()?;
+        }
+        Ok(())
+    }
+
+    /// Exchanges the context for one of `n_ctx` positions, and carries over the first `n_held`.
+    fn remake(&mut self, n_ctx: usize, n_held: usize) -> Result<(), EngineError> {
+        let carried = self.open.take().filter(|_| n_held > 0).map(|mut open| {
+            open.decoder.truncate(SEQ, n_held);
+            (open.decoder.save(SEQ), open.decoder.held(SEQ).clone())
+        }); // the old context is gone before the new one is made
+        let mut decoder = self.engine.decoder(n_ctx, super::N_BATCH, 1, 1)?;
+        if let Some((state, trace)) = carried {
+            decoder.restore(SEQ, &state, &trace)?;
+        }
+        self.open = Some(Open { decoder, n_ctx });
+        Ok(())
+    }
+
+    fn compute(
+        &mut self,
+        prepared: &Prepared<'_>,
+        embeddings: &[Option<Embedding>],
+        mut timings: Timings,
+        observer: &mut dyn Observer,
+    ) -> Result<Answer, EngineError> {
+        let (request, prompt) = (prepared.request, &prepared.prompt);
+        let Open { decoder, n_ctx } = self.open.as_mut().expect("there is room");
+        timed(&mut timings.prefill, || {
+            decoder.truncate(SEQ, timings.n_reused);
+            let views: Vec<_> = embeddings
+                .iter()
+                .map(|e| e.as_ref().map(|e| e.view()))
+                .collect();
+            let progress = |done| observer.progress("prefill", done, prompt.len());
+            decoder.prefill(SEQ, prompt, &views, progress)
+        })?;
+        self.logits.clear();
+        self.logits.extend_from_slice(decoder.logits());
+        let mut generation = Generation::new(self.engine, request, &prompt.sequence, *n_ctx);
+        let stop = timed(&mut timings.decode, || {
+            generation.run(decoder, SEQ, observer)
+        })?;
+        timings.n_decode = decoder.n_past(SEQ) - prompt.len();
+        Ok(Answer {
+            text: generation.text,
+            n_prompt: prompt.len(),
+            n_image: prompt.sequence.n_image_tokens(),
+            ids: generation.ids,
+            stop,
+            timings,
+        })
+    }
+
+    /// The place after the prompt of the last answer.
+    ///
+    /// # Panics
+    /// If there was no answer.
+    pub(super) fn into_after_prompt(self, answer: &Answer, request: &Request) -> AfterPrompt {
+        let open = self.open.expect("there was an answer");
+        AfterPrompt {
+            decoder: open.decoder,
+            n_prompt: answer.n_prompt,
+            n_ctx: open.n_ctx,
+            logits: self.logits,
+            plora: request.plora.generated(),
+        }
+    }
+}
