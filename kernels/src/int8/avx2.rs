@@ -36,8 +36,13 @@ unsafe fn tile(t: &Tile, rows: usize) {
 #[target_feature(enable = "avx2,fma,f16c")]
 unsafe fn tile_of<const ROWS: usize>(t: &Tile) {
     let ones = _mm256_set1_epi16(1);
-    let zero = _mm256_set1_ps(SUM_ZERO_F32);
     let mut total = [_mm256_setzero_ps(); ROWS];
+    if t.add {
+        for (r, total) in total.iter_mut().enumerate() {
+            // SAFETY: `out` has `ROWS` rows of `LANES`.
+            *total = unsafe { _mm256_loadu_ps(t.out.add(r * t.stride)) };
+        }
+    }
     for b in 0..t.blocks {
         // SAFETY: `b` is below the number of blocks and `r` below that of rows, so all reads are
         // within what `Tile` says the pointers are valid for. None of them needs an alignment.
@@ -55,18 +60,16 @@ unsafe fn tile_of<const ROWS: usize>(t: &Tile) {
                 }
             }
             let sw = _mm256_cvtph_ps(panel.add(LANES * BLOCK).cast::<__m128i>().read_unaligned());
+            let zero = _mm256_mul_ps(sw, _mm256_set1_ps(SUM_ZERO_F32));
             for (r, (total, dot)) in total.iter_mut().zip(dot).enumerate() {
                 let sa = _mm256_set1_ps(*t.scales.add(b * TILE + r));
-                *total = _mm256_fmadd_ps(
-                    _mm256_sub_ps(_mm256_castsi256_ps(dot), zero),
-                    _mm256_mul_ps(sw, sa),
-                    *total,
-                );
+                let sum = _mm256_fmsub_ps(_mm256_castsi256_ps(dot), sw, zero);
+                *total = _mm256_fmadd_ps(sum, sa, *total);
             }
         }
     }
     for (r, total) in total.iter().enumerate() {
         // SAFETY: `out` has `ROWS` rows of `LANES`.
-        unsafe { _mm256_storeu_ps(t.out.add(r * LANES), *total) }
+        unsafe { _mm256_storeu_ps(t.out.add(r * t.stride), *total) }
     }
 }

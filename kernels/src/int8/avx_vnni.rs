@@ -29,8 +29,13 @@ macro_rules! tile_of {
         /// As [`Kernel::tile`], for `ROWS` rows.
         #[target_feature(enable = $features)]
         unsafe fn $name<const ROWS: usize>(t: &Tile) {
-            let zero = _mm256_set1_ps(SUM_ZERO_F32);
             let mut total = [_mm256_setzero_ps(); ROWS];
+            if t.add {
+                for (r, total) in total.iter_mut().enumerate() {
+                    // SAFETY: `out` has `ROWS` rows of `LANES`.
+                    *total = unsafe { _mm256_loadu_ps(t.out.add(r * t.stride)) };
+                }
+            }
             for b in 0..t.blocks {
                 // SAFETY: `b` is below the number of blocks and `r` below that of rows, so all
                 // reads are within what `Tile` says the pointers are valid for, and unaligned.
@@ -51,19 +56,17 @@ macro_rules! tile_of {
                     let sw = _mm256_cvtph_ps(
                         panel.add(LANES * BLOCK).cast::<__m128i>().read_unaligned(),
                     );
+                    let zero = _mm256_mul_ps(sw, _mm256_set1_ps(SUM_ZERO_F32));
                     for (r, (total, dot)) in total.iter_mut().zip(dot).enumerate() {
                         let sa = _mm256_set1_ps(*t.scales.add(b * TILE + r));
-                        *total = _mm256_fmadd_ps(
-                            _mm256_sub_ps(_mm256_castsi256_ps(dot), zero),
-                            _mm256_mul_ps(sw, sa),
-                            *total,
-                        );
+                        let sum = _mm256_fmsub_ps(_mm256_castsi256_ps(dot), sw, zero);
+                        *total = _mm256_fmadd_ps(sum, sa, *total);
                     }
                 }
             }
             for (r, total) in total.iter().enumerate() {
                 // SAFETY: `out` has `ROWS` rows of `LANES`.
-                unsafe { _mm256_storeu_ps(t.out.add(r * LANES), *total) }
+                unsafe { _mm256_storeu_ps(t.out.add(r * t.stride), *total) }
             }
         }
     };

@@ -8,6 +8,10 @@ pub const MOST_ROWS: usize = 12;
 
 /// Operands and place of a tile of results: some rows of activations times one panel of weights.
 ///
+/// For each block, in this order: the dot product of int8 exactly, times the weights' scale, rounded
+/// to f32; that times the activations' scale, added to the sum by a fused operation. So all kernels
+/// agree to the bit.
+///
 /// `rows` below is the kernel's number, even where fewer are computed.
 pub struct Tile {
     /// `[blocks][rows][32]`
@@ -20,8 +24,12 @@ pub struct Tile {
     pub panel: *const u8,
     /// Blocks of 32 in a row.
     pub blocks: usize,
-    /// `[rows][lanes]`, where the results go.
+    /// `[rows][lanes]`, where the results go; a row begins `stride` numbers after the one before.
     pub out: *mut f32,
+    /// See `out`.
+    pub stride: usize,
+    /// Whether the sums begin with what is there.
+    pub add: bool,
 }
 
 /// A kernel for one instruction set.

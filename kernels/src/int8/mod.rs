@@ -30,6 +30,7 @@ mod rows;
 mod scalar;
 
 use std::cell::RefCell;
+use std::ops::Range;
 
 use ndarray::{ArrayViewMut2, Axis};
 use rayon::prelude::*;
@@ -52,9 +53,14 @@ pub const BLOCK: usize = 32;
 const CHUNK: usize = 208;
 /// Outputs of a task. With the chunks, 1024 outputs make 48 tasks for 1226 rows.
 const GROUP: usize = 128;
+/// Outputs that are finished together: the widest panel's, a multiple of every other's, and one
+/// block of what may be quantized of them. Divides [`GROUP`].
+const STRIP: usize = BLOCK;
+/// Inputs that are summed before the next rows' turn: those of a panel of 32 outputs are 34 kB.
+const DEPTH: usize = 1024;
 
 thread_local! {
-    /// Results of a panel for a chunk: `[rows, lanes]`.
+    /// Results of a strip for a chunk: `[rows, STRIP]`.
     static SCRATCH: RefCell<Vec<f32>> = const { RefCell::new(Vec::new()) };
 }
 
@@ -98,11 +104,8 @@ pub fn product(
 
 /// Bytes that a thread keeps for [`product`].
 pub fn scratch_bytes() -> usize {
-    2 * CHUNK * MOST_LANES * size_of::<f32>()
+    2 * CHUNK * STRIP * size_of::<f32>()
 }
-
-/// Outputs of the widest panel; [`GROUP`] is a multiple of all.
-const MOST_LANES: usize = 16;
 
 /// `n` rows in pieces of one size, about [`CHUNK`], a multiple of the tile's rows.
 fn chunk_rows(n: usize, tile: usize) -> usize {
@@ -120,45 +123,84 @@ fn group(
     mut out: ArrayViewMut2<f32>,
     scratch: &mut Vec<f32>,
 ) {
-    let lanes = matrix.kernel().lanes;
-    scratch.resize(out.nrows() * lanes, 0.0);
-    for (i, mut out) in out.axis_chunks_iter_mut(Axis(1), lanes).enumerate() {
-        multiply(x, row, matrix, column / lanes + i, scratch);
-        let bias = bias.map(|b| &b[i * lanes..][..out.ncols()]);
-        finish(scratch, lanes, bias, epilogue, &mut out);
+    scratch.resize(out.nrows() * STRIP, 0.0);
+    for (i, mut out) in out.axis_chunks_iter_mut(Axis(1), STRIP).enumerate() {
+        let first = i * STRIP;
+        multiply(x, row, matrix, column + first, scratch);
+        let bias = bias.map(|b| &b[first..][..out.ncols()]);
+        finish(scratch, STRIP, bias, epilogue, &mut out);
     }
 }
 
-/// Rows from `row` on, as many as `out: [rows, lanes]` has, times a panel.
-#[allow(unsafe_code)]
-fn multiply(x: &QuantizedRows, row: usize, matrix: &Int8Matrix, panel: usize, out: &mut [f32]) {
+/// Rows from `row` on, as many as `out: [rows, STRIP]` has, times the outputs from `column` on.
+///
+/// Panel by panel, and in each [`DEPTH`] inputs after the other: what all rows share stays in the
+/// first-level cache.
+fn multiply(x: &QuantizedRows, row: usize, matrix: &Int8Matrix, column: usize, out: &mut [f32]) {
     let kernel = matrix.kernel();
-    let panel = matrix.panel(panel);
-    for (i, out) in out.chunks_mut(kernel.rows * kernel.lanes).enumerate() {
-        let rows = out.len() / kernel.lanes;
-        let first = row + i * kernel.rows;
-        let (values, scales, begins) = x.tile(first);
-        let blocks = matrix.blocks();
-        assert!(first + rows <= x.len() && x.width() == blocks * BLOCK);
-        assert_eq!(
-            values.len(),
-            kernel.rows * x.width(),
-            "quantized for this kernel"
-        );
-        let tile = Tile {
-            values: values.as_ptr(),
-            scales: scales.as_ptr(),
-            begins: begins.as_ptr(),
-            panel: panel.as_ptr(),
-            blocks,
-            out: out.as_mut_ptr(),
-        };
-        // SAFETY: `Int8Matrix::pack` refuses what detection did not find. The tile of values is as
-        // long as the kernel takes it (just asserted), and so are its scales and beginnings; the
-        // panel is `blocks` long by `Int8Matrix::panel`; `out` is `rows` times `lanes`, borrowed
-        // mutably.
-        unsafe { (kernel.tile)(&tile, rows) }
+    let panels = matrix.n_out().div_ceil(kernel.lanes);
+    let first = column / kernel.lanes;
+    for panel in first..panels.min(first + STRIP / kernel.lanes) {
+        let lane = (panel - first) * kernel.lanes;
+        for blocks in pieces(matrix.blocks()) {
+            let tiles = out.chunks_mut(kernel.rows * STRIP).enumerate();
+            for (i, out) in tiles {
+                tile(
+                    x,
+                    row + i * kernel.rows,
+                    matrix,
+                    panel,
+                    blocks.clone(),
+                    &mut out[lane..],
+                );
+            }
+        }
     }
+}
+
+/// `blocks` blocks in pieces of [`DEPTH`] inputs.
+fn pieces(blocks: usize) -> impl Iterator<Item = Range<usize>> {
+    const PIECE: usize = DEPTH / BLOCK;
+    (0..blocks)
+        .step_by(PIECE)
+        .map(move |first| first..blocks.min(first + PIECE))
+}
+
+/// Rows from `row` on times some blocks of a panel, to `out` (rows [`STRIP`] apart, as many as begin
+/// in it); added to what is there unless the blocks are the first.
+#[allow(unsafe_code)]
+fn tile(
+    x: &QuantizedRows,
+    row: usize,
+    matrix: &Int8Matrix,
+    panel: usize,
+    blocks: Range<usize>,
+    out: &mut [f32],
+) {
+    let kernel = matrix.kernel();
+    let rows = out.len().div_ceil(STRIP);
+    let add = blocks.start > 0;
+    assert!(row + rows <= x.len() && x.width() == matrix.n_in());
+    assert!(rows > 0 && (rows - 1) * STRIP + kernel.lanes <= out.len());
+    let panel = matrix.panel(panel, blocks.clone());
+    let (values, scales, begins) = x.tile(row, blocks.clone());
+    let expected = kernel.rows * blocks.len() * BLOCK;
+    assert_eq!(values.len(), expected, "quantized for this kernel");
+    let tile = Tile {
+        values: values.as_ptr(),
+        scales: scales.as_ptr(),
+        begins: begins.as_ptr(),
+        panel: panel.as_ptr(),
+        blocks: blocks.len(),
+        out: out.as_mut_ptr(),
+        stride: STRIP,
+        add,
+    };
+    // SAFETY: `Int8Matrix::pack` refuses what detection did not find. The tile of values is as
+    // long as the kernel takes it (just asserted), and so are its scales and beginnings; the
+    // panel is `blocks` long by `Int8Matrix::panel`; `out`, borrowed mutably, has room for `lanes`
+    // numbers in each of `rows` rows `STRIP` apart (asserted).
+    unsafe { (kernel.tile)(&tile, rows) }
 }
 
 #[cfg(test)]

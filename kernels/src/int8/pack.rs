@@ -1,6 +1,8 @@
 //! Weights in the layout that a kernel walks.
 #![allow(unsafe_code)]
 
+use std::ops::Range;
+
 use super::BLOCK;
 use super::kernel::Kernel;
 use crate::{Cpu, available};
@@ -95,13 +97,14 @@ impl Int8Matrix {
         self.n_in / BLOCK
     }
 
-    /// The panel of outputs from `i * lanes` on.
-    pub(super) fn panel(&self, i: usize) -> &[u8] {
-        let bytes = self.blocks() * Q8_0_BLOCK_BYTES * self.kernel.lanes;
+    /// Some blocks of the panel of outputs from `i * lanes` on.
+    pub(super) fn panel(&self, i: usize, blocks: Range<usize>) -> &[u8] {
+        let block = Q8_0_BLOCK_BYTES * self.kernel.lanes;
+        let panel = self.blocks() * block;
         // SAFETY: a `Line` is 64 bytes without padding, so the lines are that many bytes.
         let all =
             unsafe { std::slice::from_raw_parts(self.lines.as_ptr().cast::<u8>(), self.size()) };
-        &all[i * bytes..][..bytes]
+        &all[i * panel..][..panel][blocks.start * block..blocks.end * block]
     }
 
     fn bytes_mut(&mut self) -> &mut [u8] {

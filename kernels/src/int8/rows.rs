@@ -1,5 +1,7 @@
 //! Activations, quantized to int8 in blocks.
 
+use std::ops::Range;
+
 use ndarray::{ArrayView2, Axis};
 use rayon::prelude::*;
 
@@ -95,25 +97,25 @@ impl QuantizedRows {
         self.width
     }
 
-    /// Values, scales and beginnings of the tile that begins with a row.
+    /// Values, scales and beginnings of some blocks of the tile that begins with a row.
     ///
     /// # Panics
     /// If no tile does.
-    pub(super) fn tile(&self, row: usize) -> (&[i8], &[f32], &[i32]) {
+    pub(super) fn tile(&self, row: usize, blocks: Range<usize>) -> (&[i8], &[f32], &[i32]) {
         assert_eq!(row % self.tile, 0, "the first row of a tile");
-        let numbers = self.tile * self.width;
-        let (from, to) = (row * self.width, row * self.width + numbers);
-        let blocks = from / BLOCK..to / BLOCK;
+        let first = row * (self.width / BLOCK);
+        let cells = first + blocks.start * self.tile..first + blocks.end * self.tile;
         (
-            &self.values[from..to],
-            &self.scales[blocks.clone()],
-            &self.begins[blocks],
+            &self.values[cells.start * BLOCK..cells.end * BLOCK],
+            &self.scales[cells.clone()],
+            &self.begins[cells],
         )
     }
 
     /// Row `i` as numbers again.
     pub fn to_f32(&self, i: usize) -> Vec<f32> {
-        let (values, scales, _) = self.tile(i / self.tile * self.tile);
+        let first = i / self.tile * self.tile;
+        let (values, scales, _) = self.tile(first, 0..self.width / BLOCK);
         let numbers = (0..self.width).map(|k| {
             let block = k / BLOCK * self.tile + i % self.tile;
             f32::from(values[block * BLOCK + k % BLOCK]) * scales[block]
@@ -207,7 +209,7 @@ mod tests {
     #[test]
     fn sums_begin_128_times_the_sum_of_the_values_below_zero() {
         let rows = quantized(&noise(2, 64, 3));
-        let (values, _, begins) = rows.tile(0);
+        let (values, _, begins) = rows.tile(0, 0..2);
         let first = &values[..BLOCK];
         let sum: i32 = first.iter().map(|&v| i32::from(v)).sum();
         assert_eq!(begins[0], SUM_ZERO - 128 * sum);

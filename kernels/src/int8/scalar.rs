@@ -31,7 +31,9 @@ unsafe fn tile(t: &Tile, rows: usize) {
             std::slice::from_raw_parts_mut(t.out, LANES),
         )
     };
-    out.fill(0.0);
+    if !t.add {
+        out.fill(0.0);
+    }
     for ((a, sa), block) in values
         .chunks_exact(BLOCK)
         .zip(scales)
@@ -46,7 +48,7 @@ unsafe fn tile(t: &Tile, rows: usize) {
                 })
                 .sum();
             let sw = f16::from_le_bytes([w_scales[2 * lane], w_scales[2 * lane + 1]]);
-            *out = (dot as f32).mul_add(sw.to_f32() * sa, *out);
+            *out = (dot as f32 * sw.to_f32()).mul_add(*sa, *out);
         }
     }
 }

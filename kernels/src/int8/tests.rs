@@ -62,7 +62,7 @@ fn shapes() -> impl Iterator<Item = (usize, usize, usize)> {
     let rows = (1..=13).chain([CHUNK - 1, CHUNK, CHUNK + 1]);
     let outs = [1, 7, 8, 9, 31, 32, 33, GROUP - 1, GROUP, GROUP + 1];
     let few = rows.flat_map(move |m| outs.map(|n| (m, n, 64)));
-    few.chain([32, 96, 1024].map(|k| (5, 40, k)))
+    few.chain([32, 96, DEPTH - BLOCK, DEPTH, DEPTH + BLOCK, 2 * DEPTH].map(|k| (5, 40, k)))
 }
 
 #[test]
@@ -108,14 +108,16 @@ fn the_256_bit_kernel_is_right_in_its_other_encoding() {
     let expected = run(Cpu::Scalar, &numbers, &weights, n);
     for rows in 1..=kernel.rows {
         let mut out = Array2::<f32>::zeros((rows, n));
-        let (values, scales, begins) = x.tile(0);
+        let (values, scales, begins) = x.tile(0, 0..k / BLOCK);
         let tile = Tile {
             values: values.as_ptr(),
             scales: scales.as_ptr(),
             begins: begins.as_ptr(),
-            panel: matrix.panel(0).as_ptr(),
+            panel: matrix.panel(0, 0..k / BLOCK).as_ptr(),
             blocks: matrix.blocks(),
             out: out.as_mut_ptr(),
+            stride: n,
+            add: false,
         };
         // SAFETY: the CPU was asked above; all operands have at least `rows` rows.
         unsafe { (kernel.tile)(&tile, rows) }
