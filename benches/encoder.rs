@@ -1,7 +1,7 @@
 //! How long does a picture take in the full-size tower?
 //!
-//! Builds the tower of the published 1.8B model (24 layers, 1024 wide, 490 pixels, projector to
-//! 2048) with random weights in memory, once for every stored type, and encodes a picture a few
+//! Builds the tower of the published 7B model (24 layers, 1024 wide, 490 pixels, projector to
+//! 4096) with random weights in memory, once for every stored type, and encodes a picture a few
 //! times. The results are checked: shape, finite numbers, and Q8_0 close to F16.
 //!
 //! ```text
@@ -30,7 +30,7 @@ const CONFIG: VisionConfig = VisionConfig {
     n_ff: 4096,
     n_layer: 24,
     layer_norm_eps: 1e-5,
-    n_embd_text: 2048,
+    n_embd_text: 4096,
 };
 
 fn main() {
@@ -51,6 +51,7 @@ fn main() {
         (GgmlType::F16, Precision::Stored),
         (GgmlType::Q8_0, Precision::F32),
         (GgmlType::Q8_0, Precision::Stored),
+        (GgmlType::BF16, Precision::Stored),
     ];
     let wanted =
         |(ty, _): &(GgmlType, _)| wanted.is_empty() || wanted.iter().any(|w| w == ty.name());
@@ -59,8 +60,13 @@ fn main() {
         .filter(wanted)
         .map(|(ty, precision)| measure(ty, precision))
         .collect();
-    if let [f16, q8_0, int8] = &results[..] {
-        for (name, found) in [("q8_0 in f32", q8_0), ("q8_0 in int8", int8)] {
+    if let [f16, q8_0, int8, bf16] = &results[..] {
+        let found = [
+            ("q8_0 in f32", q8_0),
+            ("q8_0 in int8", int8),
+            ("bf16", bf16),
+        ];
+        for (name, found) in found {
             let (least, mean) = cosines(f16, found);
             println!("cosine similarity of {name} with f16: mean {mean:.6}, least {least:.6}");
             assert!(least >= 0.999 && mean >= 0.9998, "{name} departs from f16");

@@ -53,7 +53,7 @@ fn product(peak: &Peak, n_in: usize, n_out: usize) {
         .iter()
         .flat_map(|&w| bf16::from_f32(w).to_le_bytes())
         .collect();
-    let matrix = Bf16Matrix::new(&bytes, n_out, n_in);
+    let matrix = Bf16Matrix::new(&[&bytes], n_in);
     for cpu in available() {
         if ![Cpu::Scalar, Cpu::Avx512Bf16].contains(&cpu) {
             continue; // the same as `Scalar`

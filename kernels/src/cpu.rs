@@ -84,6 +84,17 @@ impl Cpu {
     }
 }
 
+/// Whether the set that is used multiplies bf16 faster than f32.
+///
+/// AMD's cores (Zen 4 and 5) do so twice as fast. Intel's start `vdpbf16ps` every fourth cycle, half
+/// as fast as two fused multiplications each cycle (measured on Emerald Rapids: 86 against 176
+/// GFLOP/s), and leave bf16 to AMX.
+pub(crate) fn bf16_is_fast() -> bool {
+    Cpu::chosen() == Cpu::Avx512Bf16 && *IS_AMD
+}
+
+static IS_AMD: LazyLock<bool> = LazyLock::new(arch::is_amd);
+
 /// Whether `XC2_SIMD` names a set that this CPU has, if it is set.
 ///
 /// # Errors
@@ -113,6 +124,14 @@ pub fn check_environment() -> Result<(), String> {
 mod arch {
     use super::Cpu;
 
+    pub fn is_amd() -> bool {
+        // SAFETY: every x86-64 has the instruction. (Newer standard libraries know.)
+        #[allow(unsafe_code, unused_unsafe)]
+        let vendor = unsafe { std::arch::x86_64::__cpuid(0) };
+        [vendor.ebx, vendor.edx, vendor.ecx]
+            == [b"Auth", b"enti", b"cAMD"].map(|s| u32::from_le_bytes(*s))
+    }
+
     pub fn detect() -> impl Iterator<Item = Cpu> {
         macro_rules! has { ($($f:tt),+) => { $(is_x86_feature_detected!($f))&&+ } }
         let avx2 = has!("avx2", "fma", "f16c");
@@ -134,6 +153,10 @@ mod arch {
 mod arch {
     use super::Cpu;
 
+    pub fn is_amd() -> bool {
+        false
+    }
+
     pub fn detect() -> impl Iterator<Item = Cpu> {
         macro_rules! has { ($($f:tt),+) => { $(std::arch::is_aarch64_feature_detected!($f))&&+ } }
         let dotprod = has!("dotprod");
@@ -149,6 +172,10 @@ mod arch {
 
 #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
 mod arch {
+    pub fn is_amd() -> bool {
+        false
+    }
+
     pub fn detect() -> impl Iterator<Item = super::Cpu> {
         std::iter::empty()
     }

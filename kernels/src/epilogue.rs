@@ -35,6 +35,19 @@ pub fn finish(
         n <= width && block.len() == out.nrows() * width,
         "as many results as there is room for"
     );
+    transform(block, width, bias, epilogue);
+    for (mut out, row) in out.rows_mut().into_iter().zip(block.chunks_exact(width)) {
+        let out = out.as_slice_mut().expect("rows are contiguous");
+        if epilogue == Epilogue::Add {
+            out.iter_mut().zip(row).for_each(|(out, v)| *out += v);
+        } else {
+            out.copy_from_slice(&row[..n]);
+        }
+    }
+}
+
+/// Bias and activation, on `block: [.., width]` in place; an addition is left to the caller.
+pub(crate) fn transform(block: &mut [f32], width: usize, bias: Option<&[f32]>, epilogue: Epilogue) {
     if let Some(bias) = bias {
         for row in block.chunks_exact_mut(width) {
             row.iter_mut().zip(bias).for_each(|(v, b)| *v += b);
@@ -44,13 +57,5 @@ pub fn finish(
         Epilogue::Store | Epilogue::Add => {}
         Epilogue::QuickGelu => activation::quick_gelu(block),
         Epilogue::Gelu => activation::gelu(block),
-    }
-    for (mut out, row) in out.rows_mut().into_iter().zip(block.chunks_exact(width)) {
-        let out = out.as_slice_mut().expect("rows are contiguous");
-        if epilogue == Epilogue::Add {
-            out.iter_mut().zip(row).for_each(|(out, v)| *out += v);
-        } else {
-            out.copy_from_slice(&row[..n]);
-        }
     }
 }

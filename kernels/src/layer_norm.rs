@@ -2,6 +2,7 @@
 
 use ndarray::{Array2, ArrayView2, Axis, Zip};
 
+use crate::int8::{Kernel, QuantizedRows};
 use crate::vectorized;
 
 /// `(x - mean) / sqrt(variance + eps) * weight + bias`, each row for itself.
@@ -27,6 +28,17 @@ impl LayerNorm {
                 let out = out.as_slice_mut().expect("rows are contiguous");
                 vectorized(|| self.row(x, out));
             });
+    }
+
+    /// Normalises the rows of `x: [n, n_embd]`, contiguous, as the input of a product in int8.
+    ///
+    /// # Panics
+    /// If a row is not whole blocks.
+    pub fn quantize(&self, x: &ArrayView2<f32>, kernel: &Kernel, out: &mut QuantizedRows) {
+        out.fill(x.dim(), kernel, |i, row| {
+            let x = x.row(i);
+            self.row(x.to_slice().expect("rows are contiguous"), row);
+        });
     }
 
     /// The same in place.
@@ -96,6 +108,25 @@ mod tests {
             let mut in_place = x;
             norm.forward_in_place(&mut in_place);
             assert_eq!(in_place, out, "{n_embd}");
+        }
+    }
+
+    #[test]
+    fn quantizes_what_it_gives() {
+        let norm = LayerNorm {
+            weight: noise(1, 96, 3).into_raw_vec_and_offset().0,
+            bias: noise(1, 96, 4).into_raw_vec_and_offset().0,
+            eps: 1e-5,
+        };
+        let kernel = Kernel::for_cpu(crate::Cpu::chosen());
+        let x = noise(13, 96, 5);
+        let mut out = Array2::zeros(x.dim());
+        norm.forward(&x.view(), &mut out);
+        let (mut expected, mut found) = (QuantizedRows::default(), QuantizedRows::default());
+        expected.quantize(&out.view(), kernel);
+        norm.quantize(&x.view(), kernel, &mut found);
+        for i in 0..x.nrows() {
+            assert_eq!(found.to_f32(i), expected.to_f32(i), "row {i}");
         }
     }
 }

@@ -23,6 +23,7 @@ mod epilogue;
 mod gemm;
 pub mod int8;
 mod layer_norm;
+mod pack;
 #[doc(hidden)]
 pub mod testing;
 mod tile;

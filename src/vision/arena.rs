@@ -1,6 +1,6 @@
 //! The memory in which a picture is encoded.
 
-use ndarray::{Array2, ArrayViewMut2};
+use ndarray::{Array2, ArrayView2, ArrayViewMut2};
 use xc2_kernels::int8::QuantizedRows;
 
 use super::VisionConfig;
@@ -16,6 +16,8 @@ pub struct Arena {
     pub wide: Wide,
     /// The input of a product in int8.
     pub quantized: QuantizedRows,
+    /// The same for the second one of an MLP or of the projector.
+    pub inner: QuantizedRows,
 }
 
 /// Room for matrices of different widths, one at a time.
@@ -26,6 +28,12 @@ impl Wide {
     pub fn of(&mut self, rows: usize, cols: usize) -> ArrayViewMut2<'_, f32> {
         let room = &mut self.0[..rows * cols];
         ArrayViewMut2::from_shape((rows, cols), room).expect("as long as the shape says")
+    }
+
+    /// The same, to read.
+    pub fn view(&self, rows: usize, cols: usize) -> ArrayView2<'_, f32> {
+        let room = &self.0[..rows * cols];
+        ArrayView2::from_shape((rows, cols), room).expect("as long as the shape says")
     }
 }
 
@@ -38,13 +46,15 @@ impl Arena {
             normed: Array2::zeros(shape),
             wide: Wide(vec![0.0; wide_len(config)]),
             quantized: QuantizedRows::default(),
+            inner: QuantizedRows::default(),
         }
     }
 
     /// Its size in bytes, at most.
     pub fn bytes(config: &VisionConfig) -> usize {
-        let widest = config.n_ff.max(config.n_embd_text).max(config.n_embd);
-        let quantized = QuantizedRows::bytes(config.n_tokens(), widest);
+        let bytes = |width| QuantizedRows::bytes(config.n_tokens(), width);
+        let inner = bytes(config.n_ff.max(config.n_embd_text));
+        let quantized = bytes(config.n_embd.max(config.patch_len())) + inner;
         (2 * config.n_tokens() * config.n_embd + wide_len(config)) * size_of::<f32>() + quantized
     }
 }

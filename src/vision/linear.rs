@@ -5,11 +5,13 @@ use std::{cell::RefCell, ops::Range, sync::OnceLock};
 use ndarray::{ArrayView2, ArrayViewMut2, Axis};
 use rayon::prelude::*;
 use xc2_kernels::{
-    Cpu, Epilogue, finish, gemm,
-    int8::{self, Int8Matrix, QuantizedRows},
+    Cpu, Epilogue,
+    bf16::Bf16Matrix,
+    finish, gemm,
+    int8::{self, Int8Matrix, Kernel, QuantizedRows},
 };
 
-use super::Precision;
+use super::{Precision, arena::Wide};
 use crate::{quant::GgmlType, tensor::Tensor};
 
 /// Outputs that one task computes: it expands that many rows of the matrix and multiplies.
@@ -22,18 +24,53 @@ const STRIP: usize = 4;
 
 /// A matrix with an optional bias, of one tensor or several with the same input.
 ///
-/// Q8_0 is packed at the first product for the int8 kernels, and the file's copy released; every
-/// other type stays a window into the model file and is expanded panel by panel within the product,
-/// which costs a few percent of its time and saves a second copy of the tower, four bytes a weight.
-/// A panel is expanded transposed, since the product takes it as it is then: 104 to 110 GFLOP/s on
-/// a core whose peak is 118, against 92 to 96 for a panel of rows.
+/// Q8_0 is packed at the first product for the int8 kernels, BF16 for the bf16 kernels where those
+/// are faster than f32's, and the file's copy released. Every other type stays a window into the
+/// model file and is expanded panel by panel within the product, which costs a few percent of its
+/// time and saves a second copy of the tower, four bytes a weight. A panel is expanded transposed,
+/// since the product takes it as it is then.
 pub struct Linear {
     /// Each `[n_out, n_in]` in its stored type; together they are the matrix, from the top.
     parts: Vec<Tensor>,
     /// `[n_out]`
     bias: Option<Vec<f32>>,
-    /// The packed matrix, if it is computed in int8.
-    int8: Option<OnceLock<Int8Matrix>>,
+    way: Way,
+}
+
+/// In what a matrix is multiplied; packed at the first product.
+enum Way {
+    F32,
+    Int8(OnceLock<Int8Matrix>),
+    Bf16(OnceLock<Bf16Matrix>),
+}
+
+/// The input of a product, `[n, n_in]`.
+pub enum Rows<'a> {
+    /// As it is, rows contiguous.
+    F32(ArrayView2<'a, f32>),
+    /// As a matrix in int8 takes it.
+    Int8(&'a QuantizedRows),
+}
+
+impl<'a> Rows<'a> {
+    /// How many there are.
+    pub fn len(&self) -> usize {
+        match self {
+            Self::F32(x) => x.nrows(),
+            Self::Int8(x) => x.len(),
+        }
+    }
+
+    /// `x` as `linear` takes it; `quantized` is room for it in int8.
+    pub fn of(x: ArrayView2<'a, f32>, linear: &Linear, quantized: &'a mut QuantizedRows) -> Self {
+        match linear.int8_kernel() {
+            None => Self::F32(x),
+            Some(kernel) => {
+                quantized.quantize(&x, kernel);
+                Self::Int8(quantized)
+            }
+        }
+    }
 }
 
 /// A thread's buffers, kept for its next task. They are borrowed only where nothing waits for
@@ -54,9 +91,15 @@ impl Linear {
     pub fn new(parts: Vec<Tensor>, bias: Option<Vec<f32>>, precision: Precision) -> Self {
         let n_in = parts[0].n_cols();
         assert!(parts.iter().all(|p| p.n_cols() == n_in), "one input");
-        let q8_0 = parts.iter().all(|p| p.ty == GgmlType::Q8_0);
-        let int8 = (q8_0 && precision == Precision::Stored).then(OnceLock::new);
-        let linear = Self { parts, bias, int8 };
+        let all = |ty| precision == Precision::Stored && parts.iter().all(|p| p.ty == ty);
+        let way = if all(GgmlType::Q8_0) {
+            Way::Int8(OnceLock::new())
+        } else if all(GgmlType::BF16) && Bf16Matrix::is_fast() {
+            Way::Bf16(OnceLock::new())
+        } else {
+            Way::F32
+        };
+        let linear = Self { parts, bias, way };
         if let Some(bias) = &linear.bias {
             assert_eq!(bias.len(), linear.n_out(), "a bias for each output");
         }
@@ -73,39 +116,52 @@ impl Linear {
         self.parts.iter().map(Tensor::n_rows).sum()
     }
 
-    /// Whether it is computed in int8.
-    pub fn is_int8(&self) -> bool {
-        self.int8.is_some()
+    /// Whether it is computed in fewer bits than f32's.
+    pub fn is_narrow(&self) -> bool {
+        !matches!(self.way, Way::F32)
+    }
+
+    /// The kernel that takes its input in int8, if it is computed so.
+    pub fn int8_kernel(&self) -> Option<&'static Kernel> {
+        matches!(self.way, Way::Int8(_)).then(|| Kernel::for_cpu(Cpu::chosen()))
     }
 
     /// Bytes that one thread needs besides input and output, for an input of `n` rows.
     pub fn scratch_bytes(&self, n: usize) -> usize {
-        if self.int8.is_some() {
-            return int8::scratch_bytes();
+        match self.way {
+            Way::Int8(_) => int8::scratch_bytes(),
+            Way::Bf16(_) => Bf16Matrix::scratch_bytes(),
+            Way::F32 => {
+                let panel = PANEL.min(self.n_out()) * (self.n_in() + n) + STRIP * self.n_in();
+                panel * size_of::<f32>()
+            }
         }
-        (PANEL.min(self.n_out()) * (self.n_in() + n) + STRIP * self.n_in()) * size_of::<f32>()
+    }
+
+    /// Bytes that all threads together need besides, for an input of `n` rows.
+    pub fn shared_bytes(&self, n: usize) -> usize {
+        match self.way {
+            Way::Bf16(_) => Bf16Matrix::shared_bytes(n, self.n_in()),
+            _ => 0,
+        }
     }
 
     /// `x: [n, n_in]` to `out: [n, n_out]`, rows contiguous; `out` may be part of a wider array.
-    /// `quantized` is room for the input in int8.
     ///
     /// # Panics
-    /// If the shapes do not agree.
-    pub fn forward(
-        &self,
-        x: &ArrayView2<f32>,
-        quantized: &mut QuantizedRows,
-        epilogue: Epilogue,
-        mut out: ArrayViewMut2<f32>,
-    ) {
+    /// If the shapes do not agree, or `x` is in int8 and the matrix is not.
+    pub fn forward(&self, x: &Rows, epilogue: Epilogue, mut out: ArrayViewMut2<f32>) {
+        let bias = self.bias.as_deref();
+        let x = match (x, &self.way) {
+            (Rows::Int8(x), _) => return int8::product(x, self.int8(), bias, epilogue, out),
+            (Rows::F32(x), Way::Bf16(matrix)) => {
+                let matrix = matrix.get_or_init(|| self.pack_bf16());
+                return matrix.product(x, bias, epilogue, out);
+            }
+            (Rows::F32(x), _) => x,
+        };
         assert_eq!(x.ncols(), self.n_in(), "width of the input");
         assert_eq!(out.dim(), (x.nrows(), self.n_out()), "shape of the output");
-        if let Some(matrix) = &self.int8 {
-            let matrix = matrix.get_or_init(|| self.pack());
-            quantized.quantize(x, matrix.kernel());
-            int8::product(quantized, matrix, self.bias.as_deref(), epilogue, out);
-            return;
-        }
         let panels: Vec<_> = out.axis_chunks_iter_mut(Axis(1), PANEL).collect();
         panels
             .into_par_iter()
@@ -114,11 +170,52 @@ impl Linear {
             .for_each(|(i, out)| self.panel(i * PANEL, x, epilogue, out));
     }
 
-    fn pack(&self) -> Int8Matrix {
-        let parts: Vec<&[u8]> = self.parts.iter().map(|p| &p.data[..]).collect();
-        let packed = Int8Matrix::pack(&parts, self.n_in(), Cpu::chosen());
+    /// `activation` of [`Self::forward`], as `next` takes it. `wide` and `quantized` are room for it.
+    ///
+    /// # Panics
+    /// As [`Self::forward`].
+    pub fn forward_for<'a>(
+        &self,
+        x: &Rows,
+        activation: Epilogue,
+        next: &Self,
+        wide: &'a mut Wide,
+        quantized: &'a mut QuantizedRows,
+    ) -> Rows<'a> {
+        match (x, next.int8_kernel()) {
+            (Rows::Int8(x), Some(_)) => {
+                let bias = self.bias.as_deref();
+                int8::product_quantized(x, self.int8(), bias, activation, quantized);
+                Rows::Int8(quantized)
+            }
+            _ => {
+                let (n, n_out) = (x.len(), self.n_out());
+                self.forward(x, activation, wide.of(n, n_out));
+                Rows::of(wide.view(n, n_out), next, quantized)
+            }
+        }
+    }
+
+    /// The matrix in int8.
+    fn int8(&self) -> &Int8Matrix {
+        let Way::Int8(matrix) = &self.way else {
+            panic!("an input in int8 for a matrix that is not");
+        };
+        matrix.get_or_init(|| {
+            let packed = Int8Matrix::pack(&self.bytes(), self.n_in(), Cpu::chosen());
+            self.parts.iter().for_each(|p| p.data.release());
+            packed
+        })
+    }
+
+    fn pack_bf16(&self) -> Bf16Matrix {
+        let packed = Bf16Matrix::new(&self.bytes(), self.n_in());
         self.parts.iter().for_each(|p| p.data.release());
         packed
+    }
+
+    fn bytes(&self) -> Vec<&[u8]> {
+        self.parts.iter().map(|p| &p.data[..]).collect()
     }
 
     /// The outputs from `first` on, as many as `out: [n, ..]` has columns.
@@ -242,12 +339,7 @@ mod tests {
                 let x = noise(5, 256, 9);
                 let before = noise(5, n_out, 10);
                 let (mut found, mut expected) = (before.clone(), before);
-                linear.forward(
-                    &x.view(),
-                    &mut QuantizedRows::default(),
-                    then,
-                    found.view_mut(),
-                );
+                linear.forward(&Rows::F32(x.view()), then, found.view_mut());
                 reference(&linear, &x, then, &mut expected);
                 let diff = max_diff(&found, &expected);
                 if diff > 1e-4 {
@@ -263,16 +355,10 @@ mod tests {
         let linear = linear(GgmlType::F16, 64, 200, true);
         let x = noise(4, 64, 1);
         let mut alone = Array2::zeros((4, 200));
-        linear.forward(
-            &x.view(),
-            &mut QuantizedRows::default(),
-            Epilogue::Store,
-            alone.view_mut(),
-        );
+        linear.forward(&Rows::F32(x.view()), Epilogue::Store, alone.view_mut());
         let mut wide = Array2::from_elem((4, 600), 9.0);
         linear.forward(
-            &x.view(),
-            &mut QuantizedRows::default(),
+            &Rows::F32(x.view()),
             Epilogue::Store,
             wide.slice_mut(s![.., 200..400]),
         );
@@ -286,12 +372,7 @@ mod tests {
         let x = noise(37, 96, 2);
         let run = || {
             let mut out = Array2::zeros((37, 700));
-            linear.forward(
-                &x.view(),
-                &mut QuantizedRows::default(),
-                Epilogue::QuickGelu,
-                out.view_mut(),
-            );
+            linear.forward(&Rows::F32(x.view()), Epilogue::QuickGelu, out.view_mut());
             out
         };
         assert_eq!(with_threads(1, run), with_threads(3, run));
@@ -308,13 +389,14 @@ mod tests {
         let x = noise(20, 256, 3);
         let product = |linear: &Linear| {
             let mut out = Array2::zeros((20, 140));
-            let room = &mut QuantizedRows::default();
-            linear.forward(&x.view(), room, Epilogue::Store, out.view_mut());
+            let mut room = QuantizedRows::default();
+            let x = Rows::of(x.view(), linear, &mut room);
+            linear.forward(&x, Epilogue::Store, out.view_mut());
             out
         };
         let expected = product(&of(Precision::F32));
         let int8 = of(Precision::Stored);
-        assert!(int8.is_int8());
+        assert!(int8.int8_kernel().is_some());
         // All of them find the matrix not packed yet.
         let found: Vec<_> = (0..16).into_par_iter().map(|_| product(&int8)).collect();
         let norm = |a: &Array2<f32>| a.iter().map(|v| v * v).sum::<f32>().sqrt();

@@ -27,7 +27,7 @@ mod weights;
 use std::sync::{Mutex, PoisonError};
 
 use ndarray::{Array2, s};
-use xc2_kernels::Cpu;
+use xc2_kernels::{Cpu, bf16::Bf16Matrix};
 
 use crate::image::PixelValues;
 use crate::tensor::TensorSource;
@@ -43,7 +43,7 @@ use weights::VisionWeights;
 /// In what the tower computes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Precision {
-    /// Q8_0 matrices in int8, the others in f32.
+    /// Q8_0 matrices in int8, BF16 in bf16 where that is faster than f32, the others in f32.
     #[default]
     Stored,
     /// Everything in f32, whatever it is stored in.
@@ -53,8 +53,9 @@ pub enum Precision {
 /// The kernels that the tower will use on this machine, for a person.
 pub fn kernels() -> String {
     let int8 = xc2_kernels::int8::Kernel::for_cpu(Cpu::chosen());
+    let bf16 = if Bf16Matrix::is_fast() { "bf16" } else { "f32" };
     format!(
-        "int8 products with {}, f32 products by the `gemm` crate",
+        "int8 products with {}, f32 products by the `gemm` crate, bf16 matrices and attention in {bf16}",
         int8.cpu.name()
     )
 }
@@ -119,10 +120,12 @@ impl VisionEncoder {
         let layer = &self.weights.layers[0];
         let linears = [&layer.ffn_up, &layer.ffn_down, &self.weights.mm_2];
         let linear = linears.iter().map(|l| l.scratch_bytes(n)).max();
+        let shared = linears.iter().map(|l| l.shared_bytes(n)).max();
         let attention = xc2_kernels::attention::scratch_bytes(n, config.head_dim());
         let scratch = linear.unwrap_or(0) + attention;
         let result = n * text * size_of::<f32>();
-        Arena::bytes(config) + result + rayon::current_num_threads() * scratch
+        let shared = shared.unwrap_or(0) + rayon::current_num_threads() * scratch;
+        Arena::bytes(config) + result + shared
     }
 
     fn run(&self, pixels: &PixelValues, mut stages: Stages<'_>) -> Array2<f32> {
@@ -131,14 +134,8 @@ impl VisionEncoder {
         let mut arena = spare().pop().unwrap_or_else(|| Arena::new(&self.config));
         tower::forward(&self.config, &self.weights, pixels, &mut arena, &mut stages);
 
-        let features = arena.x.slice(s![1.., ..]);
-        stages.report(|| "features".to_owned(), &features);
-        let projected = projector::forward(
-            &self.weights,
-            &features,
-            &mut arena.wide,
-            &mut arena.quantized,
-        );
+        stages.report(|| "features".to_owned(), &arena.x.slice(s![1.., ..]));
+        let projected = projector::forward(&self.weights, &mut arena);
         stages.report(|| "projected".to_owned(), &projected.view());
         spare().push(arena);
         projected

@@ -1,29 +1,22 @@
 //! From the tower's features to embeddings that the decoder takes as they are.
 
-use ndarray::{Array2, ArrayView2};
-use xc2_kernels::{Epilogue, int8::QuantizedRows};
+use ndarray::Array2;
+use ndarray::s;
+use xc2_kernels::Epilogue;
 
-use super::arena::Wide;
+use super::arena::Arena;
+use super::linear::Rows;
 use super::weights::VisionWeights;
 
-/// `mm.2(gelu(mm.0(features)))`: `[n_patches, n_embd]` to `[n_patches, n_embd_text]`.
-pub fn forward(
-    weights: &VisionWeights,
-    features: &ArrayView2<f32>,
-    wide: &mut Wide,
-    quantized: &mut QuantizedRows,
-) -> Array2<f32> {
-    let (n, n_embd_text) = (features.nrows(), weights.mm_2.n_out());
-    let mut inner = wide.of(n, n_embd_text);
-    weights
-        .mm_0
-        .forward(features, quantized, Epilogue::Gelu, inner.view_mut());
+/// `mm.2(gelu(mm.0(features)))`: `[n_patches, n_embd]`, the arena's residual stream without the class
+/// token, to `[n_patches, n_embd_text]`.
+pub fn forward(weights: &VisionWeights, arena: &mut Arena) -> Array2<f32> {
+    let (mm_0, mm_2) = (&weights.mm_0, &weights.mm_2);
+    let features = arena.x.slice(s![1.., ..]);
+    let (n, n_embd_text) = (features.nrows(), mm_2.n_out());
+    let x = Rows::of(features, mm_0, &mut arena.quantized);
+    let x = mm_0.forward_for(&x, Epilogue::Gelu, mm_2, &mut arena.wide, &mut arena.inner);
     let mut projected = Array2::zeros((n, n_embd_text));
-    weights.mm_2.forward(
-        &inner.view(),
-        quantized,
-        Epilogue::Store,
-        projected.view_mut(),
-    );
+    mm_2.forward(&x, Epilogue::Store, projected.view_mut());
     projected
 }

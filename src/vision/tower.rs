@@ -3,7 +3,7 @@
 //! Two departures from what a CLIP implementation usually does, both as the model was trained: all
 //! layers run (others stop one early), and the last layer's output is not normalised again.
 
-use ndarray::{ArrayView1, ArrayView2, ArrayViewMut2, Axis, s};
+use ndarray::{Array2, ArrayView1, ArrayView2, ArrayViewMut2, Axis, s};
 use rayon::prelude::*;
 
 use crate::image::PixelValues;
@@ -11,9 +11,12 @@ use crate::image::PixelValues;
 use super::VisionConfig;
 use super::arena::Arena;
 use super::config::CHANNELS;
+use super::linear::{Linear, Rows};
 use super::observer::Stages;
 use super::weights::{LayerWeights, VisionWeights};
-use xc2_kernels::{Epilogue, attention::attention};
+use xc2_kernels::attention::{attention, attention_quantized};
+use xc2_kernels::int8::{self, QuantizedRows};
+use xc2_kernels::{Epilogue, LayerNorm};
 
 /// `pixels: [3, S, S]` to the residual stream, `arena.x: [n_tokens, n_embd]`; row 0 is the class
 /// token's.
@@ -48,9 +51,10 @@ fn embed(
     let mut patches = wide.of(config.n_patches(), config.patch_len());
     cut(config, pixels, &mut patches);
     let embedded = x.slice_mut(s![1.., ..]);
+    let patches = Rows::of(patches.view(), &weights.patch_embd, quantized);
     weights
         .patch_embd
-        .forward(&patches.view(), quantized, Epilogue::Store, embedded);
+        .forward(&patches, Epilogue::Store, embedded);
     stages.report(|| "patch_embed".to_owned(), &x.slice(s![1.., ..]));
 
     let positions = ArrayView2::from_shape(x.dim(), &weights.position_embd);
@@ -88,32 +92,59 @@ fn layer_forward(config: &VisionConfig, layer: &LayerWeights, arena: &mut Arena)
         normed,
         wide,
         quantized,
+        inner,
     } = arena;
 
-    layer.ln1.forward(&x.view(), normed);
+    let input = normalize(&layer.ln1, x, &layer.attn_qkv, normed, quantized);
     let mut qkv = wide.of(n, 3 * c);
-    let input = normed.view();
     layer
         .attn_qkv
-        .forward(&input, quantized, Epilogue::Store, qkv.view_mut());
-    attention(
-        &qkv.view(),
-        config.n_head,
-        layer.attention,
-        normed.view_mut(),
-    );
-    let input = normed.view();
-    layer
-        .attn_out
-        .forward(&input, quantized, Epilogue::Add, x.view_mut());
+        .forward(&input, Epilogue::Store, qkv.view_mut());
+    let input = attend(config, layer, &qkv.view(), normed, quantized);
+    layer.attn_out.forward(&input, Epilogue::Add, x.view_mut());
 
-    layer.ln2.forward(&x.view(), normed);
-    let mut inner = wide.of(n, config.n_ff);
-    let input = normed.view();
-    layer
+    let input = normalize(&layer.ln2, x, &layer.ffn_up, normed, quantized);
+    let down = &layer.ffn_down;
+    let input = layer
         .ffn_up
-        .forward(&input, quantized, Epilogue::QuickGelu, inner.view_mut());
-    layer
-        .ffn_down
-        .forward(&inner.view(), quantized, Epilogue::Add, x.view_mut());
+        .forward_for(&input, Epilogue::QuickGelu, down, wide, inner);
+    down.forward(&input, Epilogue::Add, x.view_mut());
+}
+
+/// `norm` of `x`, as `next` takes it, in one of the two rooms.
+fn normalize<'a>(
+    norm: &LayerNorm,
+    x: &Array2<f32>,
+    next: &Linear,
+    normed: &'a mut Array2<f32>,
+    quantized: &'a mut QuantizedRows,
+) -> Rows<'a> {
+    match next.int8_kernel() {
+        Some(kernel) => {
+            norm.quantize(&x.view(), kernel, quantized);
+            Rows::Int8(quantized)
+        }
+        None => {
+            norm.forward(&x.view(), normed);
+            Rows::F32(normed.view())
+        }
+    }
+}
+
+/// The layer's attention, as `attn_out` takes it, in one of the two rooms.
+fn attend<'a>(
+    config: &VisionConfig,
+    layer: &LayerWeights,
+    qkv: &ArrayView2<f32>,
+    normed: &'a mut Array2<f32>,
+    quantized: &'a mut QuantizedRows,
+) -> Rows<'a> {
+    let (n_head, precision) = (config.n_head, layer.attention);
+    let whole_blocks = config.head_dim().is_multiple_of(int8::BLOCK);
+    if let Some(kernel) = layer.attn_out.int8_kernel().filter(|_| whole_blocks) {
+        attention_quantized(qkv, n_head, precision, kernel, quantized);
+        return Rows::Int8(quantized);
+    }
+    attention(qkv, n_head, precision, normed.view_mut());
+    Rows::of(normed.view(), &layer.attn_out, quantized)
 }

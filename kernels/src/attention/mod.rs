@@ -36,12 +36,14 @@ mod scalar;
 
 use std::any::Any;
 use std::cell::RefCell;
+use std::ops::Range;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use ndarray::{ArrayView2, ArrayViewMut2, Axis, s};
 use rayon::prelude::*;
 
 use crate::cpu::Cpu;
+use crate::int8::{self, QuantizedRows};
 use crate::tile::{
     Buffer, Element, LANES, ROWS, Scalar, Start, Tile, WIDTH, at, place_column, place_row, prefetch,
 };
@@ -56,17 +58,29 @@ const PIECE: usize = 4 * WIDTH;
 pub enum Precision {
     /// f32 throughout.
     F32,
-    /// Queries, keys, values and weights rounded to bf16, sums in f32, where the CPU multiplies
-    /// bf16; f32 elsewhere. Numbers of size 1 come out within 0.01.
+    /// Queries, keys, values and weights rounded to bf16, sums in f32, where that is faster than
+    /// f32; f32 elsewhere. Numbers of size 1 come out within 0.01.
     Bf16,
+}
+
+impl Precision {
+    /// What is worth while in this process.
+    fn here(self) -> Self {
+        if crate::cpu::bf16_is_fast() {
+            self
+        } else {
+            Self::F32
+        }
+    }
 }
 
 /// Bytes that one thread keeps for `n` tokens and heads of `head_dim`, in either precision.
 pub fn scratch_bytes(n: usize, head_dim: usize) -> usize {
     let (keys, dim) = (n.next_multiple_of(ROWS), head_dim.next_multiple_of(ROWS));
-    let numbers = [2 * keys * dim, 2 * dim * WIDTH, 2 * KEYS * WIDTH, dim];
-    // Seven buffers, each with room to begin at a cache line, and three rows of `WIDTH`.
-    numbers.iter().sum::<usize>() * size_of::<f32>() + Buffer::<f32>::bytes(0) * 7 + 1024
+    let (tile, piece) = (2 * dim * WIDTH + 2 * KEYS * WIDTH, PIECE * head_dim);
+    let numbers = 2 * keys * dim + tile + piece + dim;
+    // Eight buffers, each with room to begin at a cache line, and three rows of `WIDTH`.
+    numbers * size_of::<f32>() + Buffer::<f32>::bytes(0) * 8 + 1024
 }
 
 /// `qkv: [n, 3 * n_embd]`, the columns of q, then k, then v, each head by head, to `out: [n, n_embd]`.
@@ -82,7 +96,60 @@ pub fn attention(
     precision: Precision,
     out: ArrayViewMut2<f32>,
 ) {
-    attention_on(Cpu::chosen(), qkv, n_head, precision, out);
+    attention_on(Cpu::chosen(), qkv, n_head, precision.here(), out);
+}
+
+/// The same, quantized as the input of a product in int8.
+///
+/// # Panics
+/// If heads are not whole blocks of the quantization.
+pub fn attention_quantized(
+    qkv: &ArrayView2<f32>,
+    n_head: usize,
+    precision: Precision,
+    kernel: &int8::Kernel,
+    out: &mut QuantizedRows,
+) {
+    let (n, n_embd) = (qkv.nrows(), qkv.ncols() / 3);
+    let head_dim = n_embd / n_head;
+    assert_eq!(head_dim % int8::BLOCK, 0, "whole blocks");
+    assert_eq!(PIECE % kernel.rows, 0, "pieces begin at tiles");
+    let cells = out.cells(n, n_embd, kernel);
+    let blocks = head_dim / int8::BLOCK;
+    let put = |piece: Piece<()>, mixed: &[f32]| {
+        for (i, tile) in mixed.chunks(kernel.rows * head_dim).enumerate() {
+            for block in 0..blocks {
+                let mut x = [[0.0; int8::BLOCK]; int8::MOST_ROWS];
+                let rows = tile.chunks_exact(head_dim);
+                let x = &mut x[..rows.len()];
+                for (x, row) in x.iter_mut().zip(rows) {
+                    x.copy_from_slice(&row[block * int8::BLOCK..][..int8::BLOCK]);
+                }
+                let row = piece.first + i * kernel.rows;
+                #[allow(unsafe_code)]
+                // SAFETY: a piece of a head is given once, pieces begin at tiles (asserted), and a
+                // head is whole blocks, so no two of these share a tile and block.
+                unsafe {
+                    cells.quantize(row, piece.head * blocks + block, x);
+                }
+            }
+        }
+    };
+    let heads = (0..n_head).flat_map(|head| (0..n).step_by(PIECE).map(move |first| (head, first)));
+    let pieces = heads.map(|(head, first)| Piece {
+        head,
+        first,
+        rows: PIECE.min(n - first),
+        out: (),
+    });
+    dispatch(
+        Cpu::chosen(),
+        qkv,
+        n_head,
+        precision.here(),
+        pieces.collect(),
+        put,
+    );
 }
 
 /// The same with the instructions of `cpu`, as far as this CPU has them.
@@ -96,21 +163,80 @@ pub fn attention_on(
     precision: Precision,
     out: ArrayViewMut2<f32>,
 ) {
+    let pieces = cut(qkv, n_head, out);
+    dispatch(cpu, qkv, n_head, precision, pieces, store);
+}
+
+/// `out` in pieces.
+fn cut<'a>(
+    qkv: &ArrayView2<f32>,
+    n_head: usize,
+    mut out: ArrayViewMut2<'a, f32>,
+) -> Vec<Piece<ArrayViewMut2<'a, f32>>> {
+    let (n, n_embd) = out.dim();
+    assert_eq!(qkv.dim(), (n, 3 * n_embd), "q, k and v side by side");
+    assert_eq!(n_embd % n_head, 0, "whole heads");
+    let head_dim = n_embd / n_head;
+    let mut pieces = Vec::new();
+    for head in 0..n_head {
+        let (mut columns, right) = out.split_at(Axis(1), head_dim);
+        out = right;
+        for first in (0..n).step_by(PIECE) {
+            let rows = PIECE.min(n - first);
+            let (out, rest) = columns.split_at(Axis(0), rows);
+            columns = rest;
+            pieces.push(Piece {
+                head,
+                first,
+                rows,
+                out,
+            });
+        }
+    }
+    pieces
+}
+
+/// Some queries of a head, and where their result goes.
+struct Piece<P> {
+    head: usize,
+    /// The first query.
+    first: usize,
+    /// How many.
+    rows: usize,
+    out: P,
+}
+
+/// `mixed: [rows, head_dim]` to where the piece belongs.
+fn store(mut piece: Piece<ArrayViewMut2<f32>>, mixed: &[f32]) {
+    let mixed = ArrayView2::from_shape(piece.out.dim(), mixed);
+    piece.out.assign(&mixed.expect("whole rows"));
+}
+
+/// Computes the pieces with the kernels for `cpu`, and has each result, `[rows, head_dim]`, put where
+/// it belongs.
+fn dispatch<P: Send>(
+    cpu: Cpu,
+    qkv: &ArrayView2<f32>,
+    n_head: usize,
+    precision: Precision,
+    pieces: Vec<Piece<P>>,
+    put: impl Fn(Piece<P>, &[f32]) + Sync,
+) {
     #[cfg(target_arch = "x86_64")]
     {
         use crate::tile::{Avx2, Avx512, Avx512Bf16};
         if let (Precision::Bf16, Some(kernels)) = (precision, Avx512Bf16::new(cpu)) {
-            return run(kernels, qkv, n_head, out);
+            return run(kernels, qkv, n_head, pieces, put);
         }
         if let Some(kernels) = Avx512::new(cpu) {
-            return run(kernels, qkv, n_head, out);
+            return run(kernels, qkv, n_head, pieces, put);
         }
         if let Some(kernels) = Avx2::new(cpu) {
-            return run(kernels, qkv, n_head, out);
+            return run(kernels, qkv, n_head, pieces, put);
         }
     }
     let _ = (cpu, precision);
-    run(Scalar::<f32>::default(), qkv, n_head, out);
+    run(Scalar::<f32>::default(), qkv, n_head, pieces, put);
 }
 
 /// What attention needs of an instruction set besides the products.
@@ -146,44 +272,37 @@ impl Running {
     };
 }
 
-fn run<K: Softmax>(kernels: K, qkv: &ArrayView2<f32>, n_head: usize, mut out: ArrayViewMut2<f32>) {
+fn run<K: Softmax, P: Send>(
+    kernels: K,
+    qkv: &ArrayView2<f32>,
+    n_head: usize,
+    pieces: Vec<Piece<P>>,
+    put: impl Fn(Piece<P>, &[f32]) + Sync,
+) {
     /// Names a call, so that a thread knows whether its packed head is of this one.
     static CALLS: AtomicU64 = AtomicU64::new(0);
 
-    let (n, n_embd) = out.dim();
-    assert_eq!(qkv.dim(), (n, 3 * n_embd), "q, k and v side by side");
+    let (n, n_embd) = (qkv.nrows(), qkv.ncols() / 3);
     assert_eq!(n_embd % n_head, 0, "whole heads");
-    if out.is_empty() {
-        return;
-    }
     let head_dim = n_embd / n_head;
     let call = CALLS.fetch_add(1, Ordering::Relaxed);
-
-    let mut pieces = Vec::new();
-    for (head, mut columns) in out.axis_chunks_iter_mut(Axis(1), head_dim).enumerate() {
-        for first in (0..n).step_by(PIECE) {
-            let (piece, rest) = columns.split_at(Axis(0), PIECE.min(n - first));
-            pieces.push((head, first, piece));
-            columns = rest;
-        }
-    }
-    pieces
-        .into_par_iter()
-        .with_max_len(1)
-        .for_each(|(head, first, out)| {
-            let part = |i: usize| {
-                let first = i * n_embd + head * head_dim;
-                qkv.slice(s![.., first..first + head_dim])
-            };
-            with_scratch(n, head_dim, |scratch: &mut Scratch<K::Element>| {
-                if scratch.packed != Some((call, head)) {
-                    scratch.pack(kernels, &part(1), &part(2));
-                    scratch.packed = Some((call, head));
-                }
-                let q = part(0);
-                scratch.piece(kernels, &q.slice(s![first..first + out.nrows(), ..]), out);
-            });
+    let compute = |piece: Piece<P>| {
+        let head = piece.head;
+        let part = |i: usize| {
+            let first = i * n_embd + head * head_dim;
+            qkv.slice(s![.., first..first + head_dim])
+        };
+        with_scratch(n, head_dim, |scratch: &mut Scratch<K::Element>| {
+            if scratch.packed != Some((call, head)) {
+                scratch.pack(kernels, &part(1), &part(2));
+                scratch.packed = Some((call, head));
+            }
+            let queries = piece.first..piece.first + piece.rows;
+            let result = scratch.piece(kernels, &part(0).slice(s![queries, ..]));
+            put(piece, result);
         });
+    };
+    pieces.into_par_iter().with_max_len(1).for_each(compute);
 }
 
 /// What a thread keeps: one head's keys and values, and what belongs to a tile of queries.
@@ -202,6 +321,7 @@ struct Scratch<E> {
     weights: Buffer<E>,  // [KEYS / GROUP, width, GROUP]
     mixed: Buffer<f32>,  // [dim, width]
     row: Buffer<E>,      // [dim]
+    result: Buffer<f32>, // [PIECE, head_dim]
 }
 
 /// Lends `f` this thread's scratch. It holds one size and one precision: another replaces it. Nothing
@@ -235,6 +355,7 @@ impl<E: Element> Scratch<E> {
             weights: Buffer::zeros(KEYS * WIDTH),
             mixed: Buffer::zeros(dim * WIDTH),
             row: Buffer::zeros(dim),
+            result: Buffer::zeros(PIECE * head_dim),
         }
     }
 
@@ -262,20 +383,15 @@ impl<E: Element> Scratch<E> {
         }
     }
 
-    /// Attention of the queries `q` to the packed head, into `out`; both `[piece, head_dim]`.
-    fn piece<K: Softmax<Element = E>>(
-        &mut self,
-        kernels: K,
-        q: &ArrayView2<f32>,
-        mut out: ArrayViewMut2<f32>,
-    ) {
-        let tiles = q.axis_chunks_iter(Axis(0), WIDTH);
-        for (q, mut out) in tiles.zip(out.axis_chunks_iter_mut(Axis(0), WIDTH)) {
+    /// Attention of the queries `q: [piece, head_dim]` to the packed head; gives the same shape.
+    fn piece<K: Softmax<Element = E>>(&mut self, kernels: K, q: &ArrayView2<f32>) -> &[f32] {
+        for (i, q) in q.axis_chunks_iter(Axis(0), WIDTH).enumerate() {
             let width = q.nrows().next_multiple_of(LANES);
             self.pack_queries(kernels, &q, width);
             let sums = self.tile(kernels, width);
-            self.unpack(&sums, width, &mut out);
+            self.unpack(&sums, width, i * WIDTH..i * WIDTH + q.nrows());
         }
+        &self.result[..q.nrows() * self.head_dim]
     }
 
     fn pack_queries<K: Tile<Element = E>>(
@@ -318,9 +434,10 @@ impl<E: Element> Scratch<E> {
         running.sum
     }
 
-    /// `out[i][c] = mixed[c][i] / sums[i]`
-    fn unpack(&self, sums: &[f32; WIDTH], width: usize, out: &mut ArrayViewMut2<f32>) {
-        for (i, mut out) in out.rows_mut().into_iter().enumerate() {
+    /// `result[first + i][c] = mixed[c][i] / sums[i]`
+    fn unpack(&mut self, sums: &[f32; WIDTH], width: usize, rows: Range<usize>) {
+        let result = &mut self.result[rows.start * self.head_dim..rows.end * self.head_dim];
+        for (i, out) in result.chunks_exact_mut(self.head_dim).enumerate() {
             let factor = 1.0 / sums[i];
             for (out, mixed) in out.iter_mut().zip(self.mixed.chunks_exact(width)) {
                 *out = mixed[i] * factor;
@@ -361,201 +478,4 @@ fn narrow_row<K: Tile>(
 }
 
 #[cfg(test)]
-mod tests {
-    use half::bf16;
-    use ndarray::Array2;
-
-    use super::*;
-    use crate::cpu::available;
-    use crate::testing::{max_diff, noise, with_threads};
-
-    /// The definition, in f64.
-    fn reference(qkv: &Array2<f32>, n_head: usize) -> Array2<f32> {
-        let (n, width) = qkv.dim();
-        let n_embd = width / 3;
-        let d = n_embd / n_head;
-        let at = |i: usize, part: usize, c: usize| f64::from(qkv[[i, part * n_embd + c]]);
-        Array2::from_shape_fn((n, n_embd), |(i, c)| {
-            let head = c / d * d;
-            let dot = |j| {
-                (head..head + d)
-                    .map(|c| at(i, 0, c) * at(j, 1, c))
-                    .sum::<f64>()
-            };
-            let weights: Vec<f64> = (0..n).map(|j| (dot(j) / (d as f64).sqrt()).exp()).collect();
-            let sum: f64 = weights.iter().sum();
-            let mix: f64 = weights
-                .iter()
-                .enumerate()
-                .map(|(j, w)| w * at(j, 2, c))
-                .sum();
-            (mix / sum) as f32
-        })
-    }
-
-    /// Of results of size 1 from operands in -1..1: their rounding, by one in 512 at the most, moves
-    /// scores of size 1 by some thousandths, and so the weights.
-    const BF16_TOLERANCE: f32 = 1e-2;
-
-    /// What every level and precision makes of `qkv`, with a name and the tolerance.
-    fn all_results(qkv: &Array2<f32>, n_head: usize) -> Vec<(String, Array2<f32>, f32)> {
-        let zeros = Array2::zeros((qkv.nrows(), qkv.ncols() / 3));
-        let mut results = Vec::new();
-        for cpu in available() {
-            for precision in [Precision::F32, Precision::Bf16] {
-                let mut out = zeros.clone();
-                attention_on(cpu, &qkv.view(), n_head, precision, out.view_mut());
-                let rounded = precision == Precision::Bf16 && cpu == Cpu::Avx512Bf16;
-                let tolerance = if rounded { BF16_TOLERANCE } else { 1e-5 };
-                results.push((format!("{cpu:?} {precision:?}"), out, tolerance));
-            }
-        }
-        let mut out = zeros;
-        run(
-            Scalar::<bf16>::default(),
-            &qkv.view(),
-            n_head,
-            out.view_mut(),
-        );
-        results.push(("Scalar with bf16".to_owned(), out, BF16_TOLERANCE));
-        results
-    }
-
-    /// Those results that are off, with by how much.
-    fn failures(qkv: &Array2<f32>, n_head: usize) -> Vec<String> {
-        let expected = reference(qkv, n_head);
-        let size = format!("{} tokens, {} wide", qkv.nrows(), qkv.ncols() / 3 / n_head);
-        let results = all_results(qkv, n_head).into_iter();
-        let off = results.filter_map(|(name, out, tolerance)| {
-            let diff = max_diff(&out, &expected);
-            // Not `>=`: a number that is none is a failure, and `max_diff` would hide it.
-            let fine = diff < tolerance && out.iter().all(|v| v.is_finite());
-            (!fine).then(|| format!("{size}, {name}: {diff}"))
-        });
-        off.collect()
-    }
-
-    #[test]
-    fn equals_the_definition_around_the_block_sizes() {
-        for n in [
-            1, 2, 7, 8, 9, 15, 16, 17, 31, 32, 33, 47, 48, 49, 63, 64, 65, 127, 128, 129, 193,
-        ] {
-            assert_eq!(failures(&noise(n, 3 * 48, n as u32), 3), [""; 0]);
-        }
-    }
-
-    #[test]
-    fn equals_the_definition_for_every_width_of_a_head() {
-        for head_dim in (1..=18).chain([48, 63, 64, 65, 72, 80, 128]) {
-            let qkv = noise(70, 3 * 2 * head_dim, head_dim as u32);
-            assert_eq!(failures(&qkv, 2), [""; 0]);
-        }
-    }
-
-    #[test]
-    fn sharp_attention_is_as_exact_in_f32() {
-        for cpu in available() {
-            for n in [1, 2, 15, 17, WIDTH - 1, WIDTH, WIDTH + 1, 130] {
-                let qkv = noise(n, 3 * 48, n as u32) * 4.0;
-                let mut out = Array2::zeros((n, 48));
-                attention_on(cpu, &qkv.view(), 3, Precision::F32, out.view_mut());
-                let diff = max_diff(&out, &reference(&qkv, 3));
-                assert!(diff < 1e-5, "{cpu:?}, {n} tokens: {diff}");
-            }
-        }
-    }
-
-    #[test]
-    fn operands_need_not_be_contiguous() {
-        let qkv = noise(50, 3 * 32, 6);
-        let turned = qkv.t().as_standard_layout().into_owned();
-        let run = |qkv: ArrayView2<f32>, mut out: ArrayViewMut2<f32>| {
-            attention(&qkv, 2, Precision::F32, out.view_mut());
-        };
-        let (mut plain, mut other) = (Array2::zeros((50, 32)), Array2::zeros((32, 50)));
-        run(qkv.view(), plain.view_mut());
-        run(turned.t(), other.view_mut().reversed_axes());
-        assert_eq!(plain, other.t());
-    }
-
-    #[test]
-    fn nothing_gives_nothing() {
-        let mut out = Array2::zeros((0, 48));
-        attention(
-            &Array2::zeros((0, 144)).view(),
-            3,
-            Precision::F32,
-            out.view_mut(),
-        );
-    }
-
-    #[test]
-    fn scratch_takes_no_more_than_is_said() {
-        for (n, head_dim) in [(1, 1), (50, 17), (1226, 64), (300, 128)] {
-            let s = Scratch::<f32>::new(n, head_dim);
-            let lengths = [
-                &s.keys, &s.values, &s.query, &s.scores, &s.weights, &s.mixed, &s.row,
-            ];
-            let bytes: usize = lengths.map(|b| Buffer::<f32>::bytes(b.len())).iter().sum();
-            let state = size_of_val(&s) + size_of::<Running>();
-            assert!(bytes + state <= scratch_bytes(n, head_dim));
-        }
-    }
-
-    #[test]
-    fn large_scores_neither_overflow_nor_lose_the_winner() {
-        let mut qkv = noise(70, 3 * 16, 1);
-        qkv.slice_mut(s![.., ..32]).mapv_inplace(|v| v * 1e4);
-        for (name, out, _) in all_results(&qkv, 1) {
-            let within = |v: &f32| v.abs() <= 1.0001; // a mean of numbers in -1..1
-            assert!(out.iter().all(within), "{name}");
-        }
-    }
-
-    #[test]
-    fn a_number_that_is_none_stays_visible_and_in_its_row() {
-        let mut qkv = noise(40, 3 * 16, 4);
-        qkv[[7, 3]] = f32::NAN; // of a query
-        for (name, out, _) in all_results(&qkv, 1) {
-            for (i, row) in out.rows().into_iter().enumerate() {
-                assert!(
-                    row.iter().all(|v| v.is_nan() == (i == 7)),
-                    "{name}, row {i}"
-                );
-            }
-        }
-    }
-
-    #[test]
-    fn a_key_or_value_that_is_no_number_reaches_every_row() {
-        for column in [16 + 3, 32 + 3] {
-            let mut qkv = noise(40, 3 * 16, 4);
-            qkv[[7, column]] = f32::NAN;
-            for (name, out, _) in all_results(&qkv, 1) {
-                assert!(out.column(3).iter().all(|v| v.is_nan()), "{name}");
-            }
-        }
-    }
-
-    #[test]
-    fn equal_keys_give_the_mean_of_the_values() {
-        let mut qkv = noise(33, 3 * 8, 2);
-        qkv.slice_mut(s![.., 8..16]).fill(0.25);
-        let mean = qkv.slice(s![.., 16..]).mean_axis(Axis(0)).unwrap();
-        let expected = mean.broadcast((33, 8)).unwrap().to_owned();
-        for (name, out, tolerance) in all_results(&qkv, 2) {
-            assert!(max_diff(&out, &expected) < tolerance / 2.0, "{name}");
-        }
-    }
-
-    #[test]
-    fn the_result_does_not_depend_on_the_thread_count() {
-        let qkv = noise(250, 3 * 64, 3);
-        for n in [2, 3, 5] {
-            let run = || all_results(&qkv, 4);
-            for (one, many) in with_threads(1, run).into_iter().zip(with_threads(n, run)) {
-                assert_eq!(one, many, "{n} threads");
-            }
-        }
-    }
-}
+mod tests;

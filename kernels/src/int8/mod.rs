@@ -32,12 +32,13 @@ mod scalar;
 use std::cell::RefCell;
 use std::ops::Range;
 
-use ndarray::{ArrayViewMut2, Axis};
+use ndarray::{ArrayViewMut2, Axis, s};
 use rayon::prelude::*;
 
-use crate::epilogue::{Epilogue, finish};
+use crate::epilogue::{Epilogue, finish, transform};
 
 pub use kernel::Kernel;
+pub(crate) use kernel::MOST_ROWS;
 pub use pack::{Int8Matrix, Q8_0_BLOCK_BYTES};
 pub use rows::QuantizedRows;
 
@@ -66,7 +67,7 @@ thread_local! {
 
 /// `x: [n, n_in]` times the matrix, then bias and epilogue, into `out: [n, n_out]`, rows contiguous.
 ///
-/// A row with an infinity or a NaN in it gives NaN in all its outputs.
+/// A row with an infinity or a NaN in it gives no finite number in any of its outputs.
 ///
 /// # Panics
 /// If the shapes do not agree.
@@ -77,29 +78,82 @@ pub fn product(
     epilogue: Epilogue,
     mut out: ArrayViewMut2<f32>,
 ) {
-    assert_eq!(x.width(), matrix.n_in(), "width of the input");
     assert_eq!(out.dim(), (x.len(), matrix.n_out()), "shape of the output");
-    assert!(
-        bias.is_none_or(|b| b.len() == matrix.n_out()),
-        "a bias for each output"
-    );
-    let chunk = chunk_rows(x.len(), matrix.kernel().rows);
+    let product = Product::new(x, matrix, bias);
     let mut tasks = Vec::new();
-    for (i, rows) in out.axis_chunks_iter_mut(Axis(0), chunk).enumerate() {
+    for (i, rows) in out.axis_chunks_iter_mut(Axis(0), product.chunk).enumerate() {
         let mut rest = rows;
-        for first in (0..matrix.n_out()).step_by(GROUP) {
-            let (out, after) = rest.split_at(Axis(1), GROUP.min(matrix.n_out() - first));
+        for column in (0..matrix.n_out()).step_by(GROUP) {
+            let (out, after) = rest.split_at(Axis(1), GROUP.min(matrix.n_out() - column));
             rest = after;
-            tasks.push((i * chunk, first, out));
+            tasks.push((i * product.chunk, column, out));
         }
     }
-    let task = |(row, column, out): (usize, usize, ArrayViewMut2<f32>)| {
-        SCRATCH.with_borrow_mut(|scratch| {
-            let bias = bias.map(|b| &b[column..column + out.ncols()]);
-            group(x, matrix, (row, column), bias, epilogue, out, scratch);
+    let task = |(row, column, mut out): (usize, usize, ArrayViewMut2<f32>)| {
+        let (rows, columns) = out.dim();
+        product.group(
+            row..row + rows,
+            column..column + columns,
+            |tile, strip, sums| {
+                let rows = tile.start - row..tile.end - row;
+                let columns = strip.start - column..strip.end - column;
+                let bias = bias.map(|b| &b[strip]);
+                finish(
+                    sums,
+                    STRIP,
+                    bias,
+                    epilogue,
+                    &mut out.slice_mut(s![rows, columns]),
+                );
+            },
+        );
+    };
+    tasks.into_par_iter().with_max_len(1).for_each(task);
+}
+
+/// The same, quantized for the next product of this kind while it is in the cache: the inner
+/// activations of an MLP, which nothing else wants to see.
+///
+/// # Panics
+/// If the shapes do not agree, `epilogue` adds, or the outputs are not whole blocks.
+pub fn product_quantized(
+    x: &QuantizedRows,
+    matrix: &Int8Matrix,
+    bias: Option<&[f32]>,
+    epilogue: Epilogue,
+    out: &mut QuantizedRows,
+) {
+    assert_ne!(epilogue, Epilogue::Add, "nothing is there to add to");
+    let (n, n_out) = (x.len(), matrix.n_out());
+    let product = Product::new(x, matrix, bias);
+    let cells = out.cells(n, n_out, matrix.kernel());
+    let chunks = (0..n).step_by(product.chunk);
+    let tasks: Vec<_> = chunks
+        .flat_map(|row| (0..n_out).step_by(GROUP).map(move |column| (row, column)))
+        .collect();
+    let task = |(row, column): (usize, usize)| {
+        let rows = row..n.min(row + product.chunk);
+        let columns = column..n_out.min(column + GROUP);
+        product.group(rows, columns, |tile, strip, sums| {
+            transform(sums, STRIP, bias.map(|b| &b[strip.clone()]), epilogue);
+            let (sums, _) = sums.as_chunks();
+            #[allow(unsafe_code)]
+            // SAFETY: the tasks' rows and columns are disjoint, their rows begin at tiles, and
+            // within a task tile and strip are not given twice.
+            unsafe {
+                cells.quantize(tile.start, strip.start / BLOCK, sums);
+            }
         });
     };
     tasks.into_par_iter().with_max_len(1).for_each(task);
+}
+
+/// Operands that belong together.
+struct Product<'a> {
+    x: &'a QuantizedRows,
+    matrix: &'a Int8Matrix,
+    /// Rows of a task.
+    chunk: usize,
 }
 
 /// Bytes that a thread keeps for [`product`].
@@ -113,48 +167,80 @@ fn chunk_rows(n: usize, tile: usize) -> usize {
     n.div_ceil(pieces).next_multiple_of(tile).max(tile)
 }
 
-/// The results from `(row, column)` on, as many as `out` has.
-fn group(
-    x: &QuantizedRows,
-    matrix: &Int8Matrix,
-    (row, column): (usize, usize),
-    bias: Option<&[f32]>,
-    epilogue: Epilogue,
-    mut out: ArrayViewMut2<f32>,
-    scratch: &mut Vec<f32>,
-) {
-    scratch.resize(out.nrows() * STRIP, 0.0);
-    for (i, mut out) in out.axis_chunks_iter_mut(Axis(1), STRIP).enumerate() {
-        let first = i * STRIP;
-        multiply(x, row, matrix, column + first, scratch);
-        let bias = bias.map(|b| &b[first..][..out.ncols()]);
-        finish(scratch, STRIP, bias, epilogue, &mut out);
+impl<'a> Product<'a> {
+    fn new(x: &'a QuantizedRows, matrix: &'a Int8Matrix, bias: Option<&[f32]>) -> Self {
+        assert_eq!(x.width(), matrix.n_in(), "width of the input");
+        assert!(
+            bias.is_none_or(|b| b.len() == matrix.n_out()),
+            "a bias for each output"
+        );
+        let chunk = chunk_rows(x.len(), matrix.kernel().rows);
+        Self { x, matrix, chunk }
     }
-}
 
-/// Rows from `row` on, as many as `out: [rows, STRIP]` has, times the outputs from `column` on.
-///
-/// Panel by panel, and in each [`DEPTH`] inputs after the other: what all rows share stays in the
-/// first-level cache.
-fn multiply(x: &QuantizedRows, row: usize, matrix: &Int8Matrix, column: usize, out: &mut [f32]) {
-    let kernel = matrix.kernel();
-    let panels = matrix.n_out().div_ceil(kernel.lanes);
-    let first = column / kernel.lanes;
-    for panel in first..panels.min(first + STRIP / kernel.lanes) {
-        let lane = (panel - first) * kernel.lanes;
-        for blocks in pieces(matrix.blocks()) {
-            let tiles = out.chunks_mut(kernel.rows * STRIP).enumerate();
-            for (i, out) in tiles {
-                tile(
-                    x,
-                    row + i * kernel.rows,
-                    matrix,
-                    panel,
-                    blocks.clone(),
-                    &mut out[lane..],
-                );
+    /// Rows times outputs, given to `finish` by tiles of rows and strips of outputs, as
+    /// `[rows, STRIP]`: what lies beyond the outputs has no meaning.
+    ///
+    /// Panel by panel, and in each [`DEPTH`] inputs after the other: what all rows share stays in the
+    /// first-level cache.
+    fn group(
+        &self,
+        rows: Range<usize>,
+        columns: Range<usize>,
+        mut finish: impl FnMut(Range<usize>, Range<usize>, &mut [f32]),
+    ) {
+        let Kernel {
+            rows: tile, lanes, ..
+        } = *self.matrix.kernel();
+        SCRATCH.with_borrow_mut(|scratch| {
+            scratch.resize(rows.len() * STRIP, 0.0);
+            for first in columns.clone().step_by(STRIP) {
+                let strip = first..columns.end.min(first + STRIP);
+                let panels = strip.start / lanes..strip.end.div_ceil(lanes);
+                for panel in panels.clone() {
+                    for blocks in pieces(self.matrix.blocks()) {
+                        let last = panel + 1 == panels.end && blocks.end == self.matrix.blocks();
+                        for (i, sums) in scratch.chunks_mut(tile * STRIP).enumerate() {
+                            let row = rows.start + i * tile;
+                            let lane = (panel - panels.start) * lanes;
+                            self.tile(row, panel, blocks.clone(), &mut sums[lane..]);
+                            if last {
+                                finish(row..row + sums.len() / STRIP, strip.clone(), sums);
+                            }
+                        }
+                    }
+                }
             }
-        }
+        });
+    }
+
+    /// Rows from `row` on times some blocks of a panel, to `out` (rows [`STRIP`] apart, as many as
+    /// begin in it); added to what is there unless the blocks are the first.
+    #[allow(unsafe_code)]
+    fn tile(&self, row: usize, panel: usize, blocks: Range<usize>, out: &mut [f32]) {
+        let kernel = self.matrix.kernel();
+        let rows = out.len().div_ceil(STRIP);
+        assert!(row + rows <= self.x.len() && self.x.width() == self.matrix.n_in());
+        assert!(rows > 0 && (rows - 1) * STRIP + kernel.lanes <= out.len());
+        let panel = self.matrix.panel(panel, blocks.clone());
+        let (values, scales, begins) = self.x.tile(row, blocks.clone());
+        let expected = kernel.rows * blocks.len() * BLOCK;
+        assert_eq!(values.len(), expected, "quantized for this kernel");
+        let tile = Tile {
+            values: values.as_ptr(),
+            scales: scales.as_ptr(),
+            begins: begins.as_ptr(),
+            panel: panel.as_ptr(),
+            blocks: blocks.len(),
+            out: out.as_mut_ptr(),
+            stride: STRIP,
+            add: blocks.start > 0,
+        };
+        // SAFETY: `Int8Matrix::pack` refuses what detection did not find. The tile of values is as
+        // long as the kernel takes it (just asserted), and so are its scales and beginnings; the
+        // panel is `blocks` long by `Int8Matrix::panel`; `out`, borrowed mutably, has room for
+        // `lanes` numbers in each of `rows` rows `STRIP` apart (asserted).
+        unsafe { (kernel.tile)(&tile, rows) }
     }
 }
 
@@ -164,43 +250,6 @@ fn pieces(blocks: usize) -> impl Iterator<Item = Range<usize>> {
     (0..blocks)
         .step_by(PIECE)
         .map(move |first| first..blocks.min(first + PIECE))
-}
-
-/// Rows from `row` on times some blocks of a panel, to `out` (rows [`STRIP`] apart, as many as begin
-/// in it); added to what is there unless the blocks are the first.
-#[allow(unsafe_code)]
-fn tile(
-    x: &QuantizedRows,
-    row: usize,
-    matrix: &Int8Matrix,
-    panel: usize,
-    blocks: Range<usize>,
-    out: &mut [f32],
-) {
-    let kernel = matrix.kernel();
-    let rows = out.len().div_ceil(STRIP);
-    let add = blocks.start > 0;
-    assert!(row + rows <= x.len() && x.width() == matrix.n_in());
-    assert!(rows > 0 && (rows - 1) * STRIP + kernel.lanes <= out.len());
-    let panel = matrix.panel(panel, blocks.clone());
-    let (values, scales, begins) = x.tile(row, blocks.clone());
-    let expected = kernel.rows * blocks.len() * BLOCK;
-    assert_eq!(values.len(), expected, "quantized for this kernel");
-    let tile = Tile {
-        values: values.as_ptr(),
-        scales: scales.as_ptr(),
-        begins: begins.as_ptr(),
-        panel: panel.as_ptr(),
-        blocks: blocks.len(),
-        out: out.as_mut_ptr(),
-        stride: STRIP,
-        add,
-    };
-    // SAFETY: `Int8Matrix::pack` refuses what detection did not find. The tile of values is as
-    // long as the kernel takes it (just asserted), and so are its scales and beginnings; the
-    // panel is `blocks` long by `Int8Matrix::panel`; `out`, borrowed mutably, has room for `lanes`
-    // numbers in each of `rows` rows `STRIP` apart (asserted).
-    unsafe { (kernel.tile)(&tile, rows) }
 }
 
 #[cfg(test)]

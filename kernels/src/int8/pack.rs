@@ -5,6 +5,7 @@ use std::ops::Range;
 
 use super::BLOCK;
 use super::kernel::Kernel;
+use crate::pack::{pack_panels, rows_of};
 use crate::{Cpu, available};
 
 /// A Q8_0 block in a file: a scale in f16, then 32 numbers in int8.
@@ -37,14 +38,7 @@ impl Int8Matrix {
     pub(super) fn pack_for(kernel: &'static Kernel, parts: &[&[u8]], n_in: usize) -> Self {
         assert_eq!(n_in % BLOCK, 0, "whole blocks of {BLOCK}");
         let row_bytes = n_in / BLOCK * Q8_0_BLOCK_BYTES;
-        let rows: Vec<&[u8]> = parts
-            .iter()
-            .flat_map(|part| {
-                let rows = part.chunks_exact(row_bytes);
-                assert!(rows.remainder().is_empty(), "whole rows");
-                rows
-            })
-            .collect();
+        let rows = rows_of(parts, row_bytes);
         let panel_bytes = row_bytes * kernel.lanes;
         let bytes = panel_bytes * rows.len().div_ceil(kernel.lanes);
         let mut matrix = Self {
@@ -54,20 +48,8 @@ impl Int8Matrix {
             lines: vec![Line([0; 64]); bytes.div_ceil(64)],
         };
         let panels = &mut matrix.bytes_mut()[..bytes];
-        // Threads of its own: a matrix may be packed under a lock, and a worker of rayon's that
-        // waited for others here could take up a task that waits for the same lock.
-        let share = rows.len().div_ceil(kernel.lanes);
-        let share = share.div_ceil(rayon::current_num_threads()).max(1);
-        std::thread::scope(|scope| {
-            let shares = panels.chunks_mut(share * panel_bytes);
-            for (panels, rows) in shares.zip(rows.chunks(share * kernel.lanes)) {
-                scope.spawn(move || {
-                    let panels = panels.chunks_exact_mut(panel_bytes);
-                    for (panel, rows) in panels.zip(rows.chunks(kernel.lanes)) {
-                        pack_panel(kernel, rows, panel);
-                    }
-                });
-            }
+        pack_panels(panels, panel_bytes, &rows, kernel.lanes, |rows, panel| {
+            pack_panel(kernel, rows, panel);
         });
         matrix
     }

@@ -1,8 +1,10 @@
 //! Activations, quantized to int8 in blocks.
+#![allow(unsafe_code)]
 
+use std::marker::PhantomData;
 use std::ops::Range;
 
-use ndarray::{ArrayView2, Axis};
+use ndarray::ArrayView2;
 use rayon::prelude::*;
 
 use super::BLOCK;
@@ -47,7 +49,24 @@ impl QuantizedRows {
     /// # Panics
     /// If a row is not whole blocks or not contiguous.
     pub fn quantize(&mut self, x: &ArrayView2<f32>, kernel: &Kernel) {
-        self.resize(x.nrows(), x.ncols(), kernel.rows);
+        self.fill(x.dim(), kernel, |i, row| {
+            let x = x.row(i);
+            row.copy_from_slice(x.to_slice().expect("rows are contiguous"));
+        });
+    }
+
+    /// Rows that `row` makes, for which it gets a number and room: `[n, width]`, in place of those
+    /// that were here before; no allocation if they fit.
+    ///
+    /// # Panics
+    /// If a row is not whole blocks.
+    pub(crate) fn fill(
+        &mut self,
+        (n, width): (usize, usize),
+        kernel: &Kernel,
+        row: impl Fn(usize, &mut [f32]) + Sync,
+    ) {
+        self.resize(n, width, kernel.rows);
         if self.values.is_empty() {
             return;
         }
@@ -55,15 +74,30 @@ impl QuantizedRows {
         let values = self.values.par_chunks_exact_mut(tile * self.width);
         let scales = self.scales.par_chunks_exact_mut(tile * blocks);
         let begins = self.begins.par_chunks_exact_mut(tile * blocks);
-        let tiles = (values, scales, begins).into_par_iter();
-        tiles
-            .zip(x.axis_chunks_iter(Axis(0), tile).into_par_iter())
-            .for_each(|((values, scales, begins), x)| {
-                for (i, row) in x.rows().into_iter().enumerate() {
-                    let row = row.to_slice().expect("rows are contiguous");
-                    vectorized(|| quantize_row(row, tile, i, values, scales, begins));
-                }
-            });
+        let tiles = (values, scales, begins).into_par_iter().enumerate();
+        let make = |room: &mut Vec<f32>, (t, (values, scales, begins)): (usize, Tile<'_>)| {
+            for i in 0..tile.min(n - t * tile) {
+                vectorized(|| {
+                    row(t * tile + i, room);
+                    quantize_row(room, tile, i, values, scales, begins);
+                });
+            }
+        };
+        tiles.for_each_init(|| vec![0.0; width], make);
+    }
+
+    /// Room for `[n, width]`, to be filled tile by tile and block by block.
+    pub(crate) fn cells(&mut self, n: usize, width: usize, kernel: &Kernel) -> Cells<'_> {
+        self.resize(n, width, kernel.rows);
+        Cells {
+            n,
+            blocks: width / BLOCK,
+            tile: self.tile,
+            values: self.values.as_mut_ptr(),
+            scales: self.scales.as_mut_ptr(),
+            begins: self.begins.as_mut_ptr(),
+            rows: PhantomData,
+        }
     }
 
     /// Bytes of `[n, width]`, at most.
@@ -121,6 +155,60 @@ impl QuantizedRows {
             f32::from(values[block * BLOCK + k % BLOCK]) * scales[block]
         });
         numbers.collect()
+    }
+}
+
+/// Values, scales and beginnings of a tile.
+type Tile<'a> = (&'a mut [i8], &'a mut [f32], &'a mut [i32]);
+
+/// [`QuantizedRows`] that several threads fill, each its own tiles and blocks.
+pub(crate) struct Cells<'a> {
+    n: usize,
+    /// Blocks in a row.
+    blocks: usize,
+    /// Rows of a tile.
+    tile: usize,
+    values: *mut i8,
+    scales: *mut f32,
+    begins: *mut i32,
+    rows: PhantomData<&'a mut QuantizedRows>,
+}
+
+// SAFETY: the pointers are those of one `QuantizedRows`, borrowed mutably for `'a`; what is written
+// through them is disjoint by the contract of `quantize`.
+unsafe impl Sync for Cells<'_> {}
+// SAFETY: as above; numbers may be written from any thread.
+unsafe impl Send for Cells<'_> {}
+
+impl Cells<'_> {
+    /// Rows from `row` on, where a tile begins, in the columns of one block.
+    ///
+    /// # Safety
+    /// - No other thread is given the same tile and block meanwhile.
+    ///
+    /// # Panics
+    /// If there are more rows than a tile's, or than there are.
+    pub(crate) unsafe fn quantize(&self, row: usize, block: usize, x: &[[f32; BLOCK]]) {
+        assert!(row.is_multiple_of(self.tile) && block < self.blocks);
+        assert!(x.len() <= self.tile && row + x.len() <= self.n);
+        let first = row * self.blocks + block * self.tile;
+        // SAFETY: tiles and blocks are in range (asserted), so these are parts of the three vectors,
+        // which are as long as all tiles; nobody else has them by the caller's promise.
+        let (values, scales, begins) = unsafe {
+            (
+                std::slice::from_raw_parts_mut(self.values.add(first * BLOCK), x.len() * BLOCK),
+                std::slice::from_raw_parts_mut(self.scales.add(first), x.len()),
+                std::slice::from_raw_parts_mut(self.begins.add(first), x.len()),
+            )
+        };
+        let (values, _) = values.as_chunks_mut();
+        let cells = values.iter_mut().zip(scales).zip(begins);
+        vectorized(|| {
+            for (x, ((values, scale), begin)) in x.iter().zip(cells) {
+                let (step, sum) = quantize_block(x, values);
+                (*scale, *begin) = (step, SUM_ZERO - 128 * sum);
+            }
+        });
     }
 }
 

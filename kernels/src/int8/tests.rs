@@ -232,3 +232,28 @@ fn the_result_does_not_depend_on_the_thread_count() {
     let run = || run(Cpu::chosen(), &x, &weights, 300);
     assert_eq!(with_threads(1, run), with_threads(3, run));
 }
+
+#[test]
+fn a_result_may_leave_quantized_for_the_next_product() {
+    for (m, n) in [(1, 32), (5, 64), (13, 96), (CHUNK + 1, GROUP + 32)] {
+        let (weights, x) = (weights(n, 96, 1), noise(m, 96, 2));
+        let bias = noise(1, n, 3).into_raw_vec_and_offset().0;
+        for cpu in available() {
+            let matrix = Int8Matrix::pack(&[&weights], 96, cpu);
+            let x = quantized(&x, matrix.kernel());
+            let mut plain = Array2::zeros((m, n));
+            let epilogue = Epilogue::QuickGelu;
+            product(&x, &matrix, Some(&bias), epilogue, plain.view_mut());
+            let expected = quantized(&plain, matrix.kernel());
+            let mut found = QuantizedRows::default();
+            product_quantized(&x, &matrix, Some(&bias), epilogue, &mut found);
+            for i in 0..m {
+                assert_eq!(
+                    found.to_f32(i),
+                    expected.to_f32(i),
+                    "{cpu:?}, {m} x {n}, row {i}"
+                );
+            }
+        }
+    }
+}

@@ -1,0 +1,216 @@
+//! Every level that this CPU has, in every precision, held against the definition in f64.
+
+use half::bf16;
+use ndarray::Array2;
+
+use super::*;
+use crate::cpu::available;
+use crate::testing::{max_diff, noise, with_threads};
+
+/// The definition, in f64.
+fn reference(qkv: &Array2<f32>, n_head: usize) -> Array2<f32> {
+    let (n, width) = qkv.dim();
+    let n_embd = width / 3;
+    let d = n_embd / n_head;
+    let at = |i: usize, part: usize, c: usize| f64::from(qkv[[i, part * n_embd + c]]);
+    Array2::from_shape_fn((n, n_embd), |(i, c)| {
+        let head = c / d * d;
+        let dot = |j| {
+            (head..head + d)
+                .map(|c| at(i, 0, c) * at(j, 1, c))
+                .sum::<f64>()
+        };
+        let weights: Vec<f64> = (0..n).map(|j| (dot(j) / (d as f64).sqrt()).exp()).collect();
+        let sum: f64 = weights.iter().sum();
+        let mix: f64 = weights
+            .iter()
+            .enumerate()
+            .map(|(j, w)| w * at(j, 2, c))
+            .sum();
+        (mix / sum) as f32
+    })
+}
+
+/// Of results of size 1 from operands in -1..1: their rounding, by one in 512 at the most, moves
+/// scores of size 1 by some thousandths, and so the weights.
+const BF16_TOLERANCE: f32 = 1e-2;
+
+/// What every level and precision makes of `qkv`, with a name and the tolerance.
+fn all_results(qkv: &Array2<f32>, n_head: usize) -> Vec<(String, Array2<f32>, f32)> {
+    let zeros = Array2::zeros((qkv.nrows(), qkv.ncols() / 3));
+    let mut results = Vec::new();
+    for cpu in available() {
+        for precision in [Precision::F32, Precision::Bf16] {
+            let mut out = zeros.clone();
+            attention_on(cpu, &qkv.view(), n_head, precision, out.view_mut());
+            let rounded = precision == Precision::Bf16 && cpu == Cpu::Avx512Bf16;
+            let tolerance = if rounded { BF16_TOLERANCE } else { 1e-5 };
+            results.push((format!("{cpu:?} {precision:?}"), out, tolerance));
+        }
+    }
+    let mut out = zeros;
+    let pieces = cut(&qkv.view(), n_head, out.view_mut());
+    run(
+        Scalar::<bf16>::default(),
+        &qkv.view(),
+        n_head,
+        pieces,
+        store,
+    );
+    results.push(("Scalar with bf16".to_owned(), out, BF16_TOLERANCE));
+    results
+}
+
+/// Those results that are off, with by how much.
+fn failures(qkv: &Array2<f32>, n_head: usize) -> Vec<String> {
+    let expected = reference(qkv, n_head);
+    let size = format!("{} tokens, {} wide", qkv.nrows(), qkv.ncols() / 3 / n_head);
+    let results = all_results(qkv, n_head).into_iter();
+    let off = results.filter_map(|(name, out, tolerance)| {
+        let diff = max_diff(&out, &expected);
+        // Not `>=`: a number that is none is a failure, and `max_diff` would hide it.
+        let fine = diff < tolerance && out.iter().all(|v| v.is_finite());
+        (!fine).then(|| format!("{size}, {name}: {diff}"))
+    });
+    off.collect()
+}
+
+#[test]
+fn equals_the_definition_around_the_block_sizes() {
+    for n in [
+        1, 2, 7, 8, 9, 15, 16, 17, 31, 32, 33, 47, 48, 49, 63, 64, 65, 127, 128, 129, 193,
+    ] {
+        assert_eq!(failures(&noise(n, 3 * 48, n as u32), 3), [""; 0]);
+    }
+}
+
+#[test]
+fn equals_the_definition_for_every_width_of_a_head() {
+    for head_dim in (1..=18).chain([48, 63, 64, 65, 72, 80, 128]) {
+        let qkv = noise(70, 3 * 2 * head_dim, head_dim as u32);
+        assert_eq!(failures(&qkv, 2), [""; 0]);
+    }
+}
+
+#[test]
+fn sharp_attention_is_as_exact_in_f32() {
+    for cpu in available() {
+        for n in [1, 2, 15, 17, WIDTH - 1, WIDTH, WIDTH + 1, 130] {
+            let qkv = noise(n, 3 * 48, n as u32) * 4.0;
+            let mut out = Array2::zeros((n, 48));
+            attention_on(cpu, &qkv.view(), 3, Precision::F32, out.view_mut());
+            let diff = max_diff(&out, &reference(&qkv, 3));
+            assert!(diff < 1e-5, "{cpu:?}, {n} tokens: {diff}");
+        }
+    }
+}
+
+#[test]
+fn operands_need_not_be_contiguous() {
+    let qkv = noise(50, 3 * 32, 6);
+    let turned = qkv.t().as_standard_layout().into_owned();
+    let run = |qkv: ArrayView2<f32>, mut out: ArrayViewMut2<f32>| {
+        attention(&qkv, 2, Precision::F32, out.view_mut());
+    };
+    let (mut plain, mut other) = (Array2::zeros((50, 32)), Array2::zeros((32, 50)));
+    run(qkv.view(), plain.view_mut());
+    run(turned.t(), other.view_mut().reversed_axes());
+    assert_eq!(plain, other.t());
+}
+
+#[test]
+fn nothing_gives_nothing() {
+    let mut out = Array2::zeros((0, 48));
+    attention(
+        &Array2::zeros((0, 144)).view(),
+        3,
+        Precision::F32,
+        out.view_mut(),
+    );
+}
+
+#[test]
+fn scratch_takes_no_more_than_is_said() {
+    for (n, head_dim) in [(1, 1), (50, 17), (1226, 64), (300, 128)] {
+        let s = Scratch::<f32>::new(n, head_dim);
+        let lengths = [
+            &s.keys, &s.values, &s.query, &s.scores, &s.weights, &s.mixed, &s.row, &s.result,
+        ];
+        let bytes: usize = lengths.map(|b| Buffer::<f32>::bytes(b.len())).iter().sum();
+        let state = size_of_val(&s) + size_of::<Running>();
+        assert!(bytes + state <= scratch_bytes(n, head_dim));
+    }
+}
+
+#[test]
+fn large_scores_neither_overflow_nor_lose_the_winner() {
+    let mut qkv = noise(70, 3 * 16, 1);
+    qkv.slice_mut(s![.., ..32]).mapv_inplace(|v| v * 1e4);
+    for (name, out, _) in all_results(&qkv, 1) {
+        let within = |v: &f32| v.abs() <= 1.0001; // a mean of numbers in -1..1
+        assert!(out.iter().all(within), "{name}");
+    }
+}
+
+#[test]
+fn a_number_that_is_none_stays_visible_and_in_its_row() {
+    let mut qkv = noise(40, 3 * 16, 4);
+    qkv[[7, 3]] = f32::NAN; // of a query
+    for (name, out, _) in all_results(&qkv, 1) {
+        for (i, row) in out.rows().into_iter().enumerate() {
+            assert!(
+                row.iter().all(|v| v.is_nan() == (i == 7)),
+                "{name}, row {i}"
+            );
+        }
+    }
+}
+
+#[test]
+fn a_key_or_value_that_is_no_number_reaches_every_row() {
+    for column in [16 + 3, 32 + 3] {
+        let mut qkv = noise(40, 3 * 16, 4);
+        qkv[[7, column]] = f32::NAN;
+        for (name, out, _) in all_results(&qkv, 1) {
+            assert!(out.column(3).iter().all(|v| v.is_nan()), "{name}");
+        }
+    }
+}
+
+#[test]
+fn equal_keys_give_the_mean_of_the_values() {
+    let mut qkv = noise(33, 3 * 8, 2);
+    qkv.slice_mut(s![.., 8..16]).fill(0.25);
+    let mean = qkv.slice(s![.., 16..]).mean_axis(Axis(0)).unwrap();
+    let expected = mean.broadcast((33, 8)).unwrap().to_owned();
+    for (name, out, tolerance) in all_results(&qkv, 2) {
+        assert!(max_diff(&out, &expected) < tolerance / 2.0, "{name}");
+    }
+}
+
+#[test]
+fn the_result_does_not_depend_on_the_thread_count() {
+    let qkv = noise(250, 3 * 64, 3);
+    for n in [2, 3, 5] {
+        let run = || all_results(&qkv, 4);
+        for (one, many) in with_threads(1, run).into_iter().zip(with_threads(n, run)) {
+            assert_eq!(one, many, "{n} threads");
+        }
+    }
+}
+
+#[test]
+fn the_quantized_result_is_the_quantized_result() {
+    for n in [1, 5, 6, 47, 191, 192, 193, 205] {
+        let qkv = noise(n, 3 * 128, n as u32);
+        let kernel = int8::Kernel::for_cpu(Cpu::chosen());
+        let mut plain = Array2::zeros((n, 128));
+        attention(&qkv.view(), 2, Precision::F32, plain.view_mut());
+        let (mut expected, mut found) = (QuantizedRows::default(), QuantizedRows::default());
+        expected.quantize(&plain.view(), kernel);
+        attention_quantized(&qkv.view(), 2, Precision::F32, kernel, &mut found);
+        for i in 0..n {
+            assert_eq!(found.to_f32(i), expected.to_f32(i), "row {i} of {n}");
+        }
+    }
+}

@@ -1,0 +1,42 @@
+//! Packing weights on several threads.
+
+/// Calls `pack` for every panel with its rows, of which each panel has `per_panel` and the last
+/// perhaps fewer.
+///
+/// On threads of its own: a matrix may be packed under a lock, and a worker of rayon's that waited
+/// for others here could take up a task that waits for the same lock.
+pub(crate) fn pack_panels<T: Send>(
+    panels: &mut [T],
+    panel_len: usize,
+    rows: &[&[u8]],
+    per_panel: usize,
+    pack: impl Fn(&[&[u8]], &mut [T]) + Sync,
+) {
+    let share = rows.len().div_ceil(per_panel);
+    let share = share.div_ceil(rayon::current_num_threads()).max(1);
+    let pack = &pack;
+    std::thread::scope(|scope| {
+        let shares = panels.chunks_mut(share * panel_len);
+        for (panels, rows) in shares.zip(rows.chunks(share * per_panel)) {
+            scope.spawn(move || {
+                let panels = panels.chunks_mut(panel_len);
+                for (panel, rows) in panels.zip(rows.chunks(per_panel)) {
+                    pack(rows, panel);
+                }
+            });
+        }
+    });
+}
+
+/// Rows of `row_bytes`, those of one part below those of the part before.
+///
+/// # Panics
+/// If a part is not whole rows.
+pub(crate) fn rows_of<'a>(parts: &[&'a [u8]], row_bytes: usize) -> Vec<&'a [u8]> {
+    let rows = parts.iter().flat_map(|part| {
+        let rows = part.chunks_exact(row_bytes);
+        assert!(rows.remainder().is_empty(), "whole rows");
+        rows
+    });
+    rows.collect()
+}
