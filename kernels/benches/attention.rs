@@ -4,11 +4,12 @@
 //! 64, 24 layers. `RAYON_NUM_THREADS` sets the threads. Rates are by CPU time.
 
 mod baseline;
-mod peak;
+mod timing;
 
 use ndarray::Array2;
-use peak::{Peak, Time, measure};
+use timing::{Time, measure};
 use xc2_kernels::attention::{Precision, attention_on};
+use xc2_kernels::peak::Peak;
 use xc2_kernels::testing::{max_diff, noise};
 use xc2_kernels::{Cpu, available};
 
@@ -18,7 +19,8 @@ const N_EMBD: usize = 1024;
 const LAYERS: usize = 24;
 
 fn main() {
-    let peak = Peak::measure();
+    let peak = Peak::measure(1);
+    println!("peak of one core: {peak}");
     let threads = rayon::current_num_threads();
     let qkv = noise(N, 3 * N_EMBD, 1) * 2.0;
     let mut expected = Array2::zeros((N, N_EMBD));

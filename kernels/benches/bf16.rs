@@ -4,20 +4,22 @@
 //! the crate `gemm` in f32, a panel of 64 outputs to a task. `RAYON_NUM_THREADS` sets the threads.
 //! Rates are by CPU time.
 
-mod peak;
+mod timing;
 
 use half::bf16;
 use ndarray::{Array2, Axis, s};
-use peak::{Peak, Time, measure};
 use rayon::prelude::*;
+use timing::{Time, measure};
 use xc2_kernels::bf16::Bf16Matrix;
+use xc2_kernels::peak::Peak;
 use xc2_kernels::testing::{max_diff, noise};
 use xc2_kernels::{Cpu, Epilogue, available, gemm};
 
 const N: usize = 1226;
 
 fn main() {
-    let peak = Peak::measure();
+    let peak = Peak::measure(1);
+    println!("peak of one core: {peak}");
     for (n_in, n_out) in [(1024, 1024), (1024, 3072), (1024, 4096), (4096, 1024)] {
         product(&peak, n_in, n_out);
     }

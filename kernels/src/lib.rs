@@ -24,6 +24,7 @@ mod gemm;
 pub mod int8;
 mod layer_norm;
 mod pack;
+pub mod peak;
 #[doc(hidden)]
 pub mod testing;
 mod tile;
