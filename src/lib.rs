@@ -21,6 +21,7 @@
 //! | [`scenes`] | drawn pictures, and prompts about them |
 //! | [`closeness`] | comparison of two models' next-token distributions |
 //! | [`memory`], [`metrics`] | what a run takes, in bytes and seconds |
+//! | [`machine`] | what it runs on |
 //!
 //! ```no_run
 //! use std::path::Path;
@@ -42,6 +43,7 @@ pub mod engine;
 pub mod gguf;
 pub mod image;
 pub mod llama;
+pub mod machine;
 pub mod memory;
 pub mod metrics;
 pub mod prompt;

@@ -5,27 +5,13 @@ mod common;
 use std::{
     fs,
     path::{Path, PathBuf},
-    process::{Command, Output},
+    process::Command,
 };
 
+use common::program::{assert_fails, path, stderr, stdout, xc2_edge};
 use serde_json::Value;
 use xc2_convert::mix::Preset;
 use xc2_edge::gguf::GgufFile;
-
-fn xc2_edge(args: &[&str]) -> Output {
-    Command::new(env!("CARGO_BIN_EXE_xc2-edge"))
-        .args(args)
-        .output()
-        .unwrap()
-}
-
-fn stdout(output: &Output) -> &str {
-    std::str::from_utf8(&output.stdout).unwrap()
-}
-
-fn stderr(output: &Output) -> &str {
-    std::str::from_utf8(&output.stderr).unwrap()
-}
 
 fn model() -> String {
     path(&common::model("tiny-composer", Preset::F32))
@@ -35,29 +21,12 @@ fn picture(name: &str) -> String {
     path(&common::reference("images").join(name))
 }
 
-fn path(path: &Path) -> String {
-    path.to_str().unwrap().to_owned()
-}
-
 fn scratch(name: &str, bytes: &[u8]) -> PathBuf {
     let dir = Path::new(env!("CARGO_TARGET_TMPDIR")).join(std::process::id().to_string());
     fs::create_dir_all(&dir).unwrap();
     let file = dir.join(name);
     fs::write(&file, bytes).unwrap();
     file
-}
-
-/// A command that must fail with status 1, say `naming`, and print nothing on stdout.
-#[track_caller]
-fn assert_fails(args: &[&str], naming: &[&str]) {
-    let output = xc2_edge(args);
-    let message = stderr(&output);
-    assert_eq!(output.status.code(), Some(1), "{args:?}: {message}");
-    assert!(message.starts_with("error: "), "{message}");
-    for name in naming {
-        assert!(message.contains(name), "`{message}` does not say `{name}`");
-    }
-    assert_eq!(stdout(&output), "");
 }
 
 fn recorded(case: &str) -> Value {

@@ -1,30 +1,31 @@
 //! `xc2-edge info`.
 
-use std::{io::Write, path::PathBuf, process::ExitCode};
+use std::{io::Write, process::ExitCode};
 
 use clap::Args;
 use serde_json::json;
 use xc2_edge::{
     container::{Container, View},
-    engine::{self, N_BATCH},
-    llama::{self, KvType, LoadOptions},
-    memory::{self, MemoryNeed, Workload, human},
-    vision::{Precision, VisionEncoder},
+    engine, llama,
+    memory::{self, MemoryNeed, human},
+    vision::VisionEncoder,
 };
+
+use super::engine_args::EngineArgs;
 
 /// Say what a model file is and what it will need.
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
   xc2-edge info -m model.gguf
   xc2-edge info -m model.gguf --json | jq .memory
-  xc2-edge info -m model.gguf --checksum")]
+  xc2-edge info -m model.gguf -c 4096 --kv-type q8_0
+  xc2-edge info -m model.gguf --checksum
+
+Memory is reckoned for one picture and 512 tokens more, or for --ctx-size, with the other options
+as `run` would take them.")]
 pub struct InfoArgs {
-    /// The model, as written by xc2-convert.
-    #[arg(short, long, value_name = "GGUF")]
-    model: PathBuf,
-    /// Positions of the context to reckon with [default: one picture and 512 more].
-    #[arg(short, long, value_name = "N")]
-    ctx_size: Option<usize>,
+    #[command(flatten)]
+    engine: EngineArgs,
     /// Read all data and compare them with the checksum in the file.
     #[arg(long)]
     checksum: bool,
@@ -35,31 +36,22 @@ pub struct InfoArgs {
 
 /// Runs the command.
 pub fn run(args: &InfoArgs) -> anyhow::Result<ExitCode> {
-    let container = engine::open(&args.model)?;
-    let encoder = VisionEncoder::new(
-        container.info().vision.clone(),
-        &container,
-        Precision::default(),
-    )?;
+    let options = args.engine.options();
+    let container = engine::open(&args.engine.model)?;
+    let vision = container.info().vision.clone();
+    let encoder = VisionEncoder::new(vision, &container, options.tower)?;
     if args.checksum {
-        verify_checksum(&container, &args.model)?;
+        verify_checksum(&container, &args.engine.model)?;
     }
     let max = container.info().max_context();
-    if let Some(asked) = args.ctx_size.filter(|n| !(1..=max).contains(n)) {
+    if let Some(asked) = options.n_ctx.filter(|n| !(1..=max).contains(n)) {
         return Err(engine::EngineError::ContextTooLong { asked, max }.into());
     }
-    let n_ctx = args.ctx_size.unwrap_or_else(|| {
+    let n_ctx = options.n_ctx.unwrap_or_else(|| {
         let info = container.info();
         info.max_context().min(info.vision.n_patches() + 512)
     });
-    let load = Workload {
-        n_ctx,
-        n_batch: N_BATCH.min(n_ctx),
-        kv_type: KvType::default(),
-        repack: LoadOptions::default().repack,
-        vision_work: encoder.work_bytes(),
-        pictures: true,
-    };
+    let load = options.workload(n_ctx, encoder.work_bytes(), true);
     let need = MemoryNeed::of(&container, load);
     let text = if args.json {
         format!("{:#}\n", as_json(&container, n_ctx, need))

@@ -2,12 +2,17 @@
 //!
 //! Results go to stdout, everything else to stderr. Exit status: 0 done, 1 failed, 2 wrong usage.
 
+mod bench;
 mod demo_scenes;
+mod engine_args;
 mod eval;
 mod hint;
 mod info;
 mod progress;
+mod report;
 mod run;
+mod sampling_args;
+mod screen;
 mod seeds;
 mod verify;
 
@@ -33,6 +38,7 @@ const EXAMPLES: &str = "Examples:
   xc2-edge run -m model.gguf --image photo.jpg -p 'Please describe this image in detail.'
   xc2-edge run -m model.gguf --image a.png --image b.png -p 'What differs?' --json
   xc2-edge info -m model.gguf
+  xc2-edge bench -m model.gguf
   xc2-edge verify -m model.gguf tests/reference/golden/tiny-vl
   xc2-edge eval -m model.gguf models/xc2-scenes/heldout.jsonl
   xc2-edge demo-scenes 200..210 scenes";
@@ -43,6 +49,8 @@ pub enum Command {
     Run(run::RunArgs),
     /// Say what a model file is and what it will need.
     Info(info::InfoArgs),
+    /// Measure a model on this machine, stage by stage.
+    Bench(bench::BenchArgs),
     /// Hold a model, stage by stage, against recorded outputs of the original.
     Verify(verify::VerifyArgs),
     /// Mark a model's answers to prompts about drawn scenes.
@@ -57,6 +65,7 @@ pub fn run(command: &Command) -> anyhow::Result<ExitCode> {
     match command {
         Command::Run(args) => run::run(args),
         Command::Info(args) => info::run(args),
+        Command::Bench(args) => bench::run(args),
         Command::Verify(args) => verify::run(args),
         Command::Eval(args) => eval::run(args),
         Command::DemoScenes(args) => demo_scenes::run(args),

@@ -46,7 +46,7 @@ impl Default for EngineOptions {
 
 impl EngineOptions {
     /// What a run with a context of `n_ctx` positions is to memory, with `pictures` or without.
-    pub(super) fn workload(&self, n_ctx: usize, vision_work: usize, pictures: bool) -> Workload {
+    pub fn workload(&self, n_ctx: usize, vision_work: usize, pictures: bool) -> Workload {
         Workload {
             n_ctx,
             n_batch: N_BATCH.min(n_ctx),

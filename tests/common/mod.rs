@@ -1,6 +1,8 @@
 //! What the tests share: reference data and models converted from it.
 #![allow(dead_code)] // each test binary uses a part
 
+pub mod program;
+
 use std::{
     path::{Path, PathBuf},
     sync::{Mutex, PoisonError, atomic::AtomicBool},

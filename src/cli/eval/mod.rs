@@ -10,17 +10,13 @@ use clap::{Args, builder::PossibleValuesParser};
 use report::{Against, Mark, Report};
 use source::{Place, Source};
 use xc2_edge::{
-    engine::{AfterPrompt, Answer, Engine, EngineOptions, default_threads},
+    engine::{AfterPrompt, Answer, Engine},
     llama::SpecialText,
     prompt::PloraPolicy,
     scenes::{FIRST_TRAINED, Paper, Task, Unaskable},
 };
 
-use super::{
-    progress::Progress,
-    run::{Plora, Tower},
-    seeds::Seeds,
-};
+use super::{engine_args::EngineArgs, progress::Progress, run::Plora, seeds::Seeds};
 
 /// Mark a model's answers to prompts about drawn scenes.
 #[derive(Debug, Args)]
@@ -41,9 +37,8 @@ is held against the reference's: mean KL divergence (reference || model) in nats
 likeliest token is the same. Margins are those of the expected answers: the logit of the right token
 less the best other one, negative where the model would say something else.")]
 pub struct EvalArgs {
-    /// The model, as written by xc2-convert.
-    #[arg(short, long, value_name = "GGUF")]
-    model: PathBuf,
+    #[command(flatten)]
+    engine: EngineArgs,
     /// Prompts, one JSON object a line.
     #[arg(value_name = "PROMPTS", required_unless_present = "scenes")]
     prompts: Option<PathBuf>,
@@ -63,16 +58,9 @@ pub struct EvalArgs {
     /// The most tokens of an answer.
     #[arg(short, long, value_name = "N", default_value_t = 300)]
     n_predict: usize,
-    /// Threads [default: one per core].
-    #[arg(short, long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=512))]
-    threads: Option<u16>,
     /// Which tokens see Partial-LoRA. Anything but `images` is wrong on purpose, to see its effect.
     #[arg(long, value_enum, default_value = "images")]
     plora: Plora,
-    /// In what the vision tower computes: `stored` multiplies Q8_0 matrices in int8 and the others
-    /// in f32, `f32` everything in f32.
-    #[arg(long, value_enum, default_value = "stored", value_name = "PRECISION")]
-    tower: Tower,
     /// A row for each task instead of each group of tasks; always so with --scenes.
     #[arg(long)]
     tasks: bool,
@@ -146,14 +134,8 @@ struct Examiner {
 
 impl Examiner {
     fn new(args: &EvalArgs) -> anyhow::Result<Self> {
-        let options = EngineOptions {
-            n_threads: args.threads.map_or_else(default_threads, usize::from),
-            tower: args.tower.into(),
-            ..EngineOptions::default()
-        };
-        super::use_threads(options.n_threads)?;
-        let model = Engine::load(&args.model, options)?;
-        let load = |path: &PathBuf| Engine::load(path, options);
+        let model = args.engine.load()?;
+        let load = |path: &PathBuf| Engine::load(path, args.engine.options());
         let reference = args.against.as_ref().map(load).transpose()?;
         if let Some(reference) = &reference {
             let pieces = |engine: &Engine| engine.tokenizer().n_vocab();

@@ -1,0 +1,94 @@
+//! `xc2-edge bench`.
+
+mod profile;
+mod samples;
+mod stages;
+mod table;
+
+use std::{io::Write, process::ExitCode};
+
+use clap::{Args, ValueEnum};
+
+use super::engine_args::EngineArgs;
+
+/// Measure a model on this machine, stage by stage.
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  xc2-edge bench -m model.gguf
+  xc2-edge bench -m model.gguf --stages encode -r 10
+  xc2-edge bench -m model.gguf --stages prefill,plora,decode -p 512 -n 128 -t 4
+  xc2-edge bench -m model.gguf --json | jq '.stages[] | {stage, median_s, rate}'
+  XC2_SIMD=avx2 xc2-edge bench -m model.gguf --stages encode
+
+Nothing but the model is needed: the picture is drawn and the tokens are counted up. Each stage runs
+once to warm up (its time is shown as `first`), then -r times. Peak memory is that of the process
+while the stage ran. Measure on a machine that does nothing else.")]
+pub struct BenchArgs {
+    #[command(flatten)]
+    engine: EngineArgs,
+    /// What to measure.
+    #[arg(
+        long,
+        value_enum,
+        value_name = "STAGE",
+        value_delimiter = ',',
+        default_value = "load,encode,prefill,plora,decode"
+    )]
+    stages: Vec<Stage>,
+    /// Measured runs of each stage.
+    #[arg(short, long, value_name = "N", default_value_t = 5, value_parser = clap::value_parser!(u16).range(1..))]
+    repetitions: u16,
+    /// Positions of the prompt in `prefill` and `plora`, and before `decode` [default: as many as the
+    /// pictures take].
+    #[arg(short = 'p', long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    n_prompt: Option<u32>,
+    /// Tokens decoded in a run.
+    #[arg(short = 'n', long, value_name = "N", default_value_t = 32, value_parser = clap::value_parser!(u32).range(1..))]
+    n_decode: u32,
+    /// Pictures encoded in a run, one after another.
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=1000))]
+    images: u16,
+    /// Print one JSON object.
+    #[arg(long)]
+    json: bool,
+}
+
+/// A part of the work.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Stage {
+    /// Opening the model and making a context.
+    Load,
+    /// Pictures through tower and projector.
+    Encode,
+    /// The prompt as text: without Partial-LoRA.
+    Prefill,
+    /// The prompt as a picture's embeddings: with Partial-LoRA.
+    Plora,
+    /// Token by token behind the prompt.
+    Decode,
+}
+
+impl Stage {
+    /// As `--stages` names it.
+    fn name(self) -> &'static str {
+        match self {
+            Self::Load => "load",
+            Self::Encode => "encode",
+            Self::Prefill => "prefill",
+            Self::Plora => "plora",
+            Self::Decode => "decode",
+        }
+    }
+}
+
+/// Runs the command.
+pub fn run(args: &BenchArgs) -> anyhow::Result<ExitCode> {
+    let table = stages::run(args)?;
+    let mut stdout = std::io::stdout().lock();
+    if args.json {
+        writeln!(stdout, "{:#}", table.as_json())?;
+    } else {
+        write!(stdout, "{table}")?;
+    }
+    Ok(ExitCode::SUCCESS)
+}

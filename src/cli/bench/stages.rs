@@ -1,0 +1,298 @@
+//! The stages, run.
+
+use anyhow::ensure;
+use ndarray::Array2;
+use xc2_edge::{
+    container::Container,
+    decoder::Decoder,
+    engine::{Engine, EngineError, N_BATCH},
+    image::{PixelValues, RgbImage},
+    llama::argmax,
+    memory,
+    prompt::{PictureId, PloraPolicy, Prompt, Sequence},
+};
+use xc2_kernels::peak::{self, Peak};
+
+use super::{
+    BenchArgs, Stage,
+    profile::Profile,
+    samples::Samples,
+    table::{Arithmetic, Rate, Row, Table},
+};
+use crate::cli::progress::Progress;
+
+/// The only sequence of the decoders here.
+const SEQ: usize = 0;
+
+/// Measures what was asked for.
+pub fn run(args: &BenchArgs) -> anyhow::Result<Table> {
+    let n_threads = args.engine.n_threads();
+    crate::cli::use_threads(n_threads)?;
+    let (peak, read) = (Peak::measure(n_threads), peak::memory_read(n_threads));
+    let mut bench = Bench::new(args)?;
+    let mut rows = Vec::new();
+    for stage in &args.stages {
+        rows.extend(bench.stage(*stage)?);
+    }
+    bench.progress.clear();
+    Ok(Table::new(bench.engine, n_threads, peak, read, rows))
+}
+
+struct Bench<'a> {
+    args: &'a BenchArgs,
+    engine: Engine,
+    /// What loading took, before anything else ran.
+    load: Option<(Samples, Option<u64>)>,
+    n_prompt: usize,
+    n_ctx: usize,
+    progress: Progress,
+}
+
+impl<'a> Bench<'a> {
+    fn new(args: &'a BenchArgs) -> anyhow::Result<Self> {
+        let info = xc2_edge::engine::open(&args.engine.model)?.info().clone();
+        let pictures = usize::from(args.images) * info.vision.n_patches();
+        let n_prompt = args.n_prompt.map_or(pictures, |n| n as usize);
+        let needed = n_prompt + args.n_decode as usize;
+        let n_ctx = args.engine.ctx_size.unwrap_or(needed);
+        let max = info.max_context();
+        if n_ctx > max {
+            return Err(EngineError::ContextTooLong { asked: n_ctx, max }.into());
+        }
+        ensure!(
+            needed <= n_ctx,
+            "`-p` {n_prompt} and `-n` {} take {needed} positions, but `--ctx-size` is {n_ctx}",
+            args.n_decode
+        );
+        memory::reset_peak();
+        let mut progress = Progress::default();
+        let mut load = None;
+        let engine = if args.stages.contains(&Stage::Load) {
+            let (engine, samples) = load_again(args, n_ctx, &mut progress)?;
+            load = Some((samples, memory::peak()));
+            engine
+        } else {
+            Engine::load(&args.engine.model, args.engine.options())?
+        };
+        Ok(Self {
+            args,
+            engine,
+            load,
+            n_prompt,
+            n_ctx,
+            progress,
+        })
+    }
+
+    fn stage(&mut self, stage: Stage) -> anyhow::Result<Vec<Row>> {
+        if stage == Stage::Load {
+            let loaded = self.load.take();
+            return Ok(loaded.map(load_row).into_iter().collect());
+        }
+        memory::reset_peak();
+        let mut rows = match stage {
+            Stage::Load => Vec::new(),
+            Stage::Encode => self.encode(),
+            Stage::Prefill => vec![self.prefill(false)?],
+            Stage::Plora => vec![self.prefill(true)?],
+            Stage::Decode => vec![self.decode()?],
+        };
+        rows[0].peak_memory = memory::peak();
+        Ok(rows)
+    }
+
+    /// Times runs of a stage, with progress.
+    fn take<E>(
+        &mut self,
+        stage: Stage,
+        mut run: impl FnMut(&Engine) -> Result<(), E>,
+    ) -> Result<Samples, E> {
+        let n = usize::from(self.args.repetitions);
+        let (engine, progress) = (&self.engine, &mut self.progress);
+        Samples::take(n, |done| {
+            progress.update(stage.name(), done, n + 1);
+            run(engine)
+        })
+    }
+
+    fn encode(&mut self) -> Vec<Row> {
+        let images = self.args.images;
+        let config = self.engine.encoder().config().clone();
+        let pixels = picture(&self.engine);
+        let mut profile = Profile::default();
+        let samples = self.take(Stage::Encode, |engine| {
+            profile.begin();
+            for _ in 0..images {
+                let rows = engine.encoder().encode_observed(&pixels, &mut profile);
+                std::hint::black_box(rows);
+            }
+            Ok::<_, EngineError>(())
+        });
+        let samples = samples.expect("encoding cannot fail");
+        let n = f64::from(images);
+        let size = config.image_size;
+        let arithmetic =
+            Arithmetic::of_tower(self.engine.container(), self.args.engine.options().tower);
+        let plural = if images == 1 { "" } else { "s" };
+        let mut rows = vec![Row {
+            rate: Some(Rate::new(n, "pictures/s")),
+            operations: Some((n * config.flops(), arithmetic)),
+            ..Row::new(
+                "encode",
+                format!("{images} picture{plural} of {size} px"),
+                samples,
+            )
+        }];
+        for (part, samples) in profile.parts() {
+            let operations = n * part.operations(&config);
+            rows.push(Row {
+                operations: Some((operations, arithmetic)),
+                part_of: Some("encode"),
+                ..Row::new(part.name(), String::new(), samples)
+            });
+        }
+        rows
+    }
+
+    /// The prompt as text, or as a picture's embeddings under Partial-LoRA.
+    fn prefill(&mut self, plora: bool) -> anyhow::Result<Row> {
+        let n = self.n_prompt;
+        let stage = if plora { Stage::Plora } else { Stage::Prefill };
+        let prompt = Nonsense::new(&self.engine, n, plora);
+        let mut decoder = self.engine.decoder(n, N_BATCH, 1, 1)?;
+        let samples = self.take(stage, |_| prompt.compute(&mut decoder))?;
+        let what = if plora {
+            "positions with Partial-LoRA"
+        } else {
+            "positions of text"
+        };
+        let mut per_position = decoder_operations(self.engine.container());
+        if plora {
+            per_position += plora_operations(self.engine.container());
+        }
+        Ok(Row {
+            rate: Some(Rate::new(n as f64, "tokens/s")),
+            operations: Some((
+                n as f64 * per_position,
+                Arithmetic::of_decoder(self.engine.container()),
+            )),
+            ..Row::new(stage.name(), format!("{n} {what}"), samples)
+        })
+    }
+
+    /// Greedy tokens behind the prompt; a stop token does not stop.
+    fn decode(&mut self) -> anyhow::Result<Row> {
+        let (n_prompt, n) = (self.n_prompt, self.args.n_decode as usize);
+        let prompt = Nonsense::new(&self.engine, n_prompt, false);
+        let mut decoder = self.engine.decoder(self.n_ctx, N_BATCH, 1, 1)?;
+        prompt.compute(&mut decoder)?;
+        let first = argmax(decoder.logits());
+        let samples = self.take(Stage::Decode, |_| {
+            decoder.truncate(SEQ, n_prompt);
+            let mut id = first;
+            for _ in 0..n {
+                decoder.step(SEQ, id, false)?;
+                id = argmax(decoder.logits());
+            }
+            Ok::<_, EngineError>(())
+        })?;
+        Ok(Row {
+            rate: Some(Rate::new(n as f64, "tokens/s")),
+            weights_read: Some(n as f64 * self.engine.memory_need(1).decoder as f64),
+            ..Row::new("decode", format!("{n} tokens behind {n_prompt}"), samples)
+        })
+    }
+}
+
+/// Loads the model again and again, each time with a context, and keeps the last.
+fn load_again(
+    args: &BenchArgs,
+    n_ctx: usize,
+    progress: &mut Progress,
+) -> anyhow::Result<(Engine, Samples)> {
+    let n = usize::from(args.repetitions);
+    let mut kept = None;
+    let samples = Samples::take(n, |done| {
+        progress.update("load", done, n + 1);
+        kept = None;
+        let engine = Engine::load(&args.engine.model, args.engine.options())?;
+        engine.decoder(n_ctx, N_BATCH, 1, 1)?;
+        kept = Some(engine);
+        Ok::<_, EngineError>(())
+    })?;
+    Ok((kept.expect("it ran at least once"), samples))
+}
+
+fn load_row((samples, peak_memory): (Samples, Option<u64>)) -> Row {
+    Row {
+        peak_memory,
+        ..Row::new("load", "model and context".to_owned(), samples)
+    }
+}
+
+/// A drawn picture, ready for the tower.
+fn picture(engine: &Engine) -> PixelValues {
+    let side = engine.preprocessor().image_size();
+    let picture = RgbImage::from_fn(side, side, |x, y| {
+        [(x * y) as u8, (x + 3 * y) as u8, (x ^ y) as u8].into()
+    });
+    engine.preprocessor().pixel_values(&picture)
+}
+
+/// A prompt that means nothing, as text or as the embeddings of one large picture.
+struct Nonsense {
+    prompt: Prompt,
+    /// `[n, n_embd]`
+    embeddings: Option<Array2<f32>>,
+}
+
+impl Nonsense {
+    fn new(engine: &Engine, n: usize, plora: bool) -> Self {
+        let decoder = &engine.container().info().decoder;
+        let mut sequence = Sequence::default();
+        let mut embeddings = None;
+        if plora {
+            sequence.push_image(0, n);
+            let value = |(i, j): (usize, usize)| ((i * 31 + j * 7) % 101) as f32 / 101.0 - 0.5;
+            embeddings = Some(Array2::from_shape_fn((n, decoder.n_embd), value));
+        } else {
+            let id = |i| ((i * 31 + 3) % decoder.n_vocab) as i32;
+            let ids: Vec<_> = (0..n).map(id).collect();
+            sequence.push_tokens(&ids);
+        }
+        let pictures = [PictureId::of_file(b"nonsense")];
+        Self {
+            prompt: Prompt::new(sequence, PloraPolicy::Images, &pictures),
+            embeddings,
+        }
+    }
+
+    fn compute(&self, decoder: &mut Decoder) -> Result<(), EngineError> {
+        decoder.truncate(SEQ, 0);
+        let rows = [self.embeddings.as_ref().map(|e| e.view())];
+        Ok(decoder.prefill(SEQ, &self.prompt, &rows, |_| {})?)
+    }
+}
+
+/// Operations of the decoder's matrices for one position. Attention is not in it (a few percent up to
+/// some thousand positions), nor the output's matrix, which the last position alone needs.
+fn decoder_operations(container: &Container) -> f64 {
+    matrices(container, |name| {
+        name.starts_with("blk.") && name.ends_with(".weight")
+    })
+}
+
+/// Operations of Partial-LoRA for one position.
+fn plora_operations(container: &Container) -> f64 {
+    matrices(container, |name| {
+        name.ends_with(".lora_a") || name.ends_with(".lora_b")
+    })
+}
+
+fn matrices(container: &Container, which: impl Fn(&str) -> bool) -> f64 {
+    let tensors = container.file().tensors().iter();
+    let matrices = tensors.filter(|t| t.shape.len() == 2 && which(&t.name));
+    2.0 * matrices
+        .map(|t| t.shape.iter().product::<usize>() as f64)
+        .sum::<f64>()
+}

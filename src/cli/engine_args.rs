@@ -1,0 +1,133 @@
+//! The options of every command that loads a model: which one, and how it is run.
+
+use std::path::PathBuf;
+
+use clap::{Args, ValueEnum};
+use xc2_edge::{
+    engine::{Engine, EngineOptions, default_threads},
+    image::Orientation,
+    llama::{KvType, LoadOptions},
+    vision::Precision,
+};
+
+/// Which model, and how it is run.
+#[derive(Debug, Args)]
+pub struct EngineArgs {
+    /// The model, as written by xc2-convert.
+    #[arg(short, long, value_name = "GGUF", help_heading = "Model")]
+    pub model: PathBuf,
+    /// Positions of the context [default: what prompt and answer need].
+    #[arg(short, long, value_name = "N", help_heading = SPEED)]
+    pub ctx_size: Option<usize>,
+    /// Threads [default: one per core].
+    #[arg(short, long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=512), help_heading = SPEED)]
+    pub threads: Option<u16>,
+    /// Element type of the KV cache; `q8_0` takes about half of `f16`.
+    #[arg(long, value_enum, default_value = "f16", value_name = "TYPE", help_heading = SPEED)]
+    pub kv_type: KvTypeArg,
+    /// Whether llama.cpp rearranges weights for its kernels, at the cost of a second copy
+    /// [default: off on x86-64, where it slows the prefill, on elsewhere].
+    #[arg(long, value_enum, value_name = "WHEN", help_heading = SPEED)]
+    pub repack: Option<Switch>,
+    /// In what the vision tower computes: `stored` multiplies Q8_0 matrices in int8 and the others
+    /// in f32, `f32` everything in f32.
+    #[arg(long, value_enum, default_value = "stored", value_name = "PRECISION", help_heading = SPEED)]
+    pub tower: Tower,
+    /// Read the weights into memory instead of mapping the file.
+    #[arg(long, help_heading = SPEED)]
+    pub no_mmap: bool,
+    /// Keep the weights from being swapped out.
+    #[arg(long, help_heading = SPEED)]
+    pub mlock: bool,
+    /// Start even if the memory seems too small.
+    #[arg(long, help_heading = SPEED)]
+    pub no_memory_check: bool,
+    /// Ignore the EXIF orientation of pictures, as the original code does.
+    #[arg(long, help_heading = "Prompt")]
+    pub no_exif_orientation: bool,
+}
+
+/// The help's heading over most of them.
+pub const SPEED: &str = "Speed and memory";
+
+/// Element type of the KV cache.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub enum KvTypeArg {
+    F32,
+    F16,
+    #[value(name = "q8_0")]
+    Q8_0,
+}
+
+impl From<KvTypeArg> for KvType {
+    fn from(ty: KvTypeArg) -> Self {
+        match ty {
+            KvTypeArg::F32 => Self::F32,
+            KvTypeArg::F16 => Self::F16,
+            KvTypeArg::Q8_0 => Self::Q8_0,
+        }
+    }
+}
+
+/// On or off, where there is a third way: to say nothing.
+#[derive(Clone, Copy, Debug, PartialEq, ValueEnum)]
+pub enum Switch {
+    On,
+    Off,
+}
+
+/// In what the tower computes.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub enum Tower {
+    Stored,
+    F32,
+}
+
+impl From<Tower> for Precision {
+    fn from(tower: Tower) -> Self {
+        match tower {
+            Tower::Stored => Self::Stored,
+            Tower::F32 => Self::F32,
+        }
+    }
+}
+
+impl EngineArgs {
+    /// The same for the library.
+    pub fn options(&self) -> EngineOptions {
+        let defaults = LoadOptions::default();
+        EngineOptions {
+            n_ctx: self.ctx_size,
+            n_threads: self.n_threads(),
+            kv_type: self.kv_type.into(),
+            load: LoadOptions {
+                mmap: !self.no_mmap,
+                mlock: self.mlock,
+                repack: self.repack.map_or(defaults.repack, |s| s == Switch::On),
+                ..defaults
+            },
+            orientation: if self.no_exif_orientation {
+                Orientation::Ignore
+            } else {
+                Orientation::Apply
+            },
+            tower: self.tower.into(),
+            check_memory: !self.no_memory_check,
+            ..EngineOptions::default()
+        }
+    }
+
+    /// Threads that compute.
+    pub fn n_threads(&self) -> usize {
+        self.threads.map_or_else(default_threads, usize::from)
+    }
+
+    /// Loads the model, the threads set up.
+    ///
+    /// # Errors
+    /// If the system refuses the threads, or as [`Engine::load`].
+    pub fn load(&self) -> anyhow::Result<Engine> {
+        super::use_threads(self.n_threads())?;
+        Ok(Engine::load(&self.model, self.options())?)
+    }
+}

@@ -1,0 +1,65 @@
+//! What is said of an answer besides its text.
+
+use serde_json::json;
+use xc2_edge::{
+    engine::{Answer, StopReason},
+    llama::{self, SamplerOptions},
+    memory, vision,
+};
+
+/// An answer's counts and timings: a line for a person, or an object for a program.
+pub struct Report<'a> {
+    answer: &'a Answer,
+    sampling: SamplerOptions,
+}
+
+impl<'a> Report<'a> {
+    /// Of an answer that was sampled so.
+    pub fn new(answer: &'a Answer, sampling: SamplerOptions) -> Self {
+        Self { answer, sampling }
+    }
+
+    /// For programs, with the text.
+    pub fn as_json(&self) -> serde_json::Value {
+        let answer = self.answer;
+        json!({
+            "text": answer.text,
+            "stop": answer.stop,
+            "n_prompt": answer.n_prompt,
+            "n_image": answer.n_image,
+            "n_generated": answer.ids.len(),
+            "seed": self.sampling.seed,
+            "timings": answer.timings,
+            "peak_memory_bytes": memory::peak(),
+            "kernels": {
+                "simd": xc2_kernels::Cpu::chosen().name(), "tower": vision::kernels(),
+                "llama.cpp": llama::system_info(),
+            },
+        })
+    }
+}
+
+impl std::fmt::Display for Report<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}", self.answer.timings)?;
+        if self.sampling.temperature > 0.0 {
+            write!(f, ", seed {}", self.sampling.seed)?;
+        }
+        if let Some(peak) = memory::peak() {
+            write!(f, ", peak memory {}", memory::human(peak))?;
+        }
+        if self.answer.timings.n_images > 0 {
+            write!(f, ", {} kernels", xc2_kernels::Cpu::chosen().name())?;
+        }
+        Ok(())
+    }
+}
+
+/// Why an answer is not whole, for a person.
+pub fn cut(stop: StopReason) -> Option<&'static str> {
+    match stop {
+        StopReason::Length => Some("the answer was cut: `--n-predict` allows more tokens"),
+        StopReason::Context => Some("the answer was cut: the context is full, see `--ctx-size`"),
+        StopReason::Stop | StopReason::Interrupted => None,
+    }
+}
