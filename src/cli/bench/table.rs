@@ -10,7 +10,7 @@ use xc2_edge::{
     quant::GgmlType,
     vision::{self, Precision},
 };
-use xc2_kernels::{Cpu, peak::Peak};
+use xc2_kernels::{Cpu, bf16::Bf16Matrix, peak::Peak};
 
 use super::samples::Samples;
 
@@ -92,6 +92,9 @@ impl Arithmetic {
     pub fn of_tower(container: &Container, precision: Precision) -> Self {
         match largest_type(container, |name| name.starts_with("v.blk.")) {
             Some(GgmlType::Q8_0) if precision == Precision::Stored => Self::Int8,
+            Some(GgmlType::BF16) if precision == Precision::Stored && Bf16Matrix::is_fast() => {
+                Self::Bf16
+            }
             _ => Self::F32,
         }
     }
