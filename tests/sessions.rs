@@ -3,54 +3,13 @@
 
 mod common;
 
-use std::sync::LazyLock;
-
-use xc2_convert::mix::Preset;
+use common::scenes::{ask, engine, fresh_engine, options, picture};
 use xc2_edge::{
-    engine::{Answer, Engine, EngineError, EngineOptions, Picture, Request, Session},
+    engine::{Answer, EngineError, EngineOptions, Picture, Request, Session},
     llama::KvType,
-    prompt::{Chat, PloraPolicy},
-    scenes::{Draw, Scene, Task, render},
+    prompt::PloraPolicy,
+    scenes::Task,
 };
-
-fn options() -> EngineOptions {
-    EngineOptions {
-        n_threads: 1,
-        ..EngineOptions::default()
-    }
-}
-
-fn engine() -> &'static Engine {
-    static ENGINE: LazyLock<Engine> =
-        LazyLock::new(|| Engine::load(&common::trained(Preset::F16), options()).unwrap());
-    &ENGINE
-}
-
-/// An engine that knows no pictures yet.
-fn fresh_engine(options: EngineOptions) -> Engine {
-    Engine::load(&common::trained(Preset::F16), options).unwrap()
-}
-
-fn picture(seed: u64) -> Picture {
-    let side = engine().preprocessor().image_size() as usize;
-    let scene = Scene::draw(&mut Draw::new(seed));
-    Picture::Pixels(render(&scene, side).unwrap())
-}
-
-fn ask(seeds: &[u64], query: &str) -> Request {
-    let system = engine().container().info().prompt.system.clone();
-    let chat = Chat {
-        system,
-        query: query.to_owned(),
-        ..Chat::default()
-    };
-    Request {
-        images: seeds.iter().map(|seed| picture(*seed)).collect(),
-        chat,
-        n_predict: 96,
-        ..Request::default()
-    }
-}
 
 /// `request` as the turn after `answer`, which was to the request's own query.
 fn next_turn(mut request: Request, answer: &Answer, query: &str) -> Request {

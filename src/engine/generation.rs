@@ -12,7 +12,8 @@ use crate::{
 /// An answer in the making.
 pub(super) struct Generation<'a> {
     engine: &'a Engine,
-    request: &'a Request,
+    n_predict: usize,
+    plora: bool,
     sampler: Sampler,
     stream: TextStream,
     n_ctx: usize,
@@ -23,7 +24,7 @@ pub(super) struct Generation<'a> {
 impl<'a> Generation<'a> {
     pub(super) fn new(
         engine: &'a Engine,
-        request: &'a Request,
+        request: &Request,
         sequence: &Sequence,
         n_ctx: usize,
     ) -> Self {
@@ -39,7 +40,8 @@ impl<'a> Generation<'a> {
         }
         Self {
             engine,
-            request,
+            n_predict: request.n_predict,
+            plora: request.plora.generated(),
             sampler,
             stream: TextStream::default(),
             n_ctx,
@@ -59,7 +61,7 @@ impl<'a> Generation<'a> {
             let is_full = decoder.n_past(seq) == self.n_ctx;
             match self.next(decoder.logits(), is_full, observer)? {
                 ControlFlow::Continue(id) => {
-                    decoder.step(seq, id, self.request.plora.generated())?;
+                    decoder.step(seq, id, self.plora)?;
                 }
                 ControlFlow::Break(stop) => return Ok(stop),
             }
@@ -90,7 +92,7 @@ impl<'a> Generation<'a> {
     ) -> Result<ControlFlow<StopReason, i32>, EngineError> {
         let stop = |reason| Ok(ControlFlow::Break(reason));
         let prompt = &self.engine.container.info().prompt;
-        if self.request.n_predict == 0 {
+        if self.n_predict == 0 {
             return stop(StopReason::Length);
         }
         if !logits.iter().all(|l| l.is_finite()) {
@@ -109,7 +111,7 @@ impl<'a> Generation<'a> {
         if is_full {
             return stop(StopReason::Context);
         }
-        if self.ids.len() == self.request.n_predict {
+        if self.ids.len() == self.n_predict {
             return stop(StopReason::Length);
         }
         Ok(ControlFlow::Continue(id))

@@ -14,6 +14,8 @@
 mod after_prompt;
 mod error;
 mod generation;
+mod lane;
+mod many;
 mod options;
 mod pictures;
 mod prepared;
@@ -24,6 +26,7 @@ use std::{path::Path, sync::Arc, time::Instant};
 
 pub use after_prompt::AfterPrompt;
 pub use error::EngineError;
+pub use many::{Offer, Requests};
 use ndarray::ArrayView2;
 pub use options::{EngineOptions, default_threads};
 use pictures::EmbeddingCache;
@@ -166,6 +169,19 @@ impl Engine {
             &self.container,
             self.options.workload(n_ctx, work, pictures),
         )
+    }
+
+    /// How many requests of up to `n_ctx` positions, pictures included, had best run at a time: as
+    /// many as cores and batches make worth while, and as fit into nine tenths of the memory
+    /// `available`, in bytes; `None` where that is not known.
+    pub fn choose_parallel(&self, n_ctx: usize, available: Option<u64>) -> usize {
+        let most = (2 * self.options.n_threads).clamp(4, 16);
+        let fits = |n: &usize| {
+            let need = self.memory_need_for(n * n_ctx, true);
+            let new = need.total() - self.loaded_bytes(&need);
+            available.is_none_or(|available| new <= available / 10 * 9)
+        };
+        (2..=most).rev().find(fits).unwrap_or(1)
     }
 
     /// Answers `request`.

@@ -1,0 +1,64 @@
+//! One of several running answers.
+
+use std::ops::ControlFlow;
+
+use super::{Answer, Engine, EngineError, generation::Generation, prepared::Prepared};
+use crate::metrics::Timings;
+
+/// An answer that is running beside others.
+pub(super) struct Lane<'a> {
+    /// The number of its request.
+    pub index: usize,
+    /// The most positions that it may take.
+    pub n_ctx: usize,
+    /// The token to be decoded next.
+    pub id: i32,
+    /// Whether its tokens see the adapter.
+    pub plora: bool,
+    pub timings: Timings,
+    generation: Generation<'a>,
+    n_prompt: usize,
+    n_image: usize,
+}
+
+impl<'a> Lane<'a> {
+    pub fn new(
+        engine: &'a Engine,
+        index: usize,
+        prepared: &Prepared<'_>,
+        n_ctx: usize,
+        timings: Timings,
+    ) -> Self {
+        let sequence = &prepared.prompt.sequence;
+        Self {
+            index,
+            n_ctx,
+            id: 0,
+            plora: prepared.request.plora.generated(),
+            timings,
+            generation: Generation::new(engine, prepared.request, sequence, n_ctx),
+            n_prompt: sequence.len(),
+            n_image: sequence.n_image_tokens(),
+        }
+    }
+
+    /// Takes the token that `logits` decide for. The answer, or why there is none, if it ends so.
+    pub fn take(&mut self, logits: &[f32]) -> Option<Result<Answer, EngineError>> {
+        let is_full = self.n_prompt + self.generation.ids.len() == self.n_ctx;
+        match self.generation.next(logits, is_full, &mut ()) {
+            Ok(ControlFlow::Continue(id)) => {
+                self.id = id;
+                None
+            }
+            Ok(ControlFlow::Break(stop)) => Some(Ok(Answer {
+                text: std::mem::take(&mut self.generation.text),
+                ids: std::mem::take(&mut self.generation.ids),
+                n_prompt: self.n_prompt,
+                n_image: self.n_image,
+                stop,
+                timings: self.timings,
+            })),
+            Err(error) => Some(Err(error)),
+        }
+    }
+}

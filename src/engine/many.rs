@@ -1,0 +1,299 @@
+//! Several requests in one context.
+//!
+//! Decoding reads all weights for a token, whether one sequence takes it or eight, so the tokens of
+//! all running answers are computed in one batch. Prompts are prefilled one after another, because
+//! the adapter is on for all of a batch or for none of it; what a prompt has in common with any
+//! sequence that is there (the system turn, at least) is shared and not computed. A sequence that is
+//! done makes place at once.
+
+use std::ops::ControlFlow;
+
+use super::{
+    Answer, Engine, EngineError, N_BATCH, Request, lane::Lane, pictures::Ready, prepared::Prepared,
+    timed,
+};
+use crate::{
+    decoder::{Decoder, Next},
+    metrics::Timings,
+};
+
+/// What a source of requests says when it is asked for the next.
+#[derive(Debug)]
+pub enum Offer {
+    /// Here it is.
+    Request(Box<Request>),
+    /// There may be more later.
+    NotYet,
+    /// That was all.
+    End,
+}
+
+/// A source of requests. Every iterator is one.
+pub trait Requests {
+    /// The next request. If `idle`, nothing else is to be done and the source may wait; if not, it
+    /// should say [`Offer::NotYet`] rather than hold up the answers that are running.
+    fn next_request(&mut self, idle: bool) -> Offer;
+}
+
+impl<I: Iterator<Item = Request>> Requests for I {
+    fn next_request(&mut self, _idle: bool) -> Offer {
+        self.next()
+            .map_or(Offer::End, |request| Offer::Request(Box::new(request)))
+    }
+}
+
+/// Room of each sequence beyond what the first request needs, for requests that differ a little.
+const SPARE_POSITIONS: usize = 64;
+
+impl Engine {
+    /// Answers `requests`, up to `n_parallel` of them at a time. `on_answer` is told the number of
+    /// the request, from zero, in the order in which they are done, and ends everything with
+    /// `Break`. A request that fails gives its error there and does not stop the others.
+    ///
+    /// # Errors
+    /// If there is no memory for the context, or the decoder breaks down.
+    ///
+    /// # Panics
+    /// If `n_parallel` is zero.
+    pub fn answer_many(
+        &self,
+        n_parallel: usize,
+        mut requests: impl Requests,
+        mut on_answer: impl FnMut(usize, Result<Answer, EngineError>) -> ControlFlow<()>,
+    ) -> Result<(), EngineError> {
+        let mut many = Many::new(self, n_parallel);
+        let mut waiting = None;
+        let mut n_seen = 0;
+        loop {
+            while many.has_free_lane() {
+                let idle = many.is_idle();
+                let request = match waiting.take() {
+                    Some(request) => request,
+                    None => match requests.next_request(idle) {
+                        Offer::Request(request) => request,
+                        Offer::End if idle => return Ok(()),
+                        Offer::NotYet if idle => continue,
+                        Offer::NotYet | Offer::End => break,
+                    },
+                };
+                match many.begin(n_seen, &request)? {
+                    Begun::Running => n_seen += 1,
+                    Begun::NoRoomYet => {
+                        waiting = Some(request);
+                        break;
+                    }
+                    Begun::Done(result) => {
+                        n_seen += 1;
+                        if on_answer(n_seen - 1, result).is_break() {
+                            return Ok(());
+                        }
+                    }
+                }
+            }
+            for (index, result) in many.step()? {
+                if on_answer(index, result).is_break() {
+                    return Ok(());
+                }
+            }
+        }
+    }
+}
+
+/// The number of a request, and what came of it.
+type Done = (usize, Result<Answer, EngineError>);
+
+/// What became of a request.
+enum Begun {
+    Running,
+    /// Others have to end first.
+    NoRoomYet,
+    Done(Result<Answer, EngineError>),
+}
+
+/// The sequences of one context, each running or left from an answer that is done.
+struct Many<'a> {
+    engine: &'a Engine,
+    decoder: Option<Decoder>,
+    /// Positions of the context.
+    n_cells: usize,
+    /// What runs in each sequence.
+    lanes: Vec<Option<Lane<'a>>>,
+}
+
+impl<'a> Many<'a> {
+    fn new(engine: &'a Engine, n_parallel: usize) -> Self {
+        assert!(n_parallel > 0, "at least one request at a time");
+        Self {
+            engine,
+            decoder: None,
+            n_cells: 0,
+            lanes: (0..n_parallel).map(|_| None).collect(),
+        }
+    }
+
+    fn has_free_lane(&self) -> bool {
+        self.lanes.iter().any(Option::is_none)
+    }
+
+    fn is_idle(&self) -> bool {
+        self.lanes.iter().all(Option::is_none)
+    }
+
+    /// Prefills a request and takes its first token. Errors of the request are in [`Begun::Done`].
+    fn begin(&mut self, index: usize, request: &Request) -> Result<Begun, EngineError> {
+        let engine = self.engine;
+        let prepared = engine.prepare(request).and_then(|prepared| {
+            let sequence = &prepared.prompt.sequence;
+            let n_needed = engine.context_for(sequence, request.n_predict)?;
+            Ok((prepared, n_needed))
+        });
+        let (prepared, n_needed) = match prepared {
+            Ok(prepared) => prepared,
+            Err(error) => return Ok(Begun::Done(Err(error))),
+        };
+        let mut timings = Timings::default();
+        if self.decoder.is_none() {
+            timings.load = engine.load_seconds;
+        }
+        if !timed(&mut timings.load, || self.make_room(n_needed, &prepared))? {
+            return Ok(Begun::NoRoomYet);
+        }
+        let (seq, n_shared) = self.place(&prepared, n_needed);
+        let ready = match engine.open_pictures(&prepared, n_shared) {
+            Ok(ready) => ready,
+            Err(error) => return Ok(Begun::Done(Err(error))),
+        };
+        timings.n_reused = n_shared;
+        self.prefill(seq, &prepared, ready, &mut timings)?;
+        let mut lane = Lane::new(engine, index, &prepared, n_needed, timings);
+        let logits = self.decoder.as_mut().expect("made").logits();
+        match lane.take(logits) {
+            None => {
+                self.lanes[seq] = Some(lane);
+                Ok(Begun::Running)
+            }
+            Some(result) => Ok(Begun::Done(result)),
+        }
+    }
+
+    /// Sees to `n_needed` free positions; false if running answers have to end first.
+    fn make_room(&mut self, n_needed: usize, prepared: &Prepared<'_>) -> Result<bool, EngineError> {
+        let reserved: usize = self.lanes.iter().flatten().map(|lane| lane.n_ctx).sum();
+        if reserved + n_needed <= self.n_cells {
+            return Ok(true);
+        }
+        if !self.is_idle() {
+            return Ok(false);
+        }
+        let n_parallel = self.lanes.len();
+        let max = self.engine.container.info().max_context();
+        let n_cells = n_parallel * (n_needed + SPARE_POSITIONS).min(max);
+        let pictures = !prepared.pictures.is_empty();
+        self.engine
+            .check_memory(n_cells, pictures, pictures, self.n_cells)?;
+        self.decoder = None; // the old context is gone before the new one is made
+        self.n_cells = 0;
+        self.decoder = Some(
+            self.engine
+                .decoder(n_cells, N_BATCH, n_parallel, n_parallel)?,
+        );
+        self.n_cells = n_cells;
+        Ok(true)
+    }
+
+    /// The free sequence that the prompt shall go to, holding already what could be shared: how much
+    /// that is.
+    fn place(&mut self, prepared: &Prepared<'_>, n_needed: usize) -> (usize, usize) {
+        let decoder = self.decoder.as_mut().expect("there is room");
+        let trace = &prepared.prompt.trace;
+        let n_same = |seq: usize| decoder.held(seq).common_prefix(trace).min(trace.len() - 1);
+        let all = 0..self.lanes.len();
+        let source = all.clone().max_by_key(|seq| n_same(*seq)).expect("a lane");
+        let n_shared = n_same(source);
+        // What is left from earlier answers may be asked about again: take what loses least.
+        let n_lost = |seq: usize| decoder.n_past(seq) - if seq == source { n_shared } else { 0 };
+        let free = all.filter(|seq| self.lanes[*seq].is_none());
+        let seq = free.min_by_key(|seq| n_lost(*seq)).expect("a free lane");
+        if seq == source {
+            decoder.truncate(seq, n_shared);
+        } else {
+            decoder.share(source, seq, n_shared);
+        }
+        self.free_cells(seq, n_needed);
+        (seq, n_shared)
+    }
+
+    /// Drops what is left from earlier answers if sequence `seq` may need its place.
+    fn free_cells(&mut self, seq: usize, n_needed: usize) {
+        let decoder = self.decoder.as_mut().expect("there is room");
+        let mut n_taken = n_needed;
+        for (i, lane) in self.lanes.iter().enumerate().filter(|(i, _)| *i != seq) {
+            n_taken += lane.as_ref().map_or(decoder.n_past(i), |lane| lane.n_ctx);
+        }
+        for i in 0..self.lanes.len() {
+            if n_taken > self.n_cells && i != seq && self.lanes[i].is_none() {
+                n_taken -= decoder.n_past(i);
+                decoder.truncate(i, 0);
+            }
+        }
+    }
+
+    fn prefill(
+        &mut self,
+        seq: usize,
+        prepared: &Prepared<'_>,
+        ready: Vec<Ready>,
+        timings: &mut Timings,
+    ) -> Result<(), EngineError> {
+        let engine = self.engine;
+        let decoder = self.decoder.as_mut().expect("there is room");
+        let (embeddings, n_encoded) = timed(&mut timings.encode, || {
+            engine.embed(prepared, ready, &mut ())
+        });
+        timings.n_images = n_encoded;
+        timings.n_images_reused = prepared.pictures.len() - n_encoded;
+        timings.n_prefill = prepared.prompt.len() - timings.n_reused;
+        timed(&mut timings.prefill, || {
+            let views: Vec<_> = embeddings
+                .iter()
+                .map(|e| e.as_ref().map(|e| e.view()))
+                .collect();
+            decoder.prefill(seq, &prepared.prompt, &views, |_| {})
+        })?;
+        Ok(())
+    }
+
+    /// Decodes a token of every running answer, and returns those that are done with it.
+    fn step(&mut self) -> Result<Vec<Done>, EngineError> {
+        let mut done = Vec::new();
+        for plora in [false, true] {
+            let nexts = self.nexts(plora);
+            if nexts.is_empty() {
+                continue;
+            }
+            let decoder = self.decoder.as_mut().expect("answers are running");
+            let mut seconds = 0.0;
+            timed(&mut seconds, || decoder.step_all(&nexts, plora))?;
+            for (i, next) in nexts.iter().enumerate() {
+                let lane = self.lanes[next.seq].as_mut().expect("it is running");
+                lane.timings.decode += seconds / nexts.len() as f64;
+                lane.timings.n_decode += 1;
+                if let Some(result) = lane.take(decoder.logits_of(i)) {
+                    done.push((lane.index, result));
+                    self.lanes[next.seq] = None;
+                }
+            }
+        }
+        Ok(done)
+    }
+
+    /// The tokens that running answers go on with, of one mask bit.
+    fn nexts(&self, plora: bool) -> Vec<Next> {
+        let lanes = self.lanes.iter().enumerate();
+        let running = lanes.filter_map(|(seq, lane)| Some((seq, lane.as_ref()?)));
+        let same_bit = running.filter(|(_, lane)| lane.plora == plora);
+        same_bit
+            .map(|(seq, lane)| Next { seq, id: lane.id })
+            .collect()
+    }
+}
