@@ -20,6 +20,7 @@
 //! | [`verify`] | comparison with recorded outputs of the original |
 //! | [`scenes`] | drawn pictures, and prompts about them |
 //! | [`closeness`] | comparison of two models' next-token distributions |
+//! | [`cache`] | computed things kept on disk |
 //! | [`memory`], [`metrics`] | what a run takes, in bytes and seconds |
 //! | [`machine`] | what it runs on |
 //!
@@ -36,6 +37,7 @@
 //! # Ok::<(), xc2_edge::engine::EngineError>(())
 //! ```
 
+pub mod cache;
 pub mod closeness;
 pub mod container;
 pub mod decoder;

@@ -6,6 +6,14 @@ pub struct Timings {
     /// Opening the file and making the context, in seconds; likewise below.
     #[serde(rename = "load_s")]
     pub load: f64,
+    /// Reading from the cache on disk.
+    #[serde(rename = "restore_s")]
+    pub restore: f64,
+    /// Positions of the prompt whose keys and values came from there; they count as reused.
+    pub n_restored: usize,
+    /// Writing to the cache on disk, after the first token.
+    #[serde(rename = "keep_s")]
+    pub keep: f64,
     /// Tower and projector.
     #[serde(rename = "encode_s")]
     pub encode: f64,
@@ -30,13 +38,16 @@ pub struct Timings {
 impl Timings {
     /// Seconds until the first token.
     pub fn time_to_first_token(&self) -> f64 {
-        self.load + self.encode + self.prefill
+        self.load + self.restore + self.encode + self.prefill
     }
 }
 
 impl std::fmt::Display for Timings {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "load {:.2} s", self.load)?;
+        if self.n_restored > 0 {
+            write!(f, ", read {} tokens {:.2} s", self.n_restored, self.restore)?;
+        }
         if self.n_images > 0 {
             let plural = if self.n_images == 1 { "" } else { "s" };
             write!(

@@ -2,8 +2,12 @@
 
 use std::ops::ControlFlow;
 
-use super::{Answer, Engine, EngineError, generation::Generation, prepared::Prepared};
-use crate::metrics::Timings;
+use super::{
+    Answer, Engine, EngineError,
+    generation::Generation,
+    prepared::{Prepared, Use},
+};
+use crate::{cache::CacheCounts, metrics::Timings};
 
 /// An answer that is running beside others.
 pub(super) struct Lane<'a> {
@@ -16,6 +20,7 @@ pub(super) struct Lane<'a> {
     /// Whether its tokens see the adapter.
     pub plora: bool,
     pub timings: Timings,
+    counts: CacheCounts,
     generation: Generation<'a>,
     n_prompt: usize,
     n_image: usize,
@@ -27,7 +32,7 @@ impl<'a> Lane<'a> {
         index: usize,
         prepared: &Prepared<'_>,
         n_ctx: usize,
-        timings: Timings,
+        Use { timings, counts }: Use,
     ) -> Self {
         let sequence = &prepared.prompt.sequence;
         Self {
@@ -36,6 +41,7 @@ impl<'a> Lane<'a> {
             id: 0,
             plora: prepared.request.plora.generated(),
             timings,
+            counts,
             generation: Generation::new(engine, prepared.request, sequence, n_ctx),
             n_prompt: sequence.len(),
             n_image: sequence.n_image_tokens(),
@@ -57,6 +63,7 @@ impl<'a> Lane<'a> {
                 n_image: self.n_image,
                 stop,
                 timings: self.timings,
+                cache: self.counts,
             })),
             Err(error) => Some(Err(error)),
         }

@@ -9,13 +9,12 @@
 use std::ops::ControlFlow;
 
 use super::{
-    Answer, Engine, EngineError, N_BATCH, Request, lane::Lane, pictures::Ready, prepared::Prepared,
+    Answer, Engine, EngineError, N_BATCH, Request,
+    lane::Lane,
+    prepared::{Prepared, Use},
     timed,
 };
-use crate::{
-    decoder::{Decoder, Next},
-    metrics::Timings,
-};
+use crate::decoder::{Decoder, Next};
 
 /// What a source of requests says when it is asked for the next.
 #[derive(Debug)]
@@ -151,21 +150,20 @@ impl<'a> Many<'a> {
             Ok(prepared) => prepared,
             Err(error) => return Ok(Begun::Done(Err(error))),
         };
-        let mut timings = Timings::default();
+        let mut use_of = Use::default();
         if self.decoder.is_none() {
-            timings.load = engine.load_seconds;
+            use_of.timings.load = engine.load_seconds;
         }
-        if !timed(&mut timings.load, || self.make_room(n_needed, &prepared))? {
+        if !timed(&mut use_of.timings.load, || {
+            self.make_room(n_needed, &prepared)
+        })? {
             return Ok(Begun::NoRoomYet);
         }
-        let (seq, n_shared) = self.place(&prepared, n_needed);
-        let ready = match engine.open_pictures(&prepared, n_shared) {
-            Ok(ready) => ready,
+        let seq = match self.compute(&prepared, n_needed, &mut use_of)? {
+            Ok(seq) => seq,
             Err(error) => return Ok(Begun::Done(Err(error))),
         };
-        timings.n_reused = n_shared;
-        self.prefill(seq, &prepared, ready, &mut timings)?;
-        let mut lane = Lane::new(engine, index, &prepared, n_needed, timings);
+        let mut lane = Lane::new(engine, index, &prepared, n_needed, use_of);
         let logits = self.decoder.as_mut().expect("made").logits();
         match lane.take(logits) {
             None => {
@@ -186,6 +184,7 @@ impl<'a> Many<'a> {
             return Ok(false);
         }
         let n_parallel = self.lanes.len();
+        let n_seq = n_parallel + usize::from(self.engine.remembered.is_some());
         let max = self.engine.container.info().max_context();
         let n_cells = n_parallel * (n_needed + SPARE_POSITIONS).min(max);
         let pictures = !prepared.pictures.is_empty();
@@ -193,10 +192,7 @@ impl<'a> Many<'a> {
             .check_memory(n_cells, pictures, pictures, self.n_cells)?;
         self.decoder = None; // the old context is gone before the new one is made
         self.n_cells = 0;
-        self.decoder = Some(
-            self.engine
-                .decoder(n_cells, N_BATCH, n_parallel, n_parallel)?,
-        );
+        self.decoder = Some(self.engine.decoder(n_cells, N_BATCH, n_parallel, n_seq)?);
         self.n_cells = n_cells;
         Ok(true)
     }
@@ -238,29 +234,40 @@ impl<'a> Many<'a> {
         }
     }
 
-    fn prefill(
+    /// Computes a prompt in a free sequence, and says which. The inner error is the request's own.
+    fn compute(
         &mut self,
-        seq: usize,
         prepared: &Prepared<'_>,
-        ready: Vec<Ready>,
-        timings: &mut Timings,
-    ) -> Result<(), EngineError> {
+        n_needed: usize,
+        use_of: &mut Use,
+    ) -> Result<Result<usize, EngineError>, EngineError> {
         let engine = self.engine;
+        let (seq, n_shared) = self.place(prepared, n_needed);
         let decoder = self.decoder.as_mut().expect("there is room");
-        let (embeddings, n_encoded) = timed(&mut timings.encode, || {
-            engine.embed(prepared, ready, &mut ())
-        });
-        timings.n_images = n_encoded;
-        timings.n_images_reused = prepared.pictures.len() - n_encoded;
-        timings.n_prefill = prepared.prompt.len() - timings.n_reused;
-        timed(&mut timings.prefill, || {
-            let views: Vec<_> = embeddings
-                .iter()
-                .map(|e| e.as_ref().map(|e| e.view()))
-                .collect();
-            decoder.prefill(seq, &prepared.prompt, &views, |_| {})
-        })?;
-        Ok(())
+        let Use { timings, counts } = use_of;
+        timings.n_reused = n_shared;
+        if let Some(remembered) = &engine.remembered {
+            timed(&mut timings.restore, || {
+                let trace = &prepared.prompt.trace;
+                if let Some(found) = remembered.find(trace, n_shared, counts) {
+                    timings.n_restored = remembered.restore(&found, decoder, seq, trace, counts);
+                    timings.n_reused = timings.n_restored;
+                }
+            });
+        }
+        let ready = match engine.open_pictures(prepared, timings.n_reused, counts) {
+            Ok(ready) => ready,
+            Err(error) => return Ok(Err(error)),
+        };
+        engine.prefill(decoder, seq, prepared, ready, use_of, &mut ())?;
+        if let Some(remembered) = &engine.remembered {
+            let spare = self.lanes.len();
+            let computed = use_of.timings.n_reused..prepared.prompt.len();
+            timed(&mut use_of.timings.keep, || {
+                remembered.keep(decoder, seq, spare, computed, &mut use_of.counts);
+            });
+        }
+        Ok(Ok(seq))
     }
 
     /// Decodes a token of every running answer, and returns those that are done with it.

@@ -19,6 +19,7 @@ mod many;
 mod options;
 mod pictures;
 mod prepared;
+mod remembered;
 mod request;
 mod session;
 
@@ -31,6 +32,7 @@ use ndarray::ArrayView2;
 pub use options::{EngineOptions, default_threads};
 use pictures::EmbeddingCache;
 pub use prepared::PromptSize;
+use remembered::Remembered;
 pub use request::{Answer, DEFAULT_N_PREDICT, Observer, Picture, Request, StopReason};
 pub use session::Session;
 
@@ -59,6 +61,7 @@ pub struct Engine {
     model: Arc<Model>,
     adapter: Arc<LazyAdapter>,
     embeddings: EmbeddingCache,
+    remembered: Option<Remembered>,
     tokenizer: Tokenizer,
     options: EngineOptions,
     load_seconds: f64,
@@ -82,6 +85,7 @@ impl Engine {
         let offset = container.view_offset(View::Adapter);
         let adapter = Arc::new(LazyAdapter::new(&model, path, offset));
         let tokenizer = Tokenizer::new(&model);
+        let remembered = Remembered::new(&container, &options);
         let load_seconds = start.elapsed().as_secs_f64();
         Ok(Self {
             container,
@@ -90,6 +94,7 @@ impl Engine {
             model,
             adapter,
             embeddings: EmbeddingCache::new(EMBEDDING_CACHE_BYTES),
+            remembered,
             tokenizer,
             options,
             load_seconds,
@@ -142,7 +147,7 @@ impl Engine {
             n_ctx,
             n_seq,
             n_batch: n_batch.min(n_ctx),
-            n_outputs,
+            n_outputs: n_outputs.max(n_seq), // llama.cpp reserves one for each sequence
             n_threads: self.options.n_threads,
             kv_type: self.options.kv_type,
             flash_attn: self.options.flash_attn,

@@ -2,6 +2,7 @@
 
 use super::{EngineError, N_BATCH};
 use crate::{
+    cache::CacheOptions,
     image::Orientation,
     llama::{KvType, LoadOptions},
     memory::{self, MemoryNeed, Workload},
@@ -9,7 +10,7 @@ use crate::{
 };
 
 /// How a model is run; one setting for all requests.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct EngineOptions {
     /// Positions of the context; `None` for what the request needs.
     pub n_ctx: Option<usize>,
@@ -27,6 +28,8 @@ pub struct EngineOptions {
     pub orientation: Orientation,
     /// Whether the memory is checked before a run.
     pub check_memory: bool,
+    /// Where pictures and prompts are kept across runs; `None` for nowhere.
+    pub cache: Option<CacheOptions>,
 }
 
 impl Default for EngineOptions {
@@ -40,6 +43,7 @@ impl Default for EngineOptions {
             tower: Precision::default(),
             orientation: Orientation::Apply,
             check_memory: true,
+            cache: None,
         }
     }
 }

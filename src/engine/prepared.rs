@@ -7,8 +7,14 @@ use rayon::prelude::*;
 use super::{
     Engine, EngineError, Observer, Request, StageCount,
     pictures::{Embedding, FoundPicture, Ready},
+    timed,
 };
-use crate::prompt::{PictureId, Prompt, Sequence};
+use crate::{
+    cache::CacheCounts,
+    decoder::Decoder,
+    metrics::Timings,
+    prompt::{PictureId, Prompt, Sequence},
+};
 
 /// How long a prompt is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -17,6 +23,13 @@ pub struct PromptSize {
     pub n_prompt: usize,
     /// How many of them are pictures.
     pub n_image: usize,
+}
+
+/// What an answer took, so far.
+#[derive(Default)]
+pub(super) struct Use {
+    pub timings: Timings,
+    pub counts: CacheCounts,
 }
 
 /// A request made ready.
@@ -65,8 +78,12 @@ impl Engine {
         &self,
         prepared: &Prepared<'_>,
         n_held: usize,
+        counts: &mut CacheCounts,
     ) -> Result<Vec<Ready>, EngineError> {
         let needed = prepared.prompt.pictures_from(n_held);
+        for i in &needed {
+            self.recall(prepared.pictures[*i].id, counts);
+        }
         let open = |(i, picture): (usize, &FoundPicture<'_>)| {
             if !needed.contains(&i) {
                 return Ok(Ready::NotNeeded);
@@ -80,12 +97,23 @@ impl Engine {
         prepared.pictures.par_iter().enumerate().map(open).collect()
     }
 
+    /// Gets the embeddings of a picture from the cache on disk if they are there and not here.
+    fn recall(&self, id: PictureId, counts: &mut CacheCounts) {
+        if let Some(remembered) = &self.remembered
+            && self.embeddings.get(id).is_none()
+            && let Some(rows) = remembered.embedding(id, self.embedding_shape(), counts)
+        {
+            self.embeddings.put(id, &rows);
+        }
+    }
+
     /// The embeddings of the pictures that are needed, and how many had to be computed.
     pub(super) fn embed(
         &self,
         prepared: &Prepared<'_>,
         ready: Vec<Ready>,
         observer: &mut dyn Observer,
+        counts: &mut CacheCounts,
     ) -> (Vec<Option<Embedding>>, usize) {
         let n_to_encode = ready.iter().filter(|r| matches!(r, Ready::ToEncode(_)));
         let mut progress = StageCount::new(observer, self.encoder.config(), n_to_encode.count());
@@ -102,10 +130,40 @@ impl Engine {
                 let embedding = self.encoder.encode_observed(&pixels, &mut progress);
                 let embedding = Arc::new(embedding);
                 self.embeddings.put(picture.id, &embedding);
+                if let Some(remembered) = &self.remembered {
+                    remembered.keep_embedding(picture.id, &embedding, counts);
+                }
                 n_encoded += 1;
                 Some(embedding)
             }
         });
         (embeddings.collect(), n_encoded)
+    }
+
+    /// Computes what sequence `seq` does not hold of a prompt that it holds the begin of:
+    /// [`Timings::n_reused`] positions.
+    pub(super) fn prefill(
+        &self,
+        decoder: &mut Decoder,
+        seq: usize,
+        prepared: &Prepared<'_>,
+        ready: Vec<Ready>,
+        Use { timings, counts }: &mut Use,
+        observer: &mut dyn Observer,
+    ) -> Result<(), EngineError> {
+        let prompt = &prepared.prompt;
+        let (embeddings, n_encoded) = timed(&mut timings.encode, || {
+            self.embed(prepared, ready, observer, counts)
+        });
+        timings.n_images = n_encoded;
+        timings.n_images_reused = prepared.pictures.len() - n_encoded;
+        timings.n_prefill = prompt.len() - timings.n_reused;
+        timed(&mut timings.prefill, || {
+            let views = embeddings.iter().map(|e| e.as_ref().map(|e| e.view()));
+            let views: Vec<_> = views.collect();
+            let progress = |done| observer.progress("prefill", done, prompt.len());
+            decoder.prefill(seq, prompt, &views, progress)
+        })?;
+        Ok(())
     }
 }

@@ -3,6 +3,7 @@
 use std::{ops::ControlFlow, path::PathBuf};
 
 use crate::{
+    cache::CacheCounts,
     container::BosRule,
     image::RgbImage,
     llama::SamplerOptions,
@@ -90,6 +91,8 @@ pub struct Answer {
     pub stop: StopReason,
     /// How long each stage took.
     pub timings: Timings,
+    /// What the cache on disk was of use for.
+    pub cache: CacheCounts,
 }
 
 /// What happens during a request, for whoever shows it.

@@ -3,14 +3,17 @@
 use super::{
     AfterPrompt, Answer, Engine, EngineError, Observer, Request,
     generation::Generation,
-    pictures::{Embedding, Ready},
-    prepared::Prepared,
+    pictures::Ready,
+    prepared::{Prepared, Use},
     timed,
 };
-use crate::{decoder::Decoder, metrics::Timings};
+use crate::decoder::Decoder;
 
-/// The only sequence of a session's decoder.
+/// The sequence of the conversation.
 const SEQ: usize = 0;
+
+/// A sequence for passing states to the cache on disk.
+const SPARE: usize = 1;
 
 /// Room that a session makes beyond what a request needs, so that it need not grow at every turn.
 const SPARE_POSITIONS: usize = 512;
@@ -80,30 +83,52 @@ impl<'a> Session<'a> {
         observer: &mut dyn Observer,
     ) -> Result<Answer, EngineError> {
         let engine = self.engine;
-        let mut timings = Timings::default();
         let prepared = engine.prepare(request)?;
         let n_needed = engine.context_for(&prepared.prompt.sequence, request.n_predict)?;
-        let n_reused = self.reusable(&prepared);
-        let ready = engine.open_pictures(&prepared, n_reused)?;
-
+        let mut use_of = Use::default();
         if self.open.is_none() {
-            timings.load = engine.load_seconds;
+            use_of.timings.load = engine.load_seconds;
         }
-        timed(&mut timings.load, || {
-            self.make_room(n_needed, &prepared, &ready, n_reused)
-        })?;
-        let (embeddings, n_encoded) = timed(&mut timings.encode, || {
-            engine.embed(&prepared, ready, observer)
-        });
-        timings.n_images = n_encoded;
-        timings.n_images_reused = prepared.pictures.len() - n_encoded;
-        timings.n_reused = n_reused;
-        timings.n_prefill = prepared.prompt.len() - n_reused;
-        let answer = self.compute(&prepared, &embeddings, timings, observer);
+        let ready = self.begin(&prepared, n_needed, &mut use_of)?;
+        let answer = self.compute(&prepared, ready, use_of, observer);
         if answer.is_err() {
             self.clear();
         }
         answer
+    }
+
+    /// Sees to a context that holds as much of the prompt as is known, here or on disk.
+    fn begin(
+        &mut self,
+        prepared: &Prepared<'_>,
+        n_needed: usize,
+        Use { timings, counts }: &mut Use,
+    ) -> Result<Vec<Ready>, EngineError> {
+        let engine = self.engine;
+        let trace = &prepared.prompt.trace;
+        let mut n_held = self.reusable(prepared);
+        let found = timed(&mut timings.restore, || {
+            let remembered = engine.remembered.as_ref()?;
+            remembered.find(trace, n_held, counts)
+        });
+        let n_hoped = found.as_ref().map_or(n_held, |found| found.n);
+        let mut ready = engine.open_pictures(prepared, n_hoped, counts)?;
+        timed(&mut timings.load, || {
+            self.make_room(n_needed, prepared, &ready, n_held, n_hoped)
+        })?;
+        if let (Some(found), Some(open), Some(remembered)) =
+            (&found, &mut self.open, &engine.remembered)
+        {
+            n_held = timed(&mut timings.restore, || {
+                remembered.restore(found, &mut open.decoder, SEQ, trace, counts)
+            });
+            timings.n_restored = n_held;
+            if n_held < n_hoped {
+                ready = engine.open_pictures(prepared, n_held, counts)?;
+            }
+        }
+        timings.n_reused = n_held;
+        Ok(ready)
     }
 
     /// How much of what is held is the begin of the prompt. The last position is always computed,
@@ -114,17 +139,19 @@ impl<'a> Session<'a> {
         self.open.as_ref().map_or(0, same).min(trace.len() - 1)
     }
 
-    /// Sees to a context of at least `n_needed` positions that holds `n_held` of the prompt.
+    /// Sees to a context of at least `n_needed` positions that holds `n_held` of the prompt, and to
+    /// memory for computing it from `n_hoped` on.
     fn make_room(
         &mut self,
         n_needed: usize,
         prepared: &Prepared<'_>,
         ready: &[Ready],
         n_held: usize,
+        n_hoped: usize,
     ) -> Result<(), EngineError> {
         let engine = self.engine;
         let encodes = ready.iter().any(|r| matches!(r, Ready::ToEncode(_)));
-        let adapts = prepared.prompt.plora_from(n_held);
+        let adapts = prepared.prompt.plora_from(n_hoped);
         if self.n_ctx() < n_needed {
             let n_ctx = engine.roomy(n_needed, self.spare);
             let fits = |n| engine.check_memory(n, encodes, adapts, self.n_ctx());
@@ -148,7 +175,7 @@ impl<'a> Session<'a> {
             open.decoder.truncate(SEQ, n_held);
             (open.decoder.save(SEQ), open.decoder.held(SEQ).clone())
         }); // the old context is gone before the new one is made
-        let mut decoder = self.engine.decoder(n_ctx, super::N_BATCH, 1, 1)?;
+        let mut decoder = self.engine.decoder(n_ctx, super::N_BATCH, 1, 2)?;
         if let Some((state, trace)) = carried {
             decoder.restore(SEQ, &state, &trace)?;
         }
@@ -159,28 +186,32 @@ impl<'a> Session<'a> {
     fn compute(
         &mut self,
         prepared: &Prepared<'_>,
-        embeddings: &[Option<Embedding>],
-        mut timings: Timings,
+        ready: Vec<Ready>,
+        mut use_of: Use,
         observer: &mut dyn Observer,
     ) -> Result<Answer, EngineError> {
         let (request, prompt) = (prepared.request, &prepared.prompt);
         let Open { decoder, n_ctx } = self.open.as_mut().expect("there is room");
-        timed(&mut timings.prefill, || {
-            decoder.truncate(SEQ, timings.n_reused);
-            let views: Vec<_> = embeddings
-                .iter()
-                .map(|e| e.as_ref().map(|e| e.view()))
-                .collect();
-            let progress = |done| observer.progress("prefill", done, prompt.len());
-            decoder.prefill(SEQ, prompt, &views, progress)
-        })?;
+        decoder.truncate(SEQ, use_of.timings.n_reused);
+        self.engine
+            .prefill(decoder, SEQ, prepared, ready, &mut use_of, observer)?;
         self.logits.clear();
         self.logits.extend_from_slice(decoder.logits());
+        let Use {
+            mut timings,
+            mut counts,
+        } = use_of;
         let mut generation = Generation::new(self.engine, request, &prompt.sequence, *n_ctx);
         let stop = timed(&mut timings.decode, || {
             generation.run(decoder, SEQ, observer)
         })?;
         timings.n_decode = decoder.n_past(SEQ) - prompt.len();
+        if let Some(remembered) = &self.engine.remembered {
+            let (n_known, n_prompt) = (timings.n_reused, prompt.len());
+            timed(&mut timings.keep, || {
+                remembered.keep(decoder, SEQ, SPARE, n_known..n_prompt, &mut counts);
+            });
+        }
         Ok(Answer {
             text: generation.text,
             n_prompt: prompt.len(),
@@ -188,6 +219,7 @@ impl<'a> Session<'a> {
             ids: generation.ids,
             stop,
             timings,
+            cache: counts,
         })
     }
 

@@ -69,6 +69,9 @@ pub enum LlamaError {
     },
 }
 
+/// The llama.cpp that this is built with: states of other versions are not read.
+pub const VERSION: &str = "llama-cpp-sys-2 0.1.161";
+
 /// Initialises llama.cpp once for the process, unless somebody else in it did.
 fn backend() {
     static BACKEND: OnceLock<Option<LlamaBackend>> = OnceLock::new();
@@ -82,4 +85,17 @@ fn backend() {
 pub fn system_info() -> String {
     backend();
     model::system_info()
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn the_version_is_the_one_that_is_pinned() {
+        let (name, version) = super::VERSION.split_once(' ').unwrap();
+        let pinned = format!("{name} = {{ version = \"={version}\"");
+        assert!(
+            include_str!("../../Cargo.toml").contains(&pinned),
+            "{pinned}"
+        );
+    }
 }

@@ -116,26 +116,38 @@ impl Trace {
         pairs.take_while(|(a, b)| a == b).count()
     }
 
-    /// Where the last picture ends; zero without pictures.
-    pub fn end_of_pictures(&self) -> usize {
-        let is_row = |p: &Place| matches!(p.what, What::Row { .. });
-        self.places.iter().rposition(is_row).map_or(0, |at| at + 1)
+    /// The positions after the last row of each picture.
+    pub fn picture_ends(&self) -> Vec<usize> {
+        let goes_on = |at: usize| match (self.places[at].what, self.places.get(at + 1)) {
+            (What::Row { row, .. }, Some(next)) => {
+                matches!(next.what, What::Row { row: r, .. } if r == row + 1)
+            }
+            (What::Row { .. }, None) => false,
+            (What::Token(_), _) => true,
+        };
+        let lasts = (0..self.places.len()).filter(|at| !goes_on(*at));
+        lasts.map(|at| at + 1).collect()
     }
 
-    /// A digest of the first `n` positions.
-    pub fn digest(&self, n: usize) -> [u8; 32] {
-        let mut hasher = blake3::Hasher::new_derive_key("xc2-edge prompt trace 1");
+    /// The first `n` positions as bytes, which are the same just if the positions are: for each
+    /// position its kind, what stands there and its mask bit.
+    pub fn encode(&self, n: usize) -> Vec<u8> {
+        let mut bytes = Vec::new();
         for place in &self.places[..n] {
             match place.what {
-                What::Token(id) => hasher.update(&[0]).update(&id.to_le_bytes()),
-                What::Row { picture, row } => {
-                    hasher.update(&[1]).update(&picture.0);
-                    hasher.update(&row.to_le_bytes())
+                What::Token(id) => {
+                    bytes.push(0);
+                    bytes.extend(id.to_le_bytes());
                 }
-            };
-            hasher.update(&[u8::from(place.plora)]);
+                What::Row { picture, row } => {
+                    bytes.push(1);
+                    bytes.extend(picture.0);
+                    bytes.extend(row.to_le_bytes());
+                }
+            }
+            bytes.push(u8::from(place.plora));
         }
-        hasher.finalize().into()
+        bytes
     }
 }
 
@@ -168,17 +180,29 @@ mod tests {
     }
 
     #[test]
-    fn digests_are_equal_just_where_prefixes_are() {
+    fn bytes_are_equal_just_where_prefixes_are() {
         let images = PloraPolicy::Images;
         let (a, b) = (trace(&[3, 4], 0, images), trace(&[3, 9], 0, images));
-        assert_eq!(a.digest(6), b.digest(6));
-        assert_ne!(a.digest(7), b.digest(7));
-        assert_ne!(a.digest(5), trace(&[3], 1, images).digest(5));
-        assert_ne!(a.digest(5), trace(&[3], 0, PloraPolicy::Nowhere).digest(5));
+        assert_eq!(a.encode(6), b.encode(6));
+        assert_ne!(a.encode(7), b.encode(7));
+        assert_ne!(a.encode(5), trace(&[3], 1, images).encode(5));
+        assert_ne!(a.encode(5), trace(&[3], 0, PloraPolicy::Nowhere).encode(5));
+    }
+
+    #[test]
+    fn pictures_end_after_their_last_row() {
+        let mut sequence = Sequence::default();
+        sequence.push_image(0, 3);
+        sequence.push_image(0, 3);
+        sequence.push_tokens(&[1, 2]);
+        sequence.push_image(1, 2);
+        let ids = [PictureId::of_file(b"a"), PictureId::of_file(b"b")];
+        let mask = sequence.plora_mask(PloraPolicy::Images);
         assert_eq!(
-            (a.end_of_pictures(), Trace::default().end_of_pictures()),
-            (5, 0)
+            Trace::new(&sequence, &mask, &ids).picture_ends(),
+            [3, 6, 10]
         );
+        assert!(Trace::default().picture_ends().is_empty());
     }
 
     #[test]
