@@ -3,12 +3,15 @@
 //! Billions of operations (two for each multiplication) a second of CPU time on one thread, best
 //! of a few: other work on the machine disturbs that least. `cargo bench -p xc2-kernels --bench int8`
 
+mod baseline;
+
 use std::hint::black_box;
 
+use baseline::gemm;
 use ndarray::Array2;
 use xc2_kernels::int8::{self, Int8Matrix, Q8_0_BLOCK_BYTES, QuantizedRows};
 use xc2_kernels::testing::{cpu_seconds, noise, with_threads};
-use xc2_kernels::{Cpu, Epilogue, available, gemm};
+use xc2_kernels::{Cpu, Epilogue, available};
 
 /// Rows, inputs, outputs: attention's projections, the two of the MLP, the projector of the 7B.
 const SHAPES: [(usize, usize, usize); 4] = [
@@ -68,10 +71,10 @@ fn best(f: impl FnMut() + Send) -> f64 {
 }
 
 fn f32_product((m, k, n): (usize, usize, usize)) -> f64 {
-    let (a, b) = (noise(m, k, 1), noise(k, n, 2));
+    let (x, weights) = (noise(m, k, 1), noise(k, n, 2));
     let mut out = Array2::zeros((m, n));
     best(|| {
-        gemm(1.0, &a.view(), &b.view(), &mut out.view_mut());
+        gemm::product(&x, &weights, &mut out);
         black_box(&out);
     })
 }

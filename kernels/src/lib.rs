@@ -8,7 +8,7 @@
 //! |---|---|---|
 //! | [`int8`] | Q8_0 weights, activations quantized to int8 in blocks of 32 | the default on small machines |
 //! | [`bf16`] | BF16 weights and activations, sums in f32 | CPUs with BF16 dot products |
-//! | [`gemm()`] | f32 | everything else |
+//! | [`float`] | f32, weights of any type | everything else |
 //!
 //! [`Cpu`] says which instructions there are; `XC2_SIMD` narrows the choice.
 //!
@@ -20,18 +20,18 @@ pub mod attention;
 pub mod bf16;
 mod cpu;
 mod epilogue;
-mod gemm;
+pub mod float;
 pub mod int8;
 mod layer_norm;
 mod pack;
 pub mod peak;
+mod product;
 #[doc(hidden)]
 pub mod testing;
 mod tile;
 
 pub use cpu::{Cpu, available, check_environment};
 pub use epilogue::{Epilogue, finish};
-pub use gemm::gemm;
 pub use layer_norm::LayerNorm;
 
 /// Runs `f`, compiled for the widest vectors that this CPU has: the crate `pulp` compiles it once for

@@ -6,6 +6,8 @@
 
 use std::sync::Once;
 
+use half::f16;
+use half::slice::HalfFloatSliceExt;
 use llama_cpp_sys_2 as sys;
 
 use super::GgmlType;
@@ -73,6 +75,9 @@ pub fn dequantize(ty: GgmlType, src: &[u8], dst: &mut [f32]) {
         }
         return;
     }
+    if ty == GgmlType::F16 {
+        return widen(src, dst);
+    }
     // SAFETY: a static table that is never freed; the id is one of ggml's.
     let traits = unsafe { &*sys::ggml_get_type_traits(ty.id()) };
     let to_float = traits
@@ -86,6 +91,19 @@ pub fn dequantize(ty: GgmlType, src: &[u8], dst: &mut [f32]) {
             "blocks are aligned to 2 bytes"
         );
         to_float(src.as_ptr().cast(), dst.as_mut_ptr(), dst.len() as i64);
+    }
+}
+
+/// Numbers of f16 as f32, with the instructions for it where the CPU has them: ggml, compiled for the
+/// baseline of the architecture, looks each one up in a table.
+fn widen(src: &[u8], dst: &mut [f32]) {
+    const SOME: usize = 256;
+    let mut halves = [f16::ZERO; SOME];
+    for (src, dst) in src.chunks(2 * SOME).zip(dst.chunks_mut(SOME)) {
+        for (half, bytes) in halves.iter_mut().zip(src.as_chunks::<2>().0) {
+            *half = f16::from_le_bytes(*bytes);
+        }
+        halves[..dst.len()].convert_to_f32_slice(dst);
     }
 }
 

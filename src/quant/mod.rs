@@ -141,6 +141,20 @@ mod tests {
     }
 
     #[test]
+    fn every_number_of_f16_is_widened_exactly() {
+        let bytes: Vec<u8> = (0..=u16::MAX).flat_map(u16::to_le_bytes).collect();
+        let mut found = vec![0.0; 1 << 16];
+        dequantize(GgmlType::F16, &bytes, &mut found);
+        for (bits, found) in (0..=u16::MAX).zip(found) {
+            let expected = half::f16::from_bits(bits).to_f32();
+            assert!(
+                found == expected || (found.is_nan() && expected.is_nan()),
+                "{bits:#x}"
+            );
+        }
+    }
+
+    #[test]
     fn round_trip_error_is_small_and_falls_with_more_bits() {
         let x: Vec<f32> = (0..1024)
             .map(|i| ((i * 37 % 101) as f32 - 50.0) / 50.0)

@@ -1,34 +1,23 @@
 //! `y = x W^T + b` with `W` in its stored type, and what is fused behind it.
 
-use std::{cell::RefCell, ops::Range, sync::OnceLock};
+use std::{ops::Range, sync::OnceLock};
 
-use ndarray::{ArrayView2, ArrayViewMut2, Axis};
-use rayon::prelude::*;
+use ndarray::{ArrayView2, ArrayViewMut2};
 use xc2_kernels::{
     Cpu, Epilogue,
     bf16::Bf16Matrix,
-    finish, gemm,
+    float,
     int8::{self, Int8Matrix, Kernel, QuantizedRows},
 };
 
 use super::{Precision, arena::Wide};
 use crate::{quant::GgmlType, tensor::Tensor};
 
-/// Outputs that one task computes: it expands that many rows of the matrix and multiplies.
-///
-/// Few enough that the panel (256 kB for rows of 1024) stays in the second-level cache and that
-/// 1024 outputs make sixteen tasks. Fixed, so that the cut does not depend on the thread count.
-pub const PANEL: usize = 64;
-/// Rows of a panel that are expanded at a time, to be turned while they are in the first-level cache.
-const STRIP: usize = 4;
-
 /// A matrix with an optional bias, of one tensor or several with the same input.
 ///
 /// Q8_0 is packed at the first product for the int8 kernels, BF16 for the bf16 kernels where those
 /// are faster than f32's, and the file's copy released. Every other type stays a window into the
-/// model file and is expanded panel by panel within the product, which costs a few percent of its
-/// time and saves a second copy of the tower, four bytes a weight. A panel is expanded transposed,
-/// since the product takes it as it is then.
+/// model file and is expanded within the product.
 pub struct Linear {
     /// Each `[n_out, n_in]` in its stored type; together they are the matrix, from the top.
     parts: Vec<Tensor>,
@@ -73,19 +62,6 @@ impl<'a> Rows<'a> {
     }
 }
 
-/// A thread's buffers, kept for its next task. They are borrowed only where nothing waits for
-/// another task, so rayon cannot start a second one in between.
-#[derive(Default)]
-struct Scratch {
-    strip: Vec<f32>,   // [STRIP, n_in]
-    weights: Vec<f32>, // [n_in, PANEL]
-    product: Vec<f32>, // [n, PANEL]
-}
-
-thread_local! {
-    static SCRATCH: RefCell<Scratch> = RefCell::default();
-}
-
 impl Linear {
     /// From matrices `[n_in, n_out]` (GGUF order) that have been checked, and a bias of all outputs.
     pub fn new(parts: Vec<Tensor>, bias: Option<Vec<f32>>, precision: Precision) -> Self {
@@ -126,23 +102,21 @@ impl Linear {
         matches!(self.way, Way::Int8(_)).then(|| Kernel::for_cpu(Cpu::chosen()))
     }
 
-    /// Bytes that one thread needs besides input and output, for an input of `n` rows.
-    pub fn scratch_bytes(&self, n: usize) -> usize {
+    /// Bytes that one thread needs besides input and output.
+    pub fn scratch_bytes(&self) -> usize {
         match self.way {
             Way::Int8(_) => int8::scratch_bytes(),
             Way::Bf16(_) => Bf16Matrix::scratch_bytes(),
-            Way::F32 => {
-                let panel = PANEL.min(self.n_out()) * (self.n_in() + n) + STRIP * self.n_in();
-                panel * size_of::<f32>()
-            }
+            Way::F32 => float::scratch_bytes(self.n_in()),
         }
     }
 
     /// Bytes that all threads together need besides, for an input of `n` rows.
     pub fn shared_bytes(&self, n: usize) -> usize {
         match self.way {
+            Way::Int8(_) => 0,
             Way::Bf16(_) => Bf16Matrix::shared_bytes(n, self.n_in()),
-            _ => 0,
+            Way::F32 => float::shared_bytes(n, self.n_in()),
         }
     }
 
@@ -150,7 +124,7 @@ impl Linear {
     ///
     /// # Panics
     /// If the shapes do not agree, or `x` is in int8 and the matrix is not.
-    pub fn forward(&self, x: &Rows, epilogue: Epilogue, mut out: ArrayViewMut2<f32>) {
+    pub fn forward(&self, x: &Rows, epilogue: Epilogue, out: ArrayViewMut2<f32>) {
         let bias = self.bias.as_deref();
         let x = match (x, &self.way) {
             (Rows::Int8(x), _) => return int8::product(x, self.int8(), bias, epilogue, out),
@@ -160,14 +134,7 @@ impl Linear {
             }
             (Rows::F32(x), _) => x,
         };
-        assert_eq!(x.ncols(), self.n_in(), "width of the input");
-        assert_eq!(out.dim(), (x.nrows(), self.n_out()), "shape of the output");
-        let panels: Vec<_> = out.axis_chunks_iter_mut(Axis(1), PANEL).collect();
-        panels
-            .into_par_iter()
-            .enumerate()
-            .with_max_len(1)
-            .for_each(|(i, out)| self.panel(i * PANEL, x, epilogue, out));
+        float::product(x, self, bias, epilogue, out);
     }
 
     /// `activation` of [`Self::forward`], as `next` takes it. `wide` and `quantized` are room for it.
@@ -217,34 +184,14 @@ impl Linear {
     fn bytes(&self) -> Vec<&[u8]> {
         self.parts.iter().map(|p| &p.data[..]).collect()
     }
+}
 
-    /// The outputs from `first` on, as many as `out: [n, ..]` has columns.
-    fn panel(
-        &self,
-        first: usize,
-        x: &ArrayView2<f32>,
-        then: Epilogue,
-        mut out: ArrayViewMut2<f32>,
-    ) {
-        let (n, width) = out.dim();
-        let n_in = self.n_in();
-        SCRATCH.with_borrow_mut(|scratch| {
-            let weights = sized(&mut scratch.weights, n_in * width);
-            self.expand_transposed(first, width, &mut scratch.strip, weights);
-            let weights = ArrayView2::from_shape((n_in, width), weights).expect("just sized");
-
-            let product = sized(&mut scratch.product, n * width);
-            let mut result = ArrayViewMut2::from_shape((n, width), product).expect("just sized");
-            gemm(1.0, x, &weights, &mut result);
-            let product = &mut scratch.product[..n * width];
-
-            let bias = self.bias.as_ref().map(|b| &b[first..first + width]);
-            finish(product, width, bias, then, &mut out);
-        });
+impl float::Weights for Linear {
+    fn dim(&self) -> (usize, usize) {
+        (self.n_in(), self.n_out())
     }
 
-    /// Rows of the whole matrix, expanded.
-    fn rows_into(&self, rows: Range<usize>, out: &mut [f32]) {
+    fn expand(&self, rows: Range<usize>, out: &mut [f32]) {
         let (mut first, n_in) = (0, self.n_in());
         for part in &self.parts {
             let n = part.n_rows();
@@ -256,36 +203,13 @@ impl Linear {
             first += n;
         }
     }
-
-    /// Rows `first..first + width` as the columns of `out: [n_in, width]`.
-    fn expand_transposed(&self, first: usize, width: usize, strip: &mut Vec<f32>, out: &mut [f32]) {
-        let n_in = self.n_in();
-        for column in (0..width).step_by(STRIP) {
-            let n_rows = STRIP.min(width - column);
-            let strip = sized(strip, n_rows * n_in);
-            let row = first + column;
-            self.rows_into(row..row + n_rows, strip);
-            for (k, out) in out.chunks_exact_mut(width).enumerate() {
-                for (r, value) in out[column..column + n_rows].iter_mut().enumerate() {
-                    *value = strip[r * n_in + k];
-                }
-            }
-        }
-    }
-}
-
-/// The first `len` numbers, which may hold anything.
-fn sized(buffer: &mut Vec<f32>, len: usize) -> &mut [f32] {
-    if buffer.len() < len {
-        buffer.resize(len, 0.0);
-    }
-    &mut buffer[..len]
 }
 
 #[cfg(test)]
 mod tests {
     use bytes::Bytes;
     use ndarray::{Array2, s};
+    use rayon::prelude::*;
 
     use super::*;
     use xc2_kernels::activation;
@@ -334,7 +258,7 @@ mod tests {
         let types = GgmlType::all().filter(|&ty| ty != GgmlType::I8);
         let mut failures = Vec::new();
         for (ty, then) in types.flat_map(|ty| [Store, Add, QuickGelu, Gelu].map(|e| (ty, e))) {
-            for n_out in [1, PANEL - 1, PANEL, PANEL + 1] {
+            for n_out in [1, 47, 48, 49] {
                 let linear = linear(ty, 256, n_out, then != Store);
                 let x = noise(5, 256, 9);
                 let before = noise(5, n_out, 10);

@@ -55,7 +55,7 @@ pub fn kernels() -> String {
     let int8 = xc2_kernels::int8::Kernel::for_cpu(Cpu::chosen());
     let bf16 = if Bf16Matrix::is_fast() { "bf16" } else { "f32" };
     format!(
-        "int8 products with {}, f32 products by the `gemm` crate, bf16 matrices and attention in {bf16}",
+        "int8 products with {}, bf16 matrices and attention in {bf16}",
         int8.cpu.name()
     )
 }
@@ -119,7 +119,7 @@ impl VisionEncoder {
         let (n, text) = (config.n_tokens(), config.n_embd_text);
         let layer = &self.weights.layers[0];
         let linears = [&layer.ffn_up, &layer.ffn_down, &self.weights.mm_2];
-        let linear = linears.iter().map(|l| l.scratch_bytes(n)).max();
+        let linear = linears.iter().map(|l| l.scratch_bytes()).max();
         let shared = linears.iter().map(|l| l.shared_bytes(n)).max();
         let attention = xc2_kernels::attention::scratch_bytes(n, config.head_dim());
         let scratch = linear.unwrap_or(0) + attention;

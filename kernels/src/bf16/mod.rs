@@ -1,13 +1,7 @@
 //! `x W^T + b` with BF16 weights and activations, sums in f32.
 //!
-//! ```text
-//! once:     W into panels of 48 outputs                    [panels][n_in / 2][48][2]
-//! product:  x to bf16, in blocks of 256 inputs             [blocks][n / 8][128][8][2]
-//!           for each 256 rows and each panel, in parallel:
-//!               for each block of inputs:
-//!                   c [256, 48] += x block * W panel       W's part stays in the first-level cache
-//!               bias, activation, out
-//! ```
+//! Weights are packed once, into panels of 48 outputs `[panels][n_in / 2][48][2]`; the rest is
+//! `product`'s.
 //!
 //! Activations are rounded to the nearest bf16 (of two equally near, the even one) once for each
 //! product, for all threads. Numbers that are none and infinities follow IEEE 754 as in f32.
@@ -19,18 +13,17 @@
 use std::cell::RefCell;
 
 use half::bf16;
-use ndarray::{ArrayView2, ArrayViewMut2, Axis};
+use ndarray::{ArrayView2, ArrayViewMut2};
 use rayon::prelude::*;
 
 use crate::cpu::Cpu;
 use crate::epilogue::{Epilogue, finish};
 use crate::pack::{pack_panels, rows_of};
-use crate::tile::{Buffer, LANES, ROWS, Scalar, Start, Tile, WIDTH, place_row};
+use crate::product::{Activations, panel_width, tasks, with_packed};
+use crate::tile::{Buffer, LANES, Scalar, Tile, WIDTH};
 
 /// Rows of a task: the sums of 48 outputs are 48 kB, and 1226 rows make five.
 const CHUNK: usize = 256;
-/// Inputs of a block: those of a panel are 24 kB.
-const DEPTH: usize = 256;
 
 /// Weights `[n_out, n_in]`, packed.
 pub struct Bf16Matrix {
@@ -83,8 +76,7 @@ impl Bf16Matrix {
 
     /// Bytes that a product of `n` rows of `n_in` takes for all threads together, while it runs.
     pub fn shared_bytes(n: usize, n_in: usize) -> usize {
-        let depth = n_in.next_multiple_of(2);
-        Buffer::<bf16>::bytes(n.next_multiple_of(ROWS) * depth)
+        Activations::<bf16>::bytes(n, n_in)
     }
 
     /// Bytes that each thread keeps, whatever the matrix.
@@ -141,50 +133,24 @@ impl Bf16Matrix {
             bias.is_none_or(|b| b.len() == self.n_out),
             "a bias for each output"
         );
-        let rows = x.nrows().next_multiple_of(ROWS);
-        let activations = pack_activations(kernels, x);
-        tasks(out)
-            .into_par_iter()
-            .with_max_len(1)
-            .for_each(|(row, column, out)| {
+        with_packed(kernels, x, |packed| {
+            let task = |(row, column, mut out): (usize, usize, ArrayViewMut2<f32>)| {
                 let bias = bias.map(|b| &b[column..column + out.ncols()]);
+                let width = panel_width(column, self.n_out);
+                let panel = &self.panels[column * packed.n_in..][..width * packed.n_in];
                 SUMS.with_borrow_mut(|sums| {
                     let sums = sums.get_or_insert_with(|| Buffer::zeros(CHUNK * WIDTH));
-                    self.sum(kernels, &activations, rows, row, column, sums);
-                    let width = self.panel_width(column);
-                    store(sums, width, bias, epilogue, out);
+                    let sums = &mut sums[..CHUNK.min(packed.rows - row) * width];
+                    packed.multiply(kernels, row, panel, width, sums);
+                    let sums = &mut sums[..out.nrows() * width];
+                    finish(sums, width, bias, epilogue, &mut out);
                 });
-            });
-    }
-
-    /// Columns of the panel that begins at output `column`, with those added.
-    fn panel_width(&self, column: usize) -> usize {
-        WIDTH.min((self.n_out - column).next_multiple_of(LANES))
-    }
-
-    /// `x W^T` of a chunk from `row` on and the panel from output `column` on, into
-    /// `sums: [chunk, width]`. `activations` are of `rows` rows.
-    fn sum<K: Tile<Element = bf16>>(
-        &self,
-        kernels: K,
-        activations: &[bf16],
-        rows: usize,
-        row: usize,
-        column: usize,
-        sums: &mut [f32],
-    ) {
-        let width = self.panel_width(column);
-        let depth = self.n_in.next_multiple_of(2);
-        let chunk = CHUNK.min(rows - row);
-        let panel = &self.panels[column * depth..][..width * depth];
-        let sums = &mut sums[..chunk * width];
-        let blocks = activations.chunks(DEPTH * rows);
-        for (i, (x, w)) in blocks.zip(panel.chunks(DEPTH * width)).enumerate() {
-            let depth = w.len() / width;
-            let x = &x[row * depth..][..chunk * depth];
-            let start = if i == 0 { Start::Zero } else { Start::Add };
-            kernels.multiply(x, w, width, start, sums);
-        }
+            };
+            tasks(out, CHUNK)
+                .into_par_iter()
+                .with_max_len(1)
+                .for_each(task);
+        });
     }
 }
 
@@ -205,67 +171,13 @@ fn pack_panel(rows: &[&[u8]], n_in: usize, panel: &mut [bf16]) {
     }
 }
 
-/// `x` as bf16 in blocks of [`DEPTH`] inputs, each in panels of rows; what is added is zero.
-fn pack_activations<K: Tile<Element = bf16>>(kernels: K, x: &ArrayView2<f32>) -> Buffer<bf16> {
-    let rows = x.nrows().next_multiple_of(ROWS);
-    let depth = x.ncols().next_multiple_of(2);
-    let mut packed = Buffer::zeros(rows * depth);
-    if packed.is_empty() {
-        return packed;
-    }
-    for (i, block) in packed.chunks_mut(DEPTH * rows).enumerate() {
-        let depth = block.len() / rows;
-        let inputs = i * DEPTH..x.ncols().min((i + 1) * DEPTH);
-        let panels = block.par_chunks_mut(ROWS * depth);
-        panels
-            .zip(x.axis_chunks_iter(Axis(0), ROWS))
-            .for_each(|(panel, x)| {
-                let mut row = [bf16::ZERO; DEPTH];
-                for (r, x) in x.rows().into_iter().enumerate() {
-                    let x = x.to_slice().expect("rows are contiguous");
-                    kernels.narrow(&x[inputs.clone()], 1.0, &mut row[..inputs.len()]);
-                    place_row(r, &row[..depth], panel);
-                }
-            });
-    }
-    packed
-}
-
-/// `out` cut into chunks of rows and panels of columns: first row, first column, part. The panels of
-/// a chunk follow each other, so that a thread finds its rows in the cache.
-fn tasks(mut out: ArrayViewMut2<f32>) -> Vec<(usize, usize, ArrayViewMut2<f32>)> {
-    let mut tasks = Vec::new();
-    let (n, n_out) = out.dim();
-    for row in (0..n).step_by(CHUNK) {
-        let (mut chunk, below) = out.split_at(Axis(0), CHUNK.min(n - row));
-        for column in (0..n_out).step_by(WIDTH) {
-            let (part, right) = chunk.split_at(Axis(1), WIDTH.min(n_out - column));
-            tasks.push((row, column, part));
-            chunk = right;
-        }
-        out = below;
-    }
-    tasks
-}
-
-/// Bias and epilogue on rows of `sums: [.., width]`, of which `out` may take fewer and narrower ones.
-fn store(
-    sums: &mut [f32],
-    width: usize,
-    bias: Option<&[f32]>,
-    epilogue: Epilogue,
-    mut out: ArrayViewMut2<f32>,
-) {
-    let rows = out.nrows();
-    finish(&mut sums[..rows * width], width, bias, epilogue, &mut out);
-}
-
 #[cfg(test)]
 mod tests {
     use ndarray::{Array2, s};
 
     use super::*;
     use crate::cpu::available;
+    use crate::product::depth;
     use crate::testing::{max_diff, noise, with_threads};
 
     /// Sums of up to 600 products of numbers in -1..1, added in f32 in another order.
@@ -319,8 +231,8 @@ mod tests {
     fn equals_plain_loops_around_the_blocks() {
         let around = |size: usize| [size - 1, size, size + 1];
         let rows = around(CHUNK).map(|n| (n, 33, 49));
-        let inputs = around(DEPTH).map(|n_in| (9, n_in, 50));
-        let more = around(2 * DEPTH).map(|n_in| (10, n_in, 95));
+        let inputs = around(depth::<bf16>()).map(|n_in| (9, n_in, 50));
+        let more = around(2 * depth::<bf16>()).map(|n_in| (10, n_in, 95));
         assert_eq!(
             failures(rows.into_iter().chain(inputs).chain(more)),
             [""; 0]

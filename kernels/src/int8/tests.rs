@@ -174,6 +174,64 @@ fn an_outlier_harms_nothing_beyond_its_block() {
     assert_ne!(fine, coarse);
 }
 
+/// Least and mean cosine similarity of rows.
+fn cosines(a: &Array2<f64>, b: &Array2<f64>) -> (f64, f64) {
+    let rows = a.rows().into_iter().zip(b.rows());
+    let all: Vec<f64> = rows
+        .map(|(a, b)| a.dot(&b) / (a.dot(&a) * b.dot(&b)).sqrt())
+        .collect();
+    let mean = all.iter().sum::<f64>() / all.len() as f64;
+    (all.into_iter().fold(1.0, f64::min), mean)
+}
+
+/// A channel a hundred times the rest, as CLIP's layer norms leave some, whose weights are as much
+/// smaller (else it would be all there is in the result, and errors elsewhere would not show).
+#[test]
+fn massive_activations_spoil_a_block_where_one_scale_for_a_row_spoils_the_row() {
+    const K: usize = 1024;
+    let (m, n, outlier) = (24, 256, 333);
+    let mut x = noise(m, K, 13);
+    x.column_mut(outlier).mapv_inplace(|v| 100.0 * v.signum());
+    let mut weights = noise(n, K, 14);
+    weights.column_mut(outlier).mapv_inplace(|w| w / 100.0);
+    let exact = x.mapv(f64::from).dot(&weights.mapv(f64::from).t());
+
+    let step = 100.0 / 127.0;
+    let coarse = x.mapv(|v| f64::from((v / step).round() * step));
+    let one_scale = coarse.dot(&weights.mapv(f64::from).t());
+    let (least, mean) = cosines(&one_scale, &exact);
+    assert!(least < 0.93 && mean < 0.95, "one scale: {least}, {mean}");
+
+    let bytes = quantize_q8_0(&weights);
+    for cpu in available() {
+        let found = run(cpu, &x, &bytes, n).mapv(f64::from);
+        let (least, mean) = cosines(&found, &exact);
+        assert!(least > 0.996 && mean > 0.997, "{cpu:?}: {least}, {mean}");
+    }
+
+    // Beyond the block of the outlier the result is that of rows without one.
+    x.column_mut(outlier).fill(0.0);
+    weights.column_mut(outlier).fill(0.0);
+    let exact = x.mapv(f64::from).dot(&weights.mapv(f64::from).t());
+    let bytes = quantize_q8_0(&weights);
+    let found = run(Cpu::chosen(), &x, &bytes, n).mapv(f64::from);
+    let (least, mean) = cosines(&found, &exact);
+    assert!(least > 0.9999 && mean > 0.9999, "{least}, {mean}");
+}
+
+/// As ggml stores Q8_0: a scale in f16, the largest size divided by 127, and the nearest numbers.
+fn quantize_q8_0(weights: &Array2<f32>) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    for row in weights.rows() {
+        for block in row.to_vec().chunks(BLOCK) {
+            let step = block.iter().fold(0.0_f32, |m, w| m.max(w.abs())) / 127.0;
+            bytes.extend(f16::from_f32(step).to_le_bytes());
+            bytes.extend(block.iter().map(|w| (w / step).round() as i8 as u8));
+        }
+    }
+    bytes
+}
+
 #[test]
 fn a_row_with_a_number_that_is_none_gives_none_and_spares_the_others() {
     for bad in [f32::NAN, f32::INFINITY] {

@@ -8,6 +8,9 @@ use half::bf16;
 use super::{LANES, ROWS, Start, Tile, check};
 use crate::cpu::{Cpu, available};
 
+/// Steps of the summed dimension in a pass of the inner loop.
+const UNROLL: usize = 4;
+
 /// AVX-512 F, BW, VL, DQ, for f32.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Avx512(());
@@ -97,19 +100,34 @@ fn multiply_f32<const N: usize>(a: &[f32], b: &[f32], start: Start, c: &mut [f32
         let (a, _) = a[i * ROWS * depth..][..ROWS * depth].as_chunks::<ROWS>();
         let (c, _) = c.as_chunks_mut::<LANES>();
         let mut sums = begin::<N>(start, c);
-        for (a, b) in a.iter().zip(b.chunks_exact(N)) {
-            let mut columns = [_mm512_setzero_ps(); N];
-            for (column, b) in columns.iter_mut().zip(b) {
-                *column = load(b);
-            }
-            for (sums, a) in sums.iter_mut().zip(a) {
-                let a = _mm512_set1_ps(*a);
-                for (sum, b) in sums.iter_mut().zip(columns) {
-                    *sum = _mm512_fmadd_ps(a, b, *sum);
-                }
+        // Several steps at a time: what a loop costs would take the ports of the multiplications.
+        let (a_steps, a_rest) = a.as_chunks::<UNROLL>();
+        let mut b_steps = b.chunks_exact(UNROLL * N);
+        for (a, b) in a_steps.iter().zip(&mut b_steps) {
+            for i in 0..UNROLL {
+                step(&a[i], &b[i * N..][..N], &mut sums);
             }
         }
+        for (a, b) in a_rest.iter().zip(b_steps.remainder().chunks_exact(N)) {
+            step(a, b, &mut sums);
+        }
         end(&sums, c);
+    }
+}
+
+/// One step of the summed dimension.
+#[inline]
+#[target_feature(enable = "avx512f")]
+fn step<const N: usize>(a: &[f32; ROWS], b: &[[f32; LANES]], sums: &mut [[__m512; N]; ROWS]) {
+    let mut columns = [_mm512_setzero_ps(); N];
+    for (column, b) in columns.iter_mut().zip(b) {
+        *column = load(b);
+    }
+    for (sums, a) in sums.iter_mut().zip(a) {
+        let a = _mm512_set1_ps(*a);
+        for (sum, b) in sums.iter_mut().zip(columns) {
+            *sum = _mm512_fmadd_ps(a, b, *sum);
+        }
     }
 }
 

@@ -174,6 +174,15 @@ impl<E: Element> Buffer<E> {
         Self { data, first, len }
     }
 
+    /// Makes it so long, in the memory that is there if it suffices; what it holds has no meaning.
+    pub(crate) fn resize(&mut self, len: usize) {
+        if self.first + len > self.data.len() {
+            self.data = Vec::new(); // before there is the new one
+            *self = Self::zeros(len);
+        }
+        self.len = len;
+    }
+
     /// Bytes that a buffer of `len` takes.
     pub(crate) fn bytes(len: usize) -> usize {
         len * size_of::<E>() + Self::LINE_BYTES
