@@ -46,7 +46,7 @@ fn main() {
     report("before, f32", time, peak.f32, 0.0);
     for cpu in available() {
         for precision in [Precision::F32, Precision::Bf16] {
-            if precision == Precision::Bf16 && cpu != Cpu::Avx512Bf16 {
+            if precision == Precision::Bf16 && !cpu.has_bf16() {
                 continue;
             }
             let mut out = Array2::zeros((N, N_EMBD));

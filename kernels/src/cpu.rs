@@ -6,7 +6,8 @@
 use std::sync::LazyLock;
 
 /// One level of instructions. Within an architecture they are ordered by width, and the kernels of
-/// `tile` rely on it: all from [`Self::Avx2`] on have AVX2, all from [`Self::Avx512`] on AVX-512.
+/// `tile` rely on it: all from [`Self::Avx2`] on have AVX2, all from [`Self::Avx512`] on AVX-512, and all
+/// from [`Self::Neon`] on NEON. (A level of another architecture is never available.)
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Cpu {
     /// Plain Rust: the reference, and what is left where nothing else fits.
@@ -68,6 +69,11 @@ impl Cpu {
         *CHOSEN
     }
 
+    /// Whether it multiplies bf16 in one instruction.
+    pub fn has_bf16(self) -> bool {
+        matches!(self, Self::Avx512Bf16 | Self::NeonI8mm)
+    }
+
     /// As `XC2_SIMD` names it.
     pub fn name(self) -> &'static str {
         match self {
@@ -88,9 +94,12 @@ impl Cpu {
 ///
 /// AMD's cores (Zen 4 and 5) do so twice as fast. Intel's start `vdpbf16ps` every fourth cycle, half
 /// as fast as two fused multiplications each cycle (measured on Emerald Rapids: 86 against 176
-/// GFLOP/s), and leave bf16 to AMX.
+/// GFLOP/s), and leave bf16 to AMX. Arm's start `bfdot` as often as `fmla`, for twice the numbers.
 pub(crate) fn bf16_is_fast() -> bool {
-    Cpu::chosen() == Cpu::Avx512Bf16 && *IS_AMD
+    match Cpu::chosen() {
+        Cpu::Avx512Bf16 => *IS_AMD,
+        chosen => chosen.has_bf16(),
+    }
 }
 
 static IS_AMD: LazyLock<bool> = LazyLock::new(arch::is_amd);

@@ -32,6 +32,8 @@
 mod avx2;
 #[cfg(target_arch = "x86_64")]
 mod avx512;
+#[cfg(target_arch = "aarch64")]
+mod neon;
 mod scalar;
 
 use std::any::Any;
@@ -232,6 +234,16 @@ fn dispatch<P: Send>(
             return run(kernels, qkv, n_head, pieces, put);
         }
         if let Some(kernels) = Avx2::new(cpu) {
+            return run(kernels, qkv, n_head, pieces, put);
+        }
+    }
+    #[cfg(target_arch = "aarch64")]
+    {
+        use crate::tile::{Neon, NeonBf16};
+        if let (Precision::Bf16, Some(kernels)) = (precision, NeonBf16::new(cpu)) {
+            return run(kernels, qkv, n_head, pieces, put);
+        }
+        if let Some(kernels) = Neon::new(cpu) {
             return run(kernels, qkv, n_head, pieces, put);
         }
     }

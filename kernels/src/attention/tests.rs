@@ -43,7 +43,7 @@ fn all_results(qkv: &Array2<f32>, n_head: usize) -> Vec<(String, Array2<f32>, f3
         for precision in [Precision::F32, Precision::Bf16] {
             let mut out = zeros.clone();
             attention_on(cpu, &qkv.view(), n_head, precision, out.view_mut());
-            let rounded = precision == Precision::Bf16 && cpu == Cpu::Avx512Bf16;
+            let rounded = precision == Precision::Bf16 && cpu.has_bf16();
             let tolerance = if rounded { BF16_TOLERANCE } else { 1e-5 };
             results.push((format!("{cpu:?} {precision:?}"), out, tolerance));
         }

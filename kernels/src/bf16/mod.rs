@@ -115,6 +115,10 @@ impl Bf16Matrix {
         if let Some(kernels) = crate::tile::Avx512Bf16::new(cpu) {
             return self.run(kernels, x, bias, epilogue, out);
         }
+        #[cfg(target_arch = "aarch64")]
+        if let Some(kernels) = crate::tile::NeonBf16::new(cpu) {
+            return self.run(kernels, x, bias, epilogue, out);
+        }
         let _ = cpu;
         self.run(Scalar::default(), x, bias, epilogue, out);
     }

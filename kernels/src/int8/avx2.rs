@@ -20,6 +20,7 @@ pub static KERNEL: Kernel = Kernel {
     cpu: Cpu::Avx2,
     lanes: LANES,
     rows: TILE,
+    group: 4,
     unsigned: false,
     tile,
 };

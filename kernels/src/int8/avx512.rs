@@ -23,6 +23,7 @@ pub static KERNEL: Kernel = Kernel {
     cpu: Cpu::Avx512Vnni,
     lanes: LANES,
     rows: TILE,
+    group: 4,
     unsigned: true,
     tile,
 };

@@ -18,6 +18,7 @@ pub static KERNEL: Kernel = Kernel {
     cpu: Cpu::AvxVnni,
     lanes: LANES,
     rows: TILE,
+    group: 4,
     unsigned: true,
     tile,
 };

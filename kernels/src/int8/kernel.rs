@@ -20,7 +20,7 @@ pub struct Tile {
     pub scales: *const f32,
     /// With what sums begin, if the kernel's weights are unsigned: `[blocks][rows]`.
     pub begins: *const i32,
-    /// The panel: `blocks` times (8 groups of `[lanes][4]` bytes, `[lanes]` f16).
+    /// The panel: `blocks` times (groups of `[lanes][group]` bytes, `[lanes]` f16).
     pub panel: *const u8,
     /// Blocks of 32 in a row.
     pub blocks: usize,
@@ -40,6 +40,8 @@ pub struct Kernel {
     pub lanes: usize,
     /// Rows of a tile, at most.
     pub rows: usize,
+    /// Neighbouring inputs of an output that lie side by side: 4, 8 or 16.
+    pub group: usize,
     /// Whether it takes weights as bytes that are 128 too large, as `vpdpbusd` does.
     pub unsigned: bool,
     /// Computes so many rows, 1 to `rows`.
@@ -60,6 +62,12 @@ impl Kernel {
             Cpu::AvxVnni => &super::avx_vnni::KERNEL,
             #[cfg(target_arch = "x86_64")]
             Cpu::Avx512Vnni | Cpu::Avx512Bf16 => &super::avx512::KERNEL,
+            #[cfg(target_arch = "aarch64")]
+            Cpu::Neon => &super::neon::KERNEL,
+            #[cfg(target_arch = "aarch64")]
+            Cpu::NeonDotprod => &super::neon_dotprod::KERNEL,
+            #[cfg(target_arch = "aarch64")]
+            Cpu::NeonI8mm => &super::neon_i8mm::KERNEL,
             _ => &scalar::KERNEL,
         }
     }

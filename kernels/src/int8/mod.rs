@@ -11,12 +11,13 @@
 //!
 //! ```text
 //! panel:  for each block of 32 inputs
-//!             8 groups of [lanes][4] bytes    four neighbouring inputs of each output
+//!             groups of [lanes][4] bytes      four neighbouring inputs of each output
 //!             [lanes] f16                     the scales
 //! ```
 //!
 //! which takes the 34 bytes of a Q8_0 block, and no more. A kernel walks a panel from front to back;
-//! four bytes of each output are what `vpdpbusd` and `sdot` multiply at once.
+//! four bytes of each output are what `vpdpbusd` and `sdot` multiply at once. (`smmla` takes eight, and
+//! plain NEON sixteen: a kernel says how many.)
 
 #[cfg(target_arch = "x86_64")]
 mod avx2;
@@ -25,6 +26,12 @@ mod avx512;
 #[cfg(target_arch = "x86_64")]
 mod avx_vnni;
 mod kernel;
+#[cfg(target_arch = "aarch64")]
+mod neon;
+#[cfg(target_arch = "aarch64")]
+mod neon_dotprod;
+#[cfg(target_arch = "aarch64")]
+mod neon_i8mm;
 mod pack;
 mod rows;
 mod scalar;

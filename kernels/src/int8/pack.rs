@@ -106,9 +106,10 @@ fn pack_panel(kernel: &Kernel, rows: &[&[u8]], panel: &mut [u8]) {
         for (lane, row) in rows.iter().enumerate() {
             let stored = &row[b * Q8_0_BLOCK_BYTES..][..Q8_0_BLOCK_BYTES];
             scales[2 * lane..][..2].copy_from_slice(&stored[..2]);
-            for (group, four) in stored[2..].chunks_exact(4).enumerate() {
-                let packed = &mut weights[(group * lanes + lane) * 4..][..4];
-                for (packed, &stored) in packed.iter_mut().zip(four) {
+            for (i, inputs) in stored[2..].chunks_exact(kernel.group).enumerate() {
+                let place = (i * lanes + lane) * kernel.group;
+                let packed = &mut weights[place..][..kernel.group];
+                for (packed, &stored) in packed.iter_mut().zip(inputs) {
                     *packed = stored ^ flip;
                 }
             }

@@ -13,6 +13,7 @@ pub static KERNEL: Kernel = Kernel {
     cpu: Cpu::Scalar,
     lanes: LANES,
     rows: 1,
+    group: 4,
     unsigned: false,
     tile,
 };

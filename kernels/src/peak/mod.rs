@@ -174,7 +174,7 @@ mod tests {
         if widest != Cpu::Scalar {
             assert!(peak.f32 > 0.0, "{peak:?}");
         }
-        if [Cpu::Avx512Bf16, Cpu::NeonI8mm].contains(&widest) {
+        if widest.has_bf16() {
             assert!(peak.bf16 > 0.0 && peak.int8 > 0.0, "{peak:?}");
         }
     }

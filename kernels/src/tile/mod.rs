@@ -17,6 +17,8 @@
 pub(crate) mod avx2;
 #[cfg(target_arch = "x86_64")]
 pub(crate) mod avx512;
+#[cfg(target_arch = "aarch64")]
+pub(crate) mod neon;
 mod prefetch;
 mod scalar;
 
@@ -26,6 +28,8 @@ use half::bf16;
 pub(crate) use avx2::Avx2;
 #[cfg(target_arch = "x86_64")]
 pub(crate) use avx512::{Avx512, Avx512Bf16};
+#[cfg(target_arch = "aarch64")]
+pub(crate) use neon::{Neon, NeonBf16};
 pub(crate) use prefetch::prefetch;
 pub(crate) use scalar::Scalar;
 
@@ -205,7 +209,6 @@ impl<E> std::ops::DerefMut for Buffer<E> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    #[cfg(target_arch = "x86_64")]
     use crate::cpu::Cpu;
     use crate::testing::noise;
 
@@ -305,6 +308,29 @@ mod tests {
                 narrows_as_scalar(kernels);
             }
         }
+    }
+
+    #[cfg(target_arch = "aarch64")]
+    #[test]
+    fn every_arm_level_equals_the_definition() {
+        for cpu in crate::cpu::available() {
+            if let Some(kernels) = Neon::new(cpu) {
+                equals_the_definition(kernels);
+                narrows_as_scalar(kernels);
+            }
+            if let Some(kernels) = NeonBf16::new(cpu) {
+                equals_the_definition(kernels);
+                narrows_as_scalar(kernels);
+            }
+        }
+    }
+
+    #[cfg(target_arch = "aarch64")]
+    #[test]
+    fn no_arm_level_gives_kernels_of_a_wider_one() {
+        assert!(Neon::new(Cpu::Scalar).is_none());
+        assert!(NeonBf16::new(Cpu::NeonDotprod).is_none());
+        assert!(Neon::new(Cpu::Avx512Bf16).is_none(), "this CPU has none");
     }
 
     #[cfg(target_arch = "x86_64")]

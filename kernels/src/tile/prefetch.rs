@@ -12,6 +12,18 @@ pub(crate) fn prefetch(values: &[f32]) {
         // SAFETY: every x86-64 has SSE, and a hint may name any address.
         unsafe { _mm_prefetch::<_MM_HINT_T0>(line.as_ptr().cast()) }
     }
-    #[cfg(not(target_arch = "x86_64"))]
+    #[cfg(target_arch = "aarch64")]
+    for line in values.chunks(LINE) {
+        // SAFETY: a hint may name any address, and changes nothing that Rust knows of. In assembly
+        // because the intrinsic, `_prefetch`, is not stable.
+        unsafe {
+            std::arch::asm!(
+                "prfm pldl1keep, [{line}]",
+                line = in(reg) line.as_ptr(),
+                options(readonly, nostack, preserves_flags)
+            );
+        }
+    }
+    #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
     let _ = values.chunks(LINE);
 }

@@ -1,0 +1,90 @@
+//! Runs one operation of the tower some times, for tools that count or record what it executes, and
+//! prints how many multiply-adds one time is.
+//!
+//! `cargo run --release -p xc2-kernels --example once -- int8 neon-dotprod 2`. The operations are
+//! `int8` and `bf16`, 48 of the tower's 1226 rows by 1024 inputs and as many outputs, and
+//! `attention-f32` and `attention-bf16`, one of its 16 heads: few, because emulated. With quantizing, packing of activations,
+//! and epilogues, as in the tower.
+
+use std::hint::black_box;
+
+use ndarray::Array2;
+use xc2_kernels::attention::{Precision, attention_on};
+use xc2_kernels::bf16::Bf16Matrix;
+use xc2_kernels::int8::{self, Int8Matrix, Q8_0_BLOCK_BYTES, QuantizedRows};
+use xc2_kernels::testing::noise;
+use xc2_kernels::{Cpu, Epilogue, available};
+
+const ROWS: usize = 48;
+const WIDTH: usize = 1024;
+const TOKENS: usize = 1226;
+const HEADS: usize = 1;
+const HEAD_DIM: usize = 64;
+
+fn main() -> Result<(), String> {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let [operation, level, times] = &arguments[..] else {
+        return Err(
+            "expected an operation, a level of instructions, and how many times".to_owned(),
+        );
+    };
+    let levels = available();
+    let cpu = levels.iter().copied().find(|cpu| cpu.name() == level);
+    let cpu = cpu.ok_or_else(|| format!("`{level}` is no level of this CPU"))?;
+    let times = times.parse().map_err(|e| format!("`{times}`: {e}"))?;
+    let multiply_adds = match operation.as_str() {
+        "int8" => int8(cpu, times),
+        "bf16" => bf16(cpu, times),
+        "attention-f32" => attention(cpu, Precision::F32, times),
+        "attention-bf16" => attention(cpu, Precision::Bf16, times),
+        _ => return Err(format!("`{operation}` is no operation")),
+    };
+    println!("{multiply_adds}");
+    Ok(())
+}
+
+fn int8(cpu: Cpu, times: usize) -> usize {
+    let x = noise(ROWS, WIDTH, 1);
+    let byte = |i: usize| match i % Q8_0_BLOCK_BYTES {
+        0 | 1 => 0x20,
+        _ => (i * 7919) as u8,
+    };
+    let weights: Vec<u8> = (0..WIDTH * WIDTH / 32 * Q8_0_BLOCK_BYTES)
+        .map(byte)
+        .collect();
+    let matrix = Int8Matrix::pack(&[&weights], WIDTH, cpu);
+    let mut rows = QuantizedRows::default();
+    let mut out = Array2::zeros((ROWS, WIDTH));
+    for _ in 0..times {
+        rows.quantize(&x.view(), matrix.kernel());
+        int8::product(&rows, &matrix, None, Epilogue::Store, out.view_mut());
+        black_box(&out);
+    }
+    ROWS * WIDTH * WIDTH
+}
+
+fn bf16(cpu: Cpu, times: usize) -> usize {
+    let x = noise(ROWS, WIDTH, 1);
+    let weights: Vec<u8> = noise(WIDTH, WIDTH, 2)
+        .iter()
+        .flat_map(|&w| half::bf16::from_f32(w).to_le_bytes())
+        .collect();
+    let matrix = Bf16Matrix::new(&[&weights], WIDTH);
+    let mut out = Array2::zeros((ROWS, WIDTH));
+    for _ in 0..times {
+        matrix.product_on(cpu, &x.view(), None, Epilogue::Store, out.view_mut());
+        black_box(&out);
+    }
+    ROWS * WIDTH * WIDTH
+}
+
+fn attention(cpu: Cpu, precision: Precision, times: usize) -> usize {
+    let width = HEADS * HEAD_DIM;
+    let qkv = noise(TOKENS, 3 * width, 1);
+    let mut out = Array2::zeros((TOKENS, width));
+    for _ in 0..times {
+        attention_on(cpu, &qkv.view(), HEADS, precision, out.view_mut());
+        black_box(&out);
+    }
+    2 * TOKENS * TOKENS * width
+}

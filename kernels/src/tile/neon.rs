@@ -1,0 +1,277 @@
+//! NEON: f32 by `fmla`, bf16 by `bfdot`.
+//!
+//! Both take one 32-bit element of `a` for a whole vector of `b`: a number, or a pair of bf16. So the
+//! two kernels are one but for the instruction. Of 32 registers a part of a tile takes 24 for sums
+//! (eight rows by three vectors), two for a step of `a` and three for one of `b`.
+#![allow(unsafe_code)]
+
+use std::arch::aarch64::*;
+use std::arch::asm;
+
+use half::bf16;
+
+use super::{Element, ROWS, Start, Tile, check};
+use crate::cpu::{Cpu, available};
+
+/// Numbers in a vector.
+pub(crate) const LANES: usize = 4;
+
+/// What every AArch64 has, for f32.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Neon(());
+
+/// The same with BF16, for bf16.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct NeonBf16(());
+
+impl Neon {
+    /// If `cpu` allows it and this CPU has it.
+    pub(crate) fn new(cpu: Cpu) -> Option<Self> {
+        (cpu >= Cpu::Neon && available().contains(&cpu)).then_some(Self(()))
+    }
+}
+
+impl NeonBf16 {
+    /// If `cpu` allows it and this CPU has it.
+    pub(crate) fn new(cpu: Cpu) -> Option<Self> {
+        (cpu >= Cpu::NeonI8mm && available().contains(&cpu)).then_some(Self(()))
+    }
+}
+
+impl Tile for Neon {
+    type Element = f32;
+
+    fn narrow(self, from: &[f32], scale: f32, to: &mut [f32]) {
+        assert_eq!(from.len(), to.len(), "as many");
+        for (to, from) in to.iter_mut().zip(from) {
+            *to = scale * from;
+        }
+    }
+
+    fn multiply(self, a: &[f32], b: &[f32], width: usize, start: Start, c: &mut [f32]) {
+        check(a, b, width, start, c);
+        // SAFETY: `self` exists, so the CPU has NEON.
+        unsafe { with_fmla::multiply(vectors(a), vectors(b), width, start, c) }
+    }
+}
+
+impl Tile for NeonBf16 {
+    type Element = bf16;
+
+    fn narrow(self, from: &[f32], scale: f32, to: &mut [bf16]) {
+        assert_eq!(from.len(), to.len(), "as many");
+        // SAFETY: `self` exists, so the CPU has NEON with BF16.
+        unsafe { narrow(from, scale, to) }
+    }
+
+    fn multiply(self, a: &[bf16], b: &[bf16], width: usize, start: Start, c: &mut [f32]) {
+        check(a, b, width, start, c);
+        // SAFETY: `self` exists, so the CPU has NEON with BF16.
+        unsafe { with_bfdot::multiply(vectors(a), vectors(b), width, start, c) }
+    }
+}
+
+#[target_feature(enable = "neon,bf16")]
+fn narrow(from: &[f32], scale: f32, to: &mut [bf16]) {
+    let (chunks, rest) = from.as_chunks::<LANES>();
+    let (to_chunks, to_rest) = to.as_chunks_mut::<LANES>();
+    for (from, to) in chunks.iter().zip(to_chunks) {
+        store_half(bfcvtn(vmulq_n_f32(load(from), scale)), to);
+    }
+    for (to, from) in to_rest.iter_mut().zip(rest) {
+        *to = bf16::from_f32(scale * from);
+    }
+}
+
+/// A vector's bytes: four numbers, or four pairs of bf16.
+type Vector = [u8; 16];
+
+/// Operands as whole vectors.
+fn vectors<E: Element>(numbers: &[E]) -> &[Vector] {
+    // SAFETY: an element is f32 or bf16, which have no padding, and bytes need no alignment.
+    let bytes =
+        unsafe { std::slice::from_raw_parts(numbers.as_ptr().cast::<u8>(), size_of_val(numbers)) };
+    let (vectors, rest) = bytes.as_chunks();
+    debug_assert!(rest.is_empty(), "whole panels are whole vectors");
+    vectors
+}
+
+/// The product with one of the two instructions.
+macro_rules! product {
+    ($name:ident, $features:literal, $instruction:ident) => {
+        mod $name {
+            use super::*;
+
+            /// Panel by panel, three vectors of columns at a time where so many are left, else two.
+            #[target_feature(enable = $features)]
+            pub(super) fn multiply(
+                a: &[Vector],
+                b: &[Vector],
+                width: usize,
+                start: Start,
+                c: &mut [f32],
+            ) {
+                let columns = width / LANES;
+                let (a, _) = a.as_chunks::<{ ROWS / LANES }>();
+                let steps = b.len() / columns;
+                for (i, c) in c.chunks_exact_mut(ROWS * width).enumerate() {
+                    let a = &a[i * steps..][..steps];
+                    let (c, _) = c.as_chunks_mut::<LANES>();
+                    let mut column = 0;
+                    while column < columns {
+                        let left = columns - column;
+                        if left % 2 == 1 || left % 3 == 0 {
+                            accumulate::<3>(a, b, column, columns, start, c);
+                            column += 3;
+                        } else {
+                            accumulate::<2>(a, b, column, columns, start, c);
+                            column += 2;
+                        }
+                    }
+                }
+            }
+
+            /// A panel by `N` vectors of columns from `column` on, of `columns`.
+            #[target_feature(enable = $features)]
+            fn accumulate<const N: usize>(
+                a: &[[Vector; ROWS / LANES]],
+                b: &[Vector],
+                column: usize,
+                columns: usize,
+                start: Start,
+                c: &mut [[f32; LANES]],
+            ) {
+                let mut sums = begin::<N>(start, column, columns, c);
+                for (a, b) in a.iter().zip(b.chunks_exact(columns)) {
+                    let mut vectors = [vdupq_n_f32(0.0); N];
+                    for (vector, b) in vectors.iter_mut().zip(&b[column..column + N]) {
+                        *vector = load_vector(b);
+                    }
+                    for (sums, a) in sums.chunks_exact_mut(LANES).zip(a) {
+                        let a = load_vector(a);
+                        for (j, b) in vectors.into_iter().enumerate() {
+                            sums[0][j] = $instruction::<0>(sums[0][j], b, a);
+                            sums[1][j] = $instruction::<1>(sums[1][j], b, a);
+                            sums[2][j] = $instruction::<2>(sums[2][j], b, a);
+                            sums[3][j] = $instruction::<3>(sums[3][j], b, a);
+                        }
+                    }
+                }
+                for (sums, c) in sums.iter().zip(c.chunks_exact_mut(columns)) {
+                    for (j, sum) in sums.iter().enumerate() {
+                        store(*sum, &mut c[column + j]);
+                    }
+                }
+            }
+        }
+    };
+}
+
+product!(with_fmla, "neon", vfmaq_laneq_f32);
+product!(with_bfdot, "neon,bf16", bfdot);
+
+#[inline]
+#[target_feature(enable = "neon")]
+fn begin<const N: usize>(
+    start: Start,
+    column: usize,
+    columns: usize,
+    c: &[[f32; LANES]],
+) -> [[float32x4_t; N]; ROWS] {
+    let mut sums = [[vdupq_n_f32(0.0); N]; ROWS];
+    if matches!(start, Start::Zero) {
+        return sums;
+    }
+    for (sums, c) in sums.iter_mut().zip(c.chunks_exact(columns)) {
+        for (j, sum) in sums.iter_mut().enumerate() {
+            *sum = load(&c[column + j]);
+        }
+    }
+    if let Start::Scaled(by) = start {
+        let (by, _) = by.as_chunks::<LANES>();
+        for sums in &mut sums {
+            for (j, sum) in sums.iter_mut().enumerate() {
+                *sum = vmulq_f32(*sum, load(&by[column + j]));
+            }
+        }
+    }
+    sums
+}
+
+#[inline]
+#[target_feature(enable = "neon")]
+pub(crate) fn load(from: &[f32; LANES]) -> float32x4_t {
+    // SAFETY: four numbers may be read there, and no alignment is asked for.
+    unsafe { vld1q_f32(from.as_ptr()) }
+}
+
+#[inline]
+#[target_feature(enable = "neon")]
+pub(crate) fn store(value: float32x4_t, to: &mut [f32; LANES]) {
+    // SAFETY: four numbers may be written there, and no alignment is asked for.
+    unsafe { vst1q_f32(to.as_mut_ptr(), value) }
+}
+
+#[inline]
+#[target_feature(enable = "neon")]
+fn load_vector(from: &Vector) -> float32x4_t {
+    // SAFETY: sixteen bytes may be read there, no alignment is asked for, and vectors take any
+    // pattern of bits.
+    unsafe { vreinterpretq_f32_u8(vld1q_u8(from.as_ptr())) }
+}
+
+#[inline]
+#[target_feature(enable = "neon")]
+fn store_half(value: uint16x4_t, to: &mut [bf16; LANES]) {
+    // SAFETY: eight bytes may be written there, no alignment is asked for, and bf16 is two bytes of
+    // any pattern.
+    unsafe { vst1_u16(to.as_mut_ptr().cast(), value) }
+}
+
+/// Rows of two successive steps, lane by lane side by side, as bf16.
+#[inline]
+#[target_feature(enable = "neon,bf16")]
+pub(crate) fn store_pairs(first: float32x4_t, second: float32x4_t, to: &mut [bf16; 2 * LANES]) {
+    let (first, second) = (bfcvtn(first), bfcvtn(second));
+    let pairs = vcombine_u16(vzip1_u16(first, second), vzip2_u16(first, second));
+    // SAFETY: sixteen bytes may be written there, no alignment is asked for, and bf16 is two bytes
+    // of any pattern.
+    unsafe { vst1q_u16(to.as_mut_ptr().cast(), pairs) }
+}
+
+/// `sum[i] + b[2 i..][..2] . a[2 I..][..2]`, of bf16.
+///
+/// In assembly because the intrinsic, `vbfdotq_laneq_f32`, and vectors of bf16 are not stable.
+#[inline]
+#[target_feature(enable = "neon,bf16")]
+fn bfdot<const I: usize>(mut sum: float32x4_t, b: float32x4_t, a: float32x4_t) -> float32x4_t {
+    // SAFETY: one instruction that touches these registers only, and that the features above are.
+    unsafe {
+        asm!(
+            "bfdot {sum:v}.4s, {b:v}.8h, {a:v}.2h[{i}]",
+            sum = inout(vreg) sum,
+            b = in(vreg) b,
+            a = in(vreg) a,
+            i = const I,
+            options(pure, nomem, nostack, preserves_flags)
+        );
+    }
+    sum
+}
+
+/// Four numbers as bf16, rounded to the nearest. In assembly for the same reason.
+#[inline]
+#[target_feature(enable = "neon,bf16")]
+fn bfcvtn(value: float32x4_t) -> uint16x4_t {
+    let half;
+    // SAFETY: one instruction that touches these registers only, and that the features above are.
+    unsafe {
+        asm!(
+            "bfcvtn {half:v}.4h, {value:v}.4s",
+            half = out(vreg) half,
+            value = in(vreg) value,
+            options(pure, nomem, nostack, preserves_flags)
+        );
+    }
+    half
+}
