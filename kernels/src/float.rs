@@ -86,6 +86,10 @@ pub fn product_on(
             return run(kernels, x, weights, bias, epilogue, out);
         }
     }
+    #[cfg(target_arch = "aarch64")]
+    if let Some(kernels) = crate::tile::Neon::new(cpu) {
+        return run(kernels, x, weights, bias, epilogue, out);
+    }
     let _ = cpu;
     run(Scalar::<f32>::default(), x, weights, bias, epilogue, out);
 }
