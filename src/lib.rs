@@ -18,11 +18,13 @@
 //! | [`container`], [`gguf`] | the model file |
 //! | [`tensor`], [`quant`] | tensors in ggml's element types |
 //! | [`verify`] | comparison with recorded outputs of the original |
+//! | [`caption`] | many pictures: where they come from, where captions go, what is done already |
 //! | [`scenes`] | drawn pictures, and prompts about them |
 //! | [`closeness`] | comparison of two models' next-token distributions |
 //! | [`cache`] | computed things kept on disk |
 //! | [`memory`], [`metrics`] | what a run takes, in bytes and seconds |
 //! | [`machine`] | what it runs on |
+//! | [`whole_file`] | files that are written whole or not at all |
 //!
 //! ```no_run
 //! use std::path::Path;
@@ -38,6 +40,7 @@
 //! ```
 
 pub mod cache;
+pub mod caption;
 pub mod closeness;
 pub mod container;
 pub mod decoder;
@@ -54,3 +57,4 @@ pub mod scenes;
 pub mod tensor;
 pub mod verify;
 pub mod vision;
+pub mod whole_file;

@@ -1,9 +1,8 @@
 //! `xc2-edge demo-scenes`.
 
 use std::{
-    fs::{self, Permissions},
+    fs,
     io::{Cursor, Write},
-    os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
     process::ExitCode,
 };
@@ -11,7 +10,10 @@ use std::{
 use anyhow::{Context, ensure};
 use clap::Args;
 use image::ImageFormat;
-use xc2_edge::scenes::{MAX_SIDE, Scene, Truth, render};
+use xc2_edge::{
+    scenes::{MAX_SIDE, Scene, Truth, render},
+    whole_file,
+};
 
 use super::{progress::Progress, seeds::Seeds};
 
@@ -73,19 +75,7 @@ fn png(scene: &Scene, side: u16) -> anyhow::Result<Vec<u8>> {
     Ok(file.into_inner())
 }
 
-/// Writes a file beside its target and moves it there, so that no half of one is ever seen.
 fn write_whole(target: &Path, bytes: &[u8]) -> anyhow::Result<()> {
-    let write = || {
-        let dir = target.parent().unwrap_or(Path::new("."));
-        let mut temp = tempfile::Builder::new()
-            .prefix(".")
-            .suffix(".part")
-            .permissions(Permissions::from_mode(0o666)) // less the umask, as for any new file
-            .tempfile_in(dir)
-            .map_err(|e| std::io::Error::from(e.kind()))?; // its message names the temporary file
-        temp.write_all(bytes)?;
-        temp.persist(target).map_err(|e| e.error)?;
-        Ok::<_, std::io::Error>(())
-    };
-    write().with_context(|| format!("{}: cannot be written", target.display()))
+    whole_file::write(target, bytes)
+        .with_context(|| format!("{}: cannot be written", target.display()))
 }

@@ -1,11 +1,22 @@
 //! What a person can do about an error.
 
 use xc2_edge::{
-    container::ContainerError, engine::EngineError, gguf::GgufError, prompt::PromptError,
+    caption::{JournalError, SidecarError},
+    container::ContainerError,
+    engine::EngineError,
+    gguf::GgufError,
+    prompt::PromptError,
 };
 
 /// Advice for `error`, if there is any beyond the message.
 pub fn hint(error: &anyhow::Error) -> Option<String> {
+    if let Some(error) = error.downcast_ref() {
+        return journal(error);
+    }
+    if let Some(SidecarError::Clash { .. }) = error.downcast_ref() {
+        let text = "rename one of them, or write records with `-o` instead";
+        return Some(text.to_owned());
+    }
     let text = match error.downcast_ref::<EngineError>()? {
         EngineError::Container { source, .. } => return container(source),
         EngineError::PromptTooLong {
@@ -28,6 +39,23 @@ pub fn hint(error: &anyhow::Error) -> Option<String> {
         }
         EngineError::Prompt(PromptError::Empty) => "give a question with `-p`, or an `--image`",
         _ => return None,
+    };
+    Some(text.to_owned())
+}
+
+fn journal(error: &JournalError) -> Option<String> {
+    let text = match error {
+        JournalError::Busy { .. } => {
+            "wait for it, or give each process a file of its own (and a share, with `--shard`)"
+        }
+        JournalError::OtherSettings { .. } => {
+            "give another `-o`, or the options with which the file was begun"
+        }
+        JournalError::NoRecord { .. } => {
+            "give another `-o`: only a file that `xc2-edge caption` wrote can be gone on with"
+        }
+        JournalError::NotAFile { .. } => "leave `-o` out, and records go to stdout",
+        JournalError::Io { .. } => return None,
     };
     Some(text.to_owned())
 }

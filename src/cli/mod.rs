@@ -3,6 +3,7 @@
 //! Results go to stdout, everything else to stderr. Exit status: 0 done, 1 failed, 2 wrong usage.
 
 mod bench;
+mod caption;
 mod demo_scenes;
 mod engine_args;
 mod eval;
@@ -37,6 +38,7 @@ pub struct Args {
 const EXAMPLES: &str = "Examples:
   xc2-edge run -m model.gguf --image photo.jpg -p 'Please describe this image in detail.'
   xc2-edge run -m model.gguf --image a.png --image b.png -p 'What differs?' --json
+  xc2-edge caption -m model.gguf photos -o captions.jsonl
   xc2-edge info -m model.gguf
   xc2-edge bench -m model.gguf
   xc2-edge verify -m model.gguf tests/reference/golden/tiny-vl
@@ -47,6 +49,8 @@ const EXAMPLES: &str = "Examples:
 pub enum Command {
     /// Answer a question about pictures, or without any.
     Run(run::RunArgs),
+    /// Caption pictures: folders, a watched folder, a camera, a share of a cluster's work.
+    Caption(Box<caption::CaptionArgs>),
     /// Say what a model file is and what it will need.
     Info(info::InfoArgs),
     /// Measure a model on this machine, stage by stage.
@@ -64,6 +68,7 @@ pub fn run(command: &Command) -> anyhow::Result<ExitCode> {
     xc2_kernels::check_environment().map_err(anyhow::Error::msg)?;
     match command {
         Command::Run(args) => run::run(args),
+        Command::Caption(args) => caption::run(args),
         Command::Info(args) => info::run(args),
         Command::Bench(args) => bench::run(args),
         Command::Verify(args) => verify::run(args),

@@ -11,7 +11,7 @@
 
 mod decode;
 mod error;
-mod jpeg;
+pub(crate) mod jpeg;
 mod preprocess;
 mod resize;
 

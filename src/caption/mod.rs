@@ -1,0 +1,41 @@
+//! Many pictures, one caption each: over a night, and over the nights in which something goes wrong.
+//!
+//! ```text
+//! files, folders, lists ── source ──▶ Found ─┐                 ┌─▶ journal   records: JSONL or CSV
+//! a watched folder ─────── watch ───▶ Found ─┼─▶ Captioner ────┤
+//! a camera's stream ────── mjpeg ───▶ frames ┘   (engine)      └─▶ sidecar   .txt, copies with XMP
+//! ```
+//!
+//! The journal is the only memory: what has a record there, and has not changed since, is done. A
+//! record is appended before the sidecars are written, and a sidecar that is missing is made from
+//! its record, so a run may end at any moment and the next one goes on.
+
+mod captioner;
+mod embed;
+mod format;
+mod gate;
+mod journal;
+mod mjpeg;
+mod record;
+mod records;
+mod shard;
+mod sidecar;
+mod source;
+mod template;
+mod watch;
+mod xmp;
+
+pub use captioner::{Captioner, Job, Next, Opened};
+pub use embed::{EmbedError, embed};
+pub use format::{COLUMNS, Format, NoRecord};
+pub use gate::Gate;
+pub use journal::{Journal, JournalError, Standing};
+pub use mjpeg::Frames;
+pub use record::{Identity, Record, Settings};
+pub use records::{Decision, Policy, Records, RecordsError};
+pub use shard::Shard;
+pub use sidecar::{SidecarError, Sidecars};
+pub use source::{EXTENSIONS, Found, Inventory, SourceError, is_picture_name, pictures_below};
+pub use template::Template;
+pub use watch::{WatchError, watch};
+pub use xmp::DamagedPacket;

@@ -1,0 +1,249 @@
+//! Where records go, and what they say about a picture that is to be captioned.
+
+use std::{
+    collections::HashMap,
+    fmt,
+    io::{self, Write},
+};
+
+use super::{Format, Found, Identity, Journal, JournalError, Record, Sidecars, Standing};
+
+/// Where records go.
+#[derive(Debug)]
+pub enum Records {
+    /// To a file, which the next run goes on with.
+    Journal(Journal),
+    /// To whoever reads them; what is done is known for as long as the process lives.
+    Stream(Stream),
+}
+
+/// Records for a reader, or for nobody.
+pub struct Stream {
+    output: Option<Box<dyn Write>>,
+    format: Format,
+    known: HashMap<String, (Identity, Standing)>,
+}
+
+impl fmt::Debug for Stream {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let n_known = self.known.len();
+        f.debug_struct("Stream")
+            .field("format", &self.format)
+            .field("n_known", &n_known)
+            .finish()
+    }
+}
+
+/// A record that went nowhere.
+#[derive(Debug, thiserror::Error)]
+pub enum RecordsError {
+    /// The file.
+    #[error(transparent)]
+    Journal(#[from] JournalError),
+    /// The reader.
+    #[error("records cannot be written to stdout")]
+    Stream(#[from] io::Error),
+}
+
+/// What is to be done about a picture.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Decision {
+    /// The model has to look at it.
+    Caption,
+    /// It has a caption, of which the sidecars are to be made.
+    Sidecars(String),
+    /// Nothing: it has its caption.
+    Done,
+    /// Nothing: it failed before, and has not changed.
+    FailedBefore,
+    /// Nothing: what would be its sidecar is there, and no record says that we made it.
+    Occupied,
+}
+
+/// What the user said about pictures that were seen before.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Policy {
+    /// Try those again that failed.
+    pub retry_failed: bool,
+    /// Replace sidecars that we did not make.
+    pub overwrite: bool,
+}
+
+impl Records {
+    /// Records that are written to `output`, if there is one.
+    ///
+    /// # Errors
+    /// If it does not take the header.
+    pub fn stream(
+        mut output: Option<Box<dyn Write>>,
+        format: Format,
+    ) -> Result<Self, RecordsError> {
+        if let Some(output) = &mut output {
+            output.write_all(format.header().as_bytes())?;
+        }
+        Ok(Self::Stream(Stream {
+            output,
+            format,
+            known: HashMap::new(),
+        }))
+    }
+
+    /// What is to be done about a picture.
+    ///
+    /// # Errors
+    /// If its record cannot be read.
+    pub fn decide(
+        &self,
+        found: &Found,
+        sidecars: &Sidecars,
+        policy: Policy,
+    ) -> Result<Decision, RecordsError> {
+        let standing = match found.path.to_str() {
+            Some(path) => self.standing(path, Identity::of(&found.path).unwrap_or_default()),
+            None => Standing::New,
+        };
+        let mut targets = sidecars.targets(found);
+        Ok(match standing {
+            Standing::Captioned if targets.all(|target| target.exists()) => Decision::Done,
+            Standing::Captioned => match self.caption(found)? {
+                Some(caption) => Decision::Sidecars(caption),
+                None => Decision::Done,
+            },
+            Standing::Failed if !policy.retry_failed => Decision::FailedBefore,
+            Standing::New if !policy.overwrite && targets.any(|target| target.exists()) => {
+                Decision::Occupied
+            }
+            _ => Decision::Caption,
+        })
+    }
+
+    fn standing(&self, path: &str, identity: Identity) -> Standing {
+        match self {
+            Self::Journal(journal) => journal.standing(path, identity),
+            Self::Stream(stream) => match stream.known.get(path) {
+                None => Standing::New,
+                Some((known, _)) if *known != identity => Standing::Changed,
+                Some((_, standing)) => *standing,
+            },
+        }
+    }
+
+    fn caption(&self, found: &Found) -> Result<Option<String>, RecordsError> {
+        match (self, found.path.to_str()) {
+            (Self::Journal(journal), Some(path)) => {
+                Ok(journal.record(path)?.and_then(|record| record.caption))
+            }
+            _ => Ok(None), // it was made in this very run, and so were the sidecars
+        }
+    }
+
+    /// Adds a record.
+    ///
+    /// # Errors
+    /// If it cannot be written.
+    pub fn append(&mut self, record: &Record) -> Result<(), RecordsError> {
+        match self {
+            Self::Journal(journal) => journal.append(record)?,
+            Self::Stream(stream) => {
+                if let Some(output) = &mut stream.output {
+                    output.write_all(stream.format.line(record).as_bytes())?;
+                    output.flush()?; // for a reader that waits for it
+                }
+                let standing = match record.error {
+                    Some(_) => Standing::Failed,
+                    None => Standing::Captioned,
+                };
+                let known = (record.identity(), standing);
+                stream.known.insert(record.path.clone(), known);
+            }
+        }
+        Ok(())
+    }
+
+    /// Drops records to which later ones belong.
+    ///
+    /// # Errors
+    /// If the file cannot be written anew.
+    pub fn tidy(&mut self) -> Result<(), RecordsError> {
+        match self {
+            Self::Journal(journal) => Ok(journal.tidy()?),
+            Self::Stream(_) => Ok(()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+
+    #[test]
+    fn what_is_to_be_done_follows_from_record_and_sidecars() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("a.jpg");
+        fs::write(&path, "1").unwrap();
+        let found = Found {
+            path: path.clone(),
+            name: "a.jpg".into(),
+        };
+        let (plain, txt) = (
+            Sidecars::default(),
+            Sidecars {
+                txt: true,
+                copies: None,
+            },
+        );
+        let mut records = Records::Journal(
+            Journal::open(
+                &dir.path().join("c.jsonl"),
+                Format::Jsonl,
+                &Default::default(),
+            )
+            .unwrap(),
+        );
+        let retry = Policy {
+            retry_failed: true,
+            overwrite: false,
+        };
+        let overwrite = Policy {
+            retry_failed: false,
+            overwrite: true,
+        };
+        let ask =
+            |records: &Records, sidecars, policy| records.decide(&found, sidecars, policy).unwrap();
+
+        // Somebody else's text is neither replaced nor made again, unless that is asked for.
+        fs::write(dir.path().join("a.txt"), "by hand").unwrap();
+        assert_eq!(ask(&records, &plain, Policy::default()), Decision::Caption);
+        assert_eq!(ask(&records, &txt, Policy::default()), Decision::Occupied);
+        assert_eq!(ask(&records, &txt, overwrite), Decision::Caption);
+
+        let identity = Identity::of(&path).unwrap();
+        let mut record = Record {
+            path: path.to_str().unwrap().into(),
+            error: Some("damaged".into()),
+            size: identity.size,
+            modified: identity.modified,
+            ..Record::default()
+        };
+        records.append(&record).unwrap();
+        assert_eq!(
+            ask(&records, &txt, Policy::default()),
+            Decision::FailedBefore
+        );
+        assert_eq!(ask(&records, &txt, retry), Decision::Caption);
+
+        (record.error, record.caption) = (None, Some("a cat".into()));
+        records.append(&record).unwrap();
+        assert_eq!(ask(&records, &txt, retry), Decision::Done);
+        fs::remove_file(dir.path().join("a.txt")).unwrap();
+        assert_eq!(ask(&records, &plain, retry), Decision::Done);
+        assert_eq!(
+            ask(&records, &txt, retry),
+            Decision::Sidecars("a cat".into())
+        );
+        fs::write(&path, "12").unwrap();
+        assert_eq!(ask(&records, &txt, Policy::default()), Decision::Caption);
+    }
+}

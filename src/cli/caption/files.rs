@@ -1,0 +1,149 @@
+//! Captions of files, of those that arrive, and of frames.
+
+use std::{
+    io::BufReader,
+    path::Path,
+    sync::mpsc::{self, SyncSender, TrySendError},
+    thread,
+};
+
+use anyhow::{Context, ensure};
+use xc2_edge::caption::{self, Decision, EXTENSIONS, Found, Frames, Inventory, Next};
+
+use super::{
+    CaptionArgs, open_input, say,
+    work::{Item, Work},
+};
+
+/// Frames or files that are ready while another one is captioned.
+const QUEUE: usize = 64;
+
+/// Captions files and folders. Returns how many of them have no caption.
+pub fn caption(args: &CaptionArgs) -> anyhow::Result<usize> {
+    let found = find(args)?;
+    args.sidecars().check(&found)?;
+    let mut work = Work::new(args)?;
+    let (mut todo, mut n_failed_before) = (Vec::new(), 0);
+    for found in found {
+        match work.plan(&found)? {
+            Decision::Caption => todo.push(found),
+            Decision::FailedBefore => n_failed_before += 1,
+            Decision::Sidecars(_) | Decision::Done | Decision::Occupied => {}
+        }
+    }
+    if !todo.is_empty() {
+        let engine = args.engine.load()?;
+        let captioner = args.captioner(&engine)?.at_most(todo.len());
+        work.screen.begin(Some(todo.len()));
+        let mut items = todo.into_iter().map(Item::File);
+        let source = |_| items.next().map_or(Next::End, Next::Item);
+        work = work.run(&captioner, source)?;
+    }
+    let n_failed = work.finish()?;
+    if n_failed_before > 0 && !args.quiet {
+        say(&format!(
+            "{n_failed_before} of those skipped failed in an earlier run; --retry-failed tries \
+             them again"
+        ));
+    }
+    Ok(n_failed + n_failed_before)
+}
+
+/// The pictures that are meant.
+fn find(args: &CaptionArgs) -> anyhow::Result<Vec<Found>> {
+    let mut inventory = Inventory::new(args.embed.as_deref());
+    for path in &args.paths {
+        match path {
+            path if path == Path::new("-") => {
+                inventory.add_list(BufReader::new(open_input(path)?))?;
+            }
+            path => inventory.add(path)?,
+        }
+    }
+    let mut found = inventory.into_found();
+    let from_list = args.paths.iter().any(|path| path == Path::new("-"));
+    ensure!(
+        !found.is_empty() || from_list,
+        "no pictures found; folders are searched for files that end in {}",
+        EXTENSIONS.join(", ")
+    );
+    if let Some(shard) = args.shard {
+        found.retain(|found| shard.has(&found.name));
+    }
+    Ok(found)
+}
+
+/// Captions what is in a folder and what arrives, until the folder is gone.
+pub fn watch(args: &CaptionArgs, dir: &Path) -> anyhow::Result<usize> {
+    let (send, arrivals) = mpsc::sync_channel(QUEUE);
+    let (folder, except, shard) = (dir.to_owned(), args.embed.clone(), args.shard);
+    let mut work = Work::new(args)?;
+    let engine = args.engine.load()?;
+    let watcher = thread::spawn(move || {
+        caption::watch(&folder, except.as_deref(), |found| {
+            let is_ours = shard.is_none_or(|shard| shard.has(&found.name));
+            !is_ours || send.send(Item::File(found)).is_ok()
+        })
+    });
+    if !args.quiet {
+        say(&format!("watching {}; Ctrl-C ends it", dir.display()));
+    }
+    work.screen.begin(None);
+    let source = |idle| Next::received(&arrivals, idle);
+    let work = work.run(&args.captioner(&engine)?, source)?;
+    work.finish()?;
+    match watcher.join() {
+        Ok(result) => result?,
+        Err(panic) => std::panic::resume_unwind(panic),
+    }
+    Ok(0)
+}
+
+/// Captions the frames of a stream, until it ends.
+pub fn frames(args: &CaptionArgs, stream: &Path) -> anyhow::Result<usize> {
+    let mut frames = Frames::new(open_input(stream)?);
+    // Without room in the channel, a frame is taken only when someone waits for it.
+    let (send, arrivals) = mpsc::sync_channel(if args.live { 0 } else { 1 });
+    let mut work = Work::new(args)?;
+    let engine = args.engine.load()?;
+    let mut captioner = args.captioner(&engine)?;
+    if args.live {
+        captioner = captioner.at_most(1);
+    }
+    let live = args.live;
+    let reader = thread::spawn(move || {
+        for frame in frames.by_ref() {
+            if !hand_over(&send, Item::Frame(frame?), live) {
+                break;
+            }
+        }
+        Ok::<_, std::io::Error>(frames.n_broken())
+    });
+    work.screen.begin(None);
+    let source = |idle| Next::received(&arrivals, idle);
+    work = work.run(&captioner, source)?;
+    let counts = work.screen.counts();
+    let n_failed = work.finish()?;
+    let n_broken = match reader.join() {
+        Ok(result) => result.with_context(|| stream.display().to_string())?,
+        Err(panic) => std::panic::resume_unwind(panic),
+    };
+    if n_broken > 0 && !args.quiet {
+        say(&format!("{n_broken} frames broke off and were left out"));
+    }
+    ensure!(
+        n_broken + counts.captioned + counts.failed + counts.skipped > 0,
+        "{}: expected a stream of JPEGs, found none",
+        stream.display()
+    );
+    Ok(n_failed)
+}
+
+/// Gives a frame to whoever captions. Live, it is dropped if nobody waits for it just now. `false`
+/// if nobody ever will.
+fn hand_over(send: &SyncSender<Item>, frame: Item, live: bool) -> bool {
+    if !live {
+        return send.send(frame).is_ok();
+    }
+    !matches!(send.try_send(frame), Err(TrySendError::Disconnected(_)))
+}

@@ -1,0 +1,285 @@
+//! `xc2-edge caption`.
+
+mod files;
+mod pipe;
+mod screen;
+mod work;
+
+use std::{
+    ffi::OsStr,
+    io::{IsTerminal, Write},
+    path::{Path, PathBuf},
+    process::ExitCode,
+};
+
+use anyhow::{Context, ensure};
+use clap::{ArgGroup, Args, ValueEnum};
+use xc2_edge::{
+    caption::{Captioner, Format, Journal, Policy, Records, Settings, Shard, Sidecars, Template},
+    engine::{Engine, Request},
+    prompt::Chat,
+};
+
+use super::{
+    engine_args::{EngineArgs, SPEED},
+    sampling_args::SamplingArgs,
+};
+
+/// The exit status of a run that did its work, but not for all pictures.
+const SOME_FAILED: u8 = 3;
+
+const OUTPUT: &str = "Output";
+const SELECTION: &str = "Which pictures";
+
+/// Caption pictures: folders over night, a watched folder, a camera, a share of a cluster's work.
+#[derive(Debug, Args)]
+#[command(
+    group = ArgGroup::new("source").required(true).multiple(false),
+    after_help = "Examples:
+  xc2-edge caption -m model.gguf photos -o captions.jsonl         # stop it and start it as you like
+  xc2-edge caption -m model.gguf 'photos/**/*.jpg' -o captions.csv
+  xc2-edge caption -m model.gguf dataset --txt --template 'sks style, {caption}'
+  xc2-edge caption -m model.gguf photos -o captions.jsonl --embed described
+  find photos -newer last | xc2-edge caption -m model.gguf - -o captions.jsonl
+  xc2-edge caption -m model.gguf --watch incoming -o captions.jsonl
+  ffmpeg -i rtsp://camera/stream -vf fps=1 -f mjpeg - \\
+      | xc2-edge caption -m model.gguf --mjpeg - --live --min-change 4 -o camera.jsonl
+  xc2-edge caption -m model.gguf --jsonl-in - < records.jsonl > captioned.jsonl
+
+A run with -o can be killed at any moment: started again with the same options, it goes on where it
+was. A picture is the same if its path, size and time of change are. Each record has path, caption
+(or error), size, modified, width, height, model, prompt, time, seconds, tokens and stop.
+docs/captions.md has the details.
+
+Exit status: 0 all done, 1 failed, 2 wrong usage, 3 done but some pictures failed (their records say
+why). With --jsonl-in, failed pictures are records like the others, and the status is 0."
+)]
+pub struct CaptionArgs {
+    /// Pictures: files, folders (with all below them), patterns such as 'a/*.jpg', or `-` for a list
+    /// on stdin, one path a line.
+    #[arg(value_name = "PATH", group = "source", help_heading = SELECTION)]
+    paths: Vec<PathBuf>,
+    /// Caption what is in this folder and what arrives in it, until stopped.
+    #[arg(long, value_name = "DIR", group = "source", help_heading = SELECTION)]
+    watch: Option<PathBuf>,
+    /// Caption the frames of a motion JPEG stream: a file, or `-` for stdin.
+    #[arg(long, value_name = "FILE", group = "source", help_heading = SELECTION)]
+    mjpeg: Option<PathBuf>,
+    /// Read records (JSON objects with `path`, and `prompt` if it has its own), one a line, `-` for
+    /// stdin, and write them to stdout in the same order with their captions; other fields are kept.
+    #[arg(long, value_name = "FILE", group = "source", conflicts_with_all = ["output", "format", "txt", "embed"], help_heading = SELECTION)]
+    jsonl_in: Option<PathBuf>,
+    /// Take the I-th of N shares, which go by the hash of the file's name below the folder given.
+    #[arg(long, value_name = "I/N", conflicts_with = "mjpeg", help_heading = SELECTION)]
+    shard: Option<Shard>,
+    /// Try pictures again that failed in an earlier run.
+    #[arg(long, requires = "output", help_heading = SELECTION)]
+    retry_failed: bool,
+    /// With --watch or --mjpeg: skip a picture that differs from the last one captioned by less than
+    /// this; mean difference of 32×32 grey pixels, in percent from black to white.
+    #[arg(long, value_name = "PERCENT", value_parser = percent, conflicts_with_all = ["paths", "jsonl_in"], help_heading = SELECTION)]
+    min_change: Option<f32>,
+    /// With --mjpeg: drop the frames that come while another one is captioned.
+    #[arg(long, requires = "mjpeg", help_heading = SELECTION)]
+    live: bool,
+
+    /// The question.
+    #[arg(
+        short,
+        long,
+        value_name = "TEXT",
+        default_value = "Describe this image briefly.",
+        allow_hyphen_values = true,
+        help_heading = "Prompt"
+    )]
+    prompt: String,
+    /// System text; empty for none [default: the model's own].
+    #[arg(
+        long,
+        value_name = "TEXT",
+        allow_hyphen_values = true,
+        help_heading = "Prompt"
+    )]
+    system: Option<String>,
+    /// The most tokens of a caption.
+    #[arg(
+        short,
+        long,
+        value_name = "N",
+        default_value_t = 256,
+        help_heading = "Sampling"
+    )]
+    n_predict: usize,
+
+    /// File for the records, which a later run goes on with [default: stdout].
+    #[arg(short, long, value_name = "FILE", help_heading = OUTPUT)]
+    output: Option<PathBuf>,
+    /// How records are written [default: as the name of the output ends, else jsonl].
+    #[arg(long, value_enum, value_name = "FORMAT", help_heading = OUTPUT)]
+    format: Option<FormatArg>,
+    /// Write each caption to a text file beside its picture: photo.txt for photo.jpg. Without -o
+    /// there are no records then, and pictures that have a text file are skipped.
+    #[arg(long, conflicts_with = "mjpeg", help_heading = OUTPUT)]
+    txt: bool,
+    /// Put copies of the pictures in DIR, with the caption as XMP description and every byte of the
+    /// picture as it was (JPEG, PNG, WebP). Without -o as with --txt.
+    #[arg(long, value_name = "DIR", conflicts_with = "mjpeg", help_heading = OUTPUT)]
+    embed: Option<PathBuf>,
+    /// Replace text files and copies that are there already and were not made from these records.
+    #[arg(long, help_heading = OUTPUT)]
+    overwrite: bool,
+    /// What stands around each caption, for example 'a photo of sks, {caption}'.
+    #[arg(long, value_name = "TEXT", allow_hyphen_values = true, help_heading = OUTPUT)]
+    template: Option<Template>,
+    /// No progress and no summary.
+    #[arg(short, long, help_heading = OUTPUT)]
+    quiet: bool,
+
+    #[command(flatten)]
+    sampling: SamplingArgs,
+    #[command(flatten)]
+    engine: EngineArgs,
+    /// Pictures that are captioned at once; each takes a KV cache of its own [default: by cores and
+    /// memory].
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=64), help_heading = SPEED)]
+    parallel: Option<u16>,
+}
+
+/// How records are written.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum FormatArg {
+    Jsonl,
+    Csv,
+}
+
+/// Runs the command.
+pub fn run(args: &CaptionArgs) -> anyhow::Result<ExitCode> {
+    if let Some(records) = &args.jsonl_in {
+        return pipe::run(args, records);
+    }
+    let n_failed = if let Some(dir) = &args.watch {
+        files::watch(args, dir)?
+    } else if let Some(stream) = &args.mjpeg {
+        files::frames(args, stream)?
+    } else {
+        files::caption(args)?
+    };
+    Ok(match n_failed {
+        0 => ExitCode::SUCCESS,
+        _ => ExitCode::from(SOME_FAILED),
+    })
+}
+
+impl CaptionArgs {
+    /// What the captions have in common.
+    fn settings(&self) -> Settings {
+        let model = self.engine.model.file_name().unwrap_or_default();
+        Settings {
+            model: model.to_string_lossy().into_owned(),
+            prompt: self.prompt.clone(),
+            template: self.template.as_ref().map(|t| t.as_str().to_owned()),
+        }
+    }
+
+    fn sidecars(&self) -> Sidecars {
+        Sidecars {
+            txt: self.txt,
+            copies: self.embed.clone(),
+        }
+    }
+
+    fn policy(&self) -> Policy {
+        Policy {
+            retry_failed: self.retry_failed,
+            overwrite: self.overwrite,
+        }
+    }
+
+    fn format(&self) -> Format {
+        let ending = self
+            .output
+            .as_deref()
+            .and_then(Path::extension)
+            .and_then(OsStr::to_str);
+        match (self.format, ending) {
+            (Some(FormatArg::Csv), _) => Format::Csv,
+            (None, Some(ending)) if ending.eq_ignore_ascii_case("csv") => Format::Csv,
+            _ => Format::Jsonl,
+        }
+    }
+
+    /// Where records go.
+    fn records(&self) -> anyhow::Result<Records> {
+        let format = self.format();
+        match &self.output {
+            Some(path) => {
+                let journal = Journal::open(path, format, &self.settings())?;
+                if journal.torn_bytes() > 0 && !self.quiet {
+                    say(&format!(
+                        "{}: an earlier run was stopped while it wrote; the unfinished record \
+                         ({} bytes) is removed",
+                        path.display(),
+                        journal.torn_bytes()
+                    ));
+                }
+                Ok(Records::Journal(journal))
+            }
+            None if !self.sidecars().is_empty() => Ok(Records::stream(None, format)?),
+            None => Ok(Records::stream(Some(Box::new(std::io::stdout())), format)?),
+        }
+    }
+
+    /// The question, as the model is asked it.
+    fn request(&self, engine: &Engine) -> anyhow::Result<Request> {
+        ensure!(
+            !self.prompt.is_empty(),
+            "--prompt: expected a question, found nothing"
+        );
+        let own = || engine.container().info().prompt.system.clone();
+        Ok(Request {
+            chat: Chat {
+                system: self.system.clone().unwrap_or_else(own),
+                query: self.prompt.clone(),
+                ..Chat::default()
+            },
+            sampling: self.sampling.options(),
+            n_predict: self.n_predict,
+            ..Request::default()
+        })
+    }
+
+    fn captioner<'a>(&self, engine: &'a Engine) -> anyhow::Result<Captioner<'a>> {
+        let orientation = self.engine.options().orientation;
+        let n_parallel = self.parallel.map(usize::from);
+        let request = self.request(engine)?;
+        Ok(Captioner::new(engine, request, orientation, n_parallel)?)
+    }
+}
+
+/// Opens a file, or stdin for `-`.
+fn open_input(path: &Path) -> anyhow::Result<Box<dyn std::io::Read + Send>> {
+    if path == Path::new("-") {
+        ensure!(
+            !std::io::stdin().is_terminal(),
+            "expected input on stdin, found a terminal"
+        );
+        return Ok(Box::new(std::io::stdin()));
+    }
+    let file = std::fs::File::open(path).with_context(|| path.display().to_string())?;
+    Ok(Box::new(file))
+}
+
+/// Tells something on stderr.
+fn say(line: &str) {
+    let _ = writeln!(std::io::stderr(), "{line}");
+}
+
+/// An error with its causes, in one line.
+fn in_one_line(error: impl std::error::Error + Send + Sync + 'static) -> String {
+    format!("{:#}", anyhow::Error::new(error))
+}
+
+fn percent(text: &str) -> Result<f32, String> {
+    let value = text.parse().ok().filter(|v| (0.0..=100.0).contains(v));
+    value.ok_or_else(|| "expected a number from 0 to 100".to_owned())
+}

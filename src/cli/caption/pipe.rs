@@ -1,0 +1,252 @@
+//! Records in, records out: one line for each, in their order, other fields kept.
+
+use std::{
+    cell::RefCell,
+    collections::BTreeMap,
+    io::{self, BufRead, BufReader, Write},
+    path::Path,
+    process::ExitCode,
+    sync::mpsc,
+    thread,
+};
+
+use anyhow::Context;
+use serde_json::{Map, Value, json};
+use xc2_edge::{
+    caption::{Captioner, Job, Next, Template},
+    engine::{Answer, EngineError},
+};
+
+use super::{
+    CaptionArgs, in_one_line, open_input,
+    screen::Screen,
+    work::{seconds, why, worded},
+};
+
+/// Lines that are ready while a picture is captioned.
+const QUEUE: usize = 64;
+
+/// Fields of a caption. Those of an earlier one are replaced.
+const OURS: [&str; 7] = [
+    "caption", "error", "width", "height", "seconds", "tokens", "stop",
+];
+
+/// Captions the records of a file.
+pub fn run(args: &CaptionArgs, records: &Path) -> anyhow::Result<ExitCode> {
+    let input = BufReader::new(open_input(records)?);
+    let engine = args.engine.load()?;
+    let captioner = args.captioner(&engine)?;
+    let (send, lines) = mpsc::sync_channel(QUEUE);
+    // A thread of its own, so that answers do not wait for records that come later.
+    let reader = thread::spawn(move || {
+        for line in input.split(b'\n') {
+            if send.send(line?).is_err() {
+                break;
+            }
+        }
+        Ok::<_, io::Error>(())
+    });
+    let mut screen = Screen::new(args.quiet);
+    screen.begin(None);
+    let pipe = RefCell::new(Pipe {
+        model: args.settings().model,
+        template: args.template.clone(),
+        output: InOrder::default(),
+        screen,
+    });
+    let mut n_seen = 0;
+    let mut fault = None;
+    let jobs = |idle| loop {
+        let line = match Next::received(&lines, idle) {
+            Next::Item(line) => line,
+            Next::NotYet => return Next::NotYet,
+            Next::End => return Next::End,
+        };
+        let Some(record) = Record::read(&line, n_seen) else {
+            continue;
+        };
+        if args
+            .shard
+            .is_some_and(|shard| !shard.has(record.name().as_ref()))
+        {
+            continue;
+        }
+        n_seen += 1;
+        match pipe.borrow_mut().open(&captioner, record) {
+            Ok(Some(job)) => return Next::Item(job),
+            Ok(None) => {}
+            Err(error) => {
+                fault = Some(error);
+                return Next::End;
+            }
+        }
+    };
+    captioner.run(jobs, |record, answer| {
+        pipe.borrow_mut().take(record, answer)
+    })?;
+    if let Some(error) = fault {
+        return Err(error);
+    }
+    pipe.into_inner().screen.finish();
+    match reader.join() {
+        Ok(result) => result.with_context(|| records.display().to_string())?,
+        Err(panic) => std::panic::resume_unwind(panic),
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// A line of the input.
+struct Record {
+    /// Its place among those that are answered.
+    index: usize,
+    fields: Map<String, Value>,
+    /// Pixels, once the picture is open.
+    size: Option<(u32, u32)>,
+}
+
+impl Record {
+    /// Reads a line; `None` if it is empty. A line that is no JSON object is kept as it is in a
+    /// field of its own, and will be a failure.
+    fn read(line: &[u8], index: usize) -> Option<Self> {
+        let line = line.trim_ascii();
+        if line.is_empty() {
+            return None;
+        }
+        let fields = match serde_json::from_slice(line) {
+            Ok(Value::Object(fields)) => fields,
+            _ => Map::from_iter([("line".to_owned(), String::from_utf8_lossy(line).into())]),
+        };
+        Some(Self {
+            index,
+            fields,
+            size: None,
+        })
+    }
+
+    fn text(&self, field: &str) -> Option<&str> {
+        self.fields.get(field)?.as_str()
+    }
+
+    /// By what its share is told.
+    fn name(&self) -> &str {
+        self.text("path").or(self.text("line")).unwrap_or_default()
+    }
+}
+
+/// What stands between reading and writing.
+struct Pipe {
+    model: String,
+    template: Option<Template>,
+    output: InOrder,
+    screen: Screen,
+}
+
+impl Pipe {
+    /// Opens the picture of a record. If there is none, the record goes out as a failure.
+    fn open(
+        &mut self,
+        captioner: &Captioner<'_>,
+        mut record: Record,
+    ) -> anyhow::Result<Option<Job<Record>>> {
+        let opened = match record.text("path") {
+            Some(path) => captioner.open(path.as_ref()).1.map_err(why),
+            None => Err("expected a JSON object with a string `path`".to_owned()),
+        };
+        match opened {
+            Ok(opened) => {
+                record.size = Some((opened.width, opened.height));
+                let prompt = record.text("prompt").map(str::to_owned);
+                Ok(Some(Job {
+                    tag: record,
+                    picture: opened.picture,
+                    prompt,
+                }))
+            }
+            Err(error) => {
+                self.fail(record, &error)?;
+                Ok(None)
+            }
+        }
+    }
+
+    fn take(&mut self, record: Record, answer: Result<Answer, EngineError>) -> anyhow::Result<()> {
+        let answer = match answer {
+            Ok(answer) => answer,
+            Err(error) => return self.fail(record, &in_one_line(error)),
+        };
+        self.screen.captioned();
+        let caption = worded(&answer.text, self.template.as_ref());
+        let (width, height) = record.size.unzip();
+        let answer = json!({
+            "caption": caption,
+            "width": width,
+            "height": height,
+            "seconds": seconds(&answer),
+            "tokens": answer.ids.len(),
+            "stop": answer.stop,
+        });
+        self.write(record, answer)
+    }
+
+    fn fail(&mut self, record: Record, error: &str) -> anyhow::Result<()> {
+        self.screen.failed(record.name(), error);
+        self.write(record, json!({ "error": error }))
+    }
+
+    fn write(&mut self, record: Record, answer: Value) -> anyhow::Result<()> {
+        let mut fields = record.fields;
+        fields.retain(|name, _| !OURS.contains(&name.as_str()));
+        fields.insert("model".to_owned(), self.model.as_str().into());
+        if let Value::Object(answer) = answer {
+            fields.extend(answer);
+        }
+        let mut stdout = io::stdout().lock();
+        for line in self
+            .output
+            .put(record.index, Value::Object(fields).to_string())
+        {
+            writeln!(stdout, "{line}")?;
+        }
+        Ok(stdout.flush()?)
+    }
+}
+
+/// Lines that are done out of order, put in order.
+#[derive(Default)]
+struct InOrder {
+    next: usize,
+    waiting: BTreeMap<usize, String>,
+}
+
+impl InOrder {
+    /// Takes the line of place `index`, and returns those that can go.
+    fn put(&mut self, index: usize, line: String) -> Vec<String> {
+        self.waiting.insert(index, line);
+        let mut ready = Vec::new();
+        while let Some(line) = self.waiting.remove(&self.next) {
+            ready.push(line);
+            self.next += 1;
+        }
+        ready
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lines_go_out_in_order() {
+        let mut output = InOrder::default();
+        assert!(output.put(1, "b".into()).is_empty());
+        assert_eq!(output.put(0, "a".into()), ["a", "b"]);
+        assert_eq!(output.put(2, "c".into()), ["c"]);
+    }
+
+    #[test]
+    fn a_line_that_is_no_record_is_kept() {
+        let record = Record::read(b" [1, 2]\r", 0).unwrap();
+        assert_eq!(record.fields["line"], "[1, 2]");
+        assert!(Record::read(b" \r", 0).is_none());
+    }
+}

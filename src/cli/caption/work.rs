@@ -1,0 +1,299 @@
+//! One run: pictures come in, captions and failures go to where they belong.
+
+use std::{
+    cell::RefCell,
+    collections::HashSet,
+    path::{Path, PathBuf},
+};
+
+use jiff::Timestamp;
+use xc2_edge::{
+    caption::{
+        Captioner, Decision, Found, Gate, Identity, Job, Next, Opened, Policy, Record, Records,
+        Settings, Sidecars, Template,
+    },
+    engine::{Answer, EngineError},
+    image::ImageError,
+};
+
+use super::{CaptionArgs, in_one_line, screen::Screen};
+
+/// A picture on its way to the model.
+pub enum Item {
+    File(Found),
+    /// The bytes of a JPEG.
+    Frame(Vec<u8>),
+}
+
+/// What is needed for a record beside the answer.
+struct Subject {
+    path: String,
+    /// Where it lies, if it is a file.
+    found: Option<Found>,
+    identity: Identity,
+    width: u32,
+    height: u32,
+}
+
+/// One run's outputs and what became of its pictures.
+pub struct Work {
+    settings: Settings,
+    template: Option<Template>,
+    records: Records,
+    sidecars: Sidecars,
+    policy: Policy,
+    gate: Option<Gate>,
+    /// Paths of the files that the model looks at.
+    running: HashSet<PathBuf>,
+    /// Files that came again meanwhile: what is to be done about them is seen when it is done.
+    deferred: Vec<Found>,
+    pub screen: Screen,
+}
+
+impl Work {
+    pub fn new(args: &CaptionArgs) -> anyhow::Result<Self> {
+        let records = args.records()?;
+        Ok(Self {
+            settings: args.settings(),
+            template: args.template.clone(),
+            records,
+            sidecars: args.sidecars(),
+            policy: args.policy(),
+            gate: args.min_change.map(Gate::new),
+            running: HashSet::new(),
+            deferred: Vec::new(),
+            screen: Screen::new(args.quiet),
+        })
+    }
+
+    /// Captions what `source` brings.
+    ///
+    /// # Errors
+    /// If the run as a whole cannot go on.
+    pub fn run(
+        self,
+        captioner: &Captioner<'_>,
+        mut source: impl FnMut(bool) -> Next<Item>,
+    ) -> anyhow::Result<Self> {
+        let work = RefCell::new(self);
+        let mut fault = None;
+        let jobs = |idle| loop {
+            let deferred = work.borrow_mut().take_deferred();
+            let item = match deferred.map_or_else(|| source(idle), Next::Item) {
+                Next::Item(item) => item,
+                Next::End if !work.borrow().deferred.is_empty() => return Next::NotYet,
+                Next::NotYet => return Next::NotYet,
+                Next::End => return Next::End,
+            };
+            match work.borrow_mut().open(captioner, item) {
+                Ok(Some(job)) => return Next::Item(job),
+                Ok(None) => {}
+                Err(error) => {
+                    fault = Some(error);
+                    return Next::End;
+                }
+            }
+        };
+        captioner.run(jobs, |subject, answer| {
+            work.borrow_mut().take(subject, answer)
+        })?;
+        fault.map_or(Ok(work.into_inner()), Err)
+    }
+
+    /// Sums up, and returns how many pictures failed.
+    ///
+    /// # Errors
+    /// If records that are out of date cannot be dropped.
+    pub fn finish(mut self) -> anyhow::Result<usize> {
+        self.screen.finish();
+        self.records.tidy()?;
+        Ok(self.screen.counts().failed)
+    }
+
+    /// A file that had to wait for an answer about itself, which is there now.
+    fn take_deferred(&mut self) -> Option<Item> {
+        let is_free = |found: &Found| !self.running.contains(&found.path);
+        let at = self.deferred.iter().position(is_free)?;
+        Some(Item::File(self.deferred.swap_remove(at)))
+    }
+
+    /// Gets a picture ready, if the model has to look at it.
+    fn open(
+        &mut self,
+        captioner: &Captioner<'_>,
+        item: Item,
+    ) -> anyhow::Result<Option<Job<Subject>>> {
+        match item {
+            Item::File(found) => {
+                if self.running.contains(&found.path) {
+                    self.deferred.push(found);
+                    return Ok(None);
+                }
+                if self.plan(&found)? != Decision::Caption {
+                    return Ok(None);
+                }
+                let (identity, opened) = captioner.open(&found.path);
+                let path = match found.path.to_str() {
+                    Some(path) => path.to_owned(),
+                    None => return self.no_text_for(&found.path, identity),
+                };
+                self.pass(path, Some(found), identity, opened)
+            }
+            Item::Frame(bytes) => {
+                let identity = Identity {
+                    size: bytes.len() as u64,
+                    modified: None,
+                };
+                let name = format!("frame@{:.6}", Timestamp::now());
+                self.pass(name, None, identity, captioner.decode(&bytes))
+            }
+        }
+    }
+
+    /// What is to be done about a picture. If it is something that needs no model, it is done.
+    ///
+    /// # Errors
+    /// If records cannot be read.
+    pub fn plan(&mut self, found: &Found) -> anyhow::Result<Decision> {
+        let decision = self.records.decide(found, &self.sidecars, self.policy)?;
+        match &decision {
+            Decision::Caption => {}
+            Decision::Sidecars(caption) => {
+                self.screen.skipped();
+                self.write_sidecars(found, caption, true);
+            }
+            Decision::Done | Decision::FailedBefore | Decision::Occupied => self.screen.skipped(),
+        }
+        Ok(decision)
+    }
+
+    fn pass(
+        &mut self,
+        path: String,
+        found: Option<Found>,
+        identity: Identity,
+        opened: Result<Opened, ImageError>,
+    ) -> anyhow::Result<Option<Job<Subject>>> {
+        let opened = match opened {
+            Ok(opened) => opened,
+            Err(error) => {
+                self.fail(path, identity, why(error))?;
+                return Ok(None);
+            }
+        };
+        if self
+            .gate
+            .as_mut()
+            .is_some_and(|gate| !gate.passes(&opened.picture))
+        {
+            self.screen.skipped();
+            return Ok(None);
+        }
+        self.running.extend(found.as_ref().map(|f| f.path.clone()));
+        Ok(Some(Job {
+            tag: Subject {
+                path,
+                found,
+                identity,
+                width: opened.width,
+                height: opened.height,
+            },
+            picture: opened.picture,
+            prompt: None,
+        }))
+    }
+
+    fn take(
+        &mut self,
+        subject: Subject,
+        answer: Result<Answer, EngineError>,
+    ) -> anyhow::Result<()> {
+        if let Some(found) = &subject.found {
+            self.running.remove(&found.path);
+        }
+        let answer = match answer {
+            Ok(answer) => answer,
+            Err(error) => return self.fail(subject.path, subject.identity, in_one_line(error)),
+        };
+        let caption = worded(&answer.text, self.template.as_ref());
+        self.records.append(&Record {
+            caption: Some(caption.clone()),
+            width: Some(subject.width),
+            height: Some(subject.height),
+            seconds: Some(seconds(&answer)),
+            tokens: Some(answer.ids.len()),
+            stop: Some(answer.stop),
+            ..self.record(subject.path, subject.identity)
+        })?;
+        self.screen.captioned();
+        if let Some(found) = &subject.found {
+            self.write_sidecars(found, &caption, false);
+        }
+        Ok(())
+    }
+
+    fn fail(&mut self, path: String, identity: Identity, error: String) -> anyhow::Result<()> {
+        self.screen.failed(&path, &error);
+        self.records.append(&Record {
+            error: Some(error),
+            ..self.record(path, identity)
+        })?;
+        Ok(())
+    }
+
+    /// A name that JSON cannot hold.
+    fn no_text_for(
+        &mut self,
+        path: &Path,
+        identity: Identity,
+    ) -> anyhow::Result<Option<Job<Subject>>> {
+        let shown = path.to_string_lossy().into_owned();
+        self.fail(
+            shown,
+            identity,
+            "its name is not UTF-8: rename it".to_owned(),
+        )?;
+        Ok(None)
+    }
+
+    fn record(&self, path: String, identity: Identity) -> Record {
+        Record {
+            path,
+            size: identity.size,
+            modified: identity.modified,
+            model: self.settings.model.clone(),
+            prompt: self.settings.prompt.clone(),
+            template: self.settings.template.clone(),
+            time: Timestamp::now(),
+            ..Record::default()
+        }
+    }
+
+    /// The record is there already: should this fail, the next run tries again.
+    fn write_sidecars(&mut self, found: &Found, caption: &str, missing_only: bool) {
+        if let Err(error) = self.sidecars.write(found, caption, missing_only) {
+            self.screen
+                .failed(&found.path.to_string_lossy(), &in_one_line(error));
+        }
+    }
+}
+
+/// What the model said, in its template.
+pub fn worded(text: &str, template: Option<&Template>) -> String {
+    let text = text.trim();
+    template.map_or_else(|| text.to_owned(), |template| template.apply(text))
+}
+
+/// Seconds that the model worked on an answer, to the millisecond.
+pub fn seconds(answer: &Answer) -> f64 {
+    let t = &answer.timings;
+    ((t.encode + t.prefill + t.decode) * 1e3).round() / 1e3
+}
+
+/// What is wrong with a picture, without its path, which stands beside it.
+pub fn why(error: ImageError) -> String {
+    match error {
+        ImageError::File { source, .. } => in_one_line(*source),
+        error => in_one_line(error),
+    }
+}
