@@ -20,6 +20,7 @@
 //! | [`verify`] | comparison with recorded outputs of the original |
 //! | [`caption`] | many pictures: where they come from, where captions go, what is done already |
 //! | [`scenes`] | drawn pictures, and prompts about them |
+//! | [`compose`] | articles with pictures in their places |
 //! | [`closeness`] | comparison of two models' next-token distributions |
 //! | [`cache`] | computed things kept on disk |
 //! | [`memory`], [`metrics`] | what a run takes, in bytes and seconds |
@@ -42,6 +43,7 @@
 pub mod cache;
 pub mod caption;
 pub mod closeness;
+pub mod compose;
 pub mod container;
 pub mod decoder;
 pub mod engine;

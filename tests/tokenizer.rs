@@ -3,15 +3,10 @@
 
 mod common;
 
-use std::{fs, sync::Arc};
+use std::fs;
 
 use serde::Deserialize;
-use xc2_convert::{metadata, tokenizer};
-use xc2_edge::{
-    container::keys,
-    gguf::{Header, Metadata},
-    llama::{LoadOptions, Model, SpecialText, Tokenizer},
-};
+use xc2_edge::llama::SpecialText;
 
 /// The strings for which the ids differ from the reference's even when control tokens are read in
 /// texts: it swallows the white space beside a literal `<s>`, `</s>` or `<unk>` (a habit of that
@@ -52,45 +47,8 @@ fn lines(path: &str) -> Vec<Line> {
         .collect()
 }
 
-/// A GGUF of a vocabulary and nothing else, in the form of the decoder view.
-fn load(tokenizer_model: &str, n_pieces: usize) -> Tokenizer {
-    let bytes = fs::read(common::reference(tokenizer_model)).unwrap();
-    let vocabulary = tokenizer::Tokenizer::parse(&bytes, n_pieces).unwrap();
-    let mut meta = Metadata::default();
-    meta.set(keys::GENERAL_ARCHITECTURE, keys::DECODER_ARCHITECTURE);
-    for (key, value) in [
-        (keys::LLM_VOCAB_SIZE, n_pieces as u32),
-        (keys::LLM_CONTEXT_LENGTH, 32),
-        (keys::LLM_EMBEDDING_LENGTH, 32),
-        (keys::LLM_BLOCK_COUNT, 1),
-        (keys::LLM_FEED_FORWARD_LENGTH, 32),
-        (keys::LLM_HEAD_COUNT, 1),
-    ] {
-        meta.set(key, value);
-    }
-    meta.set(keys::LLM_RMS_EPS, 1e-5f32);
-    metadata::vocabulary(&mut meta, &vocabulary);
-    let file = tempfile::NamedTempFile::new().unwrap();
-    fs::write(
-        file.path(),
-        Header {
-            metadata: meta,
-            tensors: vec![],
-        }
-        .encode(),
-    )
-    .unwrap();
-    let options = LoadOptions {
-        vocab_only: true,
-        mmap: false,
-        ..LoadOptions::default()
-    };
-    let model: Arc<Model> = Model::load(file.path(), 0, options).unwrap();
-    Tokenizer::new(&model)
-}
-
 fn check(tokenizer_model: &str, n_pieces: usize, golden: &str) {
-    let tokenizer = load(tokenizer_model, n_pieces);
+    let tokenizer = common::vocabulary(tokenizer_model, n_pieces);
     let lines = lines(golden);
     assert_eq!(lines.len(), 384);
     let mut failures = Vec::new();
@@ -156,7 +114,7 @@ fn a_tiny_vocabulary_gives_the_reference_ids_and_texts() {
 
 #[test]
 fn typed_text_never_becomes_a_control_token() {
-    let tokenizer = load("tokenizer/tokenizer.model", 92544);
+    let tokenizer = common::vocabulary("tokenizer/tokenizer.model", 92544);
     for text in CONTROL {
         let ids = tokenizer.encode(&format!("x{text}\n"), SpecialText::Plain);
         assert!(

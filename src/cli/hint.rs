@@ -2,6 +2,7 @@
 
 use xc2_edge::{
     caption::{JournalError, SidecarError},
+    compose::{ComposeError, library::LibraryError, output::OutputError},
     container::ContainerError,
     engine::EngineError,
     gguf::GgufError,
@@ -17,7 +18,22 @@ pub fn hint(error: &anyhow::Error) -> Option<String> {
         let text = "rename one of them, or write records with `-o` instead";
         return Some(text.to_owned());
     }
-    let text = match error.downcast_ref::<EngineError>()? {
+    match error.downcast_ref::<ComposeError>() {
+        Some(ComposeError::Engine(source)) => return engine(source),
+        Some(ComposeError::Library(source)) => return library(source),
+        _ => {}
+    }
+    if let Some(source) = error.downcast_ref::<LibraryError>() {
+        return library(source);
+    }
+    if let Some(OutputError::Occupied { .. }) = error.downcast_ref() {
+        return Some("give another name with `--out`, or move what is there".to_owned());
+    }
+    engine(error.downcast_ref::<EngineError>()?)
+}
+
+fn engine(error: &EngineError) -> Option<String> {
+    let text = match error {
         EngineError::Container { source, .. } => return container(source),
         EngineError::PromptTooLong {
             n_prompt,
@@ -56,6 +72,23 @@ fn journal(error: &JournalError) -> Option<String> {
         }
         JournalError::NotAFile { .. } => "leave `-o` out, and records go to stdout",
         JournalError::Io { .. } => return None,
+    };
+    Some(text.to_owned())
+}
+
+fn library(error: &LibraryError) -> Option<String> {
+    let text = match error {
+        LibraryError::NoIndex { path } => {
+            return Some(format!(
+                "`xc2-edge index {} -m MODEL` makes one",
+                path.display()
+            ));
+        }
+        LibraryError::Version { path, .. } | LibraryError::Index { path, .. } => {
+            return Some(format!("remove {} and index again", path.display()));
+        }
+        LibraryError::Busy { .. } => "wait until the other `xc2-edge index` is done",
+        _ => return None,
     };
     Some(text.to_owned())
 }

@@ -4,16 +4,19 @@
 
 mod bench;
 mod caption;
+mod compose;
 mod demo_scenes;
 mod engine_args;
 mod eval;
 mod hint;
+mod index;
 mod info;
 mod progress;
 mod report;
 mod run;
 mod sampling_args;
 mod screen;
+mod search;
 mod seeds;
 mod verify;
 
@@ -39,6 +42,9 @@ const EXAMPLES: &str = "Examples:
   xc2-edge run -m model.gguf --image photo.jpg -p 'Please describe this image in detail.'
   xc2-edge run -m model.gguf --image a.png --image b.png -p 'What differs?' --json
   xc2-edge caption -m model.gguf photos -o captions.jsonl
+  xc2-edge compose -m model.gguf --image a.jpg --image b.jpg --out article.html
+  xc2-edge index photos -m model.gguf
+  xc2-edge search photos 'a dog on the beach'
   xc2-edge info -m model.gguf
   xc2-edge bench -m model.gguf
   xc2-edge verify -m model.gguf tests/reference/golden/tiny-vl
@@ -51,6 +57,12 @@ pub enum Command {
     Run(run::RunArgs),
     /// Caption pictures: folders, a watched folder, a camera, a share of a cluster's work.
     Caption(Box<caption::CaptionArgs>),
+    /// Write an article and put the right pictures into the right places.
+    Compose(Box<compose::ComposeArgs>),
+    /// Caption the pictures of a directory, so that they can be found by words.
+    Index(index::IndexArgs),
+    /// Find pictures of an indexed directory by words.
+    Search(search::SearchArgs),
     /// Say what a model file is and what it will need.
     Info(info::InfoArgs),
     /// Measure a model on this machine, stage by stage.
@@ -69,6 +81,9 @@ pub fn run(command: &Command) -> anyhow::Result<ExitCode> {
     match command {
         Command::Run(args) => run::run(args),
         Command::Caption(args) => caption::run(args),
+        Command::Compose(args) => compose::run(args),
+        Command::Index(args) => index::run(args),
+        Command::Search(args) => search::run(args),
         Command::Info(args) => info::run(args),
         Command::Bench(args) => bench::run(args),
         Command::Verify(args) => verify::run(args),

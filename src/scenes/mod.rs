@@ -10,6 +10,7 @@
 //! A scene is a handful of whole numbers and its picture is made of whole numbers alone. Scenes,
 //! words and pictures here equal those of the training (`models/train`) to the bit.
 
+mod commission;
 mod draw;
 mod outlines;
 mod palette;
@@ -22,6 +23,7 @@ mod task;
 mod truth;
 mod wording;
 
+pub use commission::Commission;
 pub use draw::Draw;
 pub use palette::{Color, Ground};
 pub use paper::{BosHabit, Paper, PicturePlace, SystemText, Unaskable};

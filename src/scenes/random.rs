@@ -31,6 +31,11 @@ impl Scene {
 
     /// The next scene of a stream.
     pub fn draw(draw: &mut Draw) -> Self {
+        Self::draw_of(draw, None, DIGITS)
+    }
+
+    /// The next scene of `count` things, or of as many as come; `digits` per cent of them are digits.
+    pub(super) fn draw_of(draw: &mut Draw, count: Option<usize>, digits: usize) -> Self {
         loop {
             let is_colored = draw.chance(80);
             let ground = if is_colored {
@@ -38,8 +43,8 @@ impl Scene {
             } else {
                 Ground::White
             };
-            let count = 1 + draw.weighted(&COUNT_WEIGHTS);
-            if let Some(mut things) = things(draw, ground, count) {
+            let count = count.unwrap_or_else(|| 1 + draw.weighted(&COUNT_WEIGHTS));
+            if let Some(mut things) = things(draw, ground, count, digits) {
                 things.sort_by_key(|t| (t.row, t.col));
                 return on_ground(draw, ground, things);
             }
@@ -48,10 +53,10 @@ impl Scene {
 }
 
 /// `count` things in different cells; `None` if one found no place.
-fn things(draw: &mut Draw, ground: Ground, count: usize) -> Option<Vec<Thing>> {
+fn things(draw: &mut Draw, ground: Ground, count: usize, digits: usize) -> Option<Vec<Thing>> {
     let mut things = Vec::new();
     for cell in draw.sample(0..9u8, count) {
-        let mut thing = thing(draw, ground, &things);
+        let mut thing = thing(draw, ground, &things, digits);
         (thing.row, thing.col) = (cell / 3, cell % 3);
         if !place(draw, &mut thing, &things, count == 1) {
             return None;
@@ -63,7 +68,7 @@ fn things(draw: &mut Draw, ground: Ground, count: usize) -> Option<Vec<Thing>> {
 }
 
 /// What a thing is; in a quarter of cases it repeats the colour or the kind of one before it.
-fn thing(draw: &mut Draw, ground: Ground, before: &[Thing]) -> Thing {
+fn thing(draw: &mut Draw, ground: Ground, before: &[Thing], digits: usize) -> Thing {
     let size = draw.pick(&[Size::Small, Size::Large]);
     let color = if !before.is_empty() && draw.chance(28) {
         before[draw.below(before.len())].color
@@ -72,7 +77,7 @@ fn thing(draw: &mut Draw, ground: Ground, before: &[Thing]) -> Thing {
     };
     let kind = if !before.is_empty() && draw.chance(28) {
         before[draw.below(before.len())].kind
-    } else if draw.chance(DIGITS) {
+    } else if draw.chance(digits) {
         Kind::Number
     } else {
         draw.pick(&Kind::SHAPES)

@@ -98,6 +98,18 @@ impl Scene {
         format!("{} on {ground} background.", capital(&things))
     }
 
+    /// `a large red circle and a small blue square`: what an English article says of a picture.
+    pub fn subject(&self) -> String {
+        let things: Vec<_> = self.things.iter().map(|t| article(&t.full())).collect();
+        joined(&things)
+    }
+
+    /// `大的红色圆形和小的蓝色方形`: what a Chinese article says of a picture.
+    pub fn subject_chinese(&self) -> String {
+        let things: Vec<_> = self.things.iter().map(Thing::chinese).collect();
+        things.join("和")
+    }
+
     /// A sentence for the whole and one for each thing.
     pub fn detailed(&self) -> String {
         let (objects, ground) = (self.objects(), article(self.ground.name()));

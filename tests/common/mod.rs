@@ -6,14 +6,20 @@ pub mod scenes;
 
 use std::{
     path::{Path, PathBuf},
-    sync::{Mutex, PoisonError, atomic::AtomicBool},
+    sync::{Arc, Mutex, PoisonError, atomic::AtomicBool},
 };
 
 use xc2_convert::{
     checkpoint::Checkpoint,
+    metadata,
     mix::{Mix, Preset},
     plan::{Options, Plan},
-    write,
+    tokenizer, write,
+};
+use xc2_edge::{
+    container::keys,
+    gguf::{Header, Metadata},
+    llama::{LoadOptions, Model, Tokenizer},
 };
 
 /// A file or directory of the reference data.
@@ -61,4 +67,41 @@ pub fn convert(checkpoint: &Path, preset: Preset, path: &Path) {
     };
     let plan = Plan::new(&checkpoint, &options).unwrap();
     write::convert(&plan, path, 2, &AtomicBool::new(false), |_| {}).unwrap();
+}
+
+/// A GGUF of a vocabulary and nothing else, in the form of the decoder view.
+pub fn vocabulary(tokenizer_model: &str, n_pieces: usize) -> Tokenizer {
+    let bytes = std::fs::read(reference(tokenizer_model)).unwrap();
+    let vocabulary = tokenizer::Tokenizer::parse(&bytes, n_pieces).unwrap();
+    let mut meta = Metadata::default();
+    meta.set(keys::GENERAL_ARCHITECTURE, keys::DECODER_ARCHITECTURE);
+    for (key, value) in [
+        (keys::LLM_VOCAB_SIZE, n_pieces as u32),
+        (keys::LLM_CONTEXT_LENGTH, 32),
+        (keys::LLM_EMBEDDING_LENGTH, 32),
+        (keys::LLM_BLOCK_COUNT, 1),
+        (keys::LLM_FEED_FORWARD_LENGTH, 32),
+        (keys::LLM_HEAD_COUNT, 1),
+    ] {
+        meta.set(key, value);
+    }
+    meta.set(keys::LLM_RMS_EPS, 1e-5f32);
+    metadata::vocabulary(&mut meta, &vocabulary);
+    let file = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(
+        file.path(),
+        Header {
+            metadata: meta,
+            tensors: vec![],
+        }
+        .encode(),
+    )
+    .unwrap();
+    let options = LoadOptions {
+        vocab_only: true,
+        mmap: false,
+        ..LoadOptions::default()
+    };
+    let model: Arc<Model> = Model::load(file.path(), 0, options).unwrap();
+    Tokenizer::new(&model)
 }

@@ -1,5 +1,6 @@
 //! `xc2-edge eval`.
 
+mod composition;
 mod report;
 mod source;
 
@@ -25,12 +26,17 @@ use super::{engine_args::EngineArgs, progress::Progress, run::Plora, seeds::Seed
   xc2-edge eval -m xc2-scenes.gguf models/xc2-scenes/heldout.jsonl --plora none --tasks
   xc2-edge eval -m xc2-scenes.gguf --scenes 0..100
   xc2-edge eval -m xc2-scenes.gguf --scenes 0..1000 --ask caption_brief,caption_detailed
+  xc2-edge eval -m xc2-scenes.gguf --composition 50000..50050
   xc2-edge eval -m q4.gguf --against f16.gguf models/xc2-scenes/heldout.jsonl
 
 An answer is right if it equals the expected one to the letter.
 
 Seeds of the bundled model: report 0 to 99999; 100000 to 199999 were looked at while its recipe was
 made, so tune on those; from 1000000 on it was trained on them.
+
+With --composition, the model writes an article about two or three pictures of each seed and places
+them; then it places them again, given in another order. A picture is right if the section before it
+names everything in it, and nothing that only another one has.
 
 With --against, the model is led along the reference's answers, and for each token its distribution
 is held against the reference's: mean KL divergence (reference || model) in nats, and how often the
@@ -40,11 +46,14 @@ pub struct EvalArgs {
     #[command(flatten)]
     engine: EngineArgs,
     /// Prompts, one JSON object a line.
-    #[arg(value_name = "PROMPTS", required_unless_present = "scenes")]
+    #[arg(value_name = "PROMPTS", required_unless_present_any = ["scenes", "composition"])]
     prompts: Option<PathBuf>,
     /// Ask about the scenes of these seeds instead; the end is not included.
     #[arg(long, value_name = "SEED..SEED", conflicts_with = "prompts")]
     scenes: Option<Seeds>,
+    /// Compose an article about pictures of each of these seeds instead.
+    #[arg(long, value_name = "SEED..SEED", conflicts_with_all = ["prompts", "scenes", "ask", "against", "limit", "n_predict", "plora", "tasks"])]
+    composition: Option<Seeds>,
     /// With --scenes: ask these tasks only [default: all].
     #[arg(long, value_name = "TASK", value_delimiter = ',', conflicts_with = "prompts", value_parser = PossibleValuesParser::new(Task::ALL.map(Task::name)))]
     ask: Vec<String>,
@@ -71,6 +80,11 @@ pub struct EvalArgs {
 
 /// Runs the command.
 pub fn run(args: &EvalArgs) -> anyhow::Result<ExitCode> {
+    if let Some(seeds) = &args.composition {
+        warn_of_trained(seeds);
+        composition::run(&args.engine.load()?, seeds, args.json)?;
+        return Ok(ExitCode::SUCCESS);
+    }
     let source = args.source()?;
     let examiner = Examiner::new(args)?;
     let mut report = Report::default();
@@ -101,13 +115,7 @@ impl EvalArgs {
             return Source::file(prompts, limit);
         }
         let seeds = self.scenes.as_ref().context("no prompts")?;
-        if seeds.0.end > FIRST_TRAINED {
-            let _ = writeln!(
-                std::io::stderr(),
-                "warning: the bundled model was trained on seeds from {FIRST_TRAINED} on; \
-                 its figures there say little, smaller seeds are for reporting"
-            );
-        }
+        warn_of_trained(seeds);
         let is_asked =
             |task: &Task| self.ask.is_empty() || self.ask.iter().any(|a| a == task.name());
         let tasks = Task::ALL.into_iter().filter(is_asked).collect();
@@ -121,6 +129,16 @@ impl EvalArgs {
             (Place::Line(line), None) => format!("line {line}"),
             (Place::Seed(seed), _) => format!("seed {seed}"),
         }
+    }
+}
+
+fn warn_of_trained(seeds: &Seeds) {
+    if seeds.0.end > FIRST_TRAINED {
+        let _ = writeln!(
+            std::io::stderr(),
+            "warning: the bundled model was trained on seeds from {FIRST_TRAINED} on; \
+             its figures there say little, smaller seeds are for reporting"
+        );
     }
 }
 

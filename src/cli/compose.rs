@@ -1,0 +1,446 @@
+//! `xc2-edge compose`.
+
+use std::{
+    fs,
+    io::{IsTerminal, Write},
+    ops::ControlFlow,
+    path::{Path, PathBuf},
+    process::ExitCode,
+};
+
+use anyhow::{Context, bail, ensure};
+use clap::{Args, ValueEnum};
+use xc2_edge::{
+    compose::{
+        Brief, ComposeOptions, Composer, Composition, Count, EngineResponder, Language, Library,
+        Prompts, Stage, StageRecord, Watch,
+        composer::DEFAULT_N_PREDICT,
+        edit::Edit,
+        output::{self, Format},
+        reply,
+    },
+    engine::Picture,
+};
+
+use super::{engine_args::EngineArgs, progress::Progress, sampling_args::SamplingArgs};
+
+/// The most pictures that can be given, as in the original.
+const MAX_GIVEN: usize = 10;
+
+/// Write an article and put the right pictures into the right places.
+#[derive(Debug, Args)]
+#[command(mut_arg("top_k", |arg| arg.default_value("40")))] // the published demo's
+#[command(mut_arg("repeat_penalty", |arg| arg.default_value("1.005")))]
+#[command(after_help = "Examples:
+  xc2-edge compose -m M.gguf --image a.jpg --image b.jpg --out article.html
+  xc2-edge compose -m M.gguf -p 'Write a story about a fox.' --library photos --images 3 --out fox.md
+  xc2-edge compose -m M.gguf --title 'Ink and water' --outline points.txt --text notes.txt --lang zh
+  xc2-edge compose -m M.gguf --article text.txt --library photos --out text.html
+  xc2-edge compose -m M.gguf --image a.jpg --out a.json --out a.md
+  xc2-edge compose -m M.gguf --edit a.json --rewrite 2 'Say that it rained.' --out a.md
+
+The stages are: the article; the sections after which a picture belongs; for each of them, with a
+library, a caption and the four pictures that fit it best; the model's choice among the pictures.
+Sections count from 0, as in the JSON. `--out` may be given several times: .md comes with a
+directory of pictures, .html holds them, .json is what --edit begins with.")]
+pub struct ComposeArgs {
+    #[command(flatten)]
+    engine: EngineArgs,
+    #[command(flatten)]
+    sampling: SamplingArgs,
+
+    /// What to write, in your own words.
+    #[arg(
+        short,
+        long,
+        value_name = "TEXT",
+        allow_hyphen_values = true,
+        help_heading = "Article"
+    )]
+    prompt: Option<String>,
+    /// The headline.
+    #[arg(
+        long,
+        value_name = "TEXT",
+        allow_hyphen_values = true,
+        help_heading = "Article"
+    )]
+    title: Option<String>,
+    /// A text file of points, one a line.
+    #[arg(long, value_name = "FILE", help_heading = "Article")]
+    outline: Option<PathBuf>,
+    /// A text file of material to use.
+    #[arg(long, value_name = "FILE", help_heading = "Article")]
+    text: Option<PathBuf>,
+    /// Write nothing: illustrate this text file.
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["prompt", "title", "outline", "text"], help_heading = "Article")]
+    article: Option<PathBuf>,
+    /// Language of the article.
+    #[arg(long, value_enum, default_value = "en", help_heading = "Article")]
+    lang: Lang,
+    /// The most tokens of the article.
+    #[arg(short, long, value_name = "N", default_value_t = DEFAULT_N_PREDICT, help_heading = "Article")]
+    n_predict: usize,
+
+    /// A picture to write about and to place; up to ten. With --library it is written about only.
+    #[arg(long = "image", value_name = "FILE", help_heading = "Pictures")]
+    images: Vec<PathBuf>,
+    /// Take pictures of this directory, which `xc2-edge index` has captioned.
+    #[arg(long, value_name = "DIR", help_heading = "Pictures")]
+    library: Option<PathBuf>,
+    /// How many pictures the article gets [default: all that are given, or as the model sees fit].
+    #[arg(long = "images", value_name = "N", help_heading = "Pictures")]
+    count: Option<usize>,
+    /// Take the names of given pictures for what they show, instead of asking the model.
+    #[arg(long, help_heading = "Pictures")]
+    no_descriptions: bool,
+
+    /// Change an article that was written with `--out FILE.json`; without --out that file is
+    /// rewritten.
+    #[arg(long, value_name = "JSON", conflicts_with_all = ["prompt", "title", "outline", "text", "article", "count"], requires = "change", help_heading = "Editing")]
+    edit: Option<PathBuf>,
+    #[command(flatten)]
+    change: Change,
+
+    /// Where to write: .md, .html or .json; repeatable.
+    #[arg(long, value_name = "FILE", help_heading = "Output")]
+    out: Vec<PathBuf>,
+    /// Print one JSON object, with every stage's prompt, answer and choice, instead of the text.
+    #[arg(long, help_heading = "Output")]
+    json: bool,
+    /// No progress, no stages.
+    #[arg(short, long, help_heading = "Output")]
+    quiet: bool,
+
+    /// Use the prompts of this directory where it has any (docs/composition.md).
+    #[arg(long, value_name = "DIR", help_heading = "Model")]
+    prompts: Option<PathBuf>,
+}
+
+/// What to change. One of them.
+#[derive(Debug, Args)]
+#[group(id = "change", multiple = false)]
+struct Change {
+    /// Write section N anew.
+    #[arg(long, num_args = 2, value_names = ["N", "TEXT"], requires = "edit", help_heading = "Editing")]
+    rewrite: Option<Vec<String>>,
+    /// Say more in section N.
+    #[arg(long, num_args = 2, value_names = ["N", "TEXT"], requires = "edit", help_heading = "Editing")]
+    expand: Option<Vec<String>>,
+    /// Say less in section N.
+    #[arg(long, value_name = "N", requires = "edit", help_heading = "Editing")]
+    shorten: Option<usize>,
+    /// A new section after section N.
+    #[arg(long, num_args = 2, value_names = ["N", "TEXT"], requires = "edit", help_heading = "Editing")]
+    insert_after: Option<Vec<String>>,
+    /// Another picture after section N: of those given with --image now, of the unused ones, or
+    /// of the library.
+    #[arg(long, value_name = "N", requires = "edit", help_heading = "Editing")]
+    swap_image: Option<usize>,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub enum Lang {
+    En,
+    Zh,
+}
+
+impl From<Lang> for Language {
+    fn from(lang: Lang) -> Self {
+        match lang {
+            Lang::En => Self::En,
+            Lang::Zh => Self::Zh,
+        }
+    }
+}
+
+/// Runs the command.
+pub fn run(args: &ComposeArgs) -> anyhow::Result<ExitCode> {
+    let outputs = args.outputs()?;
+    let job = args.job()?;
+    let prompts = Prompts::load(job.language(args.lang.into()), args.prompts.as_deref())?;
+    let library = job.library(args.library.as_deref());
+    let library = library.map(Library::open).transpose()?;
+    let engine = args.engine.load()?;
+    let mut model = EngineResponder::new(&engine, args.sampling.options(), args.engine.ctx_size);
+    let mut screen = Screen {
+        stream: !args.json && job.is_written(),
+        quiet: args.quiet,
+        ..Screen::default()
+    };
+    let mut composer = Composer::new(&mut model, &prompts, args.options(), &mut screen);
+    for image in &args.images {
+        composer.give(std::path::absolute(image)?, Picture::File(image.clone()));
+    }
+    let outcome = match job {
+        Job::Write(brief) => composer.compose(args.lang.into(), &brief, library.as_ref()),
+        Job::Illustrate(sections) => composer.illustrate(
+            args.lang.into(),
+            &Brief::default(),
+            sections,
+            library.as_ref(),
+        ),
+        Job::Edit(composition, edit) => composer.edit(*composition, &edit, library.as_ref()),
+    };
+    screen.progress.clear();
+    if let Some(error) = screen.error {
+        return Err(error.into());
+    }
+    let composition = outcome?;
+    for (format, path) in &outputs {
+        output::write(&composition, *format, path)?;
+    }
+    let mut stdout = std::io::stdout();
+    if args.json {
+        write!(stdout, "{}", composition.to_json())?;
+    } else if screen.stream {
+        writeln!(stdout)?;
+    }
+    if !args.quiet {
+        summary(&composition, &outputs);
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// What is to be done.
+enum Job {
+    Write(Brief),
+    Illustrate(Vec<String>),
+    Edit(Box<Composition>, Edit),
+}
+
+impl Job {
+    fn language(&self, typed: Language) -> Language {
+        match self {
+            Self::Edit(composition, _) => composition.language,
+            _ => typed,
+        }
+    }
+
+    /// Where pictures are looked for: as typed, or for a swap as before.
+    fn library<'a>(&'a self, typed: Option<&'a Path>) -> Option<&'a Path> {
+        match self {
+            Self::Edit(composition, Edit::SwapImage(_)) => typed.or(composition.library.as_deref()),
+            Self::Edit(..) => None,
+            _ => typed,
+        }
+    }
+
+    fn is_written(&self) -> bool {
+        matches!(self, Self::Write(_))
+    }
+}
+
+impl ComposeArgs {
+    fn job(&self) -> anyhow::Result<Job> {
+        ensure!(
+            self.images.len() <= MAX_GIVEN,
+            "--image: expected at most {MAX_GIVEN} pictures, found {}",
+            self.images.len()
+        );
+        if let Some(path) = &self.edit {
+            let composition =
+                Composition::from_json(&read(path)?).with_context(|| path.display().to_string())?;
+            return Ok(Job::Edit(Box::new(composition), self.change.edit()?));
+        }
+        if let Some(path) = &self.article {
+            let (sections, n_more) = reply::sections(&read(path)?);
+            ensure!(
+                !sections.is_empty(),
+                "{}: expected some text, found none",
+                path.display()
+            );
+            ensure!(
+                n_more == 0,
+                "{}: expected at most {} lines of text, found {}",
+                path.display(),
+                reply::MAX_SECTIONS,
+                reply::MAX_SECTIONS + n_more
+            );
+            return Ok(Job::Illustrate(sections));
+        }
+        let file = |path: &Option<PathBuf>| path.as_ref().map_or(Ok(String::new()), |p| read(p));
+        let brief = Brief {
+            instruction: self.prompt.clone().unwrap_or_default(),
+            title: self.title.clone().unwrap_or_default(),
+            outline: file(&self.outline)?.trim().to_owned(),
+            material: file(&self.text)?.trim().to_owned(),
+        };
+        if brief.is_empty() && self.images.is_empty() {
+            bail!(
+                "nothing to write about: expected `--prompt`, `--title`, `--outline`, `--text` or `--image`"
+            );
+        }
+        Ok(Job::Write(brief))
+    }
+
+    /// Where to write, found out before anything expensive begins.
+    fn outputs(&self) -> anyhow::Result<Vec<(Format, PathBuf)>> {
+        let mut outputs = Vec::new();
+        for path in &self.out {
+            let Some(format) = Format::of(path) else {
+                bail!(
+                    "--out {}: expected a name that ends in .md, .html or .json",
+                    path.display()
+                );
+            };
+            let dir = path
+                .parent()
+                .filter(|dir| *dir != Path::new(""))
+                .unwrap_or(Path::new("."));
+            ensure!(
+                dir.is_dir(),
+                "--out {}: expected a directory {}",
+                path.display(),
+                dir.display()
+            );
+            outputs.push((format, path.clone()));
+        }
+        if let Some(path) = self.edit.as_ref().filter(|_| outputs.is_empty()) {
+            outputs.push((Format::Json, path.clone()));
+        }
+        Ok(outputs)
+    }
+
+    fn options(&self) -> ComposeOptions {
+        ComposeOptions {
+            n_predict: self.n_predict,
+            count: self.count.map_or(Count::Auto, Count::Exactly),
+            describe: !self.no_descriptions,
+        }
+    }
+}
+
+impl Change {
+    fn edit(&self) -> anyhow::Result<Edit> {
+        let typed = |name: &str, values: &[String]| {
+            let found = &values[0];
+            let section = found.parse::<usize>();
+            let section = section.with_context(|| {
+                format!("--{name}: expected a section's number, found `{found}`")
+            })?;
+            anyhow::Ok((section, values[1].clone()))
+        };
+        Ok(if let Some(values) = &self.rewrite {
+            let (n, text) = typed("rewrite", values)?;
+            Edit::Rewrite(n, text)
+        } else if let Some(values) = &self.expand {
+            let (n, text) = typed("expand", values)?;
+            Edit::Expand(n, text)
+        } else if let Some(values) = &self.insert_after {
+            let (n, text) = typed("insert-after", values)?;
+            Edit::InsertAfter(n, text)
+        } else if let Some(n) = self.shorten {
+            Edit::Shorten(n)
+        } else {
+            Edit::SwapImage(self.swap_image.context("expected a change")?)
+        })
+    }
+}
+
+fn read(path: &Path) -> anyhow::Result<String> {
+    let bytes = fs::read(path).with_context(|| path.display().to_string())?;
+    let text = String::from_utf8(bytes);
+    text.with_context(|| format!("{}: expected UTF-8 text", path.display()))
+}
+
+/// Shows a composition on the terminal: the article on stdout, everything else on stderr.
+#[derive(Default)]
+struct Screen {
+    stream: bool,
+    quiet: bool,
+    progress: Progress,
+    /// The stage at work.
+    stage: &'static str,
+    /// Whether the article's last line is still open on the terminal.
+    in_line: bool,
+    error: Option<std::io::Error>,
+}
+
+impl Screen {
+    fn say(&mut self, line: &str) {
+        self.progress.clear();
+        if std::mem::take(&mut self.in_line) && std::io::stdout().is_terminal() {
+            let _ = writeln!(std::io::stdout());
+        }
+        let _ = writeln!(std::io::stderr(), "{line}");
+    }
+}
+
+impl Watch for Screen {
+    fn begin(&mut self, stage: Stage, _section: Option<usize>) {
+        self.stage = stage.name();
+    }
+
+    fn progress(&mut self, work: &'static str, done: usize, total: usize) {
+        if !self.quiet {
+            self.progress.update(work, done, total);
+        }
+    }
+
+    fn article(&mut self, text: &str) -> ControlFlow<()> {
+        if !self.stream {
+            return ControlFlow::Continue(());
+        }
+        self.in_line = true;
+        let mut stdout = std::io::stdout().lock();
+        match stdout
+            .write_all(text.as_bytes())
+            .and_then(|()| stdout.flush())
+        {
+            Ok(()) => ControlFlow::Continue(()),
+            Err(error) => {
+                self.error = Some(error);
+                ControlFlow::Break(())
+            }
+        }
+    }
+
+    fn end(&mut self, record: &StageRecord) {
+        if self.quiet {
+            return;
+        }
+        let section = record.section.map_or_else(String::new, |n| format!(" {n}"));
+        let seconds: f64 = record.seconds.iter().sum();
+        let (stage, choice) = (record.stage.name(), &record.choice);
+        self.say(&format!("{stage}{section}: {choice} ({seconds:.1} s)"));
+    }
+
+    fn note(&mut self, note: &str) {
+        if !self.quiet {
+            self.say(&format!("note: {note}"));
+        }
+    }
+}
+
+fn summary(composition: &Composition, outputs: &[(Format, PathBuf)]) {
+    let stages = &composition.stages;
+    let sum = |count: fn(&StageRecord) -> usize| stages.iter().map(count).sum::<usize>();
+    let seconds: f64 = stages.iter().flat_map(|s| s.seconds).sum();
+    let (n_prompt, n_prefill) = (sum(|s| s.n_prompt), sum(|s| s.n_prefill));
+    let shown = sum(|s| s.pictures.len());
+    let mut lines = String::new();
+    for placed in &composition.pictures {
+        lines += &format!(
+            "after section {}: {}\n",
+            placed.section,
+            placed.file.display()
+        );
+    }
+    for unused in composition
+        .unused()
+        .filter(|_| composition.library.is_none())
+    {
+        lines += &format!("not used: {}\n", unused.display());
+    }
+    lines += &format!(
+        "{} stages in {seconds:.1} s; {} of {shown} pictures shown were encoded, {n_prefill} of \
+         {n_prompt} prompt tokens computed\n",
+        stages.len(),
+        sum(|s| s.n_encoded)
+    );
+    for (_, path) in outputs {
+        lines += &format!("{}\n", path.display());
+    }
+    let _ = write!(std::io::stderr(), "{lines}");
+}

@@ -1,0 +1,119 @@
+//! `xc2-edge search`.
+
+use std::{
+    io::{IsTerminal, Write},
+    path::{Path, PathBuf},
+    process::ExitCode,
+};
+
+use clap::{Args, ValueEnum};
+use serde_json::json;
+use xc2_edge::{
+    compose::library::{Hit, Library},
+    image::{self, Orientation},
+};
+
+/// Find pictures of an indexed directory by words.
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  xc2-edge search photos 'a dog on the beach'
+  xc2-edge search photos 红色的圆形 -n 3
+  xc2-edge search photos cat --json | jq -r '.[].file'
+
+A picture is found if its caption has any of the words, in English or Chinese; rarer words count
+more. Each line has the score (BM25, more is better, comparable within one search only), the file
+and its caption. Exit status 1 if nothing is found.")]
+pub struct SearchArgs {
+    /// A directory that `xc2-edge index` has captioned.
+    #[arg(value_name = "DIR")]
+    dir: PathBuf,
+    /// What to look for.
+    #[arg(value_name = "WORDS", allow_hyphen_values = true)]
+    words: String,
+    /// The most pictures.
+    #[arg(short, long = "limit", value_name = "N", default_value_t = 10)]
+    n: usize,
+    /// Show the pictures: in terminals that can (Kitty, iTerm, others in coarse blocks).
+    #[arg(long, value_enum, default_value = "auto", value_name = "WHEN")]
+    thumbnails: When,
+    /// Print a JSON array.
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, ValueEnum)]
+enum When {
+    /// If the output is a terminal.
+    Auto,
+    Always,
+    Never,
+}
+
+/// Runs the command.
+pub fn run(args: &SearchArgs) -> anyhow::Result<ExitCode> {
+    let library = Library::open(&args.dir)?;
+    let search = library.search(&args.words, args.n, &[])?;
+    let mut stdout = std::io::stdout();
+    for file in &search.vanished {
+        let _ = writeln!(
+            std::io::stderr(),
+            "note: {}: gone; `xc2-edge index` forgets it",
+            file.display()
+        );
+    }
+    if args.json {
+        let hit = |hit: &Hit| json!({"file": hit.file, "score": hit.score, "caption": hit.caption});
+        let hits: Vec<_> = search.hits.iter().map(hit).collect();
+        writeln!(stdout, "{:#}", json!(hits))?;
+    } else {
+        for hit in &search.hits {
+            let caption = hit.caption.split_whitespace().collect::<Vec<_>>().join(" ");
+            writeln!(
+                stdout,
+                "{:6.2}  {}  {caption}",
+                hit.score,
+                hit.file.display()
+            )?;
+            if args.shows_pictures() {
+                show(&hit.file);
+            }
+        }
+        if search.hits.is_empty() {
+            let n = library.len()?;
+            let _ = writeln!(
+                std::io::stderr(),
+                "no caption of {n} pictures has any of these words"
+            );
+        }
+    }
+    Ok(match search.hits.is_empty() {
+        true => ExitCode::FAILURE,
+        false => ExitCode::SUCCESS,
+    })
+}
+
+impl SearchArgs {
+    fn shows_pictures(&self) -> bool {
+        match self.thumbnails {
+            When::Auto => std::io::stdout().is_terminal(),
+            When::Always => true,
+            When::Never => false,
+        }
+    }
+}
+
+/// Shows a picture in the terminal, or a line that says why not.
+fn show(file: &Path) {
+    const WIDTH: u32 = 32; // columns
+    let config = viuer::Config {
+        absolute_offset: false,
+        width: Some(WIDTH),
+        ..viuer::Config::default()
+    };
+    let shown = image::open(file, Orientation::Apply)
+        .map_err(anyhow::Error::new)
+        .and_then(|picture| viuer::print(&picture.into(), &config).map_err(anyhow::Error::new));
+    if let Err(error) = shown {
+        let _ = writeln!(std::io::stderr(), "note: {error:#}");
+    }
+}

@@ -1,0 +1,211 @@
+//! The library of pictures: what is in the index, and what is found.
+
+use std::{fs, path::Path};
+
+use xc2_edge::compose::{
+    Library,
+    library::{INDEX, LibraryError, Search, Survey},
+};
+
+/// A library of files that hold their own caption.
+fn library(files: &[(&str, &str)]) -> (tempfile::TempDir, Library) {
+    let dir = tempfile::tempdir().unwrap();
+    for (name, caption) in files {
+        write(dir.path(), name, caption);
+    }
+    let mut library = Library::create(dir.path()).unwrap();
+    caption(&mut library);
+    (dir, library)
+}
+
+fn write(dir: &Path, name: &str, text: &str) {
+    let path = dir.join(name);
+    fs::create_dir_all(path.parent().unwrap()).unwrap();
+    fs::write(path, text).unwrap();
+}
+
+/// Captions what is new.
+fn caption(library: &mut Library) -> Survey {
+    let survey = library.survey(false).unwrap();
+    for picture in &survey.fresh {
+        let caption = fs::read_to_string(&picture.file).unwrap();
+        library.put(picture, &caption, "test").unwrap();
+    }
+    survey
+}
+
+/// Names of the files found, the best first.
+fn found(library: &Library, words: &str) -> Vec<String> {
+    names(&library.search(words, 4, &[]).unwrap())
+}
+
+fn names(search: &Search) -> Vec<String> {
+    let name = |hit: &xc2_edge::compose::library::Hit| {
+        hit.file.file_name().unwrap().to_str().unwrap().to_owned()
+    };
+    search.hits.iter().map(name).collect()
+}
+
+const SHAPES: [(&str, &str); 7] = [
+    (
+        "a.png",
+        "A large red circle on the left on a white background.",
+    ),
+    (
+        "b.png",
+        "A small red star and a small blue star on a gray background.",
+    ),
+    ("c.jpg", "A large blue square on a white background."),
+    ("d.png", "白色背景上，左边有一个大的红色圆形。"),
+    ("e.png", "黑色背景上，中间有一个小的蓝色方形。"),
+    ("deep/er/f.WEBP", "A bored cat."),
+    ("g.png", "A small blue star on a black background."),
+];
+
+#[test]
+fn english_and_chinese_words_are_found() {
+    let (_dir, library) = library(&SHAPES);
+    assert_eq!(found(&library, "red circle")[0], "a.png");
+    assert_eq!(found(&library, "STARS"), ["b.png", "g.png"]); // endings and case do not matter
+    assert_eq!(found(&library, "red"), ["a.png", "b.png"]); // words, not parts of them
+    let together = found(&library, "small blue star");
+    assert_eq!(together.len(), 3);
+    assert_eq!(together[0], "g.png"); // the words stand together, and nothing else does
+    assert_eq!(found(&library, "cat, perhaps?"), ["f.WEBP"]);
+    assert_eq!(found(&library, "红色圆形"), ["d.png"]);
+    assert_eq!(found(&library, "蓝色"), ["e.png"]);
+    assert_eq!(found(&library, "圆"), ["d.png"]); // one character
+    assert_eq!(found(&library, "红色 star").len(), 3);
+    for nothing in [
+        "",
+        " \t",
+        "\"",
+        "*",
+        "AND",
+        "zebra",
+        "'; DROP TABLE words; --",
+        "(",
+        "a:b",
+    ] {
+        let any = found(&library, nothing);
+        assert!(
+            any.is_empty() || nothing == "a:b" || nothing.contains("TABLE"),
+            "{nothing}: {any:?}"
+        );
+    }
+    let scores: Vec<_> = library
+        .search("small blue star", 9, &[])
+        .unwrap()
+        .hits
+        .iter()
+        .map(|h| h.score)
+        .collect();
+    assert!(scores.is_sorted_by(|a, b| a >= b), "{scores:?}");
+}
+
+#[test]
+fn equal_ones_come_by_name_and_no_more_than_asked_for() {
+    let same = ["5.png", "3.png", "1.png", "4.png", "2.png"].map(|name| (name, "A red star."));
+    let (dir, library) = library(&same);
+    // Copies of one file: found by their contents, captioned once each all the same.
+    assert_eq!(
+        found(&library, "star"),
+        ["1.png", "2.png", "3.png", "4.png"]
+    );
+    let excluded = [dir.path().join("1.png"), dir.path().join("3.png")];
+    let rest = library.search("star", 2, &excluded).unwrap();
+    assert_eq!(names(&rest), ["2.png", "4.png"]);
+}
+
+#[test]
+fn a_file_that_is_gone_is_told_and_then_forgotten() {
+    let (dir, mut library) = library(&SHAPES);
+    fs::remove_file(dir.path().join("a.png")).unwrap();
+    let search = library.search("red circle", 4, &[]).unwrap();
+    assert_eq!(search.vanished, [dir.path().join("a.png")]);
+    assert!(!names(&search).contains(&"a.png".to_owned()));
+    let survey = caption(&mut library);
+    assert_eq!((survey.gone, survey.known, survey.fresh.len()), (1, 6, 0));
+    assert!(
+        library
+            .search("red circle", 4, &[])
+            .unwrap()
+            .vanished
+            .is_empty()
+    );
+}
+
+#[test]
+fn only_what_is_new_or_changed_is_captioned() {
+    let (dir, mut library) = library(&SHAPES);
+    assert_eq!(library.len().unwrap(), 7);
+    let survey = caption(&mut library);
+    assert_eq!((survey.fresh.len(), survey.known), (0, 7));
+
+    write(dir.path(), "new.png", "A green heart.");
+    write(dir.path(), "c.jpg", "A large cyan ring instead.");
+    fs::rename(dir.path().join("b.png"), dir.path().join("moved.png")).unwrap();
+    for ignored in [".hidden.png", ".hidden/x.png", "notes.txt"] {
+        write(dir.path(), ignored, "A green heart.");
+    }
+    let survey = caption(&mut library);
+    let fresh: Vec<_> = survey
+        .fresh
+        .iter()
+        .map(|f| f.file.file_name().unwrap())
+        .collect();
+    assert_eq!(fresh, ["c.jpg", "new.png"]);
+    assert_eq!((survey.moved, survey.gone), (1, 1));
+    assert_eq!(found(&library, "green"), ["new.png"]);
+    assert_eq!(found(&library, "square"), Vec::<String>::new()); // the old caption is gone
+    assert_eq!(found(&library, "gray"), ["moved.png"]);
+
+    assert_eq!(library.survey(true).unwrap().fresh.len(), 8);
+}
+
+#[test]
+fn an_interrupted_run_goes_on_where_it_was() {
+    let dir = tempfile::tempdir().unwrap();
+    SHAPES
+        .iter()
+        .for_each(|(name, text)| write(dir.path(), name, text));
+    let mut library = Library::create(dir.path()).unwrap();
+    let survey = library.survey(false).unwrap();
+    library.put(&survey.fresh[0], "one", "test").unwrap();
+    drop(library);
+    let mut library = Library::create(dir.path()).unwrap();
+    assert_eq!(library.survey(false).unwrap().fresh, survey.fresh[1..]);
+}
+
+#[test]
+fn what_is_no_library_is_told() {
+    let dir = tempfile::tempdir().unwrap();
+    assert!(matches!(
+        Library::open(dir.path()),
+        Err(LibraryError::NoIndex { .. })
+    ));
+    let nowhere = dir.path().join("nowhere");
+    assert!(matches!(
+        Library::create(&nowhere),
+        Err(LibraryError::NoDirectory { .. })
+    ));
+    let empty = Library::create(dir.path()).unwrap();
+    assert!(empty.is_empty().unwrap());
+    assert_eq!(found(&empty, "anything"), Vec::<String>::new());
+    drop(empty);
+
+    fs::write(
+        dir.path().join(INDEX),
+        "no database, but long enough to look at",
+    )
+    .unwrap();
+    let message = Library::open(dir.path()).unwrap_err().to_string();
+    assert!(message.contains(INDEX), "{message}");
+    fs::write(dir.path().join(INDEX), "").unwrap(); // as a crash in the first moment leaves it
+    assert!(matches!(
+        Library::open(dir.path()),
+        Err(LibraryError::Version { found: 0, .. })
+    ));
+    Library::create(dir.path()).unwrap();
+    Library::open(dir.path()).unwrap();
+}
