@@ -3,7 +3,11 @@
 //! Too little memory is told before anything is computed, with what would help, because the
 //! alternatives are the kernel's out-of-memory killer or a board that swaps for hours.
 
+mod remedy;
+
 use std::path::Path;
+
+pub use remedy::{Remedy, Shape, remedies, smaller_model};
 
 use crate::{
     container::{Container, View},
@@ -40,6 +44,8 @@ pub struct MemoryNeed {
     pub plora: u64,
     /// Tower and projector, mapped like the decoder.
     pub vision: u64,
+    /// The program itself.
+    pub program: u64,
     /// llama.cpp's tables of the vocabulary.
     pub vocabulary: u64,
     /// Keys and values of the whole context.
@@ -56,6 +62,7 @@ impl MemoryNeed {
         let n_cells = load.n_ctx.next_multiple_of(KV_CELLS);
         let per_cell = decoder.kv_elements_per_position();
         let decode_work = decode_work(decoder.n_embd, decoder.n_ff, load.n_batch);
+        need.program = PROGRAM_BYTES;
         need.vocabulary = (decoder.n_vocab * PIECE_BYTES) as u64;
         need.kv_cache = load.kv_type.bytes(n_cells * per_cell) as u64;
         need.work = load.vision_work.max(decode_work) as u64;
@@ -99,17 +106,28 @@ impl MemoryNeed {
 
     /// What is neither weights nor keys and values.
     pub fn rest(&self) -> u64 {
-        self.vocabulary + self.work
+        self.program + self.vocabulary + self.work
     }
 
     /// All parts together.
     pub fn total(&self) -> u64 {
         self.all_weights() + self.kv_cache + self.rest()
     }
+
+    /// What [`peak`] will tell of a run with a mapped file of `file_bytes`. llama.cpp touches the whole
+    /// file while it loads, tower and adapter included, and then lets go of them: pages that the
+    /// system may drop, so they are not needed, but it counts them.
+    pub fn peak_resident(&self, file_bytes: u64) -> u64 {
+        let loading = file_bytes + self.repacked + self.vocabulary + self.program;
+        loading.max(self.total())
+    }
 }
 
 /// llama.cpp rounds a context up to a multiple of this.
 const KV_CELLS: usize = 256;
+
+/// What a run takes whatever the model, measured: the code, tables and threads of this program.
+const PROGRAM_BYTES: u64 = 12_500_000;
 
 /// What llama.cpp keeps for a piece of the vocabulary, measured: its text, twice, in two hash
 /// tables.
@@ -200,6 +218,33 @@ fn group_left(group: &Path) -> Option<u64> {
     Some(number("memory.max")?.saturating_sub(used)) // "max", no limit, is no number
 }
 
+/// Bytes as a person writes them: `1.9GB`, `500 MB`, `2GiB`, or a plain number.
+///
+/// # Errors
+/// Says what is expected.
+pub fn parse(text: &str) -> Result<u64, String> {
+    const UNITS: [(&str, f64); 7] = [
+        ("GiB", 1073741824.0),
+        ("MiB", 1048576.0),
+        ("GB", 1e9),
+        ("MB", 1e6),
+        ("G", 1e9),
+        ("M", 1e6),
+        ("B", 1.0),
+    ];
+    let text = text.trim();
+    let unit = UNITS.iter().find(|(unit, _)| text.ends_with(unit));
+    let (number, size) = unit.map_or((text, 1.0), |(unit, size)| {
+        (text.trim_end_matches(unit).trim_end(), *size)
+    });
+    let number = number
+        .parse()
+        .ok()
+        .filter(|n: &f64| n.is_finite() && *n >= 0.0);
+    let bytes = number.map(|n| (n * size) as u64);
+    bytes.ok_or_else(|| "expected a size, for example 1.5GB or 800MB".to_owned())
+}
+
 /// Bytes as a person reads them: `1.9 GB`.
 pub fn human(bytes: u64) -> String {
     const UNITS: [(&str, f64); 3] = [("GB", 1e9), ("MB", 1e6), ("kB", 1e3)];
@@ -243,6 +288,23 @@ mod tests {
         assert_eq!(human(512), "512 B");
         assert_eq!(human(2_048), "2.0 kB");
         assert_eq!(human(1_234_567_890), "1.2 GB");
+    }
+
+    #[test]
+    fn sizes_are_read_as_they_are_written() {
+        for (text, bytes) in [
+            ("1.5GB", 1_500_000_000),
+            ("800 MB", 800_000_000),
+            ("2GiB", 2 << 30),
+            ("3G", 3_000_000_000),
+            ("512", 512),
+            ("64B", 64),
+        ] {
+            assert_eq!(parse(text), Ok(bytes), "{text}");
+        }
+        for text in ["", "GB", "-1GB", "much", "1.5XB", "infGB"] {
+            assert!(parse(text).unwrap_err().contains("1.5GB"), "{text}");
+        }
     }
 
     #[test]

@@ -1,12 +1,14 @@
 //! The options of every command that loads a model: which one, and how it is run.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::{Args, ValueEnum};
 use xc2_edge::{
+    cache::CacheOptions,
     engine::{Engine, EngineOptions, default_threads},
     image::Orientation,
     llama::{KvType, LoadOptions},
+    memory,
     vision::Precision,
 };
 
@@ -39,9 +41,22 @@ pub struct EngineArgs {
     /// Keep the weights from being swapped out.
     #[arg(long, help_heading = SPEED)]
     pub mlock: bool,
+    /// Refuse what needs more memory than this, like `1.5GB` [default: what the machine has to give].
+    #[arg(long, value_name = "SIZE", value_parser = memory::parse, help_heading = SPEED)]
+    pub max_memory: Option<u64>,
     /// Start even if the memory seems too small.
     #[arg(long, help_heading = SPEED)]
     pub no_memory_check: bool,
+    /// Keep pictures and prompts in this directory, so that later runs need not compute them again
+    /// [default: none; a conversation takes the user's cache directory].
+    #[arg(long, value_name = "DIR", help_heading = "Cache")]
+    pub cache: Option<PathBuf>,
+    /// The most that the cache may take; what was used longest ago goes first [default: 4GiB].
+    #[arg(long, value_name = "SIZE", value_parser = memory::parse, help_heading = "Cache")]
+    pub cache_size: Option<u64>,
+    /// Keep nothing across runs.
+    #[arg(long, conflicts_with = "cache", help_heading = "Cache")]
+    pub no_cache: bool,
     /// Ignore the EXIF orientation of pictures, as the original code does.
     #[arg(long, help_heading = "Prompt")]
     pub no_exif_orientation: bool,
@@ -113,6 +128,8 @@ impl EngineArgs {
             },
             tower: self.tower.into(),
             check_memory: !self.no_memory_check,
+            max_memory: self.max_memory,
+            cache: self.cache.as_deref().map(|dir| self.cache_in(dir)),
             ..EngineOptions::default()
         }
     }
@@ -122,12 +139,37 @@ impl EngineArgs {
         self.threads.map_or_else(default_threads, usize::from)
     }
 
+    /// The same where results are kept across runs unless that is refused: in the user's cache
+    /// directory if no other is named.
+    pub fn options_with_cache(&self) -> EngineOptions {
+        let mut options = self.options();
+        if options.cache.is_none() && !self.no_cache {
+            options.cache = CacheOptions::for_user().map(|own| self.cache_in(&own.dir));
+        }
+        options
+    }
+
+    fn cache_in(&self, dir: &Path) -> CacheOptions {
+        CacheOptions {
+            dir: dir.to_owned(),
+            max_bytes: self.cache_size.unwrap_or(CacheOptions::DEFAULT_MAX_BYTES),
+        }
+    }
+
     /// Loads the model, the threads set up.
     ///
     /// # Errors
     /// If the system refuses the threads, or as [`Engine::load`].
     pub fn load(&self) -> anyhow::Result<Engine> {
-        super::use_threads(self.n_threads())?;
-        Ok(Engine::load(&self.model, self.options())?)
+        self.load_with(self.options())
+    }
+
+    /// Loads the model with these options, the threads set up.
+    ///
+    /// # Errors
+    /// As [`Self::load`].
+    pub fn load_with(&self, options: EngineOptions) -> anyhow::Result<Engine> {
+        super::use_threads(options.n_threads)?;
+        Ok(Engine::load(&self.model, options)?)
     }
 }

@@ -6,6 +6,7 @@ use xc2_edge::{
     container::ContainerError,
     engine::EngineError,
     gguf::GgufError,
+    memory::{Remedy, human},
     prompt::PromptError,
 };
 
@@ -46,10 +47,11 @@ fn engine(error: &EngineError) -> Option<String> {
         EngineError::NotFinite => {
             "`xc2-edge info -m MODEL --checksum` tells whether the file is whole"
         }
-        EngineError::Memory { .. } => {
-            "a smaller `--ctx-size`, `--kv-type q8_0`, or a model converted with `--q4_k` takes \
-             less; `--no-memory-check` tries anyway"
-        }
+        EngineError::Memory {
+            remedies,
+            smaller_model,
+            ..
+        } => return Some(memory(remedies, smaller_model.as_ref())),
         EngineError::Prompt(PromptError::Markers { .. }) => {
             "leave the markers out, and the pictures stand before the question"
         }
@@ -93,6 +95,24 @@ fn library(error: &LibraryError) -> Option<String> {
     Some(text.to_owned())
 }
 
+fn memory(remedies: &[Remedy], smaller_model: Option<&Remedy>) -> String {
+    let options = remedies
+        .iter()
+        .map(|r| format!("`{}` (needs {})", r.options, human(r.need)));
+    let model = smaller_model.map(|r| {
+        let need = human(r.need);
+        format!("a model converted with `{}` (about {need})", r.options)
+    });
+    let ways: Vec<String> = options.chain(model).collect();
+    match &ways[..] {
+        [] => "no option makes this model fit here; `--no-memory-check` tries anyway".to_owned(),
+        ways => format!(
+            "this is enough: {}; `--no-memory-check` tries anyway",
+            ways.join(", or ")
+        ),
+    }
+}
+
 fn too_long(n_prompt: usize, n_image: usize, max: usize) -> String {
     let larger = (n_prompt + 256).next_multiple_of(256);
     if n_prompt < max {
@@ -124,4 +144,27 @@ fn container(error: &ContainerError) -> Option<String> {
         _ => return None,
     };
     Some(text.to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_is_enough_is_advised() {
+        let remedy = |options: &str, need| Remedy {
+            options: options.to_owned(),
+            need,
+        };
+        let two = [
+            remedy("--kv-type q8_0", 2_000_000_000),
+            remedy("--ctx-size 2048", 1_900_000_000),
+        ];
+        let expected = "this is enough: `--kv-type q8_0` (needs 2.0 GB), or `--ctx-size 2048` \
+                        (needs 1.9 GB); `--no-memory-check` tries anyway";
+        assert_eq!(memory(&two, None), expected);
+        let model = remedy("--q4_k", 1_200_000_000);
+        assert!(memory(&[], Some(&model)).contains("converted with `--q4_k` (about 1.2 GB)"));
+        assert!(memory(&[], None).starts_with("no option"));
+    }
 }

@@ -51,12 +51,20 @@ pub fn run(args: &InfoArgs) -> anyhow::Result<ExitCode> {
         let info = container.info();
         info.max_context().min(info.vision.n_patches() + 512)
     });
-    let load = options.workload(n_ctx, encoder.work_bytes(), true);
-    let need = MemoryNeed::of(&container, load);
+    let need = |pictures| {
+        let load = options.workload(n_ctx, encoder.work_bytes(), pictures);
+        MemoryNeed::of(&container, load)
+    };
+    let memory = Memory {
+        n_ctx,
+        need: need(true),
+        text_only: need(false),
+        available: memory::available(),
+    };
     let text = if args.json {
-        format!("{:#}\n", as_json(&container, n_ctx, need))
+        format!("{:#}\n", as_json(&container, &memory))
     } else {
-        as_text(&container, n_ctx, need, args.checksum)
+        as_text(&container, &memory, args.checksum)
     };
     std::io::stdout().write_all(text.as_bytes())?;
     Ok(ExitCode::SUCCESS)
@@ -75,6 +83,56 @@ fn verify_checksum(container: &Container, path: &std::path::Path) -> anyhow::Res
         }
         .into()
     })
+}
+
+/// What a run will need.
+struct Memory {
+    n_ctx: usize,
+    /// With pictures.
+    need: MemoryNeed,
+    /// Without.
+    text_only: MemoryNeed,
+    available: Option<u64>,
+}
+
+impl Memory {
+    fn lines(&self) -> Vec<String> {
+        let need = &self.need;
+        let mut lines = vec![
+            format!(
+                "memory     {} with a context of {}: weights {}, keys and values {}, rest {}",
+                human(need.total()),
+                self.n_ctx,
+                human(need.all_weights()),
+                human(need.kv_cache),
+                human(need.rest())
+            ),
+            format!(
+                "           {} as long as no picture comes",
+                human(self.text_only.total())
+            ),
+        ];
+        if let Some(available) = self.available {
+            lines.push(format!(
+                "           {} available on this machine now",
+                human(available)
+            ));
+        }
+        lines
+    }
+
+    fn as_json(&self, file_bytes: u64) -> serde_json::Value {
+        json!({
+            "n_ctx": self.n_ctx, "need": self.need,
+            "total_bytes": self.need.total(),
+            "peak_resident_bytes": self.need.peak_resident(file_bytes),
+            "text_only": {
+                "total_bytes": self.text_only.total(),
+                "peak_resident_bytes": self.text_only.peak_resident(file_bytes),
+            },
+            "available_bytes": self.available,
+        })
+    }
 }
 
 /// A part of the file: name, number of tensors, parameters, bytes, and the types in it.
@@ -124,7 +182,7 @@ fn parts(container: &Container) -> Vec<Part> {
     parts
 }
 
-fn as_text(container: &Container, n_ctx: usize, need: MemoryNeed, checked: bool) -> String {
+fn as_text(container: &Container, memory: &Memory, checked: bool) -> String {
     let info = container.info();
     let d = &info.decoder;
     let mut lines = vec![
@@ -173,25 +231,13 @@ fn as_text(container: &Container, n_ctx: usize, need: MemoryNeed, checked: bool)
         ));
     }
     lines.push(String::new());
-    lines.push(format!(
-        "memory     {} with a context of {n_ctx}: weights {}, keys and values {}, scratch {}",
-        human(need.total()),
-        human(need.all_weights()),
-        human(need.kv_cache),
-        human(need.rest())
-    ));
-    if let Some(available) = memory::available() {
-        lines.push(format!(
-            "           {} available on this machine now",
-            human(available)
-        ));
-    }
+    lines.extend(memory.lines());
     lines.push(format!("tower      {}", xc2_edge::vision::kernels()));
     lines.push(format!("llama.cpp  {}", llama::system_info()));
     lines.join("\n") + "\n"
 }
 
-fn as_json(container: &Container, n_ctx: usize, need: MemoryNeed) -> serde_json::Value {
+fn as_json(container: &Container, memory: &Memory) -> serde_json::Value {
     let info = container.info();
     let parts: Vec<_> = parts(container)
         .into_iter()
@@ -218,10 +264,7 @@ fn as_json(container: &Container, n_ctx: usize, need: MemoryNeed) -> serde_json:
             "max_context": info.max_context(),
         },
         "parts": parts,
-        "memory": {
-            "n_ctx": n_ctx, "need": need, "total_bytes": need.total(),
-            "available_bytes": memory::available(),
-        },
+        "memory": memory.as_json(container.file().file_bytes() as u64),
         "kernels": {"tower": xc2_edge::vision::kernels(), "llama.cpp": llama::system_info()},
     })
 }

@@ -4,6 +4,7 @@
 
 mod bench;
 mod caption;
+mod chat;
 mod compose;
 mod demo_scenes;
 mod engine_args;

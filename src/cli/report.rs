@@ -30,6 +30,7 @@ impl<'a> Report<'a> {
             "n_generated": answer.ids.len(),
             "seed": self.sampling.seed,
             "timings": answer.timings,
+            "cache": answer.cache,
             "peak_memory_bytes": memory::peak(),
             "kernels": {
                 "simd": xc2_kernels::Cpu::chosen().name(), "tower": vision::kernels(),

@@ -1,7 +1,12 @@
 //! `xc2-edge run`.
 
-use std::{io::Write, path::PathBuf, process::ExitCode};
+use std::{
+    io::{IsTerminal, Read, Write},
+    path::PathBuf,
+    process::ExitCode,
+};
 
+use anyhow::{Context, ensure};
 use clap::{Args, ValueEnum};
 use xc2_edge::{
     engine::{DEFAULT_N_PREDICT, Engine, Request},
@@ -9,6 +14,7 @@ use xc2_edge::{
 };
 
 use super::{
+    chat,
     engine_args::{EngineArgs, SPEED},
     report::{self, Report},
     sampling_args::SamplingArgs,
@@ -21,12 +27,16 @@ use super::{
   xc2-edge run -m model.gguf --image photo.jpg -p 'What is the man holding?'
   xc2-edge run -m model.gguf --image a.png --image b.png \\
       -p 'First picture: <ImageHere>, second picture: <ImageHere>. What differs?'
-  xc2-edge run -m model.gguf -p 'Write a short poem about rain.' --temp 1 --seed 7")]
+  xc2-edge run -m model.gguf -p 'Write a short poem about rain.' --temp 1 --seed 7
+  xc2-edge run -m model.gguf --image photo.jpg          # a conversation; /help tells its commands
+  xc2-edge run -m model.gguf < question.txt")]
 pub struct RunArgs {
     /// A picture (JPEG, PNG, WebP, BMP, GIF or TIFF); repeatable.
     #[arg(long = "image", value_name = "FILE", help_heading = "Prompt")]
     images: Vec<PathBuf>,
-    /// The question. `<ImageHere>` says where a picture stands; without it they stand in front.
+    /// The question; `-` reads it from stdin. `<ImageHere>` says where a picture stands; without it
+    /// they stand in front. Without -p a terminal becomes a conversation, and what is piped in is the
+    /// question.
     #[arg(
         short,
         long,
@@ -108,8 +118,12 @@ impl From<Plora> for PloraPolicy {
 
 /// Runs the command.
 pub fn run(args: &RunArgs) -> anyhow::Result<ExitCode> {
+    if args.prompt.is_none() && !args.json && chat::is_possible() {
+        return converse(args);
+    }
+    let prompt = args.prompt()?; // before the model is loaded: it may be long in coming, or no text
     let engine = args.engine.load()?;
-    let request = args.request(&engine);
+    let request = args.request(&engine, prompt);
     let mut screen = Screen::new(!args.json, args.quiet);
     let answer = engine.answer(&request, &mut screen)?;
     screen.finish()?;
@@ -128,14 +142,49 @@ pub fn run(args: &RunArgs) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
+fn converse(args: &RunArgs) -> anyhow::Result<ExitCode> {
+    let engine = args.engine.load_with(args.engine.options_with_cache())?;
+    let options = chat::Options {
+        like: args.request(&engine, String::new()),
+        images: args.images.clone(),
+        n_ctx: args.engine.ctx_size,
+        orientation: args.engine.options().orientation,
+        quiet: args.quiet,
+    };
+    chat::run(&engine, options)
+}
+
+/// The longest question that is read from stdin; far above any context.
+const MAX_PROMPT_BYTES: u64 = 16 << 20;
+
 impl RunArgs {
-    fn request(&self, engine: &Engine) -> Request {
+    /// The question as typed, or from stdin. It is empty where nobody gives one.
+    fn prompt(&self) -> anyhow::Result<String> {
+        match self.prompt.as_deref() {
+            Some("-") => {}
+            Some(text) => return Ok(text.to_owned()),
+            None if std::io::stdin().is_terminal() => return Ok(String::new()),
+            None => {}
+        }
+        let mut text = String::new();
+        let mut stdin = std::io::stdin().lock().take(MAX_PROMPT_BYTES + 1);
+        stdin
+            .read_to_string(&mut text)
+            .context("the question on stdin: expected text in UTF-8")?;
+        ensure!(
+            text.len() as u64 <= MAX_PROMPT_BYTES,
+            "the question on stdin: expected at most {MAX_PROMPT_BYTES} bytes, found more"
+        );
+        Ok(text.trim_end_matches(['\r', '\n']).to_owned())
+    }
+
+    fn request(&self, engine: &Engine, query: String) -> Request {
         let own = || engine.container().info().prompt.system.clone();
         Request {
             images: self.images.iter().map(Into::into).collect(),
             chat: Chat {
                 system: self.system.clone().unwrap_or_else(own),
-                query: self.prompt.clone().unwrap_or_default(),
+                query,
                 ..Chat::default()
             },
             layout: self.layout.into(),

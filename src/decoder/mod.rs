@@ -11,6 +11,8 @@ mod stream;
 
 pub use stream::TextStream;
 
+use std::ops::ControlFlow;
+
 use ndarray::ArrayView2;
 
 use crate::{
@@ -140,7 +142,8 @@ impl Decoder {
 
     /// Computes what sequence `seq` does not hold of a prompt that it holds the begin of, and leaves
     /// the logits of the last position for [`Self::logits`]. `progress` is told the number of
-    /// positions that are there after every batch.
+    /// positions that are there after every batch, and may break off: `Break` comes back then, and
+    /// there are no logits.
     ///
     /// # Errors
     /// If llama.cpp refuses a batch; the sequence holds what was computed before.
@@ -153,19 +156,22 @@ impl Decoder {
         seq: usize,
         prompt: &Prompt,
         images: &Embeddings<'_>,
-        mut progress: impl FnMut(usize),
-    ) -> Result<(), LlamaError> {
+        mut progress: impl FnMut(usize) -> ControlFlow<()>,
+    ) -> Result<ControlFlow<()>, LlamaError> {
         let steps = self.steps(seq, prompt);
         for (i, step) in steps.iter().enumerate() {
-            let outputs = if i + 1 == steps.len() {
+            let is_last = i + 1 == steps.len();
+            let outputs = if is_last {
                 Outputs::Last
             } else {
                 Outputs::None
             };
             self.compute(seq, prompt, step, images, outputs)?;
-            progress(self.n_past(seq));
+            if progress(self.n_past(seq)).is_break() && !is_last {
+                return Ok(ControlFlow::Break(()));
+            }
         }
-        Ok(())
+        Ok(ControlFlow::Continue(()))
     }
 
     /// As [`Self::prefill`], with the logits of every position computed.

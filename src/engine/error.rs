@@ -6,7 +6,7 @@ use crate::{
     container::ContainerError,
     image::ImageError,
     llama::LlamaError,
-    memory::{self, MemoryNeed},
+    memory::{self, MemoryNeed, Remedy},
     prompt::PromptError,
     vision::VisionError,
 };
@@ -59,5 +59,12 @@ pub enum EngineError {
         memory::human(need.rest()),
         memory::human(*available)
     )]
-    Memory { need: MemoryNeed, available: u64 },
+    Memory {
+        need: MemoryNeed,
+        available: u64,
+        /// Options each of which is enough.
+        remedies: Vec<Remedy>,
+        /// A preset of `xc2-convert` that is.
+        smaller_model: Option<Remedy>,
+    },
 }

@@ -10,6 +10,7 @@ use std::ops::ControlFlow;
 
 use super::{
     Answer, Engine, EngineError, N_BATCH, Request,
+    fits::Asked,
     lane::Lane,
     prepared::{Prepared, Use},
     timed,
@@ -186,10 +187,22 @@ impl<'a> Many<'a> {
         let n_parallel = self.lanes.len();
         let n_seq = n_parallel + usize::from(self.engine.remembered.is_some());
         let max = self.engine.container.info().max_context();
-        let n_cells = n_parallel * (n_needed + SPARE_POSITIONS).min(max);
         let pictures = !prepared.pictures.is_empty();
-        self.engine
-            .check_memory(n_cells, pictures, pictures, self.n_cells)?;
+        let fits = |n_ctx| {
+            self.engine.check_memory(Asked {
+                n_ctx,
+                n_ctx_least: n_parallel * (prepared.prompt.len() + 1),
+                n_seq: n_parallel,
+                encodes: pictures,
+                adapts: pictures,
+                n_held: self.n_cells,
+            })
+        };
+        let roomy = n_parallel * (n_needed + SPARE_POSITIONS).min(max);
+        let n_cells = match fits(roomy) {
+            Ok(()) => roomy,
+            Err(_) => fits(n_parallel * n_needed).map(|()| n_parallel * n_needed)?,
+        };
         self.decoder = None; // the old context is gone before the new one is made
         self.n_cells = 0;
         self.decoder = Some(self.engine.decoder(n_cells, N_BATCH, n_parallel, n_seq)?);
@@ -259,7 +272,8 @@ impl<'a> Many<'a> {
             Ok(ready) => ready,
             Err(error) => return Ok(Err(error)),
         };
-        engine.prefill(decoder, seq, prepared, ready, use_of, &mut ())?;
+        // Nobody interrupts here.
+        let _ = engine.prefill(decoder, seq, prepared, ready, use_of, &mut ())?;
         if let Some(remembered) = &engine.remembered {
             let spare = self.lanes.len();
             let computed = use_of.timings.n_reused..prepared.prompt.len();

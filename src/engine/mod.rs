@@ -13,6 +13,7 @@
 
 mod after_prompt;
 mod error;
+mod fits;
 mod generation;
 mod lane;
 mod many;
@@ -41,7 +42,6 @@ use crate::{
     decoder::Decoder,
     image::Preprocessor,
     llama::{Context, ContextOptions, LazyAdapter, Model, Tokenizer},
-    memory::MemoryNeed,
     prompt::{PromptLayout, Sequence, Template},
     vision::{StageObserver, VisionConfig, VisionEncoder},
 };
@@ -79,8 +79,7 @@ impl Engine {
         let encoder = VisionEncoder::new(info.vision.clone(), &container, options.tower)?;
         let (mean, std) = (info.image.image_mean, info.image.image_std);
         let preprocessor = Preprocessor::new(info.vision.image_size as u32, mean, std);
-        let least = options.workload(1, 0, false);
-        options.check_memory(MemoryNeed::of(&container, least), 0)?;
+        fits::check_weights(&container, &options)?;
         let model = Model::load(path, container.view_offset(View::Decoder), options.load)?;
         let offset = container.view_offset(View::Adapter);
         let adapter = Arc::new(LazyAdapter::new(&model, path, offset));
@@ -161,34 +160,6 @@ impl Engine {
         self.adapter.is_loaded()
     }
 
-    /// What a context of `n_ctx` positions will need, when pictures come.
-    pub fn memory_need(&self, n_ctx: usize) -> MemoryNeed {
-        self.memory_need_for(n_ctx, true)
-    }
-
-    /// What a context of `n_ctx` positions will need; without `pictures` neither the tower nor the
-    /// adapter is ever touched.
-    pub fn memory_need_for(&self, n_ctx: usize, pictures: bool) -> MemoryNeed {
-        let work = self.encoder.work_bytes();
-        MemoryNeed::of(
-            &self.container,
-            self.options.workload(n_ctx, work, pictures),
-        )
-    }
-
-    /// How many requests of up to `n_ctx` positions, pictures included, had best run at a time: as
-    /// many as cores and batches make worth while, and as fit into nine tenths of the memory
-    /// `available`, in bytes; `None` where that is not known.
-    pub fn choose_parallel(&self, n_ctx: usize, available: Option<u64>) -> usize {
-        let most = (2 * self.options.n_threads).clamp(4, 16);
-        let fits = |n: &usize| {
-            let need = self.memory_need_for(n * n_ctx, true);
-            let new = need.total() - self.loaded_bytes(&need);
-            available.is_none_or(|available| new <= available / 10 * 9)
-        };
-        (2..=most).rev().find(fits).unwrap_or(1)
-    }
-
     /// Answers `request`.
     ///
     /// # Errors
@@ -246,40 +217,6 @@ impl Engine {
         }
         let max = self.container.info().max_context();
         (n_needed + n_needed / 2 + spare).min(max)
-    }
-
-    /// Refuses a context of `n_ctx` positions if the memory does not suffice for what has to be
-    /// there besides: the tower's scratch if it `encodes`, the adapter if it `adapts`. A context of
-    /// `n_held` positions is given up for it.
-    fn check_memory(
-        &self,
-        n_ctx: usize,
-        encodes: bool,
-        adapts: bool,
-        n_held: usize,
-    ) -> Result<(), EngineError> {
-        let mut need = self.memory_need_for(n_ctx, encodes || adapts || self.holds_adapter());
-        if !adapts && !self.holds_adapter() {
-            need.plora = 0;
-        }
-        let kv_held = self.memory_need_for(n_held, false).kv_cache;
-        let kv_held = if n_held > 0 { kv_held } else { 0 };
-        self.options
-            .check_memory(need, self.loaded_bytes(&need) + kv_held)
-    }
-
-    /// What of `need` this process holds already, besides contexts; mapped weights do not count,
-    /// since the system reckons their pages as available.
-    fn loaded_bytes(&self, need: &MemoryNeed) -> u64 {
-        let read = match self.options.load.mmap {
-            true => 0,
-            false => need.decoder,
-        };
-        let plora = match self.holds_adapter() {
-            true => need.plora,
-            false => 0,
-        };
-        read + need.repacked + need.vocabulary + plora
     }
 }
 

@@ -1,11 +1,11 @@
 //! How a model is run.
 
-use super::{EngineError, N_BATCH};
+use super::N_BATCH;
 use crate::{
     cache::CacheOptions,
     image::Orientation,
     llama::{KvType, LoadOptions},
-    memory::{self, MemoryNeed, Workload},
+    memory::{self, Workload},
     vision::Precision,
 };
 
@@ -30,6 +30,8 @@ pub struct EngineOptions {
     pub check_memory: bool,
     /// Where pictures and prompts are kept across runs; `None` for nowhere.
     pub cache: Option<CacheOptions>,
+    /// The most bytes that a run may need; `None` for what the machine has.
+    pub max_memory: Option<u64>,
 }
 
 impl Default for EngineOptions {
@@ -44,6 +46,7 @@ impl Default for EngineOptions {
             orientation: Orientation::Apply,
             check_memory: true,
             cache: None,
+            max_memory: None,
         }
     }
 }
@@ -61,16 +64,12 @@ impl EngineOptions {
         }
     }
 
-    /// Refuses what does not fit, less what is `loaded` already.
-    pub(super) fn check_memory(&self, need: MemoryNeed, loaded: u64) -> Result<(), EngineError> {
-        match memory::available() {
-            Some(available)
-                if self.check_memory && need.total().saturating_sub(loaded) > available =>
-            {
-                Err(EngineError::Memory { need, available })
-            }
-            _ => Ok(()),
-        }
+    /// What a run may take in all, `loaded` of which this process holds already; `None` where nothing
+    /// is known or nothing is to be checked.
+    pub(super) fn memory_limit(&self, loaded: u64) -> Option<u64> {
+        let machine = memory::available().map(|bytes| bytes.saturating_add(loaded));
+        let limits = [machine, self.max_memory].into_iter().flatten();
+        limits.min().filter(|_| self.check_memory)
     }
 }
 
@@ -84,24 +83,25 @@ mod tests {
     use super::*;
 
     #[test]
-    fn too_little_memory_is_told_with_what_takes_it() {
+    fn the_limit_is_the_machines_or_a_smaller_one_that_was_asked_for() {
         let options = EngineOptions::default();
-        let need = MemoryNeed {
-            decoder: 1 << 60,
-            kv_cache: 5_000_000,
-            ..MemoryNeed::default()
-        };
-        let error = options.check_memory(need, 0).unwrap_err().to_string();
+        let machine = options.memory_limit(0).unwrap();
+        assert!(machine > 1 << 20);
         assert!(
-            error.contains("not enough memory") && error.contains("5.0 MB context"),
-            "{error}"
+            options.memory_limit(1 << 50).unwrap() > 1 << 50,
+            "what is held counts"
         );
-        options.check_memory(need, 1 << 60).unwrap(); // what is loaded already is not needed again
-        EngineOptions {
-            check_memory: false,
+        let max_memory = Some(5_000_000);
+        let small = EngineOptions {
+            max_memory,
             ..options
-        }
-        .check_memory(need, 0)
-        .unwrap();
+        };
+        assert_eq!(small.memory_limit(0), max_memory);
+        assert_eq!(small.memory_limit(1 << 50), max_memory);
+        let unchecked = EngineOptions {
+            check_memory: false,
+            ..small
+        };
+        assert_eq!(unchecked.memory_limit(0), None);
     }
 }

@@ -1,6 +1,6 @@
 //! A request made ready: what the decoder is to see, and the pictures behind it.
 
-use std::sync::Arc;
+use std::{ops::ControlFlow, sync::Arc};
 
 use rayon::prelude::*;
 
@@ -141,7 +141,7 @@ impl Engine {
     }
 
     /// Computes what sequence `seq` does not hold of a prompt that it holds the begin of:
-    /// [`Timings::n_reused`] positions.
+    /// [`Timings::n_reused`] positions. `Break` if the observer has had enough before the end.
     pub(super) fn prefill(
         &self,
         decoder: &mut Decoder,
@@ -150,20 +150,25 @@ impl Engine {
         ready: Vec<Ready>,
         Use { timings, counts }: &mut Use,
         observer: &mut dyn Observer,
-    ) -> Result<(), EngineError> {
+    ) -> Result<ControlFlow<()>, EngineError> {
         let prompt = &prepared.prompt;
         let (embeddings, n_encoded) = timed(&mut timings.encode, || {
             self.embed(prepared, ready, observer, counts)
         });
         timings.n_images = n_encoded;
         timings.n_images_reused = prepared.pictures.len() - n_encoded;
-        timings.n_prefill = prompt.len() - timings.n_reused;
-        timed(&mut timings.prefill, || {
+        let flow = timed(&mut timings.prefill, || {
             let views = embeddings.iter().map(|e| e.as_ref().map(|e| e.view()));
             let views: Vec<_> = views.collect();
-            let progress = |done| observer.progress("prefill", done, prompt.len());
-            decoder.prefill(seq, prompt, &views, progress)
+            decoder.prefill(seq, prompt, &views, |done| {
+                observer.progress("prefill", done, prompt.len());
+                match observer.is_interrupted() {
+                    true => ControlFlow::Break(()),
+                    false => ControlFlow::Continue(()),
+                }
+            })
         })?;
-        Ok(())
+        timings.n_prefill = decoder.n_past(seq) - timings.n_reused;
+        Ok(flow)
     }
 }

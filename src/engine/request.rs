@@ -99,6 +99,11 @@ pub struct Answer {
 pub trait Observer {
     /// A stage (`encode`, `prefill`) stands at `done` of `total`.
     fn progress(&mut self, _stage: &'static str, _done: usize, _total: usize) {}
+    /// Whether the caller has had enough: asked between the batches of the prompt. What was computed
+    /// stays, and serves when it is asked again.
+    fn is_interrupted(&mut self) -> bool {
+        false
+    }
     /// More text of the answer; always whole characters. `Break` ends the answer.
     fn text(&mut self, _text: &str) -> ControlFlow<()> {
         ControlFlow::Continue(())

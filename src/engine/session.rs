@@ -1,7 +1,8 @@
 //! A conversation with a model: what was computed for one request serves the next.
 
 use super::{
-    AfterPrompt, Answer, Engine, EngineError, Observer, Request,
+    AfterPrompt, Answer, Engine, EngineError, Observer, Request, StopReason,
+    fits::Asked,
     generation::Generation,
     pictures::Ready,
     prepared::{Prepared, Use},
@@ -152,16 +153,25 @@ impl<'a> Session<'a> {
         let engine = self.engine;
         let encodes = ready.iter().any(|r| matches!(r, Ready::ToEncode(_)));
         let adapts = prepared.prompt.plora_from(n_hoped);
+        let fits = |n_ctx| {
+            engine.check_memory(Asked {
+                n_ctx,
+                n_ctx_least: prepared.prompt.len() + 1,
+                n_seq: 1,
+                encodes,
+                adapts,
+                n_held: self.n_ctx(),
+            })
+        };
         if self.n_ctx() < n_needed {
             let n_ctx = engine.roomy(n_needed, self.spare);
-            let fits = |n| engine.check_memory(n, encodes, adapts, self.n_ctx());
             let n_ctx = match fits(n_ctx) {
                 Ok(()) => n_ctx,
                 Err(_) => fits(n_needed).map(|()| n_needed)?,
             };
             self.remake(n_ctx, n_held)?;
         } else {
-            engine.check_memory(self.n_ctx(), encodes, adapts, self.n_ctx())?;
+            fits(self.n_ctx())?;
         }
         if adapts {
             engine.adapter.get()?;
@@ -193,34 +203,37 @@ impl<'a> Session<'a> {
         let (request, prompt) = (prepared.request, &prepared.prompt);
         let Open { decoder, n_ctx } = self.open.as_mut().expect("there is room");
         decoder.truncate(SEQ, use_of.timings.n_reused);
-        self.engine
+        let flow = self
+            .engine
             .prefill(decoder, SEQ, prepared, ready, &mut use_of, observer)?;
+        let mut answer = Answer {
+            text: String::new(),
+            n_prompt: prompt.len(),
+            n_image: prompt.sequence.n_image_tokens(),
+            ids: Vec::new(),
+            stop: StopReason::Interrupted,
+            timings: use_of.timings,
+            cache: use_of.counts,
+        };
+        if flow.is_break() {
+            return Ok(answer);
+        }
         self.logits.clear();
         self.logits.extend_from_slice(decoder.logits());
-        let Use {
-            mut timings,
-            mut counts,
-        } = use_of;
+        let timings = &mut answer.timings;
         let mut generation = Generation::new(self.engine, request, &prompt.sequence, *n_ctx);
-        let stop = timed(&mut timings.decode, || {
+        answer.stop = timed(&mut timings.decode, || {
             generation.run(decoder, SEQ, observer)
         })?;
         timings.n_decode = decoder.n_past(SEQ) - prompt.len();
         if let Some(remembered) = &self.engine.remembered {
             let (n_known, n_prompt) = (timings.n_reused, prompt.len());
             timed(&mut timings.keep, || {
-                remembered.keep(decoder, SEQ, SPARE, n_known..n_prompt, &mut counts);
+                remembered.keep(decoder, SEQ, SPARE, n_known..n_prompt, &mut answer.cache);
             });
         }
-        Ok(Answer {
-            text: generation.text,
-            n_prompt: prompt.len(),
-            n_image: prompt.sequence.n_image_tokens(),
-            ids: generation.ids,
-            stop,
-            timings,
-            cache: counts,
-        })
+        (answer.text, answer.ids) = (generation.text, generation.ids);
+        Ok(answer)
     }
 
     /// The place after the prompt of the last answer.

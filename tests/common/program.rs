@@ -1,16 +1,31 @@
 //! The program `xc2-edge`, as a person runs it.
 
 use std::{
+    io::Write,
     path::Path,
-    process::{Command, Output},
+    process::{Command, Output, Stdio},
 };
 
-/// Runs it to its end.
+/// Runs it to its end, with nothing on stdin.
 pub fn xc2_edge(args: &[&str]) -> Output {
     Command::new(env!("CARGO_BIN_EXE_xc2-edge"))
         .args(args)
+        .stdin(Stdio::null())
         .output()
         .unwrap()
+}
+
+/// Runs it to its end with `text` on stdin.
+pub fn xc2_edge_with_stdin(args: &[&str], text: &[u8]) -> Output {
+    let mut child = Command::new(env!("CARGO_BIN_EXE_xc2-edge"))
+        .args(args)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    child.stdin.take().unwrap().write_all(text).unwrap();
+    child.wait_with_output().unwrap()
 }
 
 /// What it said.

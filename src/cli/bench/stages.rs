@@ -1,5 +1,7 @@
 //! The stages, run.
 
+use std::ops::ControlFlow;
+
 use anyhow::ensure;
 use ndarray::Array2;
 use xc2_edge::{
@@ -270,7 +272,8 @@ impl Nonsense {
     fn compute(&self, decoder: &mut Decoder) -> Result<(), EngineError> {
         decoder.truncate(SEQ, 0);
         let rows = [self.embeddings.as_ref().map(|e| e.view())];
-        Ok(decoder.prefill(SEQ, &self.prompt, &rows, |_| {})?)
+        let go_on = |_| ControlFlow::Continue(());
+        Ok(decoder.prefill(SEQ, &self.prompt, &rows, go_on).map(drop)?)
     }
 }
 

@@ -1,0 +1,210 @@
+//! What was said so far, and how it is put to the model.
+
+use std::path::{Path, PathBuf};
+
+use serde_json::json;
+use xc2_edge::{engine::Request, prompt::Chat};
+
+/// A question with its pictures, and the answer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Turn {
+    images: Vec<PathBuf>,
+    query: String,
+    answer: String,
+}
+
+/// A conversation.
+pub struct Conversation {
+    system: String,
+    /// What stands for a picture in a text.
+    marker: String,
+    turns: Vec<Turn>,
+    /// Pictures of the next question.
+    pending: Vec<PathBuf>,
+}
+
+impl Conversation {
+    /// Begins with a system text, which may be empty, and pictures for the first question.
+    pub fn new(system: String, marker: String, pending: Vec<PathBuf>) -> Self {
+        Self {
+            system,
+            marker,
+            turns: Vec::new(),
+            pending,
+        }
+    }
+
+    /// Adds a picture to the next question; gives how many that has then.
+    pub fn add_image(&mut self, path: PathBuf) -> usize {
+        self.pending.push(path);
+        self.pending.len()
+    }
+
+    /// Pictures of the next question.
+    pub fn pending(&self) -> &[PathBuf] {
+        &self.pending
+    }
+
+    /// Takes back the pictures of the next question.
+    pub fn drop_pending(&mut self) -> usize {
+        std::mem::take(&mut self.pending).len()
+    }
+
+    /// Whether nothing was said yet.
+    pub fn is_empty(&self) -> bool {
+        self.turns.is_empty()
+    }
+
+    /// Forgets everything but the system text.
+    pub fn clear(&mut self) {
+        self.turns.clear();
+        self.pending.clear();
+    }
+
+    /// The request that asks `text` as the next turn; the rest of it is as in `like`.
+    pub fn request(&self, text: &str, like: &Request) -> Request {
+        let images = self.turns.iter().flat_map(|t| &t.images);
+        let history = self
+            .turns
+            .iter()
+            .map(|t| (t.query.clone(), t.answer.clone()));
+        Request {
+            images: images.chain(&self.pending).map(Into::into).collect(),
+            chat: Chat {
+                system: self.system.clone(),
+                history: history.collect(),
+                query: self.query(text),
+                ..Chat::default()
+            },
+            ..like.clone()
+        }
+    }
+
+    /// The question with a marker for each of its pictures: in front, unless the text says where.
+    fn query(&self, text: &str) -> String {
+        if text.contains(&self.marker) {
+            return text.to_owned();
+        }
+        self.marker.repeat(self.pending.len()) + text
+    }
+
+    /// Notes that `text` was asked and `answer` was said.
+    pub fn push(&mut self, text: &str, answer: String) {
+        self.turns.push(Turn {
+            query: self.query(text),
+            images: std::mem::take(&mut self.pending),
+            answer,
+        });
+    }
+
+    /// The conversation as a file for its name: JSON if it ends in `.json`, else Markdown.
+    pub fn as_file(&self, name: &Path) -> String {
+        match name.extension() {
+            Some(json) if json.eq_ignore_ascii_case("json") => self.as_json(),
+            _ => self.as_markdown(),
+        }
+    }
+
+    fn as_json(&self) -> String {
+        let turn = |t: &Turn| {
+            [
+                json!({"role": "user", "images": t.images, "text": t.query}),
+                json!({"role": "assistant", "text": t.answer}),
+            ]
+        };
+        let system =
+            (!self.system.is_empty()).then(|| json!({"role": "system", "text": self.system}));
+        let turns = self.turns.iter().flat_map(turn);
+        let all: Vec<_> = system.into_iter().chain(turns).collect();
+        format!("{:#}\n", serde_json::Value::Array(all))
+    }
+
+    fn as_markdown(&self) -> String {
+        let mut text = String::new();
+        for turn in &self.turns {
+            text += "## Question\n\n";
+            for image in &turn.images {
+                text += &format!("![](<{}>)\n\n", image.display());
+            }
+            // The markers in front say what the pictures above say.
+            let query = turn.query.trim_start_matches(&self.marker);
+            text += &format!("{query}\n\n## Answer\n\n{}\n\n", turn.answer);
+        }
+        text.truncate(text.trim_end().len());
+        text + "\n"
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use xc2_edge::engine::Picture;
+
+    fn conversation() -> Conversation {
+        let pending = vec![PathBuf::from("a.png")];
+        Conversation::new("Be brief.".to_owned(), "<ImageHere>".to_owned(), pending)
+    }
+
+    #[test]
+    fn every_turn_keeps_its_pictures_in_their_places() {
+        let mut talk = conversation();
+        talk.push("What is this?", "A cat.".to_owned());
+        assert_eq!(talk.add_image("b c.png".into()), 1);
+        talk.add_image("d.png".into());
+        let request = talk.request("And these?", &Request::default());
+        let expected = Chat {
+            system: "Be brief.".to_owned(),
+            history: vec![("<ImageHere>What is this?".to_owned(), "A cat.".to_owned())],
+            query: "<ImageHere><ImageHere>And these?".to_owned(),
+            ..Chat::default()
+        };
+        assert_eq!(request.chat, expected);
+        let names: Vec<_> = request.images.iter().map(name).collect();
+        assert_eq!(names, ["a.png", "b c.png", "d.png"]);
+        // Asking does not change it: a question that fails can be asked anew.
+        assert_eq!(talk.pending().len(), 2);
+    }
+
+    fn name(picture: &Picture) -> &str {
+        match picture {
+            Picture::File(path) => path.to_str().unwrap(),
+            Picture::Pixels(_) => panic!("a file"),
+        }
+    }
+
+    #[test]
+    fn a_text_may_say_where_its_pictures_stand() {
+        let talk = conversation();
+        let request = talk.request("Look: <ImageHere>!", &Request::default());
+        assert_eq!(request.chat.query, "Look: <ImageHere>!");
+    }
+
+    #[test]
+    fn clearing_leaves_the_system_text() {
+        let mut talk = conversation();
+        talk.push("Hi", "Hello".to_owned());
+        talk.add_image("b.png".into());
+        talk.clear();
+        assert!(talk.is_empty());
+        let request = talk.request("Hi", &Request::default());
+        assert_eq!((request.images.len(), request.chat.history.len()), (0, 0));
+        assert_eq!(request.chat.system, "Be brief.");
+    }
+
+    #[test]
+    fn it_is_written_as_markdown_or_json() {
+        let mut talk = conversation();
+        talk.push("What is this?", "A cat.".to_owned());
+        talk.push("Sure?", "Yes.".to_owned());
+        let expected = "## Question\n\n![](<a.png>)\n\nWhat is this?\n\n## Answer\n\nA cat.\n\n\
+                        ## Question\n\nSure?\n\n## Answer\n\nYes.\n";
+        assert_eq!(talk.as_file(Path::new("talk.md")), expected);
+        let json: serde_json::Value =
+            serde_json::from_str(&talk.as_file(Path::new("talk.JSON"))).unwrap();
+        assert_eq!(json[0], json!({"role": "system", "text": "Be brief."}));
+        let asked =
+            json!({"role": "user", "images": ["a.png"], "text": "<ImageHere>What is this?"});
+        assert_eq!(json[1], asked);
+        assert_eq!(json[4], json!({"role": "assistant", "text": "Yes."}));
+    }
+}

@@ -1,0 +1,151 @@
+//! Whether a run fits the machine: what is refused, and that what is advised then is enough.
+
+mod common;
+
+use common::program::{assert_fails, path, stderr, xc2_edge};
+use serde_json::Value;
+use xc2_convert::mix::Preset;
+
+fn model(preset: Preset) -> String {
+    path(&common::model("tiny-composer", preset))
+}
+
+/// Bytes that `info` reckons with, for these options.
+fn need(model: &str, options: &[&str]) -> u64 {
+    let output = xc2_edge(&[&["info", "-m", model, "--json"], options].concat());
+    let report: Value = serde_json::from_slice(&output.stdout).unwrap();
+    report["memory"]["total_bytes"].as_u64().unwrap()
+}
+
+/// The options in a hint, those of each way together.
+fn advised(message: &str) -> Vec<Vec<String>> {
+    let hint = message.split_once("hint: ").expect("there is a hint").1;
+    let quoted = hint.split('`').skip(1).step_by(2);
+    let ways = quoted.filter(|way| *way != "--no-memory-check" && !way.starts_with("--q"));
+    ways.map(|way| way.split(' ').map(String::from).collect())
+        .collect()
+}
+
+#[test]
+fn what_does_not_fit_is_refused_and_every_advice_is_enough() {
+    let model = model(Preset::F32);
+    let picture = path(&common::reference("images").join("one.png"));
+    let run = [
+        "run", "-m", &model, "--image", &picture, "-p", "Hi", "-n", "1", "-c", "4096",
+    ];
+    let whole = need(&model, &["-c", "4096"]);
+    let smallest = need(&model, &["-c", "256", "--kv-type", "q8_0"]);
+    for limit in [
+        whole - 1,
+        (whole + smallest) / 2,
+        smallest + (whole - smallest) / 8,
+    ] {
+        let limit = format!("{limit}");
+        let limited = [&run[..], &["--max-memory", &limit]].concat();
+        assert_fails(
+            &limited,
+            &["not enough memory", "this is enough", "--no-memory-check"],
+        );
+        let ways = advised(stderr(&xc2_edge(&limited)));
+        assert!(!ways.is_empty(), "of {limit}");
+        for way in ways {
+            let way: Vec<&str> = way.iter().map(String::as_str).collect();
+            // Given once more, an option would be wrong usage.
+            let mut args = limited.clone();
+            if way.contains(&"--ctx-size") {
+                args.retain(|arg| !["-c", "4096"].contains(arg));
+            }
+            args.extend(&way);
+            let output = xc2_edge(&args);
+            assert_eq!(
+                output.status.code(),
+                Some(0),
+                "{way:?}: {}",
+                stderr(&output)
+            );
+        }
+    }
+}
+
+#[test]
+fn weights_without_room_are_refused_before_they_are_loaded() {
+    let model = model(Preset::F32);
+    let run = ["run", "-m", &model, "-p", "Hi", "--max-memory"];
+    // Quantized it would fit.
+    let quantized = need(&self::model(Preset::Q8_0), &["-c", "256"]).to_string();
+    assert_fails(
+        &[&run[..], &[&quantized]].concat(),
+        &["converted with `--q"],
+    );
+    assert_fails(
+        &[&run[..], &["1MB"]].concat(),
+        &[
+            "not enough memory",
+            "1.0 MB available",
+            "no option makes this model fit",
+        ],
+    );
+}
+
+#[test]
+fn the_check_can_be_left_out() {
+    let model = model(Preset::F32);
+    let output = xc2_edge(&[
+        "run",
+        "-m",
+        &model,
+        "-p",
+        "Hi",
+        "-n",
+        "1",
+        "--max-memory",
+        "1MB",
+        "--no-memory-check",
+    ]);
+    assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+}
+
+#[test]
+fn a_size_that_is_none_is_wrong_usage() {
+    let output = xc2_edge(&["run", "-m", "m.gguf", "--max-memory", "much"]);
+    assert_eq!(output.status.code(), Some(2));
+    assert!(stderr(&output).contains("1.5GB"), "{}", stderr(&output));
+}
+
+#[test]
+fn peak_memory_is_within_a_tenth_of_what_was_predicted() {
+    let model = path(&common::trained(Preset::F16));
+    let scene = concat!(
+        env!("CARGO_MANIFEST_DIR"),
+        "/models/scenes/three-shapes.png"
+    );
+    let common = ["--json", "-n", "4", "-c", "512", "-t", "2"];
+    let report = |args: &[&str]| -> Value {
+        let output = xc2_edge(&[args, &["-m", &model]].concat());
+        serde_json::from_slice(&output.stdout).unwrap_or_else(|_| panic!("{}", stderr(&output)))
+    };
+    let predicted = report(&["info", "--json", "-c", "512", "-t", "2"])["memory"].clone();
+    let of_picture = [
+        "run",
+        "-p",
+        "Describe this image briefly.",
+        "--image",
+        scene,
+    ];
+    for (args, predicted) in [
+        (
+            &["run", "-p", "Hi"][..],
+            &predicted["text_only"]["peak_resident_bytes"],
+        ),
+        (&of_picture[..], &predicted["peak_resident_bytes"]),
+    ] {
+        let measured = report(&[args, &common].concat())["peak_memory_bytes"]
+            .as_f64()
+            .unwrap();
+        let ratio = measured / predicted.as_f64().unwrap();
+        assert!(
+            (0.9..1.1).contains(&ratio),
+            "{args:?}: {measured} is {ratio} of {predicted}"
+        );
+    }
+}
