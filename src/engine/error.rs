@@ -60,7 +60,7 @@ pub enum EngineError {
         memory::human(*available)
     )]
     Memory {
-        need: MemoryNeed,
+        need: Box<MemoryNeed>,
         available: u64,
         /// Options each of which is enough.
         remedies: Vec<Remedy>,

@@ -64,7 +64,7 @@ fn check(
         return Ok(());
     }
     Err(EngineError::Memory {
-        need: whole,
+        need: Box::new(whole),
         available: limit,
         remedies: remedies(shape, limit, |shape| need(shape).total()),
         smaller_model: smaller_model(container, &whole, limit),

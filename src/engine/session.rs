@@ -72,8 +72,8 @@ impl<'a> Session<'a> {
         }
     }
 
-    /// Answers `request`, as [`Engine::answer`] would: [`Timings::n_reused`] and
-    /// [`Timings::n_images_reused`] tell what was not computed again.
+    /// Answers `request`, as [`Engine::answer`] would: [`Timings::n_reused`](crate::metrics::Timings::n_reused) and
+    /// [`Timings::n_images_reused`](crate::metrics::Timings::n_images_reused) tell what was not computed again.
     ///
     /// # Errors
     /// If the request cannot be served; nothing was said then, and what is held remains. If the
