@@ -158,7 +158,7 @@ mod tests {
         assert!(merged.contains("xmp:Rating='4'") && merged.contains("<d:title>kept</d:title>"));
         assert!(!merged.contains("gone") && !merged.contains("weg") && !merged.contains("<d:desc"));
         assert!(
-            merged.contains(">new</rdf:li></rdf:Alt></dc:description></rdf:Description></r:RDF>")
+            merged.contains(">new</rdf:li></rdf:Alt></dc:description></r:Description></r:RDF>")
         );
         assert!(merged.ends_with("   <?xpacket end='w'?>"));
         Places::find(&merged).unwrap();

@@ -184,8 +184,9 @@ mod tests {
     use crate::product::depth;
     use crate::testing::{max_diff, noise, with_threads};
 
-    /// Sums of up to 600 products of numbers in -1..1, added in f32 in another order.
-    const TOLERANCE: f32 = 2e-5;
+    /// Sums of up to 1025 products of numbers in -1..1, added in f32 in another order; `bfdot` rounds
+    /// every pair to odd on the way, and comes to 2.3e-5.
+    const TOLERANCE: f32 = 3e-5;
 
     fn matrix(weights: &Array2<f32>) -> Bf16Matrix {
         let n_in = weights.ncols();
