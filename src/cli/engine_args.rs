@@ -62,6 +62,22 @@ pub struct EngineArgs {
     pub no_exif_orientation: bool,
 }
 
+/// How many pictures are captioned at once.
+#[derive(Debug, Args)]
+pub struct ParallelArgs {
+    /// Pictures that are captioned at once; each takes a KV cache of its own [default: by cores and
+    /// memory].
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=64), help_heading = SPEED)]
+    parallel: Option<u16>,
+}
+
+impl ParallelArgs {
+    /// As typed, if it was.
+    pub fn count(&self) -> Option<usize> {
+        self.parallel.map(usize::from)
+    }
+}
+
 /// The help's heading over most of them.
 pub const SPEED: &str = "Speed and memory";
 

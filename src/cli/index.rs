@@ -1,16 +1,22 @@
 //! `xc2-edge index`.
 
-use std::{io::Write, path::PathBuf, process::ExitCode};
+use std::{cell::RefCell, io::Write, path::PathBuf, process::ExitCode};
 
 use anyhow::ensure;
 use clap::Args;
 use xc2_edge::{
+    caption::{Captioner, Job, Next},
     compose::library::{Fresh, INDEX, Library, Survey},
     engine::{Engine, Request},
     prompt::Chat,
 };
 
-use super::{engine_args::EngineArgs, progress::Progress};
+use super::{
+    caption::why,
+    engine_args::{EngineArgs, ParallelArgs},
+    in_one_line, say,
+    tally::Tally,
+};
 
 /// Caption the pictures of a directory, so that they can be found by words.
 #[derive(Debug, Args)]
@@ -30,6 +36,8 @@ pub struct IndexArgs {
     dir: PathBuf,
     #[command(flatten)]
     engine: EngineArgs,
+    #[command(flatten)]
+    parallel: ParallelArgs,
     /// What is asked about each picture.
     #[arg(
         short,
@@ -45,14 +53,21 @@ pub struct IndexArgs {
     /// Caption all pictures again, with another model or prompt, say.
     #[arg(long)]
     again: bool,
+    /// No progress and no rate.
+    #[arg(short, long)]
+    quiet: bool,
 }
 
 /// Runs the command.
 pub fn run(args: &IndexArgs) -> anyhow::Result<ExitCode> {
+    ensure!(
+        !args.prompt.is_empty(),
+        "--prompt: expected a question, found nothing"
+    );
     let mut library = Library::create(&args.dir)?;
     let survey = library.survey(args.again)?;
     for (file, why) in &survey.unreadable {
-        warn(&format!("{}: {why}", file.display()));
+        say(&format!("warning: {}: {why}", file.display()));
     }
     let n_failed = caption(args, &mut library, &survey)?;
     writeln!(std::io::stdout(), "{}", summary(args, &survey, n_failed))?;
@@ -70,26 +85,48 @@ fn caption(args: &IndexArgs, library: &mut Library, survey: &Survey) -> anyhow::
     }
     let engine = args.engine.load()?;
     let model = engine.container().info().name.clone();
-    let (mut progress, mut n_failed) = (Progress::default(), 0);
-    for (done, picture) in survey.fresh.iter().enumerate() {
-        progress.update("caption", done, survey.fresh.len());
-        match engine.answer(&args.request(&engine, picture), &mut ()) {
-            Ok(answer) => library.put(picture, answer.text.trim(), &model)?,
-            Err(error) => {
-                progress.clear();
-                warn(&format!("{:#}", anyhow::Error::new(error)));
-                n_failed += 1;
+    let captioner = args.captioner(&engine)?.at_most(survey.fresh.len());
+    let tally = RefCell::new(Tally::new(args.quiet));
+    tally.borrow_mut().begin(Some(survey.fresh.len()));
+    let mut fresh = survey.fresh.iter();
+    let source = |_| {
+        for picture in fresh.by_ref() {
+            match captioner.open(&picture.file).1 {
+                Ok(opened) => {
+                    return Next::Item(Job {
+                        tag: picture,
+                        picture: opened.picture,
+                        prompt: None,
+                    });
+                }
+                Err(error) => tally.borrow_mut().failed(&name(picture), &why(error)),
             }
         }
-    }
-    progress.clear();
-    Ok(n_failed)
+        Next::End
+    };
+    captioner.run(source, |picture: &Fresh, answer| {
+        let mut tally = tally.borrow_mut();
+        match answer {
+            Ok(answer) => {
+                library.put(picture, answer.text.trim(), &model)?;
+                tally.captioned();
+            }
+            Err(error) => tally.failed(&name(picture), &in_one_line(error)),
+        }
+        anyhow::Ok(())
+    })?;
+    let mut tally = tally.into_inner();
+    tally.finish();
+    Ok(tally.counts().failed)
+}
+
+fn name(picture: &Fresh) -> String {
+    picture.file.display().to_string()
 }
 
 impl IndexArgs {
-    fn request(&self, engine: &Engine, picture: &Fresh) -> Request {
-        Request {
-            images: vec![picture.file.clone().into()],
+    fn captioner<'a>(&self, engine: &'a Engine) -> anyhow::Result<Captioner<'a>> {
+        let request = Request {
             chat: Chat {
                 system: engine.container().info().prompt.system.clone(),
                 query: self.prompt.clone(),
@@ -97,7 +134,14 @@ impl IndexArgs {
             },
             n_predict: self.n_predict,
             ..Request::default()
-        }
+        };
+        let orientation = self.engine.options().orientation;
+        Ok(Captioner::new(
+            engine,
+            request,
+            orientation,
+            self.parallel.count(),
+        )?)
     }
 }
 
@@ -114,8 +158,4 @@ fn summary(args: &IndexArgs, survey: &Survey, n_failed: usize) -> String {
         |(n, what): &(usize, &str)| (*n > 0 || *what == "captioned").then(|| format!("{n} {what}"));
     let told: Vec<_> = parts.iter().filter_map(told).collect();
     format!("{}: {}", args.dir.join(INDEX).display(), told.join(", "))
-}
-
-fn warn(what: &str) {
-    let _ = writeln!(std::io::stderr(), "warning: {what}");
 }

@@ -19,9 +19,11 @@ mod sampling_args;
 mod screen;
 mod search;
 mod seeds;
+mod tally;
+mod text_stream;
 mod verify;
 
-use std::process::ExitCode;
+use std::{io::Write, process::ExitCode};
 
 use clap::{Parser, Subcommand};
 pub use hint::hint;
@@ -91,6 +93,16 @@ pub fn run(command: &Command) -> anyhow::Result<ExitCode> {
         Command::Eval(args) => eval::run(args),
         Command::DemoScenes(args) => demo_scenes::run(args),
     }
+}
+
+/// Tells something on stderr. That nobody listens is no reason to stop.
+fn say(line: &str) {
+    let _ = writeln!(std::io::stderr(), "{line}");
+}
+
+/// An error with its causes, in one line.
+fn in_one_line(error: impl std::error::Error + Send + Sync + 'static) -> String {
+    format!("{:#}", anyhow::Error::new(error))
 }
 
 /// Gives the tower as many threads as the decoder gets.

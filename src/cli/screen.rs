@@ -1,27 +1,25 @@
 //! An answer on the terminal as it comes, with the progress of what goes before.
 
-use std::{io::Write, ops::ControlFlow};
+use std::ops::ControlFlow;
 
 use xc2_edge::engine::Observer;
 
-use super::progress::Progress;
+use super::{progress::Progress, text_stream::TextStream};
 
 /// Shows a request on the terminal.
-#[derive(Default)]
 pub struct Screen {
-    stream: bool,
+    text: TextStream,
     quiet: bool,
     progress: Progress,
-    error: Option<std::io::Error>,
 }
 
 impl Screen {
     /// Prints the text as it comes if `stream`, and no progress if `quiet`.
     pub fn new(stream: bool, quiet: bool) -> Self {
         Self {
-            stream,
+            text: TextStream::new(stream),
             quiet,
-            ..Self::default()
+            progress: Progress::default(),
         }
     }
 
@@ -31,7 +29,7 @@ impl Screen {
     /// If stdout did not take the text.
     pub fn finish(mut self) -> std::io::Result<()> {
         self.progress.clear();
-        self.error.map_or(Ok(()), Err)
+        self.text.finish()
     }
 }
 
@@ -43,20 +41,9 @@ impl Observer for Screen {
     }
 
     fn text(&mut self, text: &str) -> ControlFlow<()> {
-        if !self.stream {
-            return ControlFlow::Continue(());
+        if self.text.is_on() {
+            self.progress.clear();
         }
-        self.progress.clear();
-        let mut stdout = std::io::stdout().lock();
-        match stdout
-            .write_all(text.as_bytes())
-            .and_then(|()| stdout.flush())
-        {
-            Ok(()) => ControlFlow::Continue(()),
-            Err(error) => {
-                self.error = Some(error);
-                ControlFlow::Break(())
-            }
-        }
+        self.text.put(text)
     }
 }

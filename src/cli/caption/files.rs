@@ -11,9 +11,10 @@ use anyhow::{Context, ensure};
 use xc2_edge::caption::{self, Decision, EXTENSIONS, Found, Frames, Inventory, Next};
 
 use super::{
-    CaptionArgs, open_input, say,
+    CaptionArgs, open_input,
     work::{Item, Work},
 };
+use crate::cli::say;
 
 /// Frames or files that are ready while another one is captioned.
 const QUEUE: usize = 64;
@@ -34,7 +35,7 @@ pub fn caption(args: &CaptionArgs) -> anyhow::Result<usize> {
     if !todo.is_empty() {
         let engine = args.engine.load()?;
         let captioner = args.captioner(&engine)?.at_most(todo.len());
-        work.screen.begin(Some(todo.len()));
+        work.tally.begin(Some(todo.len()));
         let mut items = todo.into_iter().map(Item::File);
         let source = |_| items.next().map_or(Next::End, Next::Item);
         work = work.run(&captioner, source)?;
@@ -88,7 +89,7 @@ pub fn watch(args: &CaptionArgs, dir: &Path) -> anyhow::Result<usize> {
     if !args.quiet {
         say(&format!("watching {}; Ctrl-C ends it", dir.display()));
     }
-    work.screen.begin(None);
+    work.tally.begin(None);
     let source = |idle| Next::received(&arrivals, idle);
     let work = work.run(&args.captioner(&engine)?, source)?;
     work.finish()?;
@@ -119,10 +120,10 @@ pub fn frames(args: &CaptionArgs, stream: &Path) -> anyhow::Result<usize> {
         }
         Ok::<_, std::io::Error>(frames.n_broken())
     });
-    work.screen.begin(None);
+    work.tally.begin(None);
     let source = |idle| Next::received(&arrivals, idle);
     work = work.run(&captioner, source)?;
-    let counts = work.screen.counts();
+    let counts = work.tally.counts();
     let n_failed = work.finish()?;
     let n_broken = match reader.join() {
         Ok(result) => result.with_context(|| stream.display().to_string())?,

@@ -2,12 +2,11 @@
 
 mod files;
 mod pipe;
-mod screen;
 mod work;
 
 use std::{
     ffi::OsStr,
-    io::{IsTerminal, Write},
+    io::IsTerminal,
     path::{Path, PathBuf},
     process::ExitCode,
 };
@@ -21,9 +20,12 @@ use xc2_edge::{
 };
 
 use super::{
-    engine_args::{EngineArgs, SPEED},
+    engine_args::{EngineArgs, ParallelArgs},
     sampling_args::SamplingArgs,
+    say,
 };
+
+pub use work::why;
 
 /// The exit status of a run that did its work, but not for all pictures.
 const SOME_FAILED: u8 = 3;
@@ -139,10 +141,8 @@ pub struct CaptionArgs {
     sampling: SamplingArgs,
     #[command(flatten)]
     engine: EngineArgs,
-    /// Pictures that are captioned at once; each takes a KV cache of its own [default: by cores and
-    /// memory].
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=64), help_heading = SPEED)]
-    parallel: Option<u16>,
+    #[command(flatten)]
+    parallel: ParallelArgs,
 }
 
 /// How records are written.
@@ -250,9 +250,13 @@ impl CaptionArgs {
 
     fn captioner<'a>(&self, engine: &'a Engine) -> anyhow::Result<Captioner<'a>> {
         let orientation = self.engine.options().orientation;
-        let n_parallel = self.parallel.map(usize::from);
         let request = self.request(engine)?;
-        Ok(Captioner::new(engine, request, orientation, n_parallel)?)
+        Ok(Captioner::new(
+            engine,
+            request,
+            orientation,
+            self.parallel.count(),
+        )?)
     }
 }
 
@@ -267,16 +271,6 @@ fn open_input(path: &Path) -> anyhow::Result<Box<dyn std::io::Read + Send>> {
     }
     let file = std::fs::File::open(path).with_context(|| path.display().to_string())?;
     Ok(Box::new(file))
-}
-
-/// Tells something on stderr.
-fn say(line: &str) {
-    let _ = writeln!(std::io::stderr(), "{line}");
-}
-
-/// An error with its causes, in one line.
-fn in_one_line(error: impl std::error::Error + Send + Sync + 'static) -> String {
-    format!("{:#}", anyhow::Error::new(error))
 }
 
 fn percent(text: &str) -> Result<f32, String> {

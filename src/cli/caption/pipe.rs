@@ -18,10 +18,10 @@ use xc2_edge::{
 };
 
 use super::{
-    CaptionArgs, in_one_line, open_input,
-    screen::Screen,
+    CaptionArgs, open_input,
     work::{seconds, why, worded},
 };
+use crate::cli::{in_one_line, tally::Tally};
 
 /// Lines that are ready while a picture is captioned.
 const QUEUE: usize = 64;
@@ -46,13 +46,13 @@ pub fn run(args: &CaptionArgs, records: &Path) -> anyhow::Result<ExitCode> {
         }
         Ok::<_, io::Error>(())
     });
-    let mut screen = Screen::new(args.quiet);
-    screen.begin(None);
+    let mut tally = Tally::new(args.quiet);
+    tally.begin(None);
     let pipe = RefCell::new(Pipe {
         model: args.settings().model,
         template: args.template.clone(),
         output: InOrder::default(),
-        screen,
+        tally,
     });
     let mut n_seen = 0;
     let mut fault = None;
@@ -87,7 +87,7 @@ pub fn run(args: &CaptionArgs, records: &Path) -> anyhow::Result<ExitCode> {
     if let Some(error) = fault {
         return Err(error);
     }
-    pipe.into_inner().screen.finish();
+    pipe.into_inner().tally.finish();
     match reader.join() {
         Ok(result) => result.with_context(|| records.display().to_string())?,
         Err(panic) => std::panic::resume_unwind(panic),
@@ -138,7 +138,7 @@ struct Pipe {
     model: String,
     template: Option<Template>,
     output: InOrder,
-    screen: Screen,
+    tally: Tally,
 }
 
 impl Pipe {
@@ -174,7 +174,7 @@ impl Pipe {
             Ok(answer) => answer,
             Err(error) => return self.fail(record, &in_one_line(error)),
         };
-        self.screen.captioned();
+        self.tally.captioned();
         let caption = worded(&answer.text, self.template.as_ref());
         let (width, height) = record.size.unzip();
         let answer = json!({
@@ -189,7 +189,7 @@ impl Pipe {
     }
 
     fn fail(&mut self, record: Record, error: &str) -> anyhow::Result<()> {
-        self.screen.failed(record.name(), error);
+        self.tally.failed(record.name(), error);
         self.write(record, json!({ "error": error }))
     }
 

@@ -16,7 +16,8 @@ use xc2_edge::{
     image::ImageError,
 };
 
-use super::{CaptionArgs, in_one_line, screen::Screen};
+use super::CaptionArgs;
+use crate::cli::{in_one_line, tally::Tally};
 
 /// A picture on its way to the model.
 pub enum Item {
@@ -47,7 +48,7 @@ pub struct Work {
     running: HashSet<PathBuf>,
     /// Files that came again meanwhile: what is to be done about them is seen when it is done.
     deferred: Vec<Found>,
-    pub screen: Screen,
+    pub tally: Tally,
 }
 
 impl Work {
@@ -62,7 +63,7 @@ impl Work {
             gate: args.min_change.map(Gate::new),
             running: HashSet::new(),
             deferred: Vec::new(),
-            screen: Screen::new(args.quiet),
+            tally: Tally::new(args.quiet),
         })
     }
 
@@ -105,9 +106,9 @@ impl Work {
     /// # Errors
     /// If records that are out of date cannot be dropped.
     pub fn finish(mut self) -> anyhow::Result<usize> {
-        self.screen.finish();
+        self.tally.finish();
         self.records.tidy()?;
-        Ok(self.screen.counts().failed)
+        Ok(self.tally.counts().failed)
     }
 
     /// A file that had to wait for an answer about itself, which is there now.
@@ -159,10 +160,10 @@ impl Work {
         match &decision {
             Decision::Caption => {}
             Decision::Sidecars(caption) => {
-                self.screen.skipped();
+                self.tally.skipped();
                 self.write_sidecars(found, caption, true);
             }
-            Decision::Done | Decision::FailedBefore | Decision::Occupied => self.screen.skipped(),
+            Decision::Done | Decision::FailedBefore | Decision::Occupied => self.tally.skipped(),
         }
         Ok(decision)
     }
@@ -186,7 +187,7 @@ impl Work {
             .as_mut()
             .is_some_and(|gate| !gate.passes(&opened.picture))
         {
-            self.screen.skipped();
+            self.tally.skipped();
             return Ok(None);
         }
         self.running.extend(found.as_ref().map(|f| f.path.clone()));
@@ -225,7 +226,7 @@ impl Work {
             stop: Some(answer.stop),
             ..self.record(subject.path, subject.identity)
         })?;
-        self.screen.captioned();
+        self.tally.captioned();
         if let Some(found) = &subject.found {
             self.write_sidecars(found, &caption, false);
         }
@@ -233,7 +234,7 @@ impl Work {
     }
 
     fn fail(&mut self, path: String, identity: Identity, error: String) -> anyhow::Result<()> {
-        self.screen.failed(&path, &error);
+        self.tally.failed(&path, &error);
         self.records.append(&Record {
             error: Some(error),
             ..self.record(path, identity)
@@ -272,7 +273,7 @@ impl Work {
     /// The record is there already: should this fail, the next run tries again.
     fn write_sidecars(&mut self, found: &Found, caption: &str, missing_only: bool) {
         if let Err(error) = self.sidecars.write(found, caption, missing_only) {
-            self.screen
+            self.tally
                 .failed(&found.path.to_string_lossy(), &in_one_line(error));
         }
     }

@@ -12,6 +12,7 @@ use rusqlite::{Connection, ErrorCode, OpenFlags, params};
 pub use survey::{Fresh, Survey};
 
 use super::composition::Candidate;
+use crate::caption::SourceError;
 
 /// Name of the index in the library's directory.
 pub const INDEX: &str = ".xc2-library.sqlite";
@@ -44,6 +45,9 @@ pub enum LibraryError {
         path: PathBuf,
         source: std::io::Error,
     },
+    /// The directory cannot be listed.
+    #[error(transparent)]
+    Source(#[from] SourceError),
     /// No directory.
     #[error("{}: expected a directory of pictures", path.display())]
     NoDirectory { path: PathBuf },

@@ -9,9 +9,7 @@ use std::{
 use rusqlite::{OptionalExtension, params};
 
 use super::{Library, LibraryError, delete};
-
-/// Endings of the pictures that are looked at.
-const ENDINGS: [&str; 8] = ["jpg", "jpeg", "png", "webp", "bmp", "gif", "tif", "tiff"];
+use crate::caption::pictures_below;
 
 /// A picture that has no caption yet.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -47,12 +45,10 @@ impl Library {
     /// # Errors
     /// If the directory cannot be listed or the index not be written.
     pub fn survey(&mut self, again: bool) -> Result<Survey, LibraryError> {
-        let mut files = Vec::new();
-        list(self.dir(), &mut files)?;
-        files.sort();
+        let files: Result<Vec<_>, _> = pictures_below(self.dir(), None).collect();
         let mut survey = Survey::default();
         let mut gone = self.paths()?;
-        for file in files {
+        for file in files? {
             let relative = file.strip_prefix(self.dir()).unwrap_or(&file);
             let Some(path) = relative.to_str().map(str::to_owned) else {
                 let why = "its name is no UTF-8".to_owned();
@@ -149,31 +145,4 @@ fn hash(file: &Path) -> io::Result<String> {
     let mut hasher = blake3::Hasher::new();
     hasher.update_reader(fs::File::open(file)?)?;
     Ok(hasher.finalize().to_hex().to_string())
-}
-
-/// All pictures in `dir` and below.
-fn list(dir: &Path, files: &mut Vec<PathBuf>) -> Result<(), LibraryError> {
-    let failed = |source| LibraryError::Io {
-        path: dir.to_owned(),
-        source,
-    };
-    for entry in fs::read_dir(dir).map_err(failed)? {
-        let entry = entry.map_err(failed)?;
-        let kind = entry.file_type().map_err(failed)?; // of a link itself: no circles
-        let path = entry.path();
-        if entry.file_name().as_encoded_bytes().starts_with(b".") {
-            continue;
-        }
-        if kind.is_dir() {
-            list(&path, files)?;
-        } else if path.is_file() && is_picture(&path) {
-            files.push(path);
-        }
-    }
-    Ok(())
-}
-
-fn is_picture(path: &Path) -> bool {
-    let ending = path.extension().map(std::ffi::OsStr::to_ascii_lowercase);
-    ending.is_some_and(|ending| ENDINGS.iter().any(|known| ending == *known))
 }

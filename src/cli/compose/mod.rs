@@ -1,9 +1,10 @@
 //! `xc2-edge compose`.
 
+mod screen;
+
 use std::{
     fs,
-    io::{IsTerminal, Write},
-    ops::ControlFlow,
+    io::Write,
     path::{Path, PathBuf},
     process::ExitCode,
 };
@@ -13,7 +14,7 @@ use clap::{Args, ValueEnum};
 use xc2_edge::{
     compose::{
         Brief, ComposeOptions, Composer, Composition, Count, EngineResponder, Language, Library,
-        Prompts, Stage, StageRecord, Watch,
+        Prompts, StageRecord,
         composer::DEFAULT_N_PREDICT,
         edit::Edit,
         output::{self, Format},
@@ -22,7 +23,8 @@ use xc2_edge::{
     engine::Picture,
 };
 
-use super::{engine_args::EngineArgs, progress::Progress, sampling_args::SamplingArgs};
+use super::{engine_args::EngineArgs, sampling_args::SamplingArgs};
+use screen::Screen;
 
 /// The most pictures that can be given, as in the original.
 const MAX_GIVEN: usize = 10;
@@ -163,11 +165,8 @@ pub fn run(args: &ComposeArgs) -> anyhow::Result<ExitCode> {
     let library = library.map(Library::open).transpose()?;
     let engine = args.engine.load()?;
     let mut model = EngineResponder::new(&engine, args.sampling.options(), args.engine.ctx_size);
-    let mut screen = Screen {
-        stream: !args.json && job.is_written(),
-        quiet: args.quiet,
-        ..Screen::default()
-    };
+    let streams = !args.json && job.is_written();
+    let mut screen = Screen::new(streams, args.quiet);
     let mut composer = Composer::new(&mut model, &prompts, args.options(), &mut screen);
     for image in &args.images {
         composer.give(std::path::absolute(image)?, Picture::File(image.clone()));
@@ -182,10 +181,7 @@ pub fn run(args: &ComposeArgs) -> anyhow::Result<ExitCode> {
         ),
         Job::Edit(composition, edit) => composer.edit(*composition, &edit, library.as_ref()),
     };
-    screen.progress.clear();
-    if let Some(error) = screen.error {
-        return Err(error.into());
-    }
+    screen.finish()?;
     let composition = outcome?;
     for (format, path) in &outputs {
         output::write(&composition, *format, path)?;
@@ -193,7 +189,7 @@ pub fn run(args: &ComposeArgs) -> anyhow::Result<ExitCode> {
     let mut stdout = std::io::stdout();
     if args.json {
         write!(stdout, "{}", composition.to_json())?;
-    } else if screen.stream {
+    } else if streams {
         writeln!(stdout)?;
     }
     if !args.quiet {
@@ -342,75 +338,6 @@ fn read(path: &Path) -> anyhow::Result<String> {
     let bytes = fs::read(path).with_context(|| path.display().to_string())?;
     let text = String::from_utf8(bytes);
     text.with_context(|| format!("{}: expected UTF-8 text", path.display()))
-}
-
-/// Shows a composition on the terminal: the article on stdout, everything else on stderr.
-#[derive(Default)]
-struct Screen {
-    stream: bool,
-    quiet: bool,
-    progress: Progress,
-    /// The stage at work.
-    stage: &'static str,
-    /// Whether the article's last line is still open on the terminal.
-    in_line: bool,
-    error: Option<std::io::Error>,
-}
-
-impl Screen {
-    fn say(&mut self, line: &str) {
-        self.progress.clear();
-        if std::mem::take(&mut self.in_line) && std::io::stdout().is_terminal() {
-            let _ = writeln!(std::io::stdout());
-        }
-        let _ = writeln!(std::io::stderr(), "{line}");
-    }
-}
-
-impl Watch for Screen {
-    fn begin(&mut self, stage: Stage, _section: Option<usize>) {
-        self.stage = stage.name();
-    }
-
-    fn progress(&mut self, work: &'static str, done: usize, total: usize) {
-        if !self.quiet {
-            self.progress.update(work, done, total);
-        }
-    }
-
-    fn article(&mut self, text: &str) -> ControlFlow<()> {
-        if !self.stream {
-            return ControlFlow::Continue(());
-        }
-        self.in_line = true;
-        let mut stdout = std::io::stdout().lock();
-        match stdout
-            .write_all(text.as_bytes())
-            .and_then(|()| stdout.flush())
-        {
-            Ok(()) => ControlFlow::Continue(()),
-            Err(error) => {
-                self.error = Some(error);
-                ControlFlow::Break(())
-            }
-        }
-    }
-
-    fn end(&mut self, record: &StageRecord) {
-        if self.quiet {
-            return;
-        }
-        let section = record.section.map_or_else(String::new, |n| format!(" {n}"));
-        let seconds: f64 = record.seconds.iter().sum();
-        let (stage, choice) = (record.stage.name(), &record.choice);
-        self.say(&format!("{stage}{section}: {choice} ({seconds:.1} s)"));
-    }
-
-    fn note(&mut self, note: &str) {
-        if !self.quiet {
-            self.say(&format!("note: {note}"));
-        }
-    }
 }
 
 fn summary(composition: &Composition, outputs: &[(Format, PathBuf)]) {

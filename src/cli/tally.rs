@@ -1,4 +1,4 @@
-//! How far the captions are, on stderr.
+//! How far the captions of many pictures are, on stderr.
 
 use std::{
     fmt,
@@ -14,7 +14,7 @@ use super::say;
 const LOG_EVERY: Duration = Duration::from_secs(60);
 
 /// A bar on a terminal, a line a minute elsewhere.
-pub struct Screen {
+pub struct Tally {
     quiet: bool,
     bar: Option<ProgressBar>,
     begun: Instant,
@@ -32,7 +32,7 @@ pub struct Counts {
     pub skipped: usize,
 }
 
-impl Screen {
+impl Tally {
     pub fn new(quiet: bool) -> Self {
         Self {
             quiet,

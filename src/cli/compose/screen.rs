@@ -1,0 +1,77 @@
+//! A composition on the terminal, stage by stage.
+
+use std::{
+    io::{IsTerminal, Write},
+    ops::ControlFlow,
+};
+
+use xc2_edge::compose::{StageRecord, Watch};
+
+use crate::cli::{progress::Progress, text_stream::TextStream};
+
+/// Shows a composition on the terminal: the article on stdout, everything else on stderr.
+pub struct Screen {
+    text: TextStream,
+    quiet: bool,
+    progress: Progress,
+    /// Whether the article's last line is still open on the terminal.
+    in_line: bool,
+}
+
+impl Screen {
+    /// Prints the article as it comes if `stream`, and no stages if `quiet`.
+    pub fn new(stream: bool, quiet: bool) -> Self {
+        Self {
+            text: TextStream::new(stream),
+            quiet,
+            progress: Progress::default(),
+            in_line: false,
+        }
+    }
+
+    /// To be called when all is written, or cannot be.
+    ///
+    /// # Errors
+    /// If stdout did not take the article.
+    pub fn finish(mut self) -> std::io::Result<()> {
+        self.progress.clear();
+        self.text.finish()
+    }
+
+    fn say(&mut self, line: &str) {
+        self.progress.clear();
+        if std::mem::take(&mut self.in_line) && std::io::stdout().is_terminal() {
+            let _ = writeln!(std::io::stdout());
+        }
+        let _ = writeln!(std::io::stderr(), "{line}");
+    }
+}
+
+impl Watch for Screen {
+    fn progress(&mut self, work: &'static str, done: usize, total: usize) {
+        if !self.quiet {
+            self.progress.update(work, done, total);
+        }
+    }
+
+    fn article(&mut self, text: &str) -> ControlFlow<()> {
+        self.in_line = self.text.is_on();
+        self.text.put(text)
+    }
+
+    fn end(&mut self, record: &StageRecord) {
+        if self.quiet {
+            return;
+        }
+        let section = record.section.map_or_else(String::new, |n| format!(" {n}"));
+        let seconds: f64 = record.seconds.iter().sum();
+        let (stage, choice) = (record.stage.name(), &record.choice);
+        self.say(&format!("{stage}{section}: {choice} ({seconds:.1} s)"));
+    }
+
+    fn note(&mut self, note: &str) {
+        if !self.quiet {
+            self.say(&format!("note: {note}"));
+        }
+    }
+}
