@@ -95,7 +95,10 @@ pub fn run(args: &SearchArgs) -> anyhow::Result<ExitCode> {
 impl SearchArgs {
     fn shows_pictures(&self) -> bool {
         match self.thumbnails {
-            When::Auto => std::io::stdout().is_terminal(),
+            When::Auto => {
+                std::io::stdout().is_terminal()
+                    && std::env::var_os("TERM").is_some_and(|term| term != "dumb")
+            }
             When::Always => true,
             When::Never => false,
         }
@@ -108,6 +111,7 @@ fn show(file: &Path) {
     let config = viuer::Config {
         absolute_offset: false,
         width: Some(WIDTH),
+        use_kitty: is_kitty(),
         ..viuer::Config::default()
     };
     let shown = image::open(file, Orientation::Apply)
@@ -116,4 +120,15 @@ fn show(file: &Path) {
     if let Err(error) = shown {
         let _ = writeln!(std::io::stderr(), "note: {error:#}");
     }
+}
+
+/// Whether the terminal says of itself that it has Kitty's protocol. Only then it is asked for details:
+/// `viuer` would wait for ever for the answer of one that has none.
+fn is_kitty() -> bool {
+    let var = |name: &str| std::env::var(name).unwrap_or_default().to_lowercase();
+    let (term, program) = (var("TERM"), var("TERM_PROGRAM"));
+    std::io::stdin().is_terminal()
+        && (std::env::var_os("KITTY_WINDOW_ID").is_some()
+            || ["kitty", "ghostty"].iter().any(|name| term.contains(name))
+            || ["ghostty", "wezterm"].contains(&program.as_str()))
 }

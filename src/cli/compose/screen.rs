@@ -66,12 +66,36 @@ impl Watch for Screen {
         let section = record.section.map_or_else(String::new, |n| format!(" {n}"));
         let seconds: f64 = record.seconds.iter().sum();
         let (stage, choice) = (record.stage.name(), &record.choice);
+        let choice = shortened(choice);
         self.say(&format!("{stage}{section}: {choice} ({seconds:.1} s)"));
     }
 
     fn note(&mut self, note: &str) {
         if !self.quiet {
-            self.say(&format!("note: {note}"));
+            self.say(&format!("note: {}", shortened(note)));
         }
+    }
+}
+
+/// The most characters of a choice or a note on the terminal. The JSON has all of it.
+const MOST_CHARS: usize = 200;
+
+fn shortened(text: &str) -> String {
+    match text.char_indices().nth(MOST_CHARS) {
+        Some((end, _)) => format!("{}…", &text[..end]),
+        None => text.to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn long_choices_are_shortened_between_characters() {
+        assert_eq!(shortened("a cat"), "a cat");
+        let long = shortened(&"学".repeat(MOST_CHARS + 1));
+        assert_eq!(long.chars().count(), MOST_CHARS + 1);
+        assert!(long.ends_with("学…"));
     }
 }
