@@ -9,6 +9,7 @@
 //! | [`int8`] | Q8_0 weights, activations quantized to int8 in blocks of 32 | the default on small machines |
 //! | [`bf16`] | BF16 weights and activations, sums in f32 | CPUs with BF16 dot products |
 //! | [`float`] | f32, weights of any type | everything else |
+//! | [`blocks`] | llama.cpp's Q4_0, Q8_0, Q4_K, Q5_K, Q6_K as they lie in a file, activations in int8 | the decoder |
 //!
 //! [`Cpu`] says which instructions there are; `XC2_SIMD` narrows the choice.
 //!
@@ -18,6 +19,7 @@
 pub mod activation;
 pub mod attention;
 pub mod bf16;
+pub mod blocks;
 mod cpu;
 mod epilogue;
 pub mod float;

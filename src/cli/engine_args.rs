@@ -7,7 +7,7 @@ use xc2_edge::{
     cache::CacheOptions,
     engine::{Engine, EngineOptions, default_threads},
     image::Orientation,
-    llama::{KvType, LoadOptions},
+    llama::{KvType, LoadOptions, Products},
     memory,
     vision::Precision,
 };
@@ -31,6 +31,10 @@ pub struct EngineArgs {
     /// [default: off on x86-64, where it slows the prefill, on elsewhere].
     #[arg(long, value_enum, value_name = "WHEN", help_heading = SPEED)]
     pub repack: Option<Switch>,
+    /// Whose kernels multiply matrices in the decoder: `xc2` those of this program, on CPUs where they are
+    /// faster (`info` tells), `ggml` llama.cpp's own.
+    #[arg(long, value_enum, default_value = "xc2", value_name = "WHOSE", help_heading = SPEED)]
+    pub backend: Backend,
     /// In what the vision tower computes: `stored` multiplies Q8_0 matrices in int8 and the others
     /// in f32, `f32` everything in f32.
     #[arg(long, value_enum, default_value = "stored", value_name = "PRECISION", help_heading = SPEED)]
@@ -107,6 +111,22 @@ pub enum Switch {
     Off,
 }
 
+/// Whose kernels multiply in the decoder.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub enum Backend {
+    Xc2,
+    Ggml,
+}
+
+impl From<Backend> for Products {
+    fn from(backend: Backend) -> Self {
+        match backend {
+            Backend::Xc2 => Self::Xc2,
+            Backend::Ggml => Self::Ggml,
+        }
+    }
+}
+
 /// In what the tower computes.
 #[derive(Clone, Copy, Debug, ValueEnum)]
 pub enum Tower {
@@ -131,6 +151,7 @@ impl EngineArgs {
             n_ctx: self.ctx_size,
             n_threads: self.n_threads(),
             kv_type: self.kv_type.into(),
+            products: self.backend.into(),
             load: LoadOptions {
                 mmap: !self.no_mmap,
                 mlock: self.mlock,

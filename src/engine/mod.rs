@@ -150,6 +150,7 @@ impl Engine {
             n_threads: self.options.n_threads,
             kv_type: self.options.kv_type,
             flash_attn: self.options.flash_attn,
+            products: self.options.products,
         };
         let context = Context::new(&self.model, Arc::clone(&self.adapter), options)?;
         Ok(Decoder::new(context, n_seq))

@@ -4,7 +4,7 @@ use super::N_BATCH;
 use crate::{
     cache::CacheOptions,
     image::Orientation,
-    llama::{KvType, LoadOptions},
+    llama::{KvType, LoadOptions, Products},
     memory::{self, Workload},
     vision::Precision,
 };
@@ -20,6 +20,8 @@ pub struct EngineOptions {
     pub kv_type: KvType,
     /// Fused attention in the decoder.
     pub flash_attn: bool,
+    /// Who multiplies matrices in the decoder.
+    pub products: Products,
     /// How the decoder is loaded.
     pub load: LoadOptions,
     /// In what the tower computes.
@@ -41,6 +43,7 @@ impl Default for EngineOptions {
             n_threads: default_threads(),
             kv_type: KvType::F16,
             flash_attn: true,
+            products: Products::default(),
             load: LoadOptions::default(),
             tower: Precision::default(),
             orientation: Orientation::Apply,

@@ -5,7 +5,10 @@ use std::{ptr::NonNull, sync::Arc};
 
 use llama_cpp_sys_2 as sys;
 
-use super::{Adapter, Input, LazyAdapter, LlamaError, Model, Outputs, Places, batch::Batch, log};
+use super::{
+    Adapter, Input, LazyAdapter, LlamaError, Model, Outputs, Places, Products, accel,
+    batch::Batch, log,
+};
 
 /// Element type of the KV cache.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
@@ -53,6 +56,8 @@ pub struct ContextOptions {
     pub kv_type: KvType,
     /// Fused attention. Off gives the plainest arithmetic, for comparison with the reference.
     pub flash_attn: bool,
+    /// Who multiplies matrices.
+    pub products: Products,
 }
 
 /// A llama.cpp context.
@@ -113,7 +118,9 @@ impl Context {
         let list = model.adapters.read();
         // SAFETY: the model outlives the context, which holds an `Arc` of it, and nobody changes
         // its list of adapters meanwhile.
-        let ptr = unsafe { sys::llama_init_from_model(model.as_ptr(), params) };
+        let ptr = accel::with_products(options.products, || unsafe {
+            sys::llama_init_from_model(model.as_ptr(), params)
+        });
         drop(list);
         let Some(ptr) = NonNull::new(ptr) else {
             return Err(LlamaError::Context {

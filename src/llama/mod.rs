@@ -6,6 +6,7 @@
 //! dropped here, null pointers and codes become errors here, and no llama.cpp type is visible
 //! outside this folder.
 
+mod accel;
 mod adapter;
 mod batch;
 mod context;
@@ -17,6 +18,7 @@ mod vocab;
 
 use std::sync::OnceLock;
 
+pub use accel::Products;
 pub use adapter::{Adapter, LazyAdapter};
 pub use batch::{Input, Outputs, Places};
 pub use context::{Context, ContextOptions, KvType};
@@ -77,8 +79,21 @@ fn backend() {
     static BACKEND: OnceLock<Option<LlamaBackend>> = OnceLock::new();
     BACKEND.get_or_init(|| {
         log::install();
-        LlamaBackend::init().ok() // the only error: it is initialised already
+        let backend = LlamaBackend::init().ok(); // the only error: it is initialised already
+        if let Err(why) = accel::register() {
+            tracing::info!("llama.cpp multiplies with its own kernels: {why}");
+        }
+        backend
     });
+}
+
+/// The name of the instruction set with which our kernels multiply in the decoder, or why they do not.
+///
+/// # Errors
+/// Says why.
+pub fn products() -> Result<&'static str, &'static str> {
+    backend();
+    accel::register().map(|kernel| kernel.cpu.name())
 }
 
 /// The CPU features that llama.cpp was compiled for and found, as it reports them.

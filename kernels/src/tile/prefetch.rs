@@ -4,10 +4,10 @@
 /// Asks for `values` to be brought into the first-level cache. The hardware foresees rows that follow
 /// each other, but not those that lie pages apart, as one head's do.
 #[inline(always)]
-pub(crate) fn prefetch(values: &[f32]) {
-    const LINE: usize = 64 / size_of::<f32>();
+pub(crate) fn prefetch<T>(values: &[T]) {
+    let line = 64 / size_of::<T>();
     #[cfg(target_arch = "x86_64")]
-    for line in values.chunks(LINE) {
+    for line in values.chunks(line) {
         use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
         // SAFETY: every x86-64 has SSE, and a hint may name any address.
         unsafe { _mm_prefetch::<_MM_HINT_T0>(line.as_ptr().cast()) }

@@ -1,0 +1,77 @@
+//! How fast are products with llama.cpp's blocks? Each kernel that this CPU has.
+//!
+//! Many rows: billions of operations (two for each multiplication) a second. Few rows: bytes of weights
+//! a second, which memory limits. Both of CPU time on one thread, best of a few: other work on the machine
+//! disturbs that least. `cargo bench -p xc2-kernels --bench blocks -- [KERNEL ..]`
+
+use std::hint::black_box;
+
+use ndarray::Array2;
+use xc2_kernels::blocks::{BlockFormat, BlockMatrix, Kernel, product};
+use xc2_kernels::testing::{cpu_seconds, noise, with_threads};
+use xc2_kernels::{Cpu, available};
+
+/// Inputs and outputs of the up-projection of the 1.8B.
+const N_IN: usize = 2048;
+const N_OUT: usize = 8192;
+const REPETITIONS: usize = 3;
+
+fn main() {
+    let wanted: Vec<String> = std::env::args()
+        .skip(1)
+        .filter(|a| a != "--bench")
+        .collect();
+    let wanted = |name: &str| wanted.is_empty() || wanted.iter().any(|w| w == name);
+    println!("{N_IN} x {N_OUT}: GOP/s, GB/s of weights");
+    println!(
+        "{:<6} {:<14} {:>6} {:>10} {:>10}",
+        "", "kernel", "rows", "GOP/s", "GB/s"
+    );
+    for format in BlockFormat::ALL {
+        let row_bytes = format.row_bytes(N_IN).unwrap();
+        let bytes = vec![0x21; row_bytes * N_OUT];
+        for cpu in available().into_iter().filter(|cpu| wanted(cpu.name())) {
+            let n_out = if cpu == Cpu::Scalar { 512 } else { N_OUT };
+            let matrix =
+                BlockMatrix::new(format, &bytes[..row_bytes * n_out], n_out, N_IN).unwrap();
+            for n in [1, 4, 8, 64, 512] {
+                if cpu == Cpu::Scalar && n > 8 {
+                    continue; // it takes seconds
+                }
+                let seconds = time(matrix, n, cpu);
+                println!(
+                    "{:<6} {:<14} {n:>6} {:>10.0} {:>10.1}",
+                    format!("{format:?}"),
+                    cpu.name(),
+                    2.0 * (n * n_out * N_IN) as f64 / seconds / 1e9,
+                    (row_bytes * n_out) as f64 / seconds / 1e9,
+                );
+            }
+        }
+    }
+}
+
+/// CPU seconds of a product on one thread, with quantizing the activations: the least of a few means, each
+/// long enough for a clock that the kernel advances every few milliseconds.
+fn time(matrix: BlockMatrix, n: usize, cpu: Cpu) -> f64 {
+    const LONG: f64 = 0.2;
+    let x = noise(n, matrix.n_in(), 1);
+    let mut out = Array2::zeros((n, matrix.n_out()));
+    let mut mean = || {
+        let (start, mut runs) = (cpu_seconds(), 0.0);
+        loop {
+            product(&x.view(), matrix, Kernel::for_cpu(cpu), out.view_mut());
+            black_box(&out);
+            runs += 1.0;
+            let seconds = cpu_seconds() - start;
+            if seconds > LONG {
+                return seconds / runs;
+            }
+        }
+    };
+    with_threads(1, || {
+        (0..REPETITIONS)
+            .map(|_| mean())
+            .fold(f64::INFINITY, f64::min)
+    })
+}

@@ -1,0 +1,155 @@
+//! What a kernel is: a tile of results, its shape, and a superblock of weights as it walks it.
+
+use super::format::Expanded;
+use super::{BlockFormat, BlockMatrix, SUPER, Shape, scalar};
+use crate::Cpu;
+
+/// Outputs of the widest panel.
+pub const MOST_LANES: usize = 32;
+
+/// A superblock of as many outputs as a kernel computes at a time, unpacked: it lives in the first-level
+/// cache for as long as rows pass by. `lanes` is the kernel's number.
+#[repr(C, align(64))]
+pub struct Panel {
+    /// `[SUPER / 4][lanes][4]`: four neighbouring inputs of each output.
+    pub values: [u8; SUPER * MOST_LANES],
+    /// `[runs][lanes]`
+    pub scales: [f32; 16 * MOST_LANES],
+    /// Of two neighbouring runs of 32: `[4][lanes][2]`.
+    pub minima: [i16; 8 * MOST_LANES],
+    /// What minima are multiples of: `[lanes]`.
+    pub min_scales: [f32; MOST_LANES],
+}
+
+impl Panel {
+    /// Nothing but zeros.
+    pub fn zeros() -> Self {
+        Self {
+            values: [0; SUPER * MOST_LANES],
+            scales: [0.0; 16 * MOST_LANES],
+            minima: [0; 8 * MOST_LANES],
+            min_scales: [0.0; MOST_LANES],
+        }
+    }
+
+    /// The definition: outputs from `output` on, `lanes` of them, where the matrix ends its last again.
+    pub fn unpack(&mut self, matrix: &BlockMatrix, output: usize, superblock: usize, lanes: usize) {
+        let mut row = Expanded::default();
+        for lane in 0..lanes {
+            let bytes = matrix.superblock((output + lane).min(matrix.n_out() - 1), superblock);
+            matrix.format().expand(bytes, &mut row);
+            let groups = self.values.chunks_exact_mut(4 * lanes);
+            for (group, bytes) in groups.zip(row.bytes.chunks_exact(4)) {
+                group[4 * lane..4 * lane + 4].copy_from_slice(bytes);
+            }
+            for (scales, scale) in self.scales.chunks_exact_mut(lanes).zip(row.scales) {
+                scales[lane] = scale;
+            }
+            for (i, min) in row.minima.iter().enumerate() {
+                self.minima[(i / 2 * lanes + lane) * 2 + i % 2] = i16::from(*min);
+            }
+            self.min_scales[lane] = row.min_scale;
+        }
+    }
+}
+
+/// Operands and place of a tile of results: some rows of activations times a panel, in one superblock.
+///
+/// `rows` below is the kernel's number, even where fewer are computed.
+pub struct Tile {
+    /// `[rows][SUPER]`
+    pub values: *const i8,
+    /// `[rows][SCALES]`
+    pub scales: *const f32,
+    /// `[rows][RUNS]`
+    pub sums: *const i32,
+    /// The weights.
+    pub panel: *const Panel,
+    /// `[rows][lanes]`, to which the results are added.
+    pub out: *mut f32,
+    /// How bytes become numbers.
+    pub shape: Shape,
+}
+
+/// Operands of one row of activations times outputs: weights as they lie in memory.
+///
+/// Superblocks of the row are `tile` superblocks apart.
+pub struct Row {
+    /// `[superblocks][tile][SUPER]`
+    pub values: *const i8,
+    /// `[superblocks][tile][SCALES]`
+    pub scales: *const f32,
+    /// `[superblocks][tile][RUNS]`
+    pub sums: *const i32,
+    /// See above.
+    pub tile: usize,
+    /// Superblocks of a row.
+    pub superblocks: usize,
+    /// Outputs, `row_bytes` each.
+    pub weights: *const u8,
+    /// How many there are.
+    pub n_out: usize,
+    /// Bytes of one.
+    pub row_bytes: usize,
+}
+
+/// A kernel for one instruction set.
+pub struct Kernel {
+    /// The instructions it needs.
+    pub cpu: Cpu,
+    /// Outputs of a panel.
+    pub lanes: usize,
+    /// Rows of a tile, at most.
+    pub rows: usize,
+    /// From how many rows on it pays: with fewer, unpacking takes longer than what it saves.
+    pub few: usize,
+    /// Computes so many rows, 1 to `rows`.
+    ///
+    /// # Safety
+    /// - The CPU has `cpu`.
+    /// - The tile's pointers are valid for what their comments say, for so many rows.
+    pub tile: unsafe fn(&Tile, usize),
+    /// Unpacks a superblock of outputs from one on, as [`Panel::unpack`] does for the kernel's lanes.
+    ///
+    /// # Safety
+    /// - The CPU has `cpu`.
+    /// - The first output and the superblock are the matrix's.
+    pub unpack: unsafe fn(&mut Panel, &BlockMatrix, usize, usize),
+    /// Computes one row, as many outputs as fit, if there is a way without unpacking for the format.
+    ///
+    /// # Safety
+    /// - The CPU has `cpu`.
+    /// - The row's pointers are valid for what their comments say, and there are as many outputs.
+    pub row: Option<unsafe fn(&Row, BlockFormat, &mut [f32]) -> bool>,
+}
+
+impl Kernel {
+    /// The kernel for a level of instructions.
+    pub fn for_cpu(cpu: Cpu) -> &'static Self {
+        match cpu {
+            #[cfg(target_arch = "x86_64")]
+            Cpu::Avx2 | Cpu::Avx512 => &super::avx2::KERNEL,
+            #[cfg(target_arch = "x86_64")]
+            Cpu::AvxVnni => &super::avx_vnni::KERNEL,
+            #[cfg(target_arch = "x86_64")]
+            Cpu::Avx512Vnni | Cpu::Avx512Bf16 => &super::avx512::KERNEL,
+            _ => &scalar::KERNEL,
+        }
+    }
+}
+
+/// Calls `$tile::<N, ..>($args)` for the `N` that `$rows` is: the tile's rows become a constant, and the
+/// shape's runs, minima and fineness with them.
+#[cfg(target_arch = "x86_64")]
+macro_rules! with_shape {
+    ($rows:expr, $shape:expr, $tile:ident($args:expr), $($n:literal)+) => {
+        match ($rows, $shape.minima, $shape.fine) {
+            $(($n, true, _) => $tile::<$n, 8, true, false>($args),
+            ($n, false, true) => $tile::<$n, 8, false, true>($args),
+            ($n, false, false) => $tile::<$n, 16, false, false>($args),)+
+            (rows, ..) => unreachable!("a tile of {rows} rows"),
+        }
+    };
+}
+#[cfg(target_arch = "x86_64")]
+pub(super) use with_shape;

@@ -1,0 +1,322 @@
+//! A product, cut into tasks that any threads may run.
+#![allow(unsafe_code)]
+
+use std::cell::RefCell;
+
+use ndarray::{ArrayView2, ArrayViewMut2};
+use rayon::prelude::*;
+
+use super::kernel::{Kernel, MOST_LANES, Panel, Row, Tile};
+use super::{BlockMatrix, QuantizedRows, SharedRows};
+use crate::tile::prefetch;
+use crate::vectorized;
+
+/// Rows of a task, at most: what the outputs of a group take for them (128 kB) stays in the second-level
+/// cache, and unpacking is a fiftieth of the work.
+const CHUNK: usize = 512;
+/// Panels of a task: with two of 32 outputs they take 22 kB of the first-level cache.
+const PANELS: usize = 2;
+/// With so few rows weights are multiplied faster than they come from memory. Then a task takes its panels
+/// one after the other, each from its first superblock to its last, and asks for the next meanwhile.
+const FEW: usize = 12;
+/// Panels of such a task.
+const PANELS_OF_FEW: usize = 4;
+
+/// What a thread keeps for its tasks.
+#[derive(Default)]
+struct Scratch {
+    panels: Vec<Panel>,
+    /// `[panels][rows][lanes]`
+    sums: Vec<f32>,
+}
+
+/// Where results `[n, n_out]` go, for several threads that write parts of it.
+#[derive(Clone, Copy, Debug)]
+pub struct SharedOut {
+    to: *mut f32,
+    /// Numbers from row to row.
+    stride: usize,
+    /// What results are multiplied by and added to what is there; `None` if they take its place.
+    scale: Option<f32>,
+}
+
+// SAFETY: the functions that write are unsafe and say who may do it when.
+unsafe impl Send for SharedOut {}
+// SAFETY: as above.
+unsafe impl Sync for SharedOut {}
+
+impl SharedOut {
+    /// Rows that begin `stride` numbers apart.
+    pub fn new(to: *mut f32, stride: usize) -> Self {
+        Self {
+            to,
+            stride,
+            scale: None,
+        }
+    }
+
+    /// The same, where results times `scale` are added to what is there.
+    pub fn add(self, scale: f32) -> Self {
+        Self {
+            scale: Some(scale),
+            ..self
+        }
+    }
+
+    /// Puts numbers in place or adds them, from a row and an output on.
+    ///
+    /// # Safety
+    /// They may be written there, and nobody else touches them.
+    #[inline(always)]
+    unsafe fn put(&self, row: usize, output: usize, numbers: &[f32]) {
+        // SAFETY: as above.
+        unsafe {
+            let to = self.to.add(row * self.stride + output);
+            match self.scale {
+                None => to.copy_from_nonoverlapping(numbers.as_ptr(), numbers.len()),
+                Some(scale) => {
+                    for (i, number) in numbers.iter().enumerate() {
+                        *to.add(i) += scale * number;
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// `rows W^T` to `out`: what it takes, and how it is cut.
+#[derive(Clone, Copy)]
+pub struct Product<'a> {
+    matrix: BlockMatrix<'a>,
+    rows: SharedRows,
+    out: SharedOut,
+    kernel: &'static Kernel,
+    /// Rows and outputs of a task.
+    chunk: usize,
+    group: usize,
+}
+
+impl<'a> Product<'a> {
+    /// A product for threads to run.
+    ///
+    /// # Panics
+    /// If the rows have another width than the matrix, or were quantized for another kernel or shape.
+    pub fn new(
+        matrix: BlockMatrix<'a>,
+        rows: SharedRows,
+        out: SharedOut,
+        kernel: &'static Kernel,
+    ) -> Self {
+        assert_eq!(rows.width(), matrix.n_in(), "width of the input");
+        assert_eq!(
+            rows.shape(),
+            matrix.format().shape(),
+            "quantized for the format"
+        );
+        assert_eq!(rows.tile_rows(), kernel.rows, "quantized for the kernel");
+        let pieces = rows.n().div_ceil(CHUNK).max(1);
+        let panels = if rows.n() <= FEW {
+            PANELS_OF_FEW
+        } else {
+            PANELS
+        };
+        Self {
+            matrix,
+            rows,
+            out,
+            kernel,
+            chunk: rows.n().div_ceil(pieces).next_multiple_of(kernel.rows),
+            group: panels * kernel.lanes,
+        }
+    }
+
+    /// Number of tasks.
+    pub fn tasks(&self) -> usize {
+        self.rows.n().div_ceil(self.chunk) * self.groups()
+    }
+
+    fn groups(&self) -> usize {
+        self.matrix.n_out().div_ceil(self.group)
+    }
+
+    /// Runs task `i`.
+    ///
+    /// # Safety
+    /// - The CPU has what the kernel needs.
+    /// - All pieces of the rows are quantized and stay as they are.
+    /// - `out` may be written for all rows and outputs; nobody else touches what this task writes.
+    ///
+    /// # Panics
+    /// If there is no such task.
+    pub unsafe fn run(&self, i: usize) {
+        // SAFETY: handed on. Nothing within waits for another task, so a thread does not come here twice.
+        SCRATCH.with_borrow_mut(|scratch| unsafe { self.run_with(i, scratch) });
+    }
+
+    /// # Safety
+    /// As [`Self::run`].
+    unsafe fn run_with(&self, i: usize, scratch: &mut Scratch) {
+        assert!(i < self.tasks());
+        let (row, output) = (
+            i / self.groups() * self.chunk,
+            i % self.groups() * self.group,
+        );
+        let n = self.chunk.min(self.rows.n() - row);
+        let n_out = self.group.min(self.matrix.n_out() - output);
+        let lanes = self.kernel.lanes;
+        // SAFETY: the caller's promises, handed on.
+        if n == 1 && unsafe { self.run_row(row, output, n_out) } {
+            return;
+        }
+        let panels = n_out.div_ceil(lanes);
+        let rows = n.next_multiple_of(self.kernel.rows);
+        if scratch.panels.len() < panels {
+            scratch.panels.resize_with(panels, Panel::zeros);
+        }
+        scratch.sums.clear();
+        scratch.sums.resize(panels * rows * lanes, 0.0);
+        // SAFETY: the caller's promises, handed on.
+        unsafe {
+            if self.rows.n() <= FEW {
+                for (p, sums) in scratch.sums.chunks_exact_mut(rows * lanes).enumerate() {
+                    let panel = &mut scratch.panels[..1];
+                    self.sum::<true>((row, n), output + p * lanes, panel, sums);
+                }
+            } else {
+                let panels = &mut scratch.panels[..panels];
+                self.sum::<false>((row, n), output, panels, &mut scratch.sums);
+            }
+        }
+        vectorized(|| {
+            for i in 0..n {
+                for p in 0..panels {
+                    let first = output + p * lanes;
+                    let sums = &scratch.sums[(p * rows + i) * lanes..][..lanes];
+                    // SAFETY: a part of what the caller says may be written.
+                    unsafe {
+                        match sums.first_chunk::<MOST_LANES>() {
+                            // Of a length that is known: no call for so few bytes.
+                            Some(sums) if first + MOST_LANES <= self.matrix.n_out() => {
+                                self.out.put(row + i, first, sums);
+                            }
+                            _ => {
+                                let width = lanes.min(self.matrix.n_out() - first);
+                                self.out.put(row + i, first, &sums[..width]);
+                            }
+                        }
+                    }
+                }
+            }
+        });
+    }
+
+    /// The product of one row with `n_out` outputs, without unpacking, if the kernel can do that.
+    ///
+    /// # Safety
+    /// As [`Self::run`].
+    unsafe fn run_row(&self, row: usize, output: usize, n_out: usize) -> bool {
+        let (Some(kernel), None) = (self.kernel.row, self.out.scale) else {
+            return false;
+        };
+        let (values, scales, sums) = self.rows.tile(row, 0);
+        let operands = Row {
+            values,
+            scales,
+            sums,
+            tile: self.kernel.rows,
+            superblocks: self.matrix.superblocks(),
+            weights: self.matrix.bytes[output * self.matrix.row_bytes..].as_ptr(),
+            n_out,
+            row_bytes: self.matrix.row_bytes,
+        };
+        // SAFETY: the row is all of its tile that is used, and superblocks of a tile follow each other; the
+        // weights are of `n_out` outputs of the matrix. The rest is what the caller vouches for.
+        unsafe {
+            let to = self.out.to.add(row * self.out.stride + output);
+            let out = std::slice::from_raw_parts_mut(to, n_out);
+            kernel(&operands, self.matrix.format(), out)
+        }
+    }
+
+    /// Adds the products of `n` rows from one on with panels from an output on to
+    /// `sums: [panels][n][lanes]`, `n` made whole tiles.
+    ///
+    /// # Safety
+    /// As [`Self::run`].
+    unsafe fn sum<const PREFETCH: bool>(
+        &self,
+        (row, n): (usize, usize),
+        output: usize,
+        panels: &mut [Panel],
+        sums: &mut [f32],
+    ) {
+        let (lanes, tile_rows) = (self.kernel.lanes, self.kernel.rows);
+        let height = sums.len() / panels.len();
+        for superblock in 0..self.matrix.superblocks() {
+            for (p, panel) in panels.iter_mut().enumerate() {
+                let first = output + p * lanes;
+                if PREFETCH {
+                    prefetch(self.matrix.share_of_next(first, lanes, superblock));
+                }
+                // SAFETY: the panel begins within the matrix; the caller vouches for the CPU.
+                unsafe { (self.kernel.unpack)(panel, &self.matrix, first, superblock) }
+            }
+            for first in (0..n).step_by(tile_rows) {
+                let (values, scales, row_sums) = self.rows.tile(row + first, superblock);
+                for (panel, sums) in panels.iter().zip(sums.chunks_exact_mut(height)) {
+                    let tile = Tile {
+                        values,
+                        scales,
+                        sums: row_sums,
+                        panel,
+                        out: sums[first * lanes..][..tile_rows * lanes].as_mut_ptr(),
+                        shape: self.rows.shape(),
+                    };
+                    // SAFETY: the tile of rows is as long as the kernel takes it, by `SharedRows`; so is
+                    // that of sums (just sliced); the caller vouches for the CPU.
+                    unsafe { (self.kernel.tile)(&tile, tile_rows.min(n - first)) }
+                }
+            }
+        }
+    }
+}
+
+thread_local! {
+    static SCRATCH: RefCell<Scratch> = RefCell::default();
+}
+
+/// `x: [n, n_in]` times the matrix into `out: [n, n_out]`, rows contiguous, on rayon's current pool with
+/// the instructions of `kernel`. A row with an infinity or a NaN in it gives NaN.
+///
+/// # Panics
+/// If the shapes do not agree, or this CPU lacks the instructions.
+pub fn product(
+    x: &ArrayView2<f32>,
+    matrix: BlockMatrix,
+    kernel: &'static Kernel,
+    mut out: ArrayViewMut2<f32>,
+) {
+    assert_eq!(x.ncols(), matrix.n_in(), "width of the input");
+    assert_eq!(
+        out.dim(),
+        (x.nrows(), matrix.n_out()),
+        "shape of the output"
+    );
+    assert!(out.is_standard_layout(), "rows are contiguous");
+    assert!(
+        crate::available().contains(&kernel.cpu),
+        "instructions of the kernel"
+    );
+    let mut rows = QuantizedRows::default();
+    rows.quantize(x, matrix.format().shape(), kernel);
+    let to = SharedOut::new(out.as_mut_ptr(), matrix.n_out());
+    let product = Product::new(matrix, rows.shared(), to, kernel);
+    (0..product.tasks())
+        .into_par_iter()
+        .with_max_len(1)
+        .for_each(|i| {
+            // SAFETY: the CPU has the instructions; the rows are quantized and borrowed until the end; `out`
+            // is borrowed mutably, has the shape of the result, and each task is run once.
+            unsafe { product.run(i) }
+        });
+}

@@ -1,0 +1,277 @@
+//! Activations, quantized to int8 for one shape of weights.
+#![allow(unsafe_code)]
+
+use ndarray::ArrayView2;
+use rayon::prelude::*;
+
+use super::kernel::Kernel;
+use super::{SUPER, Shape};
+use crate::vectorized;
+
+/// Runs of a superblock at most: numbers for each that a kernel may need.
+pub const RUNS: usize = 16;
+/// Scales of a superblock at most.
+pub const SCALES: usize = 8;
+/// Bytes of a row's superblock: values, scales and sums.
+const BYTES: usize = SUPER + 4 * SCALES + 4 * RUNS;
+
+/// Rows of numbers in int8, in the order in which a kernel walks them.
+///
+/// A number is `scale * value` with `value` in -127..=127, the nearest one, and `scale` the largest
+/// absolute value of its 256 numbers, or of its 32 where the shape is [fine](Shape::fine), divided by 127.
+/// Rows are filled up with zeros to whole superblocks.
+#[derive(Default)]
+pub struct QuantizedRows {
+    memory: Vec<u64>,
+    layout: Option<SharedRows>,
+}
+
+impl QuantizedRows {
+    /// Rows of `x: [n, width]`, contiguous, in place of those that were here before.
+    ///
+    /// # Panics
+    /// If they are not contiguous.
+    pub fn quantize(&mut self, x: &ArrayView2<f32>, shape: Shape, kernel: &Kernel) {
+        let (n, width) = x.dim();
+        let bytes = SharedRows::bytes(n, width, kernel);
+        self.memory.resize(bytes.div_ceil(8), 0);
+        // SAFETY: so many bytes were just made room for, they are ours alone, and they stay in place for
+        // as long as `layout` does: until the next time.
+        let rows =
+            unsafe { SharedRows::new(self.memory.as_mut_ptr().cast(), n, width, shape, kernel) };
+        self.layout = Some(rows);
+        let x = x.as_slice().expect("rows are contiguous");
+        (0..rows.pieces()).into_par_iter().for_each(|piece| {
+            // SAFETY: each piece is written once, and nobody reads meanwhile.
+            unsafe { rows.quantize(x, piece) }
+        });
+    }
+
+    /// To multiply by, as long as these rows are not replaced.
+    pub(super) fn shared(&self) -> SharedRows {
+        self.layout.expect("rows have been quantized")
+    }
+
+    /// Row `i` as numbers again.
+    ///
+    /// # Panics
+    /// If there is no such row.
+    pub fn to_f32(&self, i: usize) -> Vec<f32> {
+        let rows = self.shared();
+        assert!(i < rows.n, "row {i} of {}", rows.n);
+        let number = |k: usize| {
+            let (row, within) = (i % rows.tile, k % SUPER);
+            let scale = if rows.shape.fine {
+                within / rows.shape.run
+            } else {
+                0
+            };
+            let (values, scales, _) = rows.tile(i / rows.tile * rows.tile, k / SUPER);
+            // SAFETY: the row and the superblock are there, and nobody writes.
+            unsafe {
+                f32::from(*values.add(row * SUPER + within)) * *scales.add(row * SCALES + scale)
+            }
+        };
+        (0..rows.width).map(number).collect()
+    }
+}
+
+/// Where such rows lie, for several threads that write them and, when all have, read them.
+///
+/// Tiles of as many rows as the kernel takes lie one after the other, superblock by superblock.
+#[derive(Clone, Copy, Debug)]
+pub struct SharedRows {
+    n: usize,
+    width: usize,
+    shape: Shape,
+    /// Rows of a tile.
+    tile: usize,
+    /// `[tiles][superblocks][tile][SUPER]`
+    values: *mut i8,
+    /// `[tiles][superblocks][tile][SCALES]`; only the first counts where the shape is not fine.
+    scales: *mut f32,
+    /// With what the sums of a run begin: less `zero` times its values. With minima instead the sums of
+    /// runs, two neighbours of 16 bits in one number. `[tiles][superblocks][tile][RUNS]`
+    sums: *mut i32,
+}
+
+// SAFETY: the functions that touch the memory are unsafe and say who may do it when.
+unsafe impl Send for SharedRows {}
+// SAFETY: as above.
+unsafe impl Sync for SharedRows {}
+
+impl SharedRows {
+    /// Bytes of memory that rows `[n, width]` take for a kernel.
+    pub fn bytes(n: usize, width: usize, kernel: &Kernel) -> usize {
+        n.next_multiple_of(kernel.rows) * width.div_ceil(SUPER) * BYTES
+    }
+
+    /// Rows `[n, width]` that lie at `memory`.
+    ///
+    /// # Safety
+    /// - There are [`Self::bytes`], aligned to 4 bytes, initialized.
+    /// - They stay there as long as this and its copies are used.
+    pub unsafe fn new(
+        memory: *mut u8,
+        n: usize,
+        width: usize,
+        shape: Shape,
+        kernel: &Kernel,
+    ) -> Self {
+        let count = n.next_multiple_of(kernel.rows) * width.div_ceil(SUPER);
+        // SAFETY: within the bytes that the caller vouches for.
+        let (scales, sums) = unsafe {
+            let scales = memory.add(count * SUPER);
+            (scales, scales.add(count * SCALES * 4))
+        };
+        Self {
+            n,
+            width,
+            shape,
+            tile: kernel.rows,
+            values: memory.cast(),
+            scales: scales.cast(),
+            sums: sums.cast(),
+        }
+    }
+
+    /// Number of rows.
+    pub fn n(&self) -> usize {
+        self.n
+    }
+
+    /// Length of a row.
+    pub fn width(&self) -> usize {
+        self.width
+    }
+
+    /// For which weights they are quantized.
+    pub fn shape(&self) -> Shape {
+        self.shape
+    }
+
+    /// Rows of a tile.
+    pub(super) fn tile_rows(&self) -> usize {
+        self.tile
+    }
+
+    /// Pieces that can be quantized independently: superblocks of tiles.
+    pub fn pieces(&self) -> usize {
+        self.n.div_ceil(self.tile) * self.width.div_ceil(SUPER)
+    }
+
+    /// Quantizes a piece of rows `x: [n, width]`.
+    ///
+    /// # Safety
+    /// Nobody else writes this piece or reads meanwhile.
+    ///
+    /// # Panics
+    /// If there is no such piece, or `x` has another size.
+    pub unsafe fn quantize(&self, x: &[f32], piece: usize) {
+        assert!(piece < self.pieces() && x.len() == self.n * self.width);
+        let superblocks = self.width.div_ceil(SUPER);
+        let (row, from) = (piece / superblocks * self.tile, piece % superblocks * SUPER);
+        let to = self.width.min(from + SUPER);
+        let rows = x.chunks_exact(self.width).skip(row).take(self.tile);
+        for (i, x) in rows.enumerate() {
+            let at = piece * self.tile + i;
+            // SAFETY: the piece and the row are within the memory that `new`'s caller vouches for, and
+            // this caller that nobody else has it. The arrays have no alignment beyond their elements'.
+            let (values, scales, sums) = unsafe {
+                (
+                    &mut *self.values.add(at * SUPER).cast::<[i8; SUPER]>(),
+                    &mut *self.scales.add(at * SCALES).cast::<[f32; SCALES]>(),
+                    &mut *self.sums.add(at * RUNS).cast::<[i32; RUNS]>(),
+                )
+            };
+            let mut padded = [0.0; SUPER];
+            let x = &x[from..to];
+            let x = x.try_into().unwrap_or_else(|_| {
+                padded[..x.len()].copy_from_slice(x);
+                &padded
+            });
+            vectorized(|| quantize_row(x, self.shape, values, scales, sums));
+        }
+    }
+
+    /// Values, scales and sums of the tile that begins with a row, in one superblock.
+    pub(super) fn tile(
+        &self,
+        row: usize,
+        superblock: usize,
+    ) -> (*const i8, *const f32, *const i32) {
+        assert!(row.is_multiple_of(self.tile) && row < self.n && superblock * SUPER < self.width);
+        let at = (row / self.tile * self.width.div_ceil(SUPER) + superblock) * self.tile;
+        // SAFETY: the row and the superblock are there (just asserted).
+        unsafe {
+            (
+                self.values.add(at * SUPER),
+                self.scales.add(at * SCALES),
+                self.sums.add(at * RUNS),
+            )
+        }
+    }
+}
+
+#[inline(always)]
+fn quantize_row(
+    x: &[f32; SUPER],
+    shape: Shape,
+    values: &mut [i8; SUPER],
+    scales: &mut [f32; SCALES],
+    sums: &mut [i32; RUNS],
+) {
+    if shape.fine {
+        let (x, _) = x.as_chunks::<32>();
+        let (values, _) = values.as_chunks_mut::<32>();
+        for ((x, values), scale) in x.iter().zip(values).zip(scales) {
+            *scale = quantize_block(x, values);
+        }
+    } else {
+        scales[0] = quantize_block(x, values);
+    }
+    let mut runs = [0; RUNS];
+    let (halves, _) = values.as_chunks::<16>();
+    for (sum, values) in runs.iter_mut().zip(halves) {
+        *sum = values.iter().map(|v| i32::from(*v)).sum();
+    }
+    if shape.run == 32 {
+        for i in 0..8 {
+            runs[i] = runs[2 * i] + runs[2 * i + 1];
+        }
+    }
+    if shape.minima {
+        for i in 0..4 {
+            sums[i] = (runs[2 * i] & 0xffff) | (runs[2 * i + 1] << 16);
+        }
+    } else {
+        *sums = runs.map(|sum| -shape.zero * sum);
+    }
+}
+
+/// Gives the scale.
+#[inline(always)]
+fn quantize_block<const N: usize>(block: &[f32; N], values: &mut [i8; N]) -> f32 {
+    /// 1.5 * 2^23: adding it leaves the nearest integer in the low bits of the sum.
+    const ROUND: f32 = 12_582_912.0;
+    /// Below it the reciprocal is infinite; such a block is zero in every sum of a f32.
+    const LEAST: f32 = 1e-30;
+
+    // As whole numbers the bits of absolute values have their order, with infinity and then NaN on
+    // top: neither is lost, and neither is a finite scale.
+    let bits = block
+        .iter()
+        .fold(0, |max, v| (v.to_bits() & 0x7fff_ffff).max(max));
+    let largest = f32::from_bits(bits);
+    let (scale, inverse) = if largest < LEAST {
+        (0.0, 0.0)
+    } else {
+        (largest / 127.0, 127.0 / largest)
+    };
+    for (value, v) in values.iter_mut().zip(block) {
+        *value = (v * inverse + ROUND)
+            .to_bits()
+            .wrapping_sub(ROUND.to_bits()) as i8;
+    }
+    scale
+}

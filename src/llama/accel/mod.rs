@@ -1,0 +1,64 @@
+//! Our matrix kernels inside llama.cpp: a ggml device that is the CPU, except for products.
+//!
+//! llama.cpp asks every registered device of type ACCEL, ahead of the CPU, which operations of a graph it
+//! takes. Ours takes all that the CPU takes, so a graph stays in one piece and nothing is switched between
+//! devices. When it is to be computed, products that our kernels are good at become custom nodes, which
+//! ggml has for this purpose, and ggml's own CPU backend computes the graph:
+//!
+//! ```text
+//! graph ─▶ MUL_MAT of a supported type ──▶ CUSTOM: our kernel     ─▶ ggml's CPU backend, its threads
+//!          everything else             ──▶ as it is
+//! ```
+//!
+//! So the threads of a product are those that compute the rest, and come to it from ggml's barrier: none
+//! sleeps, none spins against another, and a product costs no more than any node. Weights are read where
+//! they are, in the mapped file. Where no kernel of ours pays (other types) nodes stay as they are; on CPUs
+//! without one that does, the device is not registered, and llama.cpp runs as always.
+#![allow(unsafe_code)]
+
+mod abi;
+mod device;
+mod jobs;
+
+use std::cell::Cell;
+use std::sync::OnceLock;
+
+use xc2_kernels::Cpu;
+use xc2_kernels::blocks::Kernel;
+
+/// Who multiplies matrices in the decoder.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum Products {
+    /// Our kernels, where they are good at it.
+    #[default]
+    Xc2,
+    /// llama.cpp's own.
+    Ggml,
+}
+
+thread_local! {
+    /// For contexts that this thread creates.
+    static WANTED: Cell<Products> = const { Cell::new(Products::Xc2) };
+}
+
+/// Creates a context, whose products are to be computed so.
+pub(super) fn with_products<T>(products: Products, create: impl FnOnce() -> T) -> T {
+    WANTED.set(products);
+    create()
+}
+
+/// Registers the device, once. The kernel that it uses, or why there is none.
+pub(super) fn register() -> Result<&'static Kernel, &'static str> {
+    static DONE: OnceLock<Result<&'static Kernel, String>> = OnceLock::new();
+    let done = DONE.get_or_init(|| {
+        let kernel = Kernel::for_cpu(Cpu::chosen());
+        if kernel.cpu != Cpu::Avx512Vnni {
+            return Err("ours are faster with AVX-512 VNNI only, as far as measured".to_owned());
+        }
+        abi::check()
+            .map_err(|why| format!("this llama.cpp is not the one it was made for: {why}"))?;
+        device::register(kernel);
+        Ok(kernel)
+    });
+    done.as_ref().copied().map_err(String::as_str)
+}
