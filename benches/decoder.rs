@@ -15,7 +15,8 @@ use std::time::Instant;
 
 use xc2_edge::container::{Container, View};
 use xc2_edge::llama::{
-    Adapter, Context, ContextOptions, Input, KvType, LoadOptions, Model, Outputs, Products,
+    Context, ContextOptions, Input, KvType, LazyAdapter, LoadOptions, Model, Outputs, Places,
+    Products,
 };
 
 const N_DECODE: usize = 32;
@@ -162,16 +163,12 @@ fn main() {
         let offset = container.view_offset(View::Decoder);
         let model = Model::load(container.path(), offset, options).expect("it loads");
         let offset = container.view_offset(View::Adapter);
-        let adapter = Adapter::load(&model, container.path(), offset).expect("it loads");
+        let adapter = LazyAdapter::new(&model, container.path(), offset);
         (model, Arc::new(adapter))
     };
     let plain = load(false);
     let repacked = args.settings.iter().any(|s| s.repack).then(|| load(true));
-    println!(
-        "{} threads; our products: {:?}",
-        args.n_threads,
-        xc2_edge::llama::products()
-    );
+    println!("{} threads; {}", args.n_threads, xc2_edge::llama::kernels());
 
     let mut times = vec![(Vec::new(), Vec::new()); args.settings.len()];
     let mut reference: Option<Vec<f32>> = None;
@@ -182,7 +179,7 @@ fn main() {
             } else {
                 &plain
             };
-            let (prefill, decode, logits) = run(parts, setting, &args);
+            let (prefill, decode, logits) = measure(parts, setting, &args);
             times.0.push(prefill);
             times.1.push(decode);
             if setting.plora {
@@ -221,23 +218,24 @@ fn best(times: &[Time]) -> Time {
 }
 
 /// Prefill and decode, and the logits after the prefill.
-fn run(
-    (model, adapter): &(Arc<Model>, Arc<Adapter>),
+fn measure(
+    (model, adapter): &(Arc<Model>, Arc<LazyAdapter>),
     setting: &Setting,
     args: &Args,
 ) -> (Time, Time, Vec<f32>) {
     let n_image = args.n_image;
+    let run = |position| Places::Run { seq: 0, position };
     let options = ContextOptions {
         n_ctx: n_image + N_DECODE + 1,
         n_batch: setting.n_batch.min(n_image + N_DECODE + 1),
         n_outputs: 1,
+        n_seq: 1,
         n_threads: args.n_threads,
         kv_type: setting.kv_type,
         flash_attn: setting.flash_attn,
         products: setting.products,
     };
-    let mut context =
-        Context::new(model, Some(Arc::clone(adapter)), options).expect("there is memory");
+    let mut context = Context::new(model, Arc::clone(adapter), options).expect("there is memory");
     let rows = embeddings(n_image, model.n_embd());
     context.switch_adapter(setting.plora).expect("it switches");
     let mut logits = Vec::new();
@@ -251,7 +249,7 @@ fn run(
                 Outputs::None
             };
             context
-                .decode(Input::Embeddings(rows), position, outputs)
+                .decode(Input::Embeddings(rows), run(position), outputs)
                 .expect("it computes");
             position += n;
         }
@@ -261,7 +259,7 @@ fn run(
     let token = [7];
     let step = |context: &mut Context, i: usize| {
         context
-            .decode(Input::Tokens(&token), n_image + i, Outputs::Last)
+            .decode(Input::Tokens(&token), run(n_image + i), Outputs::Last)
             .expect("it computes");
     };
     step(&mut context, 0); // graphs are reserved anew after the switch

@@ -233,6 +233,7 @@ fn as_text(container: &Container, memory: &Memory, checked: bool) -> String {
     lines.push(String::new());
     lines.extend(memory.lines());
     lines.push(format!("tower      {}", xc2_edge::vision::kernels()));
+    lines.push(format!("decoder    {}", llama::kernels()));
     lines.push(format!("llama.cpp  {}", llama::system_info()));
     lines.join("\n") + "\n"
 }
@@ -265,6 +266,9 @@ fn as_json(container: &Container, memory: &Memory) -> serde_json::Value {
         },
         "parts": parts,
         "memory": memory.as_json(container.file().file_bytes() as u64),
-        "kernels": {"tower": xc2_edge::vision::kernels(), "llama.cpp": llama::system_info()},
+        "kernels": {
+            "tower": xc2_edge::vision::kernels(), "decoder": llama::kernels(),
+            "llama.cpp": llama::system_info(),
+        },
     })
 }

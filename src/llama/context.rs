@@ -6,8 +6,8 @@ use std::{ptr::NonNull, sync::Arc};
 use llama_cpp_sys_2 as sys;
 
 use super::{
-    Adapter, Input, LazyAdapter, LlamaError, Model, Outputs, Places, Products, accel,
-    batch::Batch, log,
+    Adapter, Input, LazyAdapter, LlamaError, Model, Outputs, Places, Products, accel, batch::Batch,
+    log,
 };
 
 /// Element type of the KV cache.

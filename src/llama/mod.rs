@@ -87,13 +87,13 @@ fn backend() {
     });
 }
 
-/// The name of the instruction set with which our kernels multiply in the decoder, or why they do not.
-///
-/// # Errors
-/// Says why.
-pub fn products() -> Result<&'static str, &'static str> {
+/// What multiplies matrices in the decoder, for people: our kernels, or llama.cpp's and why.
+pub fn kernels() -> String {
     backend();
-    accel::register().map(|kernel| kernel.cpu.name())
+    match accel::register() {
+        Ok(kernel) => format!("blocks of 4 to 8 bits by our {} kernels", kernel.cpu.name()),
+        Err(why) => format!("llama.cpp's kernels: {why}"),
+    }
 }
 
 /// The CPU features that llama.cpp was compiled for and found, as it reports them.

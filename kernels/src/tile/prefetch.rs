@@ -5,15 +5,15 @@
 /// each other, but not those that lie pages apart, as one head's do.
 #[inline(always)]
 pub(crate) fn prefetch<T>(values: &[T]) {
-    let line = 64 / size_of::<T>();
+    let per_line = 64 / size_of::<T>();
     #[cfg(target_arch = "x86_64")]
-    for line in values.chunks(line) {
+    for line in values.chunks(per_line) {
         use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
         // SAFETY: every x86-64 has SSE, and a hint may name any address.
         unsafe { _mm_prefetch::<_MM_HINT_T0>(line.as_ptr().cast()) }
     }
     #[cfg(target_arch = "aarch64")]
-    for line in values.chunks(LINE) {
+    for line in values.chunks(per_line) {
         // SAFETY: a hint may name any address, and changes nothing that Rust knows of. In assembly
         // because the intrinsic, `_prefetch`, is not stable.
         unsafe {
@@ -25,5 +25,5 @@ pub(crate) fn prefetch<T>(values: &[T]) {
         }
     }
     #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
-    let _ = values.chunks(LINE);
+    let _ = values.chunks(per_line);
 }

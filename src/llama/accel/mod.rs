@@ -19,6 +19,8 @@
 mod abi;
 mod device;
 mod jobs;
+#[cfg(test)]
+mod tests;
 
 use std::cell::Cell;
 use std::sync::OnceLock;
