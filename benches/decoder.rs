@@ -1,7 +1,7 @@
 //! How fast is the decoder, with our kernels and with llama.cpp's, in which of its settings?
 //!
 //! For each setting: the prefill of a picture's embeddings with Partial-LoRA, and tokens one by one after it.
-//! Settings take turns, so that other work on the machine meets all of them. With one thread CPU seconds are
+//! Settings take turns, so that other work on the machine meets all of them, and medians are told. With one thread CPU seconds are
 //! a fair measure even then; with more, threads that wait for each other burn them.
 //!
 //! ```text
@@ -168,7 +168,11 @@ fn main() {
     };
     let plain = load(false);
     let repacked = args.settings.iter().any(|s| s.repack).then(|| load(true));
-    println!("{} threads; {}", args.n_threads, xc2_edge::llama::kernels());
+    println!(
+        "{} threads; {}",
+        args.n_threads,
+        xc2_edge::llama::kernels(Products::Xc2)
+    );
 
     let mut times = vec![(Vec::new(), Vec::new()); args.settings.len()];
     let mut reference: Option<Vec<f32>> = None;
@@ -194,7 +198,7 @@ fn main() {
         "", "prefill s", "CPU s", "tok/s", "token ms", "CPU ms", "tok/s"
     );
     for (setting, (prefill, decode)) in args.settings.iter().zip(times) {
-        let (p, d) = (best(&prefill), best(&decode));
+        let (p, d) = (median(&prefill), median(&decode));
         println!(
             "{:<14} {:>10.2} {:>8.2} {:>8.1} {:>10.1} {:>8.1} {:>8.1}",
             setting.name,
@@ -208,12 +212,16 @@ fn main() {
     }
 }
 
-/// The least of each.
-fn best(times: &[Time]) -> Time {
-    let least = |f: fn(&Time) -> f64| times.iter().map(f).fold(f64::INFINITY, f64::min);
+/// The median of each.
+fn median(times: &[Time]) -> Time {
+    let middle = |f: fn(&Time) -> f64| {
+        let mut all: Vec<f64> = times.iter().map(f).collect();
+        all.sort_by(f64::total_cmp);
+        (all[(all.len() - 1) / 2] + all[all.len() / 2]) / 2.0
+    };
     Time {
-        wall: least(|t| t.wall),
-        cpu: least(|t| t.cpu),
+        wall: middle(|t| t.wall),
+        cpu: middle(|t| t.cpu),
     }
 }
 
@@ -284,7 +292,14 @@ fn embeddings(n: usize, width: usize) -> Vec<f32> {
         (state >> 8) as f32 / (1 << 23) as f32 - 1.0
     };
     (0..n * width)
-        .map(|i| random() * if i % width % 97 == 0 { 0.5 } else { 0.05 })
+        .map(|i| {
+            random()
+                * if (i % width).is_multiple_of(97) {
+                    0.5
+                } else {
+                    0.05
+                }
+        })
         .collect()
 }
 

@@ -145,11 +145,12 @@ fn is_repacked(tensor: &TensorInfo) -> bool {
     (everywhere || here) && tensor.shape.len() == 2 && tensor.name != "token_embd.weight"
 }
 
-/// The decoder's graphs hold a handful of activations of a batch at a time.
+/// The decoder's graphs hold a handful of activations of a batch at a time, and in int8 with their scales
+/// and sums (11 bytes for 8) those of three products.
 fn decode_work(n_embd: usize, n_ff: usize, n_batch: usize) -> usize {
     const ACTIVATIONS: usize = 4;
     let floats = n_batch * (ACTIVATIONS * n_embd + 3 * n_ff);
-    floats * size_of::<f32>()
+    floats * size_of::<f32>() + n_batch * (2 * n_embd + n_ff) * 11 / 8
 }
 
 /// Memory that this process may still take, in bytes: what the system can give without swapping,

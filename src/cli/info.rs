@@ -61,10 +61,11 @@ pub fn run(args: &InfoArgs) -> anyhow::Result<ExitCode> {
         text_only: need(false),
         available: memory::available(),
     };
+    let kernels = llama::kernels(options.products);
     let text = if args.json {
-        format!("{:#}\n", as_json(&container, &memory))
+        format!("{:#}\n", as_json(&container, &memory, &kernels))
     } else {
-        as_text(&container, &memory, args.checksum)
+        as_text(&container, &memory, &kernels, args.checksum)
     };
     std::io::stdout().write_all(text.as_bytes())?;
     Ok(ExitCode::SUCCESS)
@@ -182,7 +183,7 @@ fn parts(container: &Container) -> Vec<Part> {
     parts
 }
 
-fn as_text(container: &Container, memory: &Memory, checked: bool) -> String {
+fn as_text(container: &Container, memory: &Memory, kernels: &str, checked: bool) -> String {
     let info = container.info();
     let d = &info.decoder;
     let mut lines = vec![
@@ -233,12 +234,12 @@ fn as_text(container: &Container, memory: &Memory, checked: bool) -> String {
     lines.push(String::new());
     lines.extend(memory.lines());
     lines.push(format!("tower      {}", xc2_edge::vision::kernels()));
-    lines.push(format!("decoder    {}", llama::kernels()));
+    lines.push(format!("products   {kernels}"));
     lines.push(format!("llama.cpp  {}", llama::system_info()));
     lines.join("\n") + "\n"
 }
 
-fn as_json(container: &Container, memory: &Memory) -> serde_json::Value {
+fn as_json(container: &Container, memory: &Memory, kernels: &str) -> serde_json::Value {
     let info = container.info();
     let parts: Vec<_> = parts(container)
         .into_iter()
@@ -267,7 +268,7 @@ fn as_json(container: &Container, memory: &Memory) -> serde_json::Value {
         "parts": parts,
         "memory": memory.as_json(container.file().file_bytes() as u64),
         "kernels": {
-            "tower": xc2_edge::vision::kernels(), "decoder": llama::kernels(),
+            "tower": xc2_edge::vision::kernels(), "decoder": kernels,
             "llama.cpp": llama::system_info(),
         },
     })

@@ -3,7 +3,7 @@
 use serde_json::json;
 use xc2_edge::{
     engine::{Answer, StopReason},
-    llama::{self, SamplerOptions},
+    llama::{self, Products, SamplerOptions},
     memory, vision,
 };
 
@@ -11,12 +11,17 @@ use xc2_edge::{
 pub struct Report<'a> {
     answer: &'a Answer,
     sampling: SamplerOptions,
+    products: Products,
 }
 
 impl<'a> Report<'a> {
-    /// Of an answer that was sampled so.
-    pub fn new(answer: &'a Answer, sampling: SamplerOptions) -> Self {
-        Self { answer, sampling }
+    /// Of an answer that was computed and sampled so.
+    pub fn new(answer: &'a Answer, sampling: SamplerOptions, products: Products) -> Self {
+        Self {
+            answer,
+            sampling,
+            products,
+        }
     }
 
     /// For programs, with the text.
@@ -34,7 +39,7 @@ impl<'a> Report<'a> {
             "peak_memory_bytes": memory::peak(),
             "kernels": {
                 "simd": xc2_kernels::Cpu::chosen().name(), "tower": vision::kernels(),
-                "llama.cpp": llama::system_info(),
+                "decoder": llama::kernels(self.products), "llama.cpp": llama::system_info(),
             },
         })
     }

@@ -127,7 +127,7 @@ pub fn run(args: &RunArgs) -> anyhow::Result<ExitCode> {
     let mut screen = Screen::new(!args.json, args.quiet);
     let answer = engine.answer(&request, &mut screen)?;
     screen.finish()?;
-    let report = Report::new(&answer, request.sampling);
+    let report = Report::new(&answer, request.sampling, engine.products());
     if args.json {
         writeln!(std::io::stdout(), "{}", report.as_json())?;
     } else {

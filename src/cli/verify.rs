@@ -8,6 +8,8 @@ use xc2_edge::{
     verify::{self, GoldenDir, Outcome, Precision, Stage},
 };
 
+use super::engine_args::Backend;
+
 /// Hold a model, stage by stage, against recorded outputs of the original.
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
@@ -27,6 +29,9 @@ pub struct VerifyArgs {
     /// Threads [default: one per core].
     #[arg(short, long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=512))]
     threads: Option<u16>,
+    /// Whose kernels multiply matrices in the decoder, as in `run`.
+    #[arg(long, value_enum, default_value = "xc2", value_name = "WHOSE")]
+    backend: Backend,
     /// Show stages out of tolerance only.
     #[arg(long)]
     failures: bool,
@@ -39,6 +44,7 @@ pub struct VerifyArgs {
 pub fn run(args: &VerifyArgs) -> anyhow::Result<ExitCode> {
     let mut options = verify::engine_options();
     options.n_threads = args.threads.map_or_else(default_threads, usize::from);
+    options.products = args.backend.into();
     super::use_threads(options.n_threads)?;
     let golden = GoldenDir::new(&args.golden, args.images.as_deref());
     let total = golden.n_records()?;

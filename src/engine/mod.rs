@@ -41,7 +41,7 @@ use crate::{
     container::{Container, View},
     decoder::Decoder,
     image::Preprocessor,
-    llama::{Context, ContextOptions, LazyAdapter, Model, Tokenizer},
+    llama::{Context, ContextOptions, LazyAdapter, Model, Products, Tokenizer},
     prompt::{PromptLayout, Sequence, Template},
     vision::{StageObserver, VisionConfig, VisionEncoder},
 };
@@ -108,6 +108,11 @@ impl Engine {
     /// The vision tower and projector.
     pub fn encoder(&self) -> &VisionEncoder {
         &self.encoder
+    }
+
+    /// Who multiplies matrices in the decoder.
+    pub fn products(&self) -> Products {
+        self.options.products
     }
 
     /// The image preparation.

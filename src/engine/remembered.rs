@@ -53,9 +53,10 @@ impl Remembered {
             vision::kernels(),
         );
         let decoder = format!(
-            "{tower}llama.cpp {} {}\nkv {:?} flash {} batch {N_BATCH} repack {}\n",
+            "{tower}llama.cpp {} {}\nproducts {}\nkv {:?} flash {} batch {N_BATCH} repack {}\n",
             llama::VERSION,
             llama::system_info(),
+            llama::kernels(options.products),
             options.kv_type,
             options.flash_attn,
             options.load.repack,

@@ -88,8 +88,11 @@ fn backend() {
 }
 
 /// What multiplies matrices in the decoder, for people: our kernels, or llama.cpp's and why.
-pub fn kernels() -> String {
+pub fn kernels(products: Products) -> String {
     backend();
+    if products == Products::Ggml {
+        return "llama.cpp's kernels, as asked for".to_owned();
+    }
     match accel::register() {
         Ok(kernel) => format!("blocks of 4 to 8 bits by our {} kernels", kernel.cpu.name()),
         Err(why) => format!("llama.cpp's kernels: {why}"),

@@ -120,8 +120,11 @@ pub struct Kernel {
     /// # Safety
     /// - The CPU has `cpu`.
     /// - The row's pointers are valid for what their comments say, and there are as many outputs.
-    pub row: Option<unsafe fn(&Row, BlockFormat, &mut [f32]) -> bool>,
+    pub row: Option<RowFunction>,
 }
+
+/// See [`Kernel::row`].
+pub type RowFunction = unsafe fn(&Row, BlockFormat, &mut [f32]) -> bool;
 
 impl Kernel {
     /// The kernel for a level of instructions.

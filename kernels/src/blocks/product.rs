@@ -56,7 +56,7 @@ impl SharedOut {
     }
 
     /// The same, where results times `scale` are added to what is there.
-    pub fn add(self, scale: f32) -> Self {
+    pub fn adding(self, scale: f32) -> Self {
         Self {
             scale: Some(scale),
             ..self

@@ -168,7 +168,11 @@ impl Table {
                     "int8_ops": self.peak.int8, "memory_read_bytes_per_s": self.read,
                 },
             },
-            "kernels": {"tower": vision::kernels(), "llama.cpp": llama::system_info()},
+            "kernels": {
+                "tower": vision::kernels(),
+                "decoder": llama::kernels(self.engine.products()),
+                "llama.cpp": llama::system_info(),
+            },
             "stages": self.rows.iter().map(|row| self.row_as_json(row)).collect::<Vec<_>>(),
         })
     }

@@ -192,7 +192,8 @@ impl<'a> Talk<'a> {
     /// What is said below an answer.
     fn after(&self, answer: &Answer, request: &Request) {
         if !self.options.quiet {
-            tell(Report::new(answer, request.sampling));
+            let products = self.engine.products();
+            tell(Report::new(answer, request.sampling, products));
         }
         if answer.stop == StopReason::Interrupted {
             tell("the answer was stopped; what was said counts");

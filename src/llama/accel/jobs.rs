@@ -5,36 +5,21 @@ use std::ffi::{c_int, c_void};
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use llama_cpp_sys_2 as sys;
-use xc2_kernels::blocks::{
-    BlockFormat, BlockMatrix, Kernel, Product, Shape, SharedOut, SharedRows,
-};
+use xc2_kernels::blocks::{BlockFormat, BlockMatrix, Kernel, Product, SharedOut, SharedRows};
 
 use super::abi::{ALL_THREADS, CustomParams};
-
-/// Activations that are kept: those of the layer's input, while the small products of the adapter come
-/// between.
-const SLOTS: usize = 3;
+use super::slots::{Place, Slots};
 
 /// Our part of the graph that is being computed.
 pub struct Jobs {
     kernel: &'static Kernel,
-    slots: [Slot; SLOTS],
+    slots: Slots,
     /// Nodes as they were.
     nodes: Vec<Node>,
     /// Nodes that have nothing left to do, with their operations.
     idle: Vec<(*mut sys::ggml_tensor, sys::ggml_op)>,
     /// In the order of the nodes. They do not move while the graph is computed.
     jobs: Vec<Job>,
-}
-
-/// Memory for quantized activations, and what is in it.
-#[derive(Default)]
-struct Slot {
-    memory: Vec<u64>,
-    /// The tensor that it is of, and for which weights.
-    of: Option<(*const sys::ggml_tensor, Shape)>,
-    /// When it was used last.
-    used: usize,
 }
 
 struct Node {
@@ -59,7 +44,7 @@ impl Jobs {
     pub fn new(kernel: &'static Kernel) -> Self {
         Self {
             kernel,
-            slots: Default::default(),
+            slots: Slots::default(),
             nodes: Vec::new(),
             idle: Vec::new(),
             jobs: Vec::new(),
@@ -80,24 +65,21 @@ impl Jobs {
                 .filter_map(|node| Some((node, matrix(&*node, self.kernel)?)))
                 .collect()
         };
-        // Jobs point into the slots, which therefore get their size before there are any.
-        let words = products.iter().map(|(node, _)| {
-            // SAFETY: as the caller says; products have two sources.
-            let [width, n, ..] = unsafe { (*(**node).src[1]).ne };
-            SharedRows::bytes(n as usize, width as usize, self.kernel).div_ceil(8)
-        });
-        let words = words.max().unwrap_or(0);
-        for slot in &mut self.slots {
-            slot.of = None;
-            if slot.memory.len() < words {
-                slot.memory.resize(words, 0);
-            }
-        }
+        let activations: Vec<_> = products
+            .iter()
+            .map(|(node, matrix)| {
+                // SAFETY: as the caller says; products have two sources.
+                let x = unsafe { &*(**node).src[1] };
+                let bytes = SharedRows::bytes(x.ne[1] as usize, matrix.n_in(), self.kernel);
+                ((std::ptr::from_ref(x), matrix.format().shape()), bytes)
+            })
+            .collect();
+        let places = self.slots.plan(&activations);
         // SAFETY: as the caller says.
         let sums = unsafe { adapter_sums(graph) };
-        for (node, matrix) in products {
-            // SAFETY: as the caller says.
-            unsafe { self.add(node, matrix, sums.get(&node)) }
+        for ((node, matrix), place) in products.into_iter().zip(places) {
+            // SAFETY: as the caller says; the slot was planned for this node.
+            unsafe { self.add(node, matrix, place, sums.get(&node)) }
         }
         for (node, job) in self.nodes.iter().zip(&self.jobs) {
             let params = CustomParams {
@@ -114,35 +96,24 @@ impl Jobs {
     }
 
     /// # Safety
-    /// A node of a graph that is about to be computed; the matrix is its first source.
+    /// A node of a graph that is about to be computed; the matrix is its first source, and the slot has
+    /// room for its activations.
     unsafe fn add(
         &mut self,
         node: *mut sys::ggml_tensor,
         matrix: BlockMatrix<'static>,
+        place: Place,
         sum: Option<&AdapterSum>,
     ) {
         // SAFETY: the node has two sources and a place for its result, by `matrix`.
         let (x, out) = unsafe { (&*(*node).src[1], &*node) };
-        let (n, width) = (x.ne[1] as usize, x.ne[0] as usize);
-        let shape = matrix.format().shape();
-        let of = Some((std::ptr::from_ref(x), shape));
-        let known = self.slots.iter().position(|slot| slot.of == of);
-        let slot = known.unwrap_or_else(|| {
-            let oldest = (0..SLOTS).min_by_key(|&i| self.slots[i].used);
-            oldest.expect("there are slots")
-        });
-        let slot = &mut self.slots[slot];
-        slot.of = of;
-        slot.used = self.jobs.len() + 1;
-        let bytes = SharedRows::bytes(n, width, self.kernel);
-        assert!(bytes <= 8 * slot.memory.len(), "room for activations");
-        // SAFETY: so many bytes are there (just asserted), and stay until the graph is computed.
+        // SAFETY: the slot has room for them, and its memory stays until the graph is computed.
         let rows = unsafe {
             SharedRows::new(
-                slot.memory.as_mut_ptr().cast(),
-                n,
-                width,
-                shape,
+                self.slots.memory(place.slot),
+                x.ne[1] as usize,
+                matrix.n_in(),
+                matrix.format().shape(),
                 self.kernel,
             )
         };
@@ -150,7 +121,8 @@ impl Jobs {
         if let Some(sum) = sum {
             // SAFETY: nodes of this graph.
             unsafe {
-                to = SharedOut::new((*sum.add).data.cast(), (*sum.add).nb[1] / 4).add(sum.factor);
+                to =
+                    SharedOut::new((*sum.add).data.cast(), (*sum.add).nb[1] / 4).adding(sum.factor);
                 for node in [sum.scale, sum.add] {
                     self.idle.push((node, (*node).op));
                     (*node).op = sys::GGML_OP_NONE;
@@ -165,7 +137,7 @@ impl Jobs {
         self.jobs.push(Job {
             product: Product::new(matrix, rows, to, self.kernel),
             rows,
-            x: known.is_none().then_some(x.data.cast::<f32>().cast_const()),
+            x: (!place.known).then_some(x.data.cast::<f32>().cast_const()),
             arrived: AtomicUsize::new(0),
             next: AtomicUsize::new(0),
         });

@@ -19,6 +19,7 @@
 mod abi;
 mod device;
 mod jobs;
+mod slots;
 #[cfg(test)]
 mod tests;
 

@@ -34,7 +34,8 @@ impl Graph {
                 .map(|(ty, [width, n], _)| {
                     let (width, n) = (*width as i64, *n as i64);
                     let tensor = sys::ggml_new_tensor_2d(context, ty.id(), width, n);
-                    sys::ggml_set_input(tensor); // its memory is nobody else's
+                    sys::ggml_set_input(tensor);
+                    sys::ggml_set_output(tensor); // nothing else is put there when it was used
                     tensor
                 })
                 .collect();
