@@ -15,6 +15,7 @@
 //! | [`image`], [`vision`] | pictures to embeddings |
 //! | [`prompt`] | conversations to sequences, and the mask |
 //! | [`decoder`], [`llama`] | sequences to text; everything that touches llama.cpp |
+//! | [`grammar`] | what answers can be held to |
 //! | [`container`], [`gguf`] | the model file |
 //! | [`tensor`], [`quant`] | tensors in ggml's element types |
 //! | [`verify`] | comparison with recorded outputs of the original |
@@ -48,6 +49,7 @@ pub mod container;
 pub mod decoder;
 pub mod engine;
 pub mod gguf;
+pub mod grammar;
 pub mod image;
 pub mod llama;
 pub mod machine;

@@ -68,6 +68,35 @@ fn what_does_not_fit_is_refused_and_every_advice_is_enough() {
 }
 
 #[test]
+fn beams_take_room_for_their_answers_and_every_advice_is_enough() {
+    let model = model(Preset::F32);
+    let one = ["run", "-m", &model, "-p", "Hi", "-n", "600", "--max-memory"];
+    let info = xc2_edge(&["info", "-m", &model, "-c", "1024", "--json"]);
+    let info: Value = serde_json::from_slice(&info.stdout).unwrap();
+    let limit = info["memory"]["text_only"]["total_bytes"].to_string();
+    let one = [&one[..], &[&limit]].concat();
+    let output = xc2_edge(&[&one[..], &["-c", "1024"]].concat());
+    assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+    let beams = [&one[..], &["--beams", "5"]].concat();
+    let refused = [&beams[..], &["-c", "1024"]].concat();
+    assert_fails(&refused, &["not enough memory", "--ctx-size"]);
+    for way in advised(stderr(&xc2_edge(&refused))) {
+        let way: Vec<&str> = way.iter().map(String::as_str).collect();
+        let base = match way.contains(&"--ctx-size") {
+            true => &beams,
+            false => &refused,
+        };
+        let output = xc2_edge(&[&base[..], &way].concat());
+        assert_eq!(
+            output.status.code(),
+            Some(0),
+            "{way:?}: {}",
+            stderr(&output)
+        );
+    }
+}
+
+#[test]
 fn weights_without_room_are_refused_before_they_are_loaded() {
     let model = model(Preset::F32);
     let run = ["run", "-m", &model, "-p", "Hi", "--max-memory"];

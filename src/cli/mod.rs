@@ -9,6 +9,7 @@ mod compose;
 mod demo_scenes;
 mod engine_args;
 mod eval;
+mod grammar_args;
 mod hint;
 mod index;
 mod info;

@@ -16,6 +16,7 @@ use xc2_edge::{
 use super::{
     chat,
     engine_args::{EngineArgs, SPEED},
+    grammar_args::GrammarArgs,
     report::{self, Report},
     sampling_args::SamplingArgs,
     screen::Screen,
@@ -28,6 +29,9 @@ use super::{
   xc2-edge run -m model.gguf --image a.png --image b.png \\
       -p 'First picture: <ImageHere>, second picture: <ImageHere>. What differs?'
   xc2-edge run -m model.gguf -p 'Write a short poem about rain.' --temp 1 --seed 7
+  xc2-edge run -m model.gguf --image photo.jpg -p 'How many cups are there?' --beams 3
+  xc2-edge run -m model.gguf --image photo.jpg -p 'Is it day or night?' --grammar answer.gbnf
+  xc2-edge run -m model.gguf --image bill.jpg -p 'Date and total, as JSON.' --json-schema bill.json
   xc2-edge run -m model.gguf --image photo.jpg          # a conversation; /help tells its commands
   xc2-edge run -m model.gguf < question.txt")]
 pub struct RunArgs {
@@ -68,6 +72,13 @@ pub struct RunArgs {
     n_predict: usize,
     #[command(flatten)]
     sampling: SamplingArgs,
+    /// Follow N answers side by side and take the likeliest for its length (beam search); published
+    /// scores are with 3 or 5, which decode about two and three times as long. Not with --temp,
+    /// --repeat-penalty or a grammar.
+    #[arg(long, value_name = "N", default_value_t = 1, help_heading = "Sampling")]
+    beams: usize,
+    #[command(flatten)]
+    grammar: GrammarArgs,
 
     #[command(flatten)]
     engine: EngineArgs,
@@ -121,9 +132,10 @@ pub fn run(args: &RunArgs) -> anyhow::Result<ExitCode> {
     if args.prompt.is_none() && !args.json && chat::is_possible() {
         return converse(args);
     }
-    let prompt = args.prompt()?; // before the model is loaded: it may be long in coming, or no text
+    let mut request = args.request()?; // before the model is loaded: it may not be possible
+    request.chat.query = args.prompt()?; // likewise: it may be long in coming, or no text
     let engine = args.engine.load()?;
-    let request = args.request(&engine, prompt);
+    args.set_system(&mut request, &engine);
     let mut screen = Screen::new(!args.json, args.quiet);
     let answer = engine.answer(&request, &mut screen)?;
     screen.finish()?;
@@ -143,9 +155,11 @@ pub fn run(args: &RunArgs) -> anyhow::Result<ExitCode> {
 }
 
 fn converse(args: &RunArgs) -> anyhow::Result<ExitCode> {
+    let mut like = args.request()?;
     let engine = args.engine.load_with(args.engine.options_with_cache())?;
+    args.set_system(&mut like, &engine);
     let options = chat::Options {
-        like: args.request(&engine, String::new()),
+        like,
         images: args.images.clone(),
         n_ctx: args.engine.ctx_size,
         orientation: args.engine.options().orientation,
@@ -178,20 +192,25 @@ impl RunArgs {
         Ok(text.trim_end_matches(['\r', '\n']).to_owned())
     }
 
-    fn request(&self, engine: &Engine, query: String) -> Request {
-        let own = || engine.container().info().prompt.system.clone();
-        Request {
+    /// The request, but for its texts.
+    fn request(&self) -> anyhow::Result<Request> {
+        let request = Request {
             images: self.images.iter().map(Into::into).collect(),
-            chat: Chat {
-                system: self.system.clone().unwrap_or_else(own),
-                query,
-                ..Chat::default()
-            },
+            chat: Chat::default(),
             layout: self.layout.into(),
             bos_rule: None,
             plora: self.plora.into(),
             sampling: self.sampling.options(),
             n_predict: self.n_predict,
-        }
+            beams: self.beams,
+            grammar: self.grammar.grammar()?,
+        };
+        request.check_beams()?;
+        Ok(request)
+    }
+
+    fn set_system(&self, request: &mut Request, engine: &Engine) {
+        let own = || engine.container().info().prompt.system.clone();
+        request.chat.system = self.system.clone().unwrap_or_else(own);
     }
 }

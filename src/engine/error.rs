@@ -36,6 +36,13 @@ pub enum EngineError {
     /// The model was made for shorter texts than asked for.
     #[error("context: expected 1 to {max} tokens with this model, found {asked}")]
     ContextTooLong { asked: usize, max: usize },
+    /// Beam search with something that it does not go with.
+    #[error(
+        "beam search: expected 1 to {} beams for one request at a time, greedy and without \
+         repetition penalty or grammar, found {found}",
+        super::MAX_BEAMS
+    )]
+    Beams { found: String },
     /// The prompt does not fit.
     #[error(
         "the prompt takes {n_prompt} tokens ({n_image} of them pictures) and the answer at least \

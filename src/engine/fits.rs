@@ -10,18 +10,36 @@ use crate::{
 /// A run, as far as its memory goes.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Asked {
-    /// Positions of the context, all sequences together.
+    /// Positions of the context, all sequences together, but for further beams.
     pub n_ctx: usize,
     /// The fewest that would do.
     pub n_ctx_least: usize,
     /// Sequences that share them.
     pub n_seq: usize,
+    /// Answers that are followed side by side from one prompt.
+    pub n_beams: usize,
+    /// The most positions of each of them.
+    pub n_answer: usize,
     /// Whether pictures are encoded.
     pub encodes: bool,
     /// Whether Partial-LoRA is needed.
     pub adapts: bool,
-    /// Positions of the context that is given up for it.
+    /// Cells of the context that is given up for it.
     pub n_held: usize,
+}
+
+impl Asked {
+    /// Cells of the KV cache: what sequences share counted once.
+    pub fn n_cells(&self) -> usize {
+        self.n_cells_with(self.n_ctx.div_ceil(self.n_seq), self.n_seq)
+    }
+
+    /// The same with another context for each of another number of sequences.
+    fn n_cells_with(&self, n_ctx: usize, n_seq: usize) -> usize {
+        let n_prompt = self.n_ctx_least.div_ceil(self.n_seq) - 1;
+        let n_answer = self.n_answer.min(n_ctx - n_prompt);
+        n_ctx * n_seq + (self.n_beams - 1) * n_answer
+    }
 }
 
 /// Refuses weights for which there is no memory, before they are loaded.
@@ -110,8 +128,8 @@ impl Engine {
         let need = |shape: &Shape| {
             let pictures = asked.encodes || asked.adapts || held_adapter;
             let options = with_shape(&self.options, shape);
-            let n_ctx = shape.n_ctx * shape.n_seq;
-            let mut need = need_of(&self.container, &self.encoder, &options, n_ctx, pictures);
+            let n_cells = asked.n_cells_with(shape.n_ctx, shape.n_seq);
+            let mut need = need_of(&self.container, &self.encoder, &options, n_cells, pictures);
             if !asked.adapts && !held_adapter {
                 need.plora = 0;
             }

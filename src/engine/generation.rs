@@ -5,18 +5,19 @@ use std::ops::ControlFlow;
 use super::{Engine, EngineError, Observer, Request, StopReason};
 use crate::{
     decoder::{Decoder, TextStream},
-    llama::Sampler,
+    llama::{Constraint, Sampler},
     prompt::{Run, Sequence},
 };
 
 /// An answer in the making.
 pub(super) struct Generation<'a> {
-    engine: &'a Engine,
+    pub(super) engine: &'a Engine,
     n_predict: usize,
     plora: bool,
     sampler: Sampler,
     stream: TextStream,
-    n_ctx: usize,
+    /// The most positions of prompt and answer.
+    pub(super) n_ctx: usize,
     pub(super) ids: Vec<i32>,
     pub(super) text: String,
 }
@@ -27,18 +28,24 @@ impl<'a> Generation<'a> {
         request: &Request,
         sequence: &Sequence,
         n_ctx: usize,
-    ) -> Self {
-        let mut sampler = Sampler::new(request.sampling, engine.tokenizer.n_vocab(), n_ctx);
+    ) -> Result<Self, EngineError> {
+        let prompt = &engine.container.info().prompt;
+        let stops = [prompt.eos, prompt.turn_end];
+        let hold = |grammar| Constraint::new(grammar, &engine.tokenizer, &stops);
+        let constraint = request.grammar.as_ref().map(hold).transpose()?;
+        let n_vocab = engine.tokenizer.n_vocab();
+        let sampler = Sampler::new(request.sampling, n_vocab, n_ctx);
+        let mut sampler = sampler.with_constraint(constraint);
         if sequence.n_image_tokens() == 0 {
             // As in the original: with pictures it generates from embeddings and its repetition
             // penalty sees generated ids only; without it counts the prompt's as well.
             for run in sequence.runs() {
                 if let Run::Tokens(ids) = run {
-                    ids.iter().for_each(|id| sampler.accept(*id));
+                    ids.iter().for_each(|id| sampler.count(*id));
                 }
             }
         }
-        Self {
+        Ok(Self {
             engine,
             n_predict: request.n_predict,
             plora: request.plora.generated(),
@@ -47,7 +54,7 @@ impl<'a> Generation<'a> {
             n_ctx,
             ids: Vec::new(),
             text: String::new(),
-        }
+        })
     }
 
     /// Samples and decodes until something ends the answer.
@@ -115,6 +122,13 @@ impl<'a> Generation<'a> {
             return stop(StopReason::Length);
         }
         Ok(ControlFlow::Continue(id))
+    }
+
+    /// Takes an answer that was found otherwise.
+    pub(super) fn adopt(&mut self, ids: Vec<i32>, observer: &mut dyn Observer) {
+        let text = self.engine.tokenizer.decode(&ids);
+        self.ids = ids;
+        let _ = self.say(&text, observer); // it ends here anyway
     }
 
     fn say(&mut self, text: &str, observer: &mut dyn Observer) -> ControlFlow<()> {

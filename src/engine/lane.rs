@@ -3,7 +3,7 @@
 use std::ops::ControlFlow;
 
 use super::{
-    Answer, Engine, EngineError,
+    Answer, EngineError,
     generation::Generation,
     prepared::{Prepared, Use},
 };
@@ -28,9 +28,9 @@ pub(super) struct Lane<'a> {
 
 impl<'a> Lane<'a> {
     pub fn new(
-        engine: &'a Engine,
         index: usize,
         prepared: &Prepared<'_>,
+        generation: Generation<'a>,
         n_ctx: usize,
         Use { timings, counts }: Use,
     ) -> Self {
@@ -42,7 +42,7 @@ impl<'a> Lane<'a> {
             plora: prepared.request.plora.generated(),
             timings,
             counts,
-            generation: Generation::new(engine, prepared.request, sequence, n_ctx),
+            generation,
             n_prompt: sequence.len(),
             n_image: sequence.n_image_tokens(),
         }

@@ -11,6 +11,7 @@ use std::ops::ControlFlow;
 use super::{
     Answer, Engine, EngineError, N_BATCH, Request,
     fits::Asked,
+    generation::Generation,
     lane::Lane,
     prepared::{Prepared, Use},
     timed,
@@ -144,10 +145,15 @@ impl<'a> Many<'a> {
         let engine = self.engine;
         let prepared = engine.prepare(request).and_then(|prepared| {
             let sequence = &prepared.prompt.sequence;
+            if request.beams > 1 {
+                let found = "several requests".to_owned();
+                return Err(EngineError::Beams { found });
+            }
             let n_needed = engine.context_for(sequence, request.n_predict)?;
-            Ok((prepared, n_needed))
+            let generation = Generation::new(engine, request, sequence, n_needed)?;
+            Ok((prepared, generation, n_needed))
         });
-        let (prepared, n_needed) = match prepared {
+        let (prepared, generation, n_needed) = match prepared {
             Ok(prepared) => prepared,
             Err(error) => return Ok(Begun::Done(Err(error))),
         };
@@ -164,7 +170,7 @@ impl<'a> Many<'a> {
             Ok(seq) => seq,
             Err(error) => return Ok(Begun::Done(Err(error))),
         };
-        let mut lane = Lane::new(engine, index, &prepared, n_needed, use_of);
+        let mut lane = Lane::new(index, &prepared, generation, n_needed, use_of);
         let logits = self.decoder.as_mut().expect("made").logits();
         match lane.take(logits) {
             None => {
@@ -193,6 +199,8 @@ impl<'a> Many<'a> {
                 n_ctx,
                 n_ctx_least: n_parallel * (prepared.prompt.len() + 1),
                 n_seq: n_parallel,
+                n_beams: 1,
+                n_answer: 0,
                 encodes: pictures,
                 adapts: pictures,
                 n_held: self.n_cells,

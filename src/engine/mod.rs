@@ -12,6 +12,7 @@
 //! memory is held against the machine.
 
 mod after_prompt;
+mod beams;
 mod error;
 mod fits;
 mod generation;
@@ -27,6 +28,7 @@ mod session;
 use std::{path::Path, sync::Arc, time::Instant};
 
 pub use after_prompt::AfterPrompt;
+pub use beams::MAX_BEAMS;
 pub use error::EngineError;
 pub use many::{Offer, Requests};
 use ndarray::ArrayView2;

@@ -62,6 +62,7 @@ impl Engine {
 
     /// Builds the prompt and finds the pictures.
     pub(super) fn prepare<'a>(&self, request: &'a Request) -> Result<Prepared<'a>, EngineError> {
+        request.check_beams()?;
         let pictures = request.images.par_iter().map(FoundPicture::find);
         let pictures: Vec<_> = pictures.collect::<Result<_, _>>()?;
         let sequence = self.sequence(request)?;

@@ -5,6 +5,7 @@ use std::{ops::ControlFlow, path::PathBuf};
 use crate::{
     cache::CacheCounts,
     container::BosRule,
+    grammar::Grammar,
     image::RgbImage,
     llama::SamplerOptions,
     metrics::Timings,
@@ -46,6 +47,11 @@ pub struct Request {
     pub sampling: SamplerOptions,
     /// The most tokens to generate.
     pub n_predict: usize,
+    /// Answers followed side by side; 1 for none beside. The likeliest for its length wins, and its
+    /// text is said when it is whole.
+    pub beams: usize,
+    /// What the answer has to look like.
+    pub grammar: Option<Grammar>,
 }
 
 impl Default for Request {
@@ -58,6 +64,8 @@ impl Default for Request {
             plora: PloraPolicy::default(),
             sampling: SamplerOptions::default(),
             n_predict: DEFAULT_N_PREDICT,
+            beams: 1,
+            grammar: None,
         }
     }
 }

@@ -1,7 +1,7 @@
 //! A conversation with a model: what was computed for one request serves the next.
 
 use super::{
-    AfterPrompt, Answer, Engine, EngineError, Observer, Request, StopReason,
+    AfterPrompt, Answer, Engine, EngineError, Observer, Request, StopReason, beams,
     fits::Asked,
     generation::Generation,
     pictures::Ready,
@@ -34,7 +34,23 @@ pub struct Session<'a> {
 /// A context in use.
 struct Open {
     decoder: Decoder,
+    /// The most positions of a sequence.
     n_ctx: usize,
+    room: Room,
+}
+
+/// What a context has to have.
+#[derive(Clone, Copy, Default)]
+struct Room {
+    /// Positions of all sequences, what they share counted once.
+    n_cells: usize,
+    n_seq: usize,
+}
+
+impl Room {
+    fn suffices(self, needed: Self) -> bool {
+        self.n_cells >= needed.n_cells && self.n_seq >= needed.n_seq
+    }
 }
 
 impl Engine {
@@ -68,7 +84,9 @@ impl<'a> Session<'a> {
     /// Forgets everything; the memory is kept.
     pub fn clear(&mut self) {
         if let Some(open) = &mut self.open {
-            open.decoder.truncate(SEQ, 0);
+            for seq in 0..open.room.n_seq {
+                open.decoder.truncate(seq, 0);
+            }
         }
     }
 
@@ -90,8 +108,9 @@ impl<'a> Session<'a> {
         if self.open.is_none() {
             use_of.timings.load = engine.load_seconds;
         }
+        let generation = Generation::new(engine, request, &prepared.prompt.sequence, n_needed)?;
         let ready = self.begin(&prepared, n_needed, &mut use_of)?;
-        let answer = self.compute(&prepared, ready, use_of, observer);
+        let answer = self.compute(&prepared, generation, ready, use_of, observer);
         if answer.is_err() {
             self.clear();
         }
@@ -153,25 +172,33 @@ impl<'a> Session<'a> {
         let engine = self.engine;
         let encodes = ready.iter().any(|r| matches!(r, Ready::ToEncode(_)));
         let adapts = prepared.prompt.plora_from(n_hoped);
-        let fits = |n_ctx| {
-            engine.check_memory(Asked {
-                n_ctx,
-                n_ctx_least: prepared.prompt.len() + 1,
-                n_seq: 1,
-                encodes,
-                adapts,
-                n_held: self.n_ctx(),
-            })
+        let room = self.open.as_ref().map_or(Room::default(), |open| open.room);
+        let n_beams = prepared.request.beams;
+        let n_prompt = prepared.prompt.len();
+        let n_seq = beams::n_seq(n_beams).max(room.n_seq);
+        let asked = |n_ctx| Asked {
+            n_ctx,
+            n_ctx_least: n_prompt + 1,
+            n_seq: 1,
+            n_beams,
+            n_answer: n_needed - n_prompt,
+            encodes,
+            adapts,
+            n_held: room.n_cells,
         };
-        if self.n_ctx() < n_needed {
-            let n_ctx = engine.roomy(n_needed, self.spare);
-            let n_ctx = match fits(n_ctx) {
-                Ok(()) => n_ctx,
-                Err(_) => fits(n_needed).map(|()| n_needed)?,
-            };
-            self.remake(n_ctx, n_held)?;
+        let fits = |n_ctx| engine.check_memory(asked(n_ctx)).map(|()| n_ctx);
+        let n_cells = asked(n_needed).n_cells();
+        if self.n_ctx() < n_needed || !room.suffices(Room { n_cells, n_seq }) {
+            let n_ctx = engine.roomy(n_needed, self.spare).max(self.n_ctx());
+            let n_ctx = fits(n_ctx).or_else(|_| fits(n_needed))?;
+            let n_cells = asked(n_ctx).n_cells();
+            self.remake(n_ctx, Room { n_cells, n_seq }, n_held)?;
         } else {
-            fits(self.n_ctx())?;
+            let held = asked(self.n_ctx());
+            engine.check_memory(Asked {
+                n_held: held.n_cells(),
+                ..held
+            })?;
         }
         if adapts {
             engine.adapter.get()?;
@@ -179,29 +206,35 @@ impl<'a> Session<'a> {
         Ok(())
     }
 
-    /// Exchanges the context for one of `n_ctx` positions, and carries over the first `n_held`.
-    fn remake(&mut self, n_ctx: usize, n_held: usize) -> Result<(), EngineError> {
+    /// Exchanges the context for another, and carries over the first `n_held` positions.
+    fn remake(&mut self, n_ctx: usize, room: Room, n_held: usize) -> Result<(), EngineError> {
         let carried = self.open.take().filter(|_| n_held > 0).map(|mut open| {
             open.decoder.truncate(SEQ, n_held);
             (open.decoder.save(SEQ), open.decoder.held(SEQ).clone())
         }); // the old context is gone before the new one is made
-        let mut decoder = self.engine.decoder(n_ctx, super::N_BATCH, 1, 2)?;
+        let Room { n_cells, n_seq } = room;
+        let mut decoder = self.engine.decoder(n_cells, super::N_BATCH, n_seq, n_seq)?;
         if let Some((state, trace)) = carried {
             decoder.restore(SEQ, &state, &trace)?;
         }
-        self.open = Some(Open { decoder, n_ctx });
+        self.open = Some(Open {
+            decoder,
+            n_ctx,
+            room,
+        });
         Ok(())
     }
 
     fn compute(
         &mut self,
         prepared: &Prepared<'_>,
+        mut generation: Generation<'_>,
         ready: Vec<Ready>,
         mut use_of: Use,
         observer: &mut dyn Observer,
     ) -> Result<Answer, EngineError> {
         let (request, prompt) = (prepared.request, &prepared.prompt);
-        let Open { decoder, n_ctx } = self.open.as_mut().expect("there is room");
+        let Open { decoder, .. } = self.open.as_mut().expect("there is room");
         decoder.truncate(SEQ, use_of.timings.n_reused);
         let flow = self
             .engine
@@ -221,11 +254,13 @@ impl<'a> Session<'a> {
         self.logits.clear();
         self.logits.extend_from_slice(decoder.logits());
         let timings = &mut answer.timings;
-        let mut generation = Generation::new(self.engine, request, &prompt.sequence, *n_ctx);
-        answer.stop = timed(&mut timings.decode, || {
-            generation.run(decoder, SEQ, observer)
+        (answer.stop, timings.n_decode) = timed(&mut timings.decode, || match request.beams {
+            1 => {
+                let stop = generation.run(decoder, SEQ, observer)?;
+                Ok::<_, EngineError>((stop, decoder.n_past(SEQ) - prompt.len()))
+            }
+            _ => generation.search(decoder, request, &prompt.sequence, &self.logits, observer),
         })?;
-        timings.n_decode = decoder.n_past(SEQ) - prompt.len();
         if let Some(remembered) = &self.engine.remembered {
             let (n_known, n_prompt) = (timings.n_reused, prompt.len());
             timed(&mut timings.keep, || {

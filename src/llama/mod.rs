@@ -10,6 +10,7 @@ mod accel;
 mod adapter;
 mod batch;
 mod context;
+mod grammar;
 mod log;
 mod model;
 mod sampler;
@@ -22,6 +23,7 @@ pub use accel::Products;
 pub use adapter::{Adapter, LazyAdapter};
 pub use batch::{Input, Outputs, Places};
 pub use context::{Context, ContextOptions, KvType};
+pub use grammar::{Constraint, check_grammar, json_schema_to_gbnf};
 use llama_cpp_2::llama_backend::LlamaBackend;
 pub use model::{LoadOptions, Model};
 pub use sampler::{Sampler, SamplerOptions, argmax};
@@ -49,6 +51,9 @@ pub enum LlamaError {
     /// The adapter could not be switched.
     #[error("llama.cpp cannot switch the adapter (code {code}): {reason}")]
     Switch { code: i32, reason: String },
+    /// A grammar was not taken.
+    #[error("llama.cpp refuses the grammar: {reason}")]
+    Grammar { reason: String },
     /// A state was not taken over.
     #[error(
         "llama.cpp cannot restore a sequence of {n_positions} positions from {n_bytes} bytes: \

@@ -5,6 +5,8 @@ use llama_cpp_2::{
     token::{LlamaToken, data::LlamaTokenData, data_array::LlamaTokenDataArray},
 };
 
+use super::Constraint;
+
 /// How the next token is chosen. The defaults are greedy. The original's `chat()` draws at
 /// temperature 1, top-p 0.8, top-k 50 and repetition penalty 1.005; its scores are greedy or beams.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -36,10 +38,11 @@ impl Default for SamplerOptions {
 /// A sampler with its memory of the tokens seen.
 ///
 /// The order is that of the original (Hugging Face's logits processors): repetition penalty,
-/// temperature, top-k, top-p.
+/// temperature, top-k, top-p. A grammar decides before temperature what there is to choose from.
 #[derive(Debug)]
 pub struct Sampler {
     penalties: Option<LlamaSampler>,
+    constraint: Option<Constraint>,
     draw: Option<LlamaSampler>,
 }
 
@@ -69,20 +72,41 @@ impl Sampler {
             chain.push(LlamaSampler::dist(seed));
             LlamaSampler::chain(chain, true)
         });
-        Self { penalties, draw }
+        Self {
+            penalties,
+            constraint: None,
+            draw,
+        }
     }
 
-    /// Tells the sampler of a token that the repetition penalty shall count.
-    pub fn accept(&mut self, id: i32) {
+    /// Holds the tokens to a grammar.
+    #[must_use]
+    pub fn with_constraint(mut self, constraint: Option<Constraint>) -> Self {
+        self.constraint = constraint;
+        self
+    }
+
+    /// Tells the sampler of a token of the prompt that the repetition penalty shall count.
+    pub fn count(&mut self, id: i32) {
         if let Some(penalties) = &mut self.penalties {
             penalties.accept(LlamaToken(id));
         }
     }
 
+    /// Tells the sampler of a token that the answer goes on with.
+    pub fn accept(&mut self, id: i32) {
+        self.count(id);
+        if let Some(constraint) = &mut self.constraint {
+            constraint.accept(id);
+        }
+    }
+
     /// Chooses a token by its `logits`, `[n_vocab]`. Among equals the lowest id wins.
     pub fn sample(&mut self, logits: &[f32]) -> i32 {
-        if self.penalties.is_none() && self.draw.is_none() {
-            return argmax(logits);
+        let best = argmax(logits);
+        let may_follow = |id| self.constraint.as_ref().is_none_or(|c| c.allows(id));
+        if self.penalties.is_none() && self.draw.is_none() && may_follow(best) {
+            return best; // the whole vocabulary need not be held against the grammar
         }
         let data = logits
             .iter()
@@ -91,6 +115,13 @@ impl Sampler {
         let mut candidates = LlamaTokenDataArray::from_iter(data, false);
         if let Some(penalties) = &mut self.penalties {
             penalties.apply(&mut candidates);
+        }
+        if let Some(constraint) = &self.constraint {
+            let mut logits: Vec<f32> = candidates.data.iter().map(LlamaTokenData::logit).collect();
+            constraint.mask(&mut logits);
+            for (entry, logit) in candidates.data.iter_mut().zip(logits) {
+                entry.set_logit(logit);
+            }
         }
         match &mut self.draw {
             Some(draw) => {

@@ -42,7 +42,7 @@ impl Tokenizer {
         tokenizer
     }
 
-    fn vocab(&self) -> *const sys::llama_vocab {
+    pub(super) fn vocab(&self) -> *const sys::llama_vocab {
         // SAFETY: the model is loaded, and its vocabulary lives as long.
         unsafe { sys::llama_model_get_vocab(self.model.as_ptr()) }
     }
@@ -97,6 +97,17 @@ impl Tokenizer {
         };
         ids.truncate(usize::try_from(n).expect("as many ids as bytes suffice"));
         ids
+    }
+
+    /// The ids that are no text: control tokens and the unknown one.
+    pub(super) fn controls(&self) -> Vec<i32> {
+        let no_text = sys::LLAMA_TOKEN_ATTR_CONTROL | sys::LLAMA_TOKEN_ATTR_UNKNOWN;
+        let is_control = |id: &i32| {
+            // SAFETY: the vocabulary is valid, and the id in its range.
+            let attributes = unsafe { sys::llama_vocab_get_attr(self.vocab(), *id) };
+            attributes & no_text != 0
+        };
+        (0..self.n_vocab() as i32).filter(is_control).collect()
     }
 
     /// The bytes of one token, which may be part of a character. Control tokens other than the
