@@ -164,6 +164,11 @@ pub fn available() -> Option<u64> {
     }
 }
 
+/// Memory of the whole machine, in bytes.
+pub fn installed() -> Option<u64> {
+    meminfo("MemTotal:")
+}
+
 /// The most memory that this process ever held (peak resident set), in bytes.
 pub fn peak() -> Option<u64> {
     field("/proc/self/status", "VmHWM:")

@@ -6,9 +6,10 @@ use clap::Args;
 use serde_json::json;
 use xc2_edge::{
     container::{Container, View},
-    engine, llama,
+    engine::{self, EngineOptions},
+    llama,
     memory::{self, MemoryNeed, human},
-    vision::VisionEncoder,
+    vision::{VisionEncoder, VisionError},
 };
 
 use super::engine_args::EngineArgs;
@@ -47,10 +48,7 @@ pub fn run(args: &InfoArgs) -> anyhow::Result<ExitCode> {
     if let Some(asked) = options.n_ctx.filter(|n| !(1..=max).contains(n)) {
         return Err(engine::EngineError::ContextTooLong { asked, max }.into());
     }
-    let n_ctx = options.n_ctx.unwrap_or_else(|| {
-        let info = container.info();
-        info.max_context().min(info.vision.n_patches() + 512)
-    });
+    let n_ctx = options.n_ctx.unwrap_or_else(|| usual_context(&container));
     let need = |pictures| {
         let load = options.workload(n_ctx, encoder.work_bytes(), pictures);
         MemoryNeed::of(&container, load)
@@ -69,6 +67,25 @@ pub fn run(args: &InfoArgs) -> anyhow::Result<ExitCode> {
     };
     std::io::stdout().write_all(text.as_bytes())?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// Positions of the context that a question about one picture takes, and some more.
+fn usual_context(container: &Container) -> usize {
+    let info = container.info();
+    info.max_context().min(info.vision.n_patches() + 512)
+}
+
+/// What such a question needs with the usual options.
+///
+/// # Errors
+/// If the tower is damaged.
+pub fn usual_need(container: &Container) -> Result<MemoryNeed, VisionError> {
+    let options = EngineOptions::default();
+    let vision = container.info().vision.clone();
+    let encoder = VisionEncoder::new(vision, container, options.tower)?;
+    let n_ctx = usual_context(container);
+    let load = options.workload(n_ctx, encoder.work_bytes(), true);
+    Ok(MemoryNeed::of(container, load))
 }
 
 fn verify_checksum(container: &Container, path: &std::path::Path) -> anyhow::Result<()> {

@@ -2,11 +2,13 @@
 //!
 //! Results go to stdout, everything else to stderr. Exit status: 0 done, 1 failed, 2 wrong usage.
 
+mod arithmetic;
 mod bench;
 mod caption;
 mod chat;
 mod compose;
 mod demo_scenes;
+mod doctor;
 mod engine_args;
 mod eval;
 mod grammar_args;
@@ -50,6 +52,7 @@ const EXAMPLES: &str = "Examples:
   xc2-edge index photos -m model.gguf
   xc2-edge search photos 'a dog on the beach'
   xc2-edge info -m model.gguf
+  xc2-edge doctor -m model.gguf
   xc2-edge bench -m model.gguf
   xc2-edge verify -m model.gguf tests/reference/golden/tiny-vl
   xc2-edge eval -m model.gguf models/xc2-scenes/heldout.jsonl
@@ -71,6 +74,8 @@ pub enum Command {
     Info(info::InfoArgs),
     /// Measure a model on this machine, stage by stage.
     Bench(bench::BenchArgs),
+    /// Look at this machine: what is used of it, what slows it down, and what to expect.
+    Doctor(doctor::DoctorArgs),
     /// Hold a model, stage by stage, against recorded outputs of the original.
     Verify(verify::VerifyArgs),
     /// Mark a model's answers to prompts about drawn scenes.
@@ -90,6 +95,7 @@ pub fn run(command: &Command) -> anyhow::Result<ExitCode> {
         Command::Search(args) => search::run(args),
         Command::Info(args) => info::run(args),
         Command::Bench(args) => bench::run(args),
+        Command::Doctor(args) => doctor::run(args),
         Command::Verify(args) => verify::run(args),
         Command::Eval(args) => eval::run(args),
         Command::DemoScenes(args) => demo_scenes::run(args),

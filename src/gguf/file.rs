@@ -103,6 +103,12 @@ impl GgufFile {
         self.bytes.len()
     }
 
+    /// The share of the file that is in memory already and need not be read from storage; `None` if
+    /// it is no file, or the system does not tell.
+    pub fn cached_share(&self) -> Option<f64> {
+        self.map.as_ref()?.cached_share()
+    }
+
     fn data_of(&self, range: Range<usize>) -> TensorData {
         let bytes = self.bytes.slice(range.clone());
         match &self.map {

@@ -38,6 +38,24 @@ impl FileMap {
             }
         }
     }
+
+    /// The share of the file that is in the page cache, if the system tells.
+    pub fn cached_share(&self) -> Option<f64> {
+        #[cfg(target_os = "linux")]
+        {
+            // SAFETY: it reads a number of the system.
+            let page = usize::try_from(unsafe { libc::sysconf(libc::_SC_PAGESIZE) }).ok()?;
+            let mut pages = vec![0u8; self.0.len().div_ceil(page)];
+            let start = self.0.as_ptr().cast_mut().cast();
+            // SAFETY: the map is as long as told and begins at a page; there is a byte for each of
+            // its pages.
+            let code = unsafe { libc::mincore(start, self.0.len(), pages.as_mut_ptr()) };
+            let n_cached = pages.iter().filter(|page| **page & 1 == 1).count();
+            (code == 0).then(|| n_cached as f64 / pages.len() as f64)
+        }
+        #[cfg(not(target_os = "linux"))]
+        None
+    }
 }
 
 impl AsRef<[u8]> for FileMap {

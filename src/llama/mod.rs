@@ -92,6 +92,15 @@ fn backend() {
     });
 }
 
+/// Who multiplies matrices in the decoder where our kernels are good at it, if that is asked for.
+pub fn multiplies(products: Products) -> Products {
+    backend();
+    match accel::register() {
+        Ok(_) => products,
+        Err(_) => Products::Ggml,
+    }
+}
+
 /// What multiplies matrices in the decoder, for people: our kernels, or llama.cpp's and why.
 pub fn kernels(products: Products) -> String {
     backend();

@@ -5,7 +5,6 @@ use std::ops::ControlFlow;
 use anyhow::ensure;
 use ndarray::Array2;
 use xc2_edge::{
-    container::Container,
     decoder::Decoder,
     engine::{Engine, EngineError, N_BATCH},
     image::{PixelValues, RgbImage},
@@ -19,9 +18,12 @@ use super::{
     BenchArgs, Stage,
     profile::Profile,
     samples::Samples,
-    table::{Arithmetic, Rate, Row, Table},
+    table::{Rate, Row, Table},
 };
-use crate::cli::progress::Progress;
+use crate::cli::{
+    arithmetic::{Arithmetic, decoder_operations, plora_operations},
+    progress::Progress,
+};
 
 /// The only sequence of the decoders here.
 const SEQ: usize = 0;
@@ -275,27 +277,4 @@ impl Nonsense {
         let go_on = |_| ControlFlow::Continue(());
         Ok(decoder.prefill(SEQ, &self.prompt, &rows, go_on).map(drop)?)
     }
-}
-
-/// Operations of the decoder's matrices for one position. Attention is not in it (a few percent up to
-/// some thousand positions), nor the output's matrix, which the last position alone needs.
-fn decoder_operations(container: &Container) -> f64 {
-    matrices(container, |name| {
-        name.starts_with("blk.") && name.ends_with(".weight")
-    })
-}
-
-/// Operations of Partial-LoRA for one position.
-fn plora_operations(container: &Container) -> f64 {
-    matrices(container, |name| {
-        name.ends_with(".lora_a") || name.ends_with(".lora_b")
-    })
-}
-
-fn matrices(container: &Container, which: impl Fn(&str) -> bool) -> f64 {
-    let tensors = container.file().tensors().iter();
-    let matrices = tensors.filter(|t| t.shape.len() == 2 && which(&t.name));
-    2.0 * matrices
-        .map(|t| t.shape.iter().product::<usize>() as f64)
-        .sum::<f64>()
 }

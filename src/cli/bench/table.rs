@@ -1,18 +1,11 @@
 //! The results: a table for a person, an object for a program.
 
 use serde_json::json;
-use xc2_edge::{
-    container::Container,
-    engine::Engine,
-    gguf::TensorInfo,
-    llama, machine,
-    memory::human,
-    quant::GgmlType,
-    vision::{self, Precision},
-};
-use xc2_kernels::{Cpu, bf16::Bf16Matrix, peak::Peak};
+use xc2_edge::{engine::Engine, llama, machine, memory::human, quant::GgmlType, vision};
+use xc2_kernels::{Cpu, peak::Peak};
 
 use super::samples::Samples;
+use crate::cli::arithmetic::{Arithmetic, decoder_type};
 
 /// What was measured, and on what.
 pub struct Table {
@@ -77,65 +70,6 @@ impl Rate {
     pub fn new(amount: f64, unit: &'static str) -> Self {
         Self { amount, unit }
     }
-}
-
-/// In what matrices are multiplied.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Arithmetic {
-    F32,
-    Bf16,
-    Int8,
-}
-
-impl Arithmetic {
-    /// In what the tower multiplies most of its matrices.
-    pub fn of_tower(container: &Container, precision: Precision) -> Self {
-        match largest_type(container, |name| name.starts_with("v.blk.")) {
-            Some(GgmlType::Q8_0) if precision == Precision::Stored => Self::Int8,
-            Some(GgmlType::BF16) if precision == Precision::Stored && Bf16Matrix::is_fast() => {
-                Self::Bf16
-            }
-            _ => Self::F32,
-        }
-    }
-
-    /// In what llama.cpp multiplies most of the decoder's matrices.
-    pub fn of_decoder(container: &Container) -> Self {
-        match decoder_type(container) {
-            Some(GgmlType::BF16) => Self::Bf16,
-            Some(ty) if ty.is_quantized() => Self::Int8,
-            _ => Self::F32,
-        }
-    }
-
-    fn of(self, peak: &Peak) -> f64 {
-        match self {
-            Self::F32 => peak.f32,
-            Self::Bf16 => peak.bf16,
-            Self::Int8 => peak.int8,
-        }
-    }
-
-    fn name(self) -> &'static str {
-        match self {
-            Self::F32 => "f32",
-            Self::Bf16 => "bf16",
-            Self::Int8 => "int8",
-        }
-    }
-}
-
-fn decoder_type(container: &Container) -> Option<GgmlType> {
-    largest_type(container, |name| {
-        name.starts_with("blk.") && name.ends_with(".weight")
-    })
-}
-
-/// The type that most of these tensors' bytes are in.
-fn largest_type(container: &Container, which: impl Fn(&str) -> bool) -> Option<GgmlType> {
-    let tensors = container.file().tensors().iter().filter(|t| which(&t.name));
-    let bytes = |t: &&TensorInfo| t.n_bytes().unwrap_or(0);
-    Some(tensors.max_by_key(bytes)?.ty)
 }
 
 impl Table {

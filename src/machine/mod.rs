@@ -1,6 +1,10 @@
 //! What this machine is, as Linux tells.
 
+mod thermal;
+
 use std::path::Path;
+
+pub use thermal::Thermal;
 
 /// What the CPU calls itself, or the board where the CPU has no name (most of Arm).
 pub fn cpu_name() -> Option<String> {

@@ -1,0 +1,88 @@
+//! In what the matrices of a model are multiplied, and how many operations that takes.
+
+use xc2_edge::{container::Container, gguf::TensorInfo, quant::GgmlType, vision::Precision};
+use xc2_kernels::{bf16::Bf16Matrix, peak::Peak};
+
+/// In what matrices are multiplied.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Arithmetic {
+    F32,
+    Bf16,
+    Int8,
+}
+
+impl Arithmetic {
+    /// In what the tower multiplies most of its matrices.
+    pub fn of_tower(container: &Container, precision: Precision) -> Self {
+        match largest_type(container, |name| name.starts_with("v.blk.")) {
+            Some(GgmlType::Q8_0) if precision == Precision::Stored => Self::Int8,
+            Some(GgmlType::BF16) if precision == Precision::Stored && Bf16Matrix::is_fast() => {
+                Self::Bf16
+            }
+            _ => Self::F32,
+        }
+    }
+
+    /// In what llama.cpp multiplies most of the decoder's matrices.
+    pub fn of_decoder(container: &Container) -> Self {
+        match decoder_type(container) {
+            Some(GgmlType::BF16) => Self::Bf16,
+            Some(ty) if ty.is_quantized() => Self::Int8,
+            _ => Self::F32,
+        }
+    }
+
+    /// Its part of what the machine multiplies at most; 0 where that is not known.
+    pub fn of(self, peak: &Peak) -> f64 {
+        match self {
+            Self::F32 => peak.f32,
+            Self::Bf16 => peak.bf16,
+            Self::Int8 => peak.int8,
+        }
+    }
+
+    /// For a person.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::F32 => "f32",
+            Self::Bf16 => "bf16",
+            Self::Int8 => "int8",
+        }
+    }
+}
+
+/// The type that most of the decoder's matrices are in.
+pub fn decoder_type(container: &Container) -> Option<GgmlType> {
+    largest_type(container, |name| {
+        name.starts_with("blk.") && name.ends_with(".weight")
+    })
+}
+
+/// The type of the largest of these tensors.
+fn largest_type(container: &Container, which: impl Fn(&str) -> bool) -> Option<GgmlType> {
+    let tensors = container.file().tensors().iter().filter(|t| which(&t.name));
+    let bytes = |t: &&TensorInfo| t.n_bytes().unwrap_or(0);
+    Some(tensors.max_by_key(bytes)?.ty)
+}
+
+/// Operations of the decoder's matrices for one position. Attention is not in it (a few percent up to
+/// some thousand positions), nor the output's matrix, which the last position alone needs.
+pub fn decoder_operations(container: &Container) -> f64 {
+    matrices(container, |name| {
+        name.starts_with("blk.") && name.ends_with(".weight")
+    })
+}
+
+/// Operations of Partial-LoRA for one position.
+pub fn plora_operations(container: &Container) -> f64 {
+    matrices(container, |name| {
+        name.ends_with(".lora_a") || name.ends_with(".lora_b")
+    })
+}
+
+fn matrices(container: &Container, which: impl Fn(&str) -> bool) -> f64 {
+    let tensors = container.file().tensors().iter();
+    let matrices = tensors.filter(|t| t.shape.len() == 2 && which(&t.name));
+    let weights: usize = matrices.map(|t| t.shape.iter().product::<usize>()).sum();
+    2.0 * weights as f64
+}

@@ -1,0 +1,169 @@
+//! What to expect per picture, from how fast a few small kernels run here.
+//!
+//! An estimate: the shares below are what the 1.8B reached of those kernels' rates on one Intel machine
+//! with AVX-512 VNNI (docs/performance.md), and other work on the machine, heat and long answers change
+//! it. `xc2-edge bench` measures.
+
+use std::{
+    ops::Range,
+    time::{Duration, Instant},
+};
+
+use ndarray::Array2;
+use xc2_edge::{
+    container::Container,
+    llama::{self, KvType, Products},
+    memory::MemoryNeed,
+    vision::Precision,
+};
+use xc2_kernels::{
+    Cpu, Epilogue, float,
+    int8::{self, Int8Matrix, Q8_0_BLOCK_BYTES, QuantizedRows},
+    peak,
+};
+
+use crate::cli::arithmetic::{Arithmetic, decoder_operations, plora_operations};
+
+/// Share of a product's rate that the whole tower reaches: attention and norms cost the rest.
+const TOWER_SHARE: f64 = 0.64;
+/// Share of it that the prefill reaches with our kernels.
+const PREFILL_SHARE: f64 = 0.56;
+/// Share that it reaches with llama.cpp's, of what our kernel for [`llama_cpp_like`] reaches with the
+/// tower's Q8_0.
+const LLAMA_CPP_SHARE: f64 = 1.36;
+/// Share of the memory's rate that decoding reaches.
+const DECODE_SHARE: f64 = 0.6;
+/// Seconds that a layer takes in decoding beyond that, by the bundled model.
+const DECODE_LAYER_S: f64 = 1e-4;
+
+/// Rows, inputs and outputs of the product that is measured: a part of the tower's.
+const SHAPE: (usize, usize, usize) = (512, 1024, 1024);
+/// For how long it is measured.
+const TIME: Duration = Duration::from_millis(800);
+
+/// What to expect of a model here.
+#[derive(Clone, Copy, Debug, serde::Serialize)]
+pub struct Estimate {
+    /// Operations a second of a product in the tower's arithmetic, all threads.
+    pub product_ops_per_s: f64,
+    /// Bytes a second from memory, all threads.
+    pub memory_bytes_per_s: f64,
+    /// Seconds of a picture in the tower.
+    pub encode_s: f64,
+    /// Seconds of a picture's positions in the decoder.
+    pub prefill_s: f64,
+    /// Tokens of an answer a second.
+    pub decode_tokens_per_s: f64,
+}
+
+impl Estimate {
+    /// Measures for about a second on rayon's pool of `n_threads`.
+    pub fn new(container: &Container, precision: Precision, n_threads: usize) -> Self {
+        let tower = Arithmetic::of_tower(container, precision);
+        let product_ops_per_s = product_rate(tower, Cpu::chosen());
+        let memory_bytes_per_s = peak::memory_read(n_threads);
+        let vision = &container.info().vision;
+        let operations = decoder_operations(container) + plora_operations(container);
+        Self {
+            product_ops_per_s,
+            memory_bytes_per_s,
+            encode_s: vision.flops() / (TOWER_SHARE * product_ops_per_s),
+            prefill_s: vision.n_patches() as f64 * operations
+                / prefill_rate(container, tower, product_ops_per_s),
+            decode_tokens_per_s: 1.0 / decode_s(container, memory_bytes_per_s),
+        }
+    }
+}
+
+/// Operations a second that the prefill reaches, where the tower's products reach `tower_rate`.
+fn prefill_rate(container: &Container, tower: Arithmetic, tower_rate: f64) -> f64 {
+    let arithmetic = Arithmetic::of_decoder(container);
+    let is_ours = llama::multiplies(Products::default()) == Products::Xc2;
+    let (share, cpu) = match arithmetic {
+        Arithmetic::Int8 if !is_ours => (LLAMA_CPP_SHARE, llama_cpp_like()),
+        _ => (PREFILL_SHARE, Cpu::chosen()),
+    };
+    let rate = match (arithmetic, cpu) == (tower, Cpu::chosen()) {
+        true => tower_rate,
+        false => product_rate(arithmetic, cpu),
+    };
+    share * rate
+}
+
+/// The instructions by which llama.cpp multiplies quantized matrices: on x86-64 not VNNI.
+fn llama_cpp_like() -> Cpu {
+    match Cpu::chosen() {
+        chosen if cfg!(target_arch = "x86_64") => chosen.min(Cpu::Avx2),
+        chosen => chosen,
+    }
+}
+
+/// Seconds of a token.
+fn decode_s(container: &Container, memory_bytes_per_s: f64) -> f64 {
+    let layers = DECODE_LAYER_S * container.info().decoder.n_layer as f64;
+    layers + decoder_bytes(container) / (DECODE_SHARE * memory_bytes_per_s)
+}
+
+fn decoder_bytes(container: &Container) -> f64 {
+    let load = xc2_edge::memory::Workload {
+        n_ctx: 1,
+        n_batch: 1,
+        kv_type: KvType::F16,
+        repack: false,
+        vision_work: 0,
+        pictures: false,
+    };
+    MemoryNeed::of(container, load).decoder as f64
+}
+
+/// Operations a second of a product; BF16 without fast instructions is multiplied in f32.
+fn product_rate(arithmetic: Arithmetic, cpu: Cpu) -> f64 {
+    let (m, k, n) = SHAPE;
+    let x = Array2::from_shape_fn((m, k), |(i, j)| ((i * 7 + j * 3) % 17) as f32 / 17.0 - 0.5);
+    let mut out = Array2::zeros((m, n));
+    let operations = 2.0 * (m * k * n) as f64;
+    if arithmetic == Arithmetic::Int8 {
+        // Scales of 0.01 or so, and whatever numbers.
+        let byte = |i: usize| match i % Q8_0_BLOCK_BYTES {
+            0 => 0x00,
+            1 => 0x21,
+            _ => (i * 31) as u8,
+        };
+        let weights: Vec<u8> = (0..n * k / int8::BLOCK * Q8_0_BLOCK_BYTES)
+            .map(byte)
+            .collect();
+        let matrix = Int8Matrix::pack(&[&weights], k, cpu);
+        let mut rows = QuantizedRows::default();
+        return operations
+            / best(|| {
+                rows.quantize(&x.view(), matrix.kernel());
+                int8::product(&rows, &matrix, None, Epilogue::Store, out.view_mut());
+            });
+    }
+    operations / best(|| float::product(&x.view(), &Halves, None, Epilogue::Store, out.view_mut()))
+}
+
+/// Weights that are all one half.
+struct Halves;
+
+impl float::Weights for Halves {
+    fn dim(&self) -> (usize, usize) {
+        (SHAPE.1, SHAPE.2)
+    }
+
+    fn expand(&self, _: Range<usize>, out: &mut [f32]) {
+        out.fill(0.5);
+    }
+}
+
+/// Seconds of the fastest run.
+fn best(mut run: impl FnMut()) -> f64 {
+    let begun = Instant::now();
+    let mut best = f64::INFINITY;
+    while begun.elapsed() < TIME {
+        let start = Instant::now();
+        run();
+        best = best.min(start.elapsed().as_secs_f64());
+    }
+    best
+}

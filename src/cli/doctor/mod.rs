@@ -1,0 +1,262 @@
+//! `xc2-edge doctor`.
+
+mod cpu;
+mod estimate;
+mod storage;
+
+use std::{
+    io::Write,
+    path::{Path, PathBuf},
+    process::ExitCode,
+};
+
+use clap::Args;
+use estimate::Estimate;
+use serde_json::json;
+use xc2_edge::{
+    container::Container,
+    engine::{self, default_threads},
+    machine::{self, Thermal},
+    memory::{self, human},
+    vision::Precision,
+};
+
+/// Look at this machine: what is used of it, what slows it down, and what to expect.
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  xc2-edge doctor
+  xc2-edge doctor -m model.gguf
+  xc2-edge doctor --storage /media/card
+  xc2-edge doctor -m model.gguf --json | jq '.findings[] | select(.level == \"warning\")'
+
+The estimates come from small kernels measured for a second; `xc2-edge bench -m model.gguf` measures
+the model itself. Storage is read past the page cache, 256 MB or three seconds at the most.")]
+pub struct DoctorArgs {
+    /// Also what to expect of this model, and how fast the storage reads it.
+    #[arg(short, long, value_name = "GGUF")]
+    model: Option<PathBuf>,
+    /// Measure the storage of this file or folder instead of the model's; in a folder a file of 64 MB is
+    /// written for it and removed.
+    #[arg(long, value_name = "PATH")]
+    storage: Option<PathBuf>,
+    /// Threads to reckon with [default: one per core].
+    #[arg(short, long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=512))]
+    threads: Option<u16>,
+    /// Print one JSON object.
+    #[arg(long)]
+    json: bool,
+}
+
+/// How a thing is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Level {
+    Ok,
+    /// It costs speed, or a run.
+    Warning,
+    /// The system does not tell.
+    Unknown,
+}
+
+/// What was found about one thing.
+#[derive(Clone, Debug, serde::Serialize)]
+pub struct Finding {
+    pub topic: &'static str,
+    pub level: Level,
+    pub text: String,
+    /// What can be done.
+    pub advice: Option<String>,
+}
+
+impl Finding {
+    fn new(topic: &'static str, level: Level, text: String) -> Self {
+        Self {
+            topic,
+            level,
+            text,
+            advice: None,
+        }
+    }
+
+    fn ok(topic: &'static str, text: String) -> Self {
+        Self::new(topic, Level::Ok, text)
+    }
+
+    fn warning(topic: &'static str, text: String) -> Self {
+        Self::new(topic, Level::Warning, text)
+    }
+
+    fn advice(self, advice: impl Into<String>) -> Self {
+        Self {
+            advice: Some(advice.into()),
+            ..self
+        }
+    }
+}
+
+impl std::fmt::Display for Finding {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let mark = match self.level {
+            Level::Ok => "ok",
+            Level::Warning => "WARN",
+            Level::Unknown => "?",
+        };
+        write!(f, "{mark:<5} {:<9} {}", self.topic, self.text)?;
+        match &self.advice {
+            Some(advice) => write!(f, "\n                -> {advice}"),
+            None => Ok(()),
+        }
+    }
+}
+
+/// Runs the command.
+pub fn run(args: &DoctorArgs) -> anyhow::Result<ExitCode> {
+    let n_threads = args.threads.map_or_else(default_threads, usize::from);
+    super::use_threads(n_threads)?;
+    let container = args.model.as_deref().map(engine::open).transpose()?;
+    args.storage.as_deref().map(storage::find).transpose()?;
+    let mut report = Report::new(args.json);
+    report.add(processor(n_threads))?;
+    report.add(cpu::kernels())?;
+    report.add(cpu::build())?;
+    report.add(memory(container.as_ref()))?;
+    report.add(heat(&Thermal::read()))?;
+    if let Some(path) = args.storage.as_deref().or(args.model.as_deref()) {
+        // The model's cached pages count where its file is what was measured.
+        let model = container.as_ref().filter(|_| args.storage.is_none());
+        report.add(storage(path, model)?)?;
+    }
+    let estimate = |container| Estimate::new(container, Precision::default(), n_threads);
+    let estimate = container.as_ref().map(estimate);
+    report.add(expectation(estimate.as_ref(), container.as_ref()))?;
+    if args.json {
+        let report = json!({
+            "cpu": machine::cpu_name(), "n_threads": n_threads, "findings": report.findings,
+            "estimate": estimate,
+        });
+        writeln!(std::io::stdout(), "{report:#}")?;
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// What was found so far. A person sees each finding when it comes: some take a second or three.
+struct Report {
+    as_json: bool,
+    findings: Vec<Finding>,
+}
+
+impl Report {
+    fn new(as_json: bool) -> Self {
+        Self {
+            as_json,
+            findings: Vec::new(),
+        }
+    }
+
+    fn add(&mut self, finding: Finding) -> std::io::Result<()> {
+        if !self.as_json {
+            writeln!(std::io::stdout(), "{finding}")?;
+        }
+        self.findings.push(finding);
+        Ok(())
+    }
+}
+
+fn processor(n_threads: usize) -> Finding {
+    let name = machine::cpu_name().unwrap_or_else(|| "a CPU that tells no name".to_owned());
+    let n_cores = default_threads();
+    let text = format!("{name}, {n_cores} cores for this process, {n_threads} threads");
+    if n_threads <= n_cores {
+        return Finding::ok("cpu", text);
+    }
+    Finding::warning("cpu", text).advice("more threads than cores wait for each other: `-t` fewer")
+}
+
+/// Memory, held against the model's need with a picture and 512 positions more.
+fn memory(container: Option<&Container>) -> Finding {
+    let Some(available) = memory::available() else {
+        let text = "the system does not tell".to_owned();
+        return Finding::new("memory", Level::Unknown, text);
+    };
+    let mut text = format!("{} can be had", human(available));
+    if let Some(total) = memory::installed().filter(|total| available < *total) {
+        text += &format!(" of {}", human(total));
+    }
+    let Some(container) = container else {
+        return Finding::ok("memory", text);
+    };
+    let need = super::info::usual_need(container);
+    let need = match need {
+        Ok(need) => need.total(),
+        Err(error) => return Finding::warning("memory", format!("{text}; the model: {error}")),
+    };
+    text += &format!(", the model takes {} with a picture", human(need));
+    if need <= available {
+        return Finding::ok("memory", text);
+    }
+    Finding::warning("memory", text)
+        .advice("`xc2-edge run` tells which options would fit when it is tried")
+}
+
+fn heat(thermal: &Thermal) -> Finding {
+    if !thermal.is_known() {
+        let text = "the system does not tell temperatures or throttling".to_owned();
+        return Finding::new("heat", Level::Unknown, text);
+    }
+    let hottest = thermal.hottest.as_ref();
+    let hottest = hottest.map(|(name, degrees)| format!("{name} at {degrees:.0} degrees Celsius"));
+    let complaints = thermal.complaints();
+    let all: Vec<String> = hottest
+        .into_iter()
+        .chain(complaints.iter().cloned())
+        .collect();
+    if complaints.is_empty() {
+        let text = all.first().map_or("", String::as_str);
+        return Finding::ok("heat", format!("no throttling; {text}"));
+    }
+    Finding::warning("heat", all.join("; "))
+        .advice("a cooler, a stronger power supply or fewer threads keep the clock rate up")
+}
+
+fn storage(path: &Path, model: Option<&Container>) -> anyhow::Result<Finding> {
+    let storage = storage::measure(path)?;
+    let mut text = format!("{} reads {}/s", path.display(), human(storage.rate as u64));
+    if !storage.direct {
+        text += " (through the page cache, which may flatter it)";
+    }
+    if let Some(container) = model {
+        let bytes = container.file().file_bytes() as f64;
+        text += &format!(", the whole model in {:.1} s", bytes / storage.rate);
+        if let Some(share) = container.file().cached_share() {
+            text += &format!("; {:.0} % of it is in the page cache now", 100.0 * share);
+        }
+    }
+    Ok(Finding::ok("storage", text))
+}
+
+/// Matrices of models that are narrower than this do not reach the rates that are reckoned with.
+const SMALL: usize = 1024;
+
+fn expectation(estimate: Option<&Estimate>, container: Option<&Container>) -> Finding {
+    let (Some(estimate), Some(container)) = (estimate, container) else {
+        let text = "how long a picture takes depends on the model: give one with `-m`".to_owned();
+        return Finding::new("expect", Level::Unknown, text);
+    };
+    let vision = &container.info().vision;
+    let mut text = format!(
+        "about {:.2} s a picture of {} px ({:.2} s tower, {:.2} s prefill), then {:.0} tokens/s; an \
+         estimate from products at {:.0} GOP/s and memory at {:.0} GB/s here, and from what a model \
+         reached of such rates on one other machine",
+        estimate.encode_s + estimate.prefill_s,
+        vision.image_size,
+        estimate.encode_s,
+        estimate.prefill_s,
+        estimate.decode_tokens_per_s,
+        estimate.product_ops_per_s / 1e9,
+        estimate.memory_bytes_per_s / 1e9,
+    );
+    if container.info().decoder.n_embd < SMALL {
+        text += "; one as small as this takes a few times as long";
+    }
+    Finding::ok("expect", text).advice("`xc2-edge bench -m MODEL` measures the model itself")
+}

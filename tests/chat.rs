@@ -1,0 +1,221 @@
+//! A conversation as a person leads it, in a pseudo-terminal.
+
+mod common;
+
+use std::{
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+use common::program::{path, stderr, stdout, xc2_edge, xc2_edge_with_stdin};
+use rexpect::session::{PtySession, spawn_command};
+use xc2_convert::mix::Preset;
+
+/// Far more than anything here takes; only a test that hangs waits for it.
+const PATIENCE_MS: u64 = 120_000;
+
+const CAPTION: &str = "Describe this image briefly.";
+
+fn picture(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("models/scenes")
+        .join(name)
+}
+
+/// A conversation with its own home, where its history goes.
+struct Talk {
+    pty: PtySession,
+    home: tempfile::TempDir,
+}
+
+impl Talk {
+    fn begin(args: &[&str]) -> Self {
+        Self::at(tempfile::tempdir().unwrap(), args)
+    }
+
+    fn at(home: tempfile::TempDir, args: &[&str]) -> Self {
+        let model = path(&common::trained(Preset::F16));
+        let mut command = Command::new(env!("CARGO_BIN_EXE_xc2-edge"));
+        command
+            .args(["run", "-t", "1", "--no-cache", "-m", &model])
+            .args(args);
+        command.env("HOME", home.path()).env("TERM", "xterm");
+        command
+            .env_remove("XDG_STATE_HOME")
+            .current_dir(home.path());
+        let pty = spawn_command(command, Some(PATIENCE_MS)).unwrap();
+        let mut talk = Self { pty, home };
+        talk.sees("Ctrl-D leaves.");
+        talk
+    }
+
+    fn types(&mut self, line: &str) {
+        self.pty.exp_string("> ").unwrap();
+        self.pty.send_line(line).unwrap();
+    }
+
+    /// Waits for a text; gives what came before it.
+    fn sees(&mut self, text: &str) -> String {
+        self.pty
+            .exp_string(text)
+            .unwrap_or_else(|e| panic!("`{text}`: {e}"))
+    }
+
+    /// Types a question and gives the answer.
+    fn asks(&mut self, question: &str) -> String {
+        self.types(question);
+        self.sees("\n"); // the echo
+        self.sees("load ").trim().to_owned()
+    }
+
+    fn leaves(mut self) -> tempfile::TempDir {
+        self.pty.exp_string("> ").unwrap();
+        self.pty.send_control('d').unwrap();
+        self.pty.exp_eof().unwrap();
+        self.home
+    }
+}
+
+/// What `run -p` says.
+fn single(picture: &Path, question: &str) -> String {
+    let model = path(&common::trained(Preset::F16));
+    let picture = path(picture);
+    let args = [
+        "run", "-q", "-m", &model, "--image", &picture, "-p", question,
+    ];
+    stdout(&xc2_edge(&args)).trim().to_owned()
+}
+
+#[test]
+fn pictures_are_asked_about_over_several_turns_and_the_talk_is_saved() {
+    let (first, second) = (picture("three-shapes.png"), picture("five-shapes.png"));
+    let mut talk = Talk::begin(&[]);
+    talk.types(&format!("/image {}", first.display()));
+    talk.sees("1 picture for the next question");
+    let answer = talk.asks(CAPTION);
+    assert!(answer.contains(&single(&first, CAPTION)), "{answer}");
+
+    talk.types(&format!("/image {}", second.display()));
+    talk.sees("1 picture for");
+    talk.asks(CAPTION);
+    // Of the second turn only the new part was computed; the first picture was not encoded again.
+    let timings = talk.sees("prefill");
+    assert!(timings.contains("encode 1 picture"), "{timings}");
+    talk.sees("known");
+
+    talk.types("/save talk.json");
+    talk.sees("talk.json: written");
+    let home = talk.leaves();
+    let saved = std::fs::read_to_string(home.path().join("talk.json")).unwrap();
+    let saved: serde_json::Value = serde_json::from_str(&saved).unwrap();
+    let turns = saved.as_array().unwrap();
+    let said: Vec<_> = turns.iter().filter(|t| t["role"] == "assistant").collect();
+    assert_eq!(said.len(), 2, "{saved}");
+    assert_eq!(said[0]["text"], single(&first, CAPTION));
+}
+
+#[test]
+fn errors_are_told_and_the_talk_goes_on() {
+    let mut talk = Talk::begin(&[]);
+    talk.types("/image missing.png");
+    talk.sees("cannot read picture `missing.png`");
+    talk.types("/picture a.png");
+    talk.sees("no command `/picture`");
+    talk.types("/save talk.md");
+    talk.sees("nothing to save yet");
+    talk.types("<ImageHere>?");
+    talk.sees("hint: ");
+    talk.types("/help");
+    talk.sees("/clear");
+    talk.types("/clear");
+    talk.sees("forgotten");
+    let home = talk.leaves();
+    assert!(!home.path().join("talk.md").exists());
+}
+
+#[test]
+fn a_full_context_is_told_before_it_is_full() {
+    let mut talk = Talk::begin(&["-c", "420"]);
+    talk.types(&format!("/image {}", picture("three-shapes.png").display()));
+    talk.sees("1 picture");
+    talk.types(CAPTION);
+    talk.sees("warning: the context is nearly full");
+    talk.sees("`/clear` begins anew");
+    talk.sees("--ctx-size");
+    talk.sees("load ");
+    talk.types(&format!("/image {}", picture("five-shapes.png").display()));
+    talk.sees("1 picture");
+    talk.types(CAPTION);
+    talk.sees("error: the conversation would take");
+    talk.leaves();
+}
+
+#[test]
+fn ctrl_c_stops_an_answer_and_what_was_said_counts() {
+    let mut talk = Talk::begin(&["-n", "4000", "--temp", "5", "--top-p", "1", "--top-k", "0"]);
+    talk.types("Say something."); // at this temperature it does not end soon
+    talk.sees("\n");
+    talk.sees(" ");
+    talk.pty.send_control('c').unwrap();
+    talk.sees("the answer was stopped; what was said counts");
+    talk.types("/save talk.md");
+    talk.sees("written");
+    let home = talk.leaves();
+    let saved = std::fs::read_to_string(home.path().join("talk.md")).unwrap();
+    assert!(
+        saved.starts_with("## Question\n\nSay something.\n\n## Answer\n\n"),
+        "{saved}"
+    );
+}
+
+#[test]
+fn the_history_outlives_the_program() {
+    let mut talk = Talk::begin(&[]);
+    talk.types("/nonsense-to-remember");
+    talk.sees("no command");
+    let mut talk = Talk::at(talk.leaves(), &[]);
+    talk.pty.exp_string("> ").unwrap();
+    talk.pty.send("\x1b[A").unwrap(); // arrow up
+    talk.pty.flush().unwrap();
+    talk.sees("/nonsense-to-remember");
+    talk.pty.send_control('u').unwrap(); // empties the line
+    talk.pty.send_control('d').unwrap();
+    talk.pty.exp_eof().unwrap();
+}
+
+#[test]
+fn what_is_piped_in_is_the_question() {
+    let model = path(&common::trained(Preset::F16));
+    let picture = picture("three-shapes.png");
+    let expected = single(&picture, CAPTION);
+    let picture = path(&picture);
+    let args = ["run", "-q", "-m", &model, "--image", &picture];
+    for extra in [&[][..], &["-p", "-"]] {
+        let piped = format!("{CAPTION}\n");
+        let output = xc2_edge_with_stdin(&[&args[..], extra].concat(), piped.as_bytes());
+        assert_eq!(stdout(&output).trim(), expected, "{}", stderr(&output));
+    }
+    let output = xc2_edge_with_stdin(&args, b"\xff\xfe");
+    assert_eq!(output.status.code(), Some(1));
+    assert!(stderr(&output).contains("UTF-8"), "{}", stderr(&output));
+}
+
+#[test]
+fn a_grammar_holds_in_every_turn_and_beams_are_possible() {
+    let dir = tempfile::tempdir().unwrap();
+    let grammar = dir.path().join("answer.gbnf");
+    std::fs::write(&grammar, "root ::= \"certainly\" | \"hardly\"\n").unwrap();
+    let mut talk = Talk::begin(&["--grammar", &path(&grammar)]);
+    for question in ["Is it there?", "Sure?"] {
+        let answer = talk.asks(question);
+        let said = ["certainly", "hardly"].map(|word| answer.contains(word));
+        assert!(said[0] != said[1], "{answer}");
+    }
+    talk.leaves();
+
+    let picture = picture("three-shapes.png");
+    let mut talk = Talk::begin(&["--beams", "3", "--image", &path(&picture)]);
+    let answer = talk.asks(CAPTION);
+    assert!(answer.contains("large purple star"), "{answer}");
+    talk.leaves();
+}
