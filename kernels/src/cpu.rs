@@ -22,6 +22,8 @@ pub enum Cpu {
     Avx512Vnni,
     /// x86-64: AVX-512 with VNNI and BF16.
     Avx512Bf16,
+    /// x86-64: AVX-512 with VNNI, BF16 and FP16.
+    Avx512Fp16,
     /// AArch64: what every one has.
     Neon,
     /// AArch64: with `sdot` (Cortex-A76, A78AE).
@@ -52,13 +54,14 @@ static CHOSEN: LazyLock<Cpu> = LazyLock::new(|| {
 
 impl Cpu {
     /// Every level there is.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::Scalar,
         Self::Avx2,
         Self::AvxVnni,
         Self::Avx512,
         Self::Avx512Vnni,
         Self::Avx512Bf16,
+        Self::Avx512Fp16,
         Self::Neon,
         Self::NeonDotprod,
         Self::NeonI8mm,
@@ -71,7 +74,12 @@ impl Cpu {
 
     /// Whether it multiplies bf16 in one instruction.
     pub fn has_bf16(self) -> bool {
-        matches!(self, Self::Avx512Bf16 | Self::NeonI8mm)
+        matches!(self, Self::Avx512Bf16 | Self::Avx512Fp16 | Self::NeonI8mm)
+    }
+
+    /// Whether it multiplies f16 and adds in f16.
+    pub fn has_f16(self) -> bool {
+        self == Self::Avx512Fp16
     }
 
     /// As `XC2_SIMD` names it.
@@ -83,6 +91,7 @@ impl Cpu {
             Self::Avx512 => "avx512",
             Self::Avx512Vnni => "avx512-vnni",
             Self::Avx512Bf16 => "avx512-bf16",
+            Self::Avx512Fp16 => "avx512-fp16",
             Self::Neon => "neon",
             Self::NeonDotprod => "neon-dotprod",
             Self::NeonI8mm => "neon-i8mm",
@@ -97,7 +106,7 @@ impl Cpu {
 /// GFLOP/s), and leave bf16 to AMX. Arm's start `bfdot` as often as `fmla`, for twice the numbers.
 pub(crate) fn bf16_is_fast() -> bool {
     match Cpu::chosen() {
-        Cpu::Avx512Bf16 => *IS_AMD,
+        Cpu::Avx512Bf16 | Cpu::Avx512Fp16 => *IS_AMD,
         chosen => chosen.has_bf16(),
     }
 }
@@ -146,12 +155,14 @@ mod arch {
         let avx2 = has!("avx2", "fma", "f16c");
         let avx512 = avx2 && has!("avx512f", "avx512bw", "avx512vl", "avx512dq");
         let vnni = avx512 && has!("avx512vnni");
+        let bf16 = vnni && has!("avx512bf16");
         [
             (avx2, Cpu::Avx2),
             (avx2 && has!("avxvnni"), Cpu::AvxVnni),
             (avx512, Cpu::Avx512),
             (vnni, Cpu::Avx512Vnni),
-            (vnni && has!("avx512bf16"), Cpu::Avx512Bf16),
+            (bf16, Cpu::Avx512Bf16),
+            (bf16 && has!("avx512fp16"), Cpu::Avx512Fp16),
         ]
         .into_iter()
         .filter_map(|(has, cpu)| has.then_some(cpu))

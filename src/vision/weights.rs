@@ -82,9 +82,9 @@ impl Loader<'_> {
             |name: &str, n_in, n_out| self.linear(&format!("{prefix}.{name}"), n_in, n_out);
         let attn_qkv = self.stacked(prefix, ["attn_q", "attn_k", "attn_v"])?;
         Ok(LayerWeights {
-            // Beside products in int8 or bf16 the rounding to bf16 does not show.
+            // Beside products in int8 or bf16 the rounding to 16 bits does not show.
             attention: if attn_qkv.is_narrow() {
-                attention::Precision::Bf16
+                attention::Precision::fastest()
             } else {
                 attention::Precision::F32
             },

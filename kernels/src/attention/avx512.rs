@@ -3,12 +3,13 @@
 
 use std::arch::x86_64::*;
 
-use half::bf16;
+use half::{bf16, f16};
 
 use super::scalar::POLYNOMIAL;
 use super::{Running, Softmax};
 use crate::tile::avx512::{load, store, store_pairs};
-use crate::tile::{Avx512, Avx512Bf16, LANES};
+use crate::tile::avx512_fp16::store_half;
+use crate::tile::{Avx512, Avx512Bf16, Avx512Fp16, Element, LANES};
 
 impl Softmax for Avx512 {
     fn weigh(self, scores: &[f32], width: usize, running: &mut Running, weights: &mut [f32]) {
@@ -36,6 +37,19 @@ impl Softmax for Avx512Bf16 {
     }
 }
 
+impl Softmax for Avx512Fp16 {
+    fn weigh(self, scores: &[f32], width: usize, running: &mut Running, weights: &mut [f16]) {
+        // SAFETY: `self` exists, so the CPU has AVX-512.
+        unsafe {
+            match width / f16::LANES {
+                1 => weigh_f16::<2>(scores, running, weights),
+                2 => weigh_f16::<4>(scores, running, weights),
+                _ => weigh_f16::<6>(scores, running, weights),
+            }
+        }
+    }
+}
+
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq")]
 fn weigh_f32<const N: usize>(scores: &[f32], running: &mut Running, weights: &mut [f32]) {
     let (scores, _) = scores.as_chunks::<LANES>();
@@ -58,10 +72,26 @@ fn weigh_bf16<const N: usize>(scores: &[f32], running: &mut Running, weights: &m
     let (max, mut sums) = advance::<N>(scores, running);
     for (scores, weights) in scores.chunks_exact(2 * N).zip(weights.chunks_exact_mut(N)) {
         for j in 0..N {
-            let first = exp2_for_bf16(_mm512_sub_ps(load(&scores[j]), max[j]));
-            let second = exp2_for_bf16(_mm512_sub_ps(load(&scores[N + j]), max[j]));
+            let first = exp2_short(_mm512_sub_ps(load(&scores[j]), max[j]));
+            let second = exp2_short(_mm512_sub_ps(load(&scores[N + j]), max[j]));
             sums[j] = _mm512_add_ps(sums[j], _mm512_add_ps(first, second));
             store_pairs(first, second, &mut weights[j]);
+        }
+    }
+    keep(sums, running);
+}
+
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq")]
+fn weigh_f16<const N: usize>(scores: &[f32], running: &mut Running, weights: &mut [f16]) {
+    let (scores, _) = scores.as_chunks::<LANES>();
+    let (weights, _) = weights.as_chunks_mut::<LANES>();
+    let (max, mut sums) = advance::<N>(scores, running);
+    let unit = _mm512_set1_ps(running.unit);
+    for (scores, weights) in scores.chunks_exact(N).zip(weights.chunks_exact_mut(N)) {
+        for j in 0..N {
+            let weight = exp2_short(_mm512_fmsub_ps(load(&scores[j]), unit, max[j]));
+            sums[j] = _mm512_add_ps(sums[j], weight);
+            store_half(weight, &mut weights[j]);
         }
     }
     keep(sums, running);
@@ -77,11 +107,8 @@ fn advance<const N: usize>(
     let (old, _) = running.max.as_chunks_mut::<LANES>();
     let (sum, _) = running.sum.as_chunks::<LANES>();
     let (shrink, _) = running.shrink.as_chunks_mut::<LANES>();
-    let mut max = [_mm512_setzero_ps(); N];
+    let mut max = [_mm512_set1_ps(f32::MIN); N];
     let mut sums = max;
-    for j in 0..N {
-        max[j] = load(&old[j]);
-    }
     for scores in scores.chunks_exact(N) {
         for j in 0..N {
             // Of a score that is no number, the second operand is given.
@@ -89,6 +116,8 @@ fn advance<const N: usize>(
         }
     }
     for j in 0..N {
+        let found = _mm512_mul_ps(max[j], _mm512_set1_ps(running.unit));
+        max[j] = _mm512_max_ps(found, load(&old[j]));
         let factor = exp2(_mm512_sub_ps(load(&old[j]), max[j]));
         sums[j] = _mm512_mul_ps(load(&sum[j]), factor);
         store(factor, &mut shrink[j]);
@@ -118,10 +147,10 @@ fn exp2(x: __m512) -> __m512 {
     _mm512_scalef_ps(p, n)
 }
 
-/// The same with a polynomial that is off by 3e-6, a thousandth of what rounding to bf16 is.
+/// The same with a polynomial that is off by 3e-6, a hundredth of what rounding to f16 is.
 #[inline]
 #[target_feature(enable = "avx512f,avx512dq")]
-fn exp2_for_bf16(x: __m512) -> __m512 {
+fn exp2_short(x: __m512) -> __m512 {
     const SHORT: [f32; 5] = [9.582_852e-3, 5.590_642_5e-2, 0.240_240_99, 0.693_124_2, 1.0];
     let (n, r) = split(x);
     let mut p = _mm512_set1_ps(SHORT[0]);

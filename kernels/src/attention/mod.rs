@@ -3,7 +3,7 @@
 //! ```text
 //! for each head and each piece of its queries, in parallel:
 //!     pack this head's k and v, unless this thread's last piece was of the same head
-//!     for each 48 queries:
+//!     for each 48 queries (96 in f16):
 //!         max, sum, o = lowest, 0, 0
 //!         for each block of keys:
 //!             s = k q^T                                  [KEYS, 48]
@@ -27,6 +27,11 @@
 //! multiplied into the queries as they are packed.
 //!
 //! Both products are `Tile`'s; `Softmax` is what else an instruction set provides here.
+//!
+//! f16 has few exponents, and AVX-512 sums it in itself. So a head's keys, its values and a tile's
+//! queries are each divided by a power of two that leaves numbers of -1..1: no sum of 64 overflows,
+//! and what is lost of small numbers is 2^-25 of the largest. Scores and result are multiplied again
+//! where they are f32.
 
 #[cfg(target_arch = "x86_64")]
 mod avx2;
@@ -47,42 +52,48 @@ use rayon::prelude::*;
 use crate::cpu::Cpu;
 use crate::int8::{self, QuantizedRows};
 use crate::tile::{
-    Buffer, Element, LANES, ROWS, Scalar, Start, Tile, WIDTH, at, place_column, place_row, prefetch,
+    Buffer, Element, MOST_WIDTH, ROWS, Scalar, Start, Tile, at, place_column, place_row, prefetch,
 };
+use crate::vectorized;
 
-/// Keys in a block: with 48 queries, scores of 12 kB. Whole panels.
+/// Keys in a block: with 48 queries, scores of 12 kB. Whole panels, and what is summed in f16.
 const KEYS: usize = 64;
 /// Queries of a task: 112 tasks for 16 heads and 1226 tokens, so that eight threads end together.
-const PIECE: usize = 4 * WIDTH;
+const PIECE: usize = 2 * MOST_WIDTH;
 
 /// What the products of attention are made in. Results are f32 in any case.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Precision {
     /// f32 throughout.
     F32,
-    /// Queries, keys, values and weights rounded to bf16, sums in f32, where that is faster than
-    /// f32; f32 elsewhere. Numbers of size 1 come out within 0.01.
+    /// Queries, keys, values and weights rounded to bf16, sums in f32; f32 on CPUs that have no
+    /// bf16. Numbers of size 1 come out within 0.01.
     Bf16,
+    /// The same rounded to f16, and sums of 64 too; f32 on CPUs that have no f16. Numbers of size 1
+    /// come out within 0.002.
+    F16,
 }
 
 impl Precision {
-    /// What is worth while in this process.
-    fn here(self) -> Self {
-        if crate::cpu::bf16_is_fast() {
-            self
+    /// The fastest in this process.
+    pub fn fastest() -> Self {
+        if Cpu::chosen().has_f16() {
+            Self::F16
+        } else if crate::cpu::bf16_is_fast() {
+            Self::Bf16
         } else {
             Self::F32
         }
     }
 }
 
-/// Bytes that one thread keeps for `n` tokens and heads of `head_dim`, in either precision.
+/// Bytes that one thread keeps for `n` tokens and heads of `head_dim`, in any precision.
 pub fn scratch_bytes(n: usize, head_dim: usize) -> usize {
     let (keys, dim) = (n.next_multiple_of(ROWS), head_dim.next_multiple_of(ROWS));
-    let (tile, piece) = (2 * dim * WIDTH + 2 * KEYS * WIDTH, PIECE * head_dim);
+    let (tile, piece) = (2 * (dim + KEYS) * MOST_WIDTH, PIECE * head_dim);
     let numbers = 2 * keys * dim + tile + piece + dim;
-    // Eight buffers, each with room to begin at a cache line, and three rows of `WIDTH`.
-    numbers * size_of::<f32>() + Buffer::<f32>::bytes(0) * 8 + 1024
+    // Eight buffers, each with room to begin at a cache line, and three rows of `MOST_WIDTH`.
+    numbers * size_of::<f32>() + Buffer::<f32>::bytes(0) * 8 + 2048
 }
 
 /// `qkv: [n, 3 * n_embd]`, the columns of q, then k, then v, each head by head, to `out: [n, n_embd]`.
@@ -98,7 +109,7 @@ pub fn attention(
     precision: Precision,
     out: ArrayViewMut2<f32>,
 ) {
-    attention_on(Cpu::chosen(), qkv, n_head, precision.here(), out);
+    attention_on(Cpu::chosen(), qkv, n_head, precision, out);
 }
 
 /// The same, quantized as the input of a product in int8.
@@ -144,14 +155,7 @@ pub fn attention_quantized(
         rows: PIECE.min(n - first),
         out: (),
     });
-    dispatch(
-        Cpu::chosen(),
-        qkv,
-        n_head,
-        precision.here(),
-        pieces.collect(),
-        put,
-    );
+    dispatch(Cpu::chosen(), qkv, n_head, precision, pieces.collect(), put);
 }
 
 /// The same with the instructions of `cpu`, as far as this CPU has them.
@@ -226,7 +230,10 @@ fn dispatch<P: Send>(
 ) {
     #[cfg(target_arch = "x86_64")]
     {
-        use crate::tile::{Avx2, Avx512, Avx512Bf16};
+        use crate::tile::{Avx2, Avx512, Avx512Bf16, Avx512Fp16};
+        if let (Precision::F16, Some(kernels)) = (precision, Avx512Fp16::new(cpu)) {
+            return run(kernels, qkv, n_head, pieces, put);
+        }
         if let (Precision::Bf16, Some(kernels)) = (precision, Avx512Bf16::new(cpu)) {
             return run(kernels, qkv, n_head, pieces, put);
         }
@@ -268,20 +275,26 @@ trait Softmax: Tile {
 #[repr(align(64))]
 struct Running {
     /// The largest score.
-    max: [f32; WIDTH],
+    max: [f32; MOST_WIDTH],
     /// The sum of the weights against that maximum.
-    sum: [f32; WIDTH],
+    sum: [f32; MOST_WIDTH],
     /// What the last block made of what was summed before it: two to the old maximum minus the new.
-    shrink: [f32; WIDTH],
+    shrink: [f32; MOST_WIDTH],
+    /// A score is so many times what the product gives: a power of two, and one unless the type is
+    /// narrow (the kernels of others do not look).
+    unit: f32,
 }
 
 impl Running {
-    /// Not from minus infinity: where every score of a block is that, `max - max` would be no number.
-    const START: Self = Self {
-        max: [f32::MIN; WIDTH],
-        sum: [0.0; WIDTH],
-        shrink: [0.0; WIDTH],
-    };
+    fn new(unit: f32) -> Self {
+        Self {
+            // Not minus infinity: where every score of a block is that, `max - max` would be no number.
+            max: [f32::MIN; MOST_WIDTH],
+            sum: [0.0; MOST_WIDTH],
+            shrink: [0.0; MOST_WIDTH],
+            unit,
+        }
+    }
 }
 
 fn run<K: Softmax, P: Send>(
@@ -326,6 +339,8 @@ struct Scratch<E> {
     head_dim: usize,
     /// The call and the head that `keys` and `values` are of.
     packed: Option<(u64, usize)>,
+    /// Keys, values and queries are so many times what is packed of them.
+    units: Units,
     keys: Buffer<E>,     // panels of keys, depth dim
     values: Buffer<E>,   // for each block of keys: panels of dim, depth the block's keys
     query: Buffer<E>,    // [dim / GROUP, width, GROUP]
@@ -334,6 +349,14 @@ struct Scratch<E> {
     mixed: Buffer<f32>,  // [dim, width]
     row: Buffer<E>,      // [dim]
     result: Buffer<f32>, // [PIECE, head_dim]
+}
+
+/// Powers of two, all one unless the type is narrow.
+#[derive(Default)]
+struct Units {
+    keys: f32,
+    values: f32,
+    query: f32,
 }
 
 /// Lends `f` this thread's scratch. It holds one size and one precision: another replaces it. Nothing
@@ -360,12 +383,13 @@ impl<E: Element> Scratch<E> {
             n,
             head_dim,
             packed: None,
+            units: Units::default(),
             keys: Buffer::zeros(keys * dim),
             values: Buffer::zeros(keys * dim),
-            query: Buffer::zeros(dim * WIDTH),
-            scores: Buffer::zeros(KEYS * WIDTH),
-            weights: Buffer::zeros(KEYS * WIDTH),
-            mixed: Buffer::zeros(dim * WIDTH),
+            query: Buffer::zeros(dim * E::WIDTH),
+            scores: Buffer::zeros(KEYS * E::WIDTH),
+            weights: Buffer::zeros(KEYS * E::WIDTH),
+            mixed: Buffer::zeros(dim * E::WIDTH),
             row: Buffer::zeros(dim),
             result: Buffer::zeros(PIECE * head_dim),
         }
@@ -374,12 +398,14 @@ impl<E: Element> Scratch<E> {
     /// Packs a head's `k` and `v`, both `[n, head_dim]`. What was added to fill panels stays zero.
     fn pack<K: Tile<Element = E>>(&mut self, kernels: K, k: &ArrayView2<f32>, v: &ArrayView2<f32>) {
         let dim = self.row.len();
+        self.units.keys = unit::<E>(k);
+        self.units.values = unit::<E>(v);
         for (key, k) in rows_ahead(k).enumerate() {
-            narrow_row(kernels, &k, 1.0, &mut self.row);
+            narrow_row(kernels, &k, 1.0 / self.units.keys, &mut self.row);
             place_row(key, &self.row, &mut self.keys);
         }
         for (key, v) in rows_ahead(v).enumerate() {
-            narrow_row(kernels, &v, 1.0, &mut self.row);
+            narrow_row(kernels, &v, 1.0 / self.units.values, &mut self.row);
             let first = key / KEYS * KEYS;
             let depth = KEYS.min(self.keys.len() / dim - first);
             let block = &mut self.values[first * dim..][..depth * dim];
@@ -397,11 +423,11 @@ impl<E: Element> Scratch<E> {
 
     /// Attention of the queries `q: [piece, head_dim]` to the packed head; gives the same shape.
     fn piece<K: Softmax<Element = E>>(&mut self, kernels: K, q: &ArrayView2<f32>) -> &[f32] {
-        for (i, q) in q.axis_chunks_iter(Axis(0), WIDTH).enumerate() {
-            let width = q.nrows().next_multiple_of(LANES);
+        for (i, q) in q.axis_chunks_iter(Axis(0), E::WIDTH).enumerate() {
+            let width = q.nrows().next_multiple_of(E::LANES);
             self.pack_queries(kernels, &q, width);
             let sums = self.tile(kernels, width);
-            self.unpack(&sums, width, i * WIDTH..i * WIDTH + q.nrows());
+            self.unpack(&sums, width, i * E::WIDTH..i * E::WIDTH + q.nrows());
         }
         &self.result[..q.nrows() * self.head_dim]
     }
@@ -412,7 +438,8 @@ impl<E: Element> Scratch<E> {
         q: &ArrayView2<f32>,
         width: usize,
     ) {
-        let scale = std::f32::consts::LOG2_E / (self.head_dim as f32).sqrt();
+        self.units.query = unit::<E>(q);
+        let scale = std::f32::consts::LOG2_E / (self.head_dim as f32).sqrt() / self.units.query;
         let query = &mut self.query[..self.row.len() * width];
         for (column, q) in rows_ahead(q).enumerate() {
             narrow_row(kernels, &q, scale, &mut self.row);
@@ -425,12 +452,12 @@ impl<E: Element> Scratch<E> {
     }
 
     /// The weighted sums of the values into `mixed`; gives the sums of the weights.
-    fn tile<K: Softmax<Element = E>>(&mut self, kernels: K, width: usize) -> [f32; WIDTH] {
+    fn tile<K: Softmax<Element = E>>(&mut self, kernels: K, width: usize) -> [f32; MOST_WIDTH] {
         let dim = self.row.len();
         let query = &self.query[..dim * width];
         let mixed = &mut self.mixed[..dim * width];
         mixed.fill(0.0);
-        let mut running = Running::START;
+        let mut running = Running::new(self.units.query * self.units.keys);
         let blocks = self.keys.chunks(KEYS * dim);
         for (i, (k, v)) in blocks.zip(self.values.chunks(KEYS * dim)).enumerate() {
             let keys = k.len() / dim;
@@ -446,16 +473,39 @@ impl<E: Element> Scratch<E> {
         running.sum
     }
 
-    /// `result[first + i][c] = mixed[c][i] / sums[i]`
-    fn unpack(&mut self, sums: &[f32; WIDTH], width: usize, rows: Range<usize>) {
+    /// `result[first + i][c] = mixed[c][i] / sums[i]`, in the values' unit.
+    fn unpack(&mut self, sums: &[f32; MOST_WIDTH], width: usize, rows: Range<usize>) {
         let result = &mut self.result[rows.start * self.head_dim..rows.end * self.head_dim];
         for (i, out) in result.chunks_exact_mut(self.head_dim).enumerate() {
-            let factor = 1.0 / sums[i];
+            let factor = self.units.values / sums[i];
             for (out, mixed) in out.iter_mut().zip(self.mixed.chunks_exact(width)) {
                 *out = mixed[i] * factor;
             }
         }
     }
+}
+
+/// What numbers are divided by, as `E`: for a narrow type a power of two that leaves numbers of
+/// -1..1, whatever is no finite number not counted.
+fn unit<E: Element>(x: &ArrayView2<f32>) -> f32 {
+    const INFINITY: u32 = f32::INFINITY.to_bits();
+    /// The unit and its reciprocal are then normal numbers, and so is the product of two units.
+    const RANGE: std::ops::RangeInclusive<i32> = -60..=60;
+
+    if !E::IS_NARROW {
+        return 1.0;
+    }
+    // As whole numbers the bits of absolute values have their order.
+    let largest = |largest: u32, v: &f32| {
+        let bits = v.to_bits() & 0x7fff_ffff;
+        largest.max(if bits < INFINITY { bits } else { 0 })
+    };
+    let bits = rows_ahead(x).fold(0, |bits, row| match row.to_slice() {
+        Some(row) => vectorized(|| row.iter().fold(bits, largest)),
+        None => row.iter().fold(bits, largest),
+    });
+    let exponent = (bits >> 23) as i32 - 126; // the largest is below two to this
+    2.0_f32.powi(exponent.clamp(*RANGE.start(), *RANGE.end()))
 }
 
 /// The rows, each of which the cache is told of some rows before it comes.

@@ -5,11 +5,13 @@ use crate::tile::{Element, Scalar};
 
 impl<E: Element> Softmax for Scalar<E> {
     fn weigh(self, scores: &[f32], width: usize, running: &mut Running, weights: &mut [E]) {
+        let unit = running.unit;
         let max = &mut running.max[..width];
         let shrink = &mut running.shrink[..width];
         shrink.copy_from_slice(max);
         for scores in scores.chunks_exact(width) {
             for (max, &s) in max.iter_mut().zip(scores) {
+                let s = s * unit;
                 *max = if s > *max { s } else { *max };
             }
         }
@@ -21,7 +23,7 @@ impl<E: Element> Softmax for Scalar<E> {
         for (key, scores) in scores.chunks_exact(width).enumerate() {
             let weights = &mut weights[key / E::GROUP * width * E::GROUP + key % E::GROUP..];
             for (i, score) in scores.iter().enumerate() {
-                let weight = exp2(score - max[i]);
+                let weight = exp2(score * unit - max[i]);
                 sum[i] += weight;
                 weights[i * E::GROUP] = E::from_f32(weight);
             }

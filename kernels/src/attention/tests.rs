@@ -1,6 +1,6 @@
 //! Every level that this CPU has, in every precision, held against the definition in f64.
 
-use half::bf16;
+use half::{bf16, f16};
 use ndarray::Array2;
 
 use super::*;
@@ -34,31 +34,39 @@ fn reference(qkv: &Array2<f32>, n_head: usize) -> Array2<f32> {
 /// Of results of size 1 from operands in -1..1: their rounding, by one in 512 at the most, moves
 /// scores of size 1 by some thousandths, and so the weights.
 const BF16_TOLERANCE: f32 = 1e-2;
+/// The same of f16, by one in 4096, and of sums in it.
+const F16_TOLERANCE: f32 = 2e-3;
 
 /// What every level and precision makes of `qkv`, with a name and the tolerance.
 fn all_results(qkv: &Array2<f32>, n_head: usize) -> Vec<(String, Array2<f32>, f32)> {
     let zeros = Array2::zeros((qkv.nrows(), qkv.ncols() / 3));
     let mut results = Vec::new();
     for cpu in available() {
-        for precision in [Precision::F32, Precision::Bf16] {
+        for precision in [Precision::F32, Precision::Bf16, Precision::F16] {
             let mut out = zeros.clone();
             attention_on(cpu, &qkv.view(), n_head, precision, out.view_mut());
-            let rounded = precision == Precision::Bf16 && cpu.has_bf16();
-            let tolerance = if rounded { BF16_TOLERANCE } else { 1e-5 };
+            let tolerance = match precision {
+                Precision::Bf16 if cpu.has_bf16() => BF16_TOLERANCE,
+                Precision::F16 if cpu.has_f16() => F16_TOLERANCE,
+                _ => 1e-5,
+            };
             results.push((format!("{cpu:?} {precision:?}"), out, tolerance));
         }
     }
-    let mut out = zeros;
-    let pieces = cut(&qkv.view(), n_head, out.view_mut());
-    run(
-        Scalar::<bf16>::default(),
-        &qkv.view(),
-        n_head,
-        pieces,
-        store,
-    );
+    let out = in_scalar::<bf16>(qkv, n_head);
     results.push(("Scalar with bf16".to_owned(), out, BF16_TOLERANCE));
+    let out = in_scalar::<f16>(qkv, n_head);
+    results.push(("Scalar with f16".to_owned(), out, F16_TOLERANCE));
     results
+}
+
+/// What plain Rust makes of it with operands of a type.
+fn in_scalar<E: Element>(qkv: &Array2<f32>, n_head: usize) -> Array2<f32> {
+    let mut out = Array2::zeros((qkv.nrows(), qkv.ncols() / 3));
+    let pieces = cut(&qkv.view(), n_head, out.view_mut());
+    let kernels = Scalar::<E>::default();
+    run(kernels, &qkv.view(), n_head, pieces, store);
+    out
 }
 
 /// Those results that are off, with by how much.
@@ -78,7 +86,8 @@ fn failures(qkv: &Array2<f32>, n_head: usize) -> Vec<String> {
 #[test]
 fn equals_the_definition_around_the_block_sizes() {
     for n in [
-        1, 2, 7, 8, 9, 15, 16, 17, 31, 32, 33, 47, 48, 49, 63, 64, 65, 127, 128, 129, 193,
+        1, 2, 7, 8, 9, 15, 16, 17, 31, 32, 33, 47, 48, 49, 63, 64, 65, 95, 96, 97, 127, 128, 129,
+        193,
     ] {
         assert_eq!(failures(&noise(n, 3 * 48, n as u32), 3), [""; 0]);
     }
@@ -95,7 +104,7 @@ fn equals_the_definition_for_every_width_of_a_head() {
 #[test]
 fn sharp_attention_is_as_exact_in_f32() {
     for cpu in available() {
-        for n in [1, 2, 15, 17, WIDTH - 1, WIDTH, WIDTH + 1, 130] {
+        for n in [1, 2, 15, 17, 47, 48, 49, 130] {
             let qkv = noise(n, 3 * 48, n as u32) * 4.0;
             let mut out = Array2::zeros((n, 48));
             attention_on(cpu, &qkv.view(), 3, Precision::F32, out.view_mut());
@@ -132,13 +141,61 @@ fn nothing_gives_nothing() {
 #[test]
 fn scratch_takes_no_more_than_is_said() {
     for (n, head_dim) in [(1, 1), (50, 17), (1226, 64), (300, 128)] {
-        let s = Scratch::<f32>::new(n, head_dim);
-        let lengths = [
-            &s.keys, &s.values, &s.query, &s.scores, &s.weights, &s.mixed, &s.row, &s.result,
-        ];
-        let bytes: usize = lengths.map(|b| Buffer::<f32>::bytes(b.len())).iter().sum();
-        let state = size_of_val(&s) + size_of::<Running>();
-        assert!(bytes + state <= scratch_bytes(n, head_dim));
+        assert!(scratch_of::<f32>(n, head_dim) <= scratch_bytes(n, head_dim));
+        assert!(scratch_of::<f16>(n, head_dim) <= scratch_bytes(n, head_dim));
+    }
+}
+
+fn scratch_of<E: Element>(n: usize, head_dim: usize) -> usize {
+    let s = Scratch::<E>::new(n, head_dim);
+    let packed = [&s.keys, &s.values, &s.query, &s.weights, &s.row];
+    let packed: usize = packed.map(|b| Buffer::<E>::bytes(b.len())).iter().sum();
+    let sums = [&s.scores, &s.mixed, &s.result];
+    let sums: usize = sums.map(|b| Buffer::<f32>::bytes(b.len())).iter().sum();
+    packed + sums + size_of_val(&s) + size_of::<Running>()
+}
+
+#[test]
+fn f16_takes_numbers_of_any_size() {
+    for (q, k, v) in [
+        (1e5, 1e-5, 1.0),
+        (1e-9, 1e9, 1e12),
+        (1.0, 1.0, 1e-12),
+        (1e-20, 1e20, 1e5),
+    ] {
+        let mut qkv = noise(130, 3 * 64, 3);
+        for (part, size) in [q, k, v].into_iter().enumerate() {
+            let columns = s![.., 64 * part..64 * (part + 1)];
+            qkv.slice_mut(columns).mapv_inplace(|v| v * size);
+        }
+        let expected = reference(&qkv, 1) / v;
+        for cpu in available() {
+            let mut out = Array2::zeros((130, 64));
+            attention_on(cpu, &qkv.view(), 1, Precision::F16, out.view_mut());
+            let diff = max_diff(&(out / v), &expected);
+            assert!(diff < F16_TOLERANCE, "{cpu:?}, {q} {k} {v}: {diff}");
+        }
+    }
+}
+
+#[test]
+fn a_large_number_costs_the_small_ones_nothing_in_f16() {
+    let mut qkv = noise(130, 3 * 64, 5);
+    for row in [0, 50, 129] {
+        qkv[[row, 64 + 7]] = 3e3; // of a key, where queries are
+        qkv[[row, 128 + 9]] = 3e3; // of a value
+    }
+    qkv.column_mut(7).fill(1e-3);
+    let expected = reference(&qkv, 1);
+    let others: Vec<usize> = (0..64).filter(|&c| c != 9).collect();
+    for cpu in available() {
+        let mut out = Array2::zeros((130, 64));
+        attention_on(cpu, &qkv.view(), 1, Precision::F16, out.view_mut());
+        let diff = max_diff(
+            &out.select(Axis(1), &others),
+            &expected.select(Axis(1), &others),
+        );
+        assert!(diff < F16_TOLERANCE, "{cpu:?}: {diff}");
     }
 }
 

@@ -3,13 +3,14 @@
 //!
 //! ```text
 //! a: panels of ROWS rows     [panels][depth / GROUP][ROWS][GROUP]    one number is spread over a vector
-//! b: up to WIDTH columns     [depth / GROUP][width][GROUP]           loaded as vectors
+//! b: up to E::WIDTH columns  [depth / GROUP][width][GROUP]           loaded as vectors
 //! c: row-major               [panels * ROWS][width]                  f32
 //! ```
 //!
-//! `GROUP` is what one instruction sums: 1 for f32, 2 for bf16 (`vdpbf16ps`, `bfdot`). A tile of 8
-//! rows by 48 columns takes 24 of AVX-512's 32 registers, and 11 loads for 24 multiplications. The
-//! layout is the same for every instruction set; one with fewer registers walks a tile in parts.
+//! `GROUP` is what one instruction sums: 1 for f32 and f16, 2 for bf16 (`vdpbf16ps`, `bfdot`). A tile
+//! of 8 rows by 48 columns (96 in f16) takes 24 of AVX-512's 32 registers, and 11 loads for 24
+//! multiplications. The layout is the same for every instruction set; one with fewer registers walks
+//! a tile in parts.
 //!
 //! [`Tile`] is what an instruction set's file provides, `scalar` the reference and the fallback.
 
@@ -17,17 +18,21 @@
 pub(crate) mod avx2;
 #[cfg(target_arch = "x86_64")]
 pub(crate) mod avx512;
+#[cfg(target_arch = "x86_64")]
+pub(crate) mod avx512_fp16;
 #[cfg(target_arch = "aarch64")]
 pub(crate) mod neon;
 mod prefetch;
 mod scalar;
 
-use half::bf16;
+use half::{bf16, f16};
 
 #[cfg(target_arch = "x86_64")]
 pub(crate) use avx2::Avx2;
 #[cfg(target_arch = "x86_64")]
 pub(crate) use avx512::{Avx512, Avx512Bf16};
+#[cfg(target_arch = "x86_64")]
+pub(crate) use avx512_fp16::Avx512Fp16;
 #[cfg(target_arch = "aarch64")]
 pub(crate) use neon::{Neon, NeonBf16};
 pub(crate) use prefetch::prefetch;
@@ -35,15 +40,24 @@ pub(crate) use scalar::Scalar;
 
 /// Rows in a panel of `a`.
 pub(crate) const ROWS: usize = 8;
-/// Widths are multiples of it: a vector of AVX-512.
+/// Columns of a vector of AVX-512 in f32, of which widths are multiples.
 pub(crate) const LANES: usize = 16;
-/// The most columns of `b`.
+/// The most columns of `b` in f32 and bf16.
 pub(crate) const WIDTH: usize = 3 * LANES;
+/// The same in f16, and so of all.
+pub(crate) const MOST_WIDTH: usize = 2 * WIDTH;
 
 /// A number that operands are made of.
 pub(crate) trait Element: Copy + Default + PartialEq + Send + Sync + 'static {
     /// How many along the summed dimension lie side by side.
     const GROUP: usize;
+    /// Widths are multiples of it.
+    const LANES: usize = LANES;
+    /// The most columns of `b`.
+    const WIDTH: usize = 3 * Self::LANES;
+    /// Whether sums of products of numbers in -1..1 are safe and those of others may not be: they
+    /// are made in the type itself.
+    const IS_NARROW: bool = false;
     /// To the nearest; of two equally near, to the even one.
     fn from_f32(value: f32) -> Self;
     fn to_f32(self) -> f32;
@@ -63,6 +77,20 @@ impl Element for f32 {
 
 impl Element for bf16 {
     const GROUP: usize = 2;
+    #[inline(always)]
+    fn from_f32(value: f32) -> Self {
+        Self::from_f32(value)
+    }
+    #[inline(always)]
+    fn to_f32(self) -> f32 {
+        self.to_f32()
+    }
+}
+
+impl Element for f16 {
+    const GROUP: usize = 1;
+    const LANES: usize = 2 * LANES;
+    const IS_NARROW: bool = true;
     #[inline(always)]
     fn from_f32(value: f32) -> Self {
         Self::from_f32(value)
@@ -95,10 +123,10 @@ pub(crate) trait Tile: Copy + Send + Sync {
     /// `c = start + a b` in the layout above.
     ///
     /// A column of `c` depends on nothing but its column of `b`, so the cut into widths changes
-    /// no number.
+    /// no number. A narrow type's products are summed in that type, up to 64 of them, then in f32.
     ///
     /// # Panics
-    /// If the lengths do not agree, or `width` is not 16, 32 or 48.
+    /// If the lengths do not agree, or `width` is not one, two or three times [`Element::LANES`].
     fn multiply(
         self,
         a: &[Self::Element],
@@ -112,7 +140,7 @@ pub(crate) trait Tile: Copy + Send + Sync {
 /// Whether the operands of [`Tile::multiply`] fit together; gives the depth.
 fn check<E: Element>(a: &[E], b: &[E], width: usize, start: Start, c: &[f32]) -> usize {
     assert!(
-        width > 0 && width <= WIDTH && width.is_multiple_of(LANES),
+        width > 0 && width <= E::WIDTH && width.is_multiple_of(E::LANES),
         "width"
     );
     let depth = b.len() / width;
@@ -214,6 +242,8 @@ mod tests {
 
     /// Sums of up to 130 products of numbers in -1..1, in another order or with fused additions.
     const TOLERANCE: f32 = 1e-5;
+    /// The same, each step rounded to f16: sums are below 16, so by 0.004 at the most.
+    const NARROW_TOLERANCE: f32 = 0.03;
 
     fn numbers<E: Element>(len: usize, seed: u32) -> Vec<E> {
         noise(1, len, seed).into_iter().map(E::from_f32).collect()
@@ -222,7 +252,12 @@ mod tests {
     /// All widths, starts and numbers of panels, and depths from none on, against the definition.
     fn equals_the_definition<K: Tile>(kernels: K) {
         let group = K::Element::GROUP;
-        for width in (LANES..=WIDTH).step_by(LANES) {
+        let tolerance = if K::Element::IS_NARROW {
+            NARROW_TOLERANCE
+        } else {
+            TOLERANCE
+        };
+        for width in (K::Element::LANES..=K::Element::WIDTH).step_by(K::Element::LANES) {
             for depth in (0..20).chain([63, 64, 65]).map(|d| d * group) {
                 for panels in 0..3 {
                     let rows = panels * ROWS;
@@ -248,7 +283,7 @@ mod tests {
                                     Start::Scaled(by) => before[i] * by[column],
                                 };
                             let case = format!("{panels} x {depth} x {width}, {start:?}, {i}");
-                            assert!((c - expected).abs() < TOLERANCE, "{case}: {c} {expected}");
+                            assert!((c - expected).abs() < tolerance, "{case}: {c} {expected}");
                         }
                     }
                 }
@@ -288,6 +323,7 @@ mod tests {
     fn scalar_equals_the_definition() {
         equals_the_definition(Scalar::<f32>::default());
         equals_the_definition(Scalar::<bf16>::default());
+        equals_the_definition(Scalar::<f16>::default());
         narrows_as_scalar(Scalar::<bf16>::default());
     }
 
@@ -304,6 +340,10 @@ mod tests {
                 narrows_as_scalar(kernels);
             }
             if let Some(kernels) = Avx512Bf16::new(cpu) {
+                equals_the_definition(kernels);
+                narrows_as_scalar(kernels);
+            }
+            if let Some(kernels) = Avx512Fp16::new(cpu) {
                 equals_the_definition(kernels);
                 narrows_as_scalar(kernels);
             }
@@ -339,6 +379,7 @@ mod tests {
         assert!(Avx2::new(Cpu::Scalar).is_none());
         assert!(Avx512::new(Cpu::Avx2).is_none());
         assert!(Avx512Bf16::new(Cpu::Avx512).is_none());
+        assert!(Avx512Fp16::new(Cpu::Avx512Bf16).is_none());
         assert!(Avx512::new(Cpu::Neon).is_none(), "this CPU has none");
     }
 
