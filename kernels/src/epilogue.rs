@@ -1,8 +1,10 @@
 //! What is fused behind a matrix product.
 
+use std::ops::Range;
+
 use ndarray::ArrayViewMut2;
 
-use crate::activation;
+use crate::{activation, vectorized};
 
 /// What happens to `x W^T + b`, while it is in the cache.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -30,28 +32,46 @@ pub fn finish(
     epilogue: Epilogue,
     out: &mut ArrayViewMut2<f32>,
 ) {
-    let n = out.ncols();
+    let (rows, columns) = (0..out.nrows(), 0..out.ncols());
+    finish_part(block, width, bias, epilogue, out, (rows, columns));
+}
+
+/// The same into some rows and columns of `out`.
+pub(crate) fn finish_part(
+    block: &mut [f32],
+    width: usize,
+    bias: Option<&[f32]>,
+    epilogue: Epilogue,
+    out: &mut ArrayViewMut2<f32>,
+    (rows, columns): (Range<usize>, Range<usize>),
+) {
     assert!(
-        n <= width && block.len() == out.nrows() * width,
+        columns.len() <= width && block.len() == rows.len() * width,
         "as many results as there is room for"
     );
     transform(block, width, bias, epilogue);
-    for (mut out, row) in out.rows_mut().into_iter().zip(block.chunks_exact(width)) {
-        let out = out.as_slice_mut().expect("rows are contiguous");
-        if epilogue == Epilogue::Add {
-            out.iter_mut().zip(row).for_each(|(out, v)| *out += v);
-        } else {
-            out.copy_from_slice(&row[..n]);
+    vectorized(|| {
+        for (i, row) in rows.zip(block.chunks_exact(width)) {
+            let mut out = out.row_mut(i);
+            let out = out.as_slice_mut().expect("rows are contiguous");
+            let out = &mut out[columns.clone()];
+            if epilogue == Epilogue::Add {
+                out.iter_mut().zip(row).for_each(|(out, v)| *out += v);
+            } else {
+                out.copy_from_slice(&row[..out.len()]);
+            }
         }
-    }
+    });
 }
 
 /// Bias and activation, on `block: [.., width]` in place; an addition is left to the caller.
 pub(crate) fn transform(block: &mut [f32], width: usize, bias: Option<&[f32]>, epilogue: Epilogue) {
     if let Some(bias) = bias {
-        for row in block.chunks_exact_mut(width) {
-            row.iter_mut().zip(bias).for_each(|(v, b)| *v += b);
-        }
+        vectorized(|| {
+            for row in block.chunks_exact_mut(width) {
+                row.iter_mut().zip(bias).for_each(|(v, b)| *v += b);
+            }
+        });
     }
     match epilogue {
         Epilogue::Store | Epilogue::Add => {}

@@ -138,7 +138,7 @@ fn keep<const N: usize>(sums: [__m512; N], running: &mut Running) {
 /// As [`exp2`](super::scalar::exp2), but gives zero far below -126.
 #[inline]
 #[target_feature(enable = "avx512f,avx512dq")]
-fn exp2(x: __m512) -> __m512 {
+pub(crate) fn exp2(x: __m512) -> __m512 {
     let (n, r) = split(x);
     let mut p = _mm512_set1_ps(POLYNOMIAL[0]);
     for c in &POLYNOMIAL[1..] {

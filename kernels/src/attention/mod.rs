@@ -36,7 +36,7 @@
 #[cfg(target_arch = "x86_64")]
 mod avx2;
 #[cfg(target_arch = "x86_64")]
-mod avx512;
+pub(crate) mod avx512;
 #[cfg(target_arch = "aarch64")]
 mod neon;
 mod scalar;
@@ -488,24 +488,43 @@ impl<E: Element> Scratch<E> {
 /// What numbers are divided by, as `E`: for a narrow type a power of two that leaves numbers of
 /// -1..1, whatever is no finite number not counted.
 fn unit<E: Element>(x: &ArrayView2<f32>) -> f32 {
-    const INFINITY: u32 = f32::INFINITY.to_bits();
     /// The unit and its reciprocal are then normal numbers, and so is the product of two units.
     const RANGE: std::ops::RangeInclusive<i32> = -60..=60;
 
     if !E::IS_NARROW {
         return 1.0;
     }
-    // As whole numbers the bits of absolute values have their order.
-    let largest = |largest: u32, v: &f32| {
-        let bits = v.to_bits() & 0x7fff_ffff;
-        largest.max(if bits < INFINITY { bits } else { 0 })
-    };
-    let bits = rows_ahead(x).fold(0, |bits, row| match row.to_slice() {
-        Some(row) => vectorized(|| row.iter().fold(bits, largest)),
-        None => row.iter().fold(bits, largest),
-    });
-    let exponent = (bits >> 23) as i32 - 126; // the largest is below two to this
+    let exponent = (largest_bits(x) >> 23) as i32 - 126; // the largest is below two to this
     2.0_f32.powi(exponent.clamp(*RANGE.start(), *RANGE.end()))
+}
+
+/// The bits of the largest finite absolute value: as whole numbers they have the values' order.
+fn largest_bits(x: &ArrayView2<f32>) -> u32 {
+    const LANES: usize = 16;
+    let take = |largest: &mut u32, v: &f32| {
+        let bits = v.to_bits() & 0x7fff_ffff;
+        let finite = if bits < f32::INFINITY.to_bits() {
+            bits
+        } else {
+            0
+        };
+        *largest = finite.max(*largest);
+    };
+    let mut lanes = [0; LANES];
+    vectorized(|| {
+        for row in rows_ahead(x) {
+            let Some(row) = row.to_slice() else {
+                row.iter().for_each(|v| take(&mut lanes[0], v));
+                continue;
+            };
+            let (chunks, rest) = row.as_chunks::<LANES>();
+            for chunk in chunks {
+                lanes.iter_mut().zip(chunk).for_each(|(l, v)| take(l, v));
+            }
+            lanes.iter_mut().zip(rest).for_each(|(l, v)| take(l, v));
+        }
+    });
+    lanes.into_iter().fold(0, u32::max)
 }
 
 /// The rows, each of which the cache is told of some rows before it comes.

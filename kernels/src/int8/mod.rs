@@ -39,10 +39,11 @@ mod scalar;
 use std::cell::RefCell;
 use std::ops::Range;
 
-use ndarray::{ArrayViewMut2, Axis, s};
+use ndarray::{ArrayViewMut2, Axis};
 use rayon::prelude::*;
 
-use crate::epilogue::{Epilogue, finish, transform};
+use crate::epilogue::{Epilogue, finish_part, transform};
+use crate::tile::prefetch;
 
 pub use kernel::Kernel;
 pub(crate) use kernel::MOST_ROWS;
@@ -104,14 +105,12 @@ pub fn product(
             |tile, strip, sums| {
                 let rows = tile.start - row..tile.end - row;
                 let columns = strip.start - column..strip.end - column;
+                for i in rows.end..out.nrows().min(rows.end + rows.len()) {
+                    let next = out.row(i).to_slice().expect("rows are contiguous");
+                    prefetch(&next[columns.clone()]);
+                }
                 let bias = bias.map(|b| &b[strip]);
-                finish(
-                    sums,
-                    STRIP,
-                    bias,
-                    epilogue,
-                    &mut out.slice_mut(s![rows, columns]),
-                );
+                finish_part(sums, STRIP, bias, epilogue, &mut out, (rows, columns));
             },
         );
     };
