@@ -97,6 +97,11 @@ impl Linear {
         !matches!(self.way, Way::F32)
     }
 
+    /// Whether any of it is stored in a type.
+    pub fn has(&self, ty: GgmlType) -> bool {
+        self.parts.iter().any(|p| p.ty == ty)
+    }
+
     /// The kernel that takes its input in int8, if it is computed so.
     pub fn int8_kernel(&self) -> Option<&'static Kernel> {
         matches!(self.way, Way::Int8(_)).then(|| Kernel::for_cpu(Cpu::chosen()))

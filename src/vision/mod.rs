@@ -27,7 +27,7 @@ mod weights;
 use std::sync::{Mutex, PoisonError};
 
 use ndarray::{Array2, s};
-use xc2_kernels::{Cpu, bf16::Bf16Matrix};
+use xc2_kernels::{Cpu, attention, bf16::Bf16Matrix};
 
 use crate::image::PixelValues;
 use crate::tensor::TensorSource;
@@ -43,7 +43,8 @@ use weights::VisionWeights;
 /// In what the tower computes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Precision {
-    /// Q8_0 matrices in int8, BF16 in bf16 where that is faster than f32, the others in f32.
+    /// Q8_0 matrices in int8, BF16 in bf16 where that is faster than f32, the others in f32;
+    /// attention in f16 where the CPU multiplies it and weights have 16 bits or fewer.
     #[default]
     Stored,
     /// Everything in f32, whatever it is stored in.
@@ -55,8 +56,9 @@ pub fn kernels() -> String {
     let int8 = xc2_kernels::int8::Kernel::for_cpu(Cpu::chosen());
     let bf16 = if Bf16Matrix::is_fast() { "bf16" } else { "f32" };
     format!(
-        "int8 products with {}, bf16 matrices and attention in {bf16}",
-        int8.cpu.name()
+        "int8 products with {}, bf16 matrices in {bf16}, attention in {}",
+        int8.cpu.name(),
+        attention::Precision::fastest().name()
     )
 }
 

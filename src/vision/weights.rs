@@ -3,6 +3,7 @@
 //! Nothing else of the vision module knows a tensor's name. The names are those that llama.cpp's
 //! mtmd uses, so the tower of the one file can be split off for it as it is.
 
+use crate::quant::GgmlType;
 use crate::tensor::{Tensor, TensorSource};
 
 use super::config::CHANNELS;
@@ -82,12 +83,7 @@ impl Loader<'_> {
             |name: &str, n_in, n_out| self.linear(&format!("{prefix}.{name}"), n_in, n_out);
         let attn_qkv = self.stacked(prefix, ["attn_q", "attn_k", "attn_v"])?;
         Ok(LayerWeights {
-            // Beside products in int8 or bf16 the rounding to 16 bits does not show.
-            attention: if attn_qkv.is_narrow() {
-                attention::Precision::fastest()
-            } else {
-                attention::Precision::F32
-            },
+            attention: self.attention(&attn_qkv),
             ln1: norm("ln1")?,
             attn_qkv,
             attn_out: linear("attn_out", c, c)?,
@@ -95,6 +91,17 @@ impl Loader<'_> {
             ffn_up: linear("ffn_up", c, ff)?,
             ffn_down: linear("ffn_down", ff, c)?,
         })
+    }
+
+    /// Rounding to bf16 does not show beside products in int8 or bf16, to f16 not beside weights that
+    /// have been rounded to it or more.
+    fn attention(&self, attn_qkv: &Linear) -> attention::Precision {
+        let rounded = self.precision == Precision::Stored && !attn_qkv.has(GgmlType::F32);
+        match attention::Precision::fastest() {
+            attention::Precision::Bf16 if !attn_qkv.is_narrow() => attention::Precision::F32,
+            fastest if rounded => fastest,
+            _ => attention::Precision::F32,
+        }
     }
 
     fn linear(&self, name: &str, n_in: usize, n_out: usize) -> Result<Linear, VisionError> {
@@ -168,7 +175,7 @@ fn check(tensor: &Tensor, name: &str, shape: &[usize]) -> Result<(), VisionError
         });
     }
     let row_bytes = tensor.ty.row_bytes(tensor.n_cols());
-    let Some(row_bytes) = row_bytes.filter(|_| tensor.ty != crate::quant::GgmlType::I8) else {
+    let Some(row_bytes) = row_bytes.filter(|_| tensor.ty != GgmlType::I8) else {
         return Err(VisionError::Type {
             name: name(),
             expected: "a type of numbers whose blocks divide the rows",

@@ -85,6 +85,15 @@ impl Precision {
             Self::F32
         }
     }
+
+    /// For a person.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::F32 => "f32",
+            Self::Bf16 => "bf16",
+            Self::F16 => "f16",
+        }
+    }
 }
 
 /// Bytes that one thread keeps for `n` tokens and heads of `head_dim`, in any precision.

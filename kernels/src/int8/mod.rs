@@ -33,6 +33,8 @@ mod neon_dotprod;
 #[cfg(target_arch = "aarch64")]
 mod neon_i8mm;
 mod pack;
+#[cfg(target_arch = "x86_64")]
+mod quantize_avx512;
 mod rows;
 mod scalar;
 

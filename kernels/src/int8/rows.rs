@@ -77,10 +77,8 @@ impl QuantizedRows {
         let tiles = (values, scales, begins).into_par_iter().enumerate();
         let make = |room: &mut Vec<f32>, (t, (values, scales, begins)): (usize, Tile<'_>)| {
             for i in 0..tile.min(n - t * tile) {
-                vectorized(|| {
-                    row(t * tile + i, room);
-                    quantize_row(room, tile, i, values, scales, begins);
-                });
+                vectorized(|| row(t * tile + i, room));
+                quantize_row(room, tile, i, (values, scales, begins));
             }
         };
         tiles.for_each_init(|| vec![0.0; width], make);
@@ -202,44 +200,75 @@ impl Cells<'_> {
             )
         };
         let (values, _) = values.as_chunks_mut();
-        let cells = values.iter_mut().zip(scales).zip(begins);
-        vectorized(|| {
-            for (x, ((values, scale), begin)) in x.iter().zip(cells) {
-                let (step, sum) = quantize_block(x, values);
-                (*scale, *begin) = (step, SUM_ZERO - 128 * sum);
-            }
-        });
+        quantize_each(cells(
+            x,
+            values.iter_mut(),
+            scales.iter_mut(),
+            begins.iter_mut(),
+        ));
     }
 }
 
+/// A block and where it goes.
+pub(super) struct Cell<'a> {
+    pub x: &'a [f32; BLOCK],
+    pub values: &'a mut [i8; BLOCK],
+    pub scale: &'a mut f32,
+    pub begin: &'a mut i32,
+}
+
 /// One row, the `i`th of a tile.
-#[inline(always)]
-fn quantize_row(
-    row: &[f32],
-    tile: usize,
-    i: usize,
-    values: &mut [i8],
-    scales: &mut [f32],
-    begins: &mut [i32],
-) {
+fn quantize_row(row: &[f32], tile: usize, i: usize, (values, scales, begins): Tile<'_>) {
     let (blocks, _) = row.as_chunks::<BLOCK>();
     let (values, _) = values.as_chunks_mut::<BLOCK>();
     let values = values.iter_mut().skip(i).step_by(tile);
     let scales = scales.iter_mut().skip(i).step_by(tile);
     let begins = begins.iter_mut().skip(i).step_by(tile);
-    for (((block, values), scale), begin) in blocks.iter().zip(values).zip(scales).zip(begins) {
-        let (step, sum) = quantize_block(block, values);
-        (*scale, *begin) = (step, SUM_ZERO - 128 * sum);
-    }
+    quantize_each(cells(blocks, values, scales, begins));
 }
+
+fn cells<'a>(
+    blocks: &'a [[f32; BLOCK]],
+    values: impl Iterator<Item = &'a mut [i8; BLOCK]>,
+    scales: impl Iterator<Item = &'a mut f32>,
+    begins: impl Iterator<Item = &'a mut i32>,
+) -> impl Iterator<Item = Cell<'a>> {
+    let places = values.zip(scales).zip(begins);
+    let cells = blocks.iter().zip(places);
+    cells.map(|(x, ((values, scale), begin))| Cell {
+        x,
+        values,
+        scale,
+        begin,
+    })
+}
+
+fn quantize_each<'a>(cells: impl Iterator<Item = Cell<'a>>) {
+    #[cfg(target_arch = "x86_64")]
+    if crate::Cpu::chosen() >= crate::Cpu::Avx512 {
+        return super::quantize_avx512::quantize_each(cells);
+    }
+    quantize_anywhere(cells);
+}
+
+/// The same in plain Rust.
+fn quantize_anywhere<'a>(cells: impl Iterator<Item = Cell<'a>>) {
+    vectorized(|| {
+        for cell in cells {
+            let (step, sum) = quantize_block(cell.x, cell.values);
+            (*cell.scale, *cell.begin) = (step, SUM_ZERO - 128 * sum);
+        }
+    });
+}
+
+/// Below it the reciprocal is infinite; such a block is zero in every sum of a f32.
+pub(super) const LEAST: f32 = 1e-30;
 
 /// Gives the scale and the sum of the values.
 #[inline(always)]
 fn quantize_block(block: &[f32; BLOCK], values: &mut [i8; BLOCK]) -> (f32, i32) {
     /// Adding it leaves the nearest integer in the low bits of the sum.
     const ROUND: f32 = SUM_ZERO_F32;
-    /// Below it the reciprocal is infinite; such a block is zero in every sum of a f32.
-    const LEAST: f32 = 1e-30;
 
     // As whole numbers the bits of absolute values have their order, with infinity and then NaN on
     // top: neither is lost, and neither is a finite scale.
@@ -319,5 +348,34 @@ mod tests {
             assert!(!rows.scales[0].is_finite(), "{bad}");
             assert!(rows.scales[rows.tile].is_finite(), "{bad}");
         }
+    }
+
+    #[test]
+    fn what_is_chosen_quantizes_as_plain_rust_to_the_bit() {
+        let mut x = noise(40, 64, 7);
+        for (i, mut row) in x.rows_mut().into_iter().enumerate() {
+            row *= 10_f32.powi(i as i32 - 33); // around the least, too
+        }
+        x[[39, 3]] = 127.5;
+        x.row_mut(38).fill(0.0);
+        let (blocks, _) = x.as_slice().unwrap().as_chunks::<BLOCK>();
+        let quantized = |plain: bool| {
+            let n = blocks.len();
+            let (mut values, mut scales) = (vec![[0; BLOCK]; n], vec![0.0; n]);
+            let mut begins = vec![0; n];
+            let cells = cells(
+                blocks,
+                values.iter_mut(),
+                scales.iter_mut(),
+                begins.iter_mut(),
+            );
+            if plain {
+                quantize_anywhere(cells);
+            } else {
+                quantize_each(cells);
+            }
+            (values, scales, begins)
+        };
+        assert_eq!(quantized(false), quantized(true));
     }
 }
