@@ -97,9 +97,9 @@ impl Linear {
         !matches!(self.way, Way::F32)
     }
 
-    /// Whether any of it is stored in a type.
-    pub fn has(&self, ty: GgmlType) -> bool {
-        self.parts.iter().any(|p| p.ty == ty)
+    /// What its parts are stored in.
+    pub fn types(&self) -> impl Iterator<Item = GgmlType> {
+        self.parts.iter().map(|p| p.ty)
     }
 
     /// The kernel that takes its input in int8, if it is computed so.

@@ -44,7 +44,7 @@ use weights::VisionWeights;
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Precision {
     /// Q8_0 matrices in int8, BF16 in bf16 where that is faster than f32, the others in f32;
-    /// attention in f16 where the CPU multiplies it and weights have 16 bits or fewer.
+    /// attention in f16 where the CPU multiplies it and weights are coarser.
     #[default]
     Stored,
     /// Everything in f32, whatever it is stored in.

@@ -93,13 +93,14 @@ impl Loader<'_> {
         })
     }
 
-    /// Rounding to bf16 does not show beside products in int8 or bf16, to f16 not beside weights that
-    /// have been rounded to it or more.
+    /// Rounding to 16 bits does not show beside products in int8 or bf16, to f16 not beside weights
+    /// that have been rounded to less.
     fn attention(&self, attn_qkv: &Linear) -> attention::Precision {
-        let rounded = self.precision == Precision::Stored && !attn_qkv.has(GgmlType::F32);
+        let coarse = |ty: GgmlType| ty == GgmlType::BF16 || ty.is_quantized();
+        let coarse = self.precision == Precision::Stored && attn_qkv.types().all(coarse);
         match attention::Precision::fastest() {
-            attention::Precision::Bf16 if !attn_qkv.is_narrow() => attention::Precision::F32,
-            fastest if rounded => fastest,
+            fastest if attn_qkv.is_narrow() => fastest,
+            attention::Precision::F16 if coarse => attention::Precision::F16,
             _ => attention::Precision::F32,
         }
     }

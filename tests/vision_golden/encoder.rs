@@ -4,6 +4,7 @@ use ndarray::{Array2, ArrayView2};
 use xc2_edge::image::{CLIP_MEAN, CLIP_STD, PixelValues, Preprocessor};
 use xc2_edge::quant::GgmlType;
 use xc2_edge::vision::{Precision, StageObserver, VisionEncoder, VisionError};
+use xc2_kernels::attention;
 
 use crate::checkpoint::{Checkpoint, config};
 use crate::golden::{Golden, PICTURES, picture};
@@ -121,9 +122,15 @@ fn stored_types_cost_only_their_own_rounding() {
     let pixels = pixels(&Golden::read("tiny-vl", "photo.jpg"));
     let exact = encoder(&original).encode(&pixels);
     // Every weight is a bf16 number that f16 also holds.
-    for ty in [GgmlType::F32, GgmlType::BF16] {
-        let found = encoder(&original.with_matrices(ty)).encode(&pixels);
-        assert_eq!(found, exact, "{ty}");
+    let found = encoder(&original.with_matrices(GgmlType::F32)).encode(&pixels);
+    assert_eq!(found, exact, "f32");
+    let found = encoder(&original.with_matrices(GgmlType::BF16)).encode(&pixels);
+    if attention::Precision::fastest() == attention::Precision::F32 {
+        assert_eq!(found, exact, "bf16");
+    } else {
+        // Activations are rounded to 16 bits in attention, on some CPUs before products too.
+        let cosine = min_cosine(&found, &exact);
+        assert!((0.9999..1.0).contains(&cosine), "bf16: {cosine}");
     }
     let found = encoder(&original.with_matrices(GgmlType::Q8_0)).encode(&pixels);
     let cosine = min_cosine(&found, &exact);

@@ -54,7 +54,6 @@ use crate::int8::{self, QuantizedRows};
 use crate::tile::{
     Buffer, Element, MOST_WIDTH, ROWS, Scalar, Start, Tile, at, place_column, place_row, prefetch,
 };
-use crate::vectorized;
 
 /// Keys in a block: with 48 queries, scores of 12 kB. Whole panels, and what is summed in f16.
 const KEYS: usize = 64;
@@ -407,8 +406,8 @@ impl<E: Element> Scratch<E> {
     /// Packs a head's `k` and `v`, both `[n, head_dim]`. What was added to fill panels stays zero.
     fn pack<K: Tile<Element = E>>(&mut self, kernels: K, k: &ArrayView2<f32>, v: &ArrayView2<f32>) {
         let dim = self.row.len();
-        self.units.keys = unit::<E>(k);
-        self.units.values = unit::<E>(v);
+        self.units.keys = unit(kernels, k);
+        self.units.values = unit(kernels, v);
         for (key, k) in rows_ahead(k).enumerate() {
             narrow_row(kernels, &k, 1.0 / self.units.keys, &mut self.row);
             place_row(key, &self.row, &mut self.keys);
@@ -447,7 +446,7 @@ impl<E: Element> Scratch<E> {
         q: &ArrayView2<f32>,
         width: usize,
     ) {
-        self.units.query = unit::<E>(q);
+        self.units.query = unit(kernels, q);
         let scale = std::f32::consts::LOG2_E / (self.head_dim as f32).sqrt() / self.units.query;
         let query = &mut self.query[..self.row.len() * width];
         for (column, q) in rows_ahead(q).enumerate() {
@@ -494,46 +493,22 @@ impl<E: Element> Scratch<E> {
     }
 }
 
-/// What numbers are divided by, as `E`: for a narrow type a power of two that leaves numbers of
+/// What numbers are divided by, as elements: for a narrow type a power of two that leaves numbers of
 /// -1..1, whatever is no finite number not counted.
-fn unit<E: Element>(x: &ArrayView2<f32>) -> f32 {
+fn unit<K: Tile>(kernels: K, x: &ArrayView2<f32>) -> f32 {
     /// The unit and its reciprocal are then normal numbers, and so is the product of two units.
     const RANGE: std::ops::RangeInclusive<i32> = -60..=60;
 
-    if !E::IS_NARROW {
+    if !K::Element::IS_NARROW {
         return 1.0;
     }
-    let exponent = (largest_bits(x) >> 23) as i32 - 126; // the largest is below two to this
-    2.0_f32.powi(exponent.clamp(*RANGE.start(), *RANGE.end()))
-}
-
-/// The bits of the largest finite absolute value: as whole numbers they have the values' order.
-fn largest_bits(x: &ArrayView2<f32>) -> u32 {
-    const LANES: usize = 16;
-    let take = |largest: &mut u32, v: &f32| {
-        let bits = v.to_bits() & 0x7fff_ffff;
-        let finite = if bits < f32::INFINITY.to_bits() {
-            bits
-        } else {
-            0
-        };
-        *largest = finite.max(*largest);
+    let largest = |row: ndarray::ArrayView1<f32>| match row.to_slice() {
+        Some(row) => kernels.largest(row),
+        None => kernels.largest(&row.to_vec()),
     };
-    let mut lanes = [0; LANES];
-    vectorized(|| {
-        for row in rows_ahead(x) {
-            let Some(row) = row.to_slice() else {
-                row.iter().for_each(|v| take(&mut lanes[0], v));
-                continue;
-            };
-            let (chunks, rest) = row.as_chunks::<LANES>();
-            for chunk in chunks {
-                lanes.iter_mut().zip(chunk).for_each(|(l, v)| take(l, v));
-            }
-            lanes.iter_mut().zip(rest).for_each(|(l, v)| take(l, v));
-        }
-    });
-    lanes.into_iter().fold(0, u32::max)
+    let largest = rows_ahead(x).map(largest).fold(0.0, f32::max);
+    let exponent = (largest.to_bits() >> 23) as i32 - 126; // it is below two to this
+    2.0_f32.powi(exponent.clamp(*RANGE.start(), *RANGE.end()))
 }
 
 /// The rows, each of which the cache is told of some rows before it comes.

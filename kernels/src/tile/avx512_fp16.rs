@@ -36,6 +36,11 @@ impl Tile for Avx512Fp16 {
         unsafe { narrow(from, scale, to) }
     }
 
+    fn largest(self, values: &[f32]) -> f32 {
+        // SAFETY: `self` exists, so the CPU has AVX-512.
+        unsafe { largest(values) }
+    }
+
     fn multiply(self, a: &[f16], b: &[f16], width: usize, start: Start, c: &mut [f32]) {
         check(a, b, width, start, c);
         // SAFETY: `self` exists, so the CPU has AVX-512 with FP16.
@@ -60,6 +65,24 @@ fn narrow(from: &[f32], scale: f32, to: &mut [f16]) {
     for (to, from) in to_rest.iter_mut().zip(rest) {
         *to = f16::from_f32(scale * from);
     }
+}
+
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq")]
+fn largest(values: &[f32]) -> f32 {
+    let infinity = _mm512_set1_ps(f32::INFINITY);
+    let more = |largest, values: &[f32; LANES]| {
+        let size = _mm512_abs_ps(load(values));
+        let finite = _mm512_cmp_ps_mask::<_CMP_LT_OQ>(size, infinity);
+        _mm512_mask_max_ps(largest, finite, largest, size)
+    };
+    let (chunks, rest) = values.as_chunks::<LANES>();
+    let mut lanes = chunks.iter().fold(_mm512_setzero_ps(), more);
+    if !rest.is_empty() {
+        let mut last = [0.0; LANES];
+        last[..rest.len()].copy_from_slice(rest);
+        lanes = more(lanes, &last);
+    }
+    _mm512_reduce_max_ps(lanes)
 }
 
 /// Panel by panel; `width` is `N` vectors of 32.

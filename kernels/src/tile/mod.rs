@@ -120,6 +120,12 @@ pub(crate) trait Tile: Copy + Send + Sync {
     /// `to[i] = scale * from[i]` in the operands' type; both of the same length, whatever it is.
     fn narrow(self, from: &[f32], scale: f32, to: &mut [Self::Element]);
 
+    /// The largest finite absolute value, or zero.
+    fn largest(self, values: &[f32]) -> f32 {
+        let finite = values.iter().map(|v| v.abs()).filter(|v| v.is_finite());
+        finite.fold(0.0, f32::max)
+    }
+
     /// `c = start + a b` in the layout above.
     ///
     /// A column of `c` depends on nothing but its column of `b`, so the cut into widths changes
@@ -319,11 +325,27 @@ mod tests {
         }
     }
 
+    /// Every length up to some vectors, the largest at the end, and numbers that do not count.
+    fn finds_the_largest<K: Tile>(kernels: K) {
+        let mut values = noise(1, 70, 6).into_raw_vec_and_offset().0;
+        for len in 1..values.len() {
+            values[len - 1] = if len % 2 == 0 { 1e30 } else { -1e30 } * len as f32;
+            assert_eq!(kernels.largest(&values[..len]), 1e30 * len as f32);
+        }
+        values.fill(f32::NAN);
+        assert_eq!(kernels.largest(&values), 0.0);
+        values[3] = f32::NEG_INFINITY;
+        values[68] = -2.0;
+        assert_eq!(kernels.largest(&values), 2.0);
+        assert_eq!(kernels.largest(&[]), 0.0);
+    }
+
     #[test]
     fn scalar_equals_the_definition() {
         equals_the_definition(Scalar::<f32>::default());
         equals_the_definition(Scalar::<bf16>::default());
         equals_the_definition(Scalar::<f16>::default());
+        finds_the_largest(Scalar::<f16>::default());
         narrows_as_scalar(Scalar::<bf16>::default());
     }
 
@@ -344,6 +366,7 @@ mod tests {
                 narrows_as_scalar(kernels);
             }
             if let Some(kernels) = Avx512Fp16::new(cpu) {
+                finds_the_largest(kernels);
                 equals_the_definition(kernels);
                 narrows_as_scalar(kernels);
             }
