@@ -1,7 +1,8 @@
 //! The library of pictures: what is in the index, and what is found.
 
-use std::{fs, path::Path};
+use std::{fs, path::Path, process::Command};
 
+use rexpect::session::spawn_command;
 use xc2_edge::compose::{
     Library,
     library::{INDEX, LibraryError, Search, Survey},
@@ -208,4 +209,27 @@ fn what_is_no_library_is_told() {
     ));
     Library::create(dir.path()).unwrap();
     Library::open(dir.path()).unwrap();
+}
+
+#[test]
+fn pictures_are_shown_in_a_terminal_that_answers_no_question() {
+    let (dir, mut library) = library(&[]);
+    let file = dir.path().join("red.png");
+    let red = image::RgbImage::from_pixel(8, 8, image::Rgb([255, 0, 0]));
+    red.save(&file).unwrap();
+    let survey = library.survey(false).unwrap();
+    library.put(&survey.fresh[0], "all red", "test").unwrap();
+
+    let mut search = Command::new(env!("CARGO_BIN_EXE_xc2-edge"));
+    search.arg("search").arg(dir.path()).arg("red");
+    search
+        .env("TERM", "xterm-256color")
+        .env("COLORTERM", "truecolor");
+    for name in ["KITTY_WINDOW_ID", "TERM_PROGRAM", "LC_TERMINAL"] {
+        search.env_remove(name);
+    }
+    let mut terminal = spawn_command(search, Some(60_000)).unwrap(); // only a test that hangs waits
+    terminal.exp_string("all red").unwrap();
+    terminal.exp_string("255;0;0m").unwrap();
+    terminal.exp_eof().unwrap();
 }
