@@ -27,10 +27,19 @@ pub struct Workload {
     pub kv_type: KvType,
     /// Whether llama.cpp rearranges weights for its kernels.
     pub repack: bool,
-    /// Bytes of the tower's scratch.
-    pub vision_work: usize,
-    /// Whether pictures come. Without them neither tower nor adapter is touched.
-    pub pictures: bool,
+    /// What pictures take, if any come. Without them neither tower nor adapter is touched.
+    pub pictures: Option<PictureLoad>,
+}
+
+/// What pictures take besides weights and positions.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct PictureLoad {
+    /// Bytes of the tower's scratch, a picture's embeddings among them.
+    pub work: usize,
+    /// Bytes of further embeddings that are kept.
+    pub embeddings: usize,
+    /// Positions whose keys and values are copied on their way to or from the cache on disk.
+    pub n_copied: usize,
 }
 
 /// What a run needs, in bytes by part.
@@ -52,6 +61,9 @@ pub struct MemoryNeed {
     pub kv_cache: u64,
     /// Scratch of the tower and of the decoder's graphs; they never work at the same time.
     pub work: u64,
+    /// Embeddings of pictures that are kept, and the copy of keys and values that goes to the cache on
+    /// disk or comes from there.
+    pub kept: u64,
 }
 
 impl MemoryNeed {
@@ -65,10 +77,14 @@ impl MemoryNeed {
         need.program = PROGRAM_BYTES;
         need.vocabulary = (decoder.n_vocab * PIECE_BYTES) as u64;
         need.kv_cache = load.kv_type.bytes(n_cells * per_cell) as u64;
-        need.work = load.vision_work.max(decode_work) as u64;
-        if !load.pictures {
-            need.work = decode_work as u64;
-            (need.vision, need.plora) = (0, 0);
+        need.work = decode_work as u64;
+        match load.pictures {
+            Some(pictures) => {
+                let copy = load.kv_type.bytes(pictures.n_copied * per_cell);
+                need.work = need.work.max(pictures.work as u64);
+                need.kept = (pictures.embeddings + copy) as u64;
+            }
+            None => (need.vision, need.plora) = (0, 0),
         }
         need
     }
@@ -106,7 +122,7 @@ impl MemoryNeed {
 
     /// What is neither weights nor keys and values.
     pub fn rest(&self) -> u64 {
-        self.program + self.vocabulary + self.work
+        self.program + self.vocabulary + self.work + self.kept
     }
 
     /// All parts together.

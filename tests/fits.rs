@@ -97,6 +97,24 @@ fn beams_take_room_for_their_answers_and_every_advice_is_enough() {
 }
 
 #[test]
+fn a_cache_on_disk_takes_a_copy_of_keys_and_values() {
+    let model = model(Preset::F32);
+    let info = |options: &[&str]| -> Value {
+        let output = xc2_edge(&[&["info", "-m", &model, "-c", "1024", "--json"], options].concat());
+        serde_json::from_slice(&output.stdout).unwrap()
+    };
+    let (without, with) = (info(&[]), info(&["--cache", "nowhere-yet"]));
+    let part = |info: &Value, name: &str| info["memory"]["need"][name].as_u64().unwrap();
+    let copy = part(&without, "kv_cache");
+    assert_eq!(part(&with, "kept"), part(&without, "kept") + copy);
+    let total = |info: &Value| info["memory"]["total_bytes"].as_u64().unwrap();
+    assert_eq!(total(&with), total(&without) + copy);
+    // 1024 positions hold 16 pictures of 64; the tower's scratch has the first one's embeddings.
+    assert_eq!(part(&without, "kept"), 15 * 64 * 256 * 4);
+    assert!(!std::path::Path::new("nowhere-yet").exists());
+}
+
+#[test]
 fn weights_without_room_are_refused_before_they_are_loaded() {
     let model = model(Preset::F32);
     let run = ["run", "-m", &model, "-p", "Hi", "--max-memory"];

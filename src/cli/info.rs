@@ -50,8 +50,8 @@ pub fn run(args: &InfoArgs) -> anyhow::Result<ExitCode> {
     }
     let n_ctx = options.n_ctx.unwrap_or_else(|| usual_context(&container));
     let need = |pictures| {
-        let load = options.workload(n_ctx, encoder.work_bytes(), pictures);
-        MemoryNeed::of(&container, load)
+        let tower = Some(&encoder).filter(|_| pictures);
+        MemoryNeed::of(&container, options.workload(n_ctx, tower))
     };
     let memory = Memory {
         n_ctx,
@@ -84,8 +84,10 @@ pub fn usual_need(container: &Container) -> Result<MemoryNeed, VisionError> {
     let vision = container.info().vision.clone();
     let encoder = VisionEncoder::new(vision, container, options.tower)?;
     let n_ctx = usual_context(container);
-    let load = options.workload(n_ctx, encoder.work_bytes(), true);
-    Ok(MemoryNeed::of(container, load))
+    Ok(MemoryNeed::of(
+        container,
+        options.workload(n_ctx, Some(&encoder)),
+    ))
 }
 
 fn verify_checksum(container: &Container, path: &std::path::Path) -> anyhow::Result<()> {

@@ -1,10 +1,9 @@
 //! Whether a run fits the machine, and what would make it fit.
 
-use super::{Engine, EngineError, EngineOptions};
+use super::{EMBEDDING_CACHE_BYTES, Engine, EngineError, EngineOptions};
 use crate::{
     container::Container,
-    memory::{MemoryNeed, Shape, remedies, smaller_model},
-    vision::VisionEncoder,
+    memory::{MemoryNeed, Shape, Workload, remedies, smaller_model},
 };
 
 /// A run, as far as its memory goes.
@@ -24,6 +23,8 @@ pub(super) struct Asked {
     pub encodes: bool,
     /// Whether Partial-LoRA is needed.
     pub adapts: bool,
+    /// Whether other pictures may follow, whose embeddings are kept as well.
+    pub stays: bool,
     /// Cells of the context that is given up for it.
     pub n_held: usize,
 }
@@ -55,7 +56,7 @@ pub(super) fn check_weights(
         repack: options.load.repack,
     };
     let need =
-        |shape: &Shape| MemoryNeed::of(container, with_shape(options, shape).workload(1, 0, false));
+        |shape: &Shape| MemoryNeed::of(container, with_shape(options, shape).workload(1, None));
     check(container, options, shape, 0, need)
 }
 
@@ -98,13 +99,24 @@ impl Engine {
     /// What a context of `n_ctx` positions will need; without `pictures` neither the tower nor the
     /// adapter is ever touched.
     pub fn memory_need_for(&self, n_ctx: usize, pictures: bool) -> MemoryNeed {
-        need_of(
-            &self.container,
-            &self.encoder,
-            &self.options,
-            n_ctx,
-            pictures,
-        )
+        let load = self.workload(&self.options, n_ctx, n_ctx, pictures);
+        MemoryNeed::of(&self.container, load)
+    }
+
+    /// Of a context of `n_cells` whose longest sequence may have `n_ctx` of them: one sequence at a
+    /// time is copied to the cache on disk.
+    fn workload(
+        &self,
+        options: &EngineOptions,
+        n_cells: usize,
+        n_ctx: usize,
+        pictures: bool,
+    ) -> Workload {
+        let mut load = options.workload(n_cells, pictures.then_some(&self.encoder));
+        if let Some(pictures) = &mut load.pictures {
+            pictures.n_copied = pictures.n_copied.min(n_ctx);
+        }
+        load
     }
 
     /// How many requests of up to `n_ctx` positions, pictures included, had best run at a time: as
@@ -114,7 +126,8 @@ impl Engine {
         let most = (2 * self.options.n_threads).clamp(4, 16);
         let max = self.options.max_memory;
         let fits = |n: &usize| {
-            let need = self.memory_need_for(n * n_ctx, true);
+            let load = self.workload(&self.options, n * n_ctx, n_ctx, true);
+            let need = MemoryNeed::of(&self.container, load);
             let new = need.total() - self.loaded_bytes(&need);
             available.is_none_or(|available| new <= available / 10 * 9)
                 && max.is_none_or(|max| need.total() <= max)
@@ -129,7 +142,11 @@ impl Engine {
             let pictures = asked.encodes || asked.adapts || held_adapter;
             let options = with_shape(&self.options, shape);
             let n_cells = asked.n_cells_with(shape.n_ctx, shape.n_seq);
-            let mut need = need_of(&self.container, &self.encoder, &options, n_cells, pictures);
+            let mut load = self.workload(&options, n_cells, shape.n_ctx, pictures);
+            if let Some(pictures) = load.pictures.as_mut().filter(|_| asked.stays) {
+                pictures.embeddings = EMBEDDING_CACHE_BYTES;
+            }
+            let mut need = MemoryNeed::of(&self.container, load);
             if !asked.adapts && !held_adapter {
                 need.plora = 0;
             }
@@ -161,17 +178,7 @@ impl Engine {
             true => need.plora,
             false => 0,
         };
-        read + need.repacked + need.vocabulary + plora
+        let embeddings = (self.embeddings.bytes() as u64).min(need.kept);
+        read + need.repacked + need.vocabulary + plora + embeddings
     }
-}
-
-fn need_of(
-    container: &Container,
-    encoder: &VisionEncoder,
-    options: &EngineOptions,
-    n_ctx: usize,
-    pictures: bool,
-) -> MemoryNeed {
-    let load = options.workload(n_ctx, encoder.work_bytes(), pictures);
-    MemoryNeed::of(container, load)
 }

@@ -203,6 +203,7 @@ impl<'a> Many<'a> {
                 n_answer: 0,
                 encodes: pictures,
                 adapts: pictures,
+                stays: true,
                 n_held: self.n_cells,
             })
         };

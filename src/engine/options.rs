@@ -1,12 +1,12 @@
 //! How a model is run.
 
-use super::N_BATCH;
+use super::{EMBEDDING_CACHE_BYTES, N_BATCH};
 use crate::{
     cache::CacheOptions,
     image::Orientation,
     llama::{KvType, LoadOptions, Products},
-    memory::{self, Workload},
-    vision::Precision,
+    memory::{self, PictureLoad, Workload},
+    vision::{Precision, VisionEncoder},
 };
 
 /// How a model is run; one setting for all requests.
@@ -55,14 +55,24 @@ impl Default for EngineOptions {
 }
 
 impl EngineOptions {
-    /// What a run with a context of `n_ctx` positions is to memory, with `pictures` or without.
-    pub fn workload(&self, n_ctx: usize, vision_work: usize, pictures: bool) -> Workload {
+    /// What a run with a context of `n_ctx` positions is to memory: with as many pictures as fit, which
+    /// `tower` encodes, or without.
+    pub fn workload(&self, n_ctx: usize, tower: Option<&VisionEncoder>) -> Workload {
+        let pictures = tower.map(|tower| {
+            let config = tower.config();
+            let embedding = config.n_patches() * config.n_embd_text * size_of::<f32>();
+            let n_further = (n_ctx / config.n_patches()).saturating_sub(1);
+            PictureLoad {
+                work: tower.work_bytes(),
+                embeddings: (n_further * embedding).min(EMBEDDING_CACHE_BYTES),
+                n_copied: if self.cache.is_some() { n_ctx } else { 0 },
+            }
+        });
         Workload {
             n_ctx,
             n_batch: N_BATCH.min(n_ctx),
             kv_type: self.kv_type,
             repack: self.load.repack,
-            vision_work,
             pictures,
         }
     }

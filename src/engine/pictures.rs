@@ -107,6 +107,13 @@ impl EmbeddingCache {
         entries.last().map(|entry| Arc::clone(&entry.1))
     }
 
+    /// Bytes that are held.
+    pub fn bytes(&self) -> usize {
+        let entries = self.entries.lock().unwrap_or_else(PoisonError::into_inner);
+        let bytes = |e: &(_, Embedding)| e.1.len() * size_of::<f32>();
+        entries.iter().map(bytes).sum()
+    }
+
     pub fn put(&self, id: PictureId, embedding: &Embedding) {
         let mut entries = self.entries.lock().unwrap_or_else(PoisonError::into_inner);
         entries.retain(|entry| entry.0 != id);

@@ -12,7 +12,8 @@ use std::{
 use ndarray::Array2;
 use xc2_edge::{
     container::Container,
-    llama::{self, KvType, Products},
+    engine::EngineOptions,
+    llama::{self, Products},
     memory::MemoryNeed,
     vision::Precision,
 };
@@ -105,15 +106,7 @@ fn decode_s(container: &Container, memory_bytes_per_s: f64) -> f64 {
 }
 
 fn decoder_bytes(container: &Container) -> f64 {
-    let load = xc2_edge::memory::Workload {
-        n_ctx: 1,
-        n_batch: 1,
-        kv_type: KvType::F16,
-        repack: false,
-        vision_work: 0,
-        pictures: false,
-    };
-    MemoryNeed::of(container, load).decoder as f64
+    MemoryNeed::of(container, EngineOptions::default().workload(1, None)).decoder as f64
 }
 
 /// Operations a second of a product; BF16 without fast instructions is multiplied in f32.
