@@ -109,7 +109,7 @@ pub struct Kernel {
     /// - The CPU has `cpu`.
     /// - The tile's pointers are valid for what their comments say, for so many rows.
     pub tile: unsafe fn(&Tile, usize),
-    /// Unpacks a superblock of outputs from one on, as [`Panel::unpack`] does for the kernel's lanes.
+    /// Unpacks a superblock of outputs from one on, as `Panel::unpack` does for the kernel's lanes.
     ///
     /// # Safety
     /// - The CPU has `cpu`.

@@ -6,7 +6,7 @@
 //! ```
 //!
 //! A superblock is 256 inputs. Weights stay as they are; a superblock of some outputs at a time is unpacked
-//! into a [panel](kernel::Panel) of bytes in the first-level cache, and all rows of a chunk pass by it:
+//! into a panel of bytes (`kernel::Panel`) in the first-level cache, and all rows of a chunk pass by it:
 //!
 //! ```text
 //! for each chunk of rows and group of outputs, in parallel:
@@ -19,7 +19,7 @@
 //! Activations are quantized once for a product ([`QuantizedRows`]); how finely is the format's, as in
 //! llama.cpp, so that results are as close as its. A row's result does not depend on the rows beside it.
 //!
-//! Callers with threads of their own cut the work with [`Product`]; [`product`] runs it on rayon's.
+//! Callers with threads of their own cut the work with [`Product`]; [`product()`] runs it on rayon's.
 
 #[cfg(target_arch = "x86_64")]
 mod avx2;

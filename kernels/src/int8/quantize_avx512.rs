@@ -6,7 +6,7 @@ use std::arch::x86_64::*;
 use super::BLOCK;
 use super::rows::{Cell, LEAST, SUM_ZERO, SUM_ZERO_F32};
 
-/// As [`super::rows::quantize_each`].
+/// As `rows::quantize_each`.
 ///
 /// # Panics
 /// If the set that is used is narrower.
