@@ -37,9 +37,12 @@
 mod avx2;
 #[cfg(target_arch = "x86_64")]
 pub(crate) mod avx512;
+mod cached;
 #[cfg(target_arch = "aarch64")]
 mod neon;
 mod scalar;
+
+pub use cached::{CachedAttention, HeadRows};
 
 use std::any::Any;
 use std::cell::RefCell;

@@ -8,7 +8,7 @@ use rayon::prelude::*;
 
 use super::kernel::{Kernel, MOST_LANES, Panel, Row, Tile};
 use super::{BlockMatrix, QuantizedRows, SharedRows};
-use crate::tile::prefetch;
+use crate::tile::{prefetch, prefetch_at};
 use crate::vectorized;
 
 /// Rows of a task, at most: what the outputs of a group take for them (128 kB) stays in the second-level
@@ -61,6 +61,12 @@ impl SharedOut {
             scale: Some(scale),
             ..self
         }
+    }
+
+    /// Tells the cache that `n` numbers from a row and an output on will be put there.
+    #[inline(always)]
+    fn ask_for(&self, row: usize, output: usize, n: usize) {
+        prefetch_at(self.to.wrapping_add(row * self.stride + output), n);
     }
 
     /// Puts numbers in place or adds them, from a row and an output on.
@@ -238,6 +244,33 @@ impl<'a> Product<'a> {
         }
     }
 
+    /// Asks memory for what a task needs next, a part of it with each tile of rows: for the weights of the
+    /// next superblock, which lie far apart, and in the last one for the places of the results, each row
+    /// of which lies on another page.
+    #[inline(always)]
+    fn ask_ahead(
+        &self,
+        (row, n): (usize, usize),
+        first: usize,
+        output: usize,
+        n_out: usize,
+        superblock: usize,
+    ) {
+        let tile_rows = self.kernel.rows;
+        let end = self.matrix.n_out().min(output + n_out);
+        if superblock + 1 < self.matrix.superblocks() {
+            let share = n_out.div_ceil(n.div_ceil(tile_rows));
+            let from = output + first / tile_rows * share;
+            for output in from..end.min(from + share) {
+                prefetch(self.matrix.superblock(output, superblock + 1));
+            }
+        } else {
+            for row in row + first..row + n.min(first + tile_rows) {
+                self.out.ask_for(row, output, end - output);
+            }
+        }
+    }
+
     /// Adds the products of `n` rows from one on with panels from an output on to
     /// `sums: [panels][n][lanes]`, `n` made whole tiles.
     ///
@@ -262,6 +295,9 @@ impl<'a> Product<'a> {
                 unsafe { (self.kernel.unpack)(panel, &self.matrix, first, superblock) }
             }
             for first in (0..n).step_by(tile_rows) {
+                if !PREFETCH {
+                    self.ask_ahead((row, n), first, output, panels.len() * lanes, superblock);
+                }
                 let (values, scales, row_sums) = self.rows.tile(row + first, superblock);
                 for (panel, sums) in panels.iter().zip(sums.chunks_exact_mut(height)) {
                     let tile = Tile {

@@ -5,25 +5,33 @@
 /// each other, but not those that lie pages apart, as one head's do.
 #[inline(always)]
 pub(crate) fn prefetch<T>(values: &[T]) {
-    let per_line = 64 / size_of::<T>();
-    #[cfg(target_arch = "x86_64")]
-    for line in values.chunks(per_line) {
-        use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
-        // SAFETY: every x86-64 has SSE, and a hint may name any address.
-        unsafe { _mm_prefetch::<_MM_HINT_T0>(line.as_ptr().cast()) }
-    }
-    #[cfg(target_arch = "aarch64")]
-    for line in values.chunks(per_line) {
+    prefetch_at(values.as_ptr(), values.len());
+}
+
+/// The same for `n` values at an address, whatever lies there.
+#[inline(always)]
+pub(crate) fn prefetch_at<T>(values: *const T, n: usize) {
+    /// Bytes of a cache line.
+    const LINE: usize = 64;
+    for byte in (0..n * size_of::<T>()).step_by(LINE) {
+        let line = values.cast::<u8>().wrapping_add(byte);
+        #[cfg(target_arch = "x86_64")]
+        {
+            use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
+            // SAFETY: every x86-64 has SSE, and a hint may name any address.
+            unsafe { _mm_prefetch::<_MM_HINT_T0>(line.cast()) }
+        }
+        #[cfg(target_arch = "aarch64")]
         // SAFETY: a hint may name any address, and changes nothing that Rust knows of. In assembly
         // because the intrinsic, `_prefetch`, is not stable.
         unsafe {
             std::arch::asm!(
                 "prfm pldl1keep, [{line}]",
-                line = in(reg) line.as_ptr(),
+                line = in(reg) line,
                 options(readonly, nostack, preserves_flags)
             );
         }
+        #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
+        let _ = line;
     }
-    #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
-    let _ = values.chunks(per_line);
 }

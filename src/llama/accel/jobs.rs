@@ -1,13 +1,15 @@
-//! The products of a graph, as custom nodes.
+//! What we compute of a graph, as custom nodes.
 
-use std::collections::HashMap;
 use std::ffi::{c_int, c_void};
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use llama_cpp_sys_2 as sys;
-use xc2_kernels::blocks::{BlockFormat, BlockMatrix, Kernel, Product, SharedOut, SharedRows};
+use xc2_kernels::attention::CachedAttention;
+use xc2_kernels::blocks::{BlockMatrix, Kernel, Product, SharedOut, SharedRows};
 
 use super::abi::{ALL_THREADS, CustomParams};
+use super::attention::attention;
+use super::products::{AdapterSum, adapter_sums, matrix};
 use super::slots::{Place, Slots};
 
 /// Our part of the graph that is being computed.
@@ -28,16 +30,24 @@ struct Node {
     params: [i32; 16],
 }
 
-/// A product, for all threads.
+/// A node's work, for all threads.
 struct Job {
-    product: Product<'static>,
-    rows: SharedRows,
-    /// Activations that have to be quantized first, `[n, width]`.
-    x: Option<*const f32>,
-    /// Threads that have done their share of that.
-    arrived: AtomicUsize,
+    kernel: &'static Kernel,
+    work: Work,
     /// The next task.
     next: AtomicUsize,
+}
+
+enum Work {
+    Attention(CachedAttention),
+    Product {
+        product: Product<'static>,
+        rows: SharedRows,
+        /// Activations that have to be quantized first, `[n, width]`.
+        x: Option<*const f32>,
+        /// Threads that have done their share of that.
+        arrived: AtomicUsize,
+    },
 }
 
 impl Jobs {
@@ -51,20 +61,22 @@ impl Jobs {
         }
     }
 
-    /// Puts custom nodes in place of the graph's products.
+    /// Puts custom nodes in place of the graph's products and of its attention.
     ///
     /// # Safety
     /// - The nodes of the graph are valid and their memory is allocated.
     /// - It is computed, and [`Self::restore`] called, before anything else is done with it or `self`.
     pub unsafe fn replace(&mut self, graph: *mut sys::ggml_cgraph) {
         // SAFETY: as the caller says.
-        let products: Vec<_> = unsafe {
+        let nodes: Vec<_> = unsafe {
             let n = sys::ggml_graph_n_nodes(graph);
-            let nodes = (0..n).map(|i| sys::ggml_graph_node(graph, i));
-            nodes
-                .filter_map(|node| Some((node, matrix(&*node, self.kernel)?)))
-                .collect()
+            (0..n).map(|i| sys::ggml_graph_node(graph, i)).collect()
         };
+        let products: Vec<_> = nodes
+            .iter()
+            // SAFETY: as the caller says.
+            .filter_map(|node| unsafe { Some((*node, matrix(&**node, self.kernel)?)) })
+            .collect();
         let activations: Vec<_> = products
             .iter()
             .map(|(node, matrix)| {
@@ -79,7 +91,14 @@ impl Jobs {
         let sums = unsafe { adapter_sums(graph) };
         for ((node, matrix), place) in products.into_iter().zip(places) {
             // SAFETY: as the caller says; the slot was planned for this node.
-            unsafe { self.add(node, matrix, place, sums.get(&node)) }
+            unsafe { self.add_product(node, matrix, place, sums.get(&node)) }
+        }
+        for node in nodes {
+            // SAFETY: as the caller says.
+            if let Some(attention) = unsafe { attention(&*node) } {
+                // SAFETY: as the caller says.
+                unsafe { self.push(node, Work::Attention(attention)) }
+            }
         }
         for (node, job) in self.nodes.iter().zip(&self.jobs) {
             let params = CustomParams {
@@ -98,7 +117,7 @@ impl Jobs {
     /// # Safety
     /// A node of a graph that is about to be computed; the matrix is its first source, and the slot has
     /// room for its activations.
-    unsafe fn add(
+    unsafe fn add_product(
         &mut self,
         node: *mut sys::ggml_tensor,
         matrix: BlockMatrix<'static>,
@@ -129,16 +148,25 @@ impl Jobs {
                 }
             }
         }
-        self.nodes.push(Node {
-            node,
-            op: out.op,
-            params: out.op_params,
-        });
-        self.jobs.push(Job {
+        let work = Work::Product {
             product: Product::new(matrix, rows, to, self.kernel),
             rows,
             x: (!place.known).then_some(x.data.cast::<f32>().cast_const()),
             arrived: AtomicUsize::new(0),
+        };
+        // SAFETY: handed on.
+        unsafe { self.push(node, work) }
+    }
+
+    /// # Safety
+    /// The node is valid.
+    unsafe fn push(&mut self, node: *mut sys::ggml_tensor, work: Work) {
+        // SAFETY: as above.
+        let (op, params) = unsafe { ((*node).op, (*node).op_params) };
+        self.nodes.push(Node { node, op, params });
+        self.jobs.push(Job {
+            kernel: self.kernel,
+            work,
             next: AtomicUsize::new(0),
         });
     }
@@ -160,156 +188,64 @@ impl Jobs {
     }
 }
 
-/// What follows the second product of an adapter: `add = base + factor * product`.
-struct AdapterSum {
-    scale: *mut sys::ggml_tensor,
-    add: *mut sys::ggml_tensor,
-    factor: f32,
-}
-
-/// The products of a graph whose result is only scaled and added to another, in that one's place, by the
-/// two nodes that follow: so a product can do it itself, and two passes over memory are saved.
-///
-/// # Safety
-/// The nodes of the graph are valid.
-unsafe fn adapter_sums(graph: *mut sys::ggml_cgraph) -> HashMap<*mut sys::ggml_tensor, AdapterSum> {
-    // SAFETY: as above; sources are null or valid.
-    unsafe {
-        let n = sys::ggml_graph_n_nodes(graph);
-        let nodes: Vec<_> = (0..n).map(|i| sys::ggml_graph_node(graph, i)).collect();
-        let sums = nodes.windows(3).filter_map(|nodes| {
-            let &[product, scale, add] = nodes else {
-                return None;
-            };
-            let (p, s, a) = (&*product, &*scale, &*add);
-            // A scale may have a bias as well, which is zero here.
-            let factor = f32::from_bits(s.op_params[0].cast_unsigned());
-            let fits = p.op == sys::GGML_OP_MUL_MAT
-                && (s.op, s.src[0]) == (sys::GGML_OP_SCALE, product)
-                && s.op_params[1] == 0
-                && (a.op, a.src[1]) == (sys::GGML_OP_ADD, scale)
-                && a.src[0] != product
-                && a.ne == p.ne
-                && (*a.src[0]).ne == p.ne
-                && (*a.src[0]).data == a.data
-                && (*a.src[0]).type_ == sys::GGML_TYPE_F32
-                && [p, s, a].iter().all(|t| t.type_ == sys::GGML_TYPE_F32)
-                && sys::ggml_is_contiguous(a)
-                && sys::ggml_is_contiguous(a.src[0]);
-            fits.then_some((product, AdapterSum { scale, add, factor }))
-        });
-        let mut sums: HashMap<_, _> = sums.collect();
-        if sums.is_empty() {
-            return sums;
-        }
-        // Whatever else reads the product, the scaled one or what they are added to needs them as they are.
-        let mut uses = HashMap::new();
-        for node in &nodes {
-            let sources = (**node).src.into_iter().chain([(**node).view_src]);
-            for source in sources.filter(|s| !s.is_null()) {
-                *uses.entry(source).or_insert(0) += 1;
-            }
-        }
-        // A node that was computed in place of its source is counted as its view, too.
-        let alone = |t: *mut sys::ggml_tensor| {
-            uses.get(&t).is_none_or(|n| *n <= 1)
-                && (*t).flags & sys::GGML_TENSOR_FLAG_OUTPUT as i32 == 0
-        };
-        sums.retain(|product, sum| alone(*product) && alone(sum.scale) && alone((*sum.add).src[0]));
-        sums
-    }
-}
-
-/// The weights of a node that is a product which our kernels take: a matrix in blocks, in memory of this
-/// machine and in ggml's own layout, times rows of f32.
-///
-/// # Safety
-/// The node is valid, and its memory and that of its sources allocated.
-unsafe fn matrix(node: &sys::ggml_tensor, kernel: &Kernel) -> Option<BlockMatrix<'static>> {
-    if node.op != sys::GGML_OP_MUL_MAT || node.type_ != sys::GGML_TYPE_F32 {
-        return None;
-    }
-    // SAFETY: a product has two sources.
-    let (w, x) = unsafe { (&*node.src[0], &*node.src[1]) };
-    let format = match w.type_ {
-        sys::GGML_TYPE_Q4_0 => BlockFormat::Q4_0,
-        sys::GGML_TYPE_Q8_0 => BlockFormat::Q8_0,
-        sys::GGML_TYPE_Q4_K => BlockFormat::Q4K,
-        sys::GGML_TYPE_Q5_K => BlockFormat::Q5K,
-        sys::GGML_TYPE_Q6_K => BlockFormat::Q6K,
-        _ => return None,
-    };
-    let flat = |t: &sys::ggml_tensor| t.ne[2] == 1 && t.ne[3] == 1 && !t.data.is_null();
-    // SAFETY: the tensors are valid; a buffer, where there is one, is.
-    let plain = unsafe {
-        let buffer = if w.view_src.is_null() {
-            w.buffer
-        } else {
-            (*w.view_src).buffer
-        };
-        !buffer.is_null()
-            && sys::ggml_backend_buffer_is_host(buffer)
-            && sys::ggml_is_contiguous(w)
-            && sys::ggml_is_contiguous(x)
-    };
-    let fits = plain
-        && flat(w)
-        && flat(x)
-        && flat(node)
-        && x.type_ == sys::GGML_TYPE_F32
-        && x.ne[0] == w.ne[0]
-        && node.ne[0] == w.ne[1]
-        && node.ne[1] == x.ne[1]
-        && node.nb[0] == size_of::<f32>()
-        && node.nb[1].is_multiple_of(size_of::<f32>());
-    let n = usize::try_from(x.ne[1]).ok()?;
-    if !fits || n < kernel.few.max(1) {
-        return None;
-    }
-    let (n_in, n_out) = (w.ne[0] as usize, w.ne[1] as usize);
-    // SAFETY: contiguous rows of blocks, hence so many bytes; weights outlive the graph that uses them.
-    let bytes = unsafe {
-        std::slice::from_raw_parts(
-            w.data.cast::<u8>(),
-            format.row_bytes(n_in)?.checked_mul(n_out)?,
-        )
-    };
-    BlockMatrix::new(format, bytes, n_out, n_in)
-}
-
 /// One thread's part of a job: called by ggml on all of its threads, between two of its barriers.
 unsafe extern "C" fn run(_: *mut sys::ggml_tensor, ith: c_int, nth: c_int, job: *mut c_void) {
     // SAFETY: `replace` put it there, and it stays until the graph is computed.
     let job = unsafe { &*job.cast::<Job>() };
     let (ith, nth) = (ith as usize, nth as usize);
-    if let Some(x) = job.x {
-        let rows = &job.rows;
-        let pieces = rows.pieces();
-        // SAFETY: the node's second source: contiguous, of this shape, and not written while it is used.
-        let x = unsafe { std::slice::from_raw_parts(x, rows.n() * rows.width()) };
-        for piece in ith * pieces / nth..(ith + 1) * pieces / nth {
-            // SAFETY: the pieces of threads do not overlap, and nobody reads before all have arrived.
-            unsafe { rows.quantize(x, piece) }
-        }
-        job.arrived.fetch_add(1, Ordering::AcqRel);
-        let mut turns = 0_u32;
-        while job.arrived.load(Ordering::Acquire) < nth {
-            // As ggml's barrier does; but where threads outnumber cores the others must get their turn.
-            turns += 1;
-            if turns.is_multiple_of(1024) {
-                std::thread::yield_now();
-            } else {
-                std::hint::spin_loop();
+    match &job.work {
+        Work::Attention(attention) => job.each(attention.tasks(nth), |task| {
+            // SAFETY: the node's operands, which were checked, and its result; each task is taken once.
+            unsafe { attention.run(job.kernel.cpu, task, nth) }
+        }),
+        Work::Product {
+            product,
+            rows,
+            x,
+            arrived,
+        } => {
+            if let Some(x) = *x {
+                // SAFETY: the node's second source: contiguous, of this shape, not written while it is used.
+                let x = unsafe { std::slice::from_raw_parts(x, rows.n() * rows.width()) };
+                let pieces = rows.pieces();
+                for piece in ith * pieces / nth..(ith + 1) * pieces / nth {
+                    // SAFETY: pieces of threads do not overlap, and nobody reads before all have arrived.
+                    unsafe { rows.quantize(x, piece) }
+                }
+                wait_for_all(arrived, nth);
             }
+            job.each(product.tasks(), |task| {
+                // SAFETY: the CPU has the kernel; the rows are quantized by all threads, here or in an
+                // earlier node; only this job writes the result, and each task is taken once.
+                unsafe { product.run(task) }
+            });
         }
     }
-    loop {
-        let task = job.next.fetch_add(1, Ordering::Relaxed);
-        if task >= job.product.tasks() {
-            break;
+}
+
+impl Job {
+    /// Takes tasks until there are none.
+    fn each(&self, tasks: usize, run: impl Fn(usize)) {
+        loop {
+            let task = self.next.fetch_add(1, Ordering::Relaxed);
+            if task >= tasks {
+                break;
+            }
+            run(task);
         }
-        // SAFETY: the kernel is one that this CPU has; the rows are quantized by all threads, here or in
-        // an earlier node; the node's memory is written by this job only, and each task is taken once.
-        unsafe { job.product.run(task) }
+    }
+}
+
+/// As ggml's barrier does; but where threads outnumber cores the others must get their turn.
+fn wait_for_all(arrived: &AtomicUsize, n: usize) {
+    arrived.fetch_add(1, Ordering::AcqRel);
+    let mut turns = 0_u32;
+    while arrived.load(Ordering::Acquire) < n {
+        turns += 1;
+        if turns.is_multiple_of(1024) {
+            std::thread::yield_now();
+        } else {
+            std::hint::spin_loop();
+        }
     }
 }

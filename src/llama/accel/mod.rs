@@ -17,8 +17,10 @@
 #![allow(unsafe_code)]
 
 mod abi;
+mod attention;
 mod device;
 mod jobs;
+mod products;
 mod slots;
 #[cfg(test)]
 mod tests;

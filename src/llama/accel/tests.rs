@@ -259,3 +259,49 @@ fn what_is_not_ours_is_computed_by_ggml() {
     let graph = Graph::new(&inputs, |c, t| unsafe { sys::ggml_mul_mat(c, t[0], t[1]) });
     assert_eq!(graph.compute(c"XC2"), graph.compute(c"CPU"));
 }
+
+#[test]
+fn attention_of_many_queries_equals_ggmls() {
+    if !ours() {
+        return;
+    }
+    let (dim, heads, heads_kv, n, n_key) = (128, 4, 2, 70, 256);
+    let half = |numbers: Vec<f32>| -> Vec<u8> {
+        let halves = numbers.iter().map(|v| half::f16::from_f32(*v));
+        halves.flat_map(half::f16::to_le_bytes).collect()
+    };
+    let q = bytes(&noise(n, heads * dim, 1));
+    let k = half(noise(n_key, heads_kv * dim, 2));
+    let v = half(noise(n_key, heads_kv * dim, 3));
+    let hidden = |i: usize| {
+        if i % n_key > i / n_key + 100 {
+            f32::NEG_INFINITY
+        } else {
+            0.0
+        }
+    };
+    let mask = half((0..n * n_key).map(hidden).collect());
+    let inputs = [
+        (GgmlType::F32, [heads * dim, n], &q[..]),
+        (GgmlType::F16, [heads_kv * dim, n_key], &k[..]),
+        (GgmlType::F16, [heads_kv * dim, n_key], &v[..]),
+        (GgmlType::F16, [n_key, n], &mask[..]),
+    ];
+    let graph = Graph::new(&inputs, |c, t| {
+        // SAFETY: views and permutations within the tensors; llama.cpp builds attention like this.
+        unsafe {
+            let split = |t: *mut sys::ggml_tensor, heads: usize, n: usize| {
+                let t = sys::ggml_reshape_3d(c, t, dim as i64, heads as i64, n as i64);
+                sys::ggml_permute(c, t, 0, 2, 1, 3)
+            };
+            let (q, k) = (split(t[0], heads, n), split(t[1], heads_kv, n_key));
+            let v = split(t[2], heads_kv, n_key);
+            sys::ggml_flash_attn_ext(c, q, k, v, t[3], 0.1, 0.0, 0.0)
+        }
+    });
+    let (theirs, ours) = (graph.compute(c"CPU"), graph.compute(c"XC2"));
+    let expected: Vec<f64> = theirs.iter().map(|v| f64::from(*v)).collect();
+    assert_ne!(ours, theirs, "ours was used");
+    assert!(error(&ours, &expected) < 1e-5);
+    assert_eq!(graph.compute(c"XC2"), ours, "nodes are put back");
+}

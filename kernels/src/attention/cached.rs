@@ -1,0 +1,561 @@
+//! Attention of a decoder's prompt: to keys and values that lie in a cache as f16, under a mask, where
+//! some heads of queries share a head of keys.
+//!
+//! ```text
+//! for each head of keys and each piece of the queries, in parallel:
+//!     for each chunk of keys:
+//!         pack those of its k and v that a query of the piece sees
+//!         for each of the heads that share them, for each 48 queries:
+//!             as in `attention`, but for blocks that the mask hides, from where the last chunk ended
+//!     out = (o / sum)^T
+//! ```
+//!
+//! A chunk and the sums of its queries stay in the second-level cache, however long the cache is. Numbers
+//! are f32 throughout, so results are those of f16 keys and values with nothing rounded further.
+#![allow(unsafe_code)]
+
+use std::cell::RefCell;
+use std::ops::Range;
+
+use half::f16;
+use half::slice::HalfFloatSliceExt;
+
+use super::{KEYS, Running, Softmax};
+use crate::cpu::Cpu;
+use crate::tile::{Buffer, LANES, ROWS, Scalar, Start, WIDTH, at, place_column, place_row};
+use crate::vectorized;
+
+/// Keys that are packed at a time: with their values 512 kB for heads of 128.
+const CHUNK: usize = 8 * KEYS;
+
+/// Rows of heads somewhere in memory: `[heads][rows][head_dim]`.
+#[derive(Clone, Copy, Debug)]
+pub struct HeadRows<T> {
+    /// The first number.
+    pub data: *const T,
+    /// Numbers from a row to the next.
+    pub row: usize,
+    /// Numbers from a head to the next.
+    pub head: usize,
+}
+
+impl<T> HeadRows<T> {
+    /// # Safety
+    /// There are such a head and row, and nobody writes them meanwhile.
+    unsafe fn get<'a>(&self, head: usize, row: usize, head_dim: usize) -> &'a [T] {
+        // SAFETY: as above.
+        unsafe {
+            std::slice::from_raw_parts(self.data.add(head * self.head + row * self.row), head_dim)
+        }
+    }
+}
+
+/// The operation: operands, their sizes, and the place of the result.
+#[derive(Clone, Copy, Debug)]
+pub struct CachedAttention {
+    /// `[n_head][n_query][head_dim]`
+    pub query: HeadRows<f32>,
+    /// `[n_head_kv][n_key][head_dim]`
+    pub key: HeadRows<f16>,
+    /// As the keys.
+    pub value: HeadRows<f16>,
+    /// What is added to scores, `[n_query][n_key]`, the same for all heads: zero or minus infinity, mostly.
+    pub mask: HeadRows<f16>,
+    /// `[n_query][n_head][head_dim]`
+    pub out: *mut f32,
+    /// Heads of queries; a multiple of those of keys, whose neighbours share one.
+    pub n_head: usize,
+    /// Heads of keys and values.
+    pub n_head_kv: usize,
+    /// Width of a head, a multiple of 8.
+    pub head_dim: usize,
+    /// Rows of queries.
+    pub n_query: usize,
+    /// Rows of keys and values.
+    pub n_key: usize,
+    /// What scores are multiplied by.
+    pub scale: f32,
+}
+
+// SAFETY: the function that touches the memory is unsafe and says who may do it when.
+unsafe impl Send for CachedAttention {}
+// SAFETY: as above.
+unsafe impl Sync for CachedAttention {}
+
+/// What some queries see of a block of keys.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Sight {
+    Nothing,
+    All,
+    /// Whatever the mask says.
+    Masked,
+}
+
+impl CachedAttention {
+    /// Whether the shapes are such that this can be computed.
+    pub fn is_possible(&self) -> bool {
+        let sizes = [self.n_head, self.n_head_kv, self.head_dim, self.n_query];
+        !sizes.contains(&0)
+            && self.n_key > 0
+            && self.head_dim.is_multiple_of(ROWS)
+            && self.n_head.is_multiple_of(self.n_head_kv)
+    }
+
+    /// Tasks for so many threads. How many there are changes no number.
+    pub fn tasks(&self, n_threads: usize) -> usize {
+        self.n_head_kv * self.n_query.div_ceil(self.piece(n_threads))
+    }
+
+    /// Queries of a task: all of them, if there are so many heads that threads end together.
+    fn piece(&self, n_threads: usize) -> usize {
+        let pieces = (4 * n_threads).div_ceil(self.n_head_kv);
+        self.n_query.div_ceil(pieces).next_multiple_of(WIDTH)
+    }
+
+    /// Runs task `i` of those for `n_threads`, with the instructions of `cpu` as far as this CPU has them.
+    ///
+    /// # Safety
+    /// - All operands are there, aligned, and nobody writes them meanwhile.
+    /// - `out` may be written; nobody else touches what this task writes: its queries' and heads' results.
+    ///
+    /// # Panics
+    /// If it [is not possible](Self::is_possible), or there is no such task.
+    pub unsafe fn run(&self, cpu: Cpu, i: usize, n_threads: usize) {
+        assert!(self.is_possible() && i < self.tasks(n_threads));
+        let piece = self.piece(n_threads);
+        let pieces = self.n_query.div_ceil(piece);
+        let first = i % pieces * piece;
+        let task = Task {
+            of: self,
+            head: i / pieces,
+            queries: first..self.n_query.min(first + piece),
+        };
+        SCRATCH.with_borrow_mut(|scratch| {
+            #[cfg(target_arch = "x86_64")]
+            {
+                use crate::tile::{Avx2, Avx512};
+                if let Some(kernels) = Avx512::new(cpu) {
+                    // SAFETY: handed on.
+                    return unsafe { task.run(kernels, scratch) };
+                }
+                if let Some(kernels) = Avx2::new(cpu) {
+                    // SAFETY: handed on.
+                    return unsafe { task.run(kernels, scratch) };
+                }
+            }
+            #[cfg(target_arch = "aarch64")]
+            if let Some(kernels) = crate::tile::Neon::new(cpu) {
+                // SAFETY: handed on.
+                return unsafe { task.run(kernels, scratch) };
+            }
+            let _ = cpu;
+            // SAFETY: handed on.
+            unsafe { task.run(Scalar::<f32>::default(), scratch) }
+        });
+    }
+}
+
+/// What a thread keeps: a chunk of keys and values, what belongs to 48 queries at a time, and the sums of
+/// all of its task.
+struct Scratch {
+    keys: Buffer<f32>,    // panels of keys, depth head_dim
+    values: Buffer<f32>,  // for each block of keys: panels of head_dim, depth KEYS
+    query: Buffer<f32>,   // [head_dim][width]
+    scores: Buffer<f32>,  // [KEYS][width]
+    weights: Buffer<f32>, // [KEYS][width]
+    row: Buffer<f32>,     // [head_dim]
+    mixed: Buffer<f32>,   // [tiles][head_dim][WIDTH]
+    running: Vec<Running>,
+}
+
+thread_local! {
+    static SCRATCH: RefCell<Scratch> = RefCell::new(Scratch {
+        keys: Buffer::zeros(0),
+        values: Buffer::zeros(0),
+        query: Buffer::zeros(0),
+        scores: Buffer::zeros(KEYS * WIDTH),
+        weights: Buffer::zeros(KEYS * WIDTH),
+        row: Buffer::zeros(0),
+        mixed: Buffer::zeros(0),
+        running: Vec::new(),
+    });
+}
+
+impl Scratch {
+    /// Makes room for so many tiles of queries.
+    fn begin(&mut self, tiles: usize, head_dim: usize) {
+        self.keys.resize(CHUNK * head_dim);
+        self.values.resize(CHUNK * head_dim);
+        self.query.resize(head_dim * WIDTH);
+        self.row.resize(head_dim);
+        self.mixed.resize(tiles * head_dim * WIDTH);
+        self.mixed.fill(0.0);
+        self.running.clear();
+        self.running.resize_with(tiles, || Running::START);
+    }
+
+    /// Packs one key and its value as number `key` of the chunk.
+    fn pack(&mut self, key: usize, k: &[f16], v: &[f16]) {
+        let head_dim = k.len();
+        k.convert_to_f32_slice(&mut self.row);
+        place_row(key, &self.row, &mut self.keys);
+        v.convert_to_f32_slice(&mut self.row);
+        let block = &mut self.values[key / KEYS * KEYS * head_dim..][..KEYS * head_dim];
+        let place = at::<f32>(0, key % KEYS, KEYS);
+        let panels = block.chunks_exact_mut(ROWS * KEYS);
+        for (panel, values) in panels.zip(self.row.chunks_exact(ROWS)) {
+            panel[place..place + ROWS].copy_from_slice(values);
+        }
+    }
+}
+
+/// Some queries, and the heads that share one of keys.
+struct Task<'a> {
+    of: &'a CachedAttention,
+    /// Of keys.
+    head: usize,
+    queries: Range<usize>,
+}
+
+impl Task<'_> {
+    /// # Safety
+    /// As [`CachedAttention::run`].
+    unsafe fn run<K: Softmax<Element = f32>>(&self, kernels: K, scratch: &mut Scratch) {
+        let CachedAttention {
+            n_head,
+            n_head_kv,
+            head_dim,
+            n_key,
+            ..
+        } = *self.of;
+        let sharing = n_head / n_head_kv;
+        let blocks = n_key.div_ceil(KEYS);
+        let firsts: Vec<usize> = self.queries.clone().step_by(WIDTH).collect();
+        scratch.begin(sharing * firsts.len(), head_dim);
+        // SAFETY: the caller's promises, handed on.
+        unsafe {
+            let mut sights = Vec::with_capacity(firsts.len() * blocks);
+            for first in &firsts {
+                sights.extend((0..blocks).map(|block| self.sight(*first, block)));
+            }
+            for chunk in (0..blocks).step_by(CHUNK / KEYS) {
+                for block in chunk..blocks.min(chunk + CHUNK / KEYS) {
+                    let mut seen = sights.iter().skip(block).step_by(blocks);
+                    if seen.any(|sight| *sight != Sight::Nothing) {
+                        self.pack(chunk, block, scratch);
+                    }
+                }
+                for (i, first) in firsts.iter().enumerate() {
+                    let sights = &sights[i * blocks..][..blocks];
+                    for shared in 0..sharing {
+                        let head = self.head * sharing + shared;
+                        let tile = i * sharing + shared;
+                        self.tile(kernels, (head, *first, tile), chunk, sights, scratch);
+                    }
+                }
+            }
+            for (i, first) in firsts.iter().enumerate() {
+                for shared in 0..sharing {
+                    let head = self.head * sharing + shared;
+                    self.put(head, *first, i * sharing + shared, scratch);
+                }
+            }
+        }
+    }
+
+    /// Queries of the tile that begins with one.
+    fn tile_queries(&self, first: usize) -> Range<usize> {
+        first..self.queries.end.min(first + WIDTH)
+    }
+
+    fn block_keys(&self, block: usize) -> Range<usize> {
+        block * KEYS..self.of.n_key.min((block + 1) * KEYS)
+    }
+
+    /// # Safety
+    /// As [`CachedAttention::run`].
+    unsafe fn sight(&self, first: usize, block: usize) -> Sight {
+        const HIDDEN: u16 = f16::NEG_INFINITY.to_bits();
+        let keys = self.block_keys(block);
+        let (mut all, mut nothing) = (true, true);
+        for query in self.tile_queries(first) {
+            // SAFETY: the mask has a row for each query, and a number for each key.
+            let mask = unsafe { self.of.mask.get(0, query, self.of.n_key) };
+            let mask = &mask[keys.clone()];
+            vectorized(|| {
+                all &= mask.iter().fold(0, |or, m| or | m.to_bits()) == 0;
+                nothing &= mask.iter().fold(0, |or, m| or | (m.to_bits() ^ HIDDEN)) == 0;
+            });
+        }
+        match (nothing, all) {
+            (true, _) => Sight::Nothing,
+            (_, true) => Sight::All,
+            _ => Sight::Masked,
+        }
+    }
+
+    /// Packs a block of keys and values of the chunk that begins with another one.
+    ///
+    /// # Safety
+    /// As [`CachedAttention::run`].
+    unsafe fn pack(&self, chunk: usize, block: usize, scratch: &mut Scratch) {
+        let head_dim = self.of.head_dim;
+        let keys = self.block_keys(block);
+        for key in keys.clone() {
+            // SAFETY: there are such a head and row.
+            let (k, v) = unsafe {
+                (
+                    self.of.key.get(self.head, key, head_dim),
+                    self.of.value.get(self.head, key, head_dim),
+                )
+            };
+            scratch.pack(key - chunk * KEYS, k, v);
+        }
+        // The block is filled up with what weighs nothing but must be a number.
+        scratch.row.fill(0.0);
+        let zeros = vec![f16::ZERO; head_dim];
+        for key in keys.end..(block + 1) * KEYS {
+            scratch.pack(key - chunk * KEYS, &zeros, &zeros);
+        }
+    }
+
+    /// Takes a chunk of keys into the sums of a tile: queries of a head, from `first` on.
+    ///
+    /// # Safety
+    /// As [`CachedAttention::run`].
+    unsafe fn tile<K: Softmax<Element = f32>>(
+        &self,
+        kernels: K,
+        (head, first, tile): (usize, usize, usize),
+        chunk: usize,
+        sights: &[Sight],
+        scratch: &mut Scratch,
+    ) {
+        let head_dim = self.of.head_dim;
+        let blocks = chunk..sights.len().min(chunk + CHUNK / KEYS);
+        if sights[blocks.clone()].iter().all(|s| *s == Sight::Nothing) {
+            return;
+        }
+        let queries = self.tile_queries(first);
+        let width = queries.len().next_multiple_of(LANES);
+        // SAFETY: handed on.
+        unsafe { self.pack_queries(kernels, head, queries.clone(), width, scratch) };
+        let query = &scratch.query[..head_dim * width];
+        let mixed = &mut scratch.mixed[tile * head_dim * WIDTH..][..head_dim * width];
+        let running = &mut scratch.running[tile];
+        for block in blocks {
+            if sights[block] == Sight::Nothing {
+                continue;
+            }
+            let at = (block - chunk) * KEYS * head_dim;
+            let k = &scratch.keys[at..at + KEYS * head_dim];
+            let v = &scratch.values[at..at + KEYS * head_dim];
+            let scores = &mut scratch.scores[..KEYS * width];
+            kernels.multiply(k, query, width, Start::Zero, scores);
+            if sights[block] == Sight::Masked {
+                // SAFETY: handed on.
+                unsafe { self.mask(queries.clone(), block, width, scores) };
+            }
+            scores[self.block_keys(block).len() * width..].fill(f32::NEG_INFINITY);
+            let weights = &mut scratch.weights[..KEYS * width];
+            kernels.weigh(scores, width, running, weights);
+            let shrink = Start::Scaled(&running.shrink[..width]);
+            kernels.multiply(v, weights, width, shrink, mixed);
+        }
+    }
+
+    /// # Safety
+    /// As [`CachedAttention::run`].
+    unsafe fn pack_queries<K: Softmax<Element = f32>>(
+        &self,
+        kernels: K,
+        head: usize,
+        queries: Range<usize>,
+        width: usize,
+        scratch: &mut Scratch,
+    ) {
+        let scale = self.of.scale * std::f32::consts::LOG2_E; // weights are powers of two
+        let packed = &mut scratch.query[..self.of.head_dim * width];
+        let n = queries.len();
+        for (column, query) in queries.enumerate() {
+            // SAFETY: there are such a head and row.
+            let q = unsafe { self.of.query.get(head, query, self.of.head_dim) };
+            kernels.narrow(q, scale, &mut scratch.row);
+            place_column(column, &scratch.row, width, packed);
+        }
+        scratch.row.fill(0.0);
+        for column in n..width {
+            place_column(column, &scratch.row, width, packed);
+        }
+    }
+
+    /// Adds the mask to `scores: [keys][width]` of a block.
+    ///
+    /// # Safety
+    /// As [`CachedAttention::run`].
+    unsafe fn mask(&self, queries: Range<usize>, block: usize, width: usize, scores: &mut [f32]) {
+        for (column, query) in queries.enumerate() {
+            // SAFETY: the mask has a row for each query, and a number for each key.
+            let mask = unsafe { self.of.mask.get(0, query, self.of.n_key) };
+            let mask = &mask[self.block_keys(block)];
+            for (scores, mask) in scores.chunks_exact_mut(width).zip(mask) {
+                if *mask == f16::NEG_INFINITY {
+                    scores[column] = f32::NEG_INFINITY;
+                } else if *mask != f16::ZERO {
+                    scores[column] += mask.to_f32() * std::f32::consts::LOG2_E;
+                }
+            }
+        }
+    }
+
+    /// A tile's sums to where they belong. Of a query that sees nothing, zeros.
+    ///
+    /// # Safety
+    /// As [`CachedAttention::run`].
+    unsafe fn put(&self, head: usize, first: usize, tile: usize, scratch: &Scratch) {
+        let head_dim = self.of.head_dim;
+        let queries = self.tile_queries(first);
+        let width = queries.len().next_multiple_of(LANES);
+        let mixed = &scratch.mixed[tile * head_dim * WIDTH..][..head_dim * width];
+        let running = &scratch.running[tile];
+        for (column, query) in queries.enumerate() {
+            let at = (query * self.of.n_head + head) * head_dim;
+            // SAFETY: this query's and head's results, which are this task's to write.
+            let out = unsafe { std::slice::from_raw_parts_mut(self.of.out.add(at), head_dim) };
+            let seen = running.max[column] > f32::MIN;
+            let factor = if seen { 1.0 / running.sum[column] } else { 0.0 };
+            for (out, mixed) in out.iter_mut().zip(mixed.chunks_exact(width)) {
+                *out = mixed[column] * factor;
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cpu::available;
+    use crate::testing::noise;
+
+    struct Case {
+        n_head: usize,
+        n_head_kv: usize,
+        head_dim: usize,
+        n_query: usize,
+        n_key: usize,
+    }
+
+    /// Queries, keys, values, mask.
+    type Operands = (Vec<f32>, Vec<f16>, Vec<f16>, Vec<f16>);
+
+    impl Case {
+        /// Queries see what stands before them and, at the end of the cache, themselves; the first one
+        /// nothing; and a key in the middle counts less.
+        fn operands(&self) -> Operands {
+            let (d, before) = (self.head_dim, self.n_key.saturating_sub(self.n_query));
+            let half = |v: ndarray::Array2<f32>| v.iter().map(|v| f16::from_f32(*v)).collect();
+            let q = noise(self.n_query, self.n_head * d, 1)
+                .into_raw_vec_and_offset()
+                .0;
+            let k = half(noise(self.n_key, self.n_head_kv * d, 2));
+            let v = half(noise(self.n_key, self.n_head_kv * d, 3));
+            let mask = (0..self.n_query).flat_map(|i| {
+                (0..self.n_key).map(move |j| match j {
+                    _ if i == 0 || j > i + before => f16::NEG_INFINITY,
+                    5 => f16::from_f32(-0.5),
+                    _ => f16::ZERO,
+                })
+            });
+            (q, k, v, mask.collect())
+        }
+
+        /// The definition, in f64.
+        fn expected(&self, (q, k, v, mask): &Operands) -> Vec<f64> {
+            let d = self.head_dim;
+            let mut out = Vec::new();
+            for i in 0..self.n_query {
+                for head in 0..self.n_head {
+                    let kv = head / (self.n_head / self.n_head_kv) * d;
+                    let at = |rows: &[f16], j: usize, c: usize| {
+                        rows[j * self.n_head_kv * d + kv + c].to_f64()
+                    };
+                    let weight = |j: usize| {
+                        let q = &q[(i * self.n_head + head) * d..][..d];
+                        let dot: f64 = (0..d).map(|c| f64::from(q[c]) * at(k, j, c)).sum();
+                        (0.25 * dot + mask[i * self.n_key + j].to_f64()).exp()
+                    };
+                    let weights: Vec<f64> = (0..self.n_key).map(weight).collect();
+                    let sum: f64 = weights.iter().sum();
+                    for c in 0..d {
+                        let mixed: f64 = (0..self.n_key).map(|j| weights[j] * at(v, j, c)).sum();
+                        out.push(if sum > 0.0 { mixed / sum } else { 0.0 });
+                    }
+                }
+            }
+            out
+        }
+
+        fn found(&self, (q, k, v, mask): &Operands, cpu: Cpu, n_threads: usize) -> Vec<f32> {
+            let d = self.head_dim;
+            let mut out = vec![7.0; q.len()];
+            let rows = |data: &[f16], heads: usize| HeadRows {
+                data: data.as_ptr(),
+                row: heads * d,
+                head: d,
+            };
+            let attention = CachedAttention {
+                query: HeadRows {
+                    data: q.as_ptr(),
+                    row: self.n_head * d,
+                    head: d,
+                },
+                key: rows(k, self.n_head_kv),
+                value: rows(v, self.n_head_kv),
+                mask: HeadRows {
+                    data: mask.as_ptr(),
+                    row: self.n_key,
+                    head: 0,
+                },
+                out: out.as_mut_ptr(),
+                n_head: self.n_head,
+                n_head_kv: self.n_head_kv,
+                head_dim: d,
+                n_query: self.n_query,
+                n_key: self.n_key,
+                scale: 0.25,
+            };
+            for i in 0..attention.tasks(n_threads) {
+                // SAFETY: all operands are of these sizes, and this is the only thread.
+                unsafe { attention.run(cpu, i, n_threads) }
+            }
+            out
+        }
+    }
+
+    #[test]
+    fn every_level_equals_the_definition_and_the_number_of_threads_changes_nothing() {
+        for (n_head, n_head_kv, head_dim) in [(4, 2, 16), (2, 2, 128), (6, 1, 8)] {
+            for (n_query, n_key) in [(1, 1), (48, 64), (50, 50), (97, 700), (130, 1100), (7, 513)] {
+                let case = Case {
+                    n_head,
+                    n_head_kv,
+                    head_dim,
+                    n_query,
+                    n_key,
+                };
+                let operands = case.operands();
+                let expected = case.expected(&operands);
+                for cpu in available() {
+                    let found = case.found(&operands, cpu, 1);
+                    for (i, (f, e)) in found.iter().zip(&expected).enumerate() {
+                        assert!(
+                            (f64::from(*f) - e).abs() < 1e-5,
+                            "{cpu:?} {n_head} {head_dim} {n_query} {n_key} {i}: {f} {e}"
+                        );
+                    }
+                    assert_eq!(found, case.found(&operands, cpu, 5), "{cpu:?}");
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,125 @@
+//! A graph's products, as our kernels take them.
+
+use std::collections::HashMap;
+
+use llama_cpp_sys_2 as sys;
+use xc2_kernels::blocks::{BlockFormat, BlockMatrix, Kernel};
+
+/// What follows the second product of an adapter: `add = base + factor * product`.
+pub struct AdapterSum {
+    pub scale: *mut sys::ggml_tensor,
+    pub add: *mut sys::ggml_tensor,
+    pub factor: f32,
+}
+
+/// The products of a graph whose result is only scaled and added to another, in that one's place, by the
+/// two nodes that follow: so a product can do it itself, and two passes over memory are saved.
+///
+/// # Safety
+/// The nodes of the graph are valid.
+pub unsafe fn adapter_sums(
+    graph: *mut sys::ggml_cgraph,
+) -> HashMap<*mut sys::ggml_tensor, AdapterSum> {
+    // SAFETY: as above; sources are null or valid.
+    unsafe {
+        let n = sys::ggml_graph_n_nodes(graph);
+        let nodes: Vec<_> = (0..n).map(|i| sys::ggml_graph_node(graph, i)).collect();
+        let sums = nodes.windows(3).filter_map(|nodes| {
+            let &[product, scale, add] = nodes else {
+                return None;
+            };
+            let (p, s, a) = (&*product, &*scale, &*add);
+            // A scale may have a bias as well, which is zero here.
+            let factor = f32::from_bits(s.op_params[0].cast_unsigned());
+            let fits = p.op == sys::GGML_OP_MUL_MAT
+                && (s.op, s.src[0]) == (sys::GGML_OP_SCALE, product)
+                && s.op_params[1] == 0
+                && (a.op, a.src[1]) == (sys::GGML_OP_ADD, scale)
+                && a.src[0] != product
+                && a.ne == p.ne
+                && (*a.src[0]).ne == p.ne
+                && (*a.src[0]).data == a.data
+                && (*a.src[0]).type_ == sys::GGML_TYPE_F32
+                && [p, s, a].iter().all(|t| t.type_ == sys::GGML_TYPE_F32)
+                && sys::ggml_is_contiguous(a)
+                && sys::ggml_is_contiguous(a.src[0]);
+            fits.then_some((product, AdapterSum { scale, add, factor }))
+        });
+        let mut sums: HashMap<_, _> = sums.collect();
+        if sums.is_empty() {
+            return sums;
+        }
+        // Whatever else reads the product, the scaled one or what they are added to needs them as they are.
+        let mut uses = HashMap::new();
+        for node in &nodes {
+            let sources = (**node).src.into_iter().chain([(**node).view_src]);
+            for source in sources.filter(|s| !s.is_null()) {
+                *uses.entry(source).or_insert(0) += 1;
+            }
+        }
+        // A node that was computed in place of its source is counted as its view, too.
+        let alone = |t: *mut sys::ggml_tensor| {
+            uses.get(&t).is_none_or(|n| *n <= 1)
+                && (*t).flags & sys::GGML_TENSOR_FLAG_OUTPUT as i32 == 0
+        };
+        sums.retain(|product, sum| alone(*product) && alone(sum.scale) && alone((*sum.add).src[0]));
+        sums
+    }
+}
+
+/// The weights of a node that is a product which our kernels take: a matrix in blocks, in memory of this
+/// machine and in ggml's own layout, times rows of f32.
+///
+/// # Safety
+/// The node is valid, and its memory and that of its sources allocated.
+pub unsafe fn matrix(node: &sys::ggml_tensor, kernel: &Kernel) -> Option<BlockMatrix<'static>> {
+    if node.op != sys::GGML_OP_MUL_MAT || node.type_ != sys::GGML_TYPE_F32 {
+        return None;
+    }
+    // SAFETY: a product has two sources.
+    let (w, x) = unsafe { (&*node.src[0], &*node.src[1]) };
+    let format = match w.type_ {
+        sys::GGML_TYPE_Q4_0 => BlockFormat::Q4_0,
+        sys::GGML_TYPE_Q8_0 => BlockFormat::Q8_0,
+        sys::GGML_TYPE_Q4_K => BlockFormat::Q4K,
+        sys::GGML_TYPE_Q5_K => BlockFormat::Q5K,
+        sys::GGML_TYPE_Q6_K => BlockFormat::Q6K,
+        _ => return None,
+    };
+    let flat = |t: &sys::ggml_tensor| t.ne[2] == 1 && t.ne[3] == 1 && !t.data.is_null();
+    // SAFETY: the tensors are valid; a buffer, where there is one, is.
+    let plain = unsafe {
+        let buffer = if w.view_src.is_null() {
+            w.buffer
+        } else {
+            (*w.view_src).buffer
+        };
+        !buffer.is_null()
+            && sys::ggml_backend_buffer_is_host(buffer)
+            && sys::ggml_is_contiguous(w)
+            && sys::ggml_is_contiguous(x)
+    };
+    let fits = plain
+        && flat(w)
+        && flat(x)
+        && flat(node)
+        && x.type_ == sys::GGML_TYPE_F32
+        && x.ne[0] == w.ne[0]
+        && node.ne[0] == w.ne[1]
+        && node.ne[1] == x.ne[1]
+        && node.nb[0] == size_of::<f32>()
+        && node.nb[1].is_multiple_of(size_of::<f32>());
+    let n = usize::try_from(x.ne[1]).ok()?;
+    if !fits || n < kernel.few.max(1) {
+        return None;
+    }
+    let (n_in, n_out) = (w.ne[0] as usize, w.ne[1] as usize);
+    // SAFETY: contiguous rows of blocks, hence so many bytes; weights outlive the graph that uses them.
+    let bytes = unsafe {
+        std::slice::from_raw_parts(
+            w.data.cast::<u8>(),
+            format.row_bytes(n_in)?.checked_mul(n_out)?,
+        )
+    };
+    BlockMatrix::new(format, bytes, n_out, n_in)
+}
