@@ -1,5 +1,7 @@
-//! Attention of a decoder's prompt: to keys and values that lie in a cache as f16, under a mask, where
-//! some heads of queries share a head of keys.
+//! Attention of a decoder: to keys and values that lie in a cache as f16, under a mask, where some heads
+//! of queries share a head of keys.
+//!
+//! Of a prompt, many queries at once:
 //!
 //! ```text
 //! for each head of keys and each piece of the queries, in parallel:
@@ -12,6 +14,7 @@
 //!
 //! A chunk and the sums of its queries stay in the second-level cache, however long the cache is. Numbers
 //! are f32 throughout, so results are those of f16 keys and values with nothing rounded further.
+//! Few queries, as of tokens one by one, need nothing packed (`avx512_row`).
 #![allow(unsafe_code)]
 
 use std::cell::RefCell;
@@ -25,6 +28,8 @@ use crate::cpu::Cpu;
 use crate::tile::{Buffer, LANES, ROWS, Scalar, Start, WIDTH, at, place_column, place_row};
 use crate::vectorized;
 
+/// With fewer queries packing is not worth while.
+const FEW: usize = 16;
 /// Keys that are packed at a time: with their values 512 kB for heads of 128.
 const CHUNK: usize = 8 * KEYS;
 
@@ -42,7 +47,7 @@ pub struct HeadRows<T> {
 impl<T> HeadRows<T> {
     /// # Safety
     /// There are such a head and row, and nobody writes them meanwhile.
-    unsafe fn get<'a>(&self, head: usize, row: usize, head_dim: usize) -> &'a [T] {
+    pub(super) unsafe fn get<'a>(&self, head: usize, row: usize, head_dim: usize) -> &'a [T] {
         // SAFETY: as above.
         unsafe {
             std::slice::from_raw_parts(self.data.add(head * self.head + row * self.row), head_dim)
@@ -101,8 +106,30 @@ impl CachedAttention {
             && self.n_head.is_multiple_of(self.n_head_kv)
     }
 
+    /// Whether it is possible, and there is a way that suits it with the instructions of `cpu`: with few
+    /// queries memory is the limit, which plain code does not reach.
+    pub fn suits(&self, cpu: Cpu) -> bool {
+        self.is_possible() && (self.n_query >= FEW || self.row_by_row(cpu))
+    }
+
+    /// Whether few queries are computed one by one.
+    fn row_by_row(&self, cpu: Cpu) -> bool {
+        #[cfg(target_arch = "x86_64")]
+        let has_kernel =
+            super::avx512_row::has_width(self.head_dim) && crate::tile::Avx512::new(cpu).is_some();
+        #[cfg(not(target_arch = "x86_64"))]
+        let has_kernel = {
+            let _ = cpu;
+            false
+        };
+        self.n_query < FEW && has_kernel
+    }
+
     /// Tasks for so many threads. How many there are changes no number.
-    pub fn tasks(&self, n_threads: usize) -> usize {
+    pub fn tasks(&self, cpu: Cpu, n_threads: usize) -> usize {
+        if self.row_by_row(cpu) {
+            return self.n_head_kv * self.n_query;
+        }
         self.n_head_kv * self.n_query.div_ceil(self.piece(n_threads))
     }
 
@@ -121,7 +148,15 @@ impl CachedAttention {
     /// # Panics
     /// If it [is not possible](Self::is_possible), or there is no such task.
     pub unsafe fn run(&self, cpu: Cpu, i: usize, n_threads: usize) {
-        assert!(self.is_possible() && i < self.tasks(n_threads));
+        assert!(self.is_possible() && i < self.tasks(cpu, n_threads));
+        #[cfg(target_arch = "x86_64")]
+        if self.row_by_row(cpu) {
+            let (head, query) = (i % self.n_head_kv, i / self.n_head_kv);
+            // SAFETY: handed on; the CPU has AVX-512, by `row_by_row`.
+            return SCRATCH.with_borrow_mut(|scratch| unsafe {
+                super::avx512_row::heads(self, head, query, &mut scratch.row_scores);
+            });
+        }
         let piece = self.piece(n_threads);
         let pieces = self.n_query.div_ceil(piece);
         let first = i % pieces * piece;
@@ -166,6 +201,7 @@ struct Scratch {
     row: Buffer<f32>,     // [head_dim]
     mixed: Buffer<f32>,   // [tiles][head_dim][WIDTH]
     running: Vec<Running>,
+    row_scores: Vec<f32>, // of single queries, [heads][n_key]
 }
 
 thread_local! {
@@ -178,6 +214,7 @@ thread_local! {
         row: Buffer::zeros(0),
         mixed: Buffer::zeros(0),
         running: Vec::new(),
+        row_scores: Vec::new(),
     });
 }
 
@@ -524,7 +561,7 @@ mod tests {
                 n_key: self.n_key,
                 scale: 0.25,
             };
-            for i in 0..attention.tasks(n_threads) {
+            for i in 0..attention.tasks(cpu, n_threads) {
                 // SAFETY: all operands are of these sizes, and this is the only thread.
                 unsafe { attention.run(cpu, i, n_threads) }
             }
@@ -534,7 +571,7 @@ mod tests {
 
     #[test]
     fn every_level_equals_the_definition_and_the_number_of_threads_changes_nothing() {
-        for (n_head, n_head_kv, head_dim) in [(4, 2, 16), (2, 2, 128), (6, 1, 8)] {
+        for (n_head, n_head_kv, head_dim) in [(4, 2, 16), (2, 2, 128), (6, 1, 8), (3, 1, 64)] {
             for (n_query, n_key) in [(1, 1), (48, 64), (50, 50), (97, 700), (130, 1100), (7, 513)] {
                 let case = Case {
                     n_head,

@@ -37,6 +37,8 @@
 mod avx2;
 #[cfg(target_arch = "x86_64")]
 pub(crate) mod avx512;
+#[cfg(target_arch = "x86_64")]
+mod avx512_row;
 mod cached;
 #[cfg(target_arch = "aarch64")]
 mod neon;

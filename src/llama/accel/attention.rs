@@ -2,18 +2,15 @@
 
 use half::f16;
 use llama_cpp_sys_2 as sys;
+use xc2_kernels::Cpu;
 use xc2_kernels::attention::{CachedAttention, HeadRows};
 
-/// From how many queries on: with fewer ggml reads keys in the order in which they lie, and memory is the
-/// limit.
-const FEW: i64 = 16;
-
-/// The operation of a node, if it is attention of many queries of f32 to keys and values in f16, under a mask
-/// that is the same for all heads, and with nothing else to it.
+/// The operation of a node, if it is attention of queries of f32 to keys and values in f16, under a mask
+/// that is the same for all heads, with nothing else to it, and ours is faster with the instructions of `cpu`.
 ///
 /// # Safety
 /// The node is valid, and its memory and that of its sources allocated.
-pub unsafe fn attention(node: &sys::ggml_tensor) -> Option<CachedAttention> {
+pub unsafe fn attention(node: &sys::ggml_tensor, cpu: Cpu) -> Option<CachedAttention> {
     if node.op != sys::GGML_OP_FLASH_ATTN_EXT || node.src[..4].iter().any(|s| s.is_null()) {
         return None;
     }
@@ -38,7 +35,7 @@ pub unsafe fn attention(node: &sys::ggml_tensor) -> Option<CachedAttention> {
         && (max_bias, cap) == (0.0, 0.0)
         // SAFETY: the node is valid.
         && unsafe { sys::ggml_is_contiguous(node) };
-    if !fits || n_query < FEW {
+    if !fits {
         return None;
     }
     let attention = CachedAttention {
@@ -57,7 +54,7 @@ pub unsafe fn attention(node: &sys::ggml_tensor) -> Option<CachedAttention> {
         n_key: n_key as usize,
         scale,
     };
-    attention.is_possible().then_some(attention)
+    attention.suits(cpu).then_some(attention)
 }
 
 /// Where the rows of a tensor lie, if each is contiguous and begins at a whole number.

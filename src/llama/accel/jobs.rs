@@ -95,7 +95,7 @@ impl Jobs {
         }
         for node in nodes {
             // SAFETY: as the caller says.
-            if let Some(attention) = unsafe { attention(&*node) } {
+            if let Some(attention) = unsafe { attention(&*node, self.kernel.cpu) } {
                 // SAFETY: as the caller says.
                 unsafe { self.push(node, Work::Attention(attention)) }
             }
@@ -194,7 +194,7 @@ unsafe extern "C" fn run(_: *mut sys::ggml_tensor, ith: c_int, nth: c_int, job: 
     let job = unsafe { &*job.cast::<Job>() };
     let (ith, nth) = (ith as usize, nth as usize);
     match &job.work {
-        Work::Attention(attention) => job.each(attention.tasks(nth), |task| {
+        Work::Attention(attention) => job.each(attention.tasks(job.kernel.cpu, nth), |task| {
             // SAFETY: the node's operands, which were checked, and its result; each task is taken once.
             unsafe { attention.run(job.kernel.cpu, task, nth) }
         }),

@@ -261,11 +261,16 @@ fn what_is_not_ours_is_computed_by_ggml() {
 }
 
 #[test]
-fn attention_of_many_queries_equals_ggmls() {
+fn attention_equals_ggmls() {
     if !ours() {
         return;
     }
-    let (dim, heads, heads_kv, n, n_key) = (128, 4, 2, 70, 256);
+    attention_equals_ggmls_with(70, 1e-5);
+    attention_equals_ggmls_with(1, 1e-3); // ggml adds values up in f16
+}
+
+fn attention_equals_ggmls_with(n: usize, tolerance: f64) {
+    let (dim, heads, heads_kv, n_key) = (128, 4, 2, 256);
     let half = |numbers: Vec<f32>| -> Vec<u8> {
         let halves = numbers.iter().map(|v| half::f16::from_f32(*v));
         halves.flat_map(half::f16::to_le_bytes).collect()
@@ -302,6 +307,6 @@ fn attention_of_many_queries_equals_ggmls() {
     let (theirs, ours) = (graph.compute(c"CPU"), graph.compute(c"XC2"));
     let expected: Vec<f64> = theirs.iter().map(|v| f64::from(*v)).collect();
     assert_ne!(ours, theirs, "ours was used");
-    assert!(error(&ours, &expected) < 1e-5);
+    assert!(error(&ours, &expected) < tolerance);
     assert_eq!(graph.compute(c"XC2"), ours, "nodes are put back");
 }
