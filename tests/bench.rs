@@ -93,3 +93,39 @@ fn what_does_not_fit_is_refused_before_it_runs() {
     );
     assert_fails(&["bench", "-m", "missing.gguf"], &["missing.gguf"]);
 }
+
+#[test]
+fn the_decoder_is_compared_with_llama_cpps_kernels() {
+    let model = model();
+    let args = [
+        "bench",
+        "-m",
+        &model,
+        "-r",
+        "1",
+        "-p",
+        "20",
+        "-n",
+        "2",
+        "--compare",
+    ];
+    let stages = ["--stages", "plora,decode", "--json"];
+    let output = xc2_edge(&[&args[..], &stages].concat());
+    let report: Value = serde_json::from_slice(&output.stdout).unwrap();
+    let rows = report["stages"].as_array().unwrap();
+    let text = |row: &Value, name: &str| row[name].as_str().unwrap().to_owned();
+    let found: Vec<_> = rows
+        .iter()
+        .map(|r| (text(r, "stage"), text(r, "backend")))
+        .collect();
+    let expected = [
+        ("plora", "xc2"),
+        ("plora", "ggml"),
+        ("decode", "xc2"),
+        ("decode", "ggml"),
+    ];
+    assert_eq!(
+        found,
+        expected.map(|(stage, by)| (stage.to_owned(), by.to_owned()))
+    );
+}

@@ -117,6 +117,11 @@ impl Engine {
         self.options.products
     }
 
+    /// Who multiplies in decoders that are made from now on.
+    pub fn set_products(&mut self, products: Products) {
+        self.options.products = products;
+    }
+
     /// The image preparation.
     pub fn preprocessor(&self) -> &Preprocessor {
         &self.preprocessor

@@ -36,8 +36,6 @@ pub struct SharedOut {
     to: *mut f32,
     /// Numbers from row to row.
     stride: usize,
-    /// What results are multiplied by and added to what is there; `None` if they take its place.
-    scale: Option<f32>,
 }
 
 // SAFETY: the functions that write are unsafe and say who may do it when.
@@ -48,19 +46,7 @@ unsafe impl Sync for SharedOut {}
 impl SharedOut {
     /// Rows that begin `stride` numbers apart.
     pub fn new(to: *mut f32, stride: usize) -> Self {
-        Self {
-            to,
-            stride,
-            scale: None,
-        }
-    }
-
-    /// The same, where results times `scale` are added to what is there.
-    pub fn adding(self, scale: f32) -> Self {
-        Self {
-            scale: Some(scale),
-            ..self
-        }
+        Self { to, stride }
     }
 
     /// Tells the cache that `n` numbers from a row and an output on will be put there.
@@ -69,7 +55,7 @@ impl SharedOut {
         prefetch_at(self.to.wrapping_add(row * self.stride + output), n);
     }
 
-    /// Puts numbers in place or adds them, from a row and an output on.
+    /// Puts numbers in place, from a row and an output on.
     ///
     /// # Safety
     /// They may be written there, and nobody else touches them.
@@ -78,23 +64,34 @@ impl SharedOut {
         // SAFETY: as above.
         unsafe {
             let to = self.to.add(row * self.stride + output);
-            match self.scale {
-                None => to.copy_from_nonoverlapping(numbers.as_ptr(), numbers.len()),
-                Some(scale) => {
-                    for (i, number) in numbers.iter().enumerate() {
-                        *to.add(i) += scale * number;
-                    }
-                }
-            }
+            to.copy_from_nonoverlapping(numbers.as_ptr(), numbers.len());
         }
+    }
+}
+
+/// A matrix, and the rows that it multiplies.
+#[derive(Clone, Copy)]
+struct Part<'a> {
+    matrix: BlockMatrix<'a>,
+    rows: SharedRows,
+}
+
+impl<'a> Part<'a> {
+    fn new(matrix: BlockMatrix<'a>, rows: SharedRows, kernel: &Kernel) -> Self {
+        assert_eq!(rows.width(), matrix.n_in(), "width of the input");
+        let shape = matrix.format().shape();
+        assert_eq!(rows.shape(), shape, "quantized for the format");
+        assert_eq!(rows.tile_rows(), kernel.rows, "quantized for the kernel");
+        Self { matrix, rows }
     }
 }
 
 /// `rows W^T` to `out`: what it takes, and how it is cut.
 #[derive(Clone, Copy)]
 pub struct Product<'a> {
-    matrix: BlockMatrix<'a>,
-    rows: SharedRows,
+    base: Part<'a>,
+    /// Another product that is added to it.
+    added: Option<Part<'a>>,
     out: SharedOut,
     kernel: &'static Kernel,
     /// Rows and outputs of a task.
@@ -113,13 +110,6 @@ impl<'a> Product<'a> {
         out: SharedOut,
         kernel: &'static Kernel,
     ) -> Self {
-        assert_eq!(rows.width(), matrix.n_in(), "width of the input");
-        assert_eq!(
-            rows.shape(),
-            matrix.format().shape(),
-            "quantized for the format"
-        );
-        assert_eq!(rows.tile_rows(), kernel.rows, "quantized for the kernel");
         let pieces = rows.n().div_ceil(CHUNK).max(1);
         let panels = if rows.n() <= FEW {
             PANELS_OF_FEW
@@ -127,8 +117,8 @@ impl<'a> Product<'a> {
             PANELS
         };
         Self {
-            matrix,
-            rows,
+            base: Part::new(matrix, rows, kernel),
+            added: None,
             out,
             kernel,
             chunk: rows.n().div_ceil(pieces).next_multiple_of(kernel.rows),
@@ -136,13 +126,49 @@ impl<'a> Product<'a> {
         }
     }
 
+    /// The same with another product added: it costs its multiplications and no pass over the result.
+    ///
+    /// # Panics
+    /// If it has another number of rows or outputs, or for the reasons of [`Self::new`].
+    pub fn plus(self, matrix: BlockMatrix<'a>, rows: SharedRows) -> Self {
+        assert_eq!(rows.n(), self.base.rows.n(), "number of rows");
+        assert_eq!(matrix.n_out(), self.n_out(), "number of outputs");
+        Self {
+            added: Some(Part::new(matrix, rows, self.kernel)),
+            ..self
+        }
+    }
+
+    fn n(&self) -> usize {
+        self.base.rows.n()
+    }
+
+    fn n_out(&self) -> usize {
+        self.base.matrix.n_out()
+    }
+
+    /// Superblocks of all parts, in the order in which they are summed.
+    fn steps(&self) -> usize {
+        let added = self.added.map_or(0, |part| part.matrix.superblocks());
+        self.base.matrix.superblocks() + added
+    }
+
+    /// The part that a step belongs to, and the superblock of its matrix.
+    fn step(&self, step: usize) -> (&Part<'a>, usize) {
+        let superblocks = self.base.matrix.superblocks();
+        match &self.added {
+            Some(part) if step >= superblocks => (part, step - superblocks),
+            _ => (&self.base, step),
+        }
+    }
+
     /// Number of tasks.
     pub fn tasks(&self) -> usize {
-        self.rows.n().div_ceil(self.chunk) * self.groups()
+        self.n().div_ceil(self.chunk) * self.groups()
     }
 
     fn groups(&self) -> usize {
-        self.matrix.n_out().div_ceil(self.group)
+        self.n_out().div_ceil(self.group)
     }
 
     /// Runs task `i`.
@@ -167,8 +193,8 @@ impl<'a> Product<'a> {
             i / self.groups() * self.chunk,
             i % self.groups() * self.group,
         );
-        let n = self.chunk.min(self.rows.n() - row);
-        let n_out = self.group.min(self.matrix.n_out() - output);
+        let n = self.chunk.min(self.n() - row);
+        let n_out = self.group.min(self.n_out() - output);
         let lanes = self.kernel.lanes;
         // SAFETY: the caller's promises, handed on.
         if n == 1 && unsafe { self.run_row(row, output, n_out) } {
@@ -183,7 +209,7 @@ impl<'a> Product<'a> {
         scratch.sums.resize(panels * rows * lanes, 0.0);
         // SAFETY: the caller's promises, handed on.
         unsafe {
-            if self.rows.n() <= FEW {
+            if self.n() <= FEW {
                 for (p, sums) in scratch.sums.chunks_exact_mut(rows * lanes).enumerate() {
                     let panel = &mut scratch.panels[..1];
                     self.sum::<true>((row, n), output + p * lanes, panel, sums);
@@ -202,11 +228,11 @@ impl<'a> Product<'a> {
                     unsafe {
                         match sums.first_chunk::<MOST_LANES>() {
                             // Of a length that is known: no call for so few bytes.
-                            Some(sums) if first + MOST_LANES <= self.matrix.n_out() => {
+                            Some(sums) if first + MOST_LANES <= self.n_out() => {
                                 self.out.put(row + i, first, sums);
                             }
                             _ => {
-                                let width = lanes.min(self.matrix.n_out() - first);
+                                let width = lanes.min(self.n_out() - first);
                                 self.out.put(row + i, first, &sums[..width]);
                             }
                         }
@@ -221,26 +247,27 @@ impl<'a> Product<'a> {
     /// # Safety
     /// As [`Self::run`].
     unsafe fn run_row(&self, row: usize, output: usize, n_out: usize) -> bool {
-        let (Some(kernel), None) = (self.kernel.row, self.out.scale) else {
+        let (Some(kernel), None) = (self.kernel.row, self.added) else {
             return false;
         };
-        let (values, scales, sums) = self.rows.tile(row, 0);
+        let Part { matrix, rows } = &self.base;
+        let (values, scales, sums) = rows.tile(row, 0);
         let operands = Row {
             values,
             scales,
             sums,
             tile: self.kernel.rows,
-            superblocks: self.matrix.superblocks(),
-            weights: self.matrix.bytes[output * self.matrix.row_bytes..].as_ptr(),
+            superblocks: matrix.superblocks(),
+            weights: matrix.bytes[output * matrix.row_bytes..].as_ptr(),
             n_out,
-            row_bytes: self.matrix.row_bytes,
+            row_bytes: matrix.row_bytes,
         };
         // SAFETY: the row is all of its tile that is used, and superblocks of a tile follow each other; the
         // weights are of `n_out` outputs of the matrix. The rest is what the caller vouches for.
         unsafe {
             let to = self.out.to.add(row * self.out.stride + output);
             let out = std::slice::from_raw_parts_mut(to, n_out);
-            kernel(&operands, self.matrix.format(), out)
+            kernel(&operands, matrix.format(), out)
         }
     }
 
@@ -254,15 +281,16 @@ impl<'a> Product<'a> {
         first: usize,
         output: usize,
         n_out: usize,
-        superblock: usize,
+        step: usize,
     ) {
         let tile_rows = self.kernel.rows;
-        let end = self.matrix.n_out().min(output + n_out);
-        if superblock + 1 < self.matrix.superblocks() {
+        let end = self.n_out().min(output + n_out);
+        if step + 1 < self.steps() {
+            let (next, superblock) = self.step(step + 1);
             let share = n_out.div_ceil(n.div_ceil(tile_rows));
             let from = output + first / tile_rows * share;
             for output in from..end.min(from + share) {
-                prefetch(self.matrix.superblock(output, superblock + 1));
+                prefetch(next.matrix.superblock(output, superblock));
             }
         } else {
             for row in row + first..row + n.min(first + tile_rows) {
@@ -285,20 +313,21 @@ impl<'a> Product<'a> {
     ) {
         let (lanes, tile_rows) = (self.kernel.lanes, self.kernel.rows);
         let height = sums.len() / panels.len();
-        for superblock in 0..self.matrix.superblocks() {
+        for step in 0..self.steps() {
+            let (Part { matrix, rows }, superblock) = self.step(step);
             for (p, panel) in panels.iter_mut().enumerate() {
                 let first = output + p * lanes;
                 if PREFETCH {
-                    prefetch(self.matrix.share_of_next(first, lanes, superblock));
+                    prefetch(matrix.share_of_next(first, lanes, superblock));
                 }
                 // SAFETY: the panel begins within the matrix; the caller vouches for the CPU.
-                unsafe { (self.kernel.unpack)(panel, &self.matrix, first, superblock) }
+                unsafe { (self.kernel.unpack)(panel, matrix, first, superblock) }
             }
             for first in (0..n).step_by(tile_rows) {
                 if !PREFETCH {
-                    self.ask_ahead((row, n), first, output, panels.len() * lanes, superblock);
+                    self.ask_ahead((row, n), first, output, panels.len() * lanes, step);
                 }
-                let (values, scales, row_sums) = self.rows.tile(row + first, superblock);
+                let (values, scales, row_sums) = rows.tile(row + first, superblock);
                 for (panel, sums) in panels.iter().zip(sums.chunks_exact_mut(height)) {
                     let tile = Tile {
                         values,
@@ -306,7 +335,7 @@ impl<'a> Product<'a> {
                         sums: row_sums,
                         panel,
                         out: sums[first * lanes..][..tile_rows * lanes].as_mut_ptr(),
-                        shape: self.rows.shape(),
+                        shape: rows.shape(),
                     };
                     // SAFETY: the tile of rows is as long as the kernel takes it, by `SharedRows`; so is
                     // that of sums (just sliced); the caller vouches for the CPU.

@@ -84,6 +84,8 @@ pub struct SharedRows {
     n: usize,
     width: usize,
     shape: Shape,
+    /// What numbers are multiplied by as they are quantized.
+    factor: f32,
     /// Rows of a tile.
     tile: usize,
     /// `[tiles][superblocks][tile][SUPER]`
@@ -128,11 +130,17 @@ impl SharedRows {
             n,
             width,
             shape,
+            factor: 1.0,
             tile: kernel.rows,
             values: memory.cast(),
             scales: scales.cast(),
             sums: sums.cast(),
         }
+    }
+
+    /// The same, for rows that are multiplied by a number as they are quantized.
+    pub fn times(self, factor: f32) -> Self {
+        Self { factor, ..self }
     }
 
     /// Number of rows.
@@ -191,6 +199,9 @@ impl SharedRows {
                 &padded
             });
             vectorized(|| quantize_row(x, self.shape, values, scales, sums));
+            for scale in scales {
+                *scale *= self.factor;
+            }
         }
     }
 

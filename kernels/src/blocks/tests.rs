@@ -181,6 +181,46 @@ fn every_level_unpacks_as_the_definition_says() {
 }
 
 #[test]
+#[allow(unsafe_code)]
+fn a_product_may_have_another_added_that_is_multiplied_by_a_number() {
+    const FACTOR: f32 = 0.75;
+    let (m, n) = (13, 70);
+    let (base, small) = (noise(m, 512, 1), noise(m, 256, 2));
+    let (w, b) = (
+        weights(BlockFormat::Q4K, n, 512, 3),
+        weights(BlockFormat::Q8_0, n, 256, 4),
+    );
+    let w = BlockMatrix::new(BlockFormat::Q4K, &w, n, 512).unwrap();
+    let b = BlockMatrix::new(BlockFormat::Q8_0, &b, n, 256).unwrap();
+    let expected = reference(&base, &w) + f64::from(FACTOR) * reference(&small, &b);
+    let largest = expected.iter().fold(0.0_f64, |max, v| max.max(v.abs()));
+    for cpu in available() {
+        let kernel = Kernel::for_cpu(cpu);
+        let mut found = Array2::zeros((m, n));
+        let mut memory = [vec![0_u64; 9000], vec![0_u64; 9000]];
+        let [base, small] = [(&base, w), (&small, b)].map(|(x, matrix)| {
+            let memory = memory[usize::from(x.ncols() == 256)].as_mut_ptr().cast();
+            let shape = matrix.format().shape();
+            assert!(SharedRows::bytes(m, x.ncols(), kernel) <= 8 * 9000);
+            // SAFETY: the memory is that large and stays until the end; no other thread has it.
+            unsafe {
+                let rows = SharedRows::new(memory, m, x.ncols(), shape, kernel);
+                let rows = rows.times(if x.ncols() == 256 { FACTOR } else { 1.0 });
+                (0..rows.pieces()).for_each(|piece| rows.quantize(x.as_slice().unwrap(), piece));
+                rows
+            }
+        });
+        let out = SharedOut::new(found.as_mut_ptr(), n);
+        let product = Product::new(w, base, out, kernel).plus(b, small);
+        // SAFETY: the rows are quantized, `found` has the shape, and there is no other thread.
+        (0..product.tasks()).for_each(|task| unsafe { product.run(task) });
+        for (f, e) in found.iter().zip(&expected) {
+            assert!((f64::from(*f) - e).abs() < 1e-5 * largest, "{cpu:?}");
+        }
+    }
+}
+
+#[test]
 fn the_largest_weights_and_activations_do_not_overflow() {
     for format in BlockFormat::ALL {
         for byte in [0, 0x7f, 0x80, 0xff] {

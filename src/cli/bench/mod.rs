@@ -18,6 +18,7 @@ use super::engine_args::EngineArgs;
   xc2-edge bench -m model.gguf --stages encode -r 10
   xc2-edge bench -m model.gguf --stages prefill,plora,decode -p 512 -n 128 -t 4
   xc2-edge bench -m model.gguf --json | jq '.stages[] | {stage, median_s, rate}'
+  xc2-edge bench -m model.gguf --stages prefill,plora,decode --compare
   XC2_SIMD=avx2 xc2-edge bench -m model.gguf --stages encode
 
 Nothing but the model is needed: the picture is drawn and the tokens are counted up. Each stage runs
@@ -48,6 +49,9 @@ pub struct BenchArgs {
     /// Pictures encoded in a run, one after another.
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=1000))]
     images: u16,
+    /// Measure the decoder's stages with llama.cpp's own kernels as well, one after the other.
+    #[arg(long)]
+    compare: bool,
     /// Print one JSON object.
     #[arg(long)]
     json: bool,

@@ -8,7 +8,7 @@ use xc2_edge::{
     decoder::Decoder,
     engine::{Engine, EngineError, N_BATCH},
     image::{PixelValues, RgbImage},
-    llama::argmax,
+    llama::{Products, argmax},
     memory,
     prompt::{PictureId, PloraPolicy, Prompt, Sequence},
 };
@@ -97,12 +97,32 @@ impl<'a> Bench<'a> {
         let mut rows = match stage {
             Stage::Load => Vec::new(),
             Stage::Encode => self.encode(),
-            Stage::Prefill => vec![self.prefill(false)?],
-            Stage::Plora => vec![self.prefill(true)?],
-            Stage::Decode => vec![self.decode()?],
+            Stage::Prefill => self.by_both(|bench| bench.prefill(false))?,
+            Stage::Plora => self.by_both(|bench| bench.prefill(true))?,
+            Stage::Decode => self.by_both(Self::decode)?,
         };
         rows[0].peak_memory = memory::peak();
         Ok(rows)
+    }
+
+    /// A stage of the decoder as it was asked for, and with `--compare` by llama.cpp's own kernels, too.
+    fn by_both(
+        &mut self,
+        measure: impl Fn(&mut Self) -> anyhow::Result<Row>,
+    ) -> anyhow::Result<Vec<Row>> {
+        let asked = self.engine.products();
+        let mut all = vec![asked];
+        if self.args.compare && asked != Products::Ggml {
+            all.push(Products::Ggml);
+        }
+        let rows = all.into_iter().map(|products| {
+            self.engine.set_products(products);
+            let products = Some(products);
+            measure(self).map(|row| Row { products, ..row })
+        });
+        let rows = rows.collect();
+        self.engine.set_products(asked);
+        rows
     }
 
     /// Times runs of a stage, with progress.

@@ -1,7 +1,14 @@
 //! The results: a table for a person, an object for a program.
 
 use serde_json::json;
-use xc2_edge::{engine::Engine, llama, machine, memory::human, quant::GgmlType, vision};
+use xc2_edge::{
+    engine::Engine,
+    llama::{self, Products},
+    machine,
+    memory::human,
+    quant::GgmlType,
+    vision,
+};
 use xc2_kernels::{Cpu, peak::Peak};
 
 use super::samples::Samples;
@@ -30,6 +37,8 @@ pub struct Row {
     pub weights_read: Option<f64>,
     /// The stage whose time this is a part of.
     pub part_of: Option<&'static str>,
+    /// Who multiplied, in a stage of the decoder.
+    pub products: Option<Products>,
     /// Of the process, in bytes.
     pub peak_memory: Option<u64>,
 }
@@ -45,6 +54,7 @@ impl Row {
             operations: None,
             weights_read: None,
             part_of: None,
+            products: None,
             peak_memory: None,
         }
     }
@@ -117,6 +127,7 @@ impl Table {
         json!({
             "stage": row.name,
             "part_of": row.part_of,
+            "backend": row.products.map(Products::name),
             "work": row.work,
             "median_s": s.median(),
             "least_s": s.least(),
@@ -136,6 +147,7 @@ impl Table {
         let s = &row.samples;
         let name = match row.part_of {
             Some(_) => format!("  {}", row.name),
+            None if row.products == Some(Products::Ggml) => format!("{} ggml", row.name),
             None => row.name.to_owned(),
         };
         let rate = row.rate.map_or(String::new(), |r| {
@@ -156,7 +168,7 @@ impl Table {
         };
         let memory = row.peak_memory.map_or(String::new(), human);
         let line = format!(
-            "{name:<11} {:<36} {:>8} {:>8} {:>8} {:>8}  {rate:<16} {speed:<26} {memory:>9}",
+            "{name:<12} {:<36} {:>8} {:>8} {:>8} {:>8}  {rate:<16} {speed:<26} {memory:>9}",
             row.work,
             short(s.median()),
             short(s.least()),
@@ -193,7 +205,7 @@ impl std::fmt::Display for Table {
         )?;
         writeln!(
             f,
-            "{:<11} {:<36} {:>8} {:>8} {:>8} {:>8}  {:<16} {:<26} {:>9}",
+            "{:<12} {:<36} {:>8} {:>8} {:>8} {:>8}  {:<16} {:<26} {:>9}",
             "stage", "a run", "median s", "least", "most", "first", "rate", "speed", "memory"
         )?;
         for row in &self.rows {

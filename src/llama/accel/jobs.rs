@@ -1,5 +1,6 @@
 //! What we compute of a graph, as custom nodes.
 
+use std::collections::{HashMap, HashSet};
 use std::ffi::{c_int, c_void};
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -10,7 +11,7 @@ use xc2_kernels::blocks::{BlockMatrix, Kernel, Product, SharedOut, SharedRows};
 use super::abi::{ALL_THREADS, CustomParams};
 use super::attention::attention;
 use super::products::{AdapterSum, adapter_sums, matrix};
-use super::slots::{Place, Slots};
+use super::slots::{ADAPTER, Place, Slots};
 
 /// Our part of the graph that is being computed.
 pub struct Jobs {
@@ -42,12 +43,20 @@ enum Work {
     Attention(CachedAttention),
     Product {
         product: Product<'static>,
-        rows: SharedRows,
-        /// Activations that have to be quantized first, `[n, width]`.
-        x: Option<*const f32>,
+        /// Activations that have to be quantized first, `[n, width]`, and where to.
+        inputs: Vec<(*const f32, SharedRows)>,
         /// Threads that have done their share of that.
         arrived: AtomicUsize,
     },
+}
+
+/// A product that is to be computed in place of a node.
+struct Planned {
+    node: *mut sys::ggml_tensor,
+    matrix: BlockMatrix<'static>,
+    x: *const sys::ggml_tensor,
+    /// What an adapter adds to it.
+    adapter: Option<(BlockMatrix<'static>, AdapterSum)>,
 }
 
 impl Jobs {
@@ -72,26 +81,24 @@ impl Jobs {
             let n = sys::ggml_graph_n_nodes(graph);
             (0..n).map(|i| sys::ggml_graph_node(graph, i)).collect()
         };
-        let products: Vec<_> = nodes
-            .iter()
+        // SAFETY: as the caller says.
+        let products = unsafe { planned(&nodes, self.kernel) };
+        let bytes = |x: *const sys::ggml_tensor| {
             // SAFETY: as the caller says.
-            .filter_map(|node| unsafe { Some((*node, matrix(&**node, self.kernel)?)) })
-            .collect();
+            let [width, n, ..] = unsafe { (*x).ne };
+            SharedRows::bytes(n as usize, width as usize, self.kernel)
+        };
         let activations: Vec<_> = products
             .iter()
-            .map(|(node, matrix)| {
-                // SAFETY: as the caller says; products have two sources.
-                let x = unsafe { &*(**node).src[1] };
-                let bytes = SharedRows::bytes(x.ne[1] as usize, matrix.n_in(), self.kernel);
-                ((std::ptr::from_ref(x), matrix.format().shape()), bytes)
-            })
+            .map(|p| ((p.x, p.matrix.format().shape()), bytes(p.x)))
             .collect();
-        let places = self.slots.plan(&activations);
-        // SAFETY: as the caller says.
-        let sums = unsafe { adapter_sums(graph) };
-        for ((node, matrix), place) in products.into_iter().zip(places) {
-            // SAFETY: as the caller says; the slot was planned for this node.
-            unsafe { self.add_product(node, matrix, place, sums.get(&node)) }
+        let adapted = products.iter().filter(|p| p.adapter.is_some());
+        // SAFETY: as the caller says; products have two sources.
+        let adapter_bytes = adapted.map(|p| unsafe { bytes((*p.node).src[1]) }).max();
+        let places = self.slots.plan(&activations, adapter_bytes.unwrap_or(0));
+        for (product, place) in products.into_iter().zip(places) {
+            // SAFETY: as the caller says; the slots were planned for this product.
+            unsafe { self.add_product(&product, place) }
         }
         for node in nodes {
             // SAFETY: as the caller says.
@@ -115,47 +122,60 @@ impl Jobs {
     }
 
     /// # Safety
-    /// A node of a graph that is about to be computed; the matrix is its first source, and the slot has
-    /// room for its activations.
-    unsafe fn add_product(
-        &mut self,
-        node: *mut sys::ggml_tensor,
-        matrix: BlockMatrix<'static>,
-        place: Place,
-        sum: Option<&AdapterSum>,
-    ) {
-        // SAFETY: the node has two sources and a place for its result, by `matrix`.
-        let (x, out) = unsafe { (&*(*node).src[1], &*node) };
-        // SAFETY: the slot has room for them, and its memory stays until the graph is computed.
-        let rows = unsafe {
-            SharedRows::new(
-                self.slots.memory(place.slot),
-                x.ne[1] as usize,
-                matrix.n_in(),
-                matrix.format().shape(),
-                self.kernel,
-            )
+    /// A product of a graph that is about to be computed, and the slots have room for its activations.
+    unsafe fn add_product(&mut self, planned: &Planned, place: Place) {
+        // SAFETY: as above; the node has two sources and a place for its result, by `matrix`.
+        let (node, x, small) = unsafe {
+            let node = &*planned.node;
+            (node, &*planned.x, &*node.src[1])
         };
-        let mut to = SharedOut::new(out.data.cast(), out.nb[1] / 4);
-        if let Some(sum) = sum {
-            // SAFETY: nodes of this graph.
-            unsafe {
-                to =
-                    SharedOut::new((*sum.add).data.cast(), (*sum.add).nb[1] / 4).adding(sum.factor);
-                for node in [sum.scale, sum.add] {
-                    self.idle.push((node, (*node).op));
-                    (*node).op = sys::GGML_OP_NONE;
-                }
-            }
+        let matrix = planned.matrix;
+        // SAFETY: as above.
+        let rows = unsafe { self.rows(place.slot, x, &matrix) };
+        let mut inputs = Vec::new();
+        if !place.known {
+            inputs.push((x.data.cast::<f32>().cast_const(), rows));
         }
+        let out = |t: &sys::ggml_tensor| SharedOut::new(t.data.cast(), t.nb[1] / 4);
+        let product = match &planned.adapter {
+            None => Product::new(matrix, rows, out(node), self.kernel),
+            Some((added, sum)) => {
+                // SAFETY: as above.
+                let small_rows = unsafe { self.rows(ADAPTER, small, added) }.times(sum.factor);
+                inputs.push((small.data.cast::<f32>().cast_const(), small_rows));
+                for node in [sum.base, sum.scale, sum.add] {
+                    // SAFETY: nodes of this graph.
+                    unsafe {
+                        self.idle.push((node, (*node).op));
+                        (*node).op = sys::GGML_OP_NONE;
+                    }
+                }
+                // SAFETY: as above.
+                let out = out(unsafe { &*sum.add });
+                Product::new(matrix, rows, out, self.kernel).plus(*added, small_rows)
+            }
+        };
         let work = Work::Product {
-            product: Product::new(matrix, rows, to, self.kernel),
-            rows,
-            x: (!place.known).then_some(x.data.cast::<f32>().cast_const()),
+            product,
+            inputs,
             arrived: AtomicUsize::new(0),
         };
         // SAFETY: handed on.
-        unsafe { self.push(node, work) }
+        unsafe { self.push(planned.node, work) }
+    }
+
+    /// # Safety
+    /// The slot has room for activations `x` that are multiplied by a matrix of this format.
+    unsafe fn rows(
+        &mut self,
+        slot: usize,
+        x: &sys::ggml_tensor,
+        matrix: &BlockMatrix,
+    ) -> SharedRows {
+        let (n, shape) = (x.ne[1] as usize, matrix.format().shape());
+        let memory = self.slots.memory(slot);
+        // SAFETY: as above; and the memory stays until the graph is computed.
+        unsafe { SharedRows::new(memory, n, matrix.n_in(), shape, self.kernel) }
     }
 
     /// # Safety
@@ -188,6 +208,36 @@ impl Jobs {
     }
 }
 
+/// The products of a graph that our kernels take, in the order in which they are computed: that of a base
+/// with an adapter where the adapter's is, whose input must be there.
+///
+/// # Safety
+/// The nodes are valid and their memory is allocated.
+unsafe fn planned(nodes: &[*mut sys::ggml_tensor], kernel: &Kernel) -> Vec<Planned> {
+    // SAFETY: as above.
+    let (mut sums, matrices): (_, HashMap<_, _>) = unsafe {
+        let ours = nodes
+            .iter()
+            .filter_map(|n| Some((*n, matrix(&**n, kernel)?)));
+        (adapter_sums(nodes), ours.collect())
+    };
+    sums.retain(|product, sum| matrices.contains_key(product) && matrices.contains_key(&sum.base));
+    let bases: HashSet<_> = sums.values().map(|sum| sum.base).collect();
+    let ours = nodes.iter().filter(|n| !bases.contains(n));
+    let plan = ours.filter_map(|node| {
+        let (own, sum) = (*matrices.get(node)?, sums.get(node));
+        let base = sum.map_or(*node, |sum| sum.base);
+        Some(Planned {
+            node: *node,
+            matrix: matrices[&base],
+            // SAFETY: products have two sources.
+            x: unsafe { (*base).src[1] },
+            adapter: sum.map(|sum| (own, *sum)),
+        })
+    });
+    plan.collect()
+}
+
 /// One thread's part of a job: called by ggml on all of its threads, between two of its barriers.
 unsafe extern "C" fn run(_: *mut sys::ggml_tensor, ith: c_int, nth: c_int, job: *mut c_void) {
     // SAFETY: `replace` put it there, and it stays until the graph is computed.
@@ -200,18 +250,19 @@ unsafe extern "C" fn run(_: *mut sys::ggml_tensor, ith: c_int, nth: c_int, job: 
         }),
         Work::Product {
             product,
-            rows,
-            x,
+            inputs,
             arrived,
         } => {
-            if let Some(x) = *x {
-                // SAFETY: the node's second source: contiguous, of this shape, not written while it is used.
-                let x = unsafe { std::slice::from_raw_parts(x, rows.n() * rows.width()) };
+            for (x, rows) in inputs {
+                // SAFETY: a source of the node: contiguous, of this shape, not written while it is used.
+                let x = unsafe { std::slice::from_raw_parts(*x, rows.n() * rows.width()) };
                 let pieces = rows.pieces();
                 for piece in ith * pieces / nth..(ith + 1) * pieces / nth {
                     // SAFETY: pieces of threads do not overlap, and nobody reads before all have arrived.
                     unsafe { rows.quantize(x, piece) }
                 }
+            }
+            if !inputs.is_empty() {
                 wait_for_all(arrived, nth);
             }
             job.each(product.tasks(), |task| {

@@ -41,6 +41,16 @@ pub enum Products {
     Ggml,
 }
 
+impl Products {
+    /// As options and reports name it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Xc2 => "xc2",
+            Self::Ggml => "ggml",
+        }
+    }
+}
+
 thread_local! {
     /// For contexts that this thread creates.
     static WANTED: Cell<Products> = const { Cell::new(Products::Xc2) };

@@ -5,53 +5,56 @@ use std::collections::HashMap;
 use llama_cpp_sys_2 as sys;
 use xc2_kernels::blocks::{BlockFormat, BlockMatrix, Kernel};
 
-/// What follows the second product of an adapter: `add = base + factor * product`.
+/// How llama.cpp applies an adapter: `add = base + scale(product)`, where the product is that of the adapter's
+/// second matrix with what its first makes of the base's input.
+#[derive(Clone, Copy)]
 pub struct AdapterSum {
+    pub base: *mut sys::ggml_tensor,
     pub scale: *mut sys::ggml_tensor,
     pub add: *mut sys::ggml_tensor,
     pub factor: f32,
 }
 
-/// The products of a graph whose result is only scaled and added to another, in that one's place, by the
-/// two nodes that follow: so a product can do it itself, and two passes over memory are saved.
+/// The sums of adapters in a graph, by their product: five nodes one after the other, whose results nobody
+/// else reads, so that base and product can be computed at once, in the place of the last one.
 ///
 /// # Safety
-/// The nodes of the graph are valid.
+/// The nodes are valid.
 pub unsafe fn adapter_sums(
-    graph: *mut sys::ggml_cgraph,
+    nodes: &[*mut sys::ggml_tensor],
 ) -> HashMap<*mut sys::ggml_tensor, AdapterSum> {
     // SAFETY: as above; sources are null or valid.
     unsafe {
-        let n = sys::ggml_graph_n_nodes(graph);
-        let nodes: Vec<_> = (0..n).map(|i| sys::ggml_graph_node(graph, i)).collect();
-        let sums = nodes.windows(3).filter_map(|nodes| {
-            let &[product, scale, add] = nodes else {
+        let sums = nodes.windows(5).filter_map(|nodes| {
+            let &[base, small, product, scale, add] = nodes else {
                 return None;
             };
-            let (p, s, a) = (&*product, &*scale, &*add);
+            let (b, l, p, s, a) = (&*base, &*small, &*product, &*scale, &*add);
             // A scale may have a bias as well, which is zero here.
             let factor = f32::from_bits(s.op_params[0].cast_unsigned());
-            let fits = p.op == sys::GGML_OP_MUL_MAT
+            let fits = [b, l, p].iter().all(|t| t.op == sys::GGML_OP_MUL_MAT)
+                && (l.src[1], p.src[1]) == (b.src[1], small)
                 && (s.op, s.src[0]) == (sys::GGML_OP_SCALE, product)
                 && s.op_params[1] == 0
-                && (a.op, a.src[1]) == (sys::GGML_OP_ADD, scale)
-                && a.src[0] != product
-                && a.ne == p.ne
-                && (*a.src[0]).ne == p.ne
-                && (*a.src[0]).data == a.data
-                && (*a.src[0]).type_ == sys::GGML_TYPE_F32
-                && [p, s, a].iter().all(|t| t.type_ == sys::GGML_TYPE_F32)
-                && sys::ggml_is_contiguous(a)
-                && sys::ggml_is_contiguous(a.src[0]);
-            fits.then_some((product, AdapterSum { scale, add, factor }))
+                && (a.op, a.src[0], a.src[1]) == (sys::GGML_OP_ADD, base, scale)
+                && [b, s, a].iter().all(|t| t.ne == p.ne)
+                && [b, p, s, a].iter().all(|t| t.type_ == sys::GGML_TYPE_F32)
+                && sys::ggml_is_contiguous(a);
+            let sum = AdapterSum {
+                base,
+                scale,
+                add,
+                factor,
+            };
+            fits.then_some((product, sum))
         });
         let mut sums: HashMap<_, _> = sums.collect();
         if sums.is_empty() {
             return sums;
         }
-        // Whatever else reads the product, the scaled one or what they are added to needs them as they are.
+        // Whatever else reads the product, the scaled one or the base needs them as they are.
         let mut uses = HashMap::new();
-        for node in &nodes {
+        for node in nodes {
             let sources = (**node).src.into_iter().chain([(**node).view_src]);
             for source in sources.filter(|s| !s.is_null()) {
                 *uses.entry(source).or_insert(0) += 1;
@@ -62,7 +65,7 @@ pub unsafe fn adapter_sums(
             uses.get(&t).is_none_or(|n| *n <= 1)
                 && (*t).flags & sys::GGML_TENSOR_FLAG_OUTPUT as i32 == 0
         };
-        sums.retain(|product, sum| alone(*product) && alone(sum.scale) && alone((*sum.add).src[0]));
+        sums.retain(|product, sum| alone(*product) && alone(sum.scale) && alone(sum.base));
         sums
     }
 }

@@ -13,11 +13,13 @@ pub type Key = (*const sys::ggml_tensor, Shape);
 const SHARED: usize = 2;
 /// Where activations of a single product go. They may be four times as wide, hence not in turn with those.
 const SINGLE: usize = SHARED;
+/// Where an adapter's small rows go, beside the activations of the product that they are added to.
+pub const ADAPTER: usize = SHARED + 1;
 
 /// The memory.
 #[derive(Default)]
 pub struct Slots {
-    memory: [Vec<u64>; SHARED + 1],
+    memory: [Vec<u64>; SHARED + 2],
 }
 
 /// Where a product finds its activations.
@@ -29,17 +31,22 @@ pub struct Place {
 }
 
 impl Slots {
-    /// Places for the activations of a graph's products, in their order, each with its size in bytes. The
-    /// memory does not move until the next time.
-    pub fn plan(&mut self, products: &[(Key, usize)]) -> Vec<Place> {
+    /// Places for the activations of a graph's products, in their order, each with its size in bytes, and
+    /// room for the largest rows of an adapter. The memory does not move until the next time.
+    pub fn plan(&mut self, products: &[(Key, usize)], adapter_bytes: usize) -> Vec<Place> {
         let places = places(products.iter().map(|(key, _)| *key));
         for (place, (_, bytes)) in places.iter().zip(products) {
-            let (memory, words) = (&mut self.memory[place.slot], bytes.div_ceil(8));
-            if memory.len() < words {
-                *memory = vec![0; words];
-            }
+            self.reserve(place.slot, *bytes);
         }
+        self.reserve(ADAPTER, adapter_bytes);
         places
+    }
+
+    fn reserve(&mut self, slot: usize, bytes: usize) {
+        let (memory, words) = (&mut self.memory[slot], bytes.div_ceil(8));
+        if memory.len() < words {
+            *memory = vec![0; words];
+        }
     }
 
     /// The memory of a slot: as much as the largest activations that were planned for it.
@@ -83,14 +90,13 @@ mod tests {
     fn what_several_products_take_stays_and_what_one_takes_lies_apart() {
         let (base, adapter) = (BlockFormat::Q4K.shape(), BlockFormat::Q8_0.shape());
         let key = |tensor: usize, shape| (std::ptr::without_provenance(tensor), shape);
-        // Two matrices of the base with an adapter each, and its small rows; then the next layer's.
+        // Two matrices of the base with an adapter each; then the next layer's.
         let products = [
+            key(1, adapter),
             key(1, base),
             key(1, adapter),
-            key(2, adapter),
             key(1, base),
-            key(1, adapter),
-            key(3, adapter),
+            key(4, adapter),
             key(4, base),
             key(5, base),
             key(5, base),
@@ -100,7 +106,6 @@ mod tests {
         let expected = [
             place(0, false),
             place(1, false),
-            place(SINGLE, false),
             place(0, true),
             place(1, true),
             place(SINGLE, false),
@@ -116,10 +121,10 @@ mod tests {
         let shape = BlockFormat::Q4K.shape();
         let mut slots = Slots::default();
         let key = |tensor: usize| (std::ptr::without_provenance(tensor), shape);
-        slots.plan(&[(key(1), 100), (key(2), 4097), (key(3), 10)]);
+        slots.plan(&[(key(1), 100), (key(2), 4097), (key(3), 10)], 8);
         assert_eq!(
             slots.memory.each_ref().map(Vec::len),
-            [0, 0, 4097_usize.div_ceil(8)]
+            [0, 0, 4097_usize.div_ceil(8), 1]
         );
     }
 }
