@@ -45,8 +45,9 @@ enum Work {
         product: Product<'static>,
         /// Activations that have to be quantized first, `[n, width]`, and where to.
         inputs: Vec<(*const f32, SharedRows)>,
-        /// Threads that have done their share of that.
-        arrived: AtomicUsize,
+        /// The next piece of that, and how many are done.
+        quantizing: AtomicUsize,
+        quantized: AtomicUsize,
     },
 }
 
@@ -158,7 +159,8 @@ impl Jobs {
         let work = Work::Product {
             product,
             inputs,
-            arrived: AtomicUsize::new(0),
+            quantizing: AtomicUsize::new(0),
+            quantized: AtomicUsize::new(0),
         };
         // SAFETY: handed on.
         unsafe { self.push(planned.node, work) }
@@ -239,10 +241,10 @@ unsafe fn planned(nodes: &[*mut sys::ggml_tensor], kernel: &Kernel) -> Vec<Plann
 }
 
 /// One thread's part of a job: called by ggml on all of its threads, between two of its barriers.
-unsafe extern "C" fn run(_: *mut sys::ggml_tensor, ith: c_int, nth: c_int, job: *mut c_void) {
+unsafe extern "C" fn run(_: *mut sys::ggml_tensor, _: c_int, nth: c_int, job: *mut c_void) {
     // SAFETY: `replace` put it there, and it stays until the graph is computed.
     let job = unsafe { &*job.cast::<Job>() };
-    let (ith, nth) = (ith as usize, nth as usize);
+    let nth = nth as usize;
     match &job.work {
         Work::Attention(attention) => job.each(attention.tasks(job.kernel.cpu, nth), |task| {
             // SAFETY: the node's operands, which were checked, and its result; each task is taken once.
@@ -251,20 +253,12 @@ unsafe extern "C" fn run(_: *mut sys::ggml_tensor, ith: c_int, nth: c_int, job: 
         Work::Product {
             product,
             inputs,
-            arrived,
+            quantizing,
+            quantized,
         } => {
-            for (x, rows) in inputs {
-                // SAFETY: a source of the node: contiguous, of this shape, not written while it is used.
-                let x = unsafe { std::slice::from_raw_parts(*x, rows.n() * rows.width()) };
-                let pieces = rows.pieces();
-                for piece in ith * pieces / nth..(ith + 1) * pieces / nth {
-                    // SAFETY: pieces of threads do not overlap, and nobody reads before all have arrived.
-                    unsafe { rows.quantize(x, piece) }
-                }
-            }
-            if !inputs.is_empty() {
-                wait_for_all(arrived, nth);
-            }
+            // SAFETY: sources of the node, which are not written while it is computed; each piece is taken
+            // once, and nobody reads before all are done.
+            unsafe { quantize(inputs, quantizing, quantized, nth) }
             job.each(product.tasks(), |task| {
                 // SAFETY: the CPU has the kernel; the rows are quantized by all threads, here or in an
                 // earlier node; only this job writes the result, and each task is taken once.
@@ -287,13 +281,44 @@ impl Job {
     }
 }
 
-/// As ggml's barrier does; but where threads outnumber cores the others must get their turn.
-fn wait_for_all(arrived: &AtomicUsize, n: usize) {
-    arrived.fetch_add(1, Ordering::AcqRel);
+/// Quantizes what is left of activations, and returns when all are: a thread that comes late finds it done
+/// by the others and keeps nobody waiting.
+///
+/// # Safety
+/// - The activations are contiguous, of these shapes, and stay as they are.
+/// - Pieces are quantized here only, with these counters.
+unsafe fn quantize(
+    inputs: &[(*const f32, SharedRows)],
+    next: &AtomicUsize,
+    done: &AtomicUsize,
+    n_threads: usize,
+) {
+    let all: usize = inputs.iter().map(|(_, rows)| rows.pieces()).sum();
+    let at_a_time = all.div_ceil(4 * n_threads).max(1);
+    loop {
+        let first = next.fetch_add(at_a_time, Ordering::Relaxed);
+        if first >= all {
+            break;
+        }
+        let taken = first..all.min(first + at_a_time);
+        let mut before = 0;
+        for (x, rows) in inputs {
+            let (begin, end) = (before, before + rows.pieces());
+            before = end;
+            // SAFETY: as the caller says.
+            let x = unsafe { std::slice::from_raw_parts(*x, rows.n() * rows.width()) };
+            for piece in taken.start.max(begin)..taken.end.min(end) {
+                // SAFETY: a piece of these rows that no other thread takes.
+                unsafe { rows.quantize(x, piece - begin) }
+            }
+        }
+        done.fetch_add(taken.len(), Ordering::Release);
+    }
     let mut turns = 0_u32;
-    while arrived.load(Ordering::Acquire) < n {
+    while done.load(Ordering::Acquire) < all {
+        // Where threads outnumber cores the one that is waited for must get its turn.
         turns += 1;
-        if turns.is_multiple_of(1024) {
+        if turns.is_multiple_of(256) {
             std::thread::yield_now();
         } else {
             std::hint::spin_loop();

@@ -1,0 +1,128 @@
+//! Every level that this CPU has, many queries and single ones, held against the definition in f64.
+#![allow(unsafe_code)]
+
+use super::*;
+use crate::cpu::available;
+use crate::testing::noise;
+
+struct Case {
+    n_head: usize,
+    n_head_kv: usize,
+    head_dim: usize,
+    n_query: usize,
+    n_key: usize,
+}
+
+/// Queries, keys, values, mask.
+type Operands = (Vec<f32>, Vec<f16>, Vec<f16>, Vec<f16>);
+
+impl Case {
+    /// Queries see what stands before them and, at the end of the cache, themselves; the first one
+    /// nothing; and a key in the middle counts less.
+    fn operands(&self) -> Operands {
+        let (d, before) = (self.head_dim, self.n_key.saturating_sub(self.n_query));
+        let half = |v: ndarray::Array2<f32>| v.iter().map(|v| f16::from_f32(*v)).collect();
+        let q = noise(self.n_query, self.n_head * d, 1)
+            .into_raw_vec_and_offset()
+            .0;
+        let k = half(noise(self.n_key, self.n_head_kv * d, 2));
+        let v = half(noise(self.n_key, self.n_head_kv * d, 3));
+        let mask = (0..self.n_query).flat_map(|i| {
+            (0..self.n_key).map(move |j| match j {
+                _ if i == 0 || j > i + before => f16::NEG_INFINITY,
+                5 => f16::from_f32(-0.5),
+                _ => f16::ZERO,
+            })
+        });
+        (q, k, v, mask.collect())
+    }
+
+    /// The definition, in f64.
+    fn expected(&self, (q, k, v, mask): &Operands) -> Vec<f64> {
+        let d = self.head_dim;
+        let mut out = Vec::new();
+        for i in 0..self.n_query {
+            for head in 0..self.n_head {
+                let kv = head / (self.n_head / self.n_head_kv) * d;
+                let at = |rows: &[f16], j: usize, c: usize| {
+                    rows[j * self.n_head_kv * d + kv + c].to_f64()
+                };
+                let weight = |j: usize| {
+                    let q = &q[(i * self.n_head + head) * d..][..d];
+                    let dot: f64 = (0..d).map(|c| f64::from(q[c]) * at(k, j, c)).sum();
+                    (0.25 * dot + mask[i * self.n_key + j].to_f64()).exp()
+                };
+                let weights: Vec<f64> = (0..self.n_key).map(weight).collect();
+                let sum: f64 = weights.iter().sum();
+                for c in 0..d {
+                    let mixed: f64 = (0..self.n_key).map(|j| weights[j] * at(v, j, c)).sum();
+                    out.push(if sum > 0.0 { mixed / sum } else { 0.0 });
+                }
+            }
+        }
+        out
+    }
+
+    fn found(&self, (q, k, v, mask): &Operands, cpu: Cpu, n_threads: usize) -> Vec<f32> {
+        let d = self.head_dim;
+        let mut out = vec![7.0; q.len()];
+        let rows = |data: &[f16], heads: usize| HeadRows {
+            data: data.as_ptr(),
+            row: heads * d,
+            head: d,
+        };
+        let attention = CachedAttention {
+            query: HeadRows {
+                data: q.as_ptr(),
+                row: self.n_head * d,
+                head: d,
+            },
+            key: rows(k, self.n_head_kv),
+            value: rows(v, self.n_head_kv),
+            mask: HeadRows {
+                data: mask.as_ptr(),
+                row: self.n_key,
+                head: 0,
+            },
+            out: out.as_mut_ptr(),
+            n_head: self.n_head,
+            n_head_kv: self.n_head_kv,
+            head_dim: d,
+            n_query: self.n_query,
+            n_key: self.n_key,
+            scale: 0.25,
+        };
+        for i in 0..attention.tasks(cpu, n_threads) {
+            // SAFETY: all operands are of these sizes, and this is the only thread.
+            unsafe { attention.run(cpu, i, n_threads) }
+        }
+        out
+    }
+}
+
+#[test]
+fn every_level_equals_the_definition_and_the_number_of_threads_changes_nothing() {
+    for (n_head, n_head_kv, head_dim) in [(4, 2, 16), (2, 2, 128), (6, 1, 8), (3, 1, 64)] {
+        for (n_query, n_key) in [(1, 1), (48, 64), (50, 50), (97, 700), (130, 1100), (7, 513)] {
+            let case = Case {
+                n_head,
+                n_head_kv,
+                head_dim,
+                n_query,
+                n_key,
+            };
+            let operands = case.operands();
+            let expected = case.expected(&operands);
+            for cpu in available() {
+                let found = case.found(&operands, cpu, 1);
+                for (i, (f, e)) in found.iter().zip(&expected).enumerate() {
+                    assert!(
+                        (f64::from(*f) - e).abs() < 1e-5,
+                        "{cpu:?} {n_head} {head_dim} {n_query} {n_key} {i}: {f} {e}"
+                    );
+                }
+                assert_eq!(found, case.found(&operands, cpu, 5), "{cpu:?}");
+            }
+        }
+    }
+}
