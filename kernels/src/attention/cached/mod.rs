@@ -228,7 +228,7 @@ impl Scratch {
         self.mixed.resize(tiles * head_dim * WIDTH);
         self.mixed.fill(0.0);
         self.running.clear();
-        self.running.resize_with(tiles, || Running::START);
+        self.running.resize_with(tiles, || Running::new(1.0));
     }
 
     /// Packs one key and its value as number `key` of the chunk.
