@@ -201,6 +201,7 @@ struct Scratch {
     row: Buffer<f32>,     // [head_dim]
     mixed: Buffer<f32>,   // [tiles][head_dim][WIDTH]
     running: Vec<Running>,
+    #[cfg(target_arch = "x86_64")]
     row_scores: Vec<f32>, // of single queries, [heads][n_key]
 }
 
@@ -214,6 +215,7 @@ thread_local! {
         row: Buffer::zeros(0),
         mixed: Buffer::zeros(0),
         running: Vec::new(),
+        #[cfg(target_arch = "x86_64")]
         row_scores: Vec::new(),
     });
 }
