@@ -14,6 +14,7 @@ use crate::cpu::Cpu;
 use crate::epilogue::{Epilogue, finish};
 use crate::product::{Activations, with_packed};
 use crate::tile::{Buffer, LANES, ROWS, Scalar, Tile, WIDTH, prefetch};
+use crate::vectorized;
 
 /// Rows of weights that are expanded at a time, to be turned while they are in the first-level cache.
 const STRIP: usize = 4;
@@ -166,6 +167,10 @@ impl Scratch {
                 let strip = &mut self.strip[..n_rows * n_in];
                 let row = first + column;
                 weights.expand(row..row + n_rows, strip);
+                if n_rows == STRIP {
+                    turn(strip, width, &mut panel[column..]);
+                    continue;
+                }
                 for (k, out) in panel.chunks_exact_mut(width).enumerate() {
                     for (r, value) in out[column..column + n_rows].iter_mut().enumerate() {
                         *value = strip[r * n_in + k];
@@ -202,6 +207,30 @@ impl Scratch {
             }
         }
     }
+}
+
+/// `strip: [STRIP, n_in]` as the first columns of a panel whose rows are `width` apart.
+fn turn(strip: &[f32], width: usize, panel: &mut [f32]) {
+    const STEPS: usize = 4;
+    let n_in = strip.len() / STRIP;
+    let whole = n_in / STEPS * STEPS;
+    vectorized(|| {
+        for first in (0..whole).step_by(STEPS) {
+            let rows: [[f32; STEPS]; STRIP] = std::array::from_fn(|r| {
+                let row = &strip[r * n_in + first..][..STEPS];
+                row.try_into().expect("as many")
+            });
+            for k in 0..STEPS {
+                let out = &mut panel[(first + k) * width..][..STRIP];
+                out.copy_from_slice(&rows.map(|row| row[k]));
+            }
+        }
+        for k in whole..n_in {
+            for r in 0..STRIP {
+                panel[k * width + r] = strip[r * n_in + k];
+            }
+        }
+    });
 }
 
 #[cfg(test)]

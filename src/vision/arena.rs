@@ -1,5 +1,6 @@
 //! The memory in which a picture is encoded.
 
+use memmap2::MmapMut;
 use ndarray::{Array2, ArrayView2, ArrayViewMut2};
 use xc2_kernels::int8::QuantizedRows;
 
@@ -20,19 +21,31 @@ pub struct Arena {
     pub inner: QuantizedRows,
 }
 
-/// Room for matrices of different widths, one at a time.
-pub struct Wide(Vec<f32>);
+/// Room for matrices of different widths, one at a time; in huge pages where the system has them.
+///
+/// Heads of q, k and v and strips of results are read and written in rows that lie pages apart, so with
+/// small pages each would begin with looking up an address.
+pub struct Wide(MmapMut);
 
 impl Wide {
+    /// So many zeros.
+    fn zeros(len: usize) -> Self {
+        let memory = MmapMut::map_anon(len * size_of::<f32>()).expect("memory for a picture");
+        // Without them it is only slower.
+        #[cfg(target_os = "linux")]
+        let _ = memory.advise(memmap2::Advice::HugePage);
+        Self(memory)
+    }
+
     /// `[rows, cols]`, holding what was there before.
     pub fn of(&mut self, rows: usize, cols: usize) -> ArrayViewMut2<'_, f32> {
-        let room = &mut self.0[..rows * cols];
+        let room = &mut bytemuck::cast_slice_mut(&mut self.0)[..rows * cols];
         ArrayViewMut2::from_shape((rows, cols), room).expect("as long as the shape says")
     }
 
     /// The same, to read.
     pub fn view(&self, rows: usize, cols: usize) -> ArrayView2<'_, f32> {
-        let room = &self.0[..rows * cols];
+        let room = &bytemuck::cast_slice(&self.0)[..rows * cols];
         ArrayView2::from_shape((rows, cols), room).expect("as long as the shape says")
     }
 }
@@ -44,7 +57,7 @@ impl Arena {
         Self {
             x: Array2::zeros(shape),
             normed: Array2::zeros(shape),
-            wide: Wide(vec![0.0; wide_len(config)]),
+            wide: Wide::zeros(wide_len(config)),
             quantized: QuantizedRows::default(),
             inner: QuantizedRows::default(),
         }
