@@ -31,8 +31,8 @@ pub struct SearchArgs {
     #[arg(value_name = "WORDS", allow_hyphen_values = true)]
     words: String,
     /// The most pictures.
-    #[arg(short, long = "limit", value_name = "N", default_value_t = 10)]
-    n: usize,
+    #[arg(short, long = "limit", value_name = "N", default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..))]
+    n: u32,
     /// Show the pictures: in terminals that can (Kitty, iTerm, others in coarse blocks).
     #[arg(long, value_enum, default_value = "auto", value_name = "WHEN")]
     thumbnails: When,
@@ -52,7 +52,7 @@ enum When {
 /// Runs the command.
 pub fn run(args: &SearchArgs) -> anyhow::Result<ExitCode> {
     let library = Library::open(&args.dir)?;
-    let search = library.search(&args.words, args.n, &[])?;
+    let search = library.search(&args.words, args.n as usize, &[])?;
     let mut stdout = std::io::stdout();
     for file in &search.vanished {
         let _ = writeln!(

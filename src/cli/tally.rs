@@ -102,7 +102,7 @@ impl Tally {
             let of = self
                 .total
                 .map_or(String::new(), |total| format!(" of {total}"));
-            say(&format!("{n_done}{of} pictures, {}", self.summary().rest()));
+            say(&format!("{n_done}{of} pictures{}", self.summary().rest()));
         }
     }
 

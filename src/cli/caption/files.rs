@@ -24,12 +24,13 @@ pub fn caption(args: &CaptionArgs) -> anyhow::Result<usize> {
     let found = find(args)?;
     args.sidecars().check(&found)?;
     let mut work = Work::new(args)?;
-    let (mut todo, mut n_failed_before) = (Vec::new(), 0);
+    let (mut todo, mut n_failed_before, mut n_occupied) = (Vec::new(), 0, 0);
     for found in found {
         match work.plan(&found)? {
             Decision::Caption => todo.push(found),
             Decision::FailedBefore => n_failed_before += 1,
-            Decision::Sidecars(_) | Decision::Done | Decision::Occupied => {}
+            Decision::Occupied => n_occupied += 1,
+            Decision::Sidecars(_) | Decision::Done => {}
         }
     }
     if !todo.is_empty() {
@@ -45,6 +46,12 @@ pub fn caption(args: &CaptionArgs) -> anyhow::Result<usize> {
         say(&format!(
             "{n_failed_before} of those skipped failed in an earlier run; --retry-failed tries \
              them again"
+        ));
+    }
+    if n_occupied > 0 && args.output.is_some() && !args.quiet {
+        say(&format!(
+            "{n_occupied} of those skipped have a text file or a copy that was not made from these \
+             records; --overwrite captions them and replaces it"
         ));
     }
     Ok(n_failed + n_failed_before)

@@ -140,8 +140,8 @@ impl<'a> Talk<'a> {
     fn interrupted_at_prompt(&mut self) {
         match self.conversation.drop_pending() {
             0 => tell("Ctrl-D or `/quit` leaves"),
-            1 => tell("the picture is not shown"),
-            n => tell(format_args!("the {n} pictures are not shown")),
+            1 => tell("the picture is taken back"),
+            n => tell(format_args!("the {n} pictures are taken back")),
         }
     }
 
