@@ -28,6 +28,7 @@ mod layer_norm;
 mod pack;
 pub mod peak;
 mod product;
+mod quantize;
 #[doc(hidden)]
 pub mod testing;
 mod tile;

@@ -6,7 +6,7 @@ use rayon::prelude::*;
 
 use super::kernel::Kernel;
 use super::{SUPER, Shape};
-use crate::vectorized;
+use crate::{quantize::quantize_block, vectorized};
 
 /// Runs of a superblock at most: numbers for each that a kernel may need.
 pub const RUNS: usize = 16;
@@ -258,31 +258,4 @@ fn quantize_row(
     } else {
         *sums = runs.map(|sum| -shape.zero * sum);
     }
-}
-
-/// Gives the scale.
-#[inline(always)]
-fn quantize_block<const N: usize>(block: &[f32; N], values: &mut [i8; N]) -> f32 {
-    /// 1.5 * 2^23: adding it leaves the nearest integer in the low bits of the sum.
-    const ROUND: f32 = 12_582_912.0;
-    /// Below it the reciprocal is infinite; such a block is zero in every sum of a f32.
-    const LEAST: f32 = 1e-30;
-
-    // As whole numbers the bits of absolute values have their order, with infinity and then NaN on
-    // top: neither is lost, and neither is a finite scale.
-    let bits = block
-        .iter()
-        .fold(0, |max, v| (v.to_bits() & 0x7fff_ffff).max(max));
-    let largest = f32::from_bits(bits);
-    let (scale, inverse) = if largest < LEAST {
-        (0.0, 0.0)
-    } else {
-        (largest / 127.0, 127.0 / largest)
-    };
-    for (value, v) in values.iter_mut().zip(block) {
-        *value = (v * inverse + ROUND)
-            .to_bits()
-            .wrapping_sub(ROUND.to_bits()) as i8;
-    }
-    scale
 }

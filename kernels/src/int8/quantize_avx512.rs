@@ -4,7 +4,8 @@
 use std::arch::x86_64::*;
 
 use super::BLOCK;
-use super::rows::{Cell, LEAST, SUM_ZERO, SUM_ZERO_F32};
+use super::rows::{Cell, SUM_ZERO, SUM_ZERO_F32};
+use crate::quantize::LEAST;
 
 /// As `rows::quantize_each`.
 ///

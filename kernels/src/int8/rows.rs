@@ -9,7 +9,7 @@ use rayon::prelude::*;
 
 use super::BLOCK;
 use super::kernel::{Kernel, MOST_ROWS};
-use crate::vectorized;
+use crate::{quantize::quantize_block, vectorized};
 
 /// Rows of numbers in int8 with a scale for each block of [`BLOCK`], in the order in which a kernel
 /// walks them.
@@ -255,41 +255,11 @@ fn quantize_each<'a>(cells: impl Iterator<Item = Cell<'a>>) {
 fn quantize_anywhere<'a>(cells: impl Iterator<Item = Cell<'a>>) {
     vectorized(|| {
         for cell in cells {
-            let (step, sum) = quantize_block(cell.x, cell.values);
-            (*cell.scale, *cell.begin) = (step, SUM_ZERO - 128 * sum);
+            *cell.scale = quantize_block(cell.x, cell.values);
+            let sum: i32 = cell.values.iter().map(|v| i32::from(*v)).sum();
+            *cell.begin = SUM_ZERO - 128 * sum;
         }
     });
-}
-
-/// Below it the reciprocal is infinite; such a block is zero in every sum of a f32.
-pub(super) const LEAST: f32 = 1e-30;
-
-/// Gives the scale and the sum of the values.
-#[inline(always)]
-fn quantize_block(block: &[f32; BLOCK], values: &mut [i8; BLOCK]) -> (f32, i32) {
-    /// Adding it leaves the nearest integer in the low bits of the sum.
-    const ROUND: f32 = SUM_ZERO_F32;
-
-    // As whole numbers the bits of absolute values have their order, with infinity and then NaN on
-    // top: neither is lost, and neither is a finite scale.
-    let bits = block
-        .iter()
-        .fold(0, |max, v| (v.to_bits() & 0x7fff_ffff).max(max));
-    let largest = f32::from_bits(bits);
-    let (scale, inverse) = if largest < LEAST {
-        (0.0, 0.0)
-    } else {
-        (largest / 127.0, 127.0 / largest)
-    };
-    let mut sum = 0;
-    for (value, v) in values.iter_mut().zip(block) {
-        let rounded = (v * inverse + ROUND)
-            .to_bits()
-            .wrapping_sub(ROUND.to_bits()) as i8;
-        *value = rounded;
-        sum += i32::from(rounded);
-    }
-    (scale, sum)
 }
 
 #[cfg(test)]
