@@ -34,7 +34,7 @@ fn main() {
             let n_out = if cpu == Cpu::Scalar { 512 } else { N_OUT };
             let matrix =
                 BlockMatrix::new(format, &bytes[..row_bytes * n_out], n_out, N_IN).unwrap();
-            for n in [1, 4, 8, 64, 512] {
+            for n in [1, 2, 4, 6, 8, 12, 16, 64, 512] {
                 if cpu == Cpu::Scalar && n > 8 {
                     continue; // it takes seconds
                 }

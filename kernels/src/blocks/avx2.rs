@@ -1,13 +1,14 @@
 //! AVX2: `vpmaddubsw` on weights as they are, unsigned, and activations.
 //!
-//! Its sums of two products are 16 bits wide and saturate. With weights of up to six bits they stay below
-//! 2 * 63 * 127 = 16002; those of Q8_0 are multiplied in two parts, the top bit and the rest.
+//! Its sums of two products are 16 bits wide, and so are the sums of as many of them as fit: for weights of
+//! four bits a whole run, so that most of the work is one multiplication and one addition for 32 products.
+//! A tile is six rows by eight outputs: six sums of a run and six running sums of 16 registers.
 #![allow(unsafe_code)]
 
 use std::arch::x86_64::*;
 
-use super::BlockMatrix;
-use super::kernel::{Kernel, Panel, Tile, with_shape};
+use super::kernel::{Kernel, Tile, with_format};
+use super::{SUPER, avx2_unpack};
 use crate::Cpu;
 
 pub(super) const LANES: usize = 8;
@@ -15,52 +16,76 @@ pub(super) const LANES: usize = 8;
 pub static KERNEL: Kernel = Kernel {
     cpu: Cpu::Avx2,
     lanes: LANES,
-    rows: 4,
-    few: 24,
+    rows: 6,
+    few: |_| 24,
     tile,
-    unpack,
-    row: None,
+    unpack: avx2_unpack::unpack,
+    row: |_| None,
 };
-
-/// # Safety
-/// As [`Kernel::unpack`].
-pub(super) unsafe fn unpack(
-    panel: &mut Panel,
-    matrix: &BlockMatrix,
-    output: usize,
-    superblock: usize,
-) {
-    panel.unpack(matrix, output, superblock, LANES);
-}
 
 /// # Safety
 /// As [`Kernel::tile`].
 unsafe fn tile(t: &Tile, rows: usize) {
     // SAFETY: handed on as they are.
-    unsafe { with_shape!(rows, t.shape, tile_avx2(t), 1 2 3 4) }
+    unsafe { with_format!(rows, t.format, tile_avx2(t), 1 2 3 4 5 6) }
 }
 
-/// Adds products of four bytes each; `WIDE` if weights have more than seven bits.
+/// Of how many groups of four inputs products with weights of so many bits are summed in 16 bits: two of
+/// them are added at once, each at most 127 times the largest weight.
+const fn at_once(bits: u32) -> usize {
+    match bits {
+        4 => 8,
+        5 => 4,
+        _ => 2,
+    }
+}
+
+/// Adds the products of a run's `GROUPS` groups to `dot`; of weights of eight bits the lower four and the
+/// upper four apart.
 ///
 /// # Safety
-/// The CPU has AVX2.
+/// The CPU has AVX2. So many groups of eight outputs are at `w`, and rows `SUPER` apart from `a` on.
 #[inline]
 #[target_feature(enable = "avx2")]
-unsafe fn add_products<const WIDE: bool>(sum: __m256i, w: __m256i, a: __m256i) -> __m256i {
-    let ones = _mm256_set1_epi16(1);
-    if !WIDE {
-        return _mm256_add_epi32(sum, _mm256_madd_epi16(_mm256_maddubs_epi16(w, a), ones));
+unsafe fn add_run<const ROWS: usize, const GROUPS: usize, const BITS: u32>(
+    dot: &mut [__m256i; ROWS],
+    w: *const u8,
+    a: *const i8,
+) {
+    let parts = if BITS > 6 { 2 } else { 1 };
+    let at_once = at_once(if BITS > 6 { 4 } else { BITS });
+    for part in 0..parts {
+        let unit = _mm256_set1_epi16(if part == 0 { 1 } else { 16 });
+        for first in (0..GROUPS).step_by(at_once) {
+            let mut sum = [_mm256_setzero_si256(); ROWS];
+            for group in first..first + at_once {
+                // SAFETY: as above; unaligned.
+                let mut w = unsafe { _mm256_loadu_si256(w.add(group * LANES * 4).cast()) };
+                if BITS > 6 {
+                    let nibble = if part == 0 {
+                        w
+                    } else {
+                        _mm256_srli_epi16::<4>(w)
+                    };
+                    w = _mm256_and_si256(nibble, _mm256_set1_epi8(15));
+                }
+                for (r, sum) in sum.iter_mut().enumerate() {
+                    // SAFETY: as above; unaligned.
+                    let a = unsafe { a.add(r * SUPER + group * 4).cast::<i32>().read_unaligned() };
+                    let products = _mm256_maddubs_epi16(w, _mm256_set1_epi32(a));
+                    *sum = _mm256_add_epi16(*sum, products);
+                }
+            }
+            for (dot, sum) in dot.iter_mut().zip(sum) {
+                *dot = _mm256_add_epi32(*dot, _mm256_madd_epi16(sum, unit));
+            }
+        }
     }
-    let top = _mm256_and_si256(_mm256_srli_epi16::<7>(w), _mm256_set1_epi8(1));
-    let rest = _mm256_and_si256(w, _mm256_set1_epi8(127));
-    let top = _mm256_madd_epi16(_mm256_maddubs_epi16(top, a), _mm256_set1_epi16(128));
-    let rest = _mm256_madd_epi16(_mm256_maddubs_epi16(rest, a), ones);
-    _mm256_add_epi32(sum, _mm256_add_epi32(top, rest))
 }
 
 /// The tile with one of several ways to multiply bytes.
 macro_rules! tile_of {
-    ($name:ident, $features:literal, $add_products:ident) => {
+    ($name:ident, $features:literal, $add_run:ident) => {
         /// # Safety
         /// As [`Kernel::tile`], for `ROWS` rows and the shape that the other parameters say.
         #[target_feature(enable = $features)]
@@ -69,12 +94,11 @@ macro_rules! tile_of {
             const N_RUNS: usize,
             const MINIMA: bool,
             const FINE: bool,
+            const BITS: u32,
         >(
             t: &Tile,
         ) {
-            use $crate::blocks::SUPER;
             use $crate::blocks::rows::{RUNS, SCALES};
-            let groups = SUPER / N_RUNS / 4;
             let mut total = [_mm256_setzero_ps(); ROWS];
             // SAFETY: runs, groups and rows are within what `Tile` and `Panel` say the pointers are valid
             // for; unaligned reads and writes are used throughout.
@@ -87,14 +111,13 @@ macro_rules! tile_of {
                             *dot = _mm256_set1_epi32(*t.sums.add(r * RUNS + run));
                         }
                     }
-                    for group in run * groups..(run + 1) * groups {
-                        let w = panel.values.as_ptr().add(group * LANES * 4);
-                        let w = _mm256_loadu_si256(w.cast());
-                        for (r, dot) in dot.iter_mut().enumerate() {
-                            let a = t.values.add(r * SUPER + group * 4);
-                            let a = _mm256_set1_epi32(a.cast::<i32>().read_unaligned());
-                            *dot = $add_products::<FINE>(*dot, w, a);
-                        }
+                    let w = panel.values.as_ptr().add(run * SUPER / N_RUNS * LANES);
+                    let a = t.values.add(run * SUPER / N_RUNS);
+                    // The number of groups is a constant in each.
+                    if N_RUNS == 8 {
+                        $add_run::<ROWS, 8, BITS>(&mut dot, w, a);
+                    } else {
+                        $add_run::<ROWS, 4, BITS>(&mut dot, w, a);
                     }
                     let scales = _mm256_loadu_ps(panel.scales.as_ptr().add(run * LANES));
                     for (r, (total, dot)) in total.iter_mut().zip(dot).enumerate() {
@@ -137,4 +160,4 @@ macro_rules! tile_of {
 }
 pub(super) use tile_of;
 
-tile_of!(tile_avx2, "avx2,fma,f16c", add_products);
+tile_of!(tile_avx2, "avx2,fma,f16c", add_run);

@@ -7,7 +7,7 @@
 
 use std::arch::x86_64::*;
 
-use super::kernel::{Kernel, Tile, with_shape};
+use super::kernel::{Kernel, Tile, with_format};
 use super::rows::{RUNS, SCALES};
 use super::{SUPER, avx512_row, avx512_unpack};
 use crate::Cpu;
@@ -20,23 +20,35 @@ pub static KERNEL: Kernel = Kernel {
     cpu: Cpu::Avx512Vnni,
     lanes: LANES,
     rows: TILE,
-    few: 1,
+    few: |format| {
+        if avx512_row::row(format).is_some() {
+            2
+        } else {
+            1
+        }
+    },
     tile,
     unpack: avx512_unpack::unpack,
-    row: Some(avx512_row::row),
+    row: avx512_row::row,
 };
 
 /// # Safety
 /// As [`Kernel::tile`].
 unsafe fn tile(t: &Tile, rows: usize) {
     // SAFETY: handed on as they are.
-    unsafe { with_shape!(rows, t.shape, tile_of(t), 1 2 3 4 5 6) }
+    unsafe { with_format!(rows, t.format, tile_of(t), 1 2 3 4 5 6) }
 }
 
 /// # Safety
 /// As [`Kernel::tile`], for `ROWS` rows and the shape that the other parameters say.
 #[target_feature(enable = "avx512f,avx512bw,avx512vnni")]
-unsafe fn tile_of<const ROWS: usize, const N_RUNS: usize, const MINIMA: bool, const FINE: bool>(
+unsafe fn tile_of<
+    const ROWS: usize,
+    const N_RUNS: usize,
+    const MINIMA: bool,
+    const FINE: bool,
+    const BITS: u32,
+>(
     t: &Tile,
 ) {
     let groups = SUPER / N_RUNS / 4;

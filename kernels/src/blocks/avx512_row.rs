@@ -7,16 +7,30 @@
 
 use std::arch::x86_64::*;
 
-use super::kernel::Row;
+use super::kernel::{Row, RowFunction};
 use super::rows::{RUNS, SCALES};
 use super::{BlockFormat, SUPER};
 
 /// Outputs at a time: they share the activations' registers.
 const OUTPUTS: usize = 4;
 
-/// # Safety
 /// As [`super::kernel::Kernel::row`].
-pub unsafe fn row(row: &Row, format: BlockFormat, out: &mut [f32]) -> bool {
+pub fn row(format: BlockFormat) -> Option<RowFunction> {
+    match format {
+        BlockFormat::Q4K => Some(|row, out| unsafe { by_outputs(row, out, q4_k) }),
+        BlockFormat::Q6K => Some(|row, out| unsafe { by_outputs(row, out, q6_k) }),
+        BlockFormat::Q8_0 => Some(|row, out| unsafe { by_outputs(row, out, q8_0) }),
+        BlockFormat::Q4_0 | BlockFormat::Q5K => None,
+    }
+}
+
+/// Computes so many outputs of a row, whose weights begin there.
+type SomeOutputs = unsafe fn(&Row, [*const u8; OUTPUTS]) -> [f32; OUTPUTS];
+
+/// # Safety
+/// As [`RowFunction`], for `some` that computes the format's outputs.
+#[inline(always)]
+unsafe fn by_outputs(row: &Row, out: &mut [f32], some: SomeOutputs) {
     let whole = out.len() / OUTPUTS * OUTPUTS;
     for (i, out) in out.chunks_mut(OUTPUTS).enumerate() {
         // The last few are computed with others that are there already.
@@ -34,18 +48,10 @@ pub unsafe fn row(row: &Row, format: BlockFormat, out: &mut [f32]) -> bool {
             }
         });
         // SAFETY: the caller vouches for the CPU and the rows.
-        let sums = unsafe {
-            match format {
-                BlockFormat::Q4K => q4_k(row, rows),
-                BlockFormat::Q6K => q6_k(row, rows),
-                BlockFormat::Q8_0 => q8_0(row, rows),
-                BlockFormat::Q4_0 | BlockFormat::Q5K => return false,
-            }
-        };
+        let sums = unsafe { some(row, rows) };
         let n = out.len();
         out.copy_from_slice(&sums[skip..skip + n]);
     }
-    true
 }
 
 /// Asks for the same bytes of the outputs that follow those `OUTPUTS`: rows lie one behind the other, so

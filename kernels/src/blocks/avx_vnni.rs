@@ -5,36 +5,52 @@
 
 use std::arch::x86_64::*;
 
-use super::avx2::{LANES, tile_of, unpack};
-use super::kernel::{Kernel, Tile, with_shape};
+use super::avx2::{LANES, tile_of};
+use super::kernel::{Kernel, Tile, with_format};
+use super::{SUPER, avx2_unpack};
 use crate::Cpu;
 
 pub static KERNEL: Kernel = Kernel {
     cpu: Cpu::AvxVnni,
     lanes: LANES,
     rows: 6,
-    few: 24,
+    few: |_| 24,
     tile,
-    unpack,
-    row: None,
+    unpack: avx2_unpack::unpack,
+    row: |_| None,
 };
 
 /// # Safety
 /// As [`Kernel::tile`].
 unsafe fn tile(t: &Tile, rows: usize) {
     // SAFETY: handed on as they are.
-    unsafe { with_shape!(rows, t.shape, tile_vex(t), 1 2 3 4 5 6) }
+    unsafe { with_format!(rows, t.format, tile_vex(t), 1 2 3 4 5 6) }
 }
 
+/// Adds the products of a run's `GROUPS` groups to `dot`.
+///
 /// # Safety
-/// The CPU has AVX-VNNI.
+/// The CPU has AVX-VNNI. So many groups of eight outputs are at `w`, and rows `SUPER` apart from `a` on.
 #[inline]
 #[target_feature(enable = "avx2,avxvnni")]
-unsafe fn add_products<const WIDE: bool>(sum: __m256i, w: __m256i, a: __m256i) -> __m256i {
-    _mm256_dpbusd_avx_epi32(sum, w, a)
+unsafe fn add_run<const ROWS: usize, const GROUPS: usize, const BITS: u32>(
+    dot: &mut [__m256i; ROWS],
+    w: *const u8,
+    a: *const i8,
+) {
+    for group in 0..GROUPS {
+        // SAFETY: as above; unaligned.
+        unsafe {
+            let w = _mm256_loadu_si256(w.add(group * LANES * 4).cast());
+            for (r, dot) in dot.iter_mut().enumerate() {
+                let a = a.add(r * SUPER + group * 4).cast::<i32>().read_unaligned();
+                *dot = _mm256_dpbusd_avx_epi32(*dot, w, _mm256_set1_epi32(a));
+            }
+        }
+    }
 }
 
-tile_of!(tile_vex, "avx2,fma,f16c,avxvnni", add_products);
+tile_of!(tile_vex, "avx2,fma,f16c,avxvnni", add_run);
 
 /// The same in the encoding that CPUs with AVX-512 have, most of which lack the other: so that tests can
 /// run it there.
@@ -48,19 +64,28 @@ pub static OTHER_ENCODING: Kernel = Kernel {
 #[cfg(test)]
 unsafe fn tile_other(t: &Tile, rows: usize) {
     // SAFETY: handed on as they are.
-    unsafe { with_shape!(rows, t.shape, tile_evex(t), 1 2 3 4 5 6) }
+    unsafe { with_format!(rows, t.format, tile_evex(t), 1 2 3 4 5 6) }
 }
 
 #[cfg(test)]
 #[inline]
 #[target_feature(enable = "avx2,avx512vnni,avx512vl")]
-unsafe fn add_products_evex<const WIDE: bool>(sum: __m256i, w: __m256i, a: __m256i) -> __m256i {
-    _mm256_dpbusd_epi32(sum, w, a)
+unsafe fn add_run_evex<const ROWS: usize, const GROUPS: usize, const BITS: u32>(
+    dot: &mut [__m256i; ROWS],
+    w: *const u8,
+    a: *const i8,
+) {
+    for group in 0..GROUPS {
+        // SAFETY: as above; unaligned.
+        unsafe {
+            let w = _mm256_loadu_si256(w.add(group * LANES * 4).cast());
+            for (r, dot) in dot.iter_mut().enumerate() {
+                let a = a.add(r * SUPER + group * 4).cast::<i32>().read_unaligned();
+                *dot = _mm256_dpbusd_epi32(*dot, w, _mm256_set1_epi32(a));
+            }
+        }
+    }
 }
 
 #[cfg(test)]
-tile_of!(
-    tile_evex,
-    "avx2,fma,f16c,avx512vnni,avx512vl",
-    add_products_evex
-);
+tile_of!(tile_evex, "avx2,fma,f16c,avx512vnni,avx512vl", add_run_evex);

@@ -1,7 +1,7 @@
 //! What a kernel is: a tile of results, its shape, and a superblock of weights as it walks it.
 
 use super::format::Expanded;
-use super::{BlockFormat, BlockMatrix, SUPER, Shape, scalar};
+use super::{BlockFormat, BlockMatrix, SUPER, scalar};
 use crate::Cpu;
 
 /// Outputs of the widest panel.
@@ -67,8 +67,8 @@ pub struct Tile {
     pub panel: *const Panel,
     /// `[rows][lanes]`, to which the results are added.
     pub out: *mut f32,
-    /// How bytes become numbers.
-    pub shape: Shape,
+    /// Of the weights.
+    pub format: BlockFormat,
 }
 
 /// Operands of one row of activations times outputs: weights as they lie in memory.
@@ -101,8 +101,9 @@ pub struct Kernel {
     pub lanes: usize,
     /// Rows of a tile, at most.
     pub rows: usize,
-    /// From how many rows on it pays: with fewer, unpacking takes longer than what it saves.
-    pub few: usize,
+    /// From how many rows on unpacking pays, for a format: with fewer it takes longer than what it saves,
+    /// against `row` or, where there is none, against llama.cpp.
+    pub few: fn(BlockFormat) -> usize,
     /// Computes so many rows, 1 to `rows`.
     ///
     /// # Safety
@@ -115,18 +116,23 @@ pub struct Kernel {
     /// - The CPU has `cpu`.
     /// - The first output and the superblock are the matrix's.
     pub unpack: unsafe fn(&mut Panel, &BlockMatrix, usize, usize),
-    /// Computes one row, as many outputs as fit, if there is a way without unpacking for the format.
-    ///
-    /// # Safety
-    /// - The CPU has `cpu`.
-    /// - The row's pointers are valid for what their comments say, and there are as many outputs.
-    pub row: Option<RowFunction>,
+    /// What computes one row without unpacking, if there is such a way for the format.
+    pub row: fn(BlockFormat) -> Option<RowFunction>,
 }
 
-/// See [`Kernel::row`].
-pub type RowFunction = unsafe fn(&Row, BlockFormat, &mut [f32]) -> bool;
+/// Computes one row, as many outputs as fit.
+///
+/// # Safety
+/// - The CPU has the kernel's `cpu`.
+/// - The row's pointers are valid for what their comments say, and there are as many outputs.
+pub type RowFunction = unsafe fn(&Row, &mut [f32]);
 
 impl Kernel {
+    /// Whether it is good at products of so many rows with weights of a format.
+    pub fn pays(&self, format: BlockFormat, n: usize) -> bool {
+        n > 0 && (n >= (self.few)(format) || (self.row)(format).is_some())
+    }
+
     /// The kernel for a level of instructions.
     pub fn for_cpu(cpu: Cpu) -> &'static Self {
         match cpu {
@@ -141,18 +147,20 @@ impl Kernel {
     }
 }
 
-/// Calls `$tile::<N, ..>($args)` for the `N` that `$rows` is: the tile's rows become a constant, and the
-/// shape's runs, minima and fineness with them.
+/// Calls `$tile::<N, ..>($args)` for the `N` that `$rows` is: the tile's rows become a constant, and with
+/// them the format's runs, minima, fineness and how many bits a weight has.
 #[cfg(target_arch = "x86_64")]
-macro_rules! with_shape {
-    ($rows:expr, $shape:expr, $tile:ident($args:expr), $($n:literal)+) => {
-        match ($rows, $shape.minima, $shape.fine) {
-            $(($n, true, _) => $tile::<$n, 8, true, false>($args),
-            ($n, false, true) => $tile::<$n, 8, false, true>($args),
-            ($n, false, false) => $tile::<$n, 16, false, false>($args),)+
-            (rows, ..) => unreachable!("a tile of {rows} rows"),
+macro_rules! with_format {
+    ($rows:expr, $format:expr, $tile:ident($args:expr), $($n:literal)+) => {
+        match ($rows, $format) {
+            $(($n, $crate::blocks::BlockFormat::Q4_0) => $tile::<$n, 8, false, true, 4>($args),
+            ($n, $crate::blocks::BlockFormat::Q8_0) => $tile::<$n, 8, false, true, 8>($args),
+            ($n, $crate::blocks::BlockFormat::Q4K) => $tile::<$n, 8, true, false, 4>($args),
+            ($n, $crate::blocks::BlockFormat::Q5K) => $tile::<$n, 8, true, false, 5>($args),
+            ($n, $crate::blocks::BlockFormat::Q6K) => $tile::<$n, 16, false, false, 6>($args),)+
+            (rows, _) => unreachable!("a tile of {rows} rows"),
         }
     };
 }
 #[cfg(target_arch = "x86_64")]
-pub(super) use with_shape;
+pub(super) use with_format;

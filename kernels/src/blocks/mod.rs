@@ -24,6 +24,8 @@
 #[cfg(target_arch = "x86_64")]
 mod avx2;
 #[cfg(target_arch = "x86_64")]
+mod avx2_unpack;
+#[cfg(target_arch = "x86_64")]
 mod avx512;
 #[cfg(target_arch = "x86_64")]
 mod avx512_row;
@@ -36,6 +38,8 @@ mod kernel;
 mod product;
 mod rows;
 mod scalar;
+#[cfg(target_arch = "x86_64")]
+mod unpack;
 
 pub use format::{BlockFormat, Shape};
 pub use kernel::Kernel;

@@ -7,20 +7,21 @@ use ndarray::{ArrayView2, ArrayViewMut2};
 use rayon::prelude::*;
 
 use super::kernel::{Kernel, MOST_LANES, Panel, Row, Tile};
-use super::{BlockMatrix, QuantizedRows, SharedRows};
+use super::rows::{RUNS, SCALES};
+use super::{BlockMatrix, QuantizedRows, SUPER, SharedRows};
 use crate::tile::{prefetch, prefetch_at};
 use crate::vectorized;
 
 /// Rows of a task, at most: what the outputs of a group take for them (128 kB) stays in the second-level
 /// cache, and unpacking is a fiftieth of the work.
 const CHUNK: usize = 512;
-/// Panels of a task: with two of 32 outputs they take 22 kB of the first-level cache.
-const PANELS: usize = 2;
+/// Outputs of a task: their panels take 22 kB of the first-level cache.
+const OUTPUTS: usize = 64;
 /// With so few rows weights are multiplied faster than they come from memory. Then a task takes its panels
 /// one after the other, each from its first superblock to its last, and asks for the next meanwhile.
 const FEW: usize = 12;
-/// Panels of such a task.
-const PANELS_OF_FEW: usize = 4;
+/// Outputs of such a task.
+const OUTPUTS_OF_FEW: usize = 128;
 
 /// What a thread keeps for its tasks.
 #[derive(Default)]
@@ -111,10 +112,10 @@ impl<'a> Product<'a> {
         kernel: &'static Kernel,
     ) -> Self {
         let pieces = rows.n().div_ceil(CHUNK).max(1);
-        let panels = if rows.n() <= FEW {
-            PANELS_OF_FEW
+        let outputs = if rows.n() <= FEW {
+            OUTPUTS_OF_FEW
         } else {
-            PANELS
+            OUTPUTS
         };
         Self {
             base: Part::new(matrix, rows, kernel),
@@ -122,7 +123,7 @@ impl<'a> Product<'a> {
             out,
             kernel,
             chunk: rows.n().div_ceil(pieces).next_multiple_of(kernel.rows),
-            group: panels * kernel.lanes,
+            group: outputs.next_multiple_of(kernel.lanes),
         }
     }
 
@@ -197,7 +198,7 @@ impl<'a> Product<'a> {
         let n_out = self.group.min(self.n_out() - output);
         let lanes = self.kernel.lanes;
         // SAFETY: the caller's promises, handed on.
-        if n == 1 && unsafe { self.run_row(row, output, n_out) } {
+        if unsafe { self.run_rows((row, n), output, n_out) } {
             return;
         }
         let panels = n_out.div_ceil(lanes);
@@ -242,33 +243,42 @@ impl<'a> Product<'a> {
         });
     }
 
-    /// The product of one row with `n_out` outputs, without unpacking, if the kernel can do that.
+    /// The product of `n` rows with `n_out` outputs, row by row without unpacking, if they are few and the
+    /// kernel can do that. The weights come from the cache for all but the first.
     ///
     /// # Safety
     /// As [`Self::run`].
-    unsafe fn run_row(&self, row: usize, output: usize, n_out: usize) -> bool {
-        let (Some(kernel), None) = (self.kernel.row, self.added) else {
+    unsafe fn run_rows(&self, (row, n): (usize, usize), output: usize, n_out: usize) -> bool {
+        let Part { matrix, rows } = &self.base;
+        let format = matrix.format();
+        let (Some(kernel), None) = ((self.kernel.row)(format), self.added) else {
             return false;
         };
-        let Part { matrix, rows } = &self.base;
-        let (values, scales, sums) = rows.tile(row, 0);
-        let operands = Row {
-            values,
-            scales,
-            sums,
-            tile: self.kernel.rows,
-            superblocks: matrix.superblocks(),
-            weights: matrix.bytes[output * matrix.row_bytes..].as_ptr(),
-            n_out,
-            row_bytes: matrix.row_bytes,
-        };
-        // SAFETY: the row is all of its tile that is used, and superblocks of a tile follow each other; the
-        // weights are of `n_out` outputs of the matrix. The rest is what the caller vouches for.
-        unsafe {
-            let to = self.out.to.add(row * self.out.stride + output);
-            let out = std::slice::from_raw_parts_mut(to, n_out);
-            kernel(&operands, matrix.format(), out)
+        if self.n() >= (self.kernel.few)(format) {
+            return false;
         }
+        let tile = self.kernel.rows;
+        for row in row..row + n {
+            let (values, scales, sums) = rows.tile(row / tile * tile, 0);
+            let within = row % tile;
+            // SAFETY: the row is one of its tile, and superblocks of a tile follow each other; the weights
+            // are of `n_out` outputs of the matrix. The rest is what the caller vouches for.
+            unsafe {
+                let operands = Row {
+                    values: values.add(within * SUPER),
+                    scales: scales.add(within * SCALES),
+                    sums: sums.add(within * RUNS),
+                    tile,
+                    superblocks: matrix.superblocks(),
+                    weights: matrix.bytes[output * matrix.row_bytes..].as_ptr(),
+                    n_out,
+                    row_bytes: matrix.row_bytes,
+                };
+                let to = self.out.to.add(row * self.out.stride + output);
+                kernel(&operands, std::slice::from_raw_parts_mut(to, n_out));
+            }
+        }
+        true
     }
 
     /// Asks memory for what a task needs next, a part of it with each tile of rows: for the weights of the
@@ -335,7 +345,7 @@ impl<'a> Product<'a> {
                         sums: row_sums,
                         panel,
                         out: sums[first * lanes..][..tile_rows * lanes].as_mut_ptr(),
-                        shape: rows.shape(),
+                        format: matrix.format(),
                     };
                     // SAFETY: the tile of rows is as long as the kernel takes it, by `SharedRows`; so is
                     // that of sums (just sliced); the caller vouches for the CPU.

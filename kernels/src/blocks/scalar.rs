@@ -12,10 +12,10 @@ pub static KERNEL: Kernel = Kernel {
     cpu: Cpu::Scalar,
     lanes: LANES,
     rows: 1,
-    few: usize::MAX, // it is no match for llama.cpp's
+    few: |_| usize::MAX, // it is no match for llama.cpp's
     tile,
     unpack,
-    row: None,
+    row: |_| None,
 };
 
 /// # Safety
@@ -38,29 +38,30 @@ unsafe fn tile(t: &Tile, rows: usize) {
             std::slice::from_raw_parts_mut(t.out, LANES),
         )
     };
-    let run = t.shape.run;
+    let shape = t.format.shape();
+    let run = shape.run;
     for (lane, out) in out.iter_mut().enumerate() {
         let mut total = 0.0_f32;
         for r in 0..SUPER / run {
-            let begin = if t.shape.minima { 0 } else { sums[r] };
+            let begin = if shape.minima { 0 } else { sums[r] };
             let dot = (r * run..(r + 1) * run).fold(begin, |dot, k| {
                 let w = panel.values[(k / 4 * LANES + lane) * 4 + k % 4];
                 dot + i32::from(values[k]) * i32::from(w)
             });
             let mut scale = panel.scales[r * LANES + lane];
-            if t.shape.fine {
+            if shape.fine {
                 scale *= scales[r];
             }
             total = (dot as f32).mul_add(scale, total);
         }
-        if t.shape.minima {
+        if shape.minima {
             let low = (0..8).fold(0, |low, r| {
                 let sum = (sums[r / 2] >> (16 * (r % 2))) as i16;
                 low + i32::from(sum) * i32::from(panel.minima[(r / 2 * LANES + lane) * 2 + r % 2])
             });
             total = (-(low as f32)).mul_add(panel.min_scales[lane], total);
         }
-        *out = if t.shape.fine {
+        *out = if shape.fine {
             *out + total
         } else {
             total.mul_add(scales[0], *out)

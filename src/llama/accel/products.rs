@@ -113,7 +113,7 @@ pub unsafe fn matrix(node: &sys::ggml_tensor, kernel: &Kernel) -> Option<BlockMa
         && node.nb[0] == size_of::<f32>()
         && node.nb[1].is_multiple_of(size_of::<f32>());
     let n = usize::try_from(x.ne[1]).ok()?;
-    if !fits || n < kernel.few.max(1) {
+    if !fits || !kernel.pays(format, n) {
         return None;
     }
     let (n_in, n_out) = (w.ne[0] as usize, w.ne[1] as usize);
