@@ -2,7 +2,7 @@
 //!
 //! Many rows: billions of operations (two for each multiplication) a second. Few rows: bytes of weights
 //! a second, which memory limits. Both of CPU time on one thread, best of a few: other work on the machine
-//! disturbs that least. `cargo bench -p xc2-kernels --bench blocks -- [KERNEL ..]`
+//! disturbs that least. `cargo bench -p xc2-kernels --bench blocks -- [KERNEL ..] [ROWS ..]`
 
 use std::hint::black_box;
 
@@ -21,6 +21,14 @@ fn main() {
         .skip(1)
         .filter(|a| a != "--bench")
         .collect();
+    let (rows, wanted): (Vec<_>, Vec<_>) =
+        wanted.into_iter().partition(|a| a.parse::<usize>().is_ok());
+    let rows: Vec<usize> = rows.iter().filter_map(|a| a.parse().ok()).collect();
+    let rows = if rows.is_empty() {
+        vec![1, 2, 4, 8, 64, 512]
+    } else {
+        rows
+    };
     let wanted = |name: &str| wanted.is_empty() || wanted.iter().any(|w| w == name);
     println!("{N_IN} x {N_OUT}: GOP/s, GB/s of weights");
     println!(
@@ -34,7 +42,7 @@ fn main() {
             let n_out = if cpu == Cpu::Scalar { 512 } else { N_OUT };
             let matrix =
                 BlockMatrix::new(format, &bytes[..row_bytes * n_out], n_out, N_IN).unwrap();
-            for n in [1, 2, 4, 6, 8, 12, 16, 64, 512] {
+            for &n in &rows {
                 if cpu == Cpu::Scalar && n > 8 {
                     continue; // it takes seconds
                 }

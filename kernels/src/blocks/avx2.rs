@@ -2,13 +2,14 @@
 //!
 //! Its sums of two products are 16 bits wide, and so are the sums of as many of them as fit: for weights of
 //! four bits a whole run, so that most of the work is one multiplication and one addition for 32 products.
+//! Weights of eight bits are multiplied in two parts, the lower four and the upper four.
 //! A tile is six rows by eight outputs: six sums of a run and six running sums of 16 registers.
 #![allow(unsafe_code)]
 
 use std::arch::x86_64::*;
 
 use super::kernel::{Kernel, Tile, with_format};
-use super::{SUPER, avx2_unpack};
+use super::{BlockFormat, SUPER, avx2_row, avx2_unpack};
 use crate::Cpu;
 
 pub(super) const LANES: usize = 8;
@@ -17,10 +18,13 @@ pub static KERNEL: Kernel = Kernel {
     cpu: Cpu::Avx2,
     lanes: LANES,
     rows: 6,
-    few: |_| 24,
+    few: |format| match format {
+        BlockFormat::Q8_0 => 4,
+        _ => 2,
+    },
     tile,
     unpack: avx2_unpack::unpack,
-    row: |_| None,
+    row: avx2_row::avx2::row,
 };
 
 /// # Safety

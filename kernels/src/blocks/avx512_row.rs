@@ -8,6 +8,7 @@
 use std::arch::x86_64::*;
 
 use super::kernel::{Row, RowFunction};
+use super::row::{ask_ahead, by_outputs, scales_and_minima};
 use super::rows::{RUNS, SCALES};
 use super::{BlockFormat, SUPER};
 
@@ -21,47 +22,6 @@ pub fn row(format: BlockFormat) -> Option<RowFunction> {
         BlockFormat::Q6K => Some(|row, out| unsafe { by_outputs(row, out, q6_k) }),
         BlockFormat::Q8_0 => Some(|row, out| unsafe { by_outputs(row, out, q8_0) }),
         BlockFormat::Q4_0 | BlockFormat::Q5K => None,
-    }
-}
-
-/// Computes so many outputs of a row, whose weights begin there.
-type SomeOutputs = unsafe fn(&Row, [*const u8; OUTPUTS]) -> [f32; OUTPUTS];
-
-/// # Safety
-/// As [`RowFunction`], for `some` that computes the format's outputs.
-#[inline(always)]
-unsafe fn by_outputs(row: &Row, out: &mut [f32], some: SomeOutputs) {
-    let whole = out.len() / OUTPUTS * OUTPUTS;
-    for (i, out) in out.chunks_mut(OUTPUTS).enumerate() {
-        // The last few are computed with others that are there already.
-        let first = if i * OUTPUTS < whole {
-            i * OUTPUTS
-        } else {
-            row.n_out.saturating_sub(OUTPUTS)
-        };
-        let skip = i * OUTPUTS - first;
-        let rows: [*const u8; OUTPUTS] = std::array::from_fn(|j| {
-            // SAFETY: within the outputs.
-            unsafe {
-                row.weights
-                    .add((first + j).min(row.n_out - 1) * row.row_bytes)
-            }
-        });
-        // SAFETY: the caller vouches for the CPU and the rows.
-        let sums = unsafe { some(row, rows) };
-        let n = out.len();
-        out.copy_from_slice(&sums[skip..skip + n]);
-    }
-}
-
-/// Asks for the same bytes of the outputs that follow those `OUTPUTS`: rows lie one behind the other, so
-/// this is what is next, each line once.
-#[inline]
-#[target_feature(enable = "avx512f")]
-fn prefetch(at: *const u8, bytes: usize, row_bytes: usize) {
-    let next = at.wrapping_add(OUTPUTS * row_bytes);
-    for line in (0..bytes).step_by(64) {
-        _mm_prefetch::<_MM_HINT_T0>(next.wrapping_add(line).cast());
     }
 }
 
@@ -129,14 +89,8 @@ unsafe fn q4_k(row: &Row, rows: [*const u8; OUTPUTS]) -> [f32; OUTPUTS] {
             let scale = _mm_set1_ps(*row.scales.add(s * row.tile * SCALES));
             for ((total, low), block) in total.iter_mut().zip(&mut low).zip(rows) {
                 let block = block.add(s * 144);
-                prefetch(block, 144, row.row_bytes);
-                let word = |i: usize| block.add(4 * i).cast::<u32>().read_unaligned();
-                let (x, y, z) = (word(1), word(2), word(3));
-                let high = |x: u32| (x >> 2) & 0x3030_3030;
-                let pack = |low: u32, high: u32| (i64::from(high) << 32) | i64::from(low);
-                let scales = pack(x & 0x3f3f_3f3f, (z & 0x0f0f_0f0f) | high(x));
-                let minima = pack(y & 0x3f3f_3f3f, ((z >> 4) & 0x0f0f_0f0f) | high(y));
-
+                ask_ahead::<OUTPUTS>(block, 144, row.row_bytes);
+                let (scales, minima) = scales_and_minima(block);
                 let scales = _mm512_set1_epi64(scales);
                 let of = |i: usize| _mm512_shuffle_epi8(scales, load(LANES[i].as_ptr().cast()));
                 let (q, r) = (load(block.add(16)), load(block.add(80)));
@@ -147,7 +101,7 @@ unsafe fn q4_k(row: &Row, rows: [*const u8; OUTPUTS]) -> [f32; OUTPUTS] {
                 dot = add_scaled(dot, _mm512_and_si512(r, nibble), a[2], of(2));
                 dot = add_scaled(dot, upper(r), a[3], of(3));
 
-                let d = _mm_cvtph_ps(_mm_cvtsi32_si128(word(0) as i32));
+                let d = _mm_cvtph_ps(_mm_cvtsi32_si128(block.cast::<i32>().read_unaligned()));
                 let d = _mm_mul_ps(d, scale);
                 let d_min = _mm_shuffle_ps::<0b01_01_01_01>(d, d);
                 *total = _mm512_fmadd_ps(_mm512_cvtepi32_ps(dot), _mm512_broadcastss_ps(d), *total);
@@ -189,7 +143,7 @@ unsafe fn q6_k(row: &Row, rows: [*const u8; OUTPUTS]) -> [f32; OUTPUTS] {
             let scale = *row.scales.add(s * row.tile * SCALES);
             for (total, block) in total.iter_mut().zip(rows) {
                 let block = block.add(s * 210);
-                prefetch(block, 210, row.row_bytes);
+                ask_ahead::<OUTPUTS>(block, 210, row.row_bytes);
                 let scales = _mm_loadu_si128(block.add(192).cast());
                 let scales = _mm512_and_si512(_mm512_cvtepi8_epi32(scales), low_half);
                 let of = |i: i32| {
@@ -244,7 +198,7 @@ unsafe fn q8_0(row: &Row, rows: [*const u8; OUTPUTS]) -> [f32; OUTPUTS] {
             for ((total, begin), block) in total.iter_mut().zip(&mut begin).zip(rows) {
                 let block = block.add(b * 34);
                 if b % 2 == 0 {
-                    prefetch(block, 64, row.row_bytes);
+                    ask_ahead::<OUTPUTS>(block, 64, row.row_bytes);
                 }
                 let d = i32::from(block.cast::<u16>().read_unaligned());
                 let d = _mm_mul_ss(_mm_cvtph_ps(_mm_cvtsi32_si128(d)), scale);

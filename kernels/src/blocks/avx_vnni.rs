@@ -7,17 +7,20 @@ use std::arch::x86_64::*;
 
 use super::avx2::{LANES, tile_of};
 use super::kernel::{Kernel, Tile, with_format};
-use super::{SUPER, avx2_unpack};
+use super::{BlockFormat, SUPER, avx2_row, avx2_unpack};
 use crate::Cpu;
 
 pub static KERNEL: Kernel = Kernel {
     cpu: Cpu::AvxVnni,
     lanes: LANES,
     rows: 6,
-    few: |_| 24,
+    few: |format| match format {
+        BlockFormat::Q8_0 => 3,
+        _ => 2,
+    },
     tile,
     unpack: avx2_unpack::unpack,
-    row: |_| None,
+    row: avx2_row::vnni::row,
 };
 
 /// # Safety
@@ -58,6 +61,7 @@ tile_of!(tile_vex, "avx2,fma,f16c,avxvnni", add_run);
 pub static OTHER_ENCODING: Kernel = Kernel {
     cpu: Cpu::Avx512Vnni,
     tile: tile_other,
+    row: avx2_row::vnni_evex::row,
     ..KERNEL
 };
 

@@ -102,7 +102,7 @@ pub struct Kernel {
     /// Rows of a tile, at most.
     pub rows: usize,
     /// From how many rows on unpacking pays, for a format: with fewer it takes longer than what it saves,
-    /// against `row` or, where there is none, against llama.cpp.
+    /// against llama.cpp's products or, for one row, against `row`.
     pub few: fn(BlockFormat) -> usize,
     /// Computes so many rows, 1 to `rows`.
     ///
@@ -130,7 +130,7 @@ pub type RowFunction = unsafe fn(&Row, &mut [f32]);
 impl Kernel {
     /// Whether it is good at products of so many rows with weights of a format.
     pub fn pays(&self, format: BlockFormat, n: usize) -> bool {
-        n > 0 && (n >= (self.few)(format) || (self.row)(format).is_some())
+        n >= (self.few)(format).max(1) || (n == 1 && (self.row)(format).is_some())
     }
 
     /// The kernel for a level of instructions.

@@ -24,6 +24,8 @@
 #[cfg(target_arch = "x86_64")]
 mod avx2;
 #[cfg(target_arch = "x86_64")]
+mod avx2_row;
+#[cfg(target_arch = "x86_64")]
 mod avx2_unpack;
 #[cfg(target_arch = "x86_64")]
 mod avx512;
@@ -36,6 +38,8 @@ mod avx_vnni;
 mod format;
 mod kernel;
 mod product;
+#[cfg(target_arch = "x86_64")]
+mod row;
 mod rows;
 mod scalar;
 #[cfg(target_arch = "x86_64")]

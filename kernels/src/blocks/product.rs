@@ -7,8 +7,7 @@ use ndarray::{ArrayView2, ArrayViewMut2};
 use rayon::prelude::*;
 
 use super::kernel::{Kernel, MOST_LANES, Panel, Row, Tile};
-use super::rows::{RUNS, SCALES};
-use super::{BlockMatrix, QuantizedRows, SUPER, SharedRows};
+use super::{BlockMatrix, QuantizedRows, SharedRows};
 use crate::tile::{prefetch, prefetch_at};
 use crate::vectorized;
 
@@ -198,7 +197,7 @@ impl<'a> Product<'a> {
         let n_out = self.group.min(self.n_out() - output);
         let lanes = self.kernel.lanes;
         // SAFETY: the caller's promises, handed on.
-        if unsafe { self.run_rows((row, n), output, n_out) } {
+        if n == 1 && unsafe { self.run_row(row, output, n_out) } {
             return;
         }
         let panels = n_out.div_ceil(lanes);
@@ -243,40 +242,31 @@ impl<'a> Product<'a> {
         });
     }
 
-    /// The product of `n` rows with `n_out` outputs, row by row without unpacking, if they are few and the
-    /// kernel can do that. The weights come from the cache for all but the first.
+    /// The product of one row with `n_out` outputs, without unpacking, if the kernel can do that.
     ///
     /// # Safety
     /// As [`Self::run`].
-    unsafe fn run_rows(&self, (row, n): (usize, usize), output: usize, n_out: usize) -> bool {
+    unsafe fn run_row(&self, row: usize, output: usize, n_out: usize) -> bool {
         let Part { matrix, rows } = &self.base;
-        let format = matrix.format();
-        let (Some(kernel), None) = ((self.kernel.row)(format), self.added) else {
+        let (Some(kernel), None) = ((self.kernel.row)(matrix.format()), self.added) else {
             return false;
         };
-        if self.n() >= (self.kernel.few)(format) {
-            return false;
-        }
-        let tile = self.kernel.rows;
-        for row in row..row + n {
-            let (values, scales, sums) = rows.tile(row / tile * tile, 0);
-            let within = row % tile;
-            // SAFETY: the row is one of its tile, and superblocks of a tile follow each other; the weights
-            // are of `n_out` outputs of the matrix. The rest is what the caller vouches for.
-            unsafe {
-                let operands = Row {
-                    values: values.add(within * SUPER),
-                    scales: scales.add(within * SCALES),
-                    sums: sums.add(within * RUNS),
-                    tile,
-                    superblocks: matrix.superblocks(),
-                    weights: matrix.bytes[output * matrix.row_bytes..].as_ptr(),
-                    n_out,
-                    row_bytes: matrix.row_bytes,
-                };
-                let to = self.out.to.add(row * self.out.stride + output);
-                kernel(&operands, std::slice::from_raw_parts_mut(to, n_out));
-            }
+        let (values, scales, sums) = rows.tile(row, 0);
+        let operands = Row {
+            values,
+            scales,
+            sums,
+            tile: self.kernel.rows,
+            superblocks: matrix.superblocks(),
+            weights: matrix.bytes[output * matrix.row_bytes..].as_ptr(),
+            n_out,
+            row_bytes: matrix.row_bytes,
+        };
+        // SAFETY: the row is all of its tile that is used, and superblocks of a tile follow each other; the
+        // weights are of `n_out` outputs of the matrix. The rest is what the caller vouches for.
+        unsafe {
+            let to = self.out.to.add(row * self.out.stride + output);
+            kernel(&operands, std::slice::from_raw_parts_mut(to, n_out));
         }
         true
     }

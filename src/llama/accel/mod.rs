@@ -67,8 +67,8 @@ pub(super) fn register() -> Result<&'static Kernel, &'static str> {
     static DONE: OnceLock<Result<&'static Kernel, String>> = OnceLock::new();
     let done = DONE.get_or_init(|| {
         let kernel = Kernel::for_cpu(Cpu::chosen());
-        if kernel.cpu != Cpu::Avx512Vnni {
-            return Err("ours are faster with AVX-512 VNNI only, as far as measured".to_owned());
+        if kernel.cpu == Cpu::Scalar {
+            return Err("ours need AVX2 or more to be faster".to_owned());
         }
         abi::check()
             .map_err(|why| format!("this llama.cpp is not the one it was made for: {why}"))?;
