@@ -7,7 +7,7 @@
 use std::arch::x86_64::*;
 
 use super::kernel::{Row, RowFunction};
-use super::row::{ask_ahead, by_outputs, scales_and_minima};
+use super::row::{all_outputs, ask_ahead, scales_and_minima};
 use super::rows::{RUNS, SCALES};
 use super::{BlockFormat, SUPER};
 
@@ -97,13 +97,12 @@ macro_rules! row_with {
     ($features:literal, $dot:ident, $add_scaled:ident, $lane:ident, $wide_lane:ident) => {
         /// As [`Kernel::row`](crate::blocks::kernel::Kernel::row).
         pub fn row(format: BlockFormat) -> Option<RowFunction> {
-            // SAFETY: the caller's promises, handed on.
             Some(match format {
-                BlockFormat::Q4_0 => |row, out| unsafe { by_outputs(row, out, q4_0) },
-                BlockFormat::Q8_0 => |row, out| unsafe { by_outputs(row, out, q8_0) },
-                BlockFormat::Q4K => |row, out| unsafe { by_outputs(row, out, q4_k) },
-                BlockFormat::Q5K => |row, out| unsafe { by_outputs(row, out, q5_k) },
-                BlockFormat::Q6K => |row, out| unsafe { by_outputs(row, out, q6_k) },
+                BlockFormat::Q4_0 => all_outputs!(q4_0),
+                BlockFormat::Q8_0 => all_outputs!(q8_0),
+                BlockFormat::Q4K => all_outputs!(q4_k),
+                BlockFormat::Q5K => all_outputs!(q5_k),
+                BlockFormat::Q6K => all_outputs!(q6_k),
             })
         }
 

@@ -8,7 +8,7 @@
 use std::arch::x86_64::*;
 
 use super::kernel::{Row, RowFunction};
-use super::row::{ask_ahead, by_outputs, scales_and_minima};
+use super::row::{all_outputs, ask_ahead, scales_and_minima};
 use super::rows::{RUNS, SCALES};
 use super::{BlockFormat, SUPER};
 
@@ -18,9 +18,9 @@ const OUTPUTS: usize = 4;
 /// As [`super::kernel::Kernel::row`].
 pub fn row(format: BlockFormat) -> Option<RowFunction> {
     match format {
-        BlockFormat::Q4K => Some(|row, out| unsafe { by_outputs(row, out, q4_k) }),
-        BlockFormat::Q6K => Some(|row, out| unsafe { by_outputs(row, out, q6_k) }),
-        BlockFormat::Q8_0 => Some(|row, out| unsafe { by_outputs(row, out, q8_0) }),
+        BlockFormat::Q4K => Some(all_outputs!(q4_k)),
+        BlockFormat::Q6K => Some(all_outputs!(q6_k)),
+        BlockFormat::Q8_0 => Some(all_outputs!(q8_0)),
         BlockFormat::Q4_0 | BlockFormat::Q5K => None,
     }
 }

@@ -34,6 +34,18 @@ pub unsafe fn by_outputs<const N: usize>(row: &Row, out: &mut [f32], some: SomeO
     }
 }
 
+/// A `RowFunction` of a `SomeOutputs`.
+macro_rules! all_outputs {
+    ($some:ident) => {{
+        unsafe fn all(row: &Row, out: &mut [f32]) {
+            // SAFETY: handed on.
+            unsafe { $crate::blocks::row::by_outputs(row, out, $some) }
+        }
+        all
+    }};
+}
+pub(super) use all_outputs;
+
 /// Asks for the same bytes of the outputs that follow those `N`: rows lie one behind the other, so this is
 /// what is next, each line once.
 #[inline(always)]

@@ -306,7 +306,10 @@ fn attention_equals_ggmls_with(n: usize, tolerance: f64) {
     });
     let (theirs, ours) = (graph.compute(c"CPU"), graph.compute(c"XC2"));
     let expected: Vec<f64> = theirs.iter().map(|v| f64::from(*v)).collect();
-    assert_ne!(ours, theirs, "ours was used");
+    // For a single query there is one of ours on AVX-512 only.
+    if n > 1 || Cpu::chosen() >= Cpu::Avx512 {
+        assert_ne!(ours, theirs, "ours was used");
+    }
     assert!(error(&ours, &expected) < tolerance);
     assert_eq!(graph.compute(c"XC2"), ours, "nodes are put back");
 }
