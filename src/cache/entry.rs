@@ -12,7 +12,10 @@
 //!
 //! Numbers are little-endian.
 
-use std::io::{self, Write};
+use std::{
+    io::{self, Write},
+    ops::Range,
+};
 
 const MAGIC: &[u8; 8] = b"xc2cache";
 const VERSION: u32 = 1;
@@ -35,9 +38,10 @@ pub fn encode(file: &mut dyn Write, key: &[u8], payload: &[u8]) -> io::Result<()
     Ok(())
 }
 
-/// The payload of an entry with this key, or why it is none.
-pub fn decode(mut file: Vec<u8>, key: &[u8]) -> Result<Vec<u8>, &'static str> {
-    let mut rest = &file[..];
+/// Where the payload lies in a file that says it is the entry with this key, or why it is none. The
+/// payload is not looked at: see [`verify`].
+pub fn payload(file: &[u8], key: &[u8]) -> Result<Range<usize>, &'static str> {
+    let mut rest = file;
     let mut take = |n: usize| rest.split_off(..n).ok_or("it is cut short");
     if take(MAGIC.len())? != MAGIC {
         return Err("it is no cache entry");
@@ -54,14 +58,15 @@ pub fn decode(mut file: Vec<u8>, key: &[u8]) -> Result<Vec<u8>, &'static str> {
     if take(n_key as usize)? != key {
         return Err("it was written for something else");
     }
-    let end = file.len() - SUM;
+    Ok(HEAD + key.len()..file.len() - SUM)
+}
+
+/// Holds an entry's file, which [`payload`] has accepted, against its checksum.
+pub fn verify(file: &[u8]) -> Result<(), &'static str> {
+    let (content, sum) = file.split_last_chunk::<SUM>().ok_or("it is cut short")?;
     let mut hasher = blake3::Hasher::new();
-    if hasher.update_rayon(&file[..end]).finalize()
-        != *<&[u8; SUM]>::try_from(&file[end..]).expect("its length was held against the file's")
-    {
-        return Err("its checksum is wrong");
+    match hasher.update_rayon(content).finalize() == *sum {
+        true => Ok(()),
+        false => Err("its checksum is wrong"),
     }
-    file.truncate(end);
-    file.drain(..HEAD + key.len());
-    Ok(file)
 }

@@ -14,10 +14,13 @@ mod entry;
 mod shelf;
 
 use std::{
-    fs,
+    fs::File,
+    ops::Range,
     path::{Path, PathBuf},
     time::SystemTime,
 };
+
+use crate::gguf::FileMap;
 
 /// Where a cache is and how large it may become.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -58,6 +61,25 @@ pub struct CacheCounts {
     pub n_faults: usize,
 }
 
+/// A file that says it is the entry asked for. It is mapped, so that large payloads are not copied
+/// before their checksum is known, which may be computed while something else is done.
+#[derive(Debug)]
+pub struct Entry {
+    path: PathBuf,
+    map: FileMap,
+    payload: Range<usize>,
+}
+
+impl Entry {
+    /// Reads the whole file and holds it against its checksum.
+    ///
+    /// # Errors
+    /// Says that the checksum is wrong.
+    pub fn verify(&self) -> Result<(), &'static str> {
+        entry::verify(self.map.as_ref())
+    }
+}
+
 /// A directory of entries.
 #[derive(Debug)]
 pub struct Cache {
@@ -75,29 +97,53 @@ impl Cache {
         &self.options.dir
     }
 
-    /// The payload that was written under `key`. What is no such entry is a miss; if a file bears
-    /// its name nevertheless, that is said in the log and counted.
-    pub fn get(&self, kind: &str, key: &[u8], counts: &mut CacheCounts) -> Option<Vec<u8>> {
+    /// The entry that was written under `key`. What is no such entry is a miss; if a file bears its
+    /// name nevertheless, that is said in the log and counted.
+    pub fn find(&self, kind: &str, key: &[u8], counts: &mut CacheCounts) -> Option<Entry> {
         let path = self.path(kind, key);
-        let file = match fs::read(&path) {
-            Ok(file) => file,
+        let map = match File::open(&path).and_then(|file| FileMap::new(&file)) {
+            Ok(map) => map,
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => return None,
             Err(error) => {
                 self.fault(counts, &path, &format!("it cannot be read: {error}"));
                 return None;
             }
         };
-        match entry::decode(file, key) {
-            Ok(payload) => {
-                counts.n_hits += 1;
-                shelf::touch(&path, SystemTime::now());
-                Some(payload)
-            }
+        match entry::payload(map.as_ref(), key) {
+            Ok(payload) => Some(Entry { path, map, payload }),
             Err(why) => {
                 self.fault(counts, &path, why);
                 None
             }
         }
+    }
+
+    /// Notes what came of an entry: its payload, or nothing, which is said and counted.
+    pub fn settle<'a>(
+        &self,
+        entry: &'a Entry,
+        verified: Result<(), &'static str>,
+        counts: &mut CacheCounts,
+    ) -> Option<&'a [u8]> {
+        match verified {
+            Ok(()) => {
+                counts.n_hits += 1;
+                shelf::touch(&entry.path, SystemTime::now());
+                Some(&entry.map.as_ref()[entry.payload.clone()])
+            }
+            Err(why) => {
+                self.fault(counts, &entry.path, why);
+                None
+            }
+        }
+    }
+
+    /// A copy of the payload that was written under `key`: [`Self::find`], [`Entry::verify`] and
+    /// [`Self::settle`] in one.
+    pub fn get(&self, kind: &str, key: &[u8], counts: &mut CacheCounts) -> Option<Vec<u8>> {
+        let entry = self.find(kind, key, counts)?;
+        let payload = self.settle(&entry, entry.verify(), counts)?;
+        Some(payload.to_vec())
     }
 
     /// Writes an entry, and removes old ones if there are too many bytes. A failure is said in the

@@ -271,9 +271,11 @@ impl<'a> Many<'a> {
         if let Some(remembered) = &engine.remembered {
             timed(&mut timings.restore, || {
                 let trace = &prepared.prompt.trace;
-                if let Some(found) = remembered.find(trace, n_shared, counts) {
-                    timings.n_restored = remembered.restore(&found, decoder, seq, trace, counts);
-                    timings.n_reused = timings.n_restored;
+                if let Some(found) = remembered.find(trace, n_shared, counts)
+                    && let Some(n) =
+                        remembered.restore(&found, found.verify(), decoder, seq, trace, counts)
+                {
+                    (timings.n_restored, timings.n_reused) = (n, n);
                 }
             });
         }

@@ -10,7 +10,7 @@ use ndarray::Array2;
 
 use super::{Engine, EngineOptions, N_BATCH, pictures::Embedding};
 use crate::{
-    cache::{Cache, CacheCounts},
+    cache::{Cache, CacheCounts, Entry},
     container::Container,
     decoder::Decoder,
     llama, memory,
@@ -34,7 +34,14 @@ pub(super) struct Remembered {
 pub(super) struct Found {
     /// Positions of it.
     pub n: usize,
-    bytes: Vec<u8>,
+    entry: Entry,
+}
+
+impl Found {
+    /// Reads it all and holds it against its checksum.
+    pub fn verify(&self) -> Result<(), &'static str> {
+        self.entry.verify()
+    }
 }
 
 impl Remembered {
@@ -101,29 +108,30 @@ impl Remembered {
         let ends = trace.picture_ends().into_iter().rev();
         let useful = ends.filter(|n| *n > n_held && *n < trace.len());
         useful.into_iter().find_map(|n| {
-            let bytes = self.cache.get(STATE, &self.state_key(trace, n), counts)?;
-            Some(Found { n, bytes })
+            let entry = self.cache.find(STATE, &self.state_key(trace, n), counts)?;
+            Some(Found { n, entry })
         })
     }
 
-    /// Lets sequence `seq` hold what was found: how many positions it holds then, none if llama.cpp
-    /// does not take it.
+    /// Lets sequence `seq` hold what was found: how many positions it holds then, zero if llama.cpp
+    /// does not take it. `None` if it was `verified` to be damaged; the sequence stays as it is.
     pub fn restore(
         &self,
         found: &Found,
+        verified: Result<(), &'static str>,
         decoder: &mut Decoder,
         seq: usize,
         trace: &Trace,
         counts: &mut CacheCounts,
-    ) -> usize {
+    ) -> Option<usize> {
+        let bytes = self.cache.settle(&found.entry, verified, counts)?;
         let mut begin = Trace::default();
         begin.extend_from(trace, 0, found.n);
-        let result = decoder.restore(seq, &found.bytes, &begin);
-        if let Err(error) = &result {
+        if let Err(error) = decoder.restore(seq, bytes, &begin) {
             counts.n_faults += 1;
             tracing::warn!("a cached state is not used: {error}");
         }
-        decoder.n_past(seq)
+        Some(decoder.n_past(seq))
     }
 
     /// Keeps sequence `seq` up to its last picture, if that ends in the part of the prompt that was

@@ -1,5 +1,7 @@
 //! A conversation with a model: what was computed for one request serves the next.
 
+use std::thread::{self, ScopedJoinHandle};
+
 use super::{
     AfterPrompt, Answer, Engine, EngineError, Observer, Request, StopReason, beams,
     fits::Asked,
@@ -133,18 +135,30 @@ impl<'a> Session<'a> {
         });
         let n_hoped = found.as_ref().map_or(n_held, |found| found.n);
         let mut ready = engine.open_pictures(prepared, n_hoped, counts)?;
-        timed(&mut timings.load, || {
-            self.make_room(n_needed, prepared, &ready, n_held, n_hoped)
-        })?;
-        if let (Some(found), Some(open), Some(remembered)) =
-            (&found, &mut self.open, &engine.remembered)
-        {
-            n_held = timed(&mut timings.restore, || {
-                remembered.restore(found, &mut open.decoder, SEQ, trace, counts)
+        // Cores that wait while a context is made read what was found.
+        let verified = thread::scope(|scope| {
+            let verified = found.as_ref().map(|found| scope.spawn(|| found.verify()));
+            timed(&mut timings.load, || {
+                self.make_room(n_needed, prepared, &ready, n_held, n_hoped)
+            })?;
+            let verified = timed(&mut timings.restore, || {
+                verified.map(ScopedJoinHandle::join)
             });
-            timings.n_restored = n_held;
+            Ok::<_, EngineError>(verified.map(|v| v.expect("no panic")))
+        })?;
+        if let (Some(found), Some(verified), Some(open), Some(remembered)) =
+            (&found, verified, &mut self.open, &engine.remembered)
+        {
+            let restored = timed(&mut timings.restore, || {
+                remembered.restore(found, verified, &mut open.decoder, SEQ, trace, counts)
+            });
+            timings.n_restored = restored.unwrap_or(0);
+            n_held = restored.unwrap_or(n_held);
             if n_held < n_hoped {
                 ready = engine.open_pictures(prepared, n_held, counts)?;
+                timed(&mut timings.load, || {
+                    self.make_room(n_needed, prepared, &ready, n_held, n_held)
+                })?;
             }
         }
         timings.n_reused = n_held;

@@ -16,8 +16,8 @@ impl FileMap {
         // SAFETY: the map is read-only and private. As with every program that maps a model, a file
         // that another process shortens while it is in use ends this process (SIGBUS), and one that
         // is rewritten in place changes the weights; neither can break memory safety of anything
-        // but plain bytes, for which every bit pattern is valid. Our own writer replaces files by
-        // renaming.
+        // but plain bytes, for which every bit pattern is valid. Our own writers, of models and of
+        // cache entries, replace files by renaming.
         unsafe { memmap2::Mmap::map(file) }.map(Self)
     }
 
