@@ -49,16 +49,22 @@ pub(crate) fn finish_part(
         columns.len() <= width && block.len() == rows.len() * width,
         "as many results as there is room for"
     );
-    transform(block, width, bias, epilogue);
+    // An activation in the cache, then the store; all else in one pass.
+    let mut bias = bias;
+    if !matches!(epilogue, Epilogue::Store | Epilogue::Add) {
+        transform(block, width, bias.take(), epilogue);
+    }
+    let add = epilogue == Epilogue::Add;
     vectorized(|| {
         for (i, row) in rows.zip(block.chunks_exact(width)) {
             let mut out = out.row_mut(i);
             let out = out.as_slice_mut().expect("rows are contiguous");
-            let out = &mut out[columns.clone()];
-            if epilogue == Epilogue::Add {
-                out.iter_mut().zip(row).for_each(|(out, v)| *out += v);
-            } else {
-                out.copy_from_slice(&row[..out.len()]);
+            let out = out[columns.clone()].iter_mut().zip(row);
+            match (add, bias) {
+                (false, None) => out.for_each(|(out, v)| *out = *v),
+                (false, Some(bias)) => out.zip(bias).for_each(|((out, v), b)| *out = v + b),
+                (true, None) => out.for_each(|(out, v)| *out += v),
+                (true, Some(bias)) => out.zip(bias).for_each(|((out, v), b)| *out += v + b),
             }
         }
     });

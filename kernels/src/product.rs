@@ -5,7 +5,7 @@
 //! x in the weights' type, in blocks of inputs               [blocks][n / 8][depth][8]
 //! for some rows and each panel of 48 outputs, in parallel:
 //!     for each block of inputs:
-//!         c [rows, 48] += x block * W panel                 W's part stays in the first-level cache
+//!         c [rows, 48] += x block * W panel                 W's part stays in the second-level cache
 //!     bias, activation, out
 //! ```
 
@@ -15,12 +15,13 @@ use std::cell::RefCell;
 use ndarray::{ArrayView2, ArrayViewMut2, Axis};
 use rayon::prelude::*;
 
-use crate::tile::{Buffer, Element, LANES, ROWS, Start, Tile, WIDTH};
-use crate::vectorized;
+use crate::epilogue::{Epilogue, finish};
+use crate::tile::{Buffer, Element, LANES, ROWS, Start, Tile, WIDTH, prefetch, split_rows};
 
-/// Inputs of a block: with 48 outputs they are 48 kB.
+/// Inputs of a block: with 48 outputs they are 192 kB, for the second-level cache. Blocks for the first
+/// would be read from the second as often as not, and cost more passes over the sums.
 pub(crate) const fn depth<E>() -> usize {
-    1024 / size_of::<E>()
+    4096 / size_of::<E>()
 }
 
 /// Rows of `x` in the order in which tiles walk them; what is added to fill panels is zero.
@@ -52,13 +53,16 @@ impl<E: Element> Activations<E> {
             let depth = block.len() / rows;
             let panels = block.par_chunks_mut(ROWS * depth);
             let pack = |rows: &mut Vec<E>, (panel, x): (&mut [E], ArrayView2<f32>)| {
-                let placed = rows.chunks_exact_mut(depth);
-                for (row, x) in placed.zip(x.rows()) {
-                    let x = x.to_slice().expect("rows are contiguous");
-                    kernels.narrow(&x[inputs.clone()], 1.0, &mut row[..inputs.len()]);
+                let row = |r| &x.row(r).to_slice().expect("rows are contiguous")[inputs.clone()];
+                if x.nrows() == ROWS && E::same(row(0)).is_some() {
+                    let rows = std::array::from_fn(|r| E::same(row(r)).expect("one type"));
+                    return kernels.turn(rows, ROWS, panel);
+                }
+                for (r, placed) in rows.chunks_exact_mut(depth).enumerate().take(x.nrows()) {
+                    kernels.narrow(row(r), 1.0, &mut placed[..inputs.len()]);
                 }
                 rows[x.nrows() * depth..].fill(E::default());
-                interleave(rows, panel);
+                kernels.turn(split_rows(rows), ROWS, panel);
             };
             panels
                 .zip(x.axis_chunks_iter(Axis(0), ROWS))
@@ -66,37 +70,44 @@ impl<E: Element> Activations<E> {
         }
     }
 
-    /// `x W^T` of some rows from `row` on and a panel `[n_in / GROUP][width][GROUP]`, into `sums`.
+    /// `x W^T + bias` of the rows of `out`, which begin at `row`, and a panel
+    /// `[n_in / GROUP][width][GROUP]`, and what follows it. `sums` is room for all of them.
     pub(crate) fn multiply<K: Tile<Element = E>>(
         &self,
         kernels: K,
         row: usize,
-        panel: &[E],
-        width: usize,
+        (panel, width): (&[E], usize),
         sums: &mut [f32],
+        (bias, epilogue): (Option<&[f32]>, Epilogue),
+        out: &mut ArrayViewMut2<f32>,
     ) {
+        let sums = &mut sums[..out.nrows().next_multiple_of(ROWS) * width];
         let rows = sums.len() / width;
         let blocks = self.data.chunks(depth::<E>() * self.rows);
+        let n_blocks = blocks.len();
         for (i, (x, w)) in blocks.zip(panel.chunks(depth::<E>() * width)).enumerate() {
             let depth = w.len() / width;
             let x = &x[row * depth..][..rows * depth];
             let start = if i == 0 { Start::Zero } else { Start::Add };
-            kernels.multiply(x, w, width, start, sums);
-        }
-    }
-}
-
-/// `rows: [ROWS, depth]` to `panel: [depth / GROUP][ROWS][GROUP]`.
-fn interleave<E: Element>(rows: &[E], panel: &mut [E]) {
-    let depth = rows.len() / ROWS;
-    vectorized(|| {
-        let rows: [&[E]; ROWS] = std::array::from_fn(|r| &rows[r * depth..][..depth]);
-        for (step, groups) in panel.chunks_exact_mut(ROWS * E::GROUP).enumerate() {
-            for (group, row) in groups.chunks_exact_mut(E::GROUP).zip(rows) {
-                group.copy_from_slice(&row[step * E::GROUP..][..E::GROUP]);
+            if i + 1 < n_blocks {
+                kernels.multiply(x, w, width, start, sums);
+                continue;
+            }
+            // Panel by panel, so that sums are finished while they are in the first-level cache, and
+            // where they go is fetched meanwhile.
+            let panels = x
+                .chunks_exact(ROWS * depth)
+                .zip(sums.chunks_exact_mut(ROWS * width));
+            for ((x, sums), mut out) in panels.zip(out.axis_chunks_iter_mut(Axis(0), ROWS)) {
+                for row in out.rows().into_iter().filter(|_| epilogue == Epilogue::Add) {
+                    prefetch(row.to_slice().expect("rows are contiguous"));
+                }
+                kernels.multiply(x, w, width, start, sums);
+                let sums = &mut sums[..out.nrows() * width];
+                finish(sums, width, bias, epilogue, &mut out);
             }
         }
-    });
+    }
 }
 
 /// Lends `f` the packed `x`, in memory that this thread keeps for its next product.

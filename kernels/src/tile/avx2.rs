@@ -3,7 +3,7 @@
 
 use std::arch::x86_64::*;
 
-use super::{ROWS, Start, Tile, check};
+use super::{ROWS, Start, Tile, check, depth_of};
 use crate::cpu::{Cpu, available};
 
 /// Numbers in a vector.
@@ -30,6 +30,11 @@ impl Tile for Avx2 {
         for (to, from) in to.iter_mut().zip(from) {
             *to = scale * from;
         }
+    }
+
+    fn turn(self, rows: [&[f32]; ROWS], width: usize, to: &mut [f32]) {
+        // SAFETY: `self` exists, so the CPU has AVX2.
+        unsafe { turn(rows, width, to) }
     }
 
     fn multiply(self, a: &[f32], b: &[f32], width: usize, start: Start, c: &mut [f32]) {
@@ -108,6 +113,54 @@ fn accumulate<const N: usize>(
             store(*sum, &mut c[column + j]);
         }
     }
+}
+
+/// [`Tile::turn`], eight steps at a time.
+#[target_feature(enable = "avx2")]
+pub(crate) fn turn(rows: [&[f32]; ROWS], width: usize, to: &mut [f32]) {
+    let depth = depth_of(&rows);
+    let whole = depth / LANES * LANES;
+    for first in (0..whole).step_by(LANES) {
+        let mut square = [_mm256_setzero_ps(); ROWS];
+        for (vector, row) in square.iter_mut().zip(rows) {
+            let row = row[first..].first_chunk();
+            *vector = load(row.expect("whole vectors"));
+        }
+        for (k, column) in transpose(square).into_iter().enumerate() {
+            let to = to[(first + k) * width..].first_chunk_mut();
+            store(column, to.expect("room for every step"));
+        }
+    }
+    for k in whole..depth {
+        for (to, row) in to[k * width..][..ROWS].iter_mut().zip(rows) {
+            *to = row[k];
+        }
+    }
+}
+
+/// Eight vectors as the columns of eight others: pairs, then fours, then halves change places.
+#[inline]
+#[target_feature(enable = "avx2")]
+fn transpose(rows: [__m256; 8]) -> [__m256; 8] {
+    let mut pairs = rows;
+    for i in (0..8).step_by(2) {
+        pairs[i] = _mm256_unpacklo_ps(rows[i], rows[i + 1]);
+        pairs[i + 1] = _mm256_unpackhi_ps(rows[i], rows[i + 1]);
+    }
+    let mut fours = pairs;
+    for i in [0, 4] {
+        for (j, (low, high)) in [(0, 2), (1, 3)].into_iter().enumerate() {
+            let (low, high) = (pairs[i + low], pairs[i + high]);
+            fours[i + 2 * j] = _mm256_shuffle_ps::<0b01_00_01_00>(low, high);
+            fours[i + 2 * j + 1] = _mm256_shuffle_ps::<0b11_10_11_10>(low, high);
+        }
+    }
+    let mut columns = fours;
+    for i in 0..4 {
+        columns[i] = _mm256_permute2f128_ps::<0x20>(fours[i], fours[i + 4]);
+        columns[i + 4] = _mm256_permute2f128_ps::<0x31>(fours[i], fours[i + 4]);
+    }
+    columns
 }
 
 #[inline]

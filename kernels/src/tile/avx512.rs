@@ -5,7 +5,7 @@ use std::arch::x86_64::*;
 
 use half::bf16;
 
-use super::{LANES, ROWS, Start, Tile, check};
+use super::{LANES, ROWS, Start, Tile, avx2, check};
 use crate::cpu::{Cpu, available};
 
 /// Steps of the summed dimension in a pass of the inner loop.
@@ -41,6 +41,11 @@ impl Tile for Avx512 {
         for (to, from) in to.iter_mut().zip(from) {
             *to = scale * from;
         }
+    }
+
+    fn turn(self, rows: [&[f32]; ROWS], width: usize, to: &mut [f32]) {
+        // SAFETY: `self` exists, so the CPU has AVX-512, and AVX2 with it.
+        unsafe { avx2::turn(rows, width, to) }
     }
 
     fn multiply(self, a: &[f32], b: &[f32], width: usize, start: Start, c: &mut [f32]) {

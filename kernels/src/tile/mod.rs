@@ -58,6 +58,10 @@ pub(crate) trait Element: Copy + Default + PartialEq + Send + Sync + 'static {
     /// Whether sums of products of numbers in -1..1 are safe and those of others may not be: they
     /// are made in the type itself.
     const IS_NARROW: bool = false;
+    /// The numbers as they are, if this is their type.
+    fn same(_: &[f32]) -> Option<&[Self]> {
+        None
+    }
     /// To the nearest; of two equally near, to the even one.
     fn from_f32(value: f32) -> Self;
     fn to_f32(self) -> f32;
@@ -65,6 +69,9 @@ pub(crate) trait Element: Copy + Default + PartialEq + Send + Sync + 'static {
 
 impl Element for f32 {
     const GROUP: usize = 1;
+    fn same(values: &[f32]) -> Option<&[Self]> {
+        Some(values)
+    }
     #[inline(always)]
     fn from_f32(value: f32) -> Self {
         value
@@ -126,6 +133,16 @@ pub(crate) trait Tile: Copy + Send + Sync {
         finite.fold(0.0, f32::max)
     }
 
+    /// Eight rows as columns of `to`, each step of which is `width` of them wide:
+    /// `to[(k / GROUP * width + r) * GROUP + k % GROUP] = rows[r][k]`. With eight of width they are a
+    /// panel of `a`, else a part of `b`.
+    ///
+    /// # Panics
+    /// If the rows are not equally long, or not whole groups.
+    fn turn(self, rows: [&[Self::Element]; ROWS], width: usize, to: &mut [Self::Element]) {
+        turn(rows, width, to);
+    }
+
     /// `c = start + a b` in the layout above.
     ///
     /// A column of `c` depends on nothing but its column of `b`, so the cut into widths changes
@@ -160,6 +177,35 @@ fn check<E: Element>(a: &[E], b: &[E], width: usize, start: Start, c: &[f32]) ->
         assert_eq!(scale.len(), width, "a factor for each column");
     }
     depth
+}
+
+/// [`Tile::turn`] in plain Rust.
+fn turn<E: Element>(rows: [&[E]; ROWS], width: usize, to: &mut [E]) {
+    let depth = depth_of(&rows);
+    crate::vectorized(|| {
+        let rows = rows.map(|row| &row[..depth]);
+        let steps = to.chunks_mut(width * E::GROUP).take(depth / E::GROUP);
+        for (step, groups) in steps.enumerate() {
+            let groups = groups[..ROWS * E::GROUP].chunks_exact_mut(E::GROUP);
+            for (group, row) in groups.zip(rows) {
+                group.copy_from_slice(&row[step * E::GROUP..][..E::GROUP]);
+            }
+        }
+    });
+}
+
+/// How long rows are that [`Tile::turn`] takes.
+fn depth_of<E: Element>(rows: &[&[E]; ROWS]) -> usize {
+    let depth = rows[0].len();
+    assert!(rows.iter().all(|row| row.len() == depth), "equally long");
+    assert!(depth.is_multiple_of(E::GROUP), "whole groups");
+    depth
+}
+
+/// `rows: [ROWS, depth]` as [`Tile::turn`] takes them.
+pub(crate) fn split_rows<E>(rows: &[E]) -> [&[E]; ROWS] {
+    let depth = rows.len() / ROWS;
+    std::array::from_fn(|r| &rows[r * depth..][..depth])
 }
 
 /// Where row `row` and step `k` of the summed dimension lie in panels of `a`.
@@ -297,6 +343,31 @@ mod tests {
         }
     }
 
+    /// Into a panel, and into the last columns of a wider one whose others stay as they are.
+    fn turns_rows_to_columns<K: Tile>(kernels: K) {
+        let group = K::Element::GROUP;
+        for depth in (0..=20).chain([63, 64]).map(|d| d * group) {
+            let rows = numbers::<K::Element>(ROWS * depth, 7);
+            for width in [ROWS, 2 * LANES, WIDTH] {
+                let first = (width - ROWS) * group;
+                let before = numbers::<K::Element>(depth * width, 8);
+                let mut expected = before.clone();
+                for (r, row) in rows.chunks(depth.max(1)).enumerate() {
+                    for (k, value) in row.iter().enumerate() {
+                        expected[first + (k / group * width + r) * group + k % group] = *value;
+                    }
+                }
+                let mut found = before;
+                kernels.turn(
+                    split_rows(&rows),
+                    width,
+                    &mut found[first.min(depth * width)..],
+                );
+                assert!(found == expected, "{depth} steps of {width}");
+            }
+        }
+    }
+
     /// Every length up to some vectors, and the numbers at which rounding has to choose.
     fn narrows_as_scalar<K: Tile>(kernels: K) {
         let mut values = vec![
@@ -356,19 +427,23 @@ mod tests {
             if let Some(kernels) = Avx2::new(cpu) {
                 equals_the_definition(kernels);
                 narrows_as_scalar(kernels);
+                turns_rows_to_columns(kernels);
             }
             if let Some(kernels) = Avx512::new(cpu) {
                 equals_the_definition(kernels);
                 narrows_as_scalar(kernels);
+                turns_rows_to_columns(kernels);
             }
             if let Some(kernels) = Avx512Bf16::new(cpu) {
                 equals_the_definition(kernels);
                 narrows_as_scalar(kernels);
+                turns_rows_to_columns(kernels);
             }
             if let Some(kernels) = Avx512Fp16::new(cpu) {
                 finds_the_largest(kernels);
                 equals_the_definition(kernels);
                 narrows_as_scalar(kernels);
+                turns_rows_to_columns(kernels);
             }
         }
     }
@@ -380,10 +455,12 @@ mod tests {
             if let Some(kernels) = Neon::new(cpu) {
                 equals_the_definition(kernels);
                 narrows_as_scalar(kernels);
+                turns_rows_to_columns(kernels);
             }
             if let Some(kernels) = NeonBf16::new(cpu) {
                 equals_the_definition(kernels);
                 narrows_as_scalar(kernels);
+                turns_rows_to_columns(kernels);
             }
         }
     }
