@@ -38,7 +38,7 @@ thread_local! {
 /// Bytes that each thread keeps for products of rows of `n_in`.
 pub fn scratch_bytes(n_in: usize) -> usize {
     ROWS * n_in * size_of::<f32>()
-        + Buffer::<f32>::bytes(n_in * group_width(n_in))
+        + Buffer::<f32>::bytes(n_in * group_width(n_in, usize::MAX))
         + Buffer::<f32>::bytes(chunk_rows(n_in) * WIDTH)
 }
 
@@ -109,7 +109,7 @@ fn run<K: Tile<Element = f32>>(
     if out.is_empty() {
         return;
     }
-    let group = group_width(n_in);
+    let group = group_width(n_in, n_out);
     with_packed(kernels, x, |packed| {
         let task = |(column, out): (usize, ArrayViewMut2<f32>)| {
             SCRATCH.with_borrow_mut(|scratch| {
@@ -126,9 +126,13 @@ fn run<K: Tile<Element = f32>>(
 }
 
 /// Outputs of a task: two panels, so that `x`, which may come from far, is read half as often; one
-/// where two would not stay in the second-level cache.
-fn group_width(n_in: usize) -> usize {
-    if n_in <= 2048 { 2 * WIDTH } else { WIDTH }
+/// where two would not stay in the second-level cache, or tasks would be too few to end together.
+fn group_width(n_in: usize, n_out: usize) -> usize {
+    if n_in <= 2048 && n_out >= 2048 {
+        2 * WIDTH
+    } else {
+        WIDTH
+    }
 }
 
 /// Rows that are multiplied by all panels of a task in turn, in whole panels: 256 kB or so.

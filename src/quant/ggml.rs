@@ -7,7 +7,7 @@
 use std::sync::Once;
 
 use half::f16;
-use half::slice::HalfFloatSliceExt;
+use half::slice::{HalfBitsSliceExt, HalfFloatSliceExt};
 use llama_cpp_sys_2 as sys;
 
 use super::GgmlType;
@@ -97,6 +97,12 @@ pub fn dequantize(ty: GgmlType, src: &[u8], dst: &mut [f32]) {
 /// Numbers of f16 as f32, with the instructions for it where the CPU has them: ggml, compiled for the
 /// baseline of the architecture, looks each one up in a table.
 fn widen(src: &[u8], dst: &mut [f32]) {
+    if cfg!(target_endian = "little")
+        && let Ok(bits) = bytemuck::try_cast_slice::<u8, u16>(src)
+    {
+        return bits.reinterpret_cast::<f16>().convert_to_f32_slice(dst);
+    }
+    // Not aligned, or in the other order.
     const SOME: usize = 256;
     let mut halves = [f16::ZERO; SOME];
     for (src, dst) in src.chunks(2 * SOME).zip(dst.chunks_mut(SOME)) {

@@ -57,7 +57,7 @@ use rayon::prelude::*;
 use crate::cpu::Cpu;
 use crate::int8::{self, QuantizedRows};
 use crate::tile::{
-    Buffer, Element, MOST_WIDTH, ROWS, Scalar, Start, Tile, at, place_column, place_row, prefetch,
+    Buffer, Element, MOST_WIDTH, ROWS, Scalar, Start, Tile, at, prefetch, split_rows,
 };
 
 /// Keys in a block: with 48 queries, scores of 12 kB. Whole panels, and what is summed in f16.
@@ -104,7 +104,7 @@ impl Precision {
 pub fn scratch_bytes(n: usize, head_dim: usize) -> usize {
     let (keys, dim) = (n.next_multiple_of(ROWS), head_dim.next_multiple_of(ROWS));
     let (tile, piece) = (2 * (dim + KEYS) * MOST_WIDTH, PIECE * head_dim);
-    let numbers = 2 * keys * dim + tile + piece + dim;
+    let numbers = 2 * keys * dim + tile + piece + ROWS * dim;
     // Eight buffers, each with room to begin at a cache line, and three rows of `MOST_WIDTH`.
     numbers * size_of::<f32>() + Buffer::<f32>::bytes(0) * 8 + 2048
 }
@@ -360,7 +360,7 @@ struct Scratch<E> {
     scores: Buffer<f32>, // [KEYS, width]
     weights: Buffer<E>,  // [KEYS / GROUP, width, GROUP]
     mixed: Buffer<f32>,  // [dim, width]
-    row: Buffer<E>,      // [dim]
+    rows: Buffer<E>,     // [ROWS, dim]
     result: Buffer<f32>, // [PIECE, head_dim]
 }
 
@@ -403,28 +403,33 @@ impl<E: Element> Scratch<E> {
             scores: Buffer::zeros(KEYS * E::WIDTH),
             weights: Buffer::zeros(KEYS * E::WIDTH),
             mixed: Buffer::zeros(dim * E::WIDTH),
-            row: Buffer::zeros(dim),
+            rows: Buffer::zeros(ROWS * dim),
             result: Buffer::zeros(PIECE * head_dim),
         }
     }
 
+    /// The head's width in whole panels.
+    fn dim(&self) -> usize {
+        self.rows.len() / ROWS
+    }
+
     /// Packs a head's `k` and `v`, both `[n, head_dim]`. What was added to fill panels stays zero.
     fn pack<K: Tile<Element = E>>(&mut self, kernels: K, k: &ArrayView2<f32>, v: &ArrayView2<f32>) {
-        let dim = self.row.len();
+        let dim = self.dim();
         self.units.keys = unit(kernels, k);
         self.units.values = unit(kernels, v);
-        for (key, k) in rows_ahead(k).enumerate() {
-            narrow_row(kernels, &k, 1.0 / self.units.keys, &mut self.row);
-            place_row(key, &self.row, &mut self.keys);
-        }
+        let scale = 1.0 / self.units.keys;
+        eight_rows(kernels, k, scale, &mut self.rows, |key, rows| {
+            kernels.turn(split_rows(rows), ROWS, &mut self.keys[key * dim..]);
+        });
         for (key, v) in rows_ahead(v).enumerate() {
-            narrow_row(kernels, &v, 1.0 / self.units.values, &mut self.row);
+            narrow_row(kernels, &v, 1.0 / self.units.values, &mut self.rows);
             let first = key / KEYS * KEYS;
             let depth = KEYS.min(self.keys.len() / dim - first);
             let block = &mut self.values[first * dim..][..depth * dim];
             for (panel, values) in block
                 .chunks_exact_mut(ROWS * depth)
-                .zip(self.row.chunks_exact(ROWS))
+                .zip(self.rows[..dim].chunks_exact(ROWS))
             {
                 let place = at::<E>(0, key - first, depth);
                 for (r, value) in values.iter().enumerate() {
@@ -453,20 +458,24 @@ impl<E: Element> Scratch<E> {
     ) {
         self.units.query = unit(kernels, q);
         let scale = std::f32::consts::LOG2_E / (self.head_dim as f32).sqrt() / self.units.query;
-        let query = &mut self.query[..self.row.len() * width];
-        for (column, q) in rows_ahead(q).enumerate() {
-            narrow_row(kernels, &q, scale, &mut self.row);
-            place_column(column, &self.row, width, query);
-        }
-        self.row.fill(E::default());
-        for column in q.nrows()..width {
-            place_column(column, &self.row, width, query);
+        let dim = self.dim();
+        let query = &mut self.query[..dim * width];
+        eight_rows(kernels, q, scale, &mut self.rows, |column, rows| {
+            kernels.turn(split_rows(rows), width, &mut query[column * E::GROUP..]);
+        });
+        self.rows.fill(E::default());
+        for column in (q.nrows().next_multiple_of(ROWS)..width).step_by(ROWS) {
+            kernels.turn(
+                split_rows(&self.rows),
+                width,
+                &mut query[column * E::GROUP..],
+            );
         }
     }
 
     /// The weighted sums of the values into `mixed`; gives the sums of the weights.
     fn tile<K: Softmax<Element = E>>(&mut self, kernels: K, width: usize) -> [f32; MOST_WIDTH] {
-        let dim = self.row.len();
+        let dim = self.dim();
         let query = &self.query[..dim * width];
         let mixed = &mut self.mixed[..dim * width];
         mixed.fill(0.0);
@@ -527,6 +536,28 @@ fn rows_ahead<'a>(rows: &'a ArrayView2<f32>) -> impl Iterator<Item = ndarray::Ar
         }
         rows.row(i)
     })
+}
+
+/// Gives `f` eight rows of a head at a time in the operands' type, and the number of the first. After the
+/// last one there are zeros.
+fn eight_rows<K: Tile>(
+    kernels: K,
+    x: &ArrayView2<f32>,
+    scale: f32,
+    room: &mut [K::Element],
+    mut f: impl FnMut(usize, &[K::Element]),
+) {
+    let dim = room.len() / ROWS;
+    for (i, x_row) in rows_ahead(x).enumerate() {
+        let (here, after) = room[i % ROWS * dim..].split_at_mut(dim);
+        narrow_row(kernels, &x_row, scale, here);
+        if i + 1 == x.nrows() {
+            after.fill(K::Element::default());
+        } else if i % ROWS != ROWS - 1 {
+            continue;
+        }
+        f(i / ROWS * ROWS, room);
+    }
 }
 
 /// A row of a head in the operands' type, into the first numbers of `out`.

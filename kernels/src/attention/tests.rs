@@ -148,7 +148,7 @@ fn scratch_takes_no_more_than_is_said() {
 
 fn scratch_of<E: Element>(n: usize, head_dim: usize) -> usize {
     let s = Scratch::<E>::new(n, head_dim);
-    let packed = [&s.keys, &s.values, &s.query, &s.weights, &s.row];
+    let packed = [&s.keys, &s.values, &s.query, &s.weights, &s.rows];
     let packed: usize = packed.map(|b| Buffer::<E>::bytes(b.len())).iter().sum();
     let sums = [&s.scores, &s.mixed, &s.result];
     let sums: usize = sums.map(|b| Buffer::<f32>::bytes(b.len())).iter().sum();
