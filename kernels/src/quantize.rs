@@ -3,7 +3,7 @@
 /// Below it the reciprocal is infinite; such a block is zero in every sum of a f32.
 pub const LEAST: f32 = 1e-30;
 /// 1.5 * 2^23: adding it leaves the nearest integer in the low bits of the sum.
-const ROUND: f32 = 12_582_912.0;
+pub const ROUND: f32 = 12_582_912.0;
 
 /// Rounds a block to steps of a 127th of its largest number, and gives the step; it is not finite where
 /// the block has a number that is not.

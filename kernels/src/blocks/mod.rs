@@ -41,6 +41,8 @@ mod product;
 #[cfg(target_arch = "x86_64")]
 mod row;
 mod rows;
+#[cfg(target_arch = "x86_64")]
+mod rows_avx512;
 mod scalar;
 #[cfg(target_arch = "x86_64")]
 mod unpack;

@@ -14,6 +14,11 @@ use crate::vectorized;
 /// Rows of a task, at most: what the outputs of a group take for them (128 kB) stays in the second-level
 /// cache, and unpacking is a fiftieth of the work.
 const CHUNK: usize = 512;
+/// Rows of a task at least, where there are so few outputs that threads would end at different times: an
+/// adapter's first matrix has 256.
+const LEAST_CHUNK: usize = 96;
+/// Tasks of a thread, if the rows suffice.
+const TASKS: usize = 4;
 /// Outputs of a task: their panels take 22 kB of the first-level cache.
 const OUTPUTS: usize = 64;
 /// With so few rows weights are multiplied faster than they come from memory. Then a task takes its panels
@@ -94,9 +99,17 @@ pub struct Product<'a> {
     added: Option<Part<'a>>,
     out: SharedOut,
     kernel: &'static Kernel,
-    /// Rows and outputs of a task.
+}
+
+/// How a product is cut into tasks.
+#[derive(Clone, Copy)]
+struct Cut {
+    /// Rows of a task.
     chunk: usize,
+    /// Outputs of a task.
     group: usize,
+    /// Tasks for the same rows.
+    groups: usize,
 }
 
 impl<'a> Product<'a> {
@@ -110,19 +123,11 @@ impl<'a> Product<'a> {
         out: SharedOut,
         kernel: &'static Kernel,
     ) -> Self {
-        let pieces = rows.n().div_ceil(CHUNK).max(1);
-        let outputs = if rows.n() <= FEW {
-            OUTPUTS_OF_FEW
-        } else {
-            OUTPUTS
-        };
         Self {
             base: Part::new(matrix, rows, kernel),
             added: None,
             out,
             kernel,
-            chunk: rows.n().div_ceil(pieces).next_multiple_of(kernel.rows),
-            group: outputs.next_multiple_of(kernel.lanes),
         }
     }
 
@@ -162,16 +167,27 @@ impl<'a> Product<'a> {
         }
     }
 
-    /// Number of tasks.
-    pub fn tasks(&self) -> usize {
-        self.n().div_ceil(self.chunk) * self.groups()
+    fn cut(&self, n_threads: usize) -> Cut {
+        let n = self.n();
+        let outputs = if n <= FEW { OUTPUTS_OF_FEW } else { OUTPUTS };
+        let group = outputs.next_multiple_of(self.kernel.lanes);
+        let groups = self.n_out().div_ceil(group);
+        let wanted = (TASKS * n_threads).div_ceil(groups);
+        let pieces = wanted.min(n / LEAST_CHUNK).max(n.div_ceil(CHUNK)).max(1);
+        Cut {
+            chunk: n.div_ceil(pieces).next_multiple_of(self.kernel.rows),
+            group,
+            groups,
+        }
     }
 
-    fn groups(&self) -> usize {
-        self.n_out().div_ceil(self.group)
+    /// Number of tasks for so many threads. How many there are changes no number.
+    pub fn tasks(&self, n_threads: usize) -> usize {
+        let cut = self.cut(n_threads);
+        self.n().div_ceil(cut.chunk) * cut.groups
     }
 
-    /// Runs task `i`.
+    /// Runs task `i` of those for `n_threads`.
     ///
     /// # Safety
     /// - The CPU has what the kernel needs.
@@ -180,21 +196,30 @@ impl<'a> Product<'a> {
     ///
     /// # Panics
     /// If there is no such task.
-    pub unsafe fn run(&self, i: usize) {
+    pub unsafe fn run(&self, i: usize, n_threads: usize) {
+        assert!(i < self.tasks(n_threads));
+        let Cut {
+            chunk,
+            group,
+            groups,
+        } = self.cut(n_threads);
+        let (row, output) = (i / groups * chunk, i % groups * group);
+        let rows = (row, chunk.min(self.n() - row));
+        let outputs = (output, group.min(self.n_out() - output));
         // SAFETY: handed on. Nothing within waits for another task, so a thread does not come here twice.
-        SCRATCH.with_borrow_mut(|scratch| unsafe { self.run_with(i, scratch) });
+        SCRATCH.with_borrow_mut(|scratch| unsafe { self.run_with(rows, outputs, scratch) });
     }
 
+    /// Some rows of some outputs, each from one on.
+    ///
     /// # Safety
     /// As [`Self::run`].
-    unsafe fn run_with(&self, i: usize, scratch: &mut Scratch) {
-        assert!(i < self.tasks());
-        let (row, output) = (
-            i / self.groups() * self.chunk,
-            i % self.groups() * self.group,
-        );
-        let n = self.chunk.min(self.n() - row);
-        let n_out = self.group.min(self.n_out() - output);
+    unsafe fn run_with(
+        &self,
+        (row, n): (usize, usize),
+        (output, n_out): (usize, usize),
+        scratch: &mut Scratch,
+    ) {
         let lanes = self.kernel.lanes;
         // SAFETY: the caller's promises, handed on.
         if n == 1 && unsafe { self.run_row(row, output, n_out) } {
@@ -376,12 +401,13 @@ pub fn product(
     rows.quantize(x, matrix.format().shape(), kernel);
     let to = SharedOut::new(out.as_mut_ptr(), matrix.n_out());
     let product = Product::new(matrix, rows.shared(), to, kernel);
-    (0..product.tasks())
+    let n_threads = rayon::current_num_threads();
+    (0..product.tasks(n_threads))
         .into_par_iter()
         .with_max_len(1)
         .for_each(|i| {
             // SAFETY: the CPU has the instructions; the rows are quantized and borrowed until the end; `out`
             // is borrowed mutably, has the shape of the result, and each task is run once.
-            unsafe { product.run(i) }
+            unsafe { product.run(i, n_threads) }
         });
 }

@@ -185,12 +185,12 @@ impl SharedRows {
             let at = piece * self.tile + i;
             // SAFETY: the piece and the row are within the memory that `new`'s caller vouches for, and
             // this caller that nobody else has it. The arrays have no alignment beyond their elements'.
-            let (values, scales, sums) = unsafe {
-                (
-                    &mut *self.values.add(at * SUPER).cast::<[i8; SUPER]>(),
-                    &mut *self.scales.add(at * SCALES).cast::<[f32; SCALES]>(),
-                    &mut *self.sums.add(at * RUNS).cast::<[i32; RUNS]>(),
-                )
+            let mut row = unsafe {
+                Quantized {
+                    values: &mut *self.values.add(at * SUPER).cast(),
+                    scales: &mut *self.scales.add(at * SCALES).cast(),
+                    sums: &mut *self.sums.add(at * RUNS).cast(),
+                }
             };
             let mut padded = [0.0; SUPER];
             let x = &x[from..to];
@@ -198,8 +198,8 @@ impl SharedRows {
                 padded[..x.len()].copy_from_slice(x);
                 &padded
             });
-            vectorized(|| quantize_row(x, self.shape, values, scales, sums));
-            for scale in scales {
+            row.quantize(x, self.shape);
+            for scale in row.scales {
                 *scale *= self.factor;
             }
         }
@@ -224,38 +224,52 @@ impl SharedRows {
     }
 }
 
-#[inline(always)]
-fn quantize_row(
-    x: &[f32; SUPER],
-    shape: Shape,
-    values: &mut [i8; SUPER],
-    scales: &mut [f32; SCALES],
-    sums: &mut [i32; RUNS],
-) {
-    if shape.fine {
-        let (x, _) = x.as_chunks::<32>();
-        let (values, _) = values.as_chunks_mut::<32>();
-        for ((x, values), scale) in x.iter().zip(values).zip(scales) {
-            *scale = quantize_block(x, values);
+/// A superblock of a row, and what of it is in integers.
+pub(super) struct Quantized<'a> {
+    pub values: &'a mut [i8; SUPER],
+    pub scales: &'a mut [f32; SCALES],
+    pub sums: &'a mut [i32; RUNS],
+}
+
+impl Quantized<'_> {
+    fn quantize(&mut self, x: &[f32; SUPER], shape: Shape) {
+        #[cfg(target_arch = "x86_64")]
+        if crate::Cpu::chosen() >= crate::Cpu::Avx512 {
+            // SAFETY: what is chosen was found, and on x86-64 only sets with AVX-512 are that wide.
+            return unsafe { super::rows_avx512::fill(self, x, shape) };
         }
-    } else {
-        scales[0] = quantize_block(x, values);
+        vectorized(|| self.fill(x, shape));
     }
-    let mut runs = [0; RUNS];
-    let (halves, _) = values.as_chunks::<16>();
-    for (sum, values) in runs.iter_mut().zip(halves) {
-        *sum = values.iter().map(|v| i32::from(*v)).sum();
-    }
-    if shape.run == 32 {
-        for i in 0..8 {
-            runs[i] = runs[2 * i] + runs[2 * i + 1];
+
+    /// The definition.
+    #[inline(always)]
+    pub fn fill(&mut self, x: &[f32; SUPER], shape: Shape) {
+        if shape.fine {
+            let (x, _) = x.as_chunks::<32>();
+            let (values, _) = self.values.as_chunks_mut::<32>();
+            for ((x, values), scale) in x.iter().zip(values).zip(&mut *self.scales) {
+                *scale = quantize_block(x, values);
+            }
+        } else {
+            *self.scales = [quantize_block(x, self.values); SCALES];
         }
-    }
-    if shape.minima {
-        for i in 0..4 {
-            sums[i] = (runs[2 * i] & 0xffff) | (runs[2 * i + 1] << 16);
+        let mut runs = [0; RUNS];
+        let (halves, _) = self.values.as_chunks::<16>();
+        for (sum, values) in runs.iter_mut().zip(halves) {
+            *sum = values.iter().map(|v| i32::from(*v)).sum();
         }
-    } else {
-        *sums = runs.map(|sum| -shape.zero * sum);
+        if shape.run == 32 {
+            runs = std::array::from_fn(|i| match i {
+                0..8 => runs[2 * i] + runs[2 * i + 1],
+                _ => 0,
+            });
+        }
+        if shape.minima {
+            for i in 0..4 {
+                self.sums[i] = (runs[2 * i] & 0xffff) | (runs[2 * i + 1] << 16);
+            }
+        } else {
+            *self.sums = runs.map(|sum| -shape.zero * sum);
+        }
     }
 }

@@ -222,7 +222,7 @@ fn a_product_may_have_another_added_that_is_multiplied_by_a_number() {
         let out = SharedOut::new(found.as_mut_ptr(), n);
         let product = Product::new(w, base, out, kernel).plus(b, small);
         // SAFETY: the rows are quantized, `found` has the shape, and there is no other thread.
-        (0..product.tasks()).for_each(|task| unsafe { product.run(task) });
+        (0..product.tasks(3)).for_each(|task| unsafe { product.run(task, 3) });
         for (f, e) in found.iter().zip(&expected) {
             assert!((f64::from(*f) - e).abs() < 1e-5 * largest, "{cpu:?}");
         }
@@ -306,4 +306,17 @@ fn bytes_of_another_length_are_no_matrix() {
     assert!(BlockMatrix::new(BlockFormat::Q4K, &bytes[..144], 1, 255).is_none());
     assert!(BlockMatrix::new(BlockFormat::Q4K, &[], 0, 256).is_none());
     assert!(BlockMatrix::new(BlockFormat::Q8_0, &bytes[..34], usize::MAX, 32).is_none());
+}
+
+#[test]
+fn a_cut_for_more_threads_changes_no_number() {
+    let (m, n, width) = (300, 70, 512);
+    let x = noise(m, width, 1);
+    let bytes = weights(BlockFormat::Q4K, n, width, 2);
+    let matrix = BlockMatrix::new(BlockFormat::Q4K, &bytes, n, width).unwrap();
+    for cpu in available() {
+        let one = with_threads(1, || run(cpu, &x, matrix));
+        let many = with_threads(7, || run(cpu, &x, matrix));
+        assert_eq!(one, many, "{cpu:?}");
+    }
 }

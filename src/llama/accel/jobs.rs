@@ -259,10 +259,10 @@ unsafe extern "C" fn run(_: *mut sys::ggml_tensor, _: c_int, nth: c_int, job: *m
             // SAFETY: sources of the node, which are not written while it is computed; each piece is taken
             // once, and nobody reads before all are done.
             unsafe { quantize(inputs, quantizing, quantized, nth) }
-            job.each(product.tasks(), |task| {
+            job.each(product.tasks(nth), |task| {
                 // SAFETY: the CPU has the kernel; the rows are quantized by all threads, here or in an
                 // earlier node; only this job writes the result, and each task is taken once.
-                unsafe { product.run(task) }
+                unsafe { product.run(task, nth) }
             });
         }
     }
