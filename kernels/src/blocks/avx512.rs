@@ -11,6 +11,7 @@ use super::kernel::{Kernel, Tile, with_format};
 use super::rows::{RUNS, SCALES};
 use super::{SUPER, avx512_row, avx512_unpack};
 use crate::Cpu;
+use crate::tile::prefetch;
 
 const VECTORS: usize = 2;
 pub(super) const LANES: usize = 16 * VECTORS;
@@ -36,91 +37,109 @@ pub static KERNEL: Kernel = Kernel {
 /// As [`Kernel::tile`].
 unsafe fn tile(t: &Tile, rows: usize) {
     // SAFETY: handed on as they are.
-    unsafe { with_format!(rows, t.format, tile_of(t), 1 2 3 4 5 6) }
-}
-
-/// # Safety
-/// As [`Kernel::tile`], for `ROWS` rows and the shape that the other parameters say.
-#[target_feature(enable = "avx512f,avx512bw,avx512vnni")]
-unsafe fn tile_of<
-    const ROWS: usize,
-    const N_RUNS: usize,
-    const MINIMA: bool,
-    const FINE: bool,
-    const BITS: u32,
->(
-    t: &Tile,
-) {
-    let groups = SUPER / N_RUNS / 4;
-    let mut total = [[_mm512_setzero_ps(); VECTORS]; ROWS];
-    // SAFETY: runs, groups and rows are within what `Tile` and `Panel` say the pointers are valid for;
-    // unaligned reads and writes are used throughout.
     unsafe {
-        let panel = &*t.panel;
-        for run in 0..N_RUNS {
-            let mut dot = [[_mm512_setzero_si512(); VECTORS]; ROWS];
-            if !MINIMA {
-                for (r, dot) in dot.iter_mut().enumerate() {
-                    *dot = [_mm512_set1_epi32(*t.sums.add(r * RUNS + run)); VECTORS];
-                }
-            }
-            for group in run * groups..(run + 1) * groups {
-                let w = panel.values.as_ptr().add(group * LANES * 4);
-                let w = [load(w), load(w.add(64))];
-                for (r, dot) in dot.iter_mut().enumerate() {
-                    let a = t.values.add(r * SUPER + group * 4);
-                    let a = _mm512_set1_epi32(a.cast::<i32>().read_unaligned());
-                    for (dot, w) in dot.iter_mut().zip(w) {
-                        *dot = _mm512_dpbusd_epi32(*dot, w, a);
-                    }
-                }
-            }
-            let scales = panel.scales.as_ptr().add(run * LANES);
-            let scales = [_mm512_loadu_ps(scales), _mm512_loadu_ps(scales.add(16))];
-            for (r, (total, dot)) in total.iter_mut().zip(dot).enumerate() {
-                for ((total, dot), mut scale) in total.iter_mut().zip(dot).zip(scales) {
-                    if FINE {
-                        scale =
-                            _mm512_mul_ps(scale, _mm512_set1_ps(*t.scales.add(r * SCALES + run)));
-                    }
-                    *total = _mm512_fmadd_ps(_mm512_cvtepi32_ps(dot), scale, *total);
-                }
-            }
-        }
-        if MINIMA {
-            let mut low = [[_mm512_setzero_si512(); VECTORS]; ROWS];
-            for pair in 0..4 {
-                let m = panel.minima.as_ptr().add(pair * LANES * 2);
-                let m = [load(m.cast()), load(m.add(32).cast())];
-                for (r, low) in low.iter_mut().enumerate() {
-                    let sums = _mm512_set1_epi32(*t.sums.add(r * RUNS + pair));
-                    for (low, m) in low.iter_mut().zip(m) {
-                        *low = _mm512_dpwssd_epi32(*low, m, sums);
-                    }
-                }
-            }
-            for (total, low) in total.iter_mut().zip(low) {
-                for (v, (total, low)) in total.iter_mut().zip(low).enumerate() {
-                    let scale = _mm512_loadu_ps(panel.min_scales.as_ptr().add(v * 16));
-                    *total = _mm512_fnmadd_ps(_mm512_cvtepi32_ps(low), scale, *total);
-                }
-            }
-        }
-        for (r, total) in total.iter().enumerate() {
-            let scale = _mm512_set1_ps(*t.scales.add(r * SCALES));
-            for (v, total) in total.iter().enumerate() {
-                let out = t.out.add(r * LANES + v * 16);
-                let before = _mm512_loadu_ps(out);
-                let sum = if FINE {
-                    _mm512_add_ps(before, *total)
-                } else {
-                    _mm512_fmadd_ps(*total, scale, before)
-                };
-                _mm512_storeu_ps(out, sum);
-            }
+        if t.ahead.is_empty() {
+            with_format!(rows, t.format, multiply(t), 1 2 3 4 5 6);
+        } else {
+            with_format!(rows, t.format, multiply_and_ask(t), 1 2 3 4 5 6);
         }
     }
 }
+
+/// The tile, with what is done with what to ask memory for: a function of its own for nothing, since a loop
+/// around prefetches costs the compiler registers.
+macro_rules! tile_of {
+    ($name:ident, $ask:expr) => {
+        /// # Safety
+        /// As [`Kernel::tile`], for `ROWS` rows and the shape that the other parameters say.
+        #[target_feature(enable = "avx512f,avx512bw,avx512vnni")]
+        unsafe fn $name<
+            const ROWS: usize,
+            const N_RUNS: usize,
+            const MINIMA: bool,
+            const FINE: bool,
+            const BITS: u32,
+        >(
+            t: &Tile,
+        ) {
+            let groups = SUPER / N_RUNS / 4;
+            let mut total = [[_mm512_setzero_ps(); VECTORS]; ROWS];
+            // SAFETY: runs, groups and rows are within what `Tile` and `Panel` say the pointers are valid for;
+            // unaligned reads and writes are used throughout.
+            unsafe {
+                let panel = &*t.panel;
+                let ahead = t.ahead.len() / N_RUNS;
+                for run in 0..N_RUNS {
+                    $ask(&t.ahead[run * ahead..][..ahead]);
+                    let mut dot = [[_mm512_setzero_si512(); VECTORS]; ROWS];
+                    if !MINIMA {
+                        for (r, dot) in dot.iter_mut().enumerate() {
+                            *dot = [_mm512_set1_epi32(*t.sums.add(r * RUNS + run)); VECTORS];
+                        }
+                    }
+                    for group in run * groups..(run + 1) * groups {
+                        let w = panel.values.as_ptr().add(group * LANES * 4);
+                        let w = [load(w), load(w.add(64))];
+                        for (r, dot) in dot.iter_mut().enumerate() {
+                            let a = t.values.add(r * SUPER + group * 4);
+                            let a = _mm512_set1_epi32(a.cast::<i32>().read_unaligned());
+                            for (dot, w) in dot.iter_mut().zip(w) {
+                                *dot = _mm512_dpbusd_epi32(*dot, w, a);
+                            }
+                        }
+                    }
+                    let scales = panel.scales.as_ptr().add(run * LANES);
+                    let scales = [_mm512_loadu_ps(scales), _mm512_loadu_ps(scales.add(16))];
+                    for (r, (total, dot)) in total.iter_mut().zip(dot).enumerate() {
+                        for ((total, dot), mut scale) in total.iter_mut().zip(dot).zip(scales) {
+                            if FINE {
+                                scale = _mm512_mul_ps(
+                                    scale,
+                                    _mm512_set1_ps(*t.scales.add(r * SCALES + run)),
+                                );
+                            }
+                            *total = _mm512_fmadd_ps(_mm512_cvtepi32_ps(dot), scale, *total);
+                        }
+                    }
+                }
+                if MINIMA {
+                    let mut low = [[_mm512_setzero_si512(); VECTORS]; ROWS];
+                    for pair in 0..4 {
+                        let m = panel.minima.as_ptr().add(pair * LANES * 2);
+                        let m = [load(m.cast()), load(m.add(32).cast())];
+                        for (r, low) in low.iter_mut().enumerate() {
+                            let sums = _mm512_set1_epi32(*t.sums.add(r * RUNS + pair));
+                            for (low, m) in low.iter_mut().zip(m) {
+                                *low = _mm512_dpwssd_epi32(*low, m, sums);
+                            }
+                        }
+                    }
+                    for (total, low) in total.iter_mut().zip(low) {
+                        for (v, (total, low)) in total.iter_mut().zip(low).enumerate() {
+                            let scale = _mm512_loadu_ps(panel.min_scales.as_ptr().add(v * 16));
+                            *total = _mm512_fnmadd_ps(_mm512_cvtepi32_ps(low), scale, *total);
+                        }
+                    }
+                }
+                for (r, total) in total.iter().enumerate() {
+                    let scale = _mm512_set1_ps(*t.scales.add(r * SCALES));
+                    for (v, total) in total.iter().enumerate() {
+                        let out = t.out.add(r * LANES + v * 16);
+                        let before = _mm512_loadu_ps(out);
+                        let sum = if FINE {
+                            _mm512_add_ps(before, *total)
+                        } else {
+                            _mm512_fmadd_ps(*total, scale, before)
+                        };
+                        _mm512_storeu_ps(out, sum);
+                    }
+                }
+            }
+        }
+    };
+}
+tile_of!(multiply, |_: &[u8]| ());
+tile_of!(multiply_and_ask, prefetch);
 
 /// # Safety
 /// 64 bytes may be read there.

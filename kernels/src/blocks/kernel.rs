@@ -56,7 +56,7 @@ impl Panel {
 /// Operands and place of a tile of results: some rows of activations times a panel, in one superblock.
 ///
 /// `rows` below is the kernel's number, even where fewer are computed.
-pub struct Tile {
+pub struct Tile<'a> {
     /// `[rows][SUPER]`
     pub values: *const i8,
     /// `[rows][SCALES]`
@@ -69,6 +69,8 @@ pub struct Tile {
     pub out: *mut f32,
     /// Of the weights.
     pub format: BlockFormat,
+    /// What to ask memory for meanwhile, a part with each run; a kernel may leave it.
+    pub ahead: &'a [u8],
 }
 
 /// Operands of one row of activations times outputs: weights as they lie in memory.

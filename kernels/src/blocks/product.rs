@@ -325,7 +325,8 @@ impl<'a> Product<'a> {
     }
 
     /// Adds the products of `n` rows from one on with panels from an output on to
-    /// `sums: [panels][n][lanes]`, `n` made whole tiles.
+    /// `sums: [panels][n][lanes]`, `n` made whole tiles. With `PREFETCH`, of one panel, it asks for the weights
+    /// of the next one meanwhile.
     ///
     /// # Safety
     /// As [`Self::run`].
@@ -340,18 +341,25 @@ impl<'a> Product<'a> {
         let height = sums.len() / panels.len();
         for step in 0..self.steps() {
             let (Part { matrix, rows }, superblock) = self.step(step);
+            let share = if PREFETCH {
+                matrix.share_of_next(output, lanes, superblock)
+            } else {
+                &[]
+            };
+            // Some while the panel is unpacked, the rest while it is multiplied: what is asked for at once
+            // waits for its turn, and the arithmetic with it.
+            let (first, rest) = share.split_at(share.len() / 4);
+            prefetch(first);
             for (p, panel) in panels.iter_mut().enumerate() {
-                let first = output + p * lanes;
-                if PREFETCH {
-                    prefetch(matrix.share_of_next(first, lanes, superblock));
-                }
                 // SAFETY: the panel begins within the matrix; the caller vouches for the CPU.
-                unsafe { (self.kernel.unpack)(panel, matrix, first, superblock) }
+                unsafe { (self.kernel.unpack)(panel, matrix, output + p * lanes, superblock) }
             }
+            let mut rest = rest.chunks(rest.len().div_ceil(n.div_ceil(tile_rows)).max(1));
             for first in (0..n).step_by(tile_rows) {
                 if !PREFETCH {
                     self.ask_ahead((row, n), first, output, panels.len() * lanes, step);
                 }
+                let ahead = rest.next().unwrap_or_default();
                 let (values, scales, row_sums) = rows.tile(row + first, superblock);
                 for (panel, sums) in panels.iter().zip(sums.chunks_exact_mut(height)) {
                     let tile = Tile {
@@ -361,6 +369,7 @@ impl<'a> Product<'a> {
                         panel,
                         out: sums[first * lanes..][..tile_rows * lanes].as_mut_ptr(),
                         format: matrix.format(),
+                        ahead,
                     };
                     // SAFETY: the tile of rows is as long as the kernel takes it, by `SharedRows`; so is
                     // that of sums (just sliced); the caller vouches for the CPU.
