@@ -75,6 +75,17 @@ pub fn write(target: &Path, bytes: &[u8]) -> io::Result<()> {
     file.commit().map(drop)
 }
 
+/// Finds out whether [`write`] could write `target`, before there is anything to write.
+///
+/// # Errors
+/// As it would be then.
+pub fn check(target: &Path) -> io::Result<()> {
+    if target.is_dir() {
+        return Err(io::ErrorKind::IsADirectory.into());
+    }
+    WholeFile::create(target).map(drop)
+}
+
 #[cfg(test)]
 mod tests {
     use std::fs;
@@ -94,12 +105,18 @@ mod tests {
         drop(unfinished);
         assert_eq!(fs::read(&target).unwrap(), b"two");
         assert_eq!(fs::read_dir(&dir).unwrap().count(), 1);
+        check(&target).unwrap();
+        check(&dir.path().join("b.txt")).unwrap();
+        assert_eq!(fs::read_dir(&dir).unwrap().count(), 1);
+        assert!(check(dir.path()).is_err());
     }
 
     #[test]
     fn the_error_is_the_systems_own() {
         let error = write(Path::new("/nowhere/at/all"), b"").unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::NotFound);
+        let foreseen = check(Path::new("/nowhere/at/all")).unwrap_err();
+        assert_eq!(foreseen.to_string(), error.to_string());
         assert!(!error.to_string().contains(".part"), "{error}");
     }
 }

@@ -8,7 +8,7 @@
 
 use std::{
     collections::HashMap,
-    fs::{File, OpenOptions, TryLockError},
+    fs::{self, File, OpenOptions, TryLockError},
     io::{self, BufReader, BufWriter, Seek, SeekFrom, Write},
     os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
@@ -73,6 +73,17 @@ pub struct Journal {
     /// Lines to which a later one belongs.
     n_superseded: usize,
     torn_bytes: u64,
+    /// Whether there was no file before.
+    is_new: bool,
+}
+
+/// A file that was made for records that never came is no trace worth leaving.
+impl Drop for Journal {
+    fn drop(&mut self) {
+        if self.is_new && self.known.is_empty() {
+            let _ = fs::remove_file(&self.path); // it is locked, so nobody else has begun to write
+        }
+    }
 }
 
 /// The last record of a path.
@@ -95,12 +106,14 @@ impl Entry {
 }
 
 impl Journal {
-    /// Opens the file at `path`, or makes it, and reads what is done. A torn last line is removed.
+    /// Opens the file at `path`, or makes it, and reads what is done. A torn last line is removed. A
+    /// file that was made is gone again when this is dropped without a record.
     ///
     /// # Errors
     /// If the file cannot be written, is in use, holds something else than records, or captions
     /// that were made with other settings.
     pub fn open(path: &Path, format: Format, settings: &Settings) -> Result<Self, JournalError> {
+        let is_new = !path.exists();
         let file = open_locked(path)?;
         let mut journal = Self {
             path: path.to_owned(),
@@ -110,6 +123,7 @@ impl Journal {
             known: HashMap::new(),
             n_superseded: 0,
             torn_bytes: 0,
+            is_new,
         };
         journal.read(settings)?;
         journal.tidy()?;

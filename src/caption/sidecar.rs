@@ -1,7 +1,7 @@
 //! Files that go with a picture: its caption as text, a copy that carries it.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     fs, io,
     path::{Path, PathBuf},
 };
@@ -82,6 +82,25 @@ impl Sidecars {
                     });
                 }
             }
+        }
+        Ok(())
+    }
+
+    /// Finds out whether the files of these pictures can be written, before there is anything to write.
+    ///
+    /// # Errors
+    /// If a folder does not take them; nothing is left in any.
+    pub fn probe(&self, pictures: &[Found]) -> Result<(), SidecarError> {
+        let targets = pictures.iter().flat_map(|found| self.targets(found));
+        let dirs: HashSet<PathBuf> = targets
+            .filter_map(|target| target.parent().map(Path::to_owned))
+            .collect();
+        for path in dirs {
+            // What is missing will be made; what can take it is the nearest folder that is there.
+            let there = path.ancestors().find(|dir| dir.exists());
+            let there = there.unwrap_or(Path::new("."));
+            whole_file::check(&there.join("caption"))
+                .map_err(|source| SidecarError::Write { path, source })?;
         }
         Ok(())
     }
@@ -189,6 +208,22 @@ mod tests {
         sidecars
             .check(&[found(dir, "a.jpg"), found(dir, "b.jpg")])
             .unwrap();
+    }
+
+    #[test]
+    fn folders_that_take_no_files_are_found_out_and_others_left_as_they_are() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("file");
+        fs::write(&file, "").unwrap();
+        let into = |copies| Sidecars {
+            txt: false,
+            copies: Some(copies),
+        };
+        let pictures = [found(dir.path(), "sub/a.jpg")];
+        into(dir.path().join("new")).probe(&pictures).unwrap();
+        let error = into(file.join("below")).probe(&pictures).unwrap_err();
+        assert!(error.to_string().contains("file/below/sub"), "{error}");
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
     }
 
     #[test]

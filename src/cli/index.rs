@@ -5,7 +5,7 @@ use std::{cell::RefCell, io::Write, path::PathBuf, process::ExitCode};
 use anyhow::ensure;
 use clap::Args;
 use xc2_edge::{
-    caption::{Captioner, Job, Next},
+    caption::{Captioner, EXTENSIONS, Job, Next},
     compose::library::{Fresh, INDEX, Library, Survey},
     engine::{Engine, Request},
     prompt::Chat,
@@ -20,7 +20,9 @@ use super::{
 
 /// Caption the pictures of a directory, so that they can be found by words.
 #[derive(Debug, Args)]
-#[command(after_help = "Examples:
+#[command(
+    allow_negative_numbers = true,
+    after_help = "Examples:
   xc2-edge index photos -m M.gguf
   xc2-edge index photos -m M.gguf -p '用一句话描述这张图片。'
   xc2-edge search photos 'a dog on the beach'
@@ -29,7 +31,8 @@ use super::{
 The index is one file in DIR, `.xc2-library.sqlite`; take it away and everything is as before. It
 can be interrupted, and goes on where it was. Run again, it captions what is new or changed, knows
 moved files again, and forgets those that are gone. Pictures of all directories below DIR belong to
-it; hidden files do not.")]
+it; hidden files do not."
+)]
 pub struct IndexArgs {
     /// The directory.
     #[arg(value_name = "DIR")]
@@ -48,7 +51,7 @@ pub struct IndexArgs {
     )]
     prompt: String,
     /// The most tokens of a caption.
-    #[arg(short, long, value_name = "N", default_value_t = 200)]
+    #[arg(short, long, value_name = "N", value_parser = super::count, default_value_t = 200)]
     n_predict: usize,
     /// Caption all pictures again, with another model or prompt, say.
     #[arg(long)]
@@ -65,11 +68,26 @@ pub fn run(args: &IndexArgs) -> anyhow::Result<ExitCode> {
         "--prompt: expected a question, found nothing"
     );
     let mut library = Library::create(&args.dir)?;
+    let result = index(args, &mut library);
+    if result.is_err() {
+        library.discard_if_new();
+    }
+    result
+}
+
+/// Brings the library up to date.
+fn index(args: &IndexArgs, library: &mut Library) -> anyhow::Result<ExitCode> {
     let survey = library.survey(args.again)?;
     for (file, why) in &survey.unreadable {
         say(&format!("warning: {}: {why}", file.display()));
     }
-    let n_failed = caption(args, &mut library, &survey)?;
+    ensure!(
+        survey.known + survey.gone + survey.fresh.len() + survey.unreadable.len() > 0,
+        "{}: no pictures found; it is searched for files that end in {}",
+        args.dir.display(),
+        EXTENSIONS.join(", ")
+    );
+    let n_failed = caption(args, library, &survey)?;
     writeln!(std::io::stdout(), "{}", summary(args, &survey, n_failed))?;
     ensure!(
         n_failed == 0 || n_failed < survey.fresh.len(),
@@ -87,7 +105,7 @@ fn caption(args: &IndexArgs, library: &mut Library, survey: &Survey) -> anyhow::
     let model = engine.container().info().name.clone();
     let captioner = args.captioner(&engine)?.at_most(survey.fresh.len());
     let tally = RefCell::new(Tally::new(args.quiet));
-    tally.borrow_mut().begin(Some(survey.fresh.len()));
+    tally.borrow_mut().begin(Some(survey.fresh.len()), true);
     let mut fresh = survey.fresh.iter();
     let source = |_| {
         for picture in fresh.by_ref() {

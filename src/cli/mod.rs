@@ -102,6 +102,15 @@ pub fn run(command: &Command) -> anyhow::Result<ExitCode> {
     }
 }
 
+/// What a shell reports for a program that Ctrl-C ended.
+const ENDED_BY_CTRL_C: i32 = 130;
+
+/// A number of things of which there is at least one, as typed.
+fn count(text: &str) -> Result<usize, String> {
+    let n = text.parse().ok().filter(|n| *n > 0);
+    n.ok_or_else(|| "expected a whole number, 1 or more".to_owned())
+}
+
 /// Tells something on stderr. That nobody listens is no reason to stop.
 fn say(line: &str) {
     let _ = writeln!(std::io::stderr(), "{line}");

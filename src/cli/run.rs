@@ -24,7 +24,9 @@ use super::{
 
 /// Answer a question about pictures, or without any.
 #[derive(Debug, Args)]
-#[command(after_help = "Examples:
+#[command(
+    allow_negative_numbers = true,
+    after_help = "Examples:
   xc2-edge run -m model.gguf --image photo.jpg -p 'What is the man holding?'
   xc2-edge run -m model.gguf --image a.png --image b.png \\
       -p 'First picture: <ImageHere>, second picture: <ImageHere>. What differs?'
@@ -33,7 +35,8 @@ use super::{
   xc2-edge run -m model.gguf --image photo.jpg -p 'Is it day or night?' --grammar answer.gbnf
   xc2-edge run -m model.gguf --image bill.jpg -p 'Date and total, as JSON.' --json-schema bill.json
   xc2-edge run -m model.gguf --image photo.jpg          # a conversation; /help tells its commands
-  xc2-edge run -m model.gguf < question.txt")]
+  xc2-edge run -m model.gguf < question.txt"
+)]
 pub struct RunArgs {
     /// A picture (JPEG, PNG, WebP, BMP, GIF or TIFF); repeatable.
     #[arg(long = "image", value_name = "FILE", help_heading = "Prompt")]

@@ -3,12 +3,13 @@
 use std::{
     fmt,
     io::IsTerminal,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
 };
 
 use indicatif::{HumanDuration, ProgressBar, ProgressStyle};
 
-use super::say;
+use super::{ENDED_BY_CTRL_C, say};
 
 /// How often a log is told, where there is no terminal.
 const LOG_EVERY: Duration = Duration::from_secs(60);
@@ -16,6 +17,11 @@ const LOG_EVERY: Duration = Duration::from_secs(60);
 /// A bar on a terminal, a line a minute elsewhere.
 pub struct Tally {
     quiet: bool,
+    /// Shared with whoever notes Ctrl-C.
+    state: Arc<Mutex<State>>,
+}
+
+struct State {
     bar: Option<ProgressBar>,
     begun: Instant,
     logged: Instant,
@@ -34,48 +40,70 @@ pub struct Counts {
 
 impl Tally {
     pub fn new(quiet: bool) -> Self {
-        Self {
-            quiet,
+        let state = State {
             bar: None,
             begun: Instant::now(),
             logged: Instant::now(),
             counts: Counts::default(),
             total: None,
+        };
+        Self {
+            quiet,
+            state: Arc::new(Mutex::new(state)),
         }
     }
 
-    /// Begins to count: `total` pictures, if that is known.
-    pub fn begin(&mut self, total: Option<usize>) {
-        self.bar = (!self.quiet && std::io::stderr().is_terminal()).then(|| bar(total));
-        (self.begun, self.logged) = (Instant::now(), Instant::now());
-        self.total = total;
+    /// Begins to count: `total` pictures, if that is known. From now on Ctrl-C sums up before it ends
+    /// the program, and says so if the same command would go on from there. What is written is as
+    /// whole then as after any other end.
+    pub fn begin(&mut self, total: Option<usize>, resumes: bool) {
+        let mut state = self.state();
+        state.bar = (!self.quiet && std::io::stderr().is_terminal()).then(|| bar(total));
+        (state.begun, state.logged) = (Instant::now(), Instant::now());
+        state.total = total;
+        let (shared, quiet) = (Arc::clone(&self.state), self.quiet);
+        // Should the system refuse, Ctrl-C just ends the program.
+        let _ = ctrlc::set_handler(move || {
+            let mut state = lock(&shared);
+            if let Some(bar) = state.bar.take() {
+                bar.finish_and_clear();
+            }
+            if !quiet {
+                say(&state.summary().stopped(resumes));
+            }
+            std::process::exit(ENDED_BY_CTRL_C);
+        });
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        lock(&self.state)
     }
 
     /// What became of the pictures so far.
     pub fn counts(&self) -> Counts {
-        self.counts
+        self.state().counts
     }
 
     pub fn captioned(&mut self) {
-        self.counts.captioned += 1;
+        self.state().counts.captioned += 1;
         self.update();
     }
 
     /// A picture that has no caption, and why.
     pub fn failed(&mut self, picture: &str, why: &str) {
-        self.counts.failed += 1;
+        self.state().counts.failed += 1;
         self.warn(picture, why);
         self.update();
     }
 
     pub fn skipped(&mut self) {
-        self.counts.skipped += 1;
+        self.state().counts.skipped += 1;
     }
 
     /// Something about a picture that the user should know.
     pub fn warn(&self, picture: &str, why: &str) {
         let line = format!("warning: {picture}: {why}");
-        match &self.bar {
+        match &self.state().bar {
             _ if self.quiet => {}
             Some(bar) => bar.suspend(|| say(&line)),
             None => say(&line),
@@ -84,28 +112,37 @@ impl Tally {
 
     /// Removes the bar and sums up.
     pub fn finish(&mut self) {
-        if let Some(bar) = self.bar.take() {
+        let mut state = self.state();
+        if let Some(bar) = state.bar.take() {
             bar.finish_and_clear();
         }
         if !self.quiet {
-            say(&self.summary().to_string());
+            say(&state.summary().to_string());
         }
     }
 
     fn update(&mut self) {
-        let n_done = self.counts.captioned + self.counts.failed;
-        if let Some(bar) = &self.bar {
+        let mut state = self.state();
+        let summary = state.summary();
+        let n_done = summary.n_done();
+        if let Some(bar) = &state.bar {
             bar.set_position(n_done as u64);
-            bar.set_message(self.summary().rest());
-        } else if !self.quiet && self.logged.elapsed() >= LOG_EVERY {
-            self.logged = Instant::now();
-            let of = self
+            bar.set_message(summary.rest());
+        } else if !self.quiet && state.logged.elapsed() >= LOG_EVERY {
+            state.logged = Instant::now();
+            let of = state
                 .total
                 .map_or(String::new(), |total| format!(" of {total}"));
-            say(&format!("{n_done}{of} pictures{}", self.summary().rest()));
+            say(&format!("{n_done}{of} pictures{}", summary.rest()));
         }
     }
+}
 
+fn lock(state: &Mutex<State>) -> MutexGuard<'_, State> {
+    state.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl State {
     fn summary(&self) -> Summary {
         Summary {
             counts: self.counts,
@@ -137,17 +174,36 @@ struct Summary {
 }
 
 impl Summary {
+    /// Pictures that were looked at.
+    fn n_done(&self) -> usize {
+        self.counts.captioned + self.counts.failed
+    }
+
+    /// Pictures that are still to be looked at, if that is known.
+    fn n_left(&self) -> Option<usize> {
+        Some(self.total?.saturating_sub(self.n_done()))
+    }
+
+    /// What is said of a run that was stopped.
+    fn stopped(&self, resumes: bool) -> String {
+        let left = self.n_left().map(|n| format!(", {n} left"));
+        let how = if resumes {
+            "; the same command goes on from there"
+        } else {
+            ""
+        };
+        format!("stopped: {self}{}{how}", left.unwrap_or_default())
+    }
+
     /// Pictures an hour, those that failed included.
     fn rate(&self) -> f64 {
-        let n = self.counts.captioned + self.counts.failed;
-        n as f64 / self.elapsed.as_secs_f64().max(1e-3) * 3600.0
+        self.n_done() as f64 / self.elapsed.as_secs_f64().max(1e-3) * 3600.0
     }
 
     /// What comes behind the number that are done: how fast it goes and how long it will take.
     fn rest(&self) -> String {
         let mut text = format!(", {:.0} an hour", self.rate());
-        let n_done = self.counts.captioned + self.counts.failed;
-        if let Some(left) = self.total.map(|total| total.saturating_sub(n_done)) {
+        if let Some(left) = self.n_left() {
             let seconds = left as f64 / (self.rate() / 3600.0).max(1e-6);
             text += &format!(", {} left", HumanDuration(Duration::from_secs_f64(seconds)));
         }
@@ -203,6 +259,11 @@ mod tests {
         assert_eq!(
             summary.to_string(),
             "99 captioned in 360.0 s (1000 an hour), 1 failed, 7 skipped"
+        );
+        assert_eq!(
+            summary.stopped(true),
+            "stopped: 99 captioned in 360.0 s (1000 an hour), 1 failed, 7 skipped, 500 left; the same \
+             command goes on from there"
         );
     }
 }

@@ -71,6 +71,20 @@ impl Place {
 }
 
 #[test]
+fn a_file_that_was_made_for_nothing_is_gone_and_one_that_was_there_stays() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("captions");
+    for format in [Format::Jsonl, Format::Csv] {
+        drop(Journal::open(&path, format, &settings()).unwrap());
+        assert!(!path.exists());
+        fs::write(&path, "").unwrap();
+        drop(Journal::open(&path, format, &settings()).unwrap());
+        assert!(path.exists());
+        fs::remove_file(&path).unwrap();
+    }
+}
+
+#[test]
 fn what_is_done_is_known_to_the_next_run() {
     for format in [Format::Jsonl, Format::Csv] {
         let place = Place::new(format);

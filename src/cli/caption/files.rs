@@ -34,9 +34,10 @@ pub fn caption(args: &CaptionArgs) -> anyhow::Result<usize> {
         }
     }
     if !todo.is_empty() {
+        args.sidecars().probe(&todo)?;
         let engine = args.engine.load()?;
         let captioner = args.captioner(&engine)?.at_most(todo.len());
-        work.tally.begin(Some(todo.len()));
+        work.tally.begin(Some(todo.len()), args.resumes());
         let mut items = todo.into_iter().map(Item::File);
         let source = |_| items.next().map_or(Next::End, Next::Item);
         work = work.run(&captioner, source)?;
@@ -75,6 +76,9 @@ fn find(args: &CaptionArgs) -> anyhow::Result<Vec<Found>> {
         "no pictures found; folders are searched for files that end in {}",
         EXTENSIONS.join(", ")
     );
+    if found.is_empty() && !args.quiet {
+        say("the list on stdin names no pictures: nothing is to be done");
+    }
     if let Some(shard) = args.shard {
         found.retain(|found| shard.has(&found.name));
     }
@@ -96,7 +100,7 @@ pub fn watch(args: &CaptionArgs, dir: &Path) -> anyhow::Result<usize> {
     if !args.quiet {
         say(&format!("watching {}; Ctrl-C ends it", dir.display()));
     }
-    work.tally.begin(None);
+    work.tally.begin(None, args.resumes());
     let source = |idle| Next::received(&arrivals, idle);
     let work = work.run(&args.captioner(&engine)?, source)?;
     work.finish()?;
@@ -127,7 +131,7 @@ pub fn frames(args: &CaptionArgs, stream: &Path) -> anyhow::Result<usize> {
         }
         Ok::<_, std::io::Error>(frames.n_broken())
     });
-    work.tally.begin(None);
+    work.tally.begin(None, false);
     let source = |idle| Next::received(&arrivals, idle);
     work = work.run(&captioner, source)?;
     let counts = work.tally.counts();

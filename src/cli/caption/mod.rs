@@ -36,6 +36,7 @@ const SELECTION: &str = "Which pictures";
 /// Caption pictures: folders over night, a watched folder, a camera, a share of a cluster's work.
 #[derive(Debug, Args)]
 #[command(
+    allow_negative_numbers = true,
     group = ArgGroup::new("source").required(true).multiple(false),
     after_help = "Examples:
   xc2-edge caption -m model.gguf photos -o captions.jsonl         # stop it and start it as you like
@@ -108,6 +109,7 @@ pub struct CaptionArgs {
         short,
         long,
         value_name = "N",
+        value_parser = super::count,
         default_value_t = 256,
         help_heading = "Sampling"
     )]
@@ -154,6 +156,7 @@ enum FormatArg {
 
 /// Runs the command.
 pub fn run(args: &CaptionArgs) -> anyhow::Result<ExitCode> {
+    args.check_name()?;
     if let Some(records) = &args.jsonl_in {
         return pipe::run(args, records);
     }
@@ -188,6 +191,11 @@ impl CaptionArgs {
         }
     }
 
+    /// Whether a later run knows what this one did.
+    fn resumes(&self) -> bool {
+        self.output.is_some() || !self.sidecars().is_empty()
+    }
+
     fn policy(&self) -> Policy {
         Policy {
             retry_failed: self.retry_failed,
@@ -206,6 +214,19 @@ impl CaptionArgs {
             (None, Some(ending)) if ending.eq_ignore_ascii_case("csv") => Format::Csv,
             _ => Format::Jsonl,
         }
+    }
+
+    /// A name that promises one JSON document is not what records are.
+    fn check_name(&self) -> anyhow::Result<()> {
+        let ending = self.output.as_deref().and_then(Path::extension);
+        let is_json = ending.is_some_and(|ending| ending.eq_ignore_ascii_case("json"));
+        ensure!(
+            !is_json || self.format.is_some(),
+            "--output {}: expected a name that ends in .jsonl or .csv: records are JSON objects, one a \
+             line; `--format jsonl` writes them under this name all the same",
+            self.output.as_deref().unwrap_or(Path::new("")).display()
+        );
+        Ok(())
     }
 
     /// Where records go.

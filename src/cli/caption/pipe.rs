@@ -10,7 +10,7 @@ use std::{
     thread,
 };
 
-use anyhow::Context;
+use anyhow::{Context, ensure};
 use serde_json::{Map, Value, json};
 use xc2_edge::{
     caption::{Captioner, Job, Next, Template},
@@ -21,7 +21,7 @@ use super::{
     CaptionArgs, open_input,
     work::{seconds, why, worded},
 };
-use crate::cli::{in_one_line, tally::Tally};
+use crate::cli::{in_one_line, say, tally::Tally};
 
 /// Lines that are ready while a picture is captioned.
 const QUEUE: usize = 64;
@@ -47,12 +47,13 @@ pub fn run(args: &CaptionArgs, records: &Path) -> anyhow::Result<ExitCode> {
         Ok::<_, io::Error>(())
     });
     let mut tally = Tally::new(args.quiet);
-    tally.begin(None);
+    tally.begin(None, false);
     let pipe = RefCell::new(Pipe {
         model: args.settings().model,
         template: args.template.clone(),
         output: InOrder::default(),
         tally,
+        n_records: 0,
     });
     let mut n_seen = 0;
     let mut fault = None;
@@ -87,11 +88,20 @@ pub fn run(args: &CaptionArgs, records: &Path) -> anyhow::Result<ExitCode> {
     if let Some(error) = fault {
         return Err(error);
     }
-    pipe.into_inner().tally.finish();
+    let mut pipe = pipe.into_inner();
+    pipe.tally.finish();
     match reader.join() {
         Ok(result) => result.with_context(|| records.display().to_string())?,
         Err(panic) => std::panic::resume_unwind(panic),
     }
+    if n_seen == 0 && !args.quiet {
+        say(&format!("{}: no records", records.display()));
+    }
+    ensure!(
+        n_seen == 0 || pipe.n_records > 0,
+        "{}: expected JSON objects with a string `path`, one a line, found none in {n_seen} lines",
+        records.display()
+    );
     Ok(ExitCode::SUCCESS)
 }
 
@@ -139,6 +149,8 @@ struct Pipe {
     template: Option<Template>,
     output: InOrder,
     tally: Tally,
+    /// Lines that named a picture, whatever became of it.
+    n_records: usize,
 }
 
 impl Pipe {
@@ -149,7 +161,10 @@ impl Pipe {
         mut record: Record,
     ) -> anyhow::Result<Option<Job<Record>>> {
         let opened = match record.text("path") {
-            Some(path) => captioner.open(path.as_ref()).1.map_err(why),
+            Some(path) => {
+                self.n_records += 1;
+                captioner.open(path.as_ref()).1.map_err(why)
+            }
             None => Err("expected a JSON object with a string `path`".to_owned()),
         };
         match opened {

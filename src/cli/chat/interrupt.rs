@@ -9,10 +9,9 @@ use std::{
 
 use xc2_edge::engine::Observer;
 
-static ASKED: AtomicBool = AtomicBool::new(false);
+use crate::cli::ENDED_BY_CTRL_C;
 
-/// What a shell reports for a program that Ctrl-C ended.
-const ENDED_BY_CTRL_C: i32 = 130;
+static ASKED: AtomicBool = AtomicBool::new(false);
 
 /// From now on Ctrl-C is noted.
 ///

@@ -6,7 +6,8 @@ use std::{
 };
 
 use rustyline::{
-    CompletionType, Config, Context, Editor, Helper,
+    Cmd, CompletionType, ConditionalEventHandler, Config, Context, Editor, Event, EventContext,
+    EventHandler, Helper, KeyEvent, Movement, RepeatCount,
     completion::{Completer, FilenameCompleter, Pair},
     error::ReadlineError,
     highlight::Highlighter,
@@ -47,6 +48,10 @@ impl LineReader {
             .auto_add_history(true)
             .build();
         let mut editor = Editor::with_config(config)?;
+        editor.bind_sequence(
+            KeyEvent::ctrl('C'),
+            EventHandler::Conditional(Box::new(ClearLine)),
+        );
         editor.set_helper(Some(Completion(FilenameCompleter::new())));
         let history = history_file();
         if let Some(file) = &history {
@@ -99,6 +104,15 @@ fn history_file() -> Option<PathBuf> {
         Some(home.join(".local/state"))
     });
     Some(state?.join("xc2-edge/history"))
+}
+
+/// Ctrl-C on a line with something in it clears the line, as shells do; on an empty one it is passed on.
+struct ClearLine;
+
+impl ConditionalEventHandler for ClearLine {
+    fn handle(&self, _: &Event, _: RepeatCount, _: bool, context: &EventContext) -> Option<Cmd> {
+        (!context.line().is_empty()).then_some(Cmd::Kill(Movement::WholeBuffer))
+    }
 }
 
 /// Completes commands, and file names behind those that take one.

@@ -234,6 +234,7 @@ fn help() -> String {
         format!("{:<14} {does}", format!("{name} {argument}"))
     };
     let commands: Vec<_> = COMMANDS.iter().map(line).collect();
-    let keys = "Ctrl-C         stops an answer; before a question, takes its pictures back";
+    let keys =
+        "Ctrl-C         stops an answer, clears a line; on an empty one, takes pictures back";
     format!("{}\n{keys}", commands.join("\n"))
 }

@@ -21,6 +21,7 @@ use xc2_edge::{
         reply,
     },
     engine::Picture,
+    whole_file,
 };
 
 use super::{engine_args::EngineArgs, sampling_args::SamplingArgs};
@@ -33,7 +34,9 @@ const MAX_GIVEN: usize = 10;
 #[derive(Debug, Args)]
 #[command(mut_arg("top_k", |arg| arg.default_value("40")))] // the published demo's
 #[command(mut_arg("repeat_penalty", |arg| arg.default_value("1.005")))]
-#[command(after_help = "Examples:
+#[command(
+    allow_negative_numbers = true,
+    after_help = "Examples:
   xc2-edge compose -m M.gguf --image a.jpg --image b.jpg --out article.html
   xc2-edge compose -m M.gguf -p 'Write a story about a fox.' --library photos --images 3 --out fox.md
   xc2-edge compose -m M.gguf --title 'Ink and water' --outline points.txt --text notes.txt --lang zh
@@ -44,7 +47,8 @@ const MAX_GIVEN: usize = 10;
 The stages are: the article; the sections after which a picture belongs; for each of them, with a
 library, a caption and the four pictures that fit it best; the model's choice among the pictures.
 Sections count from 0, as in the JSON. `--out` may be given several times: .md comes with a
-directory of pictures, .html holds them, .json is what --edit begins with.")]
+directory of pictures, .html holds them, .json is what --edit begins with."
+)]
 pub struct ComposeArgs {
     #[command(flatten)]
     engine: EngineArgs,
@@ -253,6 +257,7 @@ impl ComposeArgs {
                 reply::MAX_SECTIONS,
                 reply::MAX_SECTIONS + n_more
             );
+            self.check_count()?;
             return Ok(Job::Illustrate(sections));
         }
         let file = |path: &Option<PathBuf>| path.as_ref().map_or(Ok(String::new()), |p| read(p));
@@ -267,7 +272,19 @@ impl ComposeArgs {
                 "nothing to write about: expected `--prompt`, `--title`, `--outline`, `--text` or `--image`"
             );
         }
+        self.check_count()?;
         Ok(Job::Write(brief))
+    }
+
+    /// A number of pictures needs some to take them from.
+    fn check_count(&self) -> anyhow::Result<()> {
+        let count = self.count.filter(|count| *count > 0);
+        ensure!(
+            count.is_none() || !self.images.is_empty() || self.library.is_some(),
+            "--images {}: expected pictures to choose from, with `--image` or `--library`",
+            count.unwrap_or(0)
+        );
+        Ok(())
     }
 
     /// Where to write, found out before anything expensive begins.
@@ -290,6 +307,8 @@ impl ComposeArgs {
                 path.display(),
                 dir.display()
             );
+            whole_file::check(path)
+                .with_context(|| format!("--out {}: cannot be written", path.display()))?;
             outputs.push((format, path.clone()));
         }
         if let Some(path) = self.edit.as_ref().filter(|_| outputs.is_empty()) {

@@ -73,6 +73,8 @@ pub enum LibraryError {
 pub struct Library {
     dir: PathBuf,
     index: Connection,
+    /// Whether there was no index before.
+    is_new: bool,
 }
 
 /// A picture that a search found.
@@ -121,6 +123,7 @@ impl Library {
         let library = Connection::open_with_flags(&path, flags).map(|index| Self {
             dir: dir.to_owned(),
             index,
+            is_new: false,
         });
         library.map_err(|e| told(&path, e))?.checked()
     }
@@ -140,7 +143,7 @@ impl Library {
             index.execute_batch(&script).map_err(|e| told(&path, e))?;
         }
         let dir = dir.to_owned();
-        Self { dir, index }.checked()
+        Self { dir, index, is_new }.checked()
     }
 
     fn checked(self) -> Result<Self, LibraryError> {
@@ -180,6 +183,14 @@ impl Library {
     /// As [`Self::len`].
     pub fn is_empty(&self) -> Result<bool, LibraryError> {
         Ok(self.len()? == 0)
+    }
+
+    /// Takes away an index that [`Self::create`] made, if no picture has come into it: a trace of a run
+    /// that failed.
+    pub fn discard_if_new(self) {
+        if self.is_new && self.is_empty().unwrap_or(false) {
+            let _ = std::fs::remove_file(self.dir.join(INDEX));
+        }
     }
 
     /// The `most` best pictures for `words`, English or Chinese, that are there and not
