@@ -2,7 +2,8 @@
 //! prints how many multiply-adds one time is.
 //!
 //! `cargo run --release -p xc2-kernels --example once -- int8 neon-dotprod 2`. The operations are
-//! `int8` and `bf16`, 48 of the tower's 1226 rows by 1024 inputs and as many outputs, and
+//! `int8` and `bf16`, 48 of the tower's 1226 rows by 1024 inputs and as many outputs, `q4_k` and the decoder's
+//! other formats likewise, and
 //! `attention-f32` and `attention-bf16`, one of its 16 heads: few, because emulated. With quantizing, packing of activations,
 //! and epilogues, as in the tower.
 
@@ -11,6 +12,7 @@ use std::hint::black_box;
 use ndarray::Array2;
 use xc2_kernels::attention::{Precision, attention_on};
 use xc2_kernels::bf16::Bf16Matrix;
+use xc2_kernels::blocks::{self, BlockFormat, BlockMatrix};
 use xc2_kernels::int8::{self, Int8Matrix, Q8_0_BLOCK_BYTES, QuantizedRows};
 use xc2_kernels::testing::noise;
 use xc2_kernels::{Cpu, Epilogue, available};
@@ -35,6 +37,11 @@ fn main() -> Result<(), String> {
     let multiply_adds = match operation.as_str() {
         "int8" => int8(cpu, times),
         "bf16" => bf16(cpu, times),
+        "q4_0" => blocks(BlockFormat::Q4_0, cpu, times),
+        "q8_0" => blocks(BlockFormat::Q8_0, cpu, times),
+        "q4_k" => blocks(BlockFormat::Q4K, cpu, times),
+        "q5_k" => blocks(BlockFormat::Q5K, cpu, times),
+        "q6_k" => blocks(BlockFormat::Q6K, cpu, times),
         "attention-f32" => attention(cpu, Precision::F32, times),
         "attention-bf16" => attention(cpu, Precision::Bf16, times),
         _ => return Err(format!("`{operation}` is no operation")),
@@ -58,6 +65,19 @@ fn int8(cpu: Cpu, times: usize) -> usize {
     for _ in 0..times {
         rows.quantize(&x.view(), matrix.kernel());
         int8::product(&rows, &matrix, None, Epilogue::Store, out.view_mut());
+        black_box(&out);
+    }
+    ROWS * WIDTH * WIDTH
+}
+
+fn blocks(format: BlockFormat, cpu: Cpu, times: usize) -> usize {
+    let x = noise(ROWS, WIDTH, 1);
+    let weights = vec![0x21; format.row_bytes(WIDTH).unwrap_or(0) * WIDTH];
+    let matrix = BlockMatrix::new(format, &weights, WIDTH, WIDTH).expect("whole blocks");
+    let kernel = blocks::Kernel::for_cpu(cpu);
+    let mut out = Array2::zeros((ROWS, WIDTH));
+    for _ in 0..times {
+        blocks::product(&x.view(), matrix, kernel, out.view_mut());
         black_box(&out);
     }
     ROWS * WIDTH * WIDTH

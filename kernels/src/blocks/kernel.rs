@@ -144,6 +144,8 @@ impl Kernel {
             Cpu::AvxVnni => &super::avx_vnni::KERNEL,
             #[cfg(target_arch = "x86_64")]
             Cpu::Avx512Vnni | Cpu::Avx512Bf16 | Cpu::Avx512Fp16 => &super::avx512::KERNEL,
+            #[cfg(target_arch = "aarch64")]
+            Cpu::NeonDotprod | Cpu::NeonI8mm => &super::neon_dotprod::KERNEL,
             _ => &scalar::KERNEL,
         }
     }
@@ -151,7 +153,7 @@ impl Kernel {
 
 /// Calls `$tile::<N, ..>($args)` for the `N` that `$rows` is: the tile's rows become a constant, and with
 /// them the format's runs, minima, fineness and how many bits a weight has.
-#[cfg(target_arch = "x86_64")]
+#[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
 macro_rules! with_format {
     ($rows:expr, $format:expr, $tile:ident($args:expr), $($n:literal)+) => {
         match ($rows, $format) {
@@ -164,5 +166,5 @@ macro_rules! with_format {
         }
     };
 }
-#[cfg(target_arch = "x86_64")]
+#[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
 pub(super) use with_format;

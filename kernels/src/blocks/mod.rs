@@ -37,6 +37,10 @@ mod avx512_unpack;
 mod avx_vnni;
 mod format;
 mod kernel;
+#[cfg(target_arch = "aarch64")]
+mod neon_dotprod;
+#[cfg(target_arch = "aarch64")]
+mod neon_unpack;
 mod product;
 #[cfg(target_arch = "x86_64")]
 mod row;
@@ -44,7 +48,7 @@ mod rows;
 #[cfg(target_arch = "x86_64")]
 mod rows_avx512;
 mod scalar;
-#[cfg(target_arch = "x86_64")]
+#[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
 mod unpack;
 
 pub use format::{BlockFormat, Shape};

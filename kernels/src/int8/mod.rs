@@ -27,9 +27,9 @@ mod avx512;
 mod avx_vnni;
 mod kernel;
 #[cfg(target_arch = "aarch64")]
-mod neon;
+pub(crate) mod neon;
 #[cfg(target_arch = "aarch64")]
-mod neon_dotprod;
+pub(crate) mod neon_dotprod;
 #[cfg(target_arch = "aarch64")]
 mod neon_i8mm;
 mod pack;

@@ -97,7 +97,7 @@ fn four_dots(w: &[[int8x16_t; 2]; 4], a: [int8x16_t; 2]) -> int32x4_t {
 /// In assembly because vectors of f16 are not stable in all versions of Rust that build this.
 #[inline]
 #[target_feature(enable = "neon")]
-pub(super) fn to_f32(halves: uint16x4_t) -> float32x4_t {
+pub(crate) fn to_f32(halves: uint16x4_t) -> float32x4_t {
     let numbers;
     // SAFETY: one instruction that touches these registers only, and that every AArch64 has.
     unsafe {

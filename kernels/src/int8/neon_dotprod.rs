@@ -110,7 +110,7 @@ unsafe fn group<const I: usize, const ROWS: usize>(
 /// In assembly because the intrinsic, `vdotq_laneq_s32`, is not stable.
 #[inline]
 #[target_feature(enable = "neon,dotprod")]
-fn sdot<const I: usize>(mut sum: int32x4_t, w: int8x16_t, a: int8x16_t) -> int32x4_t {
+pub(crate) fn sdot<const I: usize>(mut sum: int32x4_t, w: int8x16_t, a: int8x16_t) -> int32x4_t {
     // SAFETY: one instruction that touches these registers only, and that the features above are.
     unsafe {
         std::arch::asm!(

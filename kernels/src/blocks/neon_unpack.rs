@@ -1,0 +1,161 @@
+//! Blocks to a panel with NEON: four outputs at a time.
+#![allow(unsafe_code)]
+
+use std::arch::aarch64::*;
+
+use super::kernel::Panel;
+use super::neon_dotprod::LANES;
+use super::unpack::unpack_with;
+use super::{BlockFormat, BlockMatrix, SUPER};
+use crate::int8::neon::to_f32;
+
+const WIDE: usize = 4;
+type Words = uint8x16_t;
+type Numbers = float32x4_t;
+
+unpack_with!("neon");
+
+/// Sixteen bytes at `offset` of each row, turned: word `i` of lane `l` is the `i`th of row `l`.
+///
+/// # Safety
+/// So many bytes may be read from each row.
+#[inline]
+#[target_feature(enable = "neon")]
+unsafe fn words(rows: &Rows, offset: usize) -> [Words; 4] {
+    // SAFETY: as above; no alignment is asked for.
+    let [a, b, c, d] = rows.map(|row| vreinterpretq_u32_u8(unsafe { vld1q_u8(row.add(offset)) }));
+    let pair = |x, y| {
+        let (even, odd) = (vtrn1q_u32(x, y), vtrn2q_u32(x, y));
+        (vreinterpretq_u64_u32(even), vreinterpretq_u64_u32(odd))
+    };
+    let ((ab, ab_odd), (cd, cd_odd)) = (pair(a, b), pair(c, d));
+    let words = [
+        vzip1q_u64(ab, cd),
+        vzip1q_u64(ab_odd, cd_odd),
+        vzip2q_u64(ab, cd),
+        vzip2q_u64(ab_odd, cd_odd),
+    ];
+    words.map(|x| vreinterpretq_u8_u64(x))
+}
+
+/// The f16 at `offset` of each row.
+///
+/// # Safety
+/// Two bytes may be read there.
+#[inline]
+#[target_feature(enable = "neon")]
+unsafe fn halves(rows: &Rows, offset: usize) -> Numbers {
+    // SAFETY: as above; unaligned.
+    let half = rows.map(|row| unsafe { row.add(offset).cast::<u16>().read_unaligned() });
+    // SAFETY: four numbers of the array.
+    to_f32(unsafe { vld1_u16(half.as_ptr()) })
+}
+
+#[inline]
+#[target_feature(enable = "neon")]
+fn low_halves(x: Words) -> Numbers {
+    to_f32(vmovn_u32(vreinterpretq_u32_u8(x)))
+}
+
+#[inline]
+#[target_feature(enable = "neon")]
+fn high_halves(x: Words) -> Numbers {
+    to_f32(vshrn_n_u32::<16>(vreinterpretq_u32_u8(x)))
+}
+
+#[inline]
+#[target_feature(enable = "neon")]
+fn only<const BITS: u8>(x: Words) -> Words {
+    vandq_u8(x, vdupq_n_u8(BITS))
+}
+
+#[inline]
+#[target_feature(enable = "neon")]
+fn left<const N: i32>(x: Words) -> Words {
+    vshlq_n_u8::<N>(x)
+}
+
+#[inline]
+#[target_feature(enable = "neon")]
+fn right<const N: i32>(x: Words) -> Words {
+    vshrq_n_u8::<N>(x)
+}
+
+#[inline]
+#[target_feature(enable = "neon")]
+fn or(x: Words, y: Words) -> Words {
+    vorrq_u8(x, y)
+}
+
+#[inline]
+#[target_feature(enable = "neon")]
+fn flip(x: Words) -> Words {
+    veorq_u8(x, vdupq_n_u8(128))
+}
+
+#[inline]
+#[target_feature(enable = "neon")]
+fn times(a: Numbers, b: Numbers) -> Numbers {
+    vmulq_f32(a, b)
+}
+
+#[inline]
+#[target_feature(enable = "neon")]
+fn nothing() -> Numbers {
+    vdupq_n_f32(0.0)
+}
+
+#[inline]
+#[target_feature(enable = "neon")]
+fn unsigned(x: Words) -> [Numbers; 4] {
+    let x = vreinterpretq_u32_u8(x);
+    let number = |x| vcvtq_f32_u32(vandq_u32(x, vdupq_n_u32(255)));
+    [
+        number(x),
+        number(vshrq_n_u32::<8>(x)),
+        number(vshrq_n_u32::<16>(x)),
+        number(vshrq_n_u32::<24>(x)),
+    ]
+}
+
+#[inline]
+#[target_feature(enable = "neon")]
+fn signed(x: Words) -> [Numbers; 4] {
+    let x = vreinterpretq_s32_u8(x);
+    let number = |x| vcvtq_f32_s32(vshrq_n_s32::<24>(x));
+    [
+        number(vshlq_n_s32::<24>(x)),
+        number(vshlq_n_s32::<16>(x)),
+        number(vshlq_n_s32::<8>(x)),
+        number(x),
+    ]
+}
+
+#[inline]
+#[target_feature(enable = "neon")]
+fn wider(x: Words) -> [Words; 2] {
+    let x = vreinterpretq_u32_u8(x);
+    let pair = |x| {
+        let second = vshlq_n_u32::<8>(vandq_u32(x, vdupq_n_u32(0xff00)));
+        vreinterpretq_u8_u32(vorrq_u32(vandq_u32(x, vdupq_n_u32(255)), second))
+    };
+    [pair(x), pair(vshrq_n_u32::<16>(x))]
+}
+
+/// # Safety
+/// Sixteen bytes may be written there.
+#[inline]
+#[target_feature(enable = "neon")]
+unsafe fn store(to: *mut u8, x: Words) {
+    // SAFETY: as above.
+    unsafe { vst1q_u8(to, x) }
+}
+
+/// # Safety
+/// Four numbers may be written there.
+#[inline]
+#[target_feature(enable = "neon")]
+unsafe fn store_numbers(to: *mut f32, x: Numbers) {
+    // SAFETY: as above.
+    unsafe { vst1q_f32(to, x) }
+}
