@@ -3,7 +3,7 @@
 //!
 //! `cargo run --release -p xc2-kernels --example once -- int8 neon-dotprod 2`. The operations are
 //! `int8` and `bf16`, 48 of the tower's 1226 rows by 1024 inputs and as many outputs, `q4_k` and the decoder's
-//! other formats likewise, and
+//! other formats likewise, `q4_k-row` and so on with one row, and
 //! `attention-f32` and `attention-bf16`, one of its 16 heads: few, because emulated. With quantizing, packing of activations,
 //! and epilogues, as in the tower.
 
@@ -37,11 +37,16 @@ fn main() -> Result<(), String> {
     let multiply_adds = match operation.as_str() {
         "int8" => int8(cpu, times),
         "bf16" => bf16(cpu, times),
-        "q4_0" => blocks(BlockFormat::Q4_0, cpu, times),
-        "q8_0" => blocks(BlockFormat::Q8_0, cpu, times),
-        "q4_k" => blocks(BlockFormat::Q4K, cpu, times),
-        "q5_k" => blocks(BlockFormat::Q5K, cpu, times),
-        "q6_k" => blocks(BlockFormat::Q6K, cpu, times),
+        "q4_0" => blocks(BlockFormat::Q4_0, ROWS, cpu, times),
+        "q4_0-row" => blocks(BlockFormat::Q4_0, 1, cpu, times),
+        "q8_0" => blocks(BlockFormat::Q8_0, ROWS, cpu, times),
+        "q8_0-row" => blocks(BlockFormat::Q8_0, 1, cpu, times),
+        "q4_k" => blocks(BlockFormat::Q4K, ROWS, cpu, times),
+        "q4_k-row" => blocks(BlockFormat::Q4K, 1, cpu, times),
+        "q5_k" => blocks(BlockFormat::Q5K, ROWS, cpu, times),
+        "q5_k-row" => blocks(BlockFormat::Q5K, 1, cpu, times),
+        "q6_k" => blocks(BlockFormat::Q6K, ROWS, cpu, times),
+        "q6_k-row" => blocks(BlockFormat::Q6K, 1, cpu, times),
         "attention-f32" => attention(cpu, Precision::F32, times),
         "attention-bf16" => attention(cpu, Precision::Bf16, times),
         _ => return Err(format!("`{operation}` is no operation")),
@@ -70,17 +75,17 @@ fn int8(cpu: Cpu, times: usize) -> usize {
     ROWS * WIDTH * WIDTH
 }
 
-fn blocks(format: BlockFormat, cpu: Cpu, times: usize) -> usize {
-    let x = noise(ROWS, WIDTH, 1);
+fn blocks(format: BlockFormat, rows: usize, cpu: Cpu, times: usize) -> usize {
+    let x = noise(rows, WIDTH, 1);
     let weights = vec![0x21; format.row_bytes(WIDTH).unwrap_or(0) * WIDTH];
     let matrix = BlockMatrix::new(format, &weights, WIDTH, WIDTH).expect("whole blocks");
     let kernel = blocks::Kernel::for_cpu(cpu);
-    let mut out = Array2::zeros((ROWS, WIDTH));
+    let mut out = Array2::zeros((rows, WIDTH));
     for _ in 0..times {
         blocks::product(&x.view(), matrix, kernel, out.view_mut());
         black_box(&out);
     }
-    ROWS * WIDTH * WIDTH
+    rows * WIDTH * WIDTH
 }
 
 fn bf16(cpu: Cpu, times: usize) -> usize {

@@ -28,7 +28,7 @@ pub struct EngineArgs {
     #[arg(long, value_enum, default_value = "f16", value_name = "TYPE", help_heading = SPEED)]
     pub kv_type: KvTypeArg,
     /// Whether llama.cpp rearranges weights for its kernels, at the cost of a second copy
-    /// [default: off on x86-64, where it slows the prefill, on elsewhere].
+    /// and of a slower prefill [default: off].
     #[arg(long, value_enum, value_name = "WHEN", help_heading = SPEED)]
     pub repack: Option<Switch>,
     /// Whose kernels multiply matrices in the decoder: `xc2` those of this program, on CPUs where they are

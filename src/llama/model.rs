@@ -21,7 +21,8 @@ pub struct LoadOptions {
     /// Keep the weights from being swapped out.
     pub mlock: bool,
     /// Let llama.cpp copy weights into layouts that some of its kernels prefer. It costs a second
-    /// copy of what it repacks, and on x86-64 makes the prefill slower (docs/performance.md).
+    /// copy of what it repacks, which our kernels do not multiply, and makes the prefill slower
+    /// (docs/performance.md).
     pub repack: bool,
     /// Read the vocabulary only.
     pub vocab_only: bool,
@@ -29,11 +30,10 @@ pub struct LoadOptions {
 
 impl Default for LoadOptions {
     fn default() -> Self {
-        let repack = cfg!(not(target_arch = "x86_64"));
         Self {
             mmap: true,
             mlock: false,
-            repack,
+            repack: false,
             vocab_only: false,
         }
     }

@@ -40,9 +40,11 @@ mod kernel;
 #[cfg(target_arch = "aarch64")]
 mod neon_dotprod;
 #[cfg(target_arch = "aarch64")]
+mod neon_row;
+#[cfg(target_arch = "aarch64")]
 mod neon_unpack;
 mod product;
-#[cfg(target_arch = "x86_64")]
+#[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
 mod row;
 mod rows;
 #[cfg(target_arch = "x86_64")]

@@ -9,7 +9,7 @@ use std::arch::aarch64::*;
 
 use super::kernel::{Kernel, Tile, with_format};
 use super::rows::{RUNS, SCALES};
-use super::{SUPER, neon_unpack};
+use super::{BlockFormat, SUPER, neon_row, neon_unpack};
 use crate::Cpu;
 use crate::int8::neon_dotprod::sdot;
 
@@ -20,10 +20,13 @@ pub static KERNEL: Kernel = Kernel {
     cpu: Cpu::NeonDotprod,
     lanes: LANES,
     rows: TILE,
-    few: |_| 4,
+    few: |format| match format {
+        BlockFormat::Q4_0 | BlockFormat::Q8_0 => 4,
+        _ => 2,
+    },
     tile,
     unpack: neon_unpack::unpack,
-    row: |_| None,
+    row: neon_row::row,
 };
 
 /// # Safety

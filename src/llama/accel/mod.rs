@@ -68,7 +68,7 @@ pub(super) fn register() -> Result<&'static Kernel, &'static str> {
     let done = DONE.get_or_init(|| {
         let kernel = Kernel::for_cpu(Cpu::chosen());
         if kernel.cpu == Cpu::Scalar {
-            return Err("ours need AVX2 to be faster".to_owned());
+            return Err("ours need AVX2 or AArch64's dot products to be faster".to_owned());
         }
         abi::check()
             .map_err(|why| format!("this llama.cpp is not the one it was made for: {why}"))?;
