@@ -71,7 +71,7 @@ impl Tally {
             if !quiet {
                 say(&state.summary().stopped(resumes));
             }
-            std::process::exit(ENDED_BY_CTRL_C);
+            xc2_edge::llama::end_process(ENDED_BY_CTRL_C);
         });
     }
 

@@ -25,7 +25,7 @@ pub use batch::{Input, Outputs, Places};
 pub use context::{Context, ContextOptions, KvType};
 pub use grammar::{Constraint, check_grammar, json_schema_to_gbnf};
 use llama_cpp_2::llama_backend::LlamaBackend;
-pub use model::{LoadOptions, Model};
+pub use model::{LoadOptions, Model, end_process};
 pub use sampler::{Sampler, SamplerOptions, argmax};
 pub use vocab::{NUL_STAND_IN, SpecialText, Tokenizer};
 
