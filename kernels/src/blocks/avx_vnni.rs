@@ -30,28 +30,34 @@ unsafe fn tile(t: &Tile, rows: usize) {
     unsafe { with_format!(rows, t.format, tile_vex(t), 1 2 3 4 5 6) }
 }
 
-/// Adds the products of a run's `GROUPS` groups to `dot`.
-///
-/// # Safety
-/// The CPU has AVX-VNNI. So many groups of eight outputs are at `w`, and rows `SUPER` apart from `a` on.
-#[inline]
-#[target_feature(enable = "avx2,avxvnni")]
-unsafe fn add_run<const ROWS: usize, const GROUPS: usize, const BITS: u32>(
-    dot: &mut [__m256i; ROWS],
-    w: *const u8,
-    a: *const i8,
-) {
-    for group in 0..GROUPS {
-        // SAFETY: as above; unaligned.
-        unsafe {
-            let w = _mm256_loadu_si256(w.add(group * LANES * 4).cast());
-            for (r, dot) in dot.iter_mut().enumerate() {
-                let a = a.add(r * SUPER + group * 4).cast::<i32>().read_unaligned();
-                *dot = _mm256_dpbusd_avx_epi32(*dot, w, _mm256_set1_epi32(a));
+/// A function that multiplies, in one of the two encodings of the instruction.
+macro_rules! add_run_with {
+    ($name:ident, $features:literal, $dpbusd:ident) => {
+        /// Adds the products of a run's `GROUPS` groups to `dot`.
+        ///
+        /// # Safety
+        /// The CPU has the instruction. So many groups of eight outputs are at `w`, and rows `SUPER` apart from `a` on.
+        #[inline]
+        #[target_feature(enable = $features)]
+        unsafe fn $name<const ROWS: usize, const GROUPS: usize, const BITS: u32>(
+            dot: &mut [__m256i; ROWS],
+            w: *const u8,
+            a: *const i8,
+        ) {
+            for group in 0..GROUPS {
+                // SAFETY: as above; unaligned.
+                unsafe {
+                    let w = _mm256_loadu_si256(w.add(group * LANES * 4).cast());
+                    for (r, dot) in dot.iter_mut().enumerate() {
+                        let a = a.add(r * SUPER + group * 4).cast::<i32>().read_unaligned();
+                        *dot = $dpbusd(*dot, w, _mm256_set1_epi32(a));
+                    }
+                }
             }
         }
-    }
+    };
 }
+add_run_with!(add_run, "avx2,avxvnni", _mm256_dpbusd_avx_epi32);
 
 tile_of!(tile_vex, "avx2,fma,f16c,avxvnni", add_run);
 
@@ -72,24 +78,10 @@ unsafe fn tile_other(t: &Tile, rows: usize) {
 }
 
 #[cfg(test)]
-#[inline]
-#[target_feature(enable = "avx2,avx512vnni,avx512vl")]
-unsafe fn add_run_evex<const ROWS: usize, const GROUPS: usize, const BITS: u32>(
-    dot: &mut [__m256i; ROWS],
-    w: *const u8,
-    a: *const i8,
-) {
-    for group in 0..GROUPS {
-        // SAFETY: as above; unaligned.
-        unsafe {
-            let w = _mm256_loadu_si256(w.add(group * LANES * 4).cast());
-            for (r, dot) in dot.iter_mut().enumerate() {
-                let a = a.add(r * SUPER + group * 4).cast::<i32>().read_unaligned();
-                *dot = _mm256_dpbusd_epi32(*dot, w, _mm256_set1_epi32(a));
-            }
-        }
-    }
-}
-
+add_run_with!(
+    add_run_evex,
+    "avx2,avx512vnni,avx512vl",
+    _mm256_dpbusd_epi32
+);
 #[cfg(test)]
 tile_of!(tile_evex, "avx2,fma,f16c,avx512vnni,avx512vl", add_run_evex);
