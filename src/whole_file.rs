@@ -75,7 +75,7 @@ pub fn write(target: &Path, bytes: &[u8]) -> io::Result<()> {
     file.commit().map(drop)
 }
 
-/// Finds out whether [`write`] could write `target`, before there is anything to write.
+/// Finds out whether [`write()`] could write `target`, before there is anything to write.
 ///
 /// # Errors
 /// As it would be then.
