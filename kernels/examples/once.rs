@@ -2,12 +2,13 @@
 //! prints how many multiply-adds one time is.
 //!
 //! `cargo run --release -p xc2-kernels --example once -- int8 neon-dotprod 2`. The operations are
-//! `int8` and `bf16`, 48 of the tower's 1226 rows by 1024 inputs and as many outputs, `q4_k` and the decoder's
+//! `int8`, `bf16` and `f32`, 48 of the tower's 1226 rows by 1024 inputs and as many outputs, `q4_k` and the decoder's
 //! other formats likewise, `q4_k-row` and so on with one row, and
 //! `attention-f32` and `attention-bf16`, one of its 16 heads: few, because emulated. With quantizing, packing of activations,
 //! and epilogues, as in the tower.
 
 use std::hint::black_box;
+use std::ops::Range;
 
 use ndarray::Array2;
 use xc2_kernels::attention::{Precision, attention_on};
@@ -15,7 +16,7 @@ use xc2_kernels::bf16::Bf16Matrix;
 use xc2_kernels::blocks::{self, BlockFormat, BlockMatrix};
 use xc2_kernels::int8::{self, Int8Matrix, Q8_0_BLOCK_BYTES, QuantizedRows};
 use xc2_kernels::testing::noise;
-use xc2_kernels::{Cpu, Epilogue, available};
+use xc2_kernels::{Cpu, Epilogue, available, float};
 
 const ROWS: usize = 48;
 const WIDTH: usize = 1024;
@@ -37,6 +38,7 @@ fn main() -> Result<(), String> {
     let multiply_adds = match operation.as_str() {
         "int8" => int8(cpu, times),
         "bf16" => bf16(cpu, times),
+        "f32" => f32(cpu, times),
         "q4_0" => blocks(BlockFormat::Q4_0, ROWS, cpu, times),
         "q4_0-row" => blocks(BlockFormat::Q4_0, 1, cpu, times),
         "q8_0" => blocks(BlockFormat::Q8_0, ROWS, cpu, times),
@@ -98,6 +100,38 @@ fn bf16(cpu: Cpu, times: usize) -> usize {
     let mut out = Array2::zeros((ROWS, WIDTH));
     for _ in 0..times {
         matrix.product_on(cpu, &x.view(), None, Epilogue::Store, out.view_mut());
+        black_box(&out);
+    }
+    ROWS * WIDTH * WIDTH
+}
+
+/// Weights that are there in f32.
+struct F32(Array2<f32>);
+
+impl float::Weights for F32 {
+    fn dim(&self) -> (usize, usize) {
+        self.0.dim()
+    }
+
+    fn expand(&self, rows: Range<usize>, out: &mut [f32]) {
+        let all = self.0.as_slice().expect("rows are contiguous");
+        out.copy_from_slice(&all[rows.start * WIDTH..rows.end * WIDTH]);
+    }
+}
+
+fn f32(cpu: Cpu, times: usize) -> usize {
+    let x = noise(ROWS, WIDTH, 1);
+    let weights = F32(noise(WIDTH, WIDTH, 2));
+    let mut out = Array2::zeros((ROWS, WIDTH));
+    for _ in 0..times {
+        float::product_on(
+            cpu,
+            &x.view(),
+            &weights,
+            None,
+            Epilogue::Store,
+            out.view_mut(),
+        );
         black_box(&out);
     }
     ROWS * WIDTH * WIDTH

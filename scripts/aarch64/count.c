@@ -35,7 +35,8 @@ static const struct {
     int kind;
 } KNOWN[] = {
     {0xbfe0fc00, 0x0e809400, SDOT},  {0xbfc0f400, 0x0f80e000, SDOT},  /* vector, by element */
-    {0xffe0fc00, 0x4e80a400, SMMLA}, {0xbfa0fc00, 0x0e20cc00, FMLA},
+    {0xdfe0fc00, 0x4e80a400, SMMLA}, {0xffe0fc00, 0x4e80ac00, SMMLA}, /* with ummla; usmmla */
+    {0xbfa0fc00, 0x0e20cc00, FMLA},
     {0xbf80f400, 0x0f801000, FMLA},  {0xbfe0fc00, 0x2e40fc00, BFDOT},
     {0xbfc0f400, 0x0f40f000, BFDOT}, {0xbf20fc00, 0x0e20c000, MULL},  /* smull */
     {0xbf20fc00, 0x0e208000, MULL},                                   /* smlal */

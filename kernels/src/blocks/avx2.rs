@@ -18,6 +18,7 @@ pub static KERNEL: Kernel = Kernel {
     cpu: Cpu::Avx2,
     lanes: LANES,
     rows: 6,
+    pairs: false,
     few: |format| match format {
         BlockFormat::Q8_0 => 4,
         _ => 2,

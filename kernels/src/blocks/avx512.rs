@@ -21,6 +21,7 @@ pub static KERNEL: Kernel = Kernel {
     cpu: Cpu::Avx512Vnni,
     lanes: LANES,
     rows: TILE,
+    pairs: false,
     few: |format| {
         if avx512_row::row(format).is_some() {
             2

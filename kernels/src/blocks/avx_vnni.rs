@@ -14,6 +14,7 @@ pub static KERNEL: Kernel = Kernel {
     cpu: Cpu::AvxVnni,
     lanes: LANES,
     rows: 6,
+    pairs: false,
     few: |format| match format {
         BlockFormat::Q8_0 => 3,
         _ => 2,

@@ -8,16 +8,17 @@ use crate::Cpu;
 pub const MOST_LANES: usize = 32;
 
 /// A superblock of as many outputs as a kernel computes at a time, unpacked: it lives in the first-level
-/// cache for as long as rows pass by. `lanes` is the kernel's number.
+/// cache for as long as rows pass by. `lanes` is the kernel's number, and what is different where it
+/// computes [in pairs](Kernel::pairs) comes second.
 #[repr(C, align(64))]
 pub struct Panel {
-    /// `[SUPER / 4][lanes][4]`: four neighbouring inputs of each output.
+    /// Four neighbouring inputs of each output, `[SUPER / 4][lanes][4]`, or eight, `[SUPER / 8][lanes][8]`.
     pub values: [u8; SUPER * MOST_LANES],
-    /// `[runs][lanes]`
+    /// `[runs][lanes]`, or each twice, `[runs][lanes][2]`.
     pub scales: [f32; 16 * MOST_LANES],
-    /// Of two neighbouring runs of 32: `[4][lanes][2]`.
+    /// Of two neighbouring runs of 32, `[4][lanes][2]`, or of all, `[lanes][8]`.
     pub minima: [i16; 8 * MOST_LANES],
-    /// What minima are multiples of: `[lanes]`.
+    /// What minima are multiples of, `[lanes]`, or each twice, `[lanes][2]`.
     pub min_scales: [f32; MOST_LANES],
 }
 
@@ -32,30 +33,46 @@ impl Panel {
         }
     }
 
-    /// The definition: outputs from `output` on, `lanes` of them, where the matrix ends its last again.
-    pub fn unpack(&mut self, matrix: &BlockMatrix, output: usize, superblock: usize, lanes: usize) {
+    /// The definition: outputs from `output` on, the kernel's lanes of them, where the matrix ends its last
+    /// again.
+    pub fn unpack(
+        &mut self,
+        matrix: &BlockMatrix,
+        output: usize,
+        superblock: usize,
+        kernel: &Kernel,
+    ) {
+        let lanes = kernel.lanes;
+        let (group, times) = if kernel.pairs { (8, 2) } else { (4, 1) };
         let mut row = Expanded::default();
         for lane in 0..lanes {
             let bytes = matrix.superblock((output + lane).min(matrix.n_out() - 1), superblock);
             matrix.format().expand(bytes, &mut row);
-            let groups = self.values.chunks_exact_mut(4 * lanes);
-            for (group, bytes) in groups.zip(row.bytes.chunks_exact(4)) {
-                group[4 * lane..4 * lane + 4].copy_from_slice(bytes);
+            let groups = self.values.chunks_exact_mut(group * lanes);
+            for (values, bytes) in groups.zip(row.bytes.chunks_exact(group)) {
+                values[group * lane..][..group].copy_from_slice(bytes);
             }
-            for (scales, scale) in self.scales.chunks_exact_mut(lanes).zip(row.scales) {
-                scales[lane] = scale;
+            let runs = self.scales.chunks_exact_mut(times * lanes);
+            for (scales, scale) in runs.zip(row.scales) {
+                scales[times * lane..][..times].fill(scale);
             }
             for (i, min) in row.minima.iter().enumerate() {
-                self.minima[(i / 2 * lanes + lane) * 2 + i % 2] = i16::from(*min);
+                let at = if kernel.pairs {
+                    lane * 8 + i
+                } else {
+                    (i / 2 * lanes + lane) * 2 + i % 2
+                };
+                self.minima[at] = i16::from(*min);
             }
-            self.min_scales[lane] = row.min_scale;
+            self.min_scales[times * lane..][..times].fill(row.min_scale);
         }
     }
 }
 
 /// Operands and place of a tile of results: some rows of activations times a panel, in one superblock.
 ///
-/// `rows` below is the kernel's number, even where fewer are computed.
+/// `rows` below is the kernel's number, even where fewer are computed. Where it computes
+/// [in pairs](Kernel::pairs), two rows lie side by side.
 pub struct Tile<'a> {
     /// `[rows][SUPER]`
     pub values: *const i8,
@@ -103,6 +120,10 @@ pub struct Kernel {
     pub lanes: usize,
     /// Rows of a tile, at most.
     pub rows: usize,
+    /// Whether it computes two rows of two outputs at once, eight inputs of each. Then a panel has another
+    /// order, `rows` is even, and of two rows lie side by side: eight values of each, one scale, one sum.
+    /// A row without a second lies as it would otherwise.
+    pub pairs: bool,
     /// From how many rows on unpacking pays, for a format: with fewer it takes longer than what it saves,
     /// against llama.cpp's products or, for one row, against `row`.
     pub few: fn(BlockFormat) -> usize,
@@ -145,7 +166,9 @@ impl Kernel {
             #[cfg(target_arch = "x86_64")]
             Cpu::Avx512Vnni | Cpu::Avx512Bf16 | Cpu::Avx512Fp16 => &super::avx512::KERNEL,
             #[cfg(target_arch = "aarch64")]
-            Cpu::NeonDotprod | Cpu::NeonI8mm => &super::neon_dotprod::KERNEL,
+            Cpu::NeonDotprod => &super::neon_dotprod::KERNEL,
+            #[cfg(target_arch = "aarch64")]
+            Cpu::NeonI8mm => &super::neon_i8mm::KERNEL,
             _ => &scalar::KERNEL,
         }
     }

@@ -40,6 +40,10 @@ mod kernel;
 #[cfg(target_arch = "aarch64")]
 mod neon_dotprod;
 #[cfg(target_arch = "aarch64")]
+mod neon_i8mm;
+#[cfg(target_arch = "aarch64")]
+mod neon_i8mm_unpack;
+#[cfg(target_arch = "aarch64")]
 mod neon_row;
 #[cfg(target_arch = "aarch64")]
 mod neon_unpack;

@@ -20,14 +20,20 @@ pub static KERNEL: Kernel = Kernel {
     cpu: Cpu::NeonDotprod,
     lanes: LANES,
     rows: TILE,
-    few: |format| match format {
-        BlockFormat::Q4_0 | BlockFormat::Q8_0 => 4,
-        _ => 2,
-    },
+    pairs: false,
+    few,
     tile,
     unpack: neon_unpack::unpack,
     row: neon_row::row,
 };
+
+/// As [`Kernel::few`].
+pub(super) fn few(format: BlockFormat) -> usize {
+    match format {
+        BlockFormat::Q4_0 | BlockFormat::Q8_0 => 4,
+        _ => 2,
+    }
+}
 
 /// # Safety
 /// As [`Kernel::tile`].

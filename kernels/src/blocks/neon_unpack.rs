@@ -9,9 +9,9 @@ use super::unpack::unpack_with;
 use super::{BlockFormat, BlockMatrix, SUPER};
 use crate::int8::neon::to_f32;
 
-const WIDE: usize = 4;
-type Words = uint8x16_t;
-type Numbers = float32x4_t;
+pub(super) const WIDE: usize = 4;
+pub(super) type Words = uint8x16_t;
+pub(super) type Numbers = float32x4_t;
 
 unpack_with!("neon");
 
@@ -21,7 +21,7 @@ unpack_with!("neon");
 /// So many bytes may be read from each row.
 #[inline]
 #[target_feature(enable = "neon")]
-unsafe fn words(rows: &Rows, offset: usize) -> [Words; 4] {
+pub(super) unsafe fn words(rows: &Rows, offset: usize) -> [Words; 4] {
     // SAFETY: as above; no alignment is asked for.
     let [a, b, c, d] = rows.map(|row| vreinterpretq_u32_u8(unsafe { vld1q_u8(row.add(offset)) }));
     let pair = |x, y| {
@@ -44,7 +44,7 @@ unsafe fn words(rows: &Rows, offset: usize) -> [Words; 4] {
 /// Two bytes may be read there.
 #[inline]
 #[target_feature(enable = "neon")]
-unsafe fn halves(rows: &Rows, offset: usize) -> Numbers {
+pub(super) unsafe fn halves(rows: &Rows, offset: usize) -> Numbers {
     // SAFETY: as above; unaligned.
     let half = rows.map(|row| unsafe { row.add(offset).cast::<u16>().read_unaligned() });
     // SAFETY: four numbers of the array.
@@ -53,61 +53,61 @@ unsafe fn halves(rows: &Rows, offset: usize) -> Numbers {
 
 #[inline]
 #[target_feature(enable = "neon")]
-fn low_halves(x: Words) -> Numbers {
+pub(super) fn low_halves(x: Words) -> Numbers {
     to_f32(vmovn_u32(vreinterpretq_u32_u8(x)))
 }
 
 #[inline]
 #[target_feature(enable = "neon")]
-fn high_halves(x: Words) -> Numbers {
+pub(super) fn high_halves(x: Words) -> Numbers {
     to_f32(vshrn_n_u32::<16>(vreinterpretq_u32_u8(x)))
 }
 
 #[inline]
 #[target_feature(enable = "neon")]
-fn only<const BITS: u8>(x: Words) -> Words {
+pub(super) fn only<const BITS: u8>(x: Words) -> Words {
     vandq_u8(x, vdupq_n_u8(BITS))
 }
 
 #[inline]
 #[target_feature(enable = "neon")]
-fn left<const N: i32>(x: Words) -> Words {
+pub(super) fn left<const N: i32>(x: Words) -> Words {
     vshlq_n_u8::<N>(x)
 }
 
 #[inline]
 #[target_feature(enable = "neon")]
-fn right<const N: i32>(x: Words) -> Words {
+pub(super) fn right<const N: i32>(x: Words) -> Words {
     vshrq_n_u8::<N>(x)
 }
 
 #[inline]
 #[target_feature(enable = "neon")]
-fn or(x: Words, y: Words) -> Words {
+pub(super) fn or(x: Words, y: Words) -> Words {
     vorrq_u8(x, y)
 }
 
 #[inline]
 #[target_feature(enable = "neon")]
-fn flip(x: Words) -> Words {
+pub(super) fn flip(x: Words) -> Words {
     veorq_u8(x, vdupq_n_u8(128))
 }
 
 #[inline]
 #[target_feature(enable = "neon")]
-fn times(a: Numbers, b: Numbers) -> Numbers {
+pub(super) fn times(a: Numbers, b: Numbers) -> Numbers {
     vmulq_f32(a, b)
 }
 
 #[inline]
 #[target_feature(enable = "neon")]
-fn nothing() -> Numbers {
+pub(super) fn nothing() -> Numbers {
     vdupq_n_f32(0.0)
 }
 
 #[inline]
 #[target_feature(enable = "neon")]
-fn unsigned(x: Words) -> [Numbers; 4] {
+pub(super) fn unsigned(x: Words) -> [Numbers; 4] {
     let x = vreinterpretq_u32_u8(x);
     let number = |x| vcvtq_f32_u32(vandq_u32(x, vdupq_n_u32(255)));
     [
@@ -120,7 +120,7 @@ fn unsigned(x: Words) -> [Numbers; 4] {
 
 #[inline]
 #[target_feature(enable = "neon")]
-fn signed(x: Words) -> [Numbers; 4] {
+pub(super) fn signed(x: Words) -> [Numbers; 4] {
     let x = vreinterpretq_s32_u8(x);
     let number = |x| vcvtq_f32_s32(vshrq_n_s32::<24>(x));
     [
@@ -146,7 +146,7 @@ fn wider(x: Words) -> [Words; 2] {
 /// Sixteen bytes may be written there.
 #[inline]
 #[target_feature(enable = "neon")]
-unsafe fn store(to: *mut u8, x: Words) {
+pub(super) unsafe fn store(to: *mut u8, x: Words) {
     // SAFETY: as above.
     unsafe { vst1q_u8(to, x) }
 }
@@ -155,7 +155,7 @@ unsafe fn store(to: *mut u8, x: Words) {
 /// Four numbers may be written there.
 #[inline]
 #[target_feature(enable = "neon")]
-unsafe fn store_numbers(to: *mut f32, x: Numbers) {
+pub(super) unsafe fn store_numbers(to: *mut f32, x: Numbers) {
     // SAFETY: as above.
     unsafe { vst1q_f32(to, x) }
 }

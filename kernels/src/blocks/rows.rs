@@ -12,6 +12,8 @@ use crate::{quantize::quantize_block, vectorized};
 pub const RUNS: usize = 16;
 /// Scales of a superblock at most.
 pub const SCALES: usize = 8;
+/// Values of a row that lie side by side with those of another, for a kernel that computes in pairs.
+const PAIRED: usize = 8;
 /// Bytes of a row's superblock: values, scales and sums.
 const BYTES: usize = SUPER + 4 * SCALES + 4 * RUNS;
 
@@ -60,17 +62,19 @@ impl QuantizedRows {
         let rows = self.shared();
         assert!(i < rows.n, "row {i} of {}", rows.n);
         let number = |k: usize| {
-            let (row, within) = (i % rows.tile, k % SUPER);
+            let within = k % SUPER;
             let scale = if rows.shape.fine {
                 within / rows.shape.run
             } else {
                 0
             };
             let (values, scales, _) = rows.tile(i / rows.tile * rows.tile, k / SUPER);
+            let (value, scale) = (
+                rows.place::<SUPER, PAIRED>(i, within),
+                rows.place::<SCALES, 1>(i, scale),
+            );
             // SAFETY: the row and the superblock are there, and nobody writes.
-            unsafe {
-                f32::from(*values.add(row * SUPER + within)) * *scales.add(row * SCALES + scale)
-            }
+            unsafe { f32::from(*values.add(value)) * *scales.add(scale) }
         };
         (0..rows.width).map(number).collect()
     }
@@ -78,7 +82,9 @@ impl QuantizedRows {
 
 /// Where such rows lie, for several threads that write them and, when all have, read them.
 ///
-/// Tiles of as many rows as the kernel takes lie one after the other, superblock by superblock.
+/// Tiles of as many rows as the kernel takes lie one after the other, superblock by superblock. Where it
+/// computes [in pairs](Kernel::pairs), `[tile][LEN]` below is `[tile / 2][LEN / part][2][part]`, but for a
+/// last row without a second.
 #[derive(Clone, Copy, Debug)]
 pub struct SharedRows {
     n: usize,
@@ -88,12 +94,15 @@ pub struct SharedRows {
     factor: f32,
     /// Rows of a tile.
     tile: usize,
-    /// `[tiles][superblocks][tile][SUPER]`
+    /// Whether two rows lie side by side.
+    pairs: bool,
+    /// `[tiles][superblocks][tile][SUPER]`, parts of eight
     values: *mut i8,
-    /// `[tiles][superblocks][tile][SCALES]`; only the first counts where the shape is not fine.
+    /// `[tiles][superblocks][tile][SCALES]`, parts of one; only the first counts where the shape is not
+    /// fine.
     scales: *mut f32,
     /// With what the sums of a run begin: less `zero` times its values. With minima instead the sums of
-    /// runs, two neighbours of 16 bits in one number. `[tiles][superblocks][tile][RUNS]`
+    /// runs, two neighbours of 16 bits in one number. `[tiles][superblocks][tile][RUNS]`, parts of one
     sums: *mut i32,
 }
 
@@ -132,6 +141,7 @@ impl SharedRows {
             shape,
             factor: 1.0,
             tile: kernel.rows,
+            pairs: kernel.pairs,
             values: memory.cast(),
             scales: scales.cast(),
             sums: sums.cast(),
@@ -180,9 +190,11 @@ impl SharedRows {
         let superblocks = self.width.div_ceil(SUPER);
         let (row, from) = (piece / superblocks * self.tile, piece % superblocks * SUPER);
         let to = self.width.min(from + SUPER);
-        let rows = x.chunks_exact(self.width).skip(row).take(self.tile);
+        let n = self.tile.min(self.n - row);
+        let rows = x.chunks_exact(self.width).skip(row).take(n);
+        let first = piece * self.tile;
         for (i, x) in rows.enumerate() {
-            let at = piece * self.tile + i;
+            let at = first + i;
             // SAFETY: the piece and the row are within the memory that `new`'s caller vouches for, and
             // this caller that nobody else has it. The arrays have no alignment beyond their elements'.
             let mut row = unsafe {
@@ -203,6 +215,28 @@ impl SharedRows {
                 *scale *= self.factor;
             }
         }
+        if self.pairs {
+            for at in (first..first + n / 2 * 2).step_by(2) {
+                // SAFETY: as above, two rows each.
+                unsafe {
+                    let values = self.values.add(at * SUPER);
+                    pair::<[i8; PAIRED], { SUPER / PAIRED }>(&mut *values.cast());
+                    pair::<f32, SCALES>(&mut *self.scales.add(at * SCALES).cast());
+                    pair::<i32, RUNS>(&mut *self.sums.add(at * RUNS).cast());
+                }
+            }
+        }
+    }
+
+    /// Where the `i`th of a row's `LEN` numbers lies in its tile, if pairs are made of `PART`s.
+    fn place<const LEN: usize, const PART: usize>(&self, row: usize, i: usize) -> usize {
+        let has_second = row | 1 < self.n;
+        let row = row % self.tile;
+        if self.pairs && has_second {
+            row / 2 * 2 * LEN + (i / PART * 2 + row % 2) * PART + i % PART
+        } else {
+            row * LEN + i
+        }
     }
 
     /// Values, scales and sums of the tile that begins with a row, in one superblock.
@@ -221,6 +255,15 @@ impl SharedRows {
                 self.sums.add(at * RUNS),
             )
         }
+    }
+}
+
+/// Two rows, one behind the other, to numbers of both side by side.
+fn pair<T: Copy, const N: usize>(rows: &mut [[T; N]; 2]) {
+    let [first, second] = *rows;
+    let (pairs, _) = rows.as_flattened_mut().as_chunks_mut();
+    for ((to, first), second) in pairs.iter_mut().zip(first).zip(second) {
+        *to = [first, second];
     }
 }
 

@@ -12,6 +12,7 @@ pub static KERNEL: Kernel = Kernel {
     cpu: Cpu::Scalar,
     lanes: LANES,
     rows: 1,
+    pairs: false,
     few: |_| usize::MAX, // it is no match for llama.cpp's
     tile,
     unpack,
@@ -21,7 +22,7 @@ pub static KERNEL: Kernel = Kernel {
 /// # Safety
 /// As [`Kernel::unpack`].
 unsafe fn unpack(panel: &mut Panel, matrix: &BlockMatrix, output: usize, superblock: usize) {
-    panel.unpack(matrix, output, superblock, LANES);
+    panel.unpack(matrix, output, superblock, &KERNEL);
 }
 
 /// # Safety

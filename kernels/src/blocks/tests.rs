@@ -165,15 +165,16 @@ fn every_level_unpacks_as_the_definition_says() {
             for cpu in available() {
                 let kernel = Kernel::for_cpu(cpu);
                 let (mut found, mut expected) = (Panel::zeros(), Panel::zeros());
-                expected.unpack(&matrix, 0, 1, kernel.lanes);
+                expected.unpack(&matrix, 0, 1, kernel);
                 // SAFETY: the CPU has these instructions; the matrix has an output and two superblocks.
                 unsafe { (kernel.unpack)(&mut found, &matrix, 0, 1) };
                 let shape = format.shape();
-                let runs = SUPER / shape.run * kernel.lanes;
+                let times = if kernel.pairs { 2 } else { 1 };
+                let scales = SUPER / shape.run * kernel.lanes * times;
                 assert!(found.values == expected.values, "{format:?} {cpu:?} {n}");
                 assert_eq!(
-                    found.scales[..runs],
-                    expected.scales[..runs],
+                    found.scales[..scales],
+                    expected.scales[..scales],
                     "{format:?} {cpu:?} {n}"
                 );
                 assert!(kernel.lanes <= MOST_LANES);
@@ -293,6 +294,23 @@ fn what_is_no_finite_number_gives_none_in_its_row_only() {
                     row.iter().all(|v| v.is_finite() != (i == 1)),
                     "{bad} {cpu:?} {i}"
                 );
+            }
+        }
+    }
+}
+
+#[test]
+fn rows_read_back_the_same_whatever_their_order() {
+    for format in BlockFormat::ALL {
+        for n in [1, 2, 7, 12] {
+            let x = noise(n, 288, 7);
+            let read = |cpu| {
+                let mut rows = QuantizedRows::default();
+                rows.quantize(&x.view(), format.shape(), Kernel::for_cpu(cpu));
+                (0..n).map(|i| rows.to_f32(i)).collect::<Vec<_>>()
+            };
+            for cpu in available() {
+                assert_eq!(read(cpu), read(Cpu::Scalar), "{format:?} {cpu:?} {n}");
             }
         }
     }

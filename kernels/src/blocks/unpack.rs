@@ -18,8 +18,63 @@
 //! | `wider(x)` | the two lower and the two upper bytes of each lane as whole numbers of 16 bits |
 //! | `store(to, x)`, `store_numbers(to, x)` | to memory, unaligned |
 
-/// Defines `unpack`, as `Kernel::unpack`, with the functions above that are in scope and those features.
+/// Defines `unpack`, as `Kernel::unpack`, with the functions above that are in scope and those features, for
+/// a kernel that takes four inputs of an output at once.
 macro_rules! unpack_with {
+    ($features:literal) => {
+        $crate::blocks::unpack::unpack_formats_with!($features);
+
+        /// # Safety
+        /// As `words`.
+        #[inline]
+        #[target_feature(enable = $features)]
+        unsafe fn inputs(rows: &Rows, offset: usize) -> [Words; 4] {
+            // SAFETY: handed on.
+            unsafe { words(rows, offset) }
+        }
+
+        #[inline]
+        #[target_feature(enable = $features)]
+        fn put(panel: &mut Panel, first: usize, group: usize, bytes: Words) {
+            let at = (group * LANES + first) * 4;
+            let to: &mut [u8] = &mut panel.values[at..at + 4 * WIDE];
+            // SAFETY: so many bytes may be written there.
+            unsafe { store(to.as_mut_ptr(), bytes) }
+        }
+
+        #[inline]
+        #[target_feature(enable = $features)]
+        fn put_numbers(to: &mut [f32], at: usize, numbers: Numbers) {
+            let to: &mut [f32] = &mut to[at..at + WIDE];
+            // SAFETY: so many numbers may be written there.
+            unsafe { store_numbers(to.as_mut_ptr(), numbers) }
+        }
+
+        #[inline]
+        #[target_feature(enable = $features)]
+        fn put_minima(panel: &mut Panel, first: usize, minima: [Words; 2]) {
+            for (i, four) in minima.into_iter().enumerate() {
+                for (j, pair) in wider(four).into_iter().enumerate() {
+                    let at = ((2 * i + j) * LANES + first) * 2;
+                    let to: &mut [i16] = &mut panel.minima[at..at + 2 * WIDE];
+                    // SAFETY: so many numbers may be written there.
+                    unsafe { store(to.as_mut_ptr().cast(), pair) }
+                }
+            }
+        }
+    };
+}
+pub(super) use unpack_with;
+
+/// The same without what the order of a panel decides:
+///
+/// | function | does |
+/// |---|---|
+/// | `inputs(rows, offset)` | gives sixteen bytes at `offset` of each row, as `put` takes them |
+/// | `put(panel, first, group + i, x)` | puts the `i`th of such vectors of the lanes from `first` on in place, `group` times four inputs from the begin |
+/// | `put_numbers(to, at, x)` | puts numbers of lanes in place, of which `at` come before |
+/// | `put_minima(panel, first, x)` | puts minima of the lanes from `first` on in place, those of the first four runs and those of the last |
+macro_rules! unpack_formats_with {
     ($features:literal) => {
         /// The same bytes of `WIDE` rows.
         type Rows = [*const u8; WIDE];
@@ -56,23 +111,10 @@ macro_rules! unpack_with {
             }
         }
 
-        /// Puts four inputs of the lanes from `first` on into group `group`.
-        #[inline]
-        #[target_feature(enable = $features)]
-        fn put(panel: &mut Panel, first: usize, group: usize, bytes: Words) {
-            let at = (group * LANES + first) * 4;
-            let to: &mut [u8] = &mut panel.values[at..at + 4 * WIDE];
-            // SAFETY: so many bytes may be written there.
-            unsafe { store(to.as_mut_ptr(), bytes) }
-        }
-
         #[inline]
         #[target_feature(enable = $features)]
         fn put_scale(panel: &mut Panel, first: usize, run: usize, scale: Numbers) {
-            let at = run * LANES + first;
-            let to: &mut [f32] = &mut panel.scales[at..at + WIDE];
-            // SAFETY: so many numbers may be written there.
-            unsafe { store_numbers(to.as_mut_ptr(), scale) }
+            put_numbers(&mut panel.scales, run * LANES + first, scale);
         }
 
         #[inline]
@@ -96,27 +138,16 @@ macro_rules! unpack_with {
         unsafe fn k_header(panel: &mut Panel, first: usize, rows: &Rows) {
             // SAFETY: a block begins with these 16 bytes.
             let [d, a, b, c] = unsafe { words(rows, 0) };
-            let to: &mut [f32] = &mut panel.min_scales[first..first + WIDE];
-            // SAFETY: so many numbers may be written there.
-            unsafe { store_numbers(to.as_mut_ptr(), high_halves(d)) };
-
+            put_numbers(&mut panel.min_scales, first, high_halves(d));
             let scale = low_halves(d);
             let top = |x| left::<4>(only::<3>(right::<6>(x)));
             let scales = [only::<63>(a), or(low(c), top(a))];
-            let minima = [only::<63>(b), or(high(c), top(b))];
             for (i, four) in scales.into_iter().enumerate() {
                 for (j, s) in unsigned(four).into_iter().enumerate() {
                     put_scale(panel, first, 4 * i + j, times(s, scale));
                 }
             }
-            for (i, four) in minima.into_iter().enumerate() {
-                for (j, pair) in wider(four).into_iter().enumerate() {
-                    let at = ((2 * i + j) * LANES + first) * 2;
-                    let to: &mut [i16] = &mut panel.minima[at..at + 2 * WIDE];
-                    // SAFETY: so many numbers may be written there.
-                    unsafe { store(to.as_mut_ptr().cast(), pair) }
-                }
-            }
+            put_minima(panel, first, [only::<63>(b), or(high(c), top(b))]);
         }
 
         /// # Safety
@@ -129,7 +160,7 @@ macro_rules! unpack_with {
                 for chunk in 0..8 {
                     // 32 bytes have a run in their low nibbles and the next in their high ones.
                     let group = chunk / 2 * 16 + chunk % 2 * 4;
-                    for (i, w) in words(&rows, 16 + chunk * 16).into_iter().enumerate() {
+                    for (i, w) in inputs(&rows, 16 + chunk * 16).into_iter().enumerate() {
                         put(panel, first, group + i, low(w));
                         put(panel, first, group + i + 8, high(w));
                     }
@@ -145,10 +176,10 @@ macro_rules! unpack_with {
             unsafe {
                 k_header(panel, first, &rows);
                 for half in 0..2 {
-                    let mut bits = words(&rows, 16 + half * 16);
+                    let mut bits = inputs(&rows, 16 + half * 16);
                     for pair in 0..4 {
                         let group = pair * 16 + half * 4;
-                        let bytes = words(&rows, 48 + pair * 32 + half * 16);
+                        let bytes = inputs(&rows, 48 + pair * 32 + half * 16);
                         for (i, (w, bits)) in bytes.into_iter().zip(&mut bits).enumerate() {
                             // The fifth bits of the run and of the next one come lowest.
                             let lower = only::<16>(left::<4>(*bits));
@@ -176,9 +207,9 @@ macro_rules! unpack_with {
                 }
                 for half in 0..2 {
                     for chunk in 0..2 {
-                        let lower = words(&rows, 64 * half + 16 * chunk);
-                        let upper = words(&rows, 64 * half + 16 * chunk + 32);
-                        let bits = words(&rows, 128 + 32 * half + 16 * chunk);
+                        let lower = inputs(&rows, 64 * half + 16 * chunk);
+                        let upper = inputs(&rows, 64 * half + 16 * chunk + 32);
+                        let bits = inputs(&rows, 128 + 32 * half + 16 * chunk);
                         for i in 0..4 {
                             let group = 32 * half + 4 * chunk + i;
                             let (l, u, h) = (lower[i], upper[i], bits[i]);
@@ -204,7 +235,7 @@ macro_rules! unpack_with {
                 unsafe {
                     put_scale(panel, first, block, halves(&rows, block * 34));
                     for chunk in 0..2 {
-                        let bytes = words(&rows, block * 34 + 2 + chunk * 16);
+                        let bytes = inputs(&rows, block * 34 + 2 + chunk * 16);
                         for (i, w) in bytes.into_iter().enumerate() {
                             put(panel, first, block * 8 + chunk * 4 + i, flip(w));
                         }
@@ -222,7 +253,7 @@ macro_rules! unpack_with {
                 // SAFETY: offsets are within the `n` blocks of 18 bytes.
                 unsafe {
                     put_scale(panel, first, block, halves(&rows, block * 18));
-                    for (i, w) in words(&rows, block * 18 + 2).into_iter().enumerate() {
+                    for (i, w) in inputs(&rows, block * 18 + 2).into_iter().enumerate() {
                         put(panel, first, block * 8 + i, low(w));
                         put(panel, first, block * 8 + i + 4, high(w));
                     }
@@ -241,4 +272,4 @@ macro_rules! unpack_with {
         }
     };
 }
-pub(super) use unpack_with;
+pub(super) use unpack_formats_with;

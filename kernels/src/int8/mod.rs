@@ -31,7 +31,7 @@ pub(crate) mod neon;
 #[cfg(target_arch = "aarch64")]
 pub(crate) mod neon_dotprod;
 #[cfg(target_arch = "aarch64")]
-mod neon_i8mm;
+pub(crate) mod neon_i8mm;
 mod pack;
 #[cfg(target_arch = "x86_64")]
 mod quantize_avx512;

@@ -160,7 +160,7 @@ fn in_rows(squares: [float32x4_t; PAIRS]) -> [float32x4_t; PAIRS] {
 /// In assembly because the intrinsic, `vmmlaq_s32`, is not stable.
 #[inline]
 #[target_feature(enable = "neon,i8mm")]
-fn smmla(mut sum: int32x4_t, a: int8x16_t, w: int8x16_t) -> int32x4_t {
+pub(crate) fn smmla(mut sum: int32x4_t, a: int8x16_t, w: int8x16_t) -> int32x4_t {
     // SAFETY: one instruction that touches these registers only, and that the features above are.
     unsafe {
         std::arch::asm!(
