@@ -2,7 +2,8 @@
 //!
 //! Many rows: billions of operations (two for each multiplication) a second. Few rows: bytes of weights
 //! a second, which memory limits. Both of CPU time on one thread, best of a few: other work on the machine
-//! disturbs that least. `cargo bench -p xc2-kernels --bench blocks -- [KERNEL ..] [ROWS ..]`
+//! disturbs that least. `cargo bench -p xc2-kernels --bench blocks -- [KERNEL ..] [ROWS ..] [memory]`; with
+//! `memory` there are more weights than caches hold.
 
 use std::hint::black_box;
 
@@ -14,6 +15,8 @@ use xc2_kernels::{Cpu, available};
 /// Inputs and outputs of the up-projection of the 1.8B.
 const N_IN: usize = 2048;
 const N_OUT: usize = 8192;
+/// With so many outputs weights take half a gigabyte or more.
+const N_OUT_FROM_MEMORY: usize = 500_000;
 const REPETITIONS: usize = 3;
 
 fn main() {
@@ -29,17 +32,23 @@ fn main() {
     } else {
         rows
     };
+    let (memory, wanted): (Vec<_>, Vec<_>) = wanted.into_iter().partition(|a| a == "memory");
+    let n_out = if memory.is_empty() {
+        N_OUT
+    } else {
+        N_OUT_FROM_MEMORY
+    };
     let wanted = |name: &str| wanted.is_empty() || wanted.iter().any(|w| w == name);
-    println!("{N_IN} x {N_OUT}: GOP/s, GB/s of weights");
+    println!("{N_IN} x {n_out}: GOP/s, GB/s of weights");
     println!(
         "{:<6} {:<14} {:>6} {:>10} {:>10}",
         "", "kernel", "rows", "GOP/s", "GB/s"
     );
     for format in BlockFormat::ALL {
         let row_bytes = format.row_bytes(N_IN).unwrap();
-        let bytes = vec![0x21; row_bytes * N_OUT];
+        let bytes = vec![0x21; row_bytes * n_out];
         for cpu in available().into_iter().filter(|cpu| wanted(cpu.name())) {
-            let n_out = if cpu == Cpu::Scalar { 512 } else { N_OUT };
+            let n_out = if cpu == Cpu::Scalar { 512 } else { n_out };
             let matrix =
                 BlockMatrix::new(format, &bytes[..row_bytes * n_out], n_out, N_IN).unwrap();
             for &n in &rows {

@@ -25,7 +25,7 @@ pub static KERNEL: Kernel = Kernel {
     },
     tile,
     unpack: avx2_unpack::unpack,
-    row: avx2_row::avx2::row,
+    direct: avx2_row::avx2::row,
 };
 
 /// # Safety

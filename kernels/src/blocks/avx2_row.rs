@@ -6,8 +6,8 @@
 
 use std::arch::x86_64::*;
 
-use super::kernel::{Row, RowFunction};
-use super::row::{all_outputs, ask_ahead, scales_and_minima};
+use super::direct::{all_outputs_of_one, ask_ahead, scales_and_minima};
+use super::kernel::{Direct, DirectFunction};
 use super::rows::{RUNS, SCALES};
 use super::{BlockFormat, SUPER};
 
@@ -95,21 +95,24 @@ unsafe fn half(at: *const u8, scale: __m128) -> __m256 {
 /// - `$add_scaled(sum, w, a, scale)` multiplies them by scales before, each as `$lane` says.
 macro_rules! row_with {
     ($features:literal, $dot:ident, $add_scaled:ident, $lane:ident, $wide_lane:ident) => {
-        /// As [`Kernel::row`](crate::blocks::kernel::Kernel::row).
-        pub fn row(format: BlockFormat) -> Option<RowFunction> {
+        /// As [`Kernel::direct`](crate::blocks::kernel::Kernel::direct).
+        pub fn row(format: BlockFormat, rows: usize) -> Option<DirectFunction> {
+            if rows != 1 {
+                return None;
+            }
             Some(match format {
-                BlockFormat::Q4_0 => all_outputs!(q4_0),
-                BlockFormat::Q8_0 => all_outputs!(q8_0),
-                BlockFormat::Q4K => all_outputs!(q4_k),
-                BlockFormat::Q5K => all_outputs!(q5_k),
-                BlockFormat::Q6K => all_outputs!(q6_k),
+                BlockFormat::Q4_0 => all_outputs_of_one!(q4_0),
+                BlockFormat::Q8_0 => all_outputs_of_one!(q8_0),
+                BlockFormat::Q4K => all_outputs_of_one!(q4_k),
+                BlockFormat::Q5K => all_outputs_of_one!(q5_k),
+                BlockFormat::Q6K => all_outputs_of_one!(q6_k),
             })
         }
 
         /// # Safety
         /// `rows` are blocks of Q4_K, as many as the row has superblocks.
         #[target_feature(enable = $features)]
-        unsafe fn q4_k(row: &Row, rows: [*const u8; OUTPUTS]) -> [f32; OUTPUTS] {
+        unsafe fn q4_k(row: &Direct, rows: [*const u8; OUTPUTS]) -> [f32; OUTPUTS] {
             // SAFETY: handed on.
             unsafe { with_minima::<144>(row, rows) }
         }
@@ -117,7 +120,7 @@ macro_rules! row_with {
         /// # Safety
         /// `rows` are blocks of Q5_K, as many as the row has superblocks.
         #[target_feature(enable = $features)]
-        unsafe fn q5_k(row: &Row, rows: [*const u8; OUTPUTS]) -> [f32; OUTPUTS] {
+        unsafe fn q5_k(row: &Direct, rows: [*const u8; OUTPUTS]) -> [f32; OUTPUTS] {
             // SAFETY: handed on.
             unsafe { with_minima::<176>(row, rows) }
         }
@@ -127,7 +130,7 @@ macro_rules! row_with {
         #[inline]
         #[target_feature(enable = $features)]
         unsafe fn with_minima<const BYTES: usize>(
-            row: &Row,
+            row: &Direct,
             rows: [*const u8; OUTPUTS],
         ) -> [f32; OUTPUTS] {
             static LANES: [[i8; 32]; 8] = {
@@ -188,7 +191,7 @@ macro_rules! row_with {
         /// # Safety
         /// `rows` are blocks of Q6_K, as many as the row has superblocks.
         #[target_feature(enable = $features)]
-        unsafe fn q6_k(row: &Row, rows: [*const u8; OUTPUTS]) -> [f32; OUTPUTS] {
+        unsafe fn q6_k(row: &Direct, rows: [*const u8; OUTPUTS]) -> [f32; OUTPUTS] {
             static LANES: [[i8; 32]; 8] = {
                 let mut lanes = [[0; 32]; 8];
                 let mut i = 0;
@@ -248,7 +251,7 @@ macro_rules! row_with {
         /// # Safety
         /// `rows` are blocks of Q8_0 of the row's width.
         #[target_feature(enable = $features)]
-        unsafe fn q8_0(row: &Row, rows: [*const u8; OUTPUTS_OF_32]) -> [f32; OUTPUTS_OF_32] {
+        unsafe fn q8_0(row: &Direct, rows: [*const u8; OUTPUTS_OF_32]) -> [f32; OUTPUTS_OF_32] {
             let mut total = [_mm256_setzero_ps(); OUTPUTS_OF_32];
             for b in 0..row.row_bytes / 34 {
                 let (s, run) = (b / 8, b % 8);
@@ -276,7 +279,7 @@ macro_rules! row_with {
         /// # Safety
         /// `rows` are blocks of Q4_0 of the row's width.
         #[target_feature(enable = $features)]
-        unsafe fn q4_0(row: &Row, rows: [*const u8; OUTPUTS_OF_32]) -> [f32; OUTPUTS_OF_32] {
+        unsafe fn q4_0(row: &Direct, rows: [*const u8; OUTPUTS_OF_32]) -> [f32; OUTPUTS_OF_32] {
             let nibble = _mm256_set1_epi8(15);
             let upper = _mm256_set_epi32(4, 4, 4, 4, 0, 0, 0, 0);
             let mut total = [_mm256_setzero_ps(); OUTPUTS_OF_32];

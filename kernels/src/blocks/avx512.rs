@@ -9,29 +9,23 @@ use std::arch::x86_64::*;
 
 use super::kernel::{Kernel, Tile, with_format};
 use super::rows::{RUNS, SCALES};
-use super::{SUPER, avx512_row, avx512_unpack};
+use super::{SUPER, avx512_direct, avx512_unpack};
 use crate::Cpu;
 use crate::tile::prefetch;
 
 const VECTORS: usize = 2;
 pub(super) const LANES: usize = 16 * VECTORS;
-const TILE: usize = 6;
+pub(super) const TILE: usize = 6;
 
 pub static KERNEL: Kernel = Kernel {
     cpu: Cpu::Avx512Vnni,
     lanes: LANES,
     rows: TILE,
     pairs: false,
-    few: |format| {
-        if avx512_row::row(format).is_some() {
-            2
-        } else {
-            1
-        }
-    },
+    few: |_| 1,
     tile,
     unpack: avx512_unpack::unpack,
-    row: avx512_row::row,
+    direct: avx512_direct::direct,
 };
 
 /// # Safety

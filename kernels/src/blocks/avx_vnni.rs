@@ -21,7 +21,7 @@ pub static KERNEL: Kernel = Kernel {
     },
     tile,
     unpack: avx2_unpack::unpack,
-    row: avx2_row::vnni::row,
+    direct: avx2_row::vnni::row,
 };
 
 /// # Safety
@@ -68,7 +68,7 @@ tile_of!(tile_vex, "avx2,fma,f16c,avxvnni", add_run);
 pub static OTHER_ENCODING: Kernel = Kernel {
     cpu: Cpu::Avx512Vnni,
     tile: tile_other,
-    row: avx2_row::vnni_evex::row,
+    direct: avx2_row::vnni_evex::row,
     ..KERNEL
 };
 

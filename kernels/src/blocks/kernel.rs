@@ -90,15 +90,15 @@ pub struct Tile<'a> {
     pub ahead: &'a [u8],
 }
 
-/// Operands of one row of activations times outputs: weights as they lie in memory.
+/// Operands of a few rows of activations times outputs: weights as they lie in memory.
 ///
-/// Superblocks of the row are `tile` superblocks apart.
-pub struct Row {
-    /// `[superblocks][tile][SUPER]`
+/// Superblocks of a row are `tile` superblocks apart.
+pub struct Direct {
+    /// `[tiles][superblocks][tile][SUPER]`
     pub values: *const i8,
-    /// `[superblocks][tile][SCALES]`
+    /// `[tiles][superblocks][tile][SCALES]`
     pub scales: *const f32,
-    /// `[superblocks][tile][RUNS]`
+    /// `[tiles][superblocks][tile][RUNS]`
     pub sums: *const i32,
     /// See above.
     pub tile: usize,
@@ -110,6 +110,10 @@ pub struct Row {
     pub n_out: usize,
     /// Bytes of one.
     pub row_bytes: usize,
+    /// `[rows][n_out]`, rows `stride` numbers apart.
+    pub out: *mut f32,
+    /// See above.
+    pub stride: usize,
 }
 
 /// A kernel for one instruction set.
@@ -125,7 +129,7 @@ pub struct Kernel {
     /// A row without a second lies as it would otherwise.
     pub pairs: bool,
     /// From how many rows on unpacking pays, for a format: with fewer it takes longer than what it saves,
-    /// against llama.cpp's products or, for one row, against `row`.
+    /// against llama.cpp's products.
     pub few: fn(BlockFormat) -> usize,
     /// Computes so many rows, 1 to `rows`.
     ///
@@ -139,21 +143,22 @@ pub struct Kernel {
     /// - The CPU has `cpu`.
     /// - The first output and the superblock are the matrix's.
     pub unpack: unsafe fn(&mut Panel, &BlockMatrix, usize, usize),
-    /// What computes one row without unpacking, if there is such a way for the format.
-    pub row: fn(BlockFormat) -> Option<RowFunction>,
+    /// What computes so many rows without unpacking, if there is such a way for the format, and it is
+    /// faster.
+    pub direct: fn(BlockFormat, usize) -> Option<DirectFunction>,
 }
 
-/// Computes one row, as many outputs as fit.
+/// Computes rows, as many as it was chosen for.
 ///
 /// # Safety
 /// - The CPU has the kernel's `cpu`.
-/// - The row's pointers are valid for what their comments say, and there are as many outputs.
-pub type RowFunction = unsafe fn(&Row, &mut [f32]);
+/// - The pointers are valid for what their comments say, for so many rows and outputs.
+pub type DirectFunction = unsafe fn(&Direct);
 
 impl Kernel {
     /// Whether it is good at products of so many rows with weights of a format.
     pub fn pays(&self, format: BlockFormat, n: usize) -> bool {
-        n >= (self.few)(format).max(1) || (n == 1 && (self.row)(format).is_some())
+        n >= (self.few)(format).max(1) || (self.direct)(format, n).is_some()
     }
 
     /// The kernel for a level of instructions.

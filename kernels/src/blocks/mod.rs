@@ -30,11 +30,13 @@ mod avx2_unpack;
 #[cfg(target_arch = "x86_64")]
 mod avx512;
 #[cfg(target_arch = "x86_64")]
-mod avx512_row;
+mod avx512_direct;
 #[cfg(target_arch = "x86_64")]
 mod avx512_unpack;
 #[cfg(target_arch = "x86_64")]
 mod avx_vnni;
+#[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
+mod direct;
 mod format;
 mod kernel;
 #[cfg(target_arch = "aarch64")]
@@ -48,8 +50,6 @@ mod neon_row;
 #[cfg(target_arch = "aarch64")]
 mod neon_unpack;
 mod product;
-#[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
-mod row;
 mod rows;
 #[cfg(target_arch = "x86_64")]
 mod rows_avx512;

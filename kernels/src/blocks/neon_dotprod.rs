@@ -24,7 +24,7 @@ pub static KERNEL: Kernel = Kernel {
     few,
     tile,
     unpack: neon_unpack::unpack,
-    row: neon_row::row,
+    direct: neon_row::row,
 };
 
 /// As [`Kernel::few`].

@@ -6,8 +6,8 @@
 
 use std::arch::aarch64::*;
 
-use super::kernel::{Row, RowFunction};
-use super::row::{all_outputs, ask_ahead, scales_and_minima};
+use super::direct::{all_outputs_of_one, ask_ahead, scales_and_minima};
+use super::kernel::{Direct, DirectFunction};
 use super::rows::{RUNS, SCALES};
 use super::{BlockFormat, SUPER};
 use crate::int8::neon::to_f32;
@@ -15,14 +15,17 @@ use crate::int8::neon::to_f32;
 /// Outputs at a time: they share what is computed of the activations.
 const OUTPUTS: usize = 2;
 
-/// As [`Kernel::row`](super::kernel::Kernel::row).
-pub fn row(format: BlockFormat) -> Option<RowFunction> {
+/// As [`Kernel::direct`](super::kernel::Kernel::direct).
+pub fn row(format: BlockFormat, rows: usize) -> Option<DirectFunction> {
+    if rows != 1 {
+        return None;
+    }
     Some(match format {
-        BlockFormat::Q4_0 => all_outputs!(q4_0),
+        BlockFormat::Q4_0 => all_outputs_of_one!(q4_0),
         BlockFormat::Q8_0 => return None, // more instructions than llama.cpp's
-        BlockFormat::Q4K => all_outputs!(q4_k),
-        BlockFormat::Q5K => all_outputs!(q5_k),
-        BlockFormat::Q6K => all_outputs!(q6_k),
+        BlockFormat::Q4K => all_outputs_of_one!(q4_k),
+        BlockFormat::Q5K => all_outputs_of_one!(q5_k),
+        BlockFormat::Q6K => all_outputs_of_one!(q6_k),
     })
 }
 
@@ -66,7 +69,7 @@ fn nibbles(q: uint8x16_t) -> [uint8x16_t; 2] {
 /// # Safety
 /// `rows` are blocks of Q4_K, as many as the row has superblocks.
 #[target_feature(enable = "neon,dotprod")]
-unsafe fn q4_k(row: &Row, rows: [*const u8; OUTPUTS]) -> [f32; OUTPUTS] {
+unsafe fn q4_k(row: &Direct, rows: [*const u8; OUTPUTS]) -> [f32; OUTPUTS] {
     // SAFETY: handed on.
     unsafe { with_minima::<144>(row, rows) }
 }
@@ -74,7 +77,7 @@ unsafe fn q4_k(row: &Row, rows: [*const u8; OUTPUTS]) -> [f32; OUTPUTS] {
 /// # Safety
 /// `rows` are blocks of Q5_K, as many as the row has superblocks.
 #[target_feature(enable = "neon,dotprod")]
-unsafe fn q5_k(row: &Row, rows: [*const u8; OUTPUTS]) -> [f32; OUTPUTS] {
+unsafe fn q5_k(row: &Direct, rows: [*const u8; OUTPUTS]) -> [f32; OUTPUTS] {
     // SAFETY: handed on.
     unsafe { with_minima::<176>(row, rows) }
 }
@@ -83,7 +86,10 @@ unsafe fn q5_k(row: &Row, rows: [*const u8; OUTPUTS]) -> [f32; OUTPUTS] {
 /// `rows` are blocks of `BYTES` bytes, Q4_K or Q5_K, as many as the row has superblocks.
 #[inline]
 #[target_feature(enable = "neon,dotprod")]
-unsafe fn with_minima<const BYTES: usize>(row: &Row, rows: [*const u8; OUTPUTS]) -> [f32; OUTPUTS] {
+unsafe fn with_minima<const BYTES: usize>(
+    row: &Direct,
+    rows: [*const u8; OUTPUTS],
+) -> [f32; OUTPUTS] {
     let fifth = vdupq_n_u8(16);
     let mut total = [vdupq_n_f32(0.0); OUTPUTS];
     for s in 0..row.superblocks {
@@ -152,7 +158,7 @@ fn add_scaled<const I: i32, const J: i32>(
 /// # Safety
 /// `rows` are blocks of Q6_K, as many as the row has superblocks.
 #[target_feature(enable = "neon,dotprod")]
-unsafe fn q6_k(row: &Row, rows: [*const u8; OUTPUTS]) -> [f32; OUTPUTS] {
+unsafe fn q6_k(row: &Direct, rows: [*const u8; OUTPUTS]) -> [f32; OUTPUTS] {
     let two = vdupq_n_u8(48);
     let mut total = [vdupq_n_f32(0.0); OUTPUTS];
     for s in 0..row.superblocks {
@@ -214,7 +220,7 @@ unsafe fn q6_k(row: &Row, rows: [*const u8; OUTPUTS]) -> [f32; OUTPUTS] {
 /// # Safety
 /// `rows` are blocks of Q4_0 of the row's width.
 #[target_feature(enable = "neon,dotprod")]
-unsafe fn q4_0(row: &Row, rows: [*const u8; OUTPUTS]) -> [f32; OUTPUTS] {
+unsafe fn q4_0(row: &Direct, rows: [*const u8; OUTPUTS]) -> [f32; OUTPUTS] {
     let mut total = [vdupq_n_f32(0.0); OUTPUTS];
     for b in 0..row.row_bytes / 18 {
         let (s, run) = (b / 8, b % 8);

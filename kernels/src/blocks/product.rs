@@ -6,7 +6,7 @@ use std::cell::RefCell;
 use ndarray::{ArrayView2, ArrayViewMut2};
 use rayon::prelude::*;
 
-use super::kernel::{Kernel, MOST_LANES, Panel, Row, Tile};
+use super::kernel::{Direct, Kernel, MOST_LANES, Panel, Tile};
 use super::{BlockMatrix, QuantizedRows, SharedRows};
 use crate::tile::{prefetch, prefetch_at};
 use crate::vectorized;
@@ -222,7 +222,7 @@ impl<'a> Product<'a> {
     ) {
         let lanes = self.kernel.lanes;
         // SAFETY: the caller's promises, handed on.
-        if n == 1 && unsafe { self.run_row(row, output, n_out) } {
+        if unsafe { self.run_direct((row, n), output, n_out) } {
             return;
         }
         let panels = n_out.div_ceil(lanes);
@@ -267,17 +267,21 @@ impl<'a> Product<'a> {
         });
     }
 
-    /// The product of one row with `n_out` outputs, without unpacking, if the kernel can do that.
+    /// The product of rows with `n_out` outputs, without unpacking, if the kernel can do that for so few.
     ///
     /// # Safety
     /// As [`Self::run`].
-    unsafe fn run_row(&self, row: usize, output: usize, n_out: usize) -> bool {
+    unsafe fn run_direct(&self, (row, n): (usize, usize), output: usize, n_out: usize) -> bool {
         let Part { matrix, rows } = &self.base;
-        let (Some(kernel), None) = ((self.kernel.row)(matrix.format()), self.added) else {
+        let (Some(kernel), None) = ((self.kernel.direct)(matrix.format(), self.n()), self.added)
+        else {
             return false;
         };
+        debug_assert!(n == self.n(), "so few rows are one task's");
         let (values, scales, sums) = rows.tile(row, 0);
-        let operands = Row {
+        // SAFETY: within the result.
+        let out = unsafe { self.out.to.add(row * self.out.stride + output) };
+        let operands = Direct {
             values,
             scales,
             sums,
@@ -286,13 +290,12 @@ impl<'a> Product<'a> {
             weights: matrix.bytes[output * matrix.row_bytes..].as_ptr(),
             n_out,
             row_bytes: matrix.row_bytes,
+            out,
+            stride: self.out.stride,
         };
-        // SAFETY: the row is all of its tile that is used, and superblocks of a tile follow each other; the
-        // weights are of `n_out` outputs of the matrix. The rest is what the caller vouches for.
-        unsafe {
-            let to = self.out.to.add(row * self.out.stride + output);
-            kernel(&operands, std::slice::from_raw_parts_mut(to, n_out));
-        }
+        // SAFETY: the rows are all there are, tile by tile, and superblocks of a tile follow each other; the weights are of
+        // `n_out` outputs of the matrix. The rest is what the caller vouches for.
+        unsafe { kernel(&operands) }
         true
     }
 

@@ -16,7 +16,7 @@ pub static KERNEL: Kernel = Kernel {
     few: |_| usize::MAX, // it is no match for llama.cpp's
     tile,
     unpack,
-    row: |_| None,
+    direct: |_, _| None,
 };
 
 /// # Safety

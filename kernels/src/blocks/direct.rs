@@ -1,0 +1,86 @@
+//! What kernels have in common that multiply a few rows of activations by weights as they lie in memory,
+//! those of some outputs side by side.
+#![allow(unsafe_code)]
+
+use super::kernel::Direct;
+use crate::tile::prefetch_at;
+
+/// Computes `N` outputs of `R` rows; the outputs' weights begin there.
+pub type SomeOutputs<const N: usize, const R: usize> =
+    unsafe fn(&Direct, [*const u8; N]) -> [[f32; N]; R];
+
+/// Computes all outputs of `R` rows, `N` at a time.
+///
+/// # Safety
+/// As [`DirectFunction`](super::kernel::DirectFunction), for `some` that computes the format's outputs.
+pub unsafe fn by_outputs<const N: usize, const R: usize>(rows: &Direct, some: SomeOutputs<N, R>) {
+    let n_out = rows.n_out;
+    for from in (0..n_out).step_by(N) {
+        // The last few are computed with others that are there already.
+        let first = from.min(n_out.saturating_sub(N));
+        let outputs: [*const u8; N] = std::array::from_fn(|i| {
+            let output = (first + i).min(n_out - 1);
+            // SAFETY: within the outputs.
+            unsafe { rows.weights.add(output * rows.row_bytes) }
+        });
+        // SAFETY: the caller vouches for the CPU and the rows.
+        let sums = unsafe { some(rows, outputs) };
+        let n = N.min(n_out - first);
+        for (r, sums) in sums.iter().enumerate() {
+            // SAFETY: the caller vouches for the place of so many outputs of each row.
+            unsafe {
+                let out = rows.out.add(r * rows.stride + first);
+                out.copy_from_nonoverlapping(sums.as_ptr(), n);
+            }
+        }
+    }
+}
+
+/// A `DirectFunction` of a `SomeOutputs`.
+macro_rules! all_outputs {
+    ($($some:tt)+) => {{
+        unsafe fn all(rows: &Direct) {
+            // SAFETY: handed on.
+            unsafe { $crate::blocks::direct::by_outputs(rows, $($some)+) }
+        }
+        all
+    }};
+}
+pub(super) use all_outputs;
+
+/// The same of a function that computes `N` outputs of one row.
+macro_rules! all_outputs_of_one {
+    ($some:ident) => {{
+        unsafe fn all(rows: &Direct) {
+            // SAFETY: handed on.
+            unsafe {
+                $crate::blocks::direct::by_outputs(rows, |row, outputs| [$some(row, outputs)])
+            }
+        }
+        all
+    }};
+}
+#[allow(unused_imports)] // not on every architecture
+pub(super) use all_outputs_of_one;
+/// Asks for the same bytes of the outputs that follow those `N`: rows lie one behind the other, so this is
+/// what is next, each line once.
+#[inline(always)]
+pub fn ask_ahead<const N: usize>(at: *const u8, bytes: usize, row_bytes: usize) {
+    prefetch_at(at.wrapping_add(N * row_bytes), bytes);
+}
+
+/// Six-bit scales and minima of a block's eight runs, a byte each.
+///
+/// # Safety
+/// A block of Q4_K or Q5_K begins there.
+#[inline(always)]
+pub unsafe fn scales_and_minima(block: *const u8) -> (i64, i64) {
+    // SAFETY: it begins with four words.
+    let word = |i: usize| unsafe { block.add(4 * i).cast::<u32>().read_unaligned() };
+    let (x, y, z) = (word(1), word(2), word(3));
+    let high = |x: u32| (x >> 2) & 0x3030_3030;
+    let pack = |low: u32, high: u32| (i64::from(high) << 32) | i64::from(low);
+    let scales = pack(x & 0x3f3f_3f3f, (z & 0x0f0f_0f0f) | high(x));
+    let minima = pack(y & 0x3f3f_3f3f, ((z >> 4) & 0x0f0f_0f0f) | high(y));
+    (scales, minima)
+}
