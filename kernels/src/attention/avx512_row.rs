@@ -2,7 +2,8 @@
 //!
 //! Two heads that share keys are computed at a time, so that each key and value is read and widened once
 //! for both. A cache of some thousand positions comes from memory: rows are asked for ahead, since those
-//! of a head lie apart.
+//! of a head lie apart. Keys that the query does not see are left out beforehand, so that numbers do not
+//! depend on where in the cache a sequence has its own.
 #![allow(unsafe_code)]
 
 use std::arch::x86_64::*;
@@ -18,17 +19,35 @@ const LANES: usize = 16;
 /// Rows that are asked for before their turn.
 const AHEAD: usize = 8;
 
+/// What single queries need for a while.
+#[derive(Default)]
+pub struct Scratch {
+    /// `[heads][keys seen]`
+    scores: Vec<f32>,
+    /// The keys that the query sees, and what the mask adds to their scores.
+    seen: Vec<(usize, f32)>,
+}
+
 /// Widths of heads for which there is a kernel.
 pub fn has_width(head_dim: usize) -> bool {
     matches!(head_dim, 64 | 128)
 }
 
-/// The heads that share head `head_kv` of keys, for one query. `scores` are scratch.
+/// The heads that share head `head_kv` of keys, for one query.
 ///
 /// # Safety
 /// - The CPU has AVX-512.
 /// - As [`CachedAttention::run`], for such a query and head.
-pub unsafe fn heads(of: &CachedAttention, head_kv: usize, query: usize, scores: &mut Vec<f32>) {
+pub unsafe fn heads(of: &CachedAttention, head_kv: usize, query: usize, scratch: &mut Scratch) {
+    // SAFETY: the mask has a row for each query, and a number for each key.
+    let mask = unsafe { of.mask.get(0, query, of.n_key) };
+    scratch.seen.clear();
+    let seen = mask
+        .iter()
+        .enumerate()
+        .filter(|(_, m)| **m != f16::NEG_INFINITY);
+    let seen = seen.map(|(key, m)| (key, m.to_f32() * std::f32::consts::LOG2_E));
+    scratch.seen.extend(seen);
     let sharing = of.n_head / of.n_head_kv;
     let all = head_kv * sharing..(head_kv + 1) * sharing;
     for head in all.clone().step_by(2) {
@@ -36,10 +55,10 @@ pub unsafe fn heads(of: &CachedAttention, head_kv: usize, query: usize, scores: 
         // SAFETY: handed on; the widths are those of the kernels.
         unsafe {
             match (of.head_dim, two) {
-                (64, true) => some::<4, 2>(of, head_kv, head, query, scores),
-                (64, false) => some::<4, 1>(of, head_kv, head, query, scores),
-                (128, true) => some::<8, 2>(of, head_kv, head, query, scores),
-                (128, false) => some::<8, 1>(of, head_kv, head, query, scores),
+                (64, true) => some::<4, 2>(of, head_kv, head, query, scratch),
+                (64, false) => some::<4, 1>(of, head_kv, head, query, scratch),
+                (128, true) => some::<8, 2>(of, head_kv, head, query, scratch),
+                (128, false) => some::<8, 1>(of, head_kv, head, query, scratch),
                 (width, _) => unreachable!("heads of {width}"),
             }
         }
@@ -54,27 +73,23 @@ unsafe fn some<const N: usize, const HEADS: usize>(
     head_kv: usize,
     head: usize,
     query: usize,
-    scores: &mut Vec<f32>,
+    Scratch { scores, seen }: &mut Scratch,
 ) {
-    let (dim, n_key) = (N * LANES, of.n_key);
-    let padded = n_key.next_multiple_of(LANES);
+    let dim = N * LANES;
+    let padded = seen.len().next_multiple_of(LANES).max(LANES);
+    let ahead = |i: usize| seen[(i + AHEAD).min(seen.len() - 1)].0;
     scores.clear();
     scores.resize(HEADS * padded, f32::NEG_INFINITY);
     // SAFETY: the caller's promises, handed on.
     unsafe {
-        let mask = of.mask.get(0, query, n_key);
         let q: [[__m512; N]; HEADS] = std::array::from_fn(|h| {
             let q = of.query.get(head + h, query, dim).as_ptr();
             let scale = _mm512_set1_ps(of.scale * std::f32::consts::LOG2_E);
             std::array::from_fn(|i| _mm512_mul_ps(_mm512_loadu_ps(q.add(i * LANES)), scale))
         });
-        for (j, mask) in mask.iter().enumerate() {
-            if *mask == f16::NEG_INFINITY {
-                continue;
-            }
-            prefetch(of.key.get(head_kv, (j + AHEAD).min(n_key - 1), dim));
-            let k = widen::<N>(of.key.get(head_kv, j, dim));
-            let added = mask.to_f32() * std::f32::consts::LOG2_E;
+        for (j, (key, added)) in seen.iter().enumerate() {
+            prefetch(of.key.get(head_kv, ahead(j), dim));
+            let k = widen::<N>(of.key.get(head_kv, *key, dim));
             for (h, q) in q.iter().enumerate() {
                 let mut sum = _mm512_mul_ps(q[0], k[0]);
                 for (q, k) in q.iter().zip(k).skip(1) {
@@ -88,12 +103,9 @@ unsafe fn some<const N: usize, const HEADS: usize>(
             *factor = weigh(scores);
         }
         let mut mixed = [[_mm512_setzero_ps(); N]; HEADS];
-        for (j, mask) in mask.iter().enumerate() {
-            if *mask == f16::NEG_INFINITY {
-                continue;
-            }
-            prefetch(of.value.get(head_kv, (j + AHEAD).min(n_key - 1), dim));
-            let v = widen::<N>(of.value.get(head_kv, j, dim));
+        for (j, (key, _)) in seen.iter().enumerate() {
+            prefetch(of.value.get(head_kv, ahead(j), dim));
+            let v = widen::<N>(of.value.get(head_kv, *key, dim));
             for (h, mixed) in mixed.iter_mut().enumerate() {
                 let weight = _mm512_set1_ps(scores[h * padded + j]);
                 for (mixed, v) in mixed.iter_mut().zip(v) {

@@ -12,6 +12,9 @@
 //!     out = (o / sum)^T
 //! ```
 //!
+//! Keys that no query sees, as those of other sequences, are left out beforehand; what follows counts
+//! those that are left. So numbers do not depend on where in the cache a sequence lies.
+//!
 //! A chunk and the sums of its queries stay in the second-level cache, however long the cache is. Numbers
 //! are f32 throughout, so results are those of f16 keys and values with nothing rounded further.
 //! Few queries, as of tokens one by one, need nothing packed (`avx512_row`).
@@ -87,6 +90,9 @@ unsafe impl Send for CachedAttention {}
 // SAFETY: as above.
 unsafe impl Sync for CachedAttention {}
 
+/// What a mask says of a key that is not seen.
+const HIDDEN: u16 = f16::NEG_INFINITY.to_bits();
+
 /// What some queries see of a block of keys.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Sight {
@@ -133,6 +139,24 @@ impl CachedAttention {
         self.n_head_kv * self.n_query.div_ceil(self.piece(n_threads))
     }
 
+    /// The keys that any query sees.
+    ///
+    /// # Safety
+    /// As [`Self::run`].
+    unsafe fn seen(&self) -> Vec<usize> {
+        let mut seen = vec![0_u16; self.n_key];
+        for query in 0..self.n_query {
+            // SAFETY: the mask has a row for each query, and a number for each key.
+            let mask = unsafe { self.mask.get(0, query, self.n_key) };
+            vectorized(|| {
+                for (seen, m) in seen.iter_mut().zip(mask) {
+                    *seen |= m.to_bits() ^ HIDDEN;
+                }
+            });
+        }
+        (0..self.n_key).filter(|key| seen[*key] != 0).collect()
+    }
+
     /// Queries of a task: all of them, if there are so many heads that threads end together.
     fn piece(&self, n_threads: usize) -> usize {
         let pieces = (4 * n_threads).div_ceil(self.n_head_kv);
@@ -154,7 +178,7 @@ impl CachedAttention {
             let (head, query) = (i % self.n_head_kv, i / self.n_head_kv);
             // SAFETY: handed on; the CPU has AVX-512, by `row_by_row`.
             return SCRATCH.with_borrow_mut(|scratch| unsafe {
-                super::avx512_row::heads(self, head, query, &mut scratch.row_scores);
+                super::avx512_row::heads(self, head, query, &mut scratch.single);
             });
         }
         let piece = self.piece(n_threads);
@@ -164,6 +188,8 @@ impl CachedAttention {
             of: self,
             head: i / pieces,
             queries: first..self.n_query.min(first + piece),
+            // SAFETY: handed on.
+            keys: unsafe { self.seen() },
         };
         SCRATCH.with_borrow_mut(|scratch| {
             #[cfg(target_arch = "x86_64")]
@@ -202,7 +228,7 @@ struct Scratch {
     mixed: Buffer<f32>,   // [tiles][head_dim][WIDTH]
     running: Vec<Running>,
     #[cfg(target_arch = "x86_64")]
-    row_scores: Vec<f32>, // of single queries, [heads][n_key]
+    single: super::avx512_row::Scratch,
 }
 
 thread_local! {
@@ -216,7 +242,7 @@ thread_local! {
         mixed: Buffer::zeros(0),
         running: Vec::new(),
         #[cfg(target_arch = "x86_64")]
-        row_scores: Vec::new(),
+        single: super::avx512_row::Scratch::default(),
     });
 }
 
@@ -254,6 +280,8 @@ struct Task<'a> {
     /// Of keys.
     head: usize,
     queries: Range<usize>,
+    /// Keys that any query sees, in order.
+    keys: Vec<usize>,
 }
 
 impl Task<'_> {
@@ -264,11 +292,10 @@ impl Task<'_> {
             n_head,
             n_head_kv,
             head_dim,
-            n_key,
             ..
         } = *self.of;
         let sharing = n_head / n_head_kv;
-        let blocks = n_key.div_ceil(KEYS);
+        let blocks = self.keys.len().div_ceil(KEYS);
         let firsts: Vec<usize> = self.queries.clone().step_by(WIDTH).collect();
         scratch.begin(sharing * firsts.len(), head_dim);
         // SAFETY: the caller's promises, handed on.
@@ -307,20 +334,41 @@ impl Task<'_> {
         first..self.queries.end.min(first + WIDTH)
     }
 
-    fn block_keys(&self, block: usize) -> Range<usize> {
-        block * KEYS..self.of.n_key.min((block + 1) * KEYS)
+    fn block_keys(&self, block: usize) -> &[usize] {
+        &self.keys[block * KEYS..self.keys.len().min((block + 1) * KEYS)]
+    }
+
+    /// What the mask says of a query and the keys of a block. `room` is for those that lie apart.
+    ///
+    /// # Safety
+    /// As [`CachedAttention::run`].
+    unsafe fn block_mask<'a>(
+        &self,
+        query: usize,
+        keys: &[usize],
+        room: &'a mut [f16; KEYS],
+    ) -> &'a [f16] {
+        // SAFETY: the mask has a row for each query, and a number for each key.
+        let mask = unsafe { self.of.mask.get(0, query, self.of.n_key) };
+        let (first, n) = (keys[0], keys.len());
+        if keys[n - 1] - first + 1 == n {
+            return &mask[first..first + n];
+        }
+        for (m, key) in room.iter_mut().zip(keys) {
+            *m = mask[*key];
+        }
+        &room[..n]
     }
 
     /// # Safety
     /// As [`CachedAttention::run`].
     unsafe fn sight(&self, first: usize, block: usize) -> Sight {
-        const HIDDEN: u16 = f16::NEG_INFINITY.to_bits();
         let keys = self.block_keys(block);
+        let mut room = [f16::ZERO; KEYS];
         let (mut all, mut nothing) = (true, true);
         for query in self.tile_queries(first) {
-            // SAFETY: the mask has a row for each query, and a number for each key.
-            let mask = unsafe { self.of.mask.get(0, query, self.of.n_key) };
-            let mask = &mask[keys.clone()];
+            // SAFETY: handed on.
+            let mask = unsafe { self.block_mask(query, keys, &mut room) };
             vectorized(|| {
                 all &= mask.iter().fold(0, |or, m| or | m.to_bits()) == 0;
                 nothing &= mask.iter().fold(0, |or, m| or | (m.to_bits() ^ HIDDEN)) == 0;
@@ -340,21 +388,22 @@ impl Task<'_> {
     unsafe fn pack(&self, chunk: usize, block: usize, scratch: &mut Scratch) {
         let head_dim = self.of.head_dim;
         let keys = self.block_keys(block);
-        for key in keys.clone() {
+        let first = (block - chunk) * KEYS;
+        for (i, key) in keys.iter().enumerate() {
             // SAFETY: there are such a head and row.
             let (k, v) = unsafe {
                 (
-                    self.of.key.get(self.head, key, head_dim),
-                    self.of.value.get(self.head, key, head_dim),
+                    self.of.key.get(self.head, *key, head_dim),
+                    self.of.value.get(self.head, *key, head_dim),
                 )
             };
-            scratch.pack(key - chunk * KEYS, k, v);
+            scratch.pack(first + i, k, v);
         }
         // The block is filled up with what weighs nothing but must be a number.
         scratch.row.fill(0.0);
         let zeros = vec![f16::ZERO; head_dim];
-        for key in keys.end..(block + 1) * KEYS {
-            scratch.pack(key - chunk * KEYS, &zeros, &zeros);
+        for i in keys.len()..KEYS {
+            scratch.pack(first + i, &zeros, &zeros);
         }
     }
 
@@ -433,10 +482,11 @@ impl Task<'_> {
     /// # Safety
     /// As [`CachedAttention::run`].
     unsafe fn mask(&self, queries: Range<usize>, block: usize, width: usize, scores: &mut [f32]) {
+        let keys = self.block_keys(block);
+        let mut room = [f16::ZERO; KEYS];
         for (column, query) in queries.enumerate() {
-            // SAFETY: the mask has a row for each query, and a number for each key.
-            let mask = unsafe { self.of.mask.get(0, query, self.of.n_key) };
-            let mask = &mask[self.block_keys(block)];
+            // SAFETY: handed on.
+            let mask = unsafe { self.block_mask(query, keys, &mut room) };
             for (scores, mask) in scores.chunks_exact_mut(width).zip(mask) {
                 if *mask == f16::NEG_INFINITY {
                     scores[column] = f32::NEG_INFINITY;

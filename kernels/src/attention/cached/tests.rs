@@ -126,3 +126,46 @@ fn every_level_equals_the_definition_and_the_number_of_threads_changes_nothing()
         }
     }
 }
+
+#[test]
+fn where_in_the_cache_a_sequence_lies_changes_no_number() {
+    for (n_query, n_key) in [(1, 70), (3, 200), (70, 300)] {
+        let case = Case {
+            n_head: 4,
+            n_head_kv: 2,
+            head_dim: 64,
+            n_query,
+            n_key,
+        };
+        let operands = case.operands();
+        let (q, k, v, mask) = &operands;
+        // The same keys, in order, with others between that no query sees.
+        let place = |key: usize| key + 3 * usize::from(key >= 7) + 90 * usize::from(key >= 61);
+        let wide = place(n_key);
+        let spread = |rows: &[f16], filling: f16| {
+            let width = rows.len() / n_key;
+            let mut all = vec![filling; wide * width];
+            for (key, row) in rows.chunks_exact(width).enumerate() {
+                all[place(key) * width..][..width].copy_from_slice(row);
+            }
+            all
+        };
+        let other = f16::from_f32(3.0);
+        let masks = mask.chunks_exact(n_key);
+        let masks = masks.flat_map(|mask| spread(mask, f16::NEG_INFINITY));
+        let apart = (
+            q.clone(),
+            spread(k, other),
+            spread(v, other),
+            masks.collect(),
+        );
+        let wide = Case {
+            n_key: wide,
+            ..case
+        };
+        for cpu in available() {
+            let expected = case.found(&operands, cpu, 2);
+            assert!(expected == wide.found(&apart, cpu, 2), "{cpu:?} {n_query}");
+        }
+    }
+}
