@@ -16,6 +16,9 @@
 //!     c to where it belongs
 //! ```
 //!
+//! A few rows take weights as they lie instead, where there is a kernel for that (`kernel::Direct`): then
+//! memory is the limit.
+//!
 //! Activations are quantized once for a product ([`QuantizedRows`]); how finely is the format's, as in
 //! llama.cpp, so that results are as close as its. A row's result does not depend on the rows beside it.
 //!

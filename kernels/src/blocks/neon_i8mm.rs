@@ -30,7 +30,7 @@ pub static KERNEL: Kernel = Kernel {
     few,
     tile,
     unpack: neon_i8mm_unpack::unpack,
-    row: neon_row::row,
+    direct: neon_row::row,
 };
 
 /// # Safety
