@@ -277,12 +277,13 @@ pub fn human(bytes: u64) -> String {
     }
 }
 
-/// Bytes of all tensors by element type, the largest first.
-pub fn by_type(container: &Container) -> Vec<(GgmlType, u64)> {
+/// Bytes of the tensors that `which` names by element type, the largest first.
+pub fn by_type(container: &Container, which: impl Fn(&str) -> bool) -> Vec<(GgmlType, u64)> {
     let mut sums: Vec<(GgmlType, u64)> = Vec::new();
     for tensor in container.file().tensors() {
         let bytes = tensor.n_bytes().unwrap_or(0) as u64;
         match sums.iter_mut().find(|(ty, _)| *ty == tensor.ty) {
+            _ if !which(&tensor.name) => {}
             Some((_, sum)) => *sum += bytes,
             None => sums.push((tensor.ty, bytes)),
         }

@@ -67,6 +67,18 @@ fn every_stage_has_its_times_rate_and_memory() {
 }
 
 #[test]
+fn a_mix_is_called_after_the_type_of_most_bytes() {
+    // Its largest matrix is one of the few in Q6_K.
+    let model = path(&common::trained(Preset::Q4K));
+    let args = ["bench", "-m", &model, "-r", "1", "-t", "1", "--stages", "load"];
+    let table = xc2_edge(&args);
+    assert!(stdout(&table).contains("decoder mostly q4_k"), "{table:?}");
+    let report = xc2_edge(&[&args[..], &["--json"]].concat());
+    let report: Value = serde_json::from_slice(&report.stdout).unwrap();
+    assert_eq!(report["model"]["decoder_type"], "q4_k");
+}
+
+#[test]
 fn stages_and_sizes_can_be_chosen() {
     let model = model();
     let output = xc2_edge(&[

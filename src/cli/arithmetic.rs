@@ -1,6 +1,6 @@
 //! In what the matrices of a model are multiplied, and how many operations that takes.
 
-use xc2_edge::{container::Container, gguf::TensorInfo, quant::GgmlType, vision::Precision};
+use xc2_edge::{container::Container, memory, quant::GgmlType, vision::Precision};
 use xc2_kernels::{bf16::Bf16Matrix, peak::Peak};
 
 /// In what matrices are multiplied.
@@ -14,7 +14,7 @@ pub enum Arithmetic {
 impl Arithmetic {
     /// In what the tower multiplies most of its matrices.
     pub fn of_tower(container: &Container, precision: Precision) -> Self {
-        match largest_type(container, |name| name.starts_with("v.blk.")) {
+        match most_bytes(container, |name| name.starts_with("v.blk.")) {
             Some(GgmlType::Q8_0) if precision == Precision::Stored => Self::Int8,
             Some(GgmlType::BF16) if precision == Precision::Stored && Bf16Matrix::is_fast() => {
                 Self::Bf16
@@ -51,18 +51,16 @@ impl Arithmetic {
     }
 }
 
-/// The type that most of the decoder's matrices are in.
+/// The type that most bytes of the decoder's matrices are in.
 pub fn decoder_type(container: &Container) -> Option<GgmlType> {
-    largest_type(container, |name| {
+    most_bytes(container, |name| {
         name.starts_with("blk.") && name.ends_with(".weight")
     })
 }
 
-/// The type of the largest of these tensors.
-fn largest_type(container: &Container, which: impl Fn(&str) -> bool) -> Option<GgmlType> {
-    let tensors = container.file().tensors().iter().filter(|t| which(&t.name));
-    let bytes = |t: &&TensorInfo| t.n_bytes().unwrap_or(0);
-    Some(tensors.max_by_key(bytes)?.ty)
+/// The type that most bytes of these tensors are in.
+fn most_bytes(container: &Container, which: impl Fn(&str) -> bool) -> Option<GgmlType> {
+    memory::by_type(container, which).first().map(|(ty, _)| *ty)
 }
 
 /// Operations of the decoder's matrices for one position. Attention is not in it (a few percent up to
