@@ -70,7 +70,9 @@ fn every_stage_has_its_times_rate_and_memory() {
 fn a_mix_is_called_after_the_type_of_most_bytes() {
     // Its largest matrix is one of the few in Q6_K.
     let model = path(&common::trained(Preset::Q4K));
-    let args = ["bench", "-m", &model, "-r", "1", "-t", "1", "--stages", "load"];
+    let args = [
+        "bench", "-m", &model, "-r", "1", "-t", "1", "--stages", "load",
+    ];
     let table = xc2_edge(&args);
     assert!(stdout(&table).contains("decoder mostly q4_k"), "{table:?}");
     let report = xc2_edge(&[&args[..], &["--json"]].concat());

@@ -4,7 +4,7 @@ mod common;
 
 use std::{fs, path::Path};
 
-use common::program::{assert_fails, path, stderr, stdout, xc2_edge};
+use common::program::{assert_fails, path, stderr, stdout, xc2_edge, xc2_edge_with_stdin};
 use serde_json::Value;
 use xc2_convert::mix::Preset;
 use xc2_edge::{
@@ -145,6 +145,9 @@ fn an_article_is_written_changed_and_written_again() {
         "a small green star",
     ]);
     assert!(output.status.success(), "{}", stderr(&output));
+    // Of the stages in the file only the last was carried out now.
+    let told = "1 stage in";
+    assert!(stderr(&output).contains(told), "{}", stderr(&output));
     let changed = json(&article);
     let is_same = |n: usize| changed["sections"][n] == written["sections"][n];
     let differing: Vec<_> = (0..sections.len()).filter(|n| !is_same(*n)).collect();
@@ -313,6 +316,38 @@ fn an_empty_library_gives_an_article_without_pictures() {
             .as_str()
             .unwrap()
             .contains("no pictures")
+    );
+}
+
+#[test]
+fn an_article_that_cannot_be_rewritten_is_told_before_the_model_is_loaded() {
+    let article = r#"{"format": 1, "language": "en", "sections": ["A fox."], "pictures": [],
+        "brief": {"instruction": "", "title": "", "outline": "", "material": ""},
+        "given": [], "library": null, "notes": [], "stages": []}"#;
+    // Where a pipe can be read no file can be made.
+    let edit = [
+        "compose",
+        "-m",
+        "/nowhere.gguf",
+        "--edit",
+        "/dev/fd/0",
+        "--shorten",
+        "0",
+    ];
+    let output = xc2_edge_with_stdin(&edit, article.as_bytes());
+    assert_eq!(output.status.code(), Some(1));
+    let message = stderr(&output);
+    let naming = "--edit /dev/fd/0: cannot be rewritten (`--out`";
+    assert!(message.contains(naming), "{message}");
+
+    let dir = tempfile::tempdir().unwrap();
+    let out = path(&dir.path().join("a.json"));
+    let elsewhere = [&edit[..], &["--out", &out]].concat();
+    let output = xc2_edge_with_stdin(&elsewhere, article.as_bytes());
+    assert!(
+        stderr(&output).contains("nowhere.gguf"),
+        "{}",
+        stderr(&output)
     );
 }
 

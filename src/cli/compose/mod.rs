@@ -162,8 +162,9 @@ impl From<Lang> for Language {
 
 /// Runs the command.
 pub fn run(args: &ComposeArgs) -> anyhow::Result<ExitCode> {
-    let outputs = args.outputs()?;
     let job = args.job()?;
+    let outputs = args.outputs()?;
+    let n_earlier = job.n_stages();
     let prompts = Prompts::load(job.language(args.lang.into()), args.prompts.as_deref())?;
     let library = job.library(args.library.as_deref());
     let library = library.map(Library::open).transpose()?;
@@ -197,7 +198,7 @@ pub fn run(args: &ComposeArgs) -> anyhow::Result<ExitCode> {
         writeln!(stdout)?;
     }
     if !args.quiet {
-        summary(&composition, &outputs);
+        summary(&composition, n_earlier, &outputs);
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -228,6 +229,14 @@ impl Job {
 
     fn is_written(&self) -> bool {
         matches!(self, Self::Write(_))
+    }
+
+    /// Stages that earlier runs carried out.
+    fn n_stages(&self) -> usize {
+        match self {
+            Self::Edit(composition, _) => composition.stages.len(),
+            _ => 0,
+        }
     }
 }
 
@@ -312,6 +321,10 @@ impl ComposeArgs {
             outputs.push((format, path.clone()));
         }
         if let Some(path) = self.edit.as_ref().filter(|_| outputs.is_empty()) {
+            whole_file::check(path).with_context(|| {
+                let path = path.display();
+                format!("--edit {path}: cannot be rewritten (`--out` names another file)")
+            })?;
             outputs.push((Format::Json, path.clone()));
         }
         Ok(outputs)
@@ -359,8 +372,9 @@ fn read(path: &Path) -> anyhow::Result<String> {
     text.with_context(|| format!("{}: expected UTF-8 text", path.display()))
 }
 
-fn summary(composition: &Composition, outputs: &[(Format, PathBuf)]) {
-    let stages = &composition.stages;
+/// What was done, but for the first `n_earlier` stages, which earlier runs carried out.
+fn summary(composition: &Composition, n_earlier: usize, outputs: &[(Format, PathBuf)]) {
+    let stages = &composition.stages[n_earlier..];
     let sum = |count: fn(&StageRecord) -> usize| stages.iter().map(count).sum::<usize>();
     let seconds: f64 = stages.iter().flat_map(|s| s.seconds).sum();
     let (n_prompt, n_prefill) = (sum(|s| s.n_prompt), sum(|s| s.n_prefill));
@@ -380,9 +394,10 @@ fn summary(composition: &Composition, outputs: &[(Format, PathBuf)]) {
         lines += &format!("not used: {}\n", unused.display());
     }
     lines += &format!(
-        "{} stages in {seconds:.1} s; {} of {shown} pictures shown were encoded, {n_prefill} of \
+        "{} stage{} in {seconds:.1} s; {} of {shown} pictures shown were encoded, {n_prefill} of \
          {n_prompt} prompt tokens computed\n",
         stages.len(),
+        if stages.len() == 1 { "" } else { "s" },
         sum(|s| s.n_encoded)
     );
     for (_, path) in outputs {
