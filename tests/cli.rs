@@ -403,6 +403,54 @@ fn assert_fails_after_output(args: &[&str], naming: &str) {
 }
 
 #[test]
+fn a_number_out_of_range_is_told_with_its_option_and_the_range() {
+    for (args, option, range) in [
+        (&["run", "-n", "-5"][..], "--n-predict", "0 or more"),
+        (&["run", "--seed", "-1"], "--seed", "0 to 4294967295"),
+        (&["run", "--top-k", "-1"], "--top-k", "0 or more"),
+        (&["run", "--beams", "65"], "--beams", "1 to 64"),
+        (&["run", "--temp", "-1"], "--temp", "0.001 or more"),
+        (&["run", "-c", "-1"], "--ctx-size", "1 or more"),
+        (&["info", "-t", "-1"], "--threads", "1 to 512"),
+        (&["doctor", "-t", "-1"], "--threads", "1 to 512"),
+        (&["verify", "x", "-t", "-1"], "--threads", "1 to 512"),
+        (&["bench", "-r", "-1"], "--repetitions", "1 or more"),
+        (&["bench", "-n", "-1"], "--n-decode", "1 or more"),
+        (&["bench", "--images", "-1"], "--images", "1 to 1000"),
+        (&["compose", "-n", "-1"], "--n-predict", "0 or more"),
+        (&["compose", "--images", "-1"], "--images", "0 or more"),
+        (&["compose", "--shorten", "-1"], "--shorten", "0 or more"),
+        (&["search", "x", "y", "-n", "-1"], "--limit", "1 or more"),
+        (&["eval", "--scenes", "-1..4"], "--scenes", "FIRST..END"),
+        (&["eval", "x", "--limit", "-1"], "--limit", "1 or more"),
+        (
+            &["demo-scenes", "0..1", "x", "--size", "-1"],
+            "--size",
+            "16 to",
+        ),
+        (&["caption", "x", "-n", "-1"], "--n-predict", "1 or more"),
+        (
+            &["caption", "x", "--min-change", "-1"],
+            "--min-change",
+            "0 to 100",
+        ),
+        (
+            &["caption", "x", "--shard", "-1/3"],
+            "--shard",
+            "from 1 to N",
+        ),
+        (&["index", "x", "--parallel", "-1"], "--parallel", "1 to 64"),
+    ] {
+        let output = xc2_edge(args);
+        assert_eq!(output.status.code(), Some(2), "{args:?}");
+        let message = stderr(&output);
+        for naming in ["invalid value", option, "expected", range] {
+            assert!(message.contains(naming), "{args:?}: {message}");
+        }
+    }
+}
+
+#[test]
 fn wrong_usage_is_status_2() {
     for args in [
         &["run"][..],

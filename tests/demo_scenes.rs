@@ -77,7 +77,7 @@ fn what_cannot_be_drawn_is_wrong_usage() {
         ("9..9", "64", "no seed from 9"),
         ("9", "64", "expected FIRST..END"),
         ("0..2000000", "64", "expected at most 1000000"),
-        ("0..1", "513", "513 is not in 16..=512"),
+        ("0..1", "513", "expected a whole number, 16 to 512"),
     ] {
         let message = message(&demo_scenes(seeds, &dir, &["--size", size]), 2);
         assert!(message.contains(naming), "{message}");

@@ -74,7 +74,7 @@ pub struct ConvertArgs {
     #[arg(long, value_name = "SCALE", value_parser = scale, allow_negative_numbers = true)]
     pub plora_scale: Option<f32>,
     /// Worker threads [default: one more than there are cores].
-    #[arg(short, long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=512))]
+    #[arg(short, long, value_name = "N", allow_negative_numbers = true, value_parser = clap::value_parser!(u16).range(1..=512))]
     pub threads: Option<u16>,
     /// Print what would be written, and write nothing.
     #[arg(long)]

@@ -15,7 +15,7 @@ use xc2_edge::{
     whole_file,
 };
 
-use super::{progress::Progress, seeds::Seeds};
+use super::{number::whole, progress::Progress, seeds::Seeds};
 
 /// Draw pictures of the bundled model's world, with what is in them.
 #[derive(Debug, Args)]
@@ -36,7 +36,7 @@ pub struct DemoScenesArgs {
     #[arg(value_name = "DIR")]
     dir: PathBuf,
     /// Width and height of the pictures, in pixels.
-    #[arg(long, value_name = "N", default_value_t = 336, value_parser = clap::value_parser!(u16).range(16..=MAX_SIDE as i64))]
+    #[arg(long, value_name = "N", default_value_t = 336, value_parser = whole::<u16>(16..=MAX_SIDE as u64))]
     size: u16,
 }
 

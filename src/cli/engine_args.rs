@@ -12,6 +12,8 @@ use xc2_edge::{
     vision::Precision,
 };
 
+use super::number::whole;
+
 /// Which model, and how it is run.
 #[derive(Debug, Args)]
 pub struct EngineArgs {
@@ -19,10 +21,10 @@ pub struct EngineArgs {
     #[arg(short, long, value_name = "GGUF", help_heading = "Model")]
     pub model: PathBuf,
     /// Positions of the context [default: what prompt and answer need].
-    #[arg(short, long, value_name = "N", help_heading = SPEED)]
+    #[arg(short, long, value_name = "N", value_parser = whole::<usize>(1..), help_heading = SPEED)]
     pub ctx_size: Option<usize>,
     /// Threads [default: one per core].
-    #[arg(short, long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=512), help_heading = SPEED)]
+    #[arg(short, long, value_name = "N", value_parser = whole::<u16>(1..=512), help_heading = SPEED)]
     pub threads: Option<u16>,
     /// Element type of the KV cache; `q8_0` takes about half of `f16`.
     #[arg(long, value_enum, default_value = "f16", value_name = "TYPE", help_heading = SPEED)]
@@ -71,7 +73,7 @@ pub struct EngineArgs {
 pub struct ParallelArgs {
     /// Pictures that are captioned at once; each takes a KV cache of its own [default: by cores and
     /// memory].
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=64), help_heading = SPEED)]
+    #[arg(long, value_name = "N", value_parser = whole::<u16>(1..=64), help_heading = SPEED)]
     parallel: Option<u16>,
 }
 

@@ -14,15 +14,15 @@ use xc2_edge::{
 use super::{
     caption::why,
     engine_args::{EngineArgs, ParallelArgs},
-    in_one_line, say,
+    in_one_line,
+    number::whole,
+    say,
     tally::Tally,
 };
 
 /// Caption the pictures of a directory, so that they can be found by words.
 #[derive(Debug, Args)]
-#[command(
-    allow_negative_numbers = true,
-    after_help = "Examples:
+#[command(after_help = "Examples:
   xc2-edge index photos -m M.gguf
   xc2-edge index photos -m M.gguf -p '用一句话描述这张图片。'
   xc2-edge search photos 'a dog on the beach'
@@ -31,8 +31,7 @@ use super::{
 The index is one file in DIR, `.xc2-library.sqlite`; take it away and everything is as before. It
 can be interrupted, and goes on where it was. Run again, it captions what is new or changed, knows
 moved files again, and forgets those that are gone. Pictures of all directories below DIR belong to
-it; hidden files do not."
-)]
+it; hidden files do not.")]
 pub struct IndexArgs {
     /// The directory.
     #[arg(value_name = "DIR")]
@@ -51,7 +50,7 @@ pub struct IndexArgs {
     )]
     prompt: String,
     /// The most tokens of a caption.
-    #[arg(short, long, value_name = "N", value_parser = super::count, default_value_t = 200)]
+    #[arg(short, long, value_name = "N", value_parser = whole::<usize>(1..), default_value_t = 200)]
     n_predict: usize,
     /// Caption all pictures again, with another model or prompt, say.
     #[arg(long)]

@@ -15,6 +15,7 @@ mod grammar_args;
 mod hint;
 mod index;
 mod info;
+mod number;
 mod progress;
 mod report;
 mod run;
@@ -36,6 +37,8 @@ pub use hint::hint;
 /// Models are made by `xc2-convert`; one file holds everything.
 #[derive(Debug, Parser)]
 #[command(version, max_term_width = 100, after_help = EXAMPLES)]
+// `-5` is a number out of range, and no option that nobody knows.
+#[command(mut_subcommands(|command| command.allow_negative_numbers(true)))]
 pub struct Args {
     #[command(subcommand)]
     pub command: Command,
@@ -104,12 +107,6 @@ pub fn run(command: &Command) -> anyhow::Result<ExitCode> {
 
 /// What a shell reports for a program that Ctrl-C ended.
 const ENDED_BY_CTRL_C: i32 = 130;
-
-/// A number of things of which there is at least one, as typed.
-fn count(text: &str) -> Result<usize, String> {
-    let n = text.parse().ok().filter(|n| *n > 0);
-    n.ok_or_else(|| "expected a whole number, 1 or more".to_owned())
-}
 
 /// Tells something on stderr. That nobody listens is no reason to stop.
 fn say(line: &str) {

@@ -9,7 +9,7 @@ use std::{
 use anyhow::{Context, ensure};
 use clap::{Args, ValueEnum};
 use xc2_edge::{
-    engine::{DEFAULT_N_PREDICT, Engine, Request},
+    engine::{DEFAULT_N_PREDICT, Engine, MAX_BEAMS, Request},
     prompt::{Chat, PloraPolicy, PromptLayout},
 };
 
@@ -17,6 +17,7 @@ use super::{
     chat,
     engine_args::{EngineArgs, SPEED},
     grammar_args::GrammarArgs,
+    number::whole,
     report::{self, Report},
     sampling_args::SamplingArgs,
     screen::Screen,
@@ -24,9 +25,7 @@ use super::{
 
 /// Answer a question about pictures, or without any.
 #[derive(Debug, Args)]
-#[command(
-    allow_negative_numbers = true,
-    after_help = "Examples:
+#[command(after_help = "Examples:
   xc2-edge run -m model.gguf --image photo.jpg -p 'What is the man holding?'
   xc2-edge run -m model.gguf --image a.png --image b.png \\
       -p 'First picture: <ImageHere>, second picture: <ImageHere>. What differs?'
@@ -35,8 +34,7 @@ use super::{
   xc2-edge run -m model.gguf --image photo.jpg -p 'Is it day or night?' --grammar answer.gbnf
   xc2-edge run -m model.gguf --image bill.jpg -p 'Date and total, as JSON.' --json-schema bill.json
   xc2-edge run -m model.gguf --image photo.jpg          # a conversation; /help tells its commands
-  xc2-edge run -m model.gguf < question.txt"
-)]
+  xc2-edge run -m model.gguf < question.txt")]
 pub struct RunArgs {
     /// A picture (JPEG, PNG, WebP, BMP, GIF or TIFF); repeatable.
     #[arg(long = "image", value_name = "FILE", help_heading = "Prompt")]
@@ -69,6 +67,7 @@ pub struct RunArgs {
         short,
         long,
         value_name = "N",
+        value_parser = whole::<usize>(0..),
         default_value_t = DEFAULT_N_PREDICT,
         help_heading = "Sampling"
     )]
@@ -78,7 +77,7 @@ pub struct RunArgs {
     /// Follow N answers side by side and take the likeliest for its length (beam search); published
     /// scores are with 3 or 5, which decode about two and three times as long. Not with --temp,
     /// --repeat-penalty or a grammar.
-    #[arg(long, value_name = "N", default_value_t = 1, help_heading = "Sampling")]
+    #[arg(long, value_name = "N", value_parser = whole::<usize>(1..=MAX_BEAMS as u64), default_value_t = 1, help_heading = "Sampling")]
     beams: usize,
     #[command(flatten)]
     grammar: GrammarArgs,

@@ -5,6 +5,8 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use clap::Args;
 use xc2_edge::llama::SamplerOptions;
 
+use super::number::{real, whole};
+
 /// How tokens are chosen.
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Sampling")]
@@ -13,7 +15,7 @@ pub struct SamplingArgs {
     #[arg(long, value_name = "T", default_value_t = 0.0, value_parser = temperature)]
     pub temp: f32,
     /// Draw among the K likeliest tokens; 0 for all.
-    #[arg(long, value_name = "K", default_value_t = 50)]
+    #[arg(long, value_name = "K", value_parser = whole::<usize>(0..), default_value_t = 50)]
     pub top_k: usize,
     /// Draw among the likeliest tokens that make up this probability.
     #[arg(long, value_name = "P", default_value_t = 0.8, value_parser = probability)]
@@ -22,7 +24,7 @@ pub struct SamplingArgs {
     #[arg(long, value_name = "R", default_value_t = 1.0, value_parser = positive)]
     pub repeat_penalty: f32,
     /// Seed of the draws [default: from the clock; it is told with the timings].
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = whole::<u32>(0..=u32::MAX as u64))]
     pub seed: Option<u32>,
 }
 
@@ -47,18 +49,13 @@ fn seed_from_clock() -> u32 {
 
 fn temperature(text: &str) -> Result<f32, String> {
     // Less than this would divide logits beyond what a float holds.
-    number(text, "0, or 0.001 or more", |v| v == 0.0 || v >= 1e-3)
+    real(text, "0, or 0.001 or more", |v| v == 0.0 || v >= 1e-3)
 }
 
 fn positive(text: &str) -> Result<f32, String> {
-    number(text, "more than 0", |v| v > 0.0)
+    real(text, "more than 0", |v| v > 0.0)
 }
 
 fn probability(text: &str) -> Result<f32, String> {
-    number(text, "more than 0 and at most 1", |v| v > 0.0 && v <= 1.0)
-}
-
-fn number(text: &str, expected: &str, ok: impl Fn(f32) -> bool) -> Result<f32, String> {
-    let value = text.parse().ok().filter(|v: &f32| v.is_finite() && ok(*v));
-    value.ok_or_else(|| format!("expected a number, {expected}"))
+    real(text, "more than 0 and at most 1", |v| v > 0.0 && v <= 1.0)
 }

@@ -13,6 +13,8 @@ use xc2_edge::{
     image::{self, Orientation},
 };
 
+use super::number::whole;
+
 /// Find pictures of an indexed directory by words.
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
@@ -31,7 +33,7 @@ pub struct SearchArgs {
     #[arg(value_name = "WORDS", allow_hyphen_values = true)]
     words: String,
     /// The most pictures.
-    #[arg(short, long = "limit", value_name = "N", default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..))]
+    #[arg(short, long = "limit", value_name = "N", default_value_t = 10, value_parser = whole::<u32>(1..))]
     n: u32,
     /// Show the pictures: in terminals that can (Kitty, iTerm, others in coarse blocks).
     #[arg(long, value_enum, default_value = "auto", value_name = "WHEN")]

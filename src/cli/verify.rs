@@ -8,7 +8,7 @@ use xc2_edge::{
     verify::{self, GoldenDir, Outcome, Precision, Stage},
 };
 
-use super::engine_args::Backend;
+use super::{engine_args::Backend, number::whole};
 
 /// Hold a model, stage by stage, against recorded outputs of the original.
 #[derive(Debug, Args)]
@@ -27,7 +27,7 @@ pub struct VerifyArgs {
     #[arg(long, value_name = "DIR")]
     images: Option<PathBuf>,
     /// Threads [default: one per core].
-    #[arg(short, long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=512))]
+    #[arg(short, long, value_name = "N", value_parser = whole::<u16>(1..=512))]
     threads: Option<u16>,
     /// Whose kernels multiply matrices in the decoder, as in `run`.
     #[arg(long, value_enum, default_value = "xc2", value_name = "WHOSE")]

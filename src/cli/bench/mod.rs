@@ -9,7 +9,7 @@ use std::{io::Write, process::ExitCode};
 
 use clap::{Args, ValueEnum};
 
-use super::engine_args::EngineArgs;
+use super::{engine_args::EngineArgs, number::whole};
 
 /// Measure a model on this machine, stage by stage.
 #[derive(Debug, Args)]
@@ -37,17 +37,17 @@ pub struct BenchArgs {
     )]
     stages: Vec<Stage>,
     /// Measured runs of each stage.
-    #[arg(short, long, value_name = "N", default_value_t = 5, value_parser = clap::value_parser!(u16).range(1..))]
+    #[arg(short, long, value_name = "N", default_value_t = 5, value_parser = whole::<u16>(1..))]
     repetitions: u16,
     /// Positions of the prompt in `prefill` and `plora`, and before `decode` [default: as many as the
     /// pictures take].
-    #[arg(short = 'p', long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    #[arg(short = 'p', long, value_name = "N", value_parser = whole::<u32>(1..))]
     n_prompt: Option<u32>,
     /// Tokens decoded in a run.
-    #[arg(short = 'n', long, value_name = "N", default_value_t = 32, value_parser = clap::value_parser!(u32).range(1..))]
+    #[arg(short = 'n', long, value_name = "N", default_value_t = 32, value_parser = whole::<u32>(1..))]
     n_decode: u32,
     /// Pictures encoded in a run, one after another.
-    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=1000))]
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = whole::<u16>(1..=1000))]
     images: u16,
     /// Measure the decoder's stages with llama.cpp's own kernels as well, one after the other.
     #[arg(long)]

@@ -21,6 +21,7 @@ use xc2_edge::{
 
 use super::{
     engine_args::{EngineArgs, ParallelArgs},
+    number::{real, whole},
     sampling_args::SamplingArgs,
     say,
 };
@@ -36,7 +37,6 @@ const SELECTION: &str = "Which pictures";
 /// Caption pictures: folders over night, a watched folder, a camera, a share of a cluster's work.
 #[derive(Debug, Args)]
 #[command(
-    allow_negative_numbers = true,
     group = ArgGroup::new("source").required(true).multiple(false),
     after_help = "Examples:
   xc2-edge caption -m model.gguf photos -o captions.jsonl         # stop it and start it as you like
@@ -73,7 +73,7 @@ pub struct CaptionArgs {
     #[arg(long, value_name = "FILE", group = "source", conflicts_with_all = ["output", "format", "txt", "embed"], help_heading = SELECTION)]
     jsonl_in: Option<PathBuf>,
     /// Take the I-th of N shares, which go by the hash of the file's name below the folder given.
-    #[arg(long, value_name = "I/N", conflicts_with = "mjpeg", help_heading = SELECTION)]
+    #[arg(long, value_name = "I/N", allow_hyphen_values = true, conflicts_with = "mjpeg", help_heading = SELECTION)]
     shard: Option<Shard>,
     /// Try pictures again that failed in an earlier run.
     #[arg(long, requires = "output", help_heading = SELECTION)]
@@ -109,7 +109,7 @@ pub struct CaptionArgs {
         short,
         long,
         value_name = "N",
-        value_parser = super::count,
+        value_parser = whole::<usize>(1..),
         default_value_t = 256,
         help_heading = "Sampling"
     )]
@@ -295,6 +295,5 @@ fn open_input(path: &Path) -> anyhow::Result<Box<dyn std::io::Read + Send>> {
 }
 
 fn percent(text: &str) -> Result<f32, String> {
-    let value = text.parse().ok().filter(|v| (0.0..=100.0).contains(v));
-    value.ok_or_else(|| "expected a number from 0 to 100".to_owned())
+    real(text, "0 to 100", |v| (0.0..=100.0).contains(&v))
 }

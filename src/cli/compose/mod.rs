@@ -24,7 +24,7 @@ use xc2_edge::{
     whole_file,
 };
 
-use super::{engine_args::EngineArgs, sampling_args::SamplingArgs};
+use super::{engine_args::EngineArgs, number::whole, sampling_args::SamplingArgs};
 use screen::Screen;
 
 /// The most pictures that can be given, as in the original.
@@ -34,9 +34,7 @@ const MAX_GIVEN: usize = 10;
 #[derive(Debug, Args)]
 #[command(mut_arg("top_k", |arg| arg.default_value("40")))] // the published demo's
 #[command(mut_arg("repeat_penalty", |arg| arg.default_value("1.005")))]
-#[command(
-    allow_negative_numbers = true,
-    after_help = "Examples:
+#[command(after_help = "Examples:
   xc2-edge compose -m M.gguf --image a.jpg --image b.jpg --out article.html
   xc2-edge compose -m M.gguf -p 'Write a story about a fox.' --library photos --images 3 --out fox.md
   xc2-edge compose -m M.gguf --title 'Ink and water' --outline points.txt --text notes.txt --lang zh
@@ -47,8 +45,7 @@ const MAX_GIVEN: usize = 10;
 The stages are: the article; the sections after which a picture belongs; for each of them, with a
 library, a caption and the four pictures that fit it best; the model's choice among the pictures.
 Sections count from 0, as in the JSON. `--out` may be given several times: .md comes with a
-directory of pictures, .html holds them, .json is what --edit begins with."
-)]
+directory of pictures, .html holds them, .json is what --edit begins with.")]
 pub struct ComposeArgs {
     #[command(flatten)]
     engine: EngineArgs,
@@ -85,7 +82,7 @@ pub struct ComposeArgs {
     #[arg(long, value_enum, default_value = "en", help_heading = "Article")]
     lang: Lang,
     /// The most tokens of the article.
-    #[arg(short, long, value_name = "N", default_value_t = DEFAULT_N_PREDICT, help_heading = "Article")]
+    #[arg(short, long, value_name = "N", value_parser = whole::<usize>(0..), default_value_t = DEFAULT_N_PREDICT, help_heading = "Article")]
     n_predict: usize,
 
     /// A picture to write about and to place; up to ten. With --library it is written about only.
@@ -95,7 +92,7 @@ pub struct ComposeArgs {
     #[arg(long, value_name = "DIR", help_heading = "Pictures")]
     library: Option<PathBuf>,
     /// How many pictures the article gets [default: all that are given, or as the model sees fit].
-    #[arg(long = "images", value_name = "N", help_heading = "Pictures")]
+    #[arg(long = "images", value_name = "N", value_parser = whole::<usize>(0..), help_heading = "Pictures")]
     count: Option<usize>,
     /// Take the names of given pictures for what they show, instead of asking the model.
     #[arg(long, help_heading = "Pictures")]
@@ -134,14 +131,14 @@ struct Change {
     #[arg(long, num_args = 2, value_names = ["N", "TEXT"], requires = "edit", help_heading = "Editing")]
     expand: Option<Vec<String>>,
     /// Say less in section N.
-    #[arg(long, value_name = "N", requires = "edit", help_heading = "Editing")]
+    #[arg(long, value_name = "N", value_parser = whole::<usize>(0..), requires = "edit", help_heading = "Editing")]
     shorten: Option<usize>,
     /// A new section after section N.
     #[arg(long, num_args = 2, value_names = ["N", "TEXT"], requires = "edit", help_heading = "Editing")]
     insert_after: Option<Vec<String>>,
     /// Another picture after section N: of those given with --image now, of the unused ones, or
     /// of the library.
-    #[arg(long, value_name = "N", requires = "edit", help_heading = "Editing")]
+    #[arg(long, value_name = "N", value_parser = whole::<usize>(0..), requires = "edit", help_heading = "Editing")]
     swap_image: Option<usize>,
 }
 

@@ -21,6 +21,8 @@ use xc2_edge::{
     vision::Precision,
 };
 
+use crate::cli::number::whole;
+
 /// Look at this machine: what is used of it, what slows it down, and what to expect.
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
@@ -40,7 +42,7 @@ pub struct DoctorArgs {
     #[arg(long, value_name = "PATH")]
     storage: Option<PathBuf>,
     /// Threads to reckon with [default: one per core].
-    #[arg(short, long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=512))]
+    #[arg(short, long, value_name = "N", value_parser = whole::<u16>(1..=512))]
     threads: Option<u16>,
     /// Print one JSON object.
     #[arg(long)]

@@ -17,7 +17,7 @@ use xc2_edge::{
     scenes::{FIRST_TRAINED, Paper, Task, Unaskable},
 };
 
-use super::{engine_args::EngineArgs, progress::Progress, run::Plora, seeds::Seeds};
+use super::{engine_args::EngineArgs, number::whole, progress::Progress, run::Plora, seeds::Seeds};
 
 /// Mark a model's answers to prompts about drawn scenes.
 #[derive(Debug, Args)]
@@ -49,10 +49,15 @@ pub struct EvalArgs {
     #[arg(value_name = "PROMPTS", required_unless_present_any = ["scenes", "composition"])]
     prompts: Option<PathBuf>,
     /// Ask about the scenes of these seeds instead; the end is not included.
-    #[arg(long, value_name = "SEED..SEED", conflicts_with = "prompts")]
+    #[arg(
+        long,
+        value_name = "SEED..SEED",
+        allow_hyphen_values = true,
+        conflicts_with = "prompts"
+    )]
     scenes: Option<Seeds>,
     /// Compose an article about pictures of each of these seeds instead.
-    #[arg(long, value_name = "SEED..SEED", conflicts_with_all = ["prompts", "scenes", "ask", "against", "limit", "n_predict", "plora", "tasks"])]
+    #[arg(long, value_name = "SEED..SEED", allow_hyphen_values = true, conflicts_with_all = ["prompts", "scenes", "ask", "against", "limit", "n_predict", "plora", "tasks"])]
     composition: Option<Seeds>,
     /// With --scenes: ask these tasks only [default: all].
     #[arg(long, value_name = "TASK", value_delimiter = ',', conflicts_with = "prompts", value_parser = PossibleValuesParser::new(Task::ALL.map(Task::name)))]
@@ -62,10 +67,10 @@ pub struct EvalArgs {
     #[arg(long, value_name = "GGUF")]
     against: Option<PathBuf>,
     /// Ask the first N prompts only.
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = whole::<usize>(1..))]
     limit: Option<usize>,
     /// The most tokens of an answer.
-    #[arg(short, long, value_name = "N", default_value_t = 300)]
+    #[arg(short, long, value_name = "N", value_parser = whole::<usize>(0..), default_value_t = 300)]
     n_predict: usize,
     /// Which tokens see Partial-LoRA. Anything but `images` is wrong on purpose, to see its effect.
     #[arg(long, value_enum, default_value = "images")]
