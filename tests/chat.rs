@@ -169,6 +169,20 @@ fn ctrl_c_stops_an_answer_and_what_was_said_counts() {
 }
 
 #[test]
+fn ctrl_c_clears_a_half_typed_line_and_the_talk_goes_on() {
+    let mut talk = Talk::begin(&[]);
+    talk.pty.exp_string("> ").unwrap();
+    talk.pty.send("/half-typed").unwrap();
+    talk.pty.flush().unwrap();
+    talk.sees("/half-typed");
+    talk.pty.send_control('c').unwrap();
+    talk.pty.send_line("/picture a.png").unwrap();
+    // Were the line not cleared, this would be `/half-typed/picture`.
+    talk.sees("no command `/picture`");
+    talk.leaves();
+}
+
+#[test]
 fn the_history_outlives_the_program() {
     let mut talk = Talk::begin(&[]);
     talk.types("/nonsense-to-remember");
