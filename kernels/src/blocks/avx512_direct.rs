@@ -3,8 +3,9 @@
 //!
 //! A quarter of a register has sixteen neighbouring inputs of one of four outputs. Nothing is turned and
 //! nothing stored on the way: what is taken apart in a register is multiplied by all rows at once. Products
-//! of a run are multiplied by its scale as 16-bit numbers and stay whole until the superblock ends. For four rows of Q4_K that is
-//! 194 instructions for each 576 bytes of weights, 120 of them for the rows.
+//! of a run are multiplied by its scale as 16-bit numbers and stay whole until the superblock ends. For four
+//! rows of Q4_K that is 194 instructions of arithmetic for each 576 bytes of weights, 120 of them for the
+//! rows. However many rows there are, each is summed in the same order.
 #![allow(unsafe_code)]
 
 use std::arch::x86_64::*;
@@ -121,8 +122,9 @@ fn nibbles(q: __m512i) -> [__m512i; 2] {
     ]
 }
 
-/// `sum += scale * (w a)` of each row: `a` are the first row's activations for the first of the registers of weights, those for
-/// the next follow. Products of a lane stay below 2^15; scales are in the low halves of lanes.
+/// `sum += scale * (w a)` of each row: `a` is where in a superblock its activations for the first of the
+/// registers of weights begin, those for the next follow. Products of a lane stay below 2^15; scales are in
+/// the low halves of lanes.
 ///
 /// # Safety
 /// So many activations may be read there in superblock `s` of `R` rows.
@@ -185,8 +187,8 @@ fn sums_of_quarters(x: __m512) -> [f32; OUTPUTS] {
     [lanes[0], lanes[4], lanes[8], lanes[12]]
 }
 
-/// Of the first sixteen bytes of blocks of Q4_K or Q5_K: scales of the eight runs, a byte each, and behind them
-/// minima.
+/// Of the first sixteen bytes of blocks of Q4_K or Q5_K: scales of the eight runs, a byte each, and behind
+/// them minima.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw")]
 fn scales_and_minima(header: __m512i) -> __m512i {
@@ -210,6 +212,19 @@ fn scales_and_minima(header: __m512i) -> __m512i {
         shuffle(high, NONE, NONE, NONE, word(3)),
     );
     _mm512_or_si512(_mm512_or_si512(first, top), rest)
+}
+
+/// The fifth bits of a run of Q5_K, where they belong: bit `run` of each byte.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw")]
+fn fifth_bits(high: __m512i, run: usize) -> __m512i {
+    let by = |n: usize| _mm_cvtsi32_si128(n as i32);
+    let moved = if run < 4 {
+        _mm512_sll_epi16(high, by(4 - run))
+    } else {
+        _mm512_srl_epi16(high, by(run - 4))
+    };
+    _mm512_and_si512(moved, _mm512_set1_epi8(1 << 4))
 }
 
 /// # Safety
@@ -239,7 +254,6 @@ unsafe fn with_minima<const R: usize, const FIFTH: bool>(
 ) -> [[f32; OUTPUTS]; R] {
     let (bytes, first) = if FIFTH { (176, 48) } else { (144, 16) };
     let first_words = _mm512_set_epi32(0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 12, 8, 4, 0);
-    let fifth = _mm512_set1_epi8(16);
     let mut total = [_mm512_setzero_ps(); R];
     for s in 0..rows.superblocks {
         // SAFETY: superblock `s` of each row of activations and of each output is there.
@@ -258,20 +272,8 @@ unsafe fn with_minima<const R: usize, const FIFTH: bool>(
                 for i in 0..2 {
                     [even[i], odd[i]] = nibbles(q[i]);
                     if let Some(high) = high {
-                        let bit = |x| _mm512_and_si512(x, fifth);
-                        let left = _mm_cvtsi32_si128(4 - 2 * pair as i32);
-                        let (e, o) = match pair {
-                            0 | 1 => (
-                                _mm512_sll_epi16(high[i], left),
-                                _mm512_sll_epi16(high[i], _mm_cvtsi32_si128(3 - 2 * pair as i32)),
-                            ),
-                            _ => (
-                                _mm512_srl_epi16(high[i], _mm_cvtsi32_si128(2 * pair as i32 - 4)),
-                                _mm512_srl_epi16(high[i], _mm_cvtsi32_si128(2 * pair as i32 - 3)),
-                            ),
-                        };
-                        even[i] = _mm512_or_si512(even[i], bit(e));
-                        odd[i] = _mm512_or_si512(odd[i], bit(o));
+                        even[i] = _mm512_or_si512(even[i], fifth_bits(high[i], 2 * pair));
+                        odd[i] = _mm512_or_si512(odd[i], fifth_bits(high[i], 2 * pair + 1));
                     }
                 }
                 for (run, w) in [(2 * pair, even), (2 * pair + 1, odd)] {

@@ -50,18 +50,12 @@ pub(super) use all_outputs;
 
 /// The same of a function that computes `N` outputs of one row.
 macro_rules! all_outputs_of_one {
-    ($some:ident) => {{
-        unsafe fn all(rows: &Direct) {
-            // SAFETY: handed on.
-            unsafe {
-                $crate::blocks::direct::by_outputs(rows, |row, outputs| [$some(row, outputs)])
-            }
-        }
-        all
-    }};
+    ($some:ident) => {
+        $crate::blocks::direct::all_outputs!(|row, outputs| [$some(row, outputs)])
+    };
 }
-#[allow(unused_imports)] // not on every architecture
 pub(super) use all_outputs_of_one;
+
 /// Asks for the same bytes of the outputs that follow those `N`: rows lie one behind the other, so this is
 /// what is next, each line once.
 #[inline(always)]

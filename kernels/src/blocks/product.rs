@@ -293,8 +293,8 @@ impl<'a> Product<'a> {
             out,
             stride: self.out.stride,
         };
-        // SAFETY: the rows are all there are, tile by tile, and superblocks of a tile follow each other; the weights are of
-        // `n_out` outputs of the matrix. The rest is what the caller vouches for.
+        // SAFETY: the rows are all there are, tile by tile, and superblocks of a tile follow each other; the
+        // weights are of `n_out` outputs of the matrix. The rest is what the caller vouches for.
         unsafe { kernel(&operands) }
         true
     }

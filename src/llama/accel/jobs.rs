@@ -246,7 +246,7 @@ unsafe extern "C" fn run(_: *mut sys::ggml_tensor, _: c_int, nth: c_int, job: *m
     let job = unsafe { &*job.cast::<Job>() };
     let nth = nth as usize;
     match &job.work {
-        Work::Attention(attention) => job.each(attention.tasks(job.kernel.cpu, nth), |task| {
+        Work::Attention(attention) => job.each(attention.tasks(job.kernel.cpu, nth), nth, |task| {
             // SAFETY: the node's operands, which were checked, and its result; each task is taken once.
             unsafe { attention.run(job.kernel.cpu, task, nth) }
         }),
@@ -259,7 +259,7 @@ unsafe extern "C" fn run(_: *mut sys::ggml_tensor, _: c_int, nth: c_int, job: *m
             // SAFETY: sources of the node, which are not written while it is computed; each piece is taken
             // once, and nobody reads before all are done.
             unsafe { quantize(inputs, quantizing, quantized, nth) }
-            job.each(product.tasks(nth), |task| {
+            job.each(product.tasks(nth), nth, |task| {
                 // SAFETY: the CPU has the kernel; the rows are quantized by all threads, here or in an
                 // earlier node; only this job writes the result, and each task is taken once.
                 unsafe { product.run(task, nth) }
@@ -269,14 +269,20 @@ unsafe extern "C" fn run(_: *mut sys::ggml_tensor, _: c_int, nth: c_int, job: *m
 }
 
 impl Job {
-    /// Takes tasks until there are none.
-    fn each(&self, tasks: usize, run: impl Fn(usize)) {
-        loop {
-            let task = self.next.fetch_add(1, Ordering::Relaxed);
-            if task >= tasks {
-                break;
+    /// Takes tasks until there are none: many neighbours at first, since where one ends what the next reads
+    /// has been asked for, then fewer, so that threads end together.
+    fn each(&self, tasks: usize, n_threads: usize, run: impl Fn(usize)) {
+        let mut first = self.next.load(Ordering::Relaxed);
+        while first < tasks {
+            let end = first + ((tasks - first) / (2 * n_threads)).max(1);
+            let (success, failure) = (Ordering::Relaxed, Ordering::Relaxed);
+            match (self.next).compare_exchange_weak(first, end, success, failure) {
+                Ok(_) => {
+                    (first..end).for_each(&run);
+                    first = self.next.load(Ordering::Relaxed);
+                }
+                Err(now) => first = now,
             }
-            run(task);
         }
     }
 }
