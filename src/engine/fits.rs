@@ -1,6 +1,6 @@
 //! Whether a run fits the machine, and what would make it fit.
 
-use super::{EMBEDDING_CACHE_BYTES, Engine, EngineError, EngineOptions};
+use super::{Engine, EngineError, EngineOptions};
 use crate::{
     container::Container,
     memory::{MemoryNeed, Shape, Workload, remedies, smaller_model},
@@ -23,8 +23,6 @@ pub(super) struct Asked {
     pub encodes: bool,
     /// Whether Partial-LoRA is needed.
     pub adapts: bool,
-    /// Whether other pictures may follow, whose embeddings are kept as well.
-    pub stays: bool,
     /// Cells of the context that is given up for it.
     pub n_held: usize,
 }
@@ -119,6 +117,13 @@ impl Engine {
         load
     }
 
+    /// Bytes of embeddings that are worth keeping where requests share `n_cells` positions: those of as many
+    /// pictures as they hold.
+    pub(super) fn kept_embeddings(&self, n_cells: usize) -> usize {
+        let load = self.options.workload(n_cells, Some(&self.encoder));
+        load.pictures.map_or(0, |pictures| pictures.embeddings)
+    }
+
     /// How many requests of up to `n_ctx` positions, pictures included, had best run at a time: as
     /// many as cores and batches make worth while, and as fit into nine tenths of the memory
     /// `available`, in bytes; `None` where that is not known.
@@ -142,10 +147,7 @@ impl Engine {
             let pictures = asked.encodes || asked.adapts || held_adapter;
             let options = with_shape(&self.options, shape);
             let n_cells = asked.n_cells_with(shape.n_ctx, shape.n_seq);
-            let mut load = self.workload(&options, n_cells, shape.n_ctx, pictures);
-            if let Some(pictures) = load.pictures.as_mut().filter(|_| asked.stays) {
-                pictures.embeddings = EMBEDDING_CACHE_BYTES;
-            }
+            let load = self.workload(&options, n_cells, shape.n_ctx, pictures);
             let mut need = MemoryNeed::of(&self.container, load);
             if !asked.adapts && !held_adapter {
                 need.plora = 0;

@@ -203,7 +203,6 @@ impl<'a> Many<'a> {
                 n_answer: 0,
                 encodes: pictures,
                 adapts: pictures,
-                stays: true,
                 n_held: self.n_cells,
             })
         };
@@ -216,6 +215,8 @@ impl<'a> Many<'a> {
         self.n_cells = 0;
         self.decoder = Some(self.engine.decoder(n_cells, N_BATCH, n_parallel, n_seq)?);
         self.n_cells = n_cells;
+        let kept = self.engine.kept_embeddings(n_cells);
+        self.engine.embeddings.limit(kept);
         Ok(true)
     }
 

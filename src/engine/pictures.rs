@@ -5,7 +5,10 @@
 
 use std::{
     path::PathBuf,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicUsize, Ordering},
+    },
 };
 
 use ndarray::Array2;
@@ -87,7 +90,7 @@ pub(super) enum Ready {
 
 /// Embeddings of the pictures used last, up to a number of bytes; one picture has always room.
 pub(super) struct EmbeddingCache {
-    max_bytes: usize,
+    max_bytes: AtomicUsize,
     /// The one used last stands last.
     entries: Mutex<Vec<(PictureId, Embedding)>>,
 }
@@ -95,9 +98,14 @@ pub(super) struct EmbeddingCache {
 impl EmbeddingCache {
     pub fn new(max_bytes: usize) -> Self {
         Self {
-            max_bytes,
+            max_bytes: AtomicUsize::new(max_bytes),
             entries: Mutex::default(),
         }
+    }
+
+    /// Keeps no more than so many bytes from the next picture on, but always that one.
+    pub fn limit(&self, max_bytes: usize) {
+        self.max_bytes.store(max_bytes, Ordering::Relaxed);
     }
 
     pub fn get(&self, id: PictureId) -> Option<Embedding> {
@@ -120,7 +128,8 @@ impl EmbeddingCache {
         entries.push((id, Arc::clone(embedding)));
         let bytes = |e: &Embedding| e.len() * size_of::<f32>();
         let mut total: usize = entries.iter().map(|entry| bytes(&entry.1)).sum();
-        while total > self.max_bytes && entries.len() > 1 {
+        let max_bytes = self.max_bytes.load(Ordering::Relaxed);
+        while total > max_bytes && entries.len() > 1 {
             total -= bytes(&entries.remove(0).1);
         }
     }
@@ -141,8 +150,8 @@ mod tests {
         cache.put(c, &embedding);
         assert!(cache.get(b).is_none());
         assert!(cache.get(a).is_some() && cache.get(c).is_some());
-        let small = EmbeddingCache::new(0);
-        small.put(a, &embedding);
-        assert!(small.get(a).is_some());
+        cache.limit(0);
+        cache.put(b, &embedding);
+        assert!(cache.get(b).is_some() && cache.get(a).is_none() && cache.get(c).is_none());
     }
 }

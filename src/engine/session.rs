@@ -198,7 +198,6 @@ impl<'a> Session<'a> {
             n_answer: n_needed - n_prompt,
             encodes,
             adapts,
-            stays: false, // a conversation's pictures are in its context
             n_held: room.n_cells,
         };
         let fits = |n_ctx| engine.check_memory(asked(n_ctx)).map(|()| n_ctx);
