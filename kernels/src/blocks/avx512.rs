@@ -7,6 +7,7 @@
 
 use std::arch::x86_64::*;
 
+use super::avx512_direct::add_products;
 use super::kernel::{Kernel, Tile, with_format};
 use super::rows::{RUNS, SCALES};
 use super::{SUPER, avx512_direct, avx512_unpack};
@@ -79,7 +80,7 @@ macro_rules! tile_of {
                             let a = t.values.add(r * SUPER + group * 4);
                             let a = _mm512_set1_epi32(a.cast::<i32>().read_unaligned());
                             for (dot, w) in dot.iter_mut().zip(w) {
-                                *dot = _mm512_dpbusd_epi32(*dot, w, a);
+                                *dot = in_order(_mm512_dpbusd_epi32(*dot, w, a));
                             }
                         }
                     }
@@ -105,7 +106,7 @@ macro_rules! tile_of {
                         for (r, low) in low.iter_mut().enumerate() {
                             let sums = _mm512_set1_epi32(*t.sums.add(r * RUNS + pair));
                             for (low, m) in low.iter_mut().zip(m) {
-                                *low = _mm512_dpwssd_epi32(*low, m, sums);
+                                *low = add_products(*low, m, sums);
                             }
                         }
                     }
@@ -143,4 +144,16 @@ tile_of!(multiply_and_ask, prefetch);
 unsafe fn load(from: *const u8) -> __m512i {
     // SAFETY: as above; unaligned.
     unsafe { _mm512_loadu_si512(from.cast()) }
+}
+
+/// The same, computed before what is asked for later: otherwise the compiler takes one row after the other,
+/// in which each product waits for the one before.
+#[inline]
+#[target_feature(enable = "avx512f")]
+fn in_order(mut x: __m512i) -> __m512i {
+    // SAFETY: no instruction.
+    unsafe {
+        std::arch::asm!("/* {} */", inout(zmm_reg) x, options(nomem, nostack, preserves_flags));
+    }
+    x
 }

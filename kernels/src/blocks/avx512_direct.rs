@@ -153,7 +153,7 @@ unsafe fn add_run<const R: usize, const N: usize>(
 /// `_mm512_dpwssd_epi32`, which the compiler would take apart into a product and a sum.
 #[inline]
 #[target_feature(enable = "avx512f,avx512vnni")]
-fn add_products(mut sum: __m512i, a: __m512i, b: __m512i) -> __m512i {
+pub(super) fn add_products(mut sum: __m512i, a: __m512i, b: __m512i) -> __m512i {
     // SAFETY: one instruction that touches these registers only, and that the features above are.
     unsafe {
         std::arch::asm!(
@@ -259,14 +259,12 @@ unsafe fn with_minima<const R: usize, const FIFTH: bool>(
         // SAFETY: superblock `s` of each row of activations and of each output is there.
         unsafe {
             let at = outputs.map(|output| output.add(s * bytes));
-            for at in at {
-                ask_ahead::<OUTPUTS>(at, bytes, rows.row_bytes);
-            }
             let header = quarters(&at, 0);
             let scales = scales_and_minima(header);
             let mut sums = [_mm512_setzero_si512(); R];
             let high = FIFTH.then(|| [quarters(&at, 16), quarters(&at, 32)]);
             for pair in 0..4 {
+                ask_ahead::<OUTPUTS>(at[pair], bytes, rows.row_bytes);
                 let q = [0, 16].map(|i| quarters(&at, first + 32 * pair + i));
                 let [mut even, mut odd] = [[q[0]; 2]; 2];
                 for i in 0..2 {
@@ -309,9 +307,6 @@ unsafe fn q6_k<const R: usize>(rows: &Direct, outputs: Outputs) -> [[f32; OUTPUT
         // SAFETY: superblock `s` of each row of activations and of each output is there.
         unsafe {
             let at = outputs.map(|output| output.add(s * 210));
-            for at in at {
-                ask_ahead::<OUTPUTS>(at, 210, rows.row_bytes);
-            }
             let bytes = quarters(&at, 192);
             let zero = _mm512_setzero_si512();
             let scales = [
@@ -325,6 +320,7 @@ unsafe fn q6_k<const R: usize>(rows: &Direct, outputs: Outputs) -> [[f32; OUTPUT
             let mut sums = [_mm512_setzero_si512(); R];
             for half in 0..2 {
                 for i in 0..2 {
+                    ask_ahead::<OUTPUTS>(at[2 * half + i], 210, rows.row_bytes);
                     let h = quarters(&at, 128 + 32 * half + 16 * i);
                     let [first, third] = nibbles(quarters(&at, 64 * half + 16 * i));
                     let [second, fourth] = nibbles(quarters(&at, 64 * half + 32 + 16 * i));

@@ -57,7 +57,8 @@ macro_rules! all_outputs_of_one {
 pub(super) use all_outputs_of_one;
 
 /// Asks for the same bytes of the outputs that follow those `N`: rows lie one behind the other, so this is
-/// what is next, each line once.
+/// what is next, each line once. A few lines with some arithmetic behind them: of many at once most wait for
+/// their turn, and what comes behind them waits too.
 #[inline(always)]
 pub fn ask_ahead<const N: usize>(at: *const u8, bytes: usize, row_bytes: usize) {
     prefetch_at(at.wrapping_add(N * row_bytes), bytes);

@@ -230,41 +230,22 @@ impl<'a> Product<'a> {
         if scratch.panels.len() < panels {
             scratch.panels.resize_with(panels, Panel::zeros);
         }
-        scratch.sums.clear();
-        scratch.sums.resize(panels * rows * lanes, 0.0);
+        if scratch.sums.len() < panels * rows * lanes {
+            scratch.sums.resize(panels * rows * lanes, 0.0);
+        }
+        let sums = &mut scratch.sums[..panels * rows * lanes];
         // SAFETY: the caller's promises, handed on.
         unsafe {
             if self.n() <= FEW {
-                for (p, sums) in scratch.sums.chunks_exact_mut(rows * lanes).enumerate() {
+                for (p, sums) in sums.chunks_exact_mut(rows * lanes).enumerate() {
                     let panel = &mut scratch.panels[..1];
                     self.sum::<true>((row, n), output + p * lanes, panel, sums);
                 }
             } else {
                 let panels = &mut scratch.panels[..panels];
-                self.sum::<false>((row, n), output, panels, &mut scratch.sums);
+                self.sum::<false>((row, n), output, panels, sums);
             }
         }
-        vectorized(|| {
-            for i in 0..n {
-                for p in 0..panels {
-                    let first = output + p * lanes;
-                    let sums = &scratch.sums[(p * rows + i) * lanes..][..lanes];
-                    // SAFETY: a part of what the caller says may be written.
-                    unsafe {
-                        match sums.first_chunk::<MOST_LANES>() {
-                            // Of a length that is known: no call for so few bytes.
-                            Some(sums) if first + MOST_LANES <= self.n_out() => {
-                                self.out.put(row + i, first, sums);
-                            }
-                            _ => {
-                                let width = lanes.min(self.n_out() - first);
-                                self.out.put(row + i, first, &sums[..width]);
-                            }
-                        }
-                    }
-                }
-            }
-        });
     }
 
     /// The product of rows with `n_out` outputs, without unpacking, if the kernel can do that for so few.
@@ -299,6 +280,27 @@ impl<'a> Product<'a> {
         true
     }
 
+    /// Puts `sums: [n][lanes]` in place, of rows from one on and outputs from one on.
+    ///
+    /// # Safety
+    /// As [`Self::run`].
+    unsafe fn put(&self, row: usize, n: usize, output: usize, sums: &[f32]) {
+        let lanes = self.kernel.lanes;
+        let width = lanes.min(self.n_out() - output);
+        vectorized(|| {
+            for (i, sums) in sums.chunks_exact(lanes).take(n).enumerate() {
+                // SAFETY: a part of what the caller says may be written.
+                unsafe {
+                    match sums.first_chunk::<MOST_LANES>() {
+                        // Of a length that is known: no call for so few bytes.
+                        Some(sums) if width == MOST_LANES => self.out.put(row + i, output, sums),
+                        _ => self.out.put(row + i, output, &sums[..width]),
+                    }
+                }
+            }
+        });
+    }
+
     /// Asks memory for what a task needs next, a part of it with each tile of rows: for the weights of the
     /// next superblock, which lie far apart, and in the last one for the places of the results, each row
     /// of which lies on another page.
@@ -327,9 +329,9 @@ impl<'a> Product<'a> {
         }
     }
 
-    /// Adds the products of `n` rows from one on with panels from an output on to
-    /// `sums: [panels][n][lanes]`, `n` made whole tiles. With `PREFETCH`, of one panel, it asks for the weights
-    /// of the next one meanwhile.
+    /// Sums the products of `n` rows from one on with panels from an output on in `sums: [panels][n][lanes]`,
+    /// `n` made whole tiles, and puts them in place while they are in the first-level cache. With `PREFETCH`, of
+    /// one panel, it asks for the weights of the next one meanwhile.
     ///
     /// # Safety
     /// As [`Self::run`].
@@ -344,6 +346,7 @@ impl<'a> Product<'a> {
         let height = sums.len() / panels.len();
         for step in 0..self.steps() {
             let (Part { matrix, rows }, superblock) = self.step(step);
+            let (is_first, is_last) = (step == 0, step + 1 == self.steps());
             let share = if PREFETCH {
                 matrix.share_of_next(output, lanes, superblock)
             } else {
@@ -363,20 +366,32 @@ impl<'a> Product<'a> {
                     self.ask_ahead((row, n), first, output, panels.len() * lanes, step);
                 }
                 let ahead = rest.next().unwrap_or_default();
+                let n_rows = tile_rows.min(n - first);
                 let (values, scales, row_sums) = rows.tile(row + first, superblock);
-                for (panel, sums) in panels.iter().zip(sums.chunks_exact_mut(height)) {
+                for (p, (panel, sums)) in
+                    panels.iter().zip(sums.chunks_exact_mut(height)).enumerate()
+                {
+                    let sums = &mut sums[first * lanes..][..tile_rows * lanes];
+                    if is_first {
+                        sums.fill(0.0);
+                    }
                     let tile = Tile {
                         values,
                         scales,
                         sums: row_sums,
                         panel,
-                        out: sums[first * lanes..][..tile_rows * lanes].as_mut_ptr(),
+                        out: sums.as_mut_ptr(),
                         format: matrix.format(),
                         ahead,
                     };
                     // SAFETY: the tile of rows is as long as the kernel takes it, by `SharedRows`; so is
                     // that of sums (just sliced); the caller vouches for the CPU.
-                    unsafe { (self.kernel.tile)(&tile, tile_rows.min(n - first)) }
+                    unsafe {
+                        (self.kernel.tile)(&tile, n_rows);
+                        if is_last {
+                            self.put(row + first, n_rows, output + p * lanes, sums);
+                        }
+                    }
                 }
             }
         }
