@@ -91,6 +91,7 @@ fn json_answers_fit_their_schema() {
         request.n_predict = 300;
         let text = answer(&request).text;
         let value: serde_json::Value = serde_json::from_str(&text).expect(&text);
+        assert!(!text.trim_end().contains('\n'), "on one line: {text}");
         assert!(
             value["count"]
                 .as_i64()

@@ -73,7 +73,7 @@ impl Grammar {
         })
     }
 
-    /// The grammar of JSON values that a schema describes.
+    /// The grammar of JSON values that a schema describes, each on one line.
     ///
     /// # Errors
     /// If it is no JSON, with the place, or llama.cpp cannot make a grammar of it.
@@ -90,13 +90,23 @@ impl Grammar {
         }
         let gbnf =
             llama::json_schema_to_gbnf(text).map_err(|what| GrammarError::Schema { what })?;
-        Self::gbnf(&gbnf)
+        Self::gbnf(&on_one_line(&gbnf))
     }
 
     /// The grammar as text.
     pub fn as_gbnf(&self) -> &str {
         &self.gbnf
     }
+}
+
+/// llama.cpp lets newlines and twenty blanks come between any two tokens of JSON, and a model that is unsure
+/// what to say says those. A blank is as good.
+fn on_one_line(gbnf: &str) -> String {
+    let rules = gbnf.lines().map(|rule| match rule.split_once("::=") {
+        Some((name, _)) if name.trim() == "space" => "space ::= \" \"?",
+        _ => rule,
+    });
+    rules.map(|rule| format!("{rule}\n")).collect()
 }
 
 /// The message without the place, which has a place of its own.
