@@ -216,17 +216,21 @@ fn prompts_come_from_a_file_or_from_seeds() {
     );
 }
 
-/// What `eval --against` says of all prompts.
-fn against(model: &Path, reference: &Path, more: &[&str]) -> Value {
-    let output = Command::new(env!("CARGO_BIN_EXE_xc2-edge"))
-        .args(["eval", "-t", "1", "--json", "--scenes", "300..302", "-m"])
+fn run_against(model: &Path, reference: &Path, more: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_xc2-edge"))
+        .args(["eval", "-t", "1", "--scenes", "300..302", "-m"])
         .arg(model)
         .arg("--against")
         .arg(reference)
         .args(more)
         .output()
-        .unwrap();
-    report(&output)["all"]["against"].clone()
+        .unwrap()
+}
+
+/// What `eval --against` says of all prompts.
+fn against(model: &Path, reference: &Path, more: &[&str]) -> Value {
+    let more = [&["--json"], more].concat();
+    report(&run_against(model, reference, &more))["all"]["against"].clone()
 }
 
 #[test]
@@ -237,6 +241,7 @@ fn a_model_is_nearer_to_itself_than_its_quantization_is() {
 
     let own = against(model(), model(), &[]);
     assert_eq!(number(&own, "mean_kl"), 0.0);
+    assert_eq!(number(&own, "kl_standard_error"), 0.0);
     assert_eq!(number(&own, "same_top"), 1.0);
     assert!(number(&own, "least_margin") > 0.0);
     assert!(number(&own, "mean_margin") > number(&own, "least_margin"));
@@ -244,6 +249,7 @@ fn a_model_is_nearer_to_itself_than_its_quantization_is() {
     let fewer_bits = against(&quantized, model(), &[]);
     assert_eq!(fewer_bits["tokens"], own["tokens"]);
     assert!(number(&fewer_bits, "mean_kl") > 0.0);
+    assert!(number(&fewer_bits, "kl_standard_error") > 0.0);
 
     // No token of an answer: its first choice is compared, and there is no margin.
     let nothing = against(model(), model(), &["-n", "0"]);
@@ -256,6 +262,54 @@ fn a_model_is_nearer_to_itself_than_its_quantization_is() {
     assert!(number(&blind, "mean_kl") > 100.0 * number(&fewer_bits, "mean_kl"));
     assert!(number(&blind, "same_top") < 1.0);
     assert!(number(&blind, "least_margin") < 0.0);
+}
+
+#[test]
+fn a_comparison_tells_of_each_prompt_and_how_sure_the_mean_is() {
+    let blind = ["--plora", "none", "--ask", "list,count"];
+    let report = report(&run_against(
+        model(),
+        model(),
+        &[&["--json"], &blind[..]].concat(),
+    ));
+    let compared = report["compared"].as_array().unwrap();
+    let names: Vec<_> = compared.iter().map(|p| (&p["seed"], &p["task"])).collect();
+    let (list, count) = (json!("list"), json!("count"));
+    let seeds = [json!(300), json!(301)];
+    let expected = [
+        (&seeds[0], &list),
+        (&seeds[0], &count),
+        (&seeds[1], &list),
+        (&seeds[1], &count),
+    ];
+    assert_eq!(names, expected);
+
+    let sums: Vec<(f64, f64)> = compared
+        .iter()
+        .map(|p| {
+            // One prompt does not tell how prompts differ.
+            assert_eq!(p.get("kl_standard_error"), None);
+            let n = p["tokens"].as_f64().unwrap();
+            (n, n * p["mean_kl"].as_f64().unwrap())
+        })
+        .collect();
+    let n: f64 = sums.iter().map(|(n, _)| n).sum();
+    let mean = sums.iter().map(|(_, kl)| kl).sum::<f64>() / n;
+    let squares: f64 = sums.iter().map(|(n, kl)| (kl - mean * n).powi(2)).sum();
+    let error = (squares * 4.0 / 3.0).sqrt() / n;
+    let all = &report["all"]["against"];
+    for (field, expected) in [("mean_kl", mean), ("kl_standard_error", error)] {
+        let found = all[field].as_f64().unwrap();
+        assert!(
+            (found / expected - 1.0).abs() < 1e-9,
+            "{field}: {found}, {expected}"
+        );
+    }
+
+    let table = String::from_utf8(run_against(model(), model(), &blind).stdout).unwrap();
+    assert!(table.contains("  KL, nats/token  std. error  "), "{table}");
+    assert!(table.contains(&format!(" {mean:.2e} ")), "{table}");
+    assert!(table.contains(&format!(" {error:.1e} ")), "{table}");
 }
 
 #[test]

@@ -40,8 +40,11 @@ names everything in it, and nothing that only another one has.
 
 With --against, the model is led along the reference's answers, and for each token its distribution
 is held against the reference's: mean KL divergence (reference || model) in nats, and how often the
-likeliest token is the same. Margins are those of the expected answers: the logit of the right token
-less the best other one, negative where the model would say something else.")]
+likeliest token is the same. The standard error of the mean is that of other prompts of the kind,
+estimated from how these differ. Of two models along the same prompts the difference is often surer
+than either mean: take it prompt by prompt, from `compared` of --json. Margins are those of the
+expected answers: the logit of the right token less the best other one, negative where the model
+would say something else.")]
 pub struct EvalArgs {
     #[command(flatten)]
     engine: EngineArgs,
@@ -78,7 +81,7 @@ pub struct EvalArgs {
     /// A row for each task instead of each group of tasks; always so with --scenes.
     #[arg(long)]
     tasks: bool,
-    /// Print one JSON object, with every answer that departs.
+    /// Print one JSON object, with every answer that departs, and with --against each prompt's numbers.
     #[arg(long)]
     json: bool,
 }

@@ -74,6 +74,16 @@ struct Departure {
     answer: String,
 }
 
+/// A prompt's model beside the reference model.
+#[derive(Debug, Serialize)]
+struct Compared {
+    #[serde(flatten)]
+    place: Place,
+    task: String,
+    #[serde(flatten)]
+    against: Against,
+}
+
 /// What came of all prompts.
 #[derive(Debug, Default, Serialize)]
 pub struct Report {
@@ -83,6 +93,9 @@ pub struct Report {
     /// Prompts that were not put to the model, by reason.
     skipped: BTreeMap<String, usize>,
     departures: Vec<Departure>,
+    /// With a reference model.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    compared: Vec<Compared>,
 }
 
 impl Report {
@@ -99,6 +112,13 @@ impl Report {
                 expected: paper.expected.clone(),
                 recorded: paper.greedy.clone(),
                 answer: mark.answer,
+            });
+        }
+        if let Some(against) = mark.against {
+            self.compared.push(Compared {
+                place,
+                task: paper.task.clone(),
+                against,
             });
         }
     }
@@ -124,7 +144,10 @@ impl Display for Report {
             write!(f, "  as PyTorch")?;
         }
         if self.all.against.is_some() {
-            write!(f, "  KL, nats/token  same top  least margin  mean margin")?;
+            write!(
+                f,
+                "  KL, nats/token  std. error  same top  least margin  mean margin"
+            )?;
         }
         writeln!(f)?;
         let rows = self.rows.iter().map(|(name, score)| (name.as_str(), score));
@@ -147,8 +170,13 @@ impl Display for Score {
         }
         if let Some(Against { closeness, margins }) = &self.against {
             let (kl, same) = (closeness.mean_kl(), 100.0 * closeness.same_top());
+            let error = closeness.standard_error();
+            let error = error.map_or_else(|| "-".to_owned(), |error| format!("{error:.1e}"));
             let (least, mean) = (margins.least(), margins.mean());
-            write!(f, " {kl:>15.7} {same:>7.2} % {least:>13.2} {mean:>12.2}")?;
+            write!(
+                f,
+                " {kl:>15.2e} {error:>11} {same:>7.2} % {least:>13.2} {mean:>12.2}"
+            )?;
         }
         Ok(())
     }
