@@ -7,6 +7,7 @@ use std::{io::Write, process::ExitCode};
 use clap::Parser;
 
 fn main() -> ExitCode {
+    xc2_edge::llama::return_freed_memory();
     let args = cli::Args::parse();
     cli::init_log(args.verbose);
     match cli::run(&args.command) {

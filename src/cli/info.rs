@@ -12,7 +12,7 @@ use xc2_edge::{
     vision::{VisionEncoder, VisionError},
 };
 
-use super::engine_args::EngineArgs;
+use super::engine_args::{EngineArgs, ParallelArgs};
 
 /// Say what a model file is and what it will need.
 #[derive(Debug, Args)]
@@ -20,13 +20,16 @@ use super::engine_args::EngineArgs;
   xc2-edge info -m model.gguf
   xc2-edge info -m model.gguf --json | jq .memory
   xc2-edge info -m model.gguf -c 4096 --kv-type q8_0
+  xc2-edge info -m model.gguf --parallel 8
   xc2-edge info -m model.gguf --checksum
 
 Memory is reckoned for one picture and 512 tokens more, or for --ctx-size, with the other options
-as `run` would take them.")]
+as `run` would take them; with --parallel for so many such contexts, as `caption` takes them.")]
 pub struct InfoArgs {
     #[command(flatten)]
     engine: EngineArgs,
+    #[command(flatten)]
+    parallel: ParallelArgs,
     /// Read all data and compare them with the checksum in the file.
     #[arg(long)]
     checksum: bool,
@@ -49,12 +52,15 @@ pub fn run(args: &InfoArgs) -> anyhow::Result<ExitCode> {
         return Err(engine::EngineError::ContextTooLong { asked, max }.into());
     }
     let n_ctx = options.n_ctx.unwrap_or_else(|| usual_context(&container));
+    let n_parallel = args.parallel.count().unwrap_or(1);
     let need = |pictures| {
         let tower = Some(&encoder).filter(|_| pictures);
-        MemoryNeed::of(&container, options.workload(n_ctx, tower))
+        let load = options.workload(n_parallel * n_ctx, n_ctx, tower);
+        MemoryNeed::of(&container, load)
     };
     let memory = Memory {
         n_ctx,
+        n_parallel,
         need: need(true),
         text_only: need(false),
         available: memory::available(),
@@ -86,7 +92,7 @@ pub fn usual_need(container: &Container) -> Result<MemoryNeed, VisionError> {
     let n_ctx = usual_context(container);
     Ok(MemoryNeed::of(
         container,
-        options.workload(n_ctx, Some(&encoder)),
+        options.workload(n_ctx, n_ctx, Some(&encoder)),
     ))
 }
 
@@ -108,6 +114,8 @@ fn verify_checksum(container: &Container, path: &std::path::Path) -> anyhow::Res
 /// What a run will need.
 struct Memory {
     n_ctx: usize,
+    /// Contexts of that size.
+    n_parallel: usize,
     /// With pictures.
     need: MemoryNeed,
     /// Without.
@@ -118,9 +126,13 @@ struct Memory {
 impl Memory {
     fn lines(&self) -> Vec<String> {
         let need = &self.need;
+        let contexts = match self.n_parallel {
+            1 => "a context".to_owned(),
+            n => format!("{n} contexts"),
+        };
         let mut lines = vec![
             format!(
-                "memory     {} with a context of {}: weights {}, keys and values {}, rest {}",
+                "memory     {} with {contexts} of {}: weights {}, keys and values {}, rest {}",
                 human(need.total()),
                 self.n_ctx,
                 human(need.all_weights()),
@@ -143,7 +155,7 @@ impl Memory {
 
     fn as_json(&self, file_bytes: u64) -> serde_json::Value {
         json!({
-            "n_ctx": self.n_ctx, "need": self.need,
+            "n_ctx": self.n_ctx, "n_parallel": self.n_parallel, "need": self.need,
             "total_bytes": self.need.total(),
             "peak_resident_bytes": self.need.peak_resident(file_bytes),
             "text_only": {

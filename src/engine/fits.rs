@@ -3,7 +3,7 @@
 use super::{Engine, EngineError, EngineOptions};
 use crate::{
     container::Container,
-    memory::{MemoryNeed, Shape, Workload, remedies, smaller_model},
+    memory::{MemoryNeed, Shape, remedies, smaller_model},
 };
 
 /// A run, as far as its memory goes.
@@ -54,7 +54,7 @@ pub(super) fn check_weights(
         repack: options.load.repack,
     };
     let need =
-        |shape: &Shape| MemoryNeed::of(container, with_shape(options, shape).workload(1, None));
+        |shape: &Shape| MemoryNeed::of(container, with_shape(options, shape).workload(1, 1, None));
     check(container, options, shape, 0, need)
 }
 
@@ -97,30 +97,15 @@ impl Engine {
     /// What a context of `n_ctx` positions will need; without `pictures` neither the tower nor the
     /// adapter is ever touched.
     pub fn memory_need_for(&self, n_ctx: usize, pictures: bool) -> MemoryNeed {
-        let load = self.workload(&self.options, n_ctx, n_ctx, pictures);
+        let tower = pictures.then_some(&self.encoder);
+        let load = self.options.workload(n_ctx, n_ctx, tower);
         MemoryNeed::of(&self.container, load)
-    }
-
-    /// Of a context of `n_cells` whose longest sequence may have `n_ctx` of them: one sequence at a
-    /// time is copied to the cache on disk.
-    fn workload(
-        &self,
-        options: &EngineOptions,
-        n_cells: usize,
-        n_ctx: usize,
-        pictures: bool,
-    ) -> Workload {
-        let mut load = options.workload(n_cells, pictures.then_some(&self.encoder));
-        if let Some(pictures) = &mut load.pictures {
-            pictures.n_copied = pictures.n_copied.min(n_ctx);
-        }
-        load
     }
 
     /// Bytes of embeddings that are worth keeping where requests share `n_cells` positions: those of as many
     /// pictures as they hold.
     pub(super) fn kept_embeddings(&self, n_cells: usize) -> usize {
-        let load = self.options.workload(n_cells, Some(&self.encoder));
+        let load = self.options.workload(n_cells, n_cells, Some(&self.encoder));
         load.pictures.map_or(0, |pictures| pictures.embeddings)
     }
 
@@ -131,7 +116,7 @@ impl Engine {
         let most = (2 * self.options.n_threads).clamp(4, 16);
         let max = self.options.max_memory;
         let fits = |n: &usize| {
-            let load = self.workload(&self.options, n * n_ctx, n_ctx, true);
+            let load = (self.options).workload(n * n_ctx, n_ctx, Some(&self.encoder));
             let need = MemoryNeed::of(&self.container, load);
             let new = need.total() - self.loaded_bytes(&need);
             available.is_none_or(|available| new <= available / 10 * 9)
@@ -147,7 +132,8 @@ impl Engine {
             let pictures = asked.encodes || asked.adapts || held_adapter;
             let options = with_shape(&self.options, shape);
             let n_cells = asked.n_cells_with(shape.n_ctx, shape.n_seq);
-            let load = self.workload(&options, n_cells, shape.n_ctx, pictures);
+            let tower = pictures.then_some(&self.encoder);
+            let load = options.workload(n_cells, shape.n_ctx, tower);
             let mut need = MemoryNeed::of(&self.container, load);
             if !asked.adapts && !held_adapter {
                 need.plora = 0;

@@ -55,22 +55,28 @@ impl Default for EngineOptions {
 }
 
 impl EngineOptions {
-    /// What a run with a context of `n_ctx` positions is to memory: with as many pictures as fit, which
-    /// `tower` encodes, or without.
-    pub fn workload(&self, n_ctx: usize, tower: Option<&VisionEncoder>) -> Workload {
+    /// What a run with a context of `n_cells` positions, up to `n_ctx` of which are one sequence's, is to
+    /// memory: with as many pictures as fit, which `tower` encodes, or without.
+    pub fn workload(
+        &self,
+        n_cells: usize,
+        n_ctx: usize,
+        tower: Option<&VisionEncoder>,
+    ) -> Workload {
         let pictures = tower.map(|tower| {
             let config = tower.config();
             let embedding = config.n_patches() * config.n_embd_text * size_of::<f32>();
-            let n_further = (n_ctx / config.n_patches()).saturating_sub(1);
+            let n_further = (n_cells / config.n_patches()).saturating_sub(1);
             PictureLoad {
                 work: tower.work_bytes(),
                 embeddings: (n_further * embedding).min(EMBEDDING_CACHE_BYTES),
+                // One sequence at a time.
                 n_copied: if self.cache.is_some() { n_ctx } else { 0 },
             }
         });
         Workload {
-            n_ctx,
-            n_batch: N_BATCH.min(n_ctx),
+            n_ctx: n_cells,
+            n_batch: N_BATCH.min(n_cells),
             kv_type: self.kv_type,
             repack: self.load.repack,
             pictures,

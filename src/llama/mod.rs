@@ -13,6 +13,7 @@ mod context;
 mod grammar;
 mod log;
 mod model;
+mod process;
 mod sampler;
 mod sequences;
 mod vocab;
@@ -25,7 +26,8 @@ pub use batch::{Input, Outputs, Places};
 pub use context::{Context, ContextOptions, KvType};
 pub use grammar::{Constraint, check_grammar, json_schema_to_gbnf};
 use llama_cpp_2::llama_backend::LlamaBackend;
-pub use model::{LoadOptions, Model, end_process};
+pub use model::{LoadOptions, Model};
+pub use process::{end_process, return_freed_memory};
 pub use sampler::{Sampler, SamplerOptions, argmax};
 pub use vocab::{NUL_STAND_IN, SpecialText, Tokenizer};
 

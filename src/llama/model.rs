@@ -151,10 +151,3 @@ pub(super) fn system_info() -> String {
         .to_string_lossy()
         .into_owned()
 }
-
-/// Ends the process at once, with this status. As `std::process::exit`, but the destructors of
-/// llama.cpp's globals do not run: its threads may still be computing, and would crash.
-pub fn end_process(status: i32) -> ! {
-    // SAFETY: it takes a number and does not return.
-    unsafe { libc::_exit(status) }
-}

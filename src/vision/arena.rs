@@ -6,7 +6,7 @@ use xc2_kernels::int8::QuantizedRows;
 
 use super::VisionConfig;
 
-/// The activations of one picture, made once and used again for the next one.
+/// The activations of one picture.
 pub struct Arena {
     /// The residual stream, `[n_tokens, n_embd]`.
     pub x: Array2<f32>,

@@ -24,8 +24,6 @@ mod projector;
 mod tower;
 mod weights;
 
-use std::sync::{Mutex, PoisonError};
-
 use ndarray::{Array2, s};
 use xc2_kernels::{Cpu, attention, bf16::Bf16Matrix};
 
@@ -66,8 +64,6 @@ pub fn kernels() -> String {
 pub struct VisionEncoder {
     config: VisionConfig,
     weights: VisionWeights,
-    /// Memory of pictures that are done, for the next ones.
-    spare: Mutex<Vec<Arena>>,
 }
 
 impl VisionEncoder {
@@ -82,11 +78,7 @@ impl VisionEncoder {
     ) -> Result<Self, VisionError> {
         config.check()?;
         let weights = VisionWeights::load(&config, source, precision)?;
-        Ok(Self {
-            config,
-            weights,
-            spare: Mutex::default(),
-        })
+        Ok(Self { config, weights })
     }
 
     /// The sizes it was built with.
@@ -115,7 +107,7 @@ impl VisionEncoder {
     }
 
     /// Bytes that encoding a picture takes on rayon's current pool, besides the weights: an upper
-    /// bound, all of which is kept for the next picture but the result.
+    /// bound. What threads need stays with them, the rest but the result goes.
     pub fn work_bytes(&self) -> usize {
         let config = &self.config;
         let (n, text) = (config.n_tokens(), config.n_embd_text);
@@ -132,14 +124,14 @@ impl VisionEncoder {
 
     fn run(&self, pixels: &PixelValues, mut stages: Stages<'_>) -> Array2<f32> {
         assert_eq!(pixels.size(), self.config.image_size, "size of the picture");
-        let spare = || self.spare.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut arena = spare().pop().unwrap_or_else(|| Arena::new(&self.config));
+        // For this picture alone: kept for the next, it would lie idle while the decoder needs room, and
+        // making it costs a hundredth of the encoding.
+        let mut arena = Arena::new(&self.config);
         tower::forward(&self.config, &self.weights, pixels, &mut arena, &mut stages);
 
         stages.report(|| "features".to_owned(), &arena.x.slice(s![1.., ..]));
         let projected = projector::forward(&self.weights, &mut arena);
         stages.report(|| "projected".to_owned(), &projected.view());
-        spare().push(arena);
         projected
     }
 }

@@ -112,7 +112,7 @@ fn decode_s(container: &Container, memory_bytes_per_s: f64) -> f64 {
 }
 
 fn decoder_bytes(container: &Container) -> f64 {
-    MemoryNeed::of(container, EngineOptions::default().workload(1, None)).decoder as f64
+    MemoryNeed::of(container, EngineOptions::default().workload(1, 1, None)).decoder as f64
 }
 
 /// Operations a second of a product; BF16 without fast instructions is multiplied in f32.

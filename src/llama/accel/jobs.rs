@@ -11,7 +11,7 @@ use xc2_kernels::blocks::{BlockMatrix, Kernel, Product, SharedOut, SharedRows};
 use super::abi::{ALL_THREADS, CustomParams};
 use super::attention::attention;
 use super::products::{AdapterSum, adapter_sums, matrix};
-use super::slots::{ADAPTER, Place, Slots};
+use super::slots::{Activations, Place, Slots};
 
 /// Our part of the graph that is being computed.
 pub struct Jobs {
@@ -89,16 +89,14 @@ impl Jobs {
             let [width, n, ..] = unsafe { (*x).ne };
             SharedRows::bytes(n as usize, width as usize, self.kernel)
         };
-        let activations: Vec<_> = products
-            .iter()
-            .map(|p| ((p.x, p.matrix.format().shape()), bytes(p.x)))
-            .collect();
-        let adapted = products.iter().filter(|p| p.adapter.is_some());
-        // SAFETY: as the caller says; products have two sources.
-        let adapter_bytes = adapted.map(|p| unsafe { bytes((*p.node).src[1]) }).max();
-        let places = self.slots.plan(&activations, adapter_bytes.unwrap_or(0));
+        let activations = products.iter().map(|p| Activations {
+            input: ((p.x, p.matrix.format().shape()), bytes(p.x)),
+            // SAFETY: as the caller says; products have two sources.
+            adapter_bytes: (p.adapter).map_or(0, |_| bytes(unsafe { (*p.node).src[1] })),
+        });
+        let places = self.slots.plan(&activations.collect::<Vec<_>>());
         for (product, place) in products.into_iter().zip(places) {
-            // SAFETY: as the caller says; the slots were planned for this product.
+            // SAFETY: as the caller says; the places were planned for this product.
             unsafe { self.add_product(&product, place) }
         }
         for node in nodes {
@@ -123,7 +121,7 @@ impl Jobs {
     }
 
     /// # Safety
-    /// A product of a graph that is about to be computed, and the slots have room for its activations.
+    /// A product of a graph that is about to be computed, and the places are its activations'.
     unsafe fn add_product(&mut self, planned: &Planned, place: Place) {
         // SAFETY: as above; the node has two sources and a place for its result, by `matrix`.
         let (node, x, small) = unsafe {
@@ -132,7 +130,7 @@ impl Jobs {
         };
         let matrix = planned.matrix;
         // SAFETY: as above.
-        let rows = unsafe { self.rows(place.slot, x, &matrix) };
+        let rows = unsafe { self.rows(place.input, x, &matrix) };
         let mut inputs = Vec::new();
         if !place.known {
             inputs.push((x.data.cast::<f32>().cast_const(), rows));
@@ -142,7 +140,8 @@ impl Jobs {
             None => Product::new(matrix, rows, out(node), self.kernel),
             Some((added, sum)) => {
                 // SAFETY: as above.
-                let small_rows = unsafe { self.rows(ADAPTER, small, added) }.times(sum.factor);
+                let small_rows =
+                    unsafe { self.rows(place.adapter, small, added) }.times(sum.factor);
                 inputs.push((small.data.cast::<f32>().cast_const(), small_rows));
                 for node in [sum.base, sum.scale, sum.add] {
                     // SAFETY: nodes of this graph.
@@ -167,15 +166,15 @@ impl Jobs {
     }
 
     /// # Safety
-    /// The slot has room for activations `x` that are multiplied by a matrix of this format.
+    /// The place was planned for activations `x` that are multiplied by a matrix of this format.
     unsafe fn rows(
         &mut self,
-        slot: usize,
+        place: usize,
         x: &sys::ggml_tensor,
         matrix: &BlockMatrix,
     ) -> SharedRows {
         let (n, shape) = (x.ne[1] as usize, matrix.format().shape());
-        let memory = self.slots.memory(slot);
+        let memory = self.slots.memory(place);
         // SAFETY: as above; and the memory stays until the graph is computed.
         unsafe { SharedRows::new(memory, n, matrix.n_in(), shape, self.kernel) }
     }

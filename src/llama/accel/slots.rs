@@ -8,76 +8,112 @@ use xc2_kernels::blocks::Shape;
 /// Which tensor activations are those of, and for which weights they are quantized.
 pub type Key = (*const sys::ggml_tensor, Shape);
 
-/// Activations that are kept for several products at a time: a layer multiplies its input by matrices of
-/// the base and of the adapter in turn, which are quantized differently.
-const SHARED: usize = 2;
-/// Where activations of a single product go. They may be four times as wide, hence not in turn with those.
-const SINGLE: usize = SHARED;
-/// Where an adapter's small rows go, beside the activations of the product that they are added to.
-pub const ADAPTER: usize = SHARED + 1;
-
-/// The memory.
-#[derive(Default)]
-pub struct Slots {
-    memory: [Vec<u64>; SHARED + 2],
+/// The activations of a product, and their sizes in bytes.
+#[derive(Clone, Copy)]
+pub struct Activations {
+    /// Of its input: products with the same share them.
+    pub input: (Key, usize),
+    /// Of an adapter's small rows, which nobody else takes; zero for none.
+    pub adapter_bytes: usize,
 }
 
-/// Where a product finds its activations.
+/// Where a product finds its activations: bytes from the begin of the memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Place {
-    pub slot: usize,
-    /// Whether they are there already, because an earlier product took them too.
+    pub input: usize,
+    /// Whether the input's are there already, because an earlier product took them too.
     pub known: bool,
+    /// Of no meaning where there is none.
+    pub adapter: usize,
 }
 
+/// The memory. Activations have their place from the first product that takes them to the last; the next
+/// ones lie where they were.
+#[derive(Default)]
+pub struct Slots {
+    memory: Vec<Line>,
+}
+
+/// Where activations may begin.
+#[derive(Clone, Copy)]
+#[repr(align(64))]
+struct Line(#[allow(dead_code)] [u8; LINE]);
+
+const LINE: usize = 64;
+
 impl Slots {
-    /// Places for the activations of a graph's products, in their order, each with its size in bytes, and
-    /// room for the largest rows of an adapter. The memory does not move until the next time.
-    pub fn plan(&mut self, products: &[(Key, usize)], adapter_bytes: usize) -> Vec<Place> {
-        let places = places(products.iter().map(|(key, _)| *key));
-        for (place, (_, bytes)) in places.iter().zip(products) {
-            self.reserve(place.slot, *bytes);
+    /// Places for the activations of a graph's products, in their order. The memory does not move until the
+    /// next time.
+    pub fn plan(&mut self, products: &[Activations]) -> Vec<Place> {
+        let (places, bytes) = places(products);
+        let lines = bytes.div_ceil(LINE);
+        if self.memory.len() < lines {
+            self.memory = Vec::new(); // before the new one is made
+            self.memory = vec![Line([0; LINE]); lines];
         }
-        self.reserve(ADAPTER, adapter_bytes);
         places
     }
 
-    fn reserve(&mut self, slot: usize, bytes: usize) {
-        let (memory, words) = (&mut self.memory[slot], bytes.div_ceil(8));
-        if memory.len() < words {
-            *memory = vec![0; words];
-        }
-    }
-
-    /// The memory of a slot: as much as the largest activations that were planned for it.
-    pub fn memory(&mut self, slot: usize) -> *mut u8 {
-        self.memory[slot].as_mut_ptr().cast()
+    /// The memory from a place on.
+    pub fn memory(&mut self, place: usize) -> *mut u8 {
+        self.memory.as_mut_ptr().cast::<u8>().wrapping_add(place)
     }
 }
 
-fn places(products: impl Iterator<Item = Key> + Clone) -> Vec<Place> {
-    let mut uses = HashMap::new();
-    for key in products.clone() {
-        *uses.entry(key).or_insert(0_usize) += 1;
+/// The places, and how many bytes they reach to.
+fn places(products: &[Activations]) -> (Vec<Place>, usize) {
+    let mut last_use = HashMap::new();
+    for (time, product) in products.iter().enumerate() {
+        last_use.insert(product.input.0, time);
     }
-    let mut held = [None; SHARED];
-    let mut used = [0; SHARED];
-    let place = |(time, key): (usize, Key)| {
-        if uses[&key] == 1 {
-            return Place {
-                slot: SINGLE,
-                known: false,
-            };
-        }
-        let known = held.iter().position(|k| *k == Some(key));
-        let slot = known.unwrap_or_else(|| usize::from(used[1] < used[0])); // the one not used for longer
-        (held[slot], used[slot]) = (Some(key), time + 1);
+    let mut room = Room::default();
+    let mut held = HashMap::new();
+    let place = |(time, product): (usize, &Activations)| {
+        let (key, bytes) = product.input;
+        room.free_before(time);
+        let known = held.get(&key).copied();
+        let input = known.unwrap_or_else(|| room.take(bytes, last_use[&key]));
+        held.insert(key, input);
         Place {
-            slot,
+            input,
             known: known.is_some(),
+            adapter: room.take(product.adapter_bytes, time),
         }
     };
-    products.enumerate().map(place).collect()
+    let places = products.iter().enumerate().map(place).collect();
+    (places, room.reached)
+}
+
+/// Blocks of the memory that are in use.
+#[derive(Default)]
+struct Room {
+    /// Begin, end, and the time up to which; by their begin.
+    blocks: Vec<(usize, usize, usize)>,
+    /// The farthest end so far.
+    reached: usize,
+}
+
+impl Room {
+    fn free_before(&mut self, time: usize) {
+        self.blocks.retain(|(_, _, until)| *until >= time);
+    }
+
+    /// The first gap of so many bytes.
+    fn take(&mut self, bytes: usize, until: usize) -> usize {
+        if bytes == 0 {
+            return 0;
+        }
+        let (mut begin, mut at) = (0, 0);
+        while let Some((next, end, _)) = self.blocks.get(at)
+            && begin + bytes > *next
+        {
+            (begin, at) = (*end, at + 1);
+        }
+        let end = (begin + bytes).next_multiple_of(LINE);
+        self.blocks.insert(at, (begin, end, until));
+        self.reached = self.reached.max(end);
+        begin
+    }
 }
 
 #[cfg(test)]
@@ -86,45 +122,90 @@ mod tests {
 
     use super::*;
 
-    #[test]
-    fn what_several_products_take_stays_and_what_one_takes_lies_apart() {
-        let (base, adapter) = (BlockFormat::Q4K.shape(), BlockFormat::Q8_0.shape());
-        let key = |tensor: usize, shape| (std::ptr::without_provenance(tensor), shape);
-        // Two matrices of the base with an adapter each; then the next layer's.
-        let products = [
-            key(1, adapter),
-            key(1, base),
-            key(1, adapter),
-            key(1, base),
-            key(4, adapter),
-            key(4, base),
-            key(5, base),
-            key(5, base),
-        ];
-        let found = places(products.into_iter());
-        let place = |slot, known| Place { slot, known };
-        let expected = [
-            place(0, false),
-            place(1, false),
-            place(0, true),
-            place(1, true),
-            place(SINGLE, false),
-            place(SINGLE, false),
-            place(0, false),
-            place(0, true),
-        ];
-        assert_eq!(found, expected);
+    fn product(tensor: usize, format: BlockFormat, bytes: usize) -> Activations {
+        Activations {
+            input: (
+                (std::ptr::without_provenance(tensor), format.shape()),
+                bytes,
+            ),
+            adapter_bytes: 0,
+        }
     }
 
     #[test]
-    fn a_slot_has_room_for_the_largest() {
-        let shape = BlockFormat::Q4K.shape();
+    fn what_several_products_take_stays_and_others_lie_where_it_was() {
+        use BlockFormat::{Q4K, Q8_0};
+        // Two matrices of the base with an adapter each; then a wide input; then the next layer's.
+        let mut products = vec![
+            product(1, Q8_0, 100),
+            product(1, Q4K, 100),
+            product(1, Q8_0, 100),
+            product(1, Q4K, 100),
+            product(4, Q8_0, 1000),
+            product(4, Q4K, 1000),
+            product(5, Q4K, 100),
+            product(5, Q4K, 100),
+        ];
+        products[1].adapter_bytes = 10;
+        products[5].adapter_bytes = 10;
+        let place = |input, known, adapter| Place {
+            input,
+            known,
+            adapter,
+        };
+        let expected = [
+            place(0, false, 0),
+            place(128, false, 256),
+            place(0, true, 0),
+            place(128, true, 0),
+            place(0, false, 0),
+            place(0, false, 1024),
+            place(0, false, 0),
+            place(0, true, 0),
+        ];
+        let (found, reached) = places(&products);
+        assert_eq!(found, expected);
+        assert_eq!(reached, 1024 + 64);
+    }
+
+    #[test]
+    fn no_two_that_are_in_use_lie_over_each_other() {
+        let mut products = Vec::new();
+        for i in 0..60_usize {
+            // Some tensors come again much later, sizes vary.
+            let tensor = if i % 7 == 0 { i / 21 } else { 100 + i / 3 };
+            let mut product = product(tensor, BlockFormat::Q4K, tensor * 37 % 500 + 1);
+            product.adapter_bytes = i % 5 * 33;
+            products.push(product);
+        }
+        let (places, reached) = places(&products);
+        let last = |key: Key| products.iter().rposition(|p| p.input.0 == key).unwrap();
+        let mut blocks = Vec::new();
+        for (time, (product, place)) in products.iter().zip(&places).enumerate() {
+            let (key, bytes) = product.input;
+            if !place.known {
+                blocks.push((place.input, bytes, time, last(key)));
+            }
+            blocks.push((place.adapter, product.adapter_bytes, time, time));
+        }
+        for (i, a) in blocks.iter().enumerate() {
+            assert!(a.0 + a.1 <= reached, "{a:?}");
+            for b in &blocks[i + 1..] {
+                let at_once = a.2 <= b.3 && b.2 <= a.3;
+                let over = a.0 < b.0 + b.1 && b.0 < a.0 + a.1;
+                assert!(!(at_once && over), "{a:?} and {b:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn the_memory_reaches_as_far_as_the_places() {
         let mut slots = Slots::default();
-        let key = |tensor: usize| (std::ptr::without_provenance(tensor), shape);
-        slots.plan(&[(key(1), 100), (key(2), 4097), (key(3), 10)], 8);
-        assert_eq!(
-            slots.memory.each_ref().map(Vec::len),
-            [0, 0, 4097_usize.div_ceil(8), 1]
-        );
+        let places = slots.plan(&[product(1, BlockFormat::Q4K, 4097)]);
+        assert_eq!(slots.memory.len(), 4097_usize.div_ceil(LINE));
+        let memory = slots.memory(places[0].input);
+        assert_eq!(memory.addr() % LINE, 0);
+        slots.plan(&[product(1, BlockFormat::Q4K, 1)]);
+        assert_eq!(slots.memory.len(), 4097_usize.div_ceil(LINE), "kept");
     }
 }
