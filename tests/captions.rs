@@ -15,6 +15,7 @@ use std::{
 
 use serde_json::{Value, json};
 use xc2_convert::mix::Preset;
+use xc2_edge::whole_file::WholeFile;
 
 /// The bundled model, converted once.
 fn model() -> &'static Path {
@@ -463,6 +464,50 @@ fn a_run_that_is_killed_again_and_again_loses_and_doubles_nothing() {
         let text = dir.join("pictures").join(name).with_extension("txt");
         assert_eq!(fs::read_to_string(text).unwrap(), format!("{caption}\n"));
     }
+}
+
+/// The hidden files in `dir`.
+fn hidden(dir: &Path) -> Vec<PathBuf> {
+    let entries = fs::read_dir(dir).unwrap().map(|e| e.unwrap());
+    let is_hidden = |e: &fs::DirEntry| e.file_name().as_encoded_bytes().starts_with(b".");
+    entries.filter(is_hidden).map(|e| e.path()).collect()
+}
+
+#[test]
+fn what_a_killed_run_left_half_written_is_removed_by_the_next() {
+    let dir = scratch("left");
+    // Pixels that do not compress: a copy is larger than the run below may write.
+    let mut random = 1_u32;
+    let noise = ::image::RgbImage::from_fn(400, 400, |_, _| {
+        ::image::Rgb([0; 3].map(|_: u8| {
+            random = random.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+            (random >> 24) as u8
+        }))
+    });
+    fs::create_dir(dir.join("pictures")).unwrap();
+    noise.save(dir.join("pictures/noise.png")).unwrap();
+    model();
+    let args = ["pictures", "-o", "c.jsonl", "--embed", "out", "-n", "8"];
+    let whole = caption(&dir, &args);
+    let killed = Command::new("sh")
+        .args(["-c", "ulimit -c 0; ulimit -f 200; exec \"$0\" \"$@\""])
+        .arg(whole.get_program())
+        .args(whole.get_args())
+        .current_dir(&dir)
+        .output()
+        .unwrap();
+    assert_eq!(killed.status.code(), None, "a signal ended it: {killed:?}");
+    let out = dir.join("out");
+    assert_eq!(hidden(&out).len(), 1);
+
+    // Another process, this one, is about to write the same file.
+    let running = WholeFile::create(&out.join("noise.png")).unwrap();
+    assert_eq!(hidden(&out).len(), 2);
+    assert_status(&run(&dir, &args), 0);
+    assert_eq!(hidden(&out).len(), 1);
+    assert!(out.join("noise.png").exists());
+    drop(running);
+    assert_eq!(hidden(&out), [] as [PathBuf; 0]);
 }
 
 #[test]

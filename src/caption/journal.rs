@@ -15,7 +15,7 @@ use std::{
 };
 
 use super::{Format, Identity, Record, Settings, format::NoRecord};
-use crate::whole_file::WholeFile;
+use crate::whole_file::{Leftovers, WholeFile};
 
 /// More than any record has.
 const MAX_TORN_BYTES: usize = 1 << 20;
@@ -126,6 +126,7 @@ impl Journal {
             is_new,
         };
         journal.read(settings)?;
+        Leftovers::default().clear(path);
         journal.tidy()?;
         Ok(journal)
     }

@@ -14,6 +14,7 @@ use xc2_edge::{
     },
     engine::{Answer, EngineError},
     image::ImageError,
+    whole_file::Leftovers,
 };
 
 use super::CaptionArgs;
@@ -42,6 +43,8 @@ pub struct Work {
     template: Option<Template>,
     records: Records,
     sidecars: Sidecars,
+    /// Of sidecars that an earlier run was killed over.
+    leftovers: Leftovers,
     policy: Policy,
     gate: Option<Gate>,
     /// Paths of the files that the model looks at.
@@ -59,6 +62,7 @@ impl Work {
             template: args.template.clone(),
             records,
             sidecars: args.sidecars(),
+            leftovers: Leftovers::default(),
             policy: args.policy(),
             gate: args.min_change.map(Gate::new),
             running: HashSet::new(),
@@ -151,11 +155,15 @@ impl Work {
         }
     }
 
-    /// What is to be done about a picture. If it is something that needs no model, it is done.
+    /// What is to be done about a picture. If it is something that needs no model, it is done. What an
+    /// earlier run left of its files half written is removed.
     ///
     /// # Errors
     /// If records cannot be read.
     pub fn plan(&mut self, found: &Found) -> anyhow::Result<Decision> {
+        for target in self.sidecars.targets(found) {
+            self.leftovers.clear(&target);
+        }
         let decision = self.records.decide(found, &self.sidecars, self.policy)?;
         match &decision {
             Decision::Caption => {}
