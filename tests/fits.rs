@@ -196,3 +196,41 @@ fn peak_memory_is_within_a_tenth_of_what_was_predicted() {
         );
     }
 }
+
+/// A grey picture of `width` times `height` pixels, as PNG.
+fn grey(name: &str, width: u32, height: u32, shade: u8) -> String {
+    let file = std::path::Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
+    let picture = image::GrayImage::from_pixel(width, height, image::Luma([shade]));
+    picture.save(&file).unwrap();
+    path(&file)
+}
+
+#[test]
+fn a_picture_that_takes_too_much_to_decode_is_refused_by_name_before_it_is() {
+    let model = model(Preset::F32);
+    // Four bytes a pixel: the grey, and RGB made of it.
+    let large = grey("large.png", 8000, 6000, 200);
+    let ask = ["run", "-m", &model, "-p", "Hi", "-n", "1"];
+    let limited = [&ask[..], &["--image", &large, "--max-memory", "150MB"]].concat();
+    assert_fails(
+        &limited,
+        &[
+            "large.png",
+            "8000x6000",
+            "192.0 MB",
+            "make it smaller",
+            "hint: a larger `--max-memory`",
+        ],
+    );
+    // Two of which one at a time fits.
+    let (one, other) = (
+        grey("one.png", 4000, 4000, 1),
+        grey("other.png", 4000, 4000, 2),
+    );
+    let both = ["--image", &one, "--image", &other, "--max-memory", "150MB"];
+    let output = xc2_edge(&[&ask[..], &both].concat());
+    assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+    for file in [large, one, other] {
+        std::fs::remove_file(file).unwrap();
+    }
+}

@@ -13,7 +13,7 @@ use ::image::RgbImage;
 use super::Identity;
 use crate::{
     engine::{Answer, Engine, EngineError, Offer, Picture, Request, Requests},
-    image::{self, ImageError, Orientation},
+    image::ImageError,
     memory,
 };
 
@@ -68,7 +68,6 @@ pub struct Captioner<'a> {
     engine: &'a Engine,
     /// Without pictures.
     request: Request,
-    orientation: Orientation,
     n_parallel: usize,
 }
 
@@ -81,7 +80,6 @@ impl<'a> Captioner<'a> {
     pub fn new(
         engine: &'a Engine,
         request: Request,
-        orientation: Orientation,
         n_parallel: Option<usize>,
     ) -> Result<Self, EngineError> {
         let mut with_picture = request.clone();
@@ -92,7 +90,6 @@ impl<'a> Captioner<'a> {
         Ok(Self {
             engine,
             request,
-            orientation,
             n_parallel: n_parallel.unwrap_or_else(choose),
         })
     }
@@ -118,7 +115,7 @@ impl<'a> Captioner<'a> {
     pub fn open(&self, path: &Path) -> (Identity, Result<Opened, ImageError>) {
         // Before it is read: should it change while it is, it counts as changed the next time.
         let identity = Identity::of(path).unwrap_or_default();
-        let picture = image::open(path, self.orientation);
+        let picture = self.engine.open_picture(path);
         (identity, picture.map(|picture| self.shrink(&picture)))
     }
 
@@ -127,7 +124,8 @@ impl<'a> Captioner<'a> {
     /// # Errors
     /// If they are no picture.
     pub fn decode(&self, file: &[u8]) -> Result<Opened, ImageError> {
-        image::decode(file, self.orientation).map(|picture| self.shrink(&picture))
+        let picture = self.engine.decode_picture(file);
+        picture.map(|picture| self.shrink(&picture))
     }
 
     /// At once: the original may be large.

@@ -52,6 +52,9 @@ fn engine(error: &EngineError) -> Option<String> {
             smaller_model,
             ..
         } => return Some(memory(remedies, smaller_model.as_ref())),
+        EngineError::Image(error) if error.is_for_want_of_memory() => {
+            "a larger `--max-memory`, if you set one, or a smaller picture; `--no-memory-check` tries anyway"
+        }
         EngineError::Prompt(PromptError::Markers { .. }) => {
             "leave the markers out, and the pictures stand before the question"
         }

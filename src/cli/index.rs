@@ -152,13 +152,7 @@ impl IndexArgs {
             n_predict: self.n_predict,
             ..Request::default()
         };
-        let orientation = self.engine.options().orientation;
-        Ok(Captioner::new(
-            engine,
-            request,
-            orientation,
-            self.parallel.count(),
-        )?)
+        Ok(Captioner::new(engine, request, self.parallel.count())?)
     }
 }
 

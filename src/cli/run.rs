@@ -164,7 +164,6 @@ fn converse(args: &RunArgs) -> anyhow::Result<ExitCode> {
         like,
         images: args.images.clone(),
         n_ctx: args.engine.ctx_size,
-        orientation: args.engine.options().orientation,
         quiet: args.quiet,
     };
     chat::run(&engine, options)

@@ -13,6 +13,7 @@
 
 mod after_prompt;
 mod beams;
+mod decoding;
 mod error;
 mod fits;
 mod generation;

@@ -59,7 +59,8 @@ impl<'a> FoundPicture<'a> {
         }
     }
 
-    /// The picture, resized for the tower: at once, because the original may be large.
+    /// The picture, resized for the tower: at once, because the original may be large. Decoding may take
+    /// `max_bytes`.
     ///
     /// # Errors
     /// If it cannot be decoded.
@@ -67,11 +68,12 @@ impl<'a> FoundPicture<'a> {
         &self,
         preprocessor: &Preprocessor,
         orientation: Orientation,
-    ) -> Result<RgbImage, EngineError> {
+        max_bytes: u64,
+    ) -> Result<RgbImage, ImageError> {
         match &self.content {
             Content::File { path, bytes } => {
-                let picture = image::decode_file(path, bytes, orientation)?;
-                Ok(preprocessor.resize(&picture))
+                let picture = image::decode_within(bytes, orientation, max_bytes);
+                Ok(preprocessor.resize(&picture.map_err(|e| e.of_file(path))?))
             }
             Content::Pixels(pixels) => Ok(preprocessor.resize(pixels)),
         }

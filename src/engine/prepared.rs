@@ -85,17 +85,19 @@ impl Engine {
         for i in &needed {
             self.recall(prepared.pictures[*i].id, counts);
         }
-        let open = |(i, picture): (usize, &FoundPicture<'_>)| {
-            if !needed.contains(&i) {
+        let open = |(i, picture): &(usize, &FoundPicture<'_>), max_bytes| {
+            if !needed.contains(i) {
                 return Ok(Ready::NotNeeded);
             }
             if let Some(embedding) = self.embeddings.get(picture.id) {
                 return Ok(Ready::Known(embedding));
             }
             let (preprocessor, orientation) = (&self.preprocessor, self.options.orientation);
-            Ok(Ready::ToEncode(picture.resized(preprocessor, orientation)?))
+            let resized = picture.resized(preprocessor, orientation, max_bytes)?;
+            Ok(Ready::ToEncode(resized))
         };
-        prepared.pictures.par_iter().enumerate().map(open).collect()
+        let pictures: Vec<_> = prepared.pictures.iter().enumerate().collect();
+        Ok(self.open_within(&pictures, open)?)
     }
 
     /// Gets the embeddings of a picture from the cache on disk if they are there and not here.

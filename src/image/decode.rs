@@ -11,7 +11,7 @@ use std::io::{self, Cursor, Read};
 use std::path::Path;
 
 use ::image::{
-    DynamicImage, GrayImage, ImageDecoder, ImageFormat, ImageReader, Limits, RgbImage,
+    ColorType, DynamicImage, GrayImage, ImageDecoder, ImageFormat, ImageReader, Limits, RgbImage,
     metadata::Orientation as Turn,
 };
 
@@ -42,7 +42,7 @@ pub enum Orientation {
 /// # Errors
 /// [`ImageError::File`] with the path and, as its source, what is wrong.
 pub fn open(path: &Path, orientation: Orientation) -> Result<RgbImage, ImageError> {
-    decode_file(path, &read(path)?, orientation)
+    decode(&read(path)?, orientation).map_err(|e| e.of_file(path))
 }
 
 /// Reads a picture file without decoding it.
@@ -50,26 +50,7 @@ pub fn open(path: &Path, orientation: Orientation) -> Result<RgbImage, ImageErro
 /// # Errors
 /// [`ImageError::File`] with the path and, as its source, what is wrong.
 pub fn read(path: &Path) -> Result<Vec<u8>, ImageError> {
-    read_limited(path).map_err(|source| of_file(path, source))
-}
-
-/// As [`decode`], for the bytes that [`read`] gave: errors name the file.
-///
-/// # Errors
-/// [`ImageError::File`] with the path and, as its source, what is wrong.
-pub fn decode_file(
-    path: &Path,
-    bytes: &[u8],
-    orientation: Orientation,
-) -> Result<RgbImage, ImageError> {
-    decode(bytes, orientation).map_err(|source| of_file(path, source))
-}
-
-fn of_file(path: &Path, source: ImageError) -> ImageError {
-    ImageError::File {
-        path: path.to_owned(),
-        source: Box::new(source),
-    }
+    read_limited(path).map_err(|e| e.of_file(path))
 }
 
 /// Decodes a picture from the content of its file.
@@ -78,6 +59,18 @@ fn of_file(path: &Path, source: ImageError) -> ImageError {
 /// If the bytes are no picture of a known format, are incomplete or damaged, or describe one beyond
 /// [`MAX_DECODED_BYTES`]; the last is found from the header, before memory is taken.
 pub fn decode(bytes: &[u8], orientation: Orientation) -> Result<RgbImage, ImageError> {
+    decode_within(bytes, orientation, u64::MAX)
+}
+
+/// As [`decode`], if that takes no more than `max_bytes` of memory.
+///
+/// # Errors
+/// As there, and [`ImageError::NoMemory`], which is found from the header too.
+pub fn decode_within(
+    bytes: &[u8],
+    orientation: Orientation,
+    max_bytes: u64,
+) -> Result<RgbImage, ImageError> {
     let (format, name) = format_of(bytes)?;
     if format == ImageFormat::Jpeg && !jpeg::is_complete(bytes) {
         return Err(ImageError::Truncated { format: name });
@@ -96,6 +89,16 @@ pub fn decode(bytes: &[u8], orientation: Orientation) -> Result<RgbImage, ImageE
         Orientation::Apply => decoder.orientation().unwrap_or(Turn::NoTransforms),
         Orientation::Ignore => Turn::NoTransforms,
     };
+    let needed = decoding_bytes(&decoder, turn);
+    if needed > max_bytes {
+        let (width, height) = decoder.dimensions();
+        return Err(ImageError::NoMemory {
+            width,
+            height,
+            needed,
+            left: max_bytes,
+        });
+    }
     let rgb = into_rgb8(DynamicImage::from_decoder(decoder).map_err(fail)?);
     if turn == Turn::NoTransforms {
         return Ok(rgb);
@@ -155,6 +158,22 @@ fn check_size(decoder: &impl ImageDecoder) -> Result<(), ImageError> {
         });
     }
     Ok(())
+}
+
+/// Bytes that decoding takes at least: the samples, the RGB made of them where they are something else, and
+/// a turned copy of that.
+fn decoding_bytes(decoder: &impl ImageDecoder, turn: Turn) -> u64 {
+    let (width, height) = decoder.dimensions();
+    let rgb = 3 * u64::from(width) * u64::from(height);
+    let converted = match decoder.color_type() {
+        ColorType::Rgb8 => 0,
+        _ => rgb,
+    };
+    let turned = match turn {
+        Turn::NoTransforms => 0,
+        _ => 2 * rgb,
+    };
+    turned.max(decoder.total_bytes() + converted)
 }
 
 fn decode_error(format: &'static str, source: ::image::ImageError) -> ImageError {

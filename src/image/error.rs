@@ -1,8 +1,10 @@
 //! What can be wrong with a picture.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use thiserror::Error;
+
+use crate::memory::human;
 
 /// A picture that cannot be read.
 #[derive(Debug, Error)]
@@ -44,6 +46,22 @@ pub enum ImageError {
         /// [`MAX_DECODED_BYTES`](super::MAX_DECODED_BYTES).
         limit_bytes: u64,
     },
+    /// There is not the memory to decode it.
+    #[error(
+        "not enough memory to decode it: its {width}x{height} pixels take {}, {} available; make it \
+         smaller first, the model sees at most a few hundred pixels a side",
+        human(*needed), human(*left)
+    )]
+    NoMemory {
+        /// Declared width in pixels.
+        width: u32,
+        /// Declared height in pixels.
+        height: u32,
+        /// Bytes that decoding takes.
+        needed: u64,
+        /// Bytes that it may take.
+        left: u64,
+    },
     /// The file is larger than any picture within the limit can be.
     #[error("the file is too large for a picture: expected at most {} MiB", limit_bytes >> 20)]
     FileTooLarge {
@@ -80,4 +98,23 @@ pub enum ImageError {
         /// The decoder's own words.
         source: ::image::ImageError,
     },
+}
+
+impl ImageError {
+    /// This, which is wrong with the file at `path`.
+    #[must_use]
+    pub fn of_file(self, path: &Path) -> Self {
+        Self::File {
+            path: path.to_owned(),
+            source: Box::new(self),
+        }
+    }
+
+    /// Whether the picture could be decoded if there were more memory.
+    pub fn is_for_want_of_memory(&self) -> bool {
+        match self {
+            Self::File { source, .. } => source.is_for_want_of_memory(),
+            other => matches!(other, Self::NoMemory { .. }),
+        }
+    }
 }

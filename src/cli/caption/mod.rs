@@ -270,14 +270,8 @@ impl CaptionArgs {
     }
 
     fn captioner<'a>(&self, engine: &'a Engine) -> anyhow::Result<Captioner<'a>> {
-        let orientation = self.engine.options().orientation;
         let request = self.request(engine)?;
-        Ok(Captioner::new(
-            engine,
-            request,
-            orientation,
-            self.parallel.count(),
-        )?)
+        Ok(Captioner::new(engine, request, self.parallel.count())?)
     }
 }
 

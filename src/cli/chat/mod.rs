@@ -23,7 +23,6 @@ use line::{Line, LineReader};
 use room::Room;
 use xc2_edge::{
     engine::{Answer, Engine, Request, Session, StopReason},
-    image::{self, Orientation},
     whole_file,
 };
 
@@ -47,8 +46,6 @@ pub struct Options {
     pub images: Vec<PathBuf>,
     /// Positions of the context that were asked for.
     pub n_ctx: Option<usize>,
-    /// Whether EXIF orientation is applied to pictures.
-    pub orientation: Orientation,
     /// No progress, no timings.
     pub quiet: bool,
 }
@@ -132,7 +129,7 @@ impl<'a> Talk<'a> {
 
     /// Whether a picture can be read, before it is asked about.
     fn look_at(&self, path: &Path) -> anyhow::Result<()> {
-        image::open(path, self.options.orientation)?;
+        self.engine.open_picture(path)?;
         Ok(())
     }
 
