@@ -25,7 +25,9 @@ fn finding<'a>(report: &'a Value, topic: &str) -> &'a Value {
 #[test]
 fn a_machine_is_told_about_without_a_model() {
     let report = report(&[]);
-    for topic in ["cpu", "kernels", "build", "memory", "heat", "expect"] {
+    for topic in [
+        "cpu", "load", "kernels", "build", "memory", "heat", "expect",
+    ] {
         assert!(!finding(&report, topic)["text"].as_str().unwrap().is_empty());
     }
     // This very build is one for this machine.

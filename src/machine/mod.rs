@@ -1,9 +1,11 @@
 //! What this machine is, as Linux tells.
 
+mod load;
 mod thermal;
 
 use std::path::Path;
 
+pub use load::Load;
 pub use thermal::Thermal;
 
 /// What the CPU calls itself, or the board where the CPU has no name (most of Arm).

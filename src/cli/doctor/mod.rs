@@ -16,7 +16,7 @@ use serde_json::json;
 use xc2_edge::{
     container::Container,
     engine::{self, default_threads},
-    machine::{self, Thermal},
+    machine::{self, Load, Thermal},
     memory::{self, human},
     vision::Precision,
 };
@@ -119,6 +119,7 @@ pub fn run(args: &DoctorArgs) -> anyhow::Result<ExitCode> {
     args.storage.as_deref().map(storage::find).transpose()?;
     let mut report = Report::new(args.json);
     report.add(processor(n_threads))?;
+    report.add(load(Load::read(), n_threads))?;
     report.add(cpu::kernels())?;
     report.add(cpu::build())?;
     report.add(memory(container.as_ref()))?;
@@ -172,6 +173,31 @@ fn processor(n_threads: usize) -> Finding {
         return Finding::ok("cpu", text);
     }
     Finding::warning("cpu", text).advice("more threads than cores wait for each other: `-t` fewer")
+}
+
+/// Other work on the machine: what is measured here shares the cores with it.
+fn load(load: Option<Load>, n_threads: usize) -> Finding {
+    let Some(load) = load else {
+        return Finding::new(
+            "load",
+            Level::Unknown,
+            "the system does not tell".to_owned(),
+        );
+    };
+    let text = format!(
+        "{:.1} in the last minute, on {} cores",
+        load.last_minute, load.n_cores
+    );
+    if load.leaves(n_threads) {
+        return Finding::ok("load", text);
+    }
+    Finding::warning(
+        "load",
+        format!("{text}: other work takes turns with {n_threads} threads"),
+    )
+    .advice(
+        "what is expected below may be off by two and more: ask again when the machine is quiet",
+    )
 }
 
 /// Memory, held against the model's need with a picture and 512 positions more.
@@ -261,4 +287,26 @@ fn expectation(estimate: Option<&Estimate>, container: Option<&Container>) -> Fi
         text += "; one as small as this takes a few times as long";
     }
     Finding::ok("expect", text).advice("`xc2-edge bench -m MODEL` measures the model itself")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_load_that_slows_the_threads_is_warned_of() {
+        let level = |last_minute, n_threads| {
+            let n_cores = 4;
+            let of = Load {
+                last_minute,
+                n_cores,
+            };
+            load(Some(of), n_threads).level
+        };
+        assert_eq!(level(0.3, 4), Level::Ok);
+        assert_eq!(level(1.9, 2), Level::Ok);
+        assert_eq!(level(1.9, 4), Level::Warning);
+        assert_eq!(level(9.0, 1), Level::Warning);
+        assert_eq!(load(None, 1).level, Level::Unknown);
+    }
 }
