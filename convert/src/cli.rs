@@ -74,7 +74,7 @@ pub struct ConvertArgs {
     #[arg(long, value_name = "SCALE", value_parser = scale, allow_negative_numbers = true)]
     pub plora_scale: Option<f32>,
     /// Worker threads [default: one more than there are cores].
-    #[arg(short, long, value_name = "N", allow_negative_numbers = true, value_parser = clap::value_parser!(u16).range(1..=512))]
+    #[arg(short, long, value_name = "N", allow_negative_numbers = true, value_parser = threads)]
     pub threads: Option<u16>,
     /// Print what would be written, and write nothing.
     #[arg(long)]
@@ -179,6 +179,11 @@ fn command_line(mix: &Mix, family: Option<Family>, plora_scale: Option<f32>) -> 
 
 fn preset_name(preset: Preset) -> &'static str {
     preset.base().name()
+}
+
+fn threads(text: &str) -> Result<u16, String> {
+    let n = text.parse().ok().filter(|n| (1..=512).contains(n));
+    n.ok_or_else(|| "expected a whole number, 1 to 512".to_owned())
 }
 
 fn ggml_type(name: &str) -> Result<GgmlType, String> {

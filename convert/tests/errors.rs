@@ -541,3 +541,15 @@ fn git_lfs_pointers_are_told_from_damaged_files() {
         assert_refused(fixture.path(), &[file, expected[0], expected[1]]);
     }
 }
+
+#[test]
+fn a_number_of_threads_out_of_range_is_told_with_its_option_and_the_range() {
+    for n in ["-3", "0", "513", "many"] {
+        let output = xc2_convert(["hf", "out.gguf", "-t", n]);
+        assert_eq!(output.status.code(), Some(2), "{n}");
+        let message = stderr(&output);
+        for expected in [n, "--threads", "expected a whole number, 1 to 512"] {
+            assert!(message.contains(expected), "{n}: {message}");
+        }
+    }
+}
