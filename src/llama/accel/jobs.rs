@@ -1,6 +1,6 @@
 //! What we compute of a graph, as custom nodes.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
 use std::ffi::{c_int, c_void};
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -10,7 +10,7 @@ use xc2_kernels::blocks::{BlockMatrix, Kernel, Product, SharedOut, SharedRows};
 
 use super::abi::{ALL_THREADS, CustomParams};
 use super::attention::attention;
-use super::products::{AdapterSum, adapter_sums, matrix};
+use super::plan::{Planned, planned};
 use super::slots::{Activations, Place, Slots};
 
 /// Our part of the graph that is being computed.
@@ -51,15 +51,6 @@ enum Work {
     },
 }
 
-/// A product that is to be computed in place of a node.
-struct Planned {
-    node: *mut sys::ggml_tensor,
-    matrix: BlockMatrix<'static>,
-    x: *const sys::ggml_tensor,
-    /// What an adapter adds to it.
-    adapter: Option<(BlockMatrix<'static>, AdapterSum)>,
-}
-
 impl Jobs {
     pub fn new(kernel: &'static Kernel) -> Self {
         Self {
@@ -84,17 +75,19 @@ impl Jobs {
         };
         // SAFETY: as the caller says.
         let products = unsafe { planned(&nodes, self.kernel) };
-        let bytes = |x: *const sys::ggml_tensor| {
-            // SAFETY: as the caller says.
-            let [width, n, ..] = unsafe { (*x).ne };
-            SharedRows::bytes(n as usize, width as usize, self.kernel)
+        let bytes = |p: &Planned, matrix: &BlockMatrix| {
+            SharedRows::bytes(p.rows.len(), matrix.n_in(), self.kernel)
         };
         let activations = products.iter().map(|p| Activations {
-            input: ((p.x, p.matrix.format().shape()), bytes(p.x)),
-            // SAFETY: as the caller says; products have two sources.
-            adapter_bytes: (p.adapter).map_or(0, |_| bytes(unsafe { (*p.node).src[1] })),
+            input: (
+                (p.x, p.rows.start, p.matrix.format().shape()),
+                bytes(p, &p.matrix),
+            ),
+            adapter_bytes: (p.adapter.as_ref()).map_or(0, |(added, _)| bytes(p, added)),
         });
         let places = self.slots.plan(&activations.collect::<Vec<_>>());
+        // SAFETY: as the caller says.
+        unsafe { self.rest(&products) }
         for (product, place) in products.into_iter().zip(places) {
             // SAFETY: as the caller says; the places were planned for this product.
             unsafe { self.add_product(&product, place) }
@@ -123,33 +116,26 @@ impl Jobs {
     /// # Safety
     /// A product of a graph that is about to be computed, and the places are its activations'.
     unsafe fn add_product(&mut self, planned: &Planned, place: Place) {
+        let Planned {
+            node, x, matrix, ..
+        } = *planned;
         // SAFETY: as above; the node has two sources and a place for its result, by `matrix`.
-        let (node, x, small) = unsafe {
-            let node = &*planned.node;
-            (node, &*planned.x, &*node.src[1])
-        };
-        let matrix = planned.matrix;
+        let (node, x, small) = unsafe { (&*node, &*x, &*(*node).src[1]) };
+        let first = planned.rows.start;
         // SAFETY: as above.
-        let rows = unsafe { self.rows(place.input, x, &matrix) };
+        let rows = unsafe { self.rows(place.input, planned, &matrix) };
         let mut inputs = Vec::new();
         if !place.known {
-            inputs.push((x.data.cast::<f32>().cast_const(), rows));
+            inputs.push((row(x, first).cast_const(), rows));
         }
-        let out = |t: &sys::ggml_tensor| SharedOut::new(t.data.cast(), t.nb[1] / 4);
+        let out = |t: &sys::ggml_tensor| SharedOut::new(row(t, first), t.nb[1] / 4);
         let product = match &planned.adapter {
             None => Product::new(matrix, rows, out(node), self.kernel),
             Some((added, sum)) => {
                 // SAFETY: as above.
-                let small_rows =
-                    unsafe { self.rows(place.adapter, small, added) }.times(sum.factor);
-                inputs.push((small.data.cast::<f32>().cast_const(), small_rows));
-                for node in [sum.base, sum.scale, sum.add] {
-                    // SAFETY: nodes of this graph.
-                    unsafe {
-                        self.idle.push((node, (*node).op));
-                        (*node).op = sys::GGML_OP_NONE;
-                    }
-                }
+                let small_rows = unsafe { self.rows(place.adapter, planned, added) };
+                let small_rows = small_rows.times(sum.factor);
+                inputs.push((row(small, first).cast_const(), small_rows));
                 // SAFETY: as above.
                 let out = out(unsafe { &*sum.add });
                 Product::new(matrix, rows, out, self.kernel).plus(*added, small_rows)
@@ -162,18 +148,32 @@ impl Jobs {
             quantized: AtomicUsize::new(0),
         };
         // SAFETY: handed on.
-        unsafe { self.push(planned.node, work) }
+        unsafe { self.push(planned.at, work) }
+    }
+
+    /// Leaves nodes of adapters' sums in whose place nothing is computed with nothing to do.
+    ///
+    /// # Safety
+    /// Products of a graph that is about to be computed.
+    unsafe fn rest(&mut self, products: &[Planned]) {
+        let busy: HashSet<_> = products.iter().map(|p| p.at).collect();
+        let sums = products.iter().filter_map(|p| p.adapter.as_ref());
+        let nodes: HashSet<_> = sums
+            .flat_map(|(_, sum)| [sum.base, sum.scale, sum.add])
+            .collect();
+        for node in nodes.difference(&busy) {
+            // SAFETY: nodes of this graph.
+            unsafe {
+                self.idle.push((*node, (**node).op));
+                (**node).op = sys::GGML_OP_NONE;
+            }
+        }
     }
 
     /// # Safety
-    /// The place was planned for activations `x` that are multiplied by a matrix of this format.
-    unsafe fn rows(
-        &mut self,
-        place: usize,
-        x: &sys::ggml_tensor,
-        matrix: &BlockMatrix,
-    ) -> SharedRows {
-        let (n, shape) = (x.ne[1] as usize, matrix.format().shape());
+    /// The place was planned for the activations of this product that are multiplied by this matrix.
+    unsafe fn rows(&mut self, place: usize, planned: &Planned, matrix: &BlockMatrix) -> SharedRows {
+        let (n, shape) = (planned.rows.len(), matrix.format().shape());
         let memory = self.slots.memory(place);
         // SAFETY: as above; and the memory stays until the graph is computed.
         unsafe { SharedRows::new(memory, n, matrix.n_in(), shape, self.kernel) }
@@ -209,34 +209,9 @@ impl Jobs {
     }
 }
 
-/// The products of a graph that our kernels take, in the order in which they are computed: that of a base
-/// with an adapter where the adapter's is, whose input must be there.
-///
-/// # Safety
-/// The nodes are valid and their memory is allocated.
-unsafe fn planned(nodes: &[*mut sys::ggml_tensor], kernel: &Kernel) -> Vec<Planned> {
-    // SAFETY: as above.
-    let (mut sums, matrices): (_, HashMap<_, _>) = unsafe {
-        let ours = nodes
-            .iter()
-            .filter_map(|n| Some((*n, matrix(&**n, kernel)?)));
-        (adapter_sums(nodes), ours.collect())
-    };
-    sums.retain(|product, sum| matrices.contains_key(product) && matrices.contains_key(&sum.base));
-    let bases: HashSet<_> = sums.values().map(|sum| sum.base).collect();
-    let ours = nodes.iter().filter(|n| !bases.contains(n));
-    let plan = ours.filter_map(|node| {
-        let (own, sum) = (*matrices.get(node)?, sums.get(node));
-        let base = sum.map_or(*node, |sum| sum.base);
-        Some(Planned {
-            node: *node,
-            matrix: matrices[&base],
-            // SAFETY: products have two sources.
-            x: unsafe { (*base).src[1] },
-            adapter: sum.map(|sum| (own, *sum)),
-        })
-    });
-    plan.collect()
+/// Where row `i` of a tensor of numbers begins.
+fn row(tensor: &sys::ggml_tensor, i: usize) -> *mut f32 {
+    tensor.data.cast::<f32>().wrapping_add(i * tensor.nb[1] / 4)
 }
 
 /// One thread's part of a job: called by ggml on all of its threads, between two of its barriers.

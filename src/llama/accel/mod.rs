@@ -20,6 +20,7 @@ mod abi;
 mod attention;
 mod device;
 mod jobs;
+mod plan;
 mod products;
 mod slots;
 #[cfg(test)]

@@ -5,8 +5,8 @@ use std::collections::HashMap;
 use llama_cpp_sys_2 as sys;
 use xc2_kernels::blocks::Shape;
 
-/// Which tensor activations are those of, and for which weights they are quantized.
-pub type Key = (*const sys::ggml_tensor, Shape);
+/// Which tensor activations are those of, from which row on, and for which weights they are quantized.
+pub type Key = (*const sys::ggml_tensor, usize, Shape);
 
 /// The activations of a product, and their sizes in bytes.
 #[derive(Clone, Copy)]
@@ -125,7 +125,7 @@ mod tests {
     fn product(tensor: usize, format: BlockFormat, bytes: usize) -> Activations {
         Activations {
             input: (
-                (std::ptr::without_provenance(tensor), format.shape()),
+                (std::ptr::without_provenance(tensor), 0, format.shape()),
                 bytes,
             ),
             adapter_bytes: 0,
