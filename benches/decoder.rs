@@ -43,10 +43,16 @@ const GGML: Setting = Setting {
     plora: true,
 };
 
-const SETTINGS: [Setting; 12] = [
+const SETTINGS: [Setting; 13] = [
     Setting {
         name: "xc2",
         products: Products::Xc2,
+        ..GGML
+    },
+    Setting {
+        name: "xc2-256",
+        products: Products::Xc2,
+        n_batch: 256,
         ..GGML
     },
     Setting {

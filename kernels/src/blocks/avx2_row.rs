@@ -148,9 +148,9 @@ macro_rules! row_with {
             for s in 0..row.superblocks {
                 // SAFETY: superblock `s` of the activations and of each row of weights is there.
                 unsafe {
-                    let a = row.values.add(s * row.tile * SUPER).cast::<u8>();
-                    let sums = _mm_loadu_si128(row.sums.add(s * row.tile * RUNS).cast());
-                    let scale = _mm_set1_ps(*row.scales.add(s * row.tile * SCALES));
+                    let a = row.values.add(s * row.height * SUPER).cast::<u8>();
+                    let sums = _mm_loadu_si128(row.sums.add(s * row.height * RUNS).cast());
+                    let scale = _mm_set1_ps(*row.scales.add(s * row.height * SCALES));
                     for ((total, low), block) in total.iter_mut().zip(&mut low).zip(rows) {
                         let block = block.add(s * BYTES);
                         ask_ahead::<OUTPUTS>(block, BYTES, row.row_bytes);
@@ -208,13 +208,13 @@ macro_rules! row_with {
             for s in 0..row.superblocks {
                 // SAFETY: superblock `s` of the activations and of each row of weights is there.
                 unsafe {
-                    let a = row.values.add(s * row.tile * SUPER).cast::<u8>();
+                    let a = row.values.add(s * row.height * SUPER).cast::<u8>();
                     // What weights are too large by, 32 times sums of runs: they fit 16 bits without it.
-                    let sums = row.sums.add(s * row.tile * RUNS).cast::<u8>();
+                    let sums = row.sums.add(s * row.height * RUNS).cast::<u8>();
                     let sums = [load(sums), load(sums.add(32))].map(|x| _mm256_srai_epi32::<5>(x));
                     let sums = _mm256_packs_epi32(sums[0], sums[1]);
                     let sums = _mm256_permute4x64_epi64::<0b11_01_10_00>(sums);
-                    let scale = _mm_load_ss(row.scales.add(s * row.tile * SCALES));
+                    let scale = _mm_load_ss(row.scales.add(s * row.height * SCALES));
                     for (total, block) in total.iter_mut().zip(rows) {
                         let block = block.add(s * 210);
                         ask_ahead::<OUTPUTS>(block, 210, row.row_bytes);
@@ -257,8 +257,8 @@ macro_rules! row_with {
                 let (s, run) = (b / 8, b % 8);
                 // SAFETY: block `b` of the activations and of each row of weights is there.
                 unsafe {
-                    let a = load(row.values.add(s * row.tile * SUPER + run * 32).cast());
-                    let scale = _mm_load_ss(row.scales.add(s * row.tile * SCALES + run));
+                    let a = load(row.values.add(s * row.height * SUPER + run * 32).cast());
+                    let scale = _mm_load_ss(row.scales.add(s * row.height * SCALES + run));
                     for (total, block) in total.iter_mut().zip(rows) {
                         let block = block.add(b * 34);
                         if b % 2 == 0 {
@@ -287,10 +287,10 @@ macro_rules! row_with {
                 let (s, run) = (b / 8, b % 8);
                 // SAFETY: block `b` of the activations and of each row of weights is there.
                 unsafe {
-                    let a = load(row.values.add(s * row.tile * SUPER + run * 32).cast());
-                    let scale = _mm_load_ss(row.scales.add(s * row.tile * SCALES + run));
+                    let a = load(row.values.add(s * row.height * SUPER + run * 32).cast());
+                    let scale = _mm_load_ss(row.scales.add(s * row.height * SCALES + run));
                     // What weights are too large by, in one lane.
-                    let begin = _mm_cvtsi32_si128(*row.sums.add(s * row.tile * RUNS + run));
+                    let begin = _mm_cvtsi32_si128(*row.sums.add(s * row.height * RUNS + run));
                     let begin = _mm256_zextsi128_si256(begin);
                     for (total, block) in total.iter_mut().zip(rows) {
                         let block = block.add(b * 18);

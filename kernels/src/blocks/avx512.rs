@@ -16,7 +16,7 @@ use crate::tile::prefetch;
 
 const VECTORS: usize = 2;
 pub(super) const LANES: usize = 16 * VECTORS;
-pub(super) const TILE: usize = 6;
+const TILE: usize = 6;
 
 pub static KERNEL: Kernel = Kernel {
     cpu: Cpu::Avx512Vnni,

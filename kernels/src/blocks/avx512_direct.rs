@@ -10,7 +10,6 @@
 
 use std::arch::x86_64::*;
 
-use super::avx512::TILE;
 use super::direct::{all_outputs, ask_ahead};
 use super::kernel::{Direct, DirectFunction};
 use super::rows::{RUNS, SCALES};
@@ -40,16 +39,6 @@ pub fn direct(format: BlockFormat, rows: usize) -> Option<DirectFunction> {
         BlockFormat::Q4K => for_rows!(1 2 3 4 5 6 7 8: q4_k),
         BlockFormat::Q5K => for_rows!(1 2 3 4 5 6 7 8: q5_k),
         BlockFormat::Q6K => for_rows!(1 2 3 4 5 6 7 8: q6_k),
-    }
-}
-
-/// Where superblock `s` of row `r` is, among all superblocks of rows. Of rows there are two tiles at most.
-#[inline(always)]
-fn place(rows: &Direct, s: usize, r: usize) -> usize {
-    if r < TILE {
-        s * TILE + r
-    } else {
-        (rows.superblocks + s) * TILE + r - TILE
     }
 }
 
@@ -142,8 +131,9 @@ unsafe fn add_run<const R: usize, const N: usize>(
         let mut dot = _mm512_setzero_si512();
         for (i, w) in w.into_iter().enumerate() {
             // SAFETY: as above.
-            let a =
-                unsafe { all_quarters(rows.values.add(place(rows, s, r) * SUPER + a + 16 * i)) };
+            let a = unsafe {
+                all_quarters(rows.values.add((s * rows.height + r) * SUPER + a + 16 * i))
+            };
             dot = _mm512_dpbusd_epi32(dot, w, a);
         }
         *sum = add_products(*sum, dot, scale);
@@ -284,7 +274,7 @@ unsafe fn with_minima<const R: usize, const FIFTH: bool>(
             let d = _mm512_castps256_ps512(_mm256_cvtph_ps(d));
             let (d, d_min) = (spread::<0, 2>(d), spread::<1, 2>(d));
             for (r, (total, sum)) in total.iter_mut().zip(sums).enumerate() {
-                let row = place(rows, s, r);
+                let row = s * rows.height + r;
                 let low = _mm512_madd_epi16(minima, all_quarters(rows.sums.add(row * RUNS)));
                 let x = _mm512_mul_ps(_mm512_cvtepi32_ps(sum), d);
                 let x = _mm512_fnmadd_ps(_mm512_cvtepi32_ps(low), d_min, x);
@@ -338,7 +328,7 @@ unsafe fn q6_k<const R: usize>(rows: &Direct, outputs: Outputs) -> [[f32; OUTPUT
             }
             let d = halves(&at, 208);
             for (r, (total, sum)) in total.iter_mut().zip(sums).enumerate() {
-                let row = place(rows, s, r);
+                let row = s * rows.height + r;
                 // 32 for each weight too many: sums of runs, packed to 16 bits, times scales.
                 let low = _mm512_loadu_si512(rows.sums.add(row * RUNS).cast());
                 let low = _mm512_cvtepi32_epi16(_mm512_srai_epi32::<5>(low));
@@ -399,7 +389,7 @@ unsafe fn blocks_of_32<const R: usize, const EIGHT: bool>(
             };
             let d = halves(&at, 0);
             for (r, total) in total.iter_mut().enumerate() {
-                let row = place(rows, s, r);
+                let row = s * rows.height + r;
                 // What weights that begin at zero make too much: a whole number for each lane of a quarter.
                 let begin = *rows.sums.add(row * RUNS + run) / OUTPUTS as i32;
                 let mut dot = _mm512_set1_epi32(begin);

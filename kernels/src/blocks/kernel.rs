@@ -92,16 +92,16 @@ pub struct Tile<'a> {
 
 /// Operands of a few rows of activations times outputs: weights as they lie in memory.
 ///
-/// Superblocks of a row are `tile` superblocks apart.
+/// Superblocks of a row are `height` superblocks apart: all rows, filled up to whole tiles.
 pub struct Direct {
-    /// `[tiles][superblocks][tile][SUPER]`
+    /// `[superblocks][height][SUPER]`
     pub values: *const i8,
-    /// `[tiles][superblocks][tile][SCALES]`
+    /// `[superblocks][height][SCALES]`
     pub scales: *const f32,
-    /// `[tiles][superblocks][tile][RUNS]`
+    /// `[superblocks][height][RUNS]`
     pub sums: *const i32,
     /// See above.
-    pub tile: usize,
+    pub height: usize,
     /// Superblocks of a row.
     pub superblocks: usize,
     /// Outputs, `row_bytes` each.

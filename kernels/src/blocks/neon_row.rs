@@ -95,9 +95,9 @@ unsafe fn with_minima<const BYTES: usize>(
     for s in 0..row.superblocks {
         // SAFETY: superblock `s` of the activations and of each row of weights is there.
         unsafe {
-            let a = row.values.add(s * row.tile * SUPER);
-            let sums = vld1q_s16(row.sums.add(s * row.tile * RUNS).cast());
-            let scale = *row.scales.add(s * row.tile * SCALES);
+            let a = row.values.add(s * row.height * SUPER);
+            let sums = vld1q_s16(row.sums.add(s * row.height * RUNS).cast());
+            let scale = *row.scales.add(s * row.height * SCALES);
             for (total, block) in total.iter_mut().zip(rows) {
                 let block = block.add(s * BYTES);
                 ask_ahead::<OUTPUTS>(block, BYTES, row.row_bytes);
@@ -164,9 +164,9 @@ unsafe fn q6_k(row: &Direct, rows: [*const u8; OUTPUTS]) -> [f32; OUTPUTS] {
     for s in 0..row.superblocks {
         // SAFETY: superblock `s` of the activations and of each row of weights is there.
         unsafe {
-            let a = row.values.add(s * row.tile * SUPER);
-            let sums = row.sums.add(s * row.tile * RUNS);
-            let scale = *row.scales.add(s * row.tile * SCALES);
+            let a = row.values.add(s * row.height * SUPER);
+            let sums = row.sums.add(s * row.height * RUNS);
+            let scale = *row.scales.add(s * row.height * SCALES);
             for (total, block) in total.iter_mut().zip(rows) {
                 let block = block.add(s * 210);
                 ask_ahead::<OUTPUTS>(block, 210, row.row_bytes);
@@ -226,11 +226,11 @@ unsafe fn q4_0(row: &Direct, rows: [*const u8; OUTPUTS]) -> [f32; OUTPUTS] {
         let (s, run) = (b / 8, b % 8);
         // SAFETY: block `b` of the activations and of each row of weights is there.
         unsafe {
-            let a = row.values.add(s * row.tile * SUPER + run * 32);
+            let a = row.values.add(s * row.height * SUPER + run * 32);
             let a = [vld1q_s8(a), vld1q_s8(a.add(16))];
-            let scale = *row.scales.add(s * row.tile * SCALES + run);
+            let scale = *row.scales.add(s * row.height * SCALES + run);
             // What weights are too large by, in one lane.
-            let begin = *row.sums.add(s * row.tile * RUNS + run);
+            let begin = *row.sums.add(s * row.height * RUNS + run);
             let begin = vsetq_lane_s32::<0>(begin, vdupq_n_s32(0));
             for (total, block) in total.iter_mut().zip(rows) {
                 let block = block.add(b * 18);

@@ -266,7 +266,7 @@ impl<'a> Product<'a> {
             values,
             scales,
             sums,
-            tile: self.kernel.rows,
+            height: n.next_multiple_of(self.kernel.rows),
             superblocks: matrix.superblocks(),
             weights: matrix.bytes[output * matrix.row_bytes..].as_ptr(),
             n_out,
@@ -274,7 +274,7 @@ impl<'a> Product<'a> {
             out,
             stride: self.out.stride,
         };
-        // SAFETY: the rows are all there are, tile by tile, and superblocks of a tile follow each other; the
+        // SAFETY: the rows are all there are, and of a superblock tile by tile; the
         // weights are of `n_out` outputs of the matrix. The rest is what the caller vouches for.
         unsafe { kernel(&operands) }
         true

@@ -82,7 +82,8 @@ impl QuantizedRows {
 
 /// Where such rows lie, for several threads that write them and, when all have, read them.
 ///
-/// Tiles of as many rows as the kernel takes lie one after the other, superblock by superblock. Where it
+/// For each superblock tiles of as many rows as the kernel takes lie one after the other, as a panel meets
+/// them. Where it
 /// computes [in pairs](Kernel::pairs), `[tile][LEN]` below is `[tile / 2][LEN / part][2][part]`, but for a
 /// last row without a second.
 #[derive(Clone, Copy, Debug)]
@@ -96,13 +97,13 @@ pub struct SharedRows {
     tile: usize,
     /// Whether two rows lie side by side.
     pairs: bool,
-    /// `[tiles][superblocks][tile][SUPER]`, parts of eight
+    /// `[superblocks][tiles][tile][SUPER]`, parts of eight
     values: *mut i8,
-    /// `[tiles][superblocks][tile][SCALES]`, parts of one; only the first counts where the shape is not
+    /// `[superblocks][tiles][tile][SCALES]`, parts of one; only the first counts where the shape is not
     /// fine.
     scales: *mut f32,
     /// With what the sums of a run begin: less `zero` times its values. With minima instead the sums of
-    /// runs, two neighbours of 16 bits in one number. `[tiles][superblocks][tile][RUNS]`, parts of one
+    /// runs, two neighbours of 16 bits in one number. `[superblocks][tiles][tile][RUNS]`, parts of one
     sums: *mut i32,
 }
 
@@ -192,7 +193,7 @@ impl SharedRows {
         let to = self.width.min(from + SUPER);
         let n = self.tile.min(self.n - row);
         let rows = x.chunks_exact(self.width).skip(row).take(n);
-        let first = piece * self.tile;
+        let first = self.first_of_tile(row, from / SUPER);
         for (i, x) in rows.enumerate() {
             let at = first + i;
             // SAFETY: the piece and the row are within the memory that `new`'s caller vouches for, and
@@ -228,6 +229,11 @@ impl SharedRows {
         }
     }
 
+    /// The first row of the tile that begins with row `row`, in one superblock, among all of all superblocks.
+    fn first_of_tile(&self, row: usize, superblock: usize) -> usize {
+        superblock * self.n.next_multiple_of(self.tile) + row
+    }
+
     /// Where the `i`th of a row's `LEN` numbers lies in its tile, if pairs are made of `PART`s.
     fn place<const LEN: usize, const PART: usize>(&self, row: usize, i: usize) -> usize {
         let has_second = row | 1 < self.n;
@@ -246,7 +252,7 @@ impl SharedRows {
         superblock: usize,
     ) -> (*const i8, *const f32, *const i32) {
         assert!(row.is_multiple_of(self.tile) && row < self.n && superblock * SUPER < self.width);
-        let at = (row / self.tile * self.width.div_ceil(SUPER) + superblock) * self.tile;
+        let at = self.first_of_tile(row, superblock);
         // SAFETY: the row and the superblock are there (just asserted).
         unsafe {
             (
