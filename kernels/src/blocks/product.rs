@@ -274,8 +274,8 @@ impl<'a> Product<'a> {
             out,
             stride: self.out.stride,
         };
-        // SAFETY: the rows are all there are, and of a superblock tile by tile; the
-        // weights are of `n_out` outputs of the matrix. The rest is what the caller vouches for.
+        // SAFETY: the rows are all there are, and those of a superblock follow each other; the weights are of
+        // `n_out` outputs of the matrix. The rest is what the caller vouches for.
         unsafe { kernel(&operands) }
         true
     }
