@@ -99,15 +99,15 @@ impl Cpu {
     }
 }
 
-/// Whether the set that is used multiplies bf16 faster than f32.
+/// Whether a set multiplies bf16 faster than f32, on this CPU.
 ///
 /// AMD's cores (Zen 4 and 5) do so twice as fast. Intel's start `vdpbf16ps` every fourth cycle, half
 /// as fast as two fused multiplications each cycle (measured on Emerald Rapids: 86 against 176
 /// GFLOP/s), and leave bf16 to AMX. Arm's start `bfdot` as often as `fmla`, for twice the numbers.
-pub(crate) fn bf16_is_fast() -> bool {
-    match Cpu::chosen() {
+pub(crate) fn bf16_is_fast(cpu: Cpu) -> bool {
+    match cpu {
         Cpu::Avx512Bf16 | Cpu::Avx512Fp16 => *IS_AMD,
-        chosen => chosen.has_bf16(),
+        _ => cpu.has_bf16(),
     }
 }
 

@@ -83,7 +83,7 @@ impl Precision {
     pub fn fastest() -> Self {
         if Cpu::chosen().has_f16() {
             Self::F16
-        } else if crate::cpu::bf16_is_fast() {
+        } else if crate::cpu::bf16_is_fast(Cpu::chosen()) {
             Self::Bf16
         } else {
             Self::F32

@@ -71,7 +71,7 @@ impl Bf16Matrix {
 
     /// Whether this process multiplies bf16 faster than f32.
     pub fn is_fast() -> bool {
-        crate::cpu::bf16_is_fast()
+        crate::cpu::bf16_is_fast(Cpu::chosen())
     }
 
     /// Bytes that a product of `n` rows of `n_in` takes for all threads together, while it runs.

@@ -62,7 +62,7 @@ mod unpack;
 
 pub use format::{BlockFormat, Shape};
 pub use kernel::Kernel;
-pub use product::{Product, SharedOut, product};
+pub use product::{Product, product};
 pub use rows::{QuantizedRows, SharedRows};
 
 /// Inputs that are unpacked and multiplied at a time.

@@ -8,8 +8,8 @@ use rayon::prelude::*;
 
 use super::kernel::{Direct, Kernel, MOST_LANES, Panel, Tile};
 use super::{BlockMatrix, QuantizedRows, SharedRows};
-use crate::tile::{prefetch, prefetch_at};
-use crate::vectorized;
+use crate::tile::prefetch;
+use crate::{SharedOut, vectorized};
 
 /// Rows of a task, at most: what the outputs of a group take for them (128 kB) stays in the second-level
 /// cache, and unpacking is a fiftieth of the work.
@@ -33,45 +33,6 @@ struct Scratch {
     panels: Vec<Panel>,
     /// `[panels][rows][lanes]`
     sums: Vec<f32>,
-}
-
-/// Where results `[n, n_out]` go, for several threads that write parts of it.
-#[derive(Clone, Copy, Debug)]
-pub struct SharedOut {
-    to: *mut f32,
-    /// Numbers from row to row.
-    stride: usize,
-}
-
-// SAFETY: the functions that write are unsafe and say who may do it when.
-unsafe impl Send for SharedOut {}
-// SAFETY: as above.
-unsafe impl Sync for SharedOut {}
-
-impl SharedOut {
-    /// Rows that begin `stride` numbers apart.
-    pub fn new(to: *mut f32, stride: usize) -> Self {
-        Self { to, stride }
-    }
-
-    /// Tells the cache that `n` numbers from a row and an output on will be put there.
-    #[inline(always)]
-    fn ask_for(&self, row: usize, output: usize, n: usize) {
-        prefetch_at(self.to.wrapping_add(row * self.stride + output), n);
-    }
-
-    /// Puts numbers in place, from a row and an output on.
-    ///
-    /// # Safety
-    /// They may be written there, and nobody else touches them.
-    #[inline(always)]
-    unsafe fn put(&self, row: usize, output: usize, numbers: &[f32]) {
-        // SAFETY: as above.
-        unsafe {
-            let to = self.to.add(row * self.stride + output);
-            to.copy_from_nonoverlapping(numbers.as_ptr(), numbers.len());
-        }
-    }
 }
 
 /// A matrix, and the rows that it multiplies.
@@ -260,8 +221,6 @@ impl<'a> Product<'a> {
         };
         debug_assert!(n == self.n(), "so few rows are one task's");
         let (values, scales, sums) = rows.tile(row, 0);
-        // SAFETY: within the result.
-        let out = unsafe { self.out.to.add(row * self.out.stride + output) };
         let operands = Direct {
             values,
             scales,
@@ -271,8 +230,8 @@ impl<'a> Product<'a> {
             weights: matrix.bytes[output * matrix.row_bytes..].as_ptr(),
             n_out,
             row_bytes: matrix.row_bytes,
-            out,
-            stride: self.out.stride,
+            out: self.out.at(row, output),
+            stride: self.out.stride(),
         };
         // SAFETY: the rows are all there are, and those of a superblock follow each other; the weights are of
         // `n_out` outputs of the matrix. The rest is what the caller vouches for.

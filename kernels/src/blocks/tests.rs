@@ -6,7 +6,7 @@ use super::format::Expanded;
 use super::kernel::{MOST_LANES, Panel};
 use super::*;
 use crate::testing::{noise, with_threads};
-use crate::{Cpu, available};
+use crate::{Cpu, SharedOut, available};
 
 /// Blocks of random bytes whose scales are small finite numbers.
 fn weights(format: BlockFormat, n_out: usize, n_in: usize, seed: u32) -> Vec<u8> {

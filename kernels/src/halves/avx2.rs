@@ -1,0 +1,85 @@
+//! AVX2, FMA and F16C: eight at a time.
+#![allow(unsafe_code)]
+
+use std::arch::x86_64::*;
+
+use half::{bf16, f16};
+
+use super::Halves;
+use super::few::{self, Few, Vector};
+use super::kernel::Set;
+use crate::Cpu;
+
+pub static SET: Set = Set {
+    cpu: Cpu::Avx2,
+    few,
+    widen,
+};
+
+/// # Safety
+/// As [`Set::few`].
+#[target_feature(enable = "avx2,fma,f16c")]
+unsafe fn few(of: &Few) {
+    // SAFETY: compiled for the set; the rest is the caller's promise.
+    unsafe { few::few::<__m256>(of) }
+}
+
+/// # Safety
+/// As [`Set::widen`].
+#[target_feature(enable = "avx2,fma,f16c")]
+unsafe fn widen(from: Halves, to: &mut [f32]) {
+    // SAFETY: compiled for the set.
+    unsafe { few::widen::<__m256>(from, to) }
+}
+
+// SAFETY: each function touches eight numbers.
+unsafe impl Vector for __m256 {
+    const LANES: usize = 8;
+    const MANY: bool = false;
+
+    #[inline(always)]
+    unsafe fn zero() -> Self {
+        // SAFETY: as the trait says; so for all that follow.
+        unsafe { _mm256_setzero_ps() }
+    }
+    #[inline(always)]
+    unsafe fn load(from: *const f32) -> Self {
+        // SAFETY: as above.
+        unsafe { _mm256_loadu_ps(from) }
+    }
+    #[inline(always)]
+    unsafe fn load_f16(from: *const f16) -> Self {
+        // SAFETY: as above.
+        unsafe { _mm256_cvtph_ps(_mm_loadu_si128(from.cast())) }
+    }
+    #[inline(always)]
+    unsafe fn load_bf16(from: *const bf16) -> Self {
+        // SAFETY: as above. A bf16 is the upper half of the f32.
+        unsafe {
+            let wide = _mm256_cvtepu16_epi32(_mm_loadu_si128(from.cast()));
+            _mm256_castsi256_ps(_mm256_slli_epi32::<16>(wide))
+        }
+    }
+    #[inline(always)]
+    unsafe fn store(self, to: *mut f32) {
+        // SAFETY: as above.
+        unsafe { _mm256_storeu_ps(to, self) }
+    }
+    #[inline(always)]
+    unsafe fn mul_add(self, by: Self, to: Self) -> Self {
+        // SAFETY: as above.
+        unsafe { _mm256_fmadd_ps(self, by, to) }
+    }
+    #[inline(always)]
+    unsafe fn sum(self) -> f32 {
+        // SAFETY: as above.
+        unsafe {
+            let half = _mm_add_ps(
+                _mm256_castps256_ps128(self),
+                _mm256_extractf128_ps::<1>(self),
+            );
+            let pair = _mm_add_ps(half, _mm_movehl_ps(half, half));
+            _mm_cvtss_f32(_mm_add_ss(pair, _mm_movehdup_ps(pair)))
+        }
+    }
+}
