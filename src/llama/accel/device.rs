@@ -5,12 +5,12 @@ use std::ptr::null_mut;
 use std::sync::OnceLock;
 
 use llama_cpp_sys_2 as sys;
-use xc2_kernels::blocks::Kernel;
 
 use super::abi::{
     API_VERSION, Backend, BackendInterface, Device, DeviceInterface, Registry, RegistryInterface,
 };
 use super::jobs::Jobs;
+use super::operands::Kernels;
 use super::{Products, WANTED};
 
 const NAME: &CStr = c"XC2";
@@ -23,7 +23,7 @@ struct Statics {
     device: Device,
     /// The CPU's.
     cpu: sys::ggml_backend_dev_t,
-    kernel: &'static Kernel,
+    kernels: Kernels,
 }
 
 // SAFETY: it is not changed once it is registered; ggml reads it from several threads.
@@ -38,7 +38,7 @@ fn statics() -> &'static Statics {
 }
 
 /// Tells ggml of the device.
-pub fn register(kernel: &'static Kernel) {
+pub fn register(kernels: Kernels) {
     STATICS.get_or_init(|| {
         // SAFETY: the CPU's registry and its device are there in every build.
         let cpu = unsafe { sys::ggml_backend_reg_dev_get(sys::ggml_backend_cpu_reg(), 0) };
@@ -71,7 +71,7 @@ pub fn register(kernel: &'static Kernel) {
                 context: null_mut(),
             },
             cpu,
-            kernel,
+            kernels,
         }));
         statics.device.reg = &raw mut statics.registry;
         statics
@@ -175,7 +175,7 @@ unsafe extern "C" fn init_backend(device: *mut Device, _: *const c_char) -> *mut
     if cpu.is_null() {
         return null_mut();
     }
-    let jobs = (WANTED.get() == Products::Xc2).then(|| Jobs::new(statics().kernel));
+    let jobs = (WANTED.get() == Products::Xc2).then(|| Jobs::new(statics().kernels));
     let state = Box::new(State { cpu, jobs });
     Box::into_raw(Box::new(Backend {
         guid: &raw mut GUID,

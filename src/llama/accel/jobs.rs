@@ -6,16 +6,17 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use llama_cpp_sys_2 as sys;
 use xc2_kernels::attention::CachedAttention;
-use xc2_kernels::blocks::{BlockMatrix, Kernel, Product, SharedOut, SharedRows};
+use xc2_kernels::{Cpu, SharedOut};
 
 use super::abi::{ALL_THREADS, CustomParams};
 use super::attention::attention;
+use super::operands::{Kernels, Matrix, Product, Rows};
 use super::plan::{Planned, planned};
 use super::slots::{Activations, Place, Slots};
 
 /// Our part of the graph that is being computed.
 pub struct Jobs {
-    kernel: &'static Kernel,
+    kernels: Kernels,
     slots: Slots,
     /// Nodes as they were.
     nodes: Vec<Node>,
@@ -33,7 +34,7 @@ struct Node {
 
 /// A node's work, for all threads.
 struct Job {
-    kernel: &'static Kernel,
+    cpu: Cpu,
     work: Work,
     /// The next task.
     next: AtomicUsize,
@@ -42,19 +43,19 @@ struct Job {
 enum Work {
     Attention(CachedAttention),
     Product {
-        product: Product<'static>,
-        /// Activations that have to be quantized first, `[n, width]`, and where to.
-        inputs: Vec<(*const f32, SharedRows)>,
+        product: Product,
+        /// Activations that have to be put in form first, `[n, width]`, and where to.
+        inputs: Vec<(*const f32, Rows)>,
         /// The next piece of that, and how many are done.
-        quantizing: AtomicUsize,
-        quantized: AtomicUsize,
+        filling: AtomicUsize,
+        filled: AtomicUsize,
     },
 }
 
 impl Jobs {
-    pub fn new(kernel: &'static Kernel) -> Self {
+    pub fn new(kernels: Kernels) -> Self {
         Self {
-            kernel,
+            kernels,
             slots: Slots::default(),
             nodes: Vec::new(),
             idle: Vec::new(),
@@ -74,13 +75,12 @@ impl Jobs {
             (0..n).map(|i| sys::ggml_graph_node(graph, i)).collect()
         };
         // SAFETY: as the caller says.
-        let products = unsafe { planned(&nodes, self.kernel) };
-        let bytes = |p: &Planned, matrix: &BlockMatrix| {
-            SharedRows::bytes(p.rows.len(), matrix.n_in(), self.kernel)
-        };
+        let products = unsafe { planned(&nodes, self.kernels) };
+        let kernels = self.kernels;
+        let bytes = |p: &Planned, matrix: &Matrix| matrix.bytes_of_rows(p.rows.len(), kernels);
         let activations = products.iter().map(|p| Activations {
             input: (
-                (p.x, p.rows.start, p.matrix.format().shape()),
+                (p.x, p.rows.start, p.matrix.form(kernels)),
                 bytes(p, &p.matrix),
             ),
             adapter_bytes: (p.adapter.as_ref()).map_or(0, |(added, _)| bytes(p, added)),
@@ -94,7 +94,7 @@ impl Jobs {
         }
         for node in nodes {
             // SAFETY: as the caller says.
-            if let Some(attention) = unsafe { attention(&*node, self.kernel.cpu) } {
+            if let Some(attention) = unsafe { attention(&*node, kernels.blocks.cpu) } {
                 // SAFETY: as the caller says.
                 unsafe { self.push(node, Work::Attention(attention)) }
             }
@@ -130,7 +130,7 @@ impl Jobs {
         }
         let out = |t: &sys::ggml_tensor| SharedOut::new(row(t, first), t.nb[1] / 4);
         let product = match &planned.adapter {
-            None => Product::new(matrix, rows, out(node), self.kernel),
+            None => Product::new(matrix, rows, out(node), self.kernels),
             Some((added, sum)) => {
                 // SAFETY: as above.
                 let small_rows = unsafe { self.rows(place.adapter, planned, added) };
@@ -138,14 +138,14 @@ impl Jobs {
                 inputs.push((row(small, first).cast_const(), small_rows));
                 // SAFETY: as above.
                 let out = out(unsafe { &*sum.add });
-                Product::new(matrix, rows, out, self.kernel).plus(*added, small_rows)
+                Product::new(matrix, rows, out, self.kernels).plus(*added, small_rows)
             }
         };
         let work = Work::Product {
             product,
             inputs,
-            quantizing: AtomicUsize::new(0),
-            quantized: AtomicUsize::new(0),
+            filling: AtomicUsize::new(0),
+            filled: AtomicUsize::new(0),
         };
         // SAFETY: handed on.
         unsafe { self.push(planned.at, work) }
@@ -172,11 +172,10 @@ impl Jobs {
 
     /// # Safety
     /// The place was planned for the activations of this product that are multiplied by this matrix.
-    unsafe fn rows(&mut self, place: usize, planned: &Planned, matrix: &BlockMatrix) -> SharedRows {
-        let (n, shape) = (planned.rows.len(), matrix.format().shape());
+    unsafe fn rows(&mut self, place: usize, planned: &Planned, matrix: &Matrix) -> Rows {
         let memory = self.slots.memory(place);
         // SAFETY: as above; and the memory stays until the graph is computed.
-        unsafe { SharedRows::new(memory, n, matrix.n_in(), shape, self.kernel) }
+        unsafe { matrix.rows(memory, planned.rows.len(), self.kernels) }
     }
 
     /// # Safety
@@ -186,7 +185,7 @@ impl Jobs {
         let (op, params) = unsafe { ((*node).op, (*node).op_params) };
         self.nodes.push(Node { node, op, params });
         self.jobs.push(Job {
-            kernel: self.kernel,
+            cpu: self.kernels.blocks.cpu,
             work,
             next: AtomicUsize::new(0),
         });
@@ -220,21 +219,21 @@ unsafe extern "C" fn run(_: *mut sys::ggml_tensor, _: c_int, nth: c_int, job: *m
     let job = unsafe { &*job.cast::<Job>() };
     let nth = nth as usize;
     match &job.work {
-        Work::Attention(attention) => job.each(attention.tasks(job.kernel.cpu, nth), nth, |task| {
+        Work::Attention(attention) => job.each(attention.tasks(job.cpu, nth), nth, |task| {
             // SAFETY: the node's operands, which were checked, and its result; each task is taken once.
-            unsafe { attention.run(job.kernel.cpu, task, nth) }
+            unsafe { attention.run(job.cpu, task, nth) }
         }),
         Work::Product {
             product,
             inputs,
-            quantizing,
-            quantized,
+            filling,
+            filled,
         } => {
             // SAFETY: sources of the node, which are not written while it is computed; each piece is taken
             // once, and nobody reads before all are done.
-            unsafe { quantize(inputs, quantizing, quantized, nth) }
+            unsafe { fill(inputs, filling, filled, nth) }
             job.each(product.tasks(nth), nth, |task| {
-                // SAFETY: the CPU has the kernel; the rows are quantized by all threads, here or in an
+                // SAFETY: the CPU has the kernel; the rows are filled by all threads, here or in an
                 // earlier node; only this job writes the result, and each task is taken once.
                 unsafe { product.run(task, nth) }
             });
@@ -261,14 +260,14 @@ impl Job {
     }
 }
 
-/// Quantizes what is left of activations, and returns when all are: a thread that comes late finds it done
+/// Puts what is left of activations in form, and returns when all are: a thread that comes late finds it done
 /// by the others and keeps nobody waiting.
 ///
 /// # Safety
 /// - The activations are contiguous, of these shapes, and stay as they are.
-/// - Pieces are quantized here only, with these counters.
-unsafe fn quantize(
-    inputs: &[(*const f32, SharedRows)],
+/// - Pieces are filled here only, with these counters.
+unsafe fn fill(
+    inputs: &[(*const f32, Rows)],
     next: &AtomicUsize,
     done: &AtomicUsize,
     n_threads: usize,
@@ -289,7 +288,7 @@ unsafe fn quantize(
             let x = unsafe { std::slice::from_raw_parts(*x, rows.n() * rows.width()) };
             for piece in taken.start.max(begin)..taken.end.min(end) {
                 // SAFETY: a piece of these rows that no other thread takes.
-                unsafe { rows.quantize(x, piece - begin) }
+                unsafe { rows.fill(x, piece - begin) }
             }
         }
         done.fetch_add(taken.len(), Ordering::Release);

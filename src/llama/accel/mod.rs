@@ -20,6 +20,7 @@ mod abi;
 mod attention;
 mod device;
 mod jobs;
+mod operands;
 mod plan;
 mod products;
 mod slots;
@@ -73,7 +74,7 @@ pub(super) fn register() -> Result<&'static Kernel, &'static str> {
         }
         abi::check()
             .map_err(|why| format!("this llama.cpp is not the one it was made for: {why}"))?;
-        device::register(kernel);
+        device::register(operands::Kernels { blocks: kernel });
         Ok(kernel)
     });
     done.as_ref().copied().map_err(String::as_str)

@@ -4,8 +4,8 @@ use std::collections::{HashMap, HashSet};
 use std::ops::Range;
 
 use llama_cpp_sys_2 as sys;
-use xc2_kernels::blocks::{BlockMatrix, Kernel};
 
+use super::operands::{Kernels, Matrix};
 use super::products::{AdapterSum, adapter_sums, matrix};
 
 /// A product, or some rows of one, that is to be computed in place of a node.
@@ -15,11 +15,11 @@ pub struct Planned {
     pub at: *mut sys::ggml_tensor,
     /// The product.
     pub node: *mut sys::ggml_tensor,
-    pub matrix: BlockMatrix<'static>,
+    pub matrix: Matrix,
     pub x: *const sys::ggml_tensor,
     pub rows: Range<usize>,
     /// What an adapter adds to it.
-    pub adapter: Option<(BlockMatrix<'static>, AdapterSum)>,
+    pub adapter: Option<(Matrix, AdapterSum)>,
 }
 
 impl Planned {
@@ -40,15 +40,18 @@ impl Planned {
 ///
 /// # Safety
 /// The nodes are valid and their memory is allocated.
-pub unsafe fn planned(nodes: &[*mut sys::ggml_tensor], kernel: &Kernel) -> Vec<Planned> {
+pub unsafe fn planned(nodes: &[*mut sys::ggml_tensor], kernels: Kernels) -> Vec<Planned> {
     // SAFETY: as above.
-    let (mut sums, matrices): (_, HashMap<_, _>) = unsafe {
+    let (mut sums, matrices): (_, HashMap<_, Matrix>) = unsafe {
         let ours = nodes
             .iter()
-            .filter_map(|n| Some((*n, matrix(&**n, kernel)?)));
+            .filter_map(|n| Some((*n, matrix(&**n, kernels)?)));
         (adapter_sums(nodes), ours.collect())
     };
-    sums.retain(|product, sum| matrices.contains_key(product) && matrices.contains_key(&sum.base));
+    sums.retain(|product, sum| {
+        let of = [product, &sum.base].map(|node| matrices.get(node));
+        matches!(of, [Some(adapter), Some(base)] if adapter.adds_to(base, kernels))
+    });
     let bases: HashSet<_> = sums.values().map(|sum| sum.base).collect();
     let ours = nodes.iter().filter(|n| !bases.contains(n));
     let plan = ours.filter_map(|node| {
@@ -67,7 +70,7 @@ pub unsafe fn planned(nodes: &[*mut sys::ggml_tensor], kernel: &Kernel) -> Vec<P
     });
     let plan: Vec<_> = plan.collect();
     // SAFETY: as above.
-    unsafe { halved(plan, kernel) }
+    unsafe { halved(plan, kernels) }
 }
 
 /// The same with long products of wide inputs that nothing else takes cut in two, where an adapter leaves
@@ -80,7 +83,7 @@ pub unsafe fn planned(nodes: &[*mut sys::ggml_tensor], kernel: &Kernel) -> Vec<P
 ///
 /// # Safety
 /// The nodes are valid and their memory is allocated.
-unsafe fn halved(plan: Vec<Planned>, kernel: &Kernel) -> Vec<Planned> {
+unsafe fn halved(plan: Vec<Planned>, kernels: Kernels) -> Vec<Planned> {
     let mut uses = HashMap::new();
     for product in &plan {
         *uses.entry(product.x).or_insert(0_usize) += 1;
@@ -104,7 +107,7 @@ unsafe fn halved(plan: Vec<Planned>, kernel: &Kernel) -> Vec<Planned> {
         None => vec![product],
         Some(at) => {
             let middle = product.rows.len() / 2;
-            let middle = middle.next_multiple_of(kernel.rows);
+            let middle = middle.next_multiple_of(kernels.blocks.rows);
             product.halves(middle, *at).into()
         }
     };

@@ -3,7 +3,10 @@
 use std::collections::HashMap;
 
 use llama_cpp_sys_2 as sys;
-use xc2_kernels::blocks::{BlockFormat, BlockMatrix, Kernel};
+use xc2_kernels::blocks::{BlockFormat, BlockMatrix};
+use xc2_kernels::halves::{HalfMatrix, Halves};
+
+use super::operands::{Kernels, Matrix};
 
 /// How llama.cpp applies an adapter: `add = base + scale(product)`, where the product is that of the adapter's
 /// second matrix with what its first makes of the base's input.
@@ -70,25 +73,17 @@ pub unsafe fn adapter_sums(
     }
 }
 
-/// The weights of a node that is a product which our kernels take: a matrix in blocks, in memory of this
+/// The weights of a node that is a product which our kernels take: a matrix in memory of this
 /// machine and in ggml's own layout, times rows of f32.
 ///
 /// # Safety
 /// The node is valid, and its memory and that of its sources allocated.
-pub unsafe fn matrix(node: &sys::ggml_tensor, kernel: &Kernel) -> Option<BlockMatrix<'static>> {
+pub unsafe fn matrix(node: &sys::ggml_tensor, kernels: Kernels) -> Option<Matrix> {
     if node.op != sys::GGML_OP_MUL_MAT || node.type_ != sys::GGML_TYPE_F32 {
         return None;
     }
     // SAFETY: a product has two sources.
     let (w, x) = unsafe { (&*node.src[0], &*node.src[1]) };
-    let format = match w.type_ {
-        sys::GGML_TYPE_Q4_0 => BlockFormat::Q4_0,
-        sys::GGML_TYPE_Q8_0 => BlockFormat::Q8_0,
-        sys::GGML_TYPE_Q4_K => BlockFormat::Q4K,
-        sys::GGML_TYPE_Q5_K => BlockFormat::Q5K,
-        sys::GGML_TYPE_Q6_K => BlockFormat::Q6K,
-        _ => return None,
-    };
     let flat = |t: &sys::ggml_tensor| t.ne[2] == 1 && t.ne[3] == 1 && !t.data.is_null();
     // SAFETY: the tensors are valid; a buffer, where there is one, is.
     let plain = unsafe {
@@ -113,16 +108,54 @@ pub unsafe fn matrix(node: &sys::ggml_tensor, kernel: &Kernel) -> Option<BlockMa
         && node.nb[0] == size_of::<f32>()
         && node.nb[1].is_multiple_of(size_of::<f32>());
     let n = usize::try_from(x.ne[1]).ok()?;
-    if !fits || !kernel.pays(format, n) {
+    if !fits {
         return None;
     }
-    let (n_in, n_out) = (w.ne[0] as usize, w.ne[1] as usize);
-    // SAFETY: contiguous rows of blocks, hence so many bytes; weights outlive the graph that uses them.
-    let bytes = unsafe {
-        std::slice::from_raw_parts(
-            w.data.cast::<u8>(),
-            format.row_bytes(n_in)?.checked_mul(n_out)?,
-        )
+    // SAFETY: contiguous, and weights outlive the graph that uses them.
+    let matrix = unsafe { weights(w) }?;
+    kernels.pay(&matrix, n).then_some(matrix)
+}
+
+/// The numbers of a matrix, if they are of a type for which there are kernels.
+///
+/// # Safety
+/// It is contiguous, allocated, and outlives the result.
+unsafe fn weights(w: &sys::ggml_tensor) -> Option<Matrix> {
+    let n_in = usize::try_from(w.ne[0]).ok()?;
+    let n_out = usize::try_from(w.ne[1]).ok()?;
+    let format = match w.type_ {
+        sys::GGML_TYPE_F16 | sys::GGML_TYPE_BF16 => {
+            // SAFETY: as above.
+            let halves = unsafe { halves(w, n_in.checked_mul(n_out)?) }?;
+            return HalfMatrix::new(halves, n_out, n_in).map(Matrix::Halves);
+        }
+        sys::GGML_TYPE_Q4_0 => BlockFormat::Q4_0,
+        sys::GGML_TYPE_Q8_0 => BlockFormat::Q8_0,
+        sys::GGML_TYPE_Q4_K => BlockFormat::Q4K,
+        sys::GGML_TYPE_Q5_K => BlockFormat::Q5K,
+        sys::GGML_TYPE_Q6_K => BlockFormat::Q6K,
+        _ => return None,
     };
-    BlockMatrix::new(format, bytes, n_out, n_in)
+    let bytes = format.row_bytes(n_in)?.checked_mul(n_out)?;
+    // SAFETY: contiguous rows of blocks, hence so many bytes.
+    let bytes = unsafe { std::slice::from_raw_parts(w.data.cast::<u8>(), bytes) };
+    BlockMatrix::new(format, bytes, n_out, n_in).map(Matrix::Blocks)
+}
+
+/// The numbers of a tensor of 16 bits, if they lie at an even address.
+///
+/// # Safety
+/// There are so many, and they outlive the result.
+unsafe fn halves(w: &sys::ggml_tensor, n: usize) -> Option<Halves<'static>> {
+    if !w.data.cast::<u16>().is_aligned() {
+        return None;
+    }
+    // SAFETY: aligned, and any bits are a number; the rest is the caller's promise.
+    unsafe {
+        Some(if w.type_ == sys::GGML_TYPE_F16 {
+            Halves::F16(std::slice::from_raw_parts(w.data.cast(), n))
+        } else {
+            Halves::Bf16(std::slice::from_raw_parts(w.data.cast(), n))
+        })
+    }
 }

@@ -1,12 +1,13 @@
-//! Memory for quantized activations, shared by the products of a graph.
+//! Memory for activations in the form in which they are multiplied, shared by the products of a graph.
 
 use std::collections::HashMap;
 
 use llama_cpp_sys_2 as sys;
-use xc2_kernels::blocks::Shape;
 
-/// Which tensor activations are those of, from which row on, and for which weights they are quantized.
-pub type Key = (*const sys::ggml_tensor, usize, Shape);
+use super::operands::Form;
+
+/// Which tensor activations are those of, from which row on, and in which form.
+pub type Key = (*const sys::ggml_tensor, usize, Form);
 
 /// The activations of a product, and their sizes in bytes.
 #[derive(Clone, Copy)]
@@ -125,7 +126,11 @@ mod tests {
     fn product(tensor: usize, format: BlockFormat, bytes: usize) -> Activations {
         Activations {
             input: (
-                (std::ptr::without_provenance(tensor), 0, format.shape()),
+                (
+                    std::ptr::without_provenance(tensor),
+                    0,
+                    Form::Int8(format.shape()),
+                ),
                 bytes,
             ),
             adapter_bytes: 0,

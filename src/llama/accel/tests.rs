@@ -156,7 +156,9 @@ fn ours() -> bool {
     register().is_ok()
 }
 
-const TYPES: [GgmlType; 5] = [
+const TYPES: [GgmlType; 7] = [
+    GgmlType::F16,
+    GgmlType::BF16,
     GgmlType::Q4_0,
     GgmlType::Q8_0,
     GgmlType::Q4_K,
@@ -210,21 +212,35 @@ fn an_adapters_product_is_scaled_and_added() {
         return;
     }
     // The longer is computed in two halves, if nobody else reads what is between.
-    let [few, many] = [50, 301].map(an_adapters_product);
-    assert_eq!(few[..], many[..few.len()], "rows do not depend on others");
+    use GgmlType::{BF16, F16, Q4_K, Q8_0};
+    for types in [
+        [Q4_K, Q8_0],
+        [F16, F16],
+        [BF16, BF16],
+        // Of two kinds: each is computed by itself.
+        [Q4_K, BF16],
+        [F16, Q8_0],
+    ] {
+        let [few, many] = [50, 301].map(|n| an_adapters_product(n, types));
+        assert_eq!(
+            few[..],
+            many[..few.len()],
+            "{types:?}: rows do not depend on others"
+        );
+    }
 }
 
-/// The product of `n` rows with a matrix and an adapter, by our kernels, held against ggml's.
-fn an_adapters_product(n: usize) -> Vec<f32> {
+/// The product of `n` rows with a matrix and an adapter of these types, by our kernels, held against ggml's.
+fn an_adapters_product(n: usize, [base, adapter]: [GgmlType; 2]) -> Vec<f32> {
     let (width, rank, n_out) = (512, 256, 96);
-    let w = quantized(GgmlType::Q4_K, &noise(n_out, width, 1), width);
-    let a = quantized(GgmlType::Q8_0, &noise(rank, width, 2), width);
-    let b = quantized(GgmlType::Q8_0, &noise(n_out, rank, 3), rank);
+    let w = quantized(base, &noise(n_out, width, 1), width);
+    let a = quantized(adapter, &noise(rank, width, 2), width);
+    let b = quantized(adapter, &noise(n_out, rank, 3), rank);
     let x = bytes(&noise(n, width, 4));
     let inputs = [
-        (GgmlType::Q4_K, [width, n_out], &w[..]),
-        (GgmlType::Q8_0, [width, rank], &a[..]),
-        (GgmlType::Q8_0, [rank, n_out], &b[..]),
+        (base, [width, n_out], &w[..]),
+        (adapter, [width, rank], &a[..]),
+        (adapter, [rank, n_out], &b[..]),
         (GgmlType::F32, [width, n], &x[..]),
     ];
     // Alone; with another reader of the base product; and with one of the scaled product.
@@ -261,10 +277,10 @@ fn what_is_not_ours_is_computed_by_ggml() {
     if !ours() {
         return;
     }
-    let w = quantized(GgmlType::F16, &noise(48, 64, 1), 64);
+    let w = quantized(GgmlType::Q5_1, &noise(48, 64, 1), 64);
     let x = bytes(&noise(9, 64, 2));
     let inputs = [
-        (GgmlType::F16, [64, 48], &w[..]),
+        (GgmlType::Q5_1, [64, 48], &w[..]),
         (GgmlType::F32, [64, 9], &x[..]),
     ];
     // SAFETY: a product of a matrix and rows of its width.
