@@ -37,6 +37,8 @@ pub use kernel::Kernel;
 pub use product::{Product, product};
 pub use rows::{FEW, SharedRows};
 
+use crate::tile::prefetch;
+
 /// Numbers of 16 bits.
 #[derive(Clone, Copy, Debug)]
 pub enum Halves<'a> {
@@ -65,6 +67,15 @@ impl<'a> Halves<'a> {
         match self {
             Self::F16(numbers) => Self::F16(&numbers[from..][..n]),
             Self::Bf16(numbers) => Self::Bf16(&numbers[from..][..n]),
+        }
+    }
+
+    /// Tells the cache that they will be read.
+    #[inline(always)]
+    fn ask_for(&self) {
+        match self {
+            Self::F16(numbers) => prefetch(numbers),
+            Self::Bf16(numbers) => prefetch(numbers),
         }
     }
 }

@@ -283,16 +283,25 @@ impl<'a> Product<'a> {
         let (first, n_in) = (block * deep, matrix.n_in());
         let inputs = deep.min(n_in - first);
         panel.resize(inputs.next_multiple_of(group) * width);
+        let weights = |column: usize, k: usize, n: usize| {
+            let at = (output + column.min(n_out - 1)) * n_in + first + k;
+            matrix.weights().part(at, n)
+        };
         let mut numbers = [K::Element::default(); ROWS * STEP];
         for (panel, k) in panel.chunks_mut(STEP * width).zip((0..).step_by(STEP)) {
             let (depth, wanted) = (panel.len() / width, STEP.min(inputs - k));
             let numbers = &mut numbers[..ROWS * depth];
             for column in (0..width).step_by(ROWS) {
+                let ahead = if column + ROWS < width {
+                    (column + ROWS, k)
+                } else {
+                    (0, (k + STEP).min(inputs - wanted))
+                };
                 for (r, to) in numbers.chunks_exact_mut(depth).enumerate() {
+                    weights(ahead.0 + r, ahead.1, wanted).ask_for();
                     let (to, added) = to.split_at_mut(wanted);
                     if column + r < n_out {
-                        let at = (output + column + r) * n_in + first + k;
-                        K::Element::widen(set, matrix.weights().part(at, wanted), to);
+                        K::Element::widen(set, weights(column + r, k, wanted), to);
                     } else {
                         to.fill(K::Element::default());
                     }
