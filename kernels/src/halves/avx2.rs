@@ -21,7 +21,7 @@ pub static SET: Set = Set {
 #[target_feature(enable = "avx2,fma,f16c")]
 unsafe fn few(of: &Few) {
     // SAFETY: compiled for the set; the rest is the caller's promise.
-    unsafe { few::few::<__m256>(of) }
+    unsafe { few::few::<__m256, 2>(of) }
 }
 
 /// # Safety
@@ -35,7 +35,7 @@ unsafe fn widen(from: Halves, to: &mut [f32]) {
 // SAFETY: each function touches eight numbers.
 unsafe impl Vector for __m256 {
     const LANES: usize = 8;
-    const MANY: bool = false;
+    const MOST: usize = 12;
 
     #[inline(always)]
     unsafe fn zero() -> Self {
@@ -69,17 +69,5 @@ unsafe impl Vector for __m256 {
     unsafe fn mul_add(self, by: Self, to: Self) -> Self {
         // SAFETY: as above.
         unsafe { _mm256_fmadd_ps(self, by, to) }
-    }
-    #[inline(always)]
-    unsafe fn sum(self) -> f32 {
-        // SAFETY: as above.
-        unsafe {
-            let half = _mm_add_ps(
-                _mm256_castps256_ps128(self),
-                _mm256_extractf128_ps::<1>(self),
-            );
-            let pair = _mm_add_ps(half, _mm_movehl_ps(half, half));
-            _mm_cvtss_f32(_mm_add_ss(pair, _mm_movehdup_ps(pair)))
-        }
     }
 }

@@ -21,7 +21,7 @@ pub static SET: Set = Set {
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq")]
 unsafe fn few(of: &Few) {
     // SAFETY: compiled for the set; the rest is the caller's promise.
-    unsafe { few::few::<__m512>(of) }
+    unsafe { few::few::<__m512, 1>(of) }
 }
 
 /// # Safety
@@ -35,7 +35,7 @@ unsafe fn widen(from: Halves, to: &mut [f32]) {
 // SAFETY: each function touches sixteen numbers.
 unsafe impl Vector for __m512 {
     const LANES: usize = 16;
-    const MANY: bool = true;
+    const MOST: usize = 24;
 
     #[inline(always)]
     unsafe fn zero() -> Self {
@@ -69,10 +69,5 @@ unsafe impl Vector for __m512 {
     unsafe fn mul_add(self, by: Self, to: Self) -> Self {
         // SAFETY: as above.
         unsafe { _mm512_fmadd_ps(self, by, to) }
-    }
-    #[inline(always)]
-    unsafe fn sum(self) -> f32 {
-        // SAFETY: as above.
-        unsafe { _mm512_reduce_add_ps(self) }
     }
 }

@@ -1,8 +1,10 @@
 //! A few rows of activations times weights as they lie in memory.
 //!
-//! Some outputs at a time, input by input, so that a weight is widened once for all rows; each product of a
-//! row with an output has a register of sums of its own, so that its order is the same however many rows
-//! there are. The outputs that follow are asked for meanwhile: rows lie one behind the other.
+//! A single row takes output by output: weights follow each other then, and the hardware foresees them best.
+//! More rows take some outputs at a time, so that activations, which may lie in the second-level cache, are
+//! read once for all of them, and ask for the next outputs meanwhile. Each product of a row with an output has
+//! 16 sums, for every sixteenth input, whatever the number of rows and the instruction set: so a row's result
+//! does not depend on those beside it.
 #![allow(unsafe_code)]
 
 use half::{bf16, f16};
@@ -48,8 +50,8 @@ pub type FewFunction = unsafe fn(&Few);
 pub unsafe trait Vector: Copy {
     /// Numbers in it.
     const LANES: usize;
-    /// Whether the set has 32 of them, not 16.
-    const MANY: bool;
+    /// How many there are for sums, beside those for operands.
+    const MOST: usize;
     unsafe fn zero() -> Self;
     unsafe fn load(from: *const f32) -> Self;
     unsafe fn load_f16(from: *const f16) -> Self;
@@ -57,8 +59,6 @@ pub unsafe trait Vector: Copy {
     unsafe fn store(self, to: *mut f32);
     /// `self * by + to`
     unsafe fn mul_add(self, by: Self, to: Self) -> Self;
-    /// The sum of its numbers.
-    unsafe fn sum(self) -> f32;
 }
 
 /// A number of 16 bits.
@@ -123,44 +123,57 @@ unsafe fn widen_some<V: Vector, H: Half>(from: &[H], to: &mut [f32]) {
     }
 }
 
-/// All of a product, as [`FewFunction`] says.
+/// All of a product, as [`FewFunction`] says, with `S` registers of 16 numbers together.
 ///
 /// # Safety
 /// As [`Vector`]'s and [`FewFunction`]'s.
 #[inline(always)]
-pub unsafe fn few<V: Vector>(of: &Few) {
+pub unsafe fn few<V: Vector, const S: usize>(of: &Few) {
     // SAFETY: handed on.
     unsafe {
         match of.weights {
-            Halves::F16(weights) => rows::<V, _>(of, weights),
-            Halves::Bf16(weights) => rows::<V, _>(of, weights),
+            Halves::F16(weights) => by_rows::<V, _, S>(of, weights),
+            Halves::Bf16(weights) => by_rows::<V, _, S>(of, weights),
         }
     }
 }
 
-/// By the number of rows: of two registers of operands and as many of sums as remain.
+/// As many rows and outputs at a time as there are registers for.
 ///
 /// # Safety
 /// As [`few`].
 #[inline(always)]
-unsafe fn rows<V: Vector, H: Half>(of: &Few, weights: &[H]) {
-    // SAFETY: handed on.
+unsafe fn by_rows<V: Vector, H: Half, const S: usize>(of: &Few, weights: &[H]) {
+    let n = of.rows.len() / of.n_in;
+    // SAFETY: handed on; rows are the first ones, and those after them.
     unsafe {
-        match (of.rows.len() / of.n_in, V::MANY) {
-            (1, _) => outputs::<V, H, 1, 4>(of, weights),
-            (2, _) => outputs::<V, H, 2, 4>(of, weights),
-            (3, true) => outputs::<V, H, 3, 4>(of, weights),
-            (3, false) => outputs::<V, H, 3, 2>(of, weights),
-            (4, true) => outputs::<V, H, 4, 4>(of, weights),
-            (4, false) => outputs::<V, H, 4, 2>(of, weights),
-            (5, true) => outputs::<V, H, 5, 4>(of, weights),
-            (5, false) => outputs::<V, H, 5, 2>(of, weights),
-            (6, true) => outputs::<V, H, 6, 4>(of, weights),
-            (6, false) => outputs::<V, H, 6, 1>(of, weights),
-            (7, true) => outputs::<V, H, 7, 2>(of, weights),
-            (7, false) => outputs::<V, H, 7, 1>(of, weights),
-            (8, true) => outputs::<V, H, 8, 2>(of, weights),
-            (8, false) => outputs::<V, H, 8, 1>(of, weights),
+        match (n, V::MOST / S) {
+            (1, _) => by_outputs::<V, H, S, 1, 1>(of, weights),
+            (2, 8..) => by_outputs::<V, H, S, 2, 4>(of, weights),
+            (2, _) => by_outputs::<V, H, S, 2, 3>(of, weights),
+            (3, 12..) => by_outputs::<V, H, S, 3, 4>(of, weights),
+            (3, _) => by_outputs::<V, H, S, 3, 2>(of, weights),
+            (4, 16..) => by_outputs::<V, H, S, 4, 4>(of, weights),
+            (4, _) => by_outputs::<V, H, S, 4, 1>(of, weights),
+            (5, 20..) => by_outputs::<V, H, S, 5, 4>(of, weights),
+            (5, _) => by_outputs::<V, H, S, 5, 1>(of, weights),
+            (6, 18..) => by_outputs::<V, H, S, 6, 3>(of, weights),
+            (6, _) => by_outputs::<V, H, S, 6, 1>(of, weights),
+            (7, 21..) => by_outputs::<V, H, S, 7, 3>(of, weights),
+            (8, 24..) => by_outputs::<V, H, S, 8, 3>(of, weights),
+            (7 | 8, _) => {
+                let (first, rest) = of.rows.split_at(4 * of.n_in);
+                let out = of.out.add(4 * of.stride);
+                by_rows::<V, H, S>(&Few { rows: first, ..*of }, weights);
+                by_rows::<V, H, S>(
+                    &Few {
+                        rows: rest,
+                        out,
+                        ..*of
+                    },
+                    weights,
+                );
+            }
             (n, _) => panic!("{n} rows"),
         }
     }
@@ -171,18 +184,21 @@ unsafe fn rows<V: Vector, H: Half>(of: &Few, weights: &[H]) {
 /// # Safety
 /// As [`few`].
 #[inline(always)]
-unsafe fn outputs<V: Vector, H: Half, const R: usize, const N: usize>(of: &Few, weights: &[H]) {
+unsafe fn by_outputs<V: Vector, H: Half, const S: usize, const R: usize, const N: usize>(
+    of: &Few,
+    weights: &[H],
+) {
     let n_in = of.n_in;
     let n_out = weights.len() / n_in;
     for from in (0..n_out).step_by(N) {
         // The last few are computed with others that are there already.
         let first = from.min(n_out.saturating_sub(N));
-        let mut w = [&weights[first * n_in..][..n_in]; N];
+        let mut w = [&weights[..0]; N];
         for (i, w) in w.iter_mut().enumerate() {
             *w = &weights[(first + i).min(n_out - 1) * n_in..][..n_in];
         }
         // SAFETY: handed on.
-        let sums = unsafe { dots::<V, H, R, N>(of.rows, w) };
+        let sums = unsafe { dots::<V, H, S, R, N>(of.rows, w) };
         for (r, sums) in sums.iter().enumerate() {
             for (i, sum) in sums.iter().enumerate().take(n_out).skip(from - first) {
                 // SAFETY: the caller vouches for the place of each row's outputs; those that were computed
@@ -201,49 +217,70 @@ unsafe fn outputs<V: Vector, H: Half, const R: usize, const N: usize>(of: &Few, 
 /// # Safety
 /// As [`Vector`]'s.
 #[inline(always)]
-unsafe fn dots<V: Vector, H: Half, const R: usize, const N: usize>(
+unsafe fn dots<V: Vector, H: Half, const S: usize, const R: usize, const N: usize>(
     x: &[f32],
     w: [&[H]; N],
 ) -> [[f32; N]; R] {
-    /// Weights of a cache line.
-    const LINE: usize = 32;
     let n_in = w[0].len();
     assert!(x.len() == R * n_in && w.iter().all(|w| w.len() == n_in));
-    let whole = n_in / V::LANES * V::LANES;
+    assert!(S * V::LANES == SUMS);
+    let whole = n_in / SUMS * SUMS;
     let mut found = [[0.0; N]; R];
-    // SAFETY: vectors begin below `whole`, so all of their numbers are within the rows; a hint may name any
+    // SAFETY: `SUMS` inputs of each row and output follow those that the loop stops at; a hint may name any
     // address.
     unsafe {
-        let mut sums = [[V::zero(); N]; R];
-        for line in (0..whole).step_by(LINE) {
-            for w in &w {
-                prefetch_at(w.as_ptr().wrapping_add(line + N * n_in), 1);
+        let mut sums = [[[V::zero(); S]; N]; R];
+        for k in (0..whole).step_by(SUMS) {
+            if R > 1 && k % LINE == 0 {
+                for w in &w {
+                    prefetch_at(w.as_ptr().wrapping_add(N * n_in + k), 1);
+                }
             }
-            for k in (line..whole.min(line + LINE)).step_by(V::LANES) {
+            for s in 0..S {
+                let k = k + s * V::LANES;
                 let mut weights = [V::zero(); N];
                 for (v, w) in weights.iter_mut().zip(&w) {
                     *v = H::load::<V>(w.as_ptr().add(k));
                 }
                 for (r, sums) in sums.iter_mut().enumerate() {
                     let x = V::load(x.as_ptr().add(r * n_in + k));
-                    for (sum, w) in sums.iter_mut().zip(weights) {
-                        *sum = x.mul_add(w, *sum);
+                    for (sums, w) in sums.iter_mut().zip(weights) {
+                        sums[s] = x.mul_add(w, sums[s]);
                     }
                 }
             }
         }
-        for (found, sums) in found.iter_mut().zip(sums) {
-            for (found, sum) in found.iter_mut().zip(sums) {
-                *found = sum.sum();
-            }
-        }
-    }
-    for (r, found) in found.iter_mut().enumerate() {
-        for (found, w) in found.iter_mut().zip(w) {
-            for k in whole..n_in {
-                *found += x[r * n_in + k] * w[k].to_f32();
+        for (r, (found, sums)) in found.iter_mut().zip(sums).enumerate() {
+            for (n, (found, sums)) in found.iter_mut().zip(sums).enumerate() {
+                let mut all = [0.0; SUMS];
+                for (s, sum) in sums.iter().enumerate() {
+                    sum.store(all.as_mut_ptr().add(s * V::LANES));
+                }
+                for (k, sum) in (whole..n_in).zip(&mut all) {
+                    *sum += x[r * n_in + k] * w[n][k].to_f32();
+                }
+                *found = sum(all);
             }
         }
     }
     found
 }
+
+/// Halves, and halves of these, added up.
+#[inline(always)]
+fn sum(mut sums: [f32; SUMS]) -> f32 {
+    let mut n = SUMS / 2;
+    while n > 0 {
+        let (low, high) = sums.split_at_mut(n);
+        for (low, high) in low.iter_mut().zip(high) {
+            *low += *high;
+        }
+        n /= 2;
+    }
+    sums[0]
+}
+
+/// Sums of a product.
+const SUMS: usize = 16;
+/// Weights of a cache line.
+const LINE: usize = 32;

@@ -22,7 +22,7 @@ pub static SET: Set = Set {
 #[target_feature(enable = "neon")]
 unsafe fn few(of: &Few) {
     // SAFETY: compiled for the set; the rest is the caller's promise.
-    unsafe { few::few::<float32x4_t>(of) }
+    unsafe { few::few::<float32x4_t, 4>(of) }
 }
 
 /// # Safety
@@ -36,7 +36,7 @@ unsafe fn widen(from: Halves, to: &mut [f32]) {
 // SAFETY: each function touches four numbers.
 unsafe impl Vector for float32x4_t {
     const LANES: usize = 4;
-    const MANY: bool = true;
+    const MOST: usize = 24;
 
     #[inline(always)]
     unsafe fn zero() -> Self {
@@ -78,10 +78,5 @@ unsafe impl Vector for float32x4_t {
     unsafe fn mul_add(self, by: Self, to: Self) -> Self {
         // SAFETY: as above.
         unsafe { vfmaq_f32(to, self, by) }
-    }
-    #[inline(always)]
-    unsafe fn sum(self) -> f32 {
-        // SAFETY: as above.
-        unsafe { vaddvq_f32(self) }
     }
 }

@@ -9,14 +9,14 @@ use crate::Cpu;
 
 pub static SET: Set = Set {
     cpu: Cpu::Scalar,
-    few: few::few::<f32>,
+    few: few::few::<f32, 16>,
     widen: few::widen::<f32>,
 };
 
 // SAFETY: each function touches one number.
 unsafe impl Vector for f32 {
     const LANES: usize = 1;
-    const MANY: bool = false;
+    const MOST: usize = 384;
 
     #[inline(always)]
     unsafe fn zero() -> Self {
@@ -45,9 +45,5 @@ unsafe impl Vector for f32 {
     #[inline(always)]
     unsafe fn mul_add(self, by: Self, to: Self) -> Self {
         self * by + to
-    }
-    #[inline(always)]
-    unsafe fn sum(self) -> f32 {
-        self
     }
 }
