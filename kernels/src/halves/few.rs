@@ -7,6 +7,9 @@
 //! does not depend on those beside it.
 #![allow(unsafe_code)]
 
+use std::mem::MaybeUninit;
+use std::ops::Range;
+
 use half::{bf16, f16};
 
 use super::Halves;
@@ -37,7 +40,7 @@ pub struct Few<'a> {
 ///   touches them.
 ///
 /// # Panics
-/// If there are no rows, or more than [`FEW`](super::FEW).
+/// If there are no rows, or more than [`FEW`](super::FEW), or more outputs than [`MOST_OUTPUTS`].
 pub type FewFunction = unsafe fn(&Few);
 
 /// A register of f32, and what of an instruction set these products need.
@@ -179,7 +182,8 @@ unsafe fn by_rows<V: Vector, H: Half, const S: usize>(of: &Few, weights: &[H]) {
     }
 }
 
-/// All outputs of `R` rows, `N` at a time.
+/// All outputs of `R` rows, `N` at a time, for as many inputs at a time as stay in the first-level cache
+/// beside the weights.
 ///
 /// # Safety
 /// As [`few`].
@@ -190,54 +194,69 @@ unsafe fn by_outputs<V: Vector, H: Half, const S: usize, const R: usize, const N
 ) {
     let n_in = of.n_in;
     let n_out = weights.len() / n_in;
-    for from in (0..n_out).step_by(N) {
-        // The last few are computed with others that are there already.
-        let first = from.min(n_out.saturating_sub(N));
-        let mut w = [&weights[..0]; N];
-        for (i, w) in w.iter_mut().enumerate() {
-            *w = &weights[(first + i).min(n_out - 1) * n_in..][..n_in];
-        }
-        // SAFETY: handed on.
-        let sums = unsafe { dots::<V, H, S, R, N>(of.rows, w) };
-        for (r, sums) in sums.iter().enumerate() {
-            for (i, sum) in sums.iter().enumerate().take(n_out).skip(from - first) {
-                // SAFETY: the caller vouches for the place of each row's outputs; those that were computed
-                // with the former ones are left out, so none is added twice.
-                unsafe {
-                    let out = of.out.add(r * of.stride + first + i);
-                    *out = if of.add { *out + sum } else { *sum };
+    let whole = n_in / SUMS * SUMS;
+    assert!(of.rows.len() == R * n_in && n_out <= MOST_OUTPUTS && S * V::LANES == SUMS);
+    // What outputs have come to; not all of them are used.
+    let mut kept = [const { MaybeUninit::<[[[V; S]; N]; R]>::uninit() }; MOST_OUTPUTS];
+    let block = IN_CACHE / R / LINE * LINE;
+    for begin in (0..whole.max(1)).step_by(block) {
+        let end = whole.min(begin + block);
+        for (kept, from) in kept.iter_mut().zip((0..n_out).step_by(N)) {
+            // The last few are computed with others that are there already.
+            let first = from.min(n_out.saturating_sub(N));
+            let mut w = [&weights[..0]; N];
+            for (i, w) in w.iter_mut().enumerate() {
+                *w = &weights[(first + i).min(n_out - 1) * n_in..][..n_in];
+            }
+            // SAFETY: kept by the block of inputs before, if this is not the first; inputs below `whole` are
+            // there in vectors; the rest is handed on.
+            unsafe {
+                let mut sums = if begin == 0 {
+                    [[[V::zero(); S]; N]; R]
+                } else {
+                    kept.assume_init()
+                };
+                add(&mut sums, of.rows, w, begin..end);
+                if end < whole {
+                    kept.write(sums);
+                    continue;
+                }
+                let found = finished(sums, of.rows, w);
+                for (r, found) in found.iter().enumerate() {
+                    for (i, sum) in found.iter().enumerate().take(n_out).skip(from - first) {
+                        // Those that were computed with the former ones are left out, so none is added twice.
+                        let out = of.out.add(r * of.stride + first + i);
+                        *out = if of.add { *out + sum } else { *sum };
+                    }
                 }
             }
         }
     }
 }
 
-/// `R` rows times `N` outputs.
+/// Adds the products of `R` rows with `N` outputs for some inputs, whole vectors of them.
 ///
 /// # Safety
 /// As [`Vector`]'s.
 #[inline(always)]
-unsafe fn dots<V: Vector, H: Half, const S: usize, const R: usize, const N: usize>(
+unsafe fn add<V: Vector, H: Half, const S: usize, const R: usize, const N: usize>(
+    sums: &mut [[[V; S]; N]; R],
     x: &[f32],
     w: [&[H]; N],
-) -> [[f32; N]; R] {
+    inputs: Range<usize>,
+) {
     let n_in = w[0].len();
-    assert!(x.len() == R * n_in && w.iter().all(|w| w.len() == n_in));
-    assert!(S * V::LANES == SUMS);
-    let whole = n_in / SUMS * SUMS;
-    let mut found = [[0.0; N]; R];
-    // SAFETY: `SUMS` inputs of each row and output follow those that the loop stops at; a hint may name any
-    // address.
-    unsafe {
-        let mut sums = [[[V::zero(); S]; N]; R];
-        for k in (0..whole).step_by(SUMS) {
-            if R > 1 && k % LINE == 0 {
-                for w in &w {
-                    prefetch_at(w.as_ptr().wrapping_add(N * n_in + k), 1);
-                }
+    for k in inputs.step_by(SUMS) {
+        // A single row's weights the hardware foresees.
+        if R > 1 && k % LINE == 0 {
+            for w in &w {
+                prefetch_at(w.as_ptr().wrapping_add(N * n_in + k), 1);
             }
-            for s in 0..S {
-                let k = k + s * V::LANES;
+        }
+        for s in 0..S {
+            let k = k + s * V::LANES;
+            // SAFETY: the caller vouches for the vectors.
+            unsafe {
                 let mut weights = [V::zero(); N];
                 for (v, w) in weights.iter_mut().zip(&w) {
                     *v = H::load::<V>(w.as_ptr().add(k));
@@ -250,17 +269,32 @@ unsafe fn dots<V: Vector, H: Half, const S: usize, const R: usize, const N: usiz
                 }
             }
         }
-        for (r, (found, sums)) in found.iter_mut().zip(sums).enumerate() {
-            for (n, (found, sums)) in found.iter_mut().zip(sums).enumerate() {
-                let mut all = [0.0; SUMS];
-                for (s, sum) in sums.iter().enumerate() {
-                    sum.store(all.as_mut_ptr().add(s * V::LANES));
-                }
-                for (k, sum) in (whole..n_in).zip(&mut all) {
-                    *sum += x[r * n_in + k] * w[n][k].to_f32();
-                }
-                *found = sum(all);
+    }
+}
+
+/// What products come to, with the inputs that are no whole vectors.
+///
+/// # Safety
+/// As [`Vector`]'s.
+#[inline(always)]
+unsafe fn finished<V: Vector, H: Half, const S: usize, const R: usize, const N: usize>(
+    sums: [[[V; S]; N]; R],
+    x: &[f32],
+    w: [&[H]; N],
+) -> [[f32; N]; R] {
+    let n_in = w[0].len();
+    let mut found = [[0.0; N]; R];
+    for (r, (found, sums)) in found.iter_mut().zip(sums).enumerate() {
+        for (n, (found, sums)) in found.iter_mut().zip(sums).enumerate() {
+            let mut all = [0.0; SUMS];
+            for (s, sum) in sums.iter().enumerate() {
+                // SAFETY: as many numbers as the registers have together.
+                unsafe { sum.store(all.as_mut_ptr().add(s * V::LANES)) }
             }
+            for (k, sum) in (n_in / SUMS * SUMS..n_in).zip(&mut all) {
+                *sum += x[r * n_in + k] * w[n][k].to_f32();
+            }
+            *found = sum(all);
         }
     }
     found
@@ -280,7 +314,11 @@ fn sum(mut sums: [f32; SUMS]) -> f32 {
     sums[0]
 }
 
+/// Outputs at most.
+pub const MOST_OUTPUTS: usize = 64;
 /// Sums of a product.
 const SUMS: usize = 16;
+/// Inputs of all rows that are multiplied at a time: half of a first-level cache of 32 kB.
+const IN_CACHE: usize = 4096;
 /// Weights of a cache line.
 const LINE: usize = 32;

@@ -7,7 +7,7 @@ use half::bf16;
 use ndarray::{ArrayView2, ArrayViewMut2};
 use rayon::prelude::*;
 
-use super::few::Few;
+use super::few::{Few, MOST_OUTPUTS};
 use super::kernel::{Kernel, Set, with_tile};
 use super::{HalfMatrix, Halves, SharedRows};
 use crate::SharedOut;
@@ -21,8 +21,6 @@ const CHUNK: usize = 512;
 const LEAST_CHUNK: usize = 96;
 /// Tasks of a thread, if the rows suffice.
 const TASKS: usize = 4;
-/// Outputs of a task of a few rows.
-const OUTPUTS_OF_FEW: usize = 64;
 /// Inputs that are widened at a time, in the first-level cache.
 const STEP: usize = 256;
 
@@ -149,7 +147,7 @@ impl<'a> Product<'a> {
     fn cut(&self, n_threads: usize) -> Cut {
         let n = self.n();
         let group = if self.base.rows.are_few() {
-            OUTPUTS_OF_FEW
+            MOST_OUTPUTS
         } else {
             WIDTH
         };

@@ -73,8 +73,9 @@ fn shapes() -> impl Iterator<Item = (usize, usize, usize)> {
     let ins = ins
         .chain([2 * deep - 1, 2 * deep + 1])
         .flat_map(|n_in| [(1, 5, n_in), (9, 5, n_in)]);
+    let wide = (1..=FEW).map(|n| (n, 5, 2 * 4096 + 50));
     let chunks = [(511, 5, 20), (512, 5, 20), (513, 5, 20), (1030, 3, 20)];
-    rows.chain(outs).chain(ins).chain(chunks)
+    rows.chain(outs).chain(ins).chain(wide).chain(chunks)
 }
 
 #[test]
