@@ -28,27 +28,28 @@ enum Weights {
     Bf16(Vec<bf16>),
 }
 
-/// All types, by name.
-fn types() -> Vec<(String, fn(&str, usize) -> Weights)> {
-    let blocks = BlockFormat::ALL.map(|format| {
-        let new: fn(&str, usize) -> Weights = |name, n_out| {
-            let mut all = BlockFormat::ALL.into_iter();
-            let format = all.find(|f| format!("{f:?}") == name).unwrap();
-            Weights::Blocks(format, vec![0x21; format.row_bytes(N_IN).unwrap() * n_out])
-        };
-        (format!("{format:?}"), new)
-    });
-    let mut all: Vec<_> = blocks.into();
-    all.push(("F16".into(), |_, n_out| {
-        Weights::F16(vec![f16::from_f32(0.01); n_out * N_IN])
-    }));
-    all.push(("Bf16".into(), |_, n_out| {
-        Weights::Bf16(vec![bf16::from_f32(0.01); n_out * N_IN])
-    }));
-    all
+/// Types by name.
+fn types() -> Vec<String> {
+    let blocks = BlockFormat::ALL.map(|format| format!("{format:?}"));
+    let halves = ["F16", "Bf16"].map(str::to_owned);
+    blocks.into_iter().chain(halves).collect()
 }
 
 impl Weights {
+    fn new(name: &str, n_out: usize) -> Self {
+        let n = n_out * N_IN;
+        let format = BlockFormat::ALL
+            .into_iter()
+            .find(|f| format!("{f:?}") == name);
+        match format {
+            Some(format) => {
+                Self::Blocks(format, vec![0x21; format.row_bytes(N_IN).unwrap() * n_out])
+            }
+            None if name == "F16" => Self::F16(vec![f16::from_f32(0.01); n]),
+            None => Self::Bf16(vec![bf16::from_f32(0.01); n]),
+        }
+    }
+
     fn bytes(&self) -> usize {
         match self {
             Self::Blocks(_, bytes) => bytes.len(),
@@ -91,16 +92,15 @@ fn main() {
         let some: Vec<_> = all.iter().filter(|n| words.contains(n)).cloned().collect();
         if some.is_empty() { all } else { some }
     };
-    let types = types();
-    let wanted_types = named(&mut types.iter().map(|(name, _)| name.clone()));
+    let types = named(&mut types().into_iter());
     let wanted_cpus = named(&mut available().iter().map(|cpu| cpu.name().to_owned()));
     println!("{N_IN} x {n_out}: GOP/s, GB/s of weights");
     println!(
         "{:<6} {:<14} {:>6} {:>10} {:>10}",
         "", "kernel", "rows", "GOP/s", "GB/s"
     );
-    for (name, new) in types.iter().filter(|(name, _)| wanted_types.contains(name)) {
-        let weights = new(name, n_out);
+    for name in types {
+        let weights = Weights::new(&name, n_out);
         let cpus = available().into_iter();
         for cpu in cpus.filter(|cpu| wanted_cpus.contains(&cpu.name().to_owned())) {
             let outputs = if cpu == Cpu::Scalar { 512 } else { n_out };

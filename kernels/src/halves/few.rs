@@ -1,8 +1,8 @@
 //! A few rows of activations times weights as they lie in memory.
 //!
-//! A single row takes output by output: weights follow each other then, and the hardware foresees them best.
-//! More rows take some outputs at a time, so that activations, which may lie in the second-level cache, are
-//! read once for all of them, and ask for the next outputs meanwhile. Each product of a row with an output has
+//! A single row that stays in the first-level cache takes output by output: weights follow each other then, and
+//! the hardware foresees them best. Others take some outputs at a time, so that activations are read once for
+//! all of them, and more rows ask for the next outputs meanwhile. Each product of a row with an output has
 //! 16 sums, for every sixteenth input, whatever the number of rows and the instruction set: so a row's result
 //! does not depend on those beside it.
 #![allow(unsafe_code)]
@@ -151,7 +151,8 @@ unsafe fn by_rows<V: Vector, H: Half, const S: usize>(of: &Few, weights: &[H]) {
     // SAFETY: handed on; rows are the first ones, and those after them.
     unsafe {
         match (n, V::MOST / S) {
-            (1, _) => by_outputs::<V, H, S, 1, 1>(of, weights),
+            (1, _) if of.n_in <= IN_CACHE => by_outputs::<V, H, S, 1, 1>(of, weights),
+            (1, _) => by_outputs::<V, H, S, 1, 4>(of, weights),
             (2, 8..) => by_outputs::<V, H, S, 2, 4>(of, weights),
             (2, _) => by_outputs::<V, H, S, 2, 3>(of, weights),
             (3, 12..) => by_outputs::<V, H, S, 3, 4>(of, weights),
@@ -182,8 +183,8 @@ unsafe fn by_rows<V: Vector, H: Half, const S: usize>(of: &Few, weights: &[H]) {
     }
 }
 
-/// All outputs of `R` rows, `N` at a time, for as many inputs at a time as stay in the first-level cache
-/// beside the weights.
+/// All outputs of `R` rows, `N` at a time. Where each takes all rows anew, for as many inputs at a time as
+/// stay in the first-level cache beside the weights.
 ///
 /// # Safety
 /// As [`few`].
@@ -198,7 +199,12 @@ unsafe fn by_outputs<V: Vector, H: Half, const S: usize, const R: usize, const N
     assert!(of.rows.len() == R * n_in && n_out <= MOST_OUTPUTS && S * V::LANES == SUMS);
     // What outputs have come to; not all of them are used.
     let mut kept = [const { MaybeUninit::<[[[V; S]; N]; R]>::uninit() }; MOST_OUTPUTS];
-    let block = IN_CACHE / R / LINE * LINE;
+    let is_read_often = N == 1 && R > 1;
+    let block = if is_read_often {
+        IN_CACHE / R / LINE * LINE
+    } else {
+        n_in
+    };
     for begin in (0..whole.max(1)).step_by(block) {
         let end = whole.min(begin + block);
         for (kept, from) in kept.iter_mut().zip((0..n_out).step_by(N)) {
@@ -318,7 +324,7 @@ fn sum(mut sums: [f32; SUMS]) -> f32 {
 pub const MOST_OUTPUTS: usize = 64;
 /// Sums of a product.
 const SUMS: usize = 16;
-/// Inputs of all rows that are multiplied at a time: half of a first-level cache of 32 kB.
+/// Numbers of rows that stay in the first-level cache: half of 32 kB.
 const IN_CACHE: usize = 4096;
 /// Weights of a cache line.
 const LINE: usize = 32;

@@ -119,7 +119,7 @@ impl SharedRows {
         }
         // SAFETY: handed on.
         with_tile!(self.kernel.tile, |tile| unsafe {
-            self.pack_panel(tile, x, piece)
+            self.pack_panel(tile, x, piece);
         });
     }
 
