@@ -1,110 +1,19 @@
-//! `xc2-edge caption` as a person, a script and a power cut use it.
+//! `xc2-edge caption` as a person, a script and a camera use it.
 
 mod common;
 
 use std::{
-    collections::BTreeMap,
     fs,
     io::Write,
-    path::{Path, PathBuf},
-    process::{Child, Command, Output, Stdio},
-    sync::OnceLock,
+    process::{Command, Output, Stdio},
     thread,
     time::{Duration, Instant},
 };
 
-use serde_json::{Value, json};
-use xc2_convert::mix::Preset;
-use xc2_edge::whole_file::WholeFile;
-
-/// The bundled model, converted once.
-fn model() -> &'static Path {
-    static MODEL: OnceLock<PathBuf> = OnceLock::new();
-    MODEL.get_or_init(|| {
-        let checkpoint = Path::new(env!("CARGO_MANIFEST_DIR")).join("models/xc2-scenes");
-        let dir = scratch("model");
-        let path = dir.join("xc2-scenes.gguf");
-        common::convert(&checkpoint, Preset::Q4K, &path);
-        path
-    })
-}
-
-/// An empty directory.
-fn scratch(name: &str) -> PathBuf {
-    let dir = Path::new(env!("CARGO_TARGET_TMPDIR"))
-        .join(std::process::id().to_string())
-        .join(name);
-    fs::create_dir_all(&dir).unwrap();
-    dir
-}
-
-/// Draws the scenes of `seeds` into `dir`/pictures, and returns what is in them by file name.
-fn draw(dir: &Path, seeds: &str) -> BTreeMap<String, String> {
-    let pictures = dir.join("pictures");
-    let drawn = Command::new(env!("CARGO_BIN_EXE_xc2-edge"))
-        .args(["demo-scenes", seeds])
-        .arg(&pictures)
-        .output()
-        .unwrap();
-    assert!(drawn.status.success());
-    let truth = lines(&fs::read_to_string(pictures.join("truth.jsonl")).unwrap());
-    let text = |line: &Value, field: &str| line[field].as_str().unwrap().to_owned();
-    let truth = truth
-        .iter()
-        .map(|line| (text(line, "file"), text(line, "caption")));
-    truth.collect()
-}
-
-/// `xc2-edge caption` in `dir`.
-fn caption(dir: &Path, args: &[&str]) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_xc2-edge"));
-    command
-        .current_dir(dir)
-        .arg("caption")
-        .arg("-m")
-        .arg(model())
-        .args(args);
-    command
-}
-
-fn run(dir: &Path, args: &[&str]) -> Output {
-    caption(dir, args).output().unwrap()
-}
-
-#[track_caller]
-fn assert_status(output: &Output, status: i32) -> String {
-    let message = String::from_utf8(output.stderr.clone()).unwrap();
-    assert_eq!(output.status.code(), Some(status), "{message}");
-    message
-}
-
-fn lines(text: &str) -> Vec<Value> {
-    text.lines()
-        .map(|line| serde_json::from_str(line).unwrap())
-        .collect()
-}
-
-fn records(path: &Path) -> Vec<Value> {
-    let text = fs::read_to_string(path).unwrap();
-    assert!(text.is_empty() || text.ends_with('\n'), "a torn line");
-    lines(&text)
-}
-
-/// Captions by file name; each picture once.
-#[track_caller]
-fn captions(records: &[Value]) -> BTreeMap<String, String> {
-    let mut captions = BTreeMap::new();
-    for record in records {
-        let path = Path::new(record["path"].as_str().unwrap());
-        let name = path.file_name().unwrap().to_str().unwrap().to_owned();
-        let caption = record["caption"].as_str().unwrap_or("(failed)").to_owned();
-        assert!(
-            captions.insert(name.clone(), caption).is_none(),
-            "{name} twice"
-        );
-    }
-    captions
-}
+use common::captions::{
+    Killed, assert_status, caption, captions, draw, lines, records, run, scratch,
+};
+use serde_json::json;
 
 fn feed(mut command: Command, input: &[u8]) -> Output {
     let mut child = command
@@ -136,7 +45,7 @@ fn a_folder_gets_its_captions_and_a_second_run_has_nothing_to_do() {
         (&first[0]["width"], &first[0]["stop"]),
         (&json!(336), &json!("stop"))
     );
-    assert_eq!(first[0]["model"], "xc2-scenes.gguf");
+    assert_eq!(first[0]["model"], "xc2-scenes-Q4K.gguf");
 
     // It does not even load a model.
     let before = fs::read(dir.join("captions.jsonl")).unwrap();
@@ -387,127 +296,6 @@ fn what_cannot_be_done_is_told_before_a_model_is_loaded() {
         message.contains("another prompt") && message.contains("hint: "),
         "{message}"
     );
-}
-
-/// Kills a process, the hard way.
-struct Killed(Child);
-
-impl Drop for Killed {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
-
-/// Starts a run, and kills it after `delay` if it is not done by then.
-fn run_for(dir: &Path, args: &[&str], delay: Duration) -> bool {
-    let mut child = caption(dir, args).stderr(Stdio::null()).spawn().unwrap();
-    let end = Instant::now() + delay;
-    while Instant::now() < end {
-        if let Some(status) = child.try_wait().unwrap() {
-            assert!(status.success());
-            return true;
-        }
-        thread::sleep(Duration::from_millis(2));
-    }
-    drop(Killed(child));
-    false
-}
-
-/// The full test is `scripts/kill-test`, which sets these.
-fn number(variable: &str, default: usize) -> usize {
-    std::env::var(variable).map_or(default, |n| n.parse().unwrap())
-}
-
-#[test]
-fn a_run_that_is_killed_again_and_again_loses_and_doubles_nothing() {
-    let dir = scratch("killed");
-    let n_pictures = number("XC2_KILL_PICTURES", 40);
-    let n_kills = number("XC2_KILLS", 8);
-    let truth = draw(&dir, &format!("1000..{}", 1000 + n_pictures));
-    model();
-    let args = ["pictures", "-o", "captions.jsonl", "--txt"];
-    // How long a run takes to start, and to do a picture: the kills are to hit all that it does.
-    let begun = Instant::now();
-    assert_status(
-        &run(&dir, &["pictures/scene-01000.png", "-q", "--parallel", "1"]),
-        0,
-    );
-    let start = begun.elapsed();
-    let mut random = 0x2545_f491_4f6c_dd1d_u64;
-    let mut n_killed = 0;
-    let mut n_before = 0;
-    while n_killed < n_kills {
-        random ^= random << 13;
-        random ^= random >> 7;
-        random ^= random << 17;
-        let share = (random >> 11) as f64 / (1_u64 << 53) as f64;
-        if run_for(&dir, &args, start.mul_f64(0.3 + 2.0 * share)) {
-            break;
-        }
-        n_killed += 1;
-        let text = fs::read_to_string(dir.join("captions.jsonl")).unwrap_or_default();
-        let n_complete = text.matches('\n').count();
-        assert!(n_complete >= n_before, "a line was lost");
-        n_before = n_complete;
-    }
-    println!("{n_killed} kills over {n_pictures} pictures, {n_before} of them captioned by then");
-    assert_status(&run(&dir, &args), 0);
-    let found = captions(&records(&dir.join("captions.jsonl")));
-    assert!(found.keys().eq(truth.keys()), "every picture once");
-    // The model itself errs on one scene in some hundred.
-    let wrong = truth
-        .iter()
-        .filter(|(name, caption)| found[*name] != **caption);
-    assert!(wrong.count() <= n_pictures / 100, "{found:?}");
-    for (name, caption) in &found {
-        let text = dir.join("pictures").join(name).with_extension("txt");
-        assert_eq!(fs::read_to_string(text).unwrap(), format!("{caption}\n"));
-    }
-}
-
-/// The hidden files in `dir`.
-fn hidden(dir: &Path) -> Vec<PathBuf> {
-    let entries = fs::read_dir(dir).unwrap().map(|e| e.unwrap());
-    let is_hidden = |e: &fs::DirEntry| e.file_name().as_encoded_bytes().starts_with(b".");
-    entries.filter(is_hidden).map(|e| e.path()).collect()
-}
-
-#[test]
-fn what_a_killed_run_left_half_written_is_removed_by_the_next() {
-    let dir = scratch("left");
-    // Pixels that do not compress: a copy is larger than the run below may write.
-    let mut random = 1_u32;
-    let noise = ::image::RgbImage::from_fn(400, 400, |_, _| {
-        ::image::Rgb([0; 3].map(|_: u8| {
-            random = random.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
-            (random >> 24) as u8
-        }))
-    });
-    fs::create_dir(dir.join("pictures")).unwrap();
-    noise.save(dir.join("pictures/noise.png")).unwrap();
-    model();
-    let args = ["pictures", "-o", "c.jsonl", "--embed", "out", "-n", "8"];
-    let whole = caption(&dir, &args);
-    let killed = Command::new("sh")
-        .args(["-c", "ulimit -c 0; ulimit -f 200; exec \"$0\" \"$@\""])
-        .arg(whole.get_program())
-        .args(whole.get_args())
-        .current_dir(&dir)
-        .output()
-        .unwrap();
-    assert_eq!(killed.status.code(), None, "a signal ended it: {killed:?}");
-    let out = dir.join("out");
-    assert_eq!(hidden(&out).len(), 1);
-
-    // Another process, this one, is about to write the same file.
-    let running = WholeFile::create(&out.join("noise.png")).unwrap();
-    assert_eq!(hidden(&out).len(), 2);
-    assert_status(&run(&dir, &args), 0);
-    assert_eq!(hidden(&out).len(), 1);
-    assert!(out.join("noise.png").exists());
-    drop(running);
-    assert_eq!(hidden(&out), [] as [PathBuf; 0]);
 }
 
 #[test]

@@ -1,6 +1,7 @@
 //! What the tests share: reference data and models converted from it.
 #![allow(dead_code)] // each test binary uses a part
 
+pub mod captions;
 pub mod program;
 pub mod scenes;
 
