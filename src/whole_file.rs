@@ -1,8 +1,11 @@
-//! Files that are written whole or not at all.
+//! Files, and directories of files, that are written whole or not at all.
 //!
 //! The bytes go to a hidden file beside the target, which is moved there when they are complete: a
 //! reader sees the old file or the new one, and so does whoever comes after a crash. The hidden file is
 //! locked as long as its process lives, so that [`Leftovers`] of a crash can be told from work in progress.
+//! A directory is made in a hidden one in the same way.
+
+mod directory;
 
 use std::{
     collections::HashMap,
@@ -16,9 +19,10 @@ use std::{
     path::{Path, PathBuf},
 };
 
+pub use directory::WholeDir;
 use tempfile::NamedTempFile;
 
-/// How the hidden file's name ends, after [`RANDOM`] letters and digits.
+/// How a hidden name ends, after [`RANDOM`] letters and digits.
 const ENDING: &str = ".part";
 const RANDOM: usize = 6;
 
@@ -35,8 +39,7 @@ impl WholeFile {
     /// # Errors
     /// If no file can be made in the target's directory.
     pub fn create(target: &Path) -> io::Result<Self> {
-        let mut prefix = OsString::from(".");
-        prefix.push(target.file_name().unwrap_or_default());
+        let prefix = prefix(target);
         loop {
             let temp = tempfile::Builder::new()
                 .prefix(&prefix)
@@ -89,12 +92,19 @@ pub fn write(target: &Path, bytes: &[u8]) -> io::Result<()> {
     file.commit().map(drop)
 }
 
+/// How the names of the target's hidden files begin.
+fn prefix(target: &Path) -> OsString {
+    let mut prefix = OsString::from(".");
+    prefix.push(target.file_name().unwrap_or_default());
+    prefix
+}
+
 fn dir_of(target: &Path) -> &Path {
     let dir = target.parent().filter(|dir| !dir.as_os_str().is_empty());
     dir.unwrap_or(Path::new("."))
 }
 
-/// Hidden files of processes that were killed before they were done.
+/// Hidden files and directories of processes that were killed before they were done.
 #[derive(Debug, Default)]
 pub struct Leftovers {
     /// What looks like one, by directory and by the name of its target.
@@ -111,7 +121,7 @@ impl Leftovers {
         let hidden = self.seen.get_mut(dir);
         let name = target.file_name().unwrap_or_default();
         for path in hidden.and_then(|h| h.remove(name)).unwrap_or_default() {
-            if let Err(error) = remove_if_left(&path) {
+            if let Err(error) = remove_if_left(&path, target) {
                 tracing::debug!("{}: stays: {error}", path.display());
             }
         }
@@ -138,7 +148,10 @@ fn target_name(hidden: &OsStr) -> Option<OsString> {
     is_ours.then(|| OsString::from_vec(target.to_vec()))
 }
 
-fn remove_if_left(path: &Path) -> io::Result<()> {
+fn remove_if_left(path: &Path, target: &Path) -> io::Result<()> {
+    if path.symlink_metadata()?.is_dir() {
+        return directory::remove_if_left(path, target);
+    }
     let file = OpenOptions::new().write(true).open(path)?;
     file.try_lock()?; // held until it is gone
     fs::remove_file(path)

@@ -3,6 +3,7 @@
 mod common;
 
 use std::{
+    os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
     process::Command,
 };
@@ -10,6 +11,7 @@ use std::{
 use common::program::{path, stderr, stdout, xc2_edge, xc2_edge_with_stdin};
 use rexpect::session::{PtySession, spawn_command};
 use xc2_convert::mix::Preset;
+use xc2_edge::whole_file::WholeFile;
 
 /// Far more than anything here takes; only a test that hangs waits for it.
 const PATIENCE_MS: u64 = 120_000;
@@ -103,8 +105,14 @@ fn pictures_are_asked_about_over_several_turns_and_the_talk_is_saved() {
     assert!(timings.contains("encode 1 picture"), "{timings}");
     talk.sees("known");
 
+    // An earlier program was killed while it wrote, and another one is writing.
+    let left = talk.home.path().join(".talk.jsonAb12xY.part");
+    std::fs::write(&left, "[{").unwrap();
+    let running = WholeFile::create(&talk.home.path().join("talk.json")).unwrap();
     talk.types("/save talk.json");
     talk.sees("talk.json: written");
+    assert!(!left.exists() && running.file().metadata().unwrap().nlink() == 1);
+    drop(running);
     let home = talk.leaves();
     let saved = std::fs::read_to_string(home.path().join("talk.json")).unwrap();
     let saved: serde_json::Value = serde_json::from_str(&saved).unwrap();

@@ -5,9 +5,12 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use xc2_edge::compose::{
-    Brief, Composition, Language, Placed,
-    output::{Format, OutputError, write},
+use xc2_edge::{
+    compose::{
+        Brief, Composition, Language, Placed,
+        output::{Format, OutputError, write},
+    },
+    whole_file::{WholeDir, WholeFile},
 };
 
 fn picture(dir: &Path, name: &str) -> PathBuf {
@@ -158,6 +161,30 @@ fn nobody_elses_files_are_replaced() {
         "{error}"
     );
     assert!(dir.path().join("a_files/notes.txt").exists() && !dir.path().join("a.md").exists());
+}
+
+#[test]
+fn what_killed_runs_left_goes_and_what_others_write_stays() {
+    let (from, to) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let (article, to) = (article(from.path()), to.path());
+    for name in ["a.md", "a.html", "a.json", "b.md"] {
+        fs::write(to.join(format!(".{name}Ab12xY.part")), "half").unwrap();
+    }
+    fs::create_dir_all(to.join(".a_filesAb12xY.part/new")).unwrap();
+    fs::write(to.join(".a_filesAb12xY.part/new/01-a.png"), "half").unwrap();
+    let page = WholeFile::create(&to.join("a.md")).unwrap();
+    let pictures = WholeDir::create(&to.join("a_files")).unwrap();
+    for (format, name) in [
+        (Format::Markdown, "a.md"),
+        (Format::Html, "a.html"),
+        (Format::Json, "a.json"),
+    ] {
+        write(&article, format, &to.join(name)).unwrap();
+    }
+    assert_eq!(names(to).len(), 7, "{:?}", names(to));
+    drop((page, pictures));
+    let expected = [".b.mdAb12xY.part", "a.html", "a.json", "a.md", "a_files"];
+    assert_eq!(names(to), expected);
 }
 
 #[test]

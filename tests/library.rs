@@ -3,6 +3,7 @@
 use std::{fs, path::Path, process::Command};
 
 use rexpect::session::spawn_command;
+use rusqlite::Connection;
 use xc2_edge::compose::{
     Library,
     library::{INDEX, LibraryError, Search, Survey},
@@ -176,6 +177,31 @@ fn an_interrupted_run_goes_on_where_it_was() {
     drop(library);
     let mut library = Library::create(dir.path()).unwrap();
     assert_eq!(library.survey(false).unwrap().fresh, survey.fresh[1..]);
+}
+
+#[test]
+fn what_a_killed_program_half_stored_is_taken_back() {
+    let (dir, library) = library(&SHAPES);
+    drop(library);
+    let files = [INDEX.to_owned(), format!("{INDEX}-journal")].map(|name| dir.path().join(name));
+    // A change that is too large for the memory allowed goes to the file before it is complete.
+    let index = Connection::open(&files[0]).unwrap();
+    let change =
+        "PRAGMA cache_size = 1; BEGIN; UPDATE picture SET caption = hex(zeroblob(100000));";
+    index.execute_batch(change).unwrap();
+    let killed = files.each_ref().map(|file| fs::read(file).unwrap());
+    drop(index);
+    for (file, bytes) in files.iter().zip(&killed) {
+        fs::write(file, bytes).unwrap();
+    }
+    let library = Library::open(dir.path()).unwrap();
+    assert_eq!(library.len().unwrap(), SHAPES.len());
+    let hits = library.search("square", 4, &[]).unwrap().hits;
+    assert_eq!(
+        hits[0].caption,
+        "A large blue square on a white background."
+    );
+    assert!(killed[1].len() > 4096 && !files[1].exists());
 }
 
 #[test]

@@ -3,7 +3,7 @@
 use std::{
     fs,
     io::{Cursor, Write},
-    path::{Path, PathBuf},
+    path::PathBuf,
     process::ExitCode,
 };
 
@@ -12,7 +12,7 @@ use clap::Args;
 use image::ImageFormat;
 use xc2_edge::{
     scenes::{MAX_SIDE, Scene, Truth, render},
-    whole_file,
+    whole_file::{self, Leftovers},
 };
 
 use super::{number::whole, progress::Progress, seeds::Seeds};
@@ -51,15 +51,22 @@ pub fn run(args: &DemoScenesArgs) -> anyhow::Result<ExitCode> {
     let total = args.seeds.len();
     let mut progress = Progress::default();
     let mut lines = String::new();
+    let mut leftovers = Leftovers::default();
+    let mut write_whole = |name: &str, bytes: &[u8]| {
+        let target = args.dir.join(name);
+        leftovers.clear(&target);
+        let written = whole_file::write(&target, bytes);
+        written.with_context(|| format!("{}: cannot be written", target.display()))
+    };
     for (done, seed) in args.seeds.0.clone().enumerate() {
         progress.update("draw", done, total);
         let scene = Scene::from_seed(seed);
         let file = format!("scene-{seed:05}.png");
-        write_whole(&args.dir.join(&file), &png(&scene, args.size)?)?;
+        write_whole(&file, &png(&scene, args.size)?)?;
         lines += &serde_json::to_string(&Truth::new(file, seed, &scene))?;
         lines.push('\n');
     }
-    write_whole(&args.dir.join("truth.jsonl"), lines.as_bytes())?;
+    write_whole("truth.jsonl", lines.as_bytes())?;
     progress.clear();
     let plural = if total == 1 { "" } else { "s" };
     writeln!(
@@ -73,9 +80,4 @@ fn png(scene: &Scene, side: u16) -> anyhow::Result<Vec<u8>> {
     let mut file = Cursor::new(Vec::new());
     render(scene, side.into())?.write_to(&mut file, ImageFormat::Png)?;
     Ok(file.into_inner())
-}
-
-fn write_whole(target: &Path, bytes: &[u8]) -> anyhow::Result<()> {
-    whole_file::write(target, bytes)
-        .with_context(|| format!("{}: cannot be written", target.display()))
 }

@@ -23,7 +23,7 @@ use line::{Line, LineReader};
 use room::Room;
 use xc2_edge::{
     engine::{Answer, Engine, Request, Session, StopReason},
-    whole_file,
+    whole_file::{self, Leftovers},
 };
 
 use super::{
@@ -219,6 +219,7 @@ impl<'a> Talk<'a> {
             "there is nothing to save yet"
         );
         let text = self.conversation.as_file(path);
+        Leftovers::default().clear(path);
         whole_file::write(path, text.as_bytes())
             .with_context(|| format!("{}: cannot be written", path.display()))?;
         tell(format_args!("{}: written", path.display()));

@@ -108,7 +108,8 @@ impl From<Hit> for Candidate {
 }
 
 impl Library {
-    /// Opens the library of `dir` for searching.
+    /// Opens the library of `dir` for searching. What a program that was killed left half stored is
+    /// removed; else nothing is written.
     ///
     /// # Errors
     /// If there is none, or the index is damaged.
@@ -119,7 +120,8 @@ impl Library {
                 path: dir.to_owned(),
             });
         }
-        let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+        // To write, if that is allowed: a transaction in which an `index` was killed is taken back.
+        let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
         let library = Connection::open_with_flags(&path, flags).map(|index| Self {
             dir: dir.to_owned(),
             index,

@@ -14,7 +14,10 @@ pub use html::html;
 pub use markdown::{Page, markdown};
 
 use super::Composition;
-use crate::{image::ImageError, whole_file};
+use crate::{
+    image::ImageError,
+    whole_file::{self, Leftovers, WholeDir},
+};
 
 /// A kind of file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -58,7 +61,8 @@ pub enum OutputError {
     Occupied { path: PathBuf, found: String },
 }
 
-/// Writes `composition` as a file of `format`.
+/// Writes `composition` as a file of `format`. What a run that was killed left of it half written is
+/// removed.
 ///
 /// # Errors
 /// If a picture cannot be read or the file not be written; then nothing has changed.
@@ -67,6 +71,8 @@ pub fn write(composition: &Composition, format: Format, path: &Path) -> Result<(
         path: path.to_owned(),
         source,
     };
+    let mut leftovers = Leftovers::default();
+    leftovers.clear(path);
     match format {
         Format::Json => whole_file::write(path, composition.to_json().as_bytes()).map_err(failed),
         Format::Html => whole_file::write(path, html(composition)?.as_bytes()).map_err(failed),
@@ -74,6 +80,7 @@ pub fn write(composition: &Composition, format: Format, path: &Path) -> Result<(
             let dir = files_dir(path);
             let page = markdown(composition, &dir)?;
             let beside = path.with_file_name(&dir);
+            leftovers.clear(&beside);
             is_ours(&beside)?;
             with_pictures(path, &beside, &page).map_err(failed)
         }
@@ -116,41 +123,13 @@ fn is_ours(dir: &Path) -> Result<(), OutputError> {
     Ok(())
 }
 
-/// Writes the page and its pictures in a hidden directory beside them, and moves them into place.
+/// Writes the pictures, moves them into place, and writes the page.
 fn with_pictures(path: &Path, dir: &Path, page: &Page) -> io::Result<()> {
-    let making = tempfile::Builder::new()
-        .prefix(".")
-        .suffix(".part")
-        .tempdir_in(parent(path))?;
-    let (new, old) = (making.path().join("new"), making.path().join("old"));
-    fs::create_dir(&new)?;
+    let making = WholeDir::create(dir)?;
     for (name, bytes) in &page.pictures {
-        fs::write(new.join(name), bytes)?;
+        fs::write(making.path().join(name), bytes)?;
     }
-    let had_pictures = dir.is_dir();
-    if had_pictures {
-        fs::rename(dir, &old)?;
-    }
-    let moved = move_in(path, dir, page, &new);
-    if moved.is_err() && had_pictures {
-        let _ = fs::remove_dir_all(dir); // the new one, if it came that far
-        fs::rename(&old, dir)?;
-    }
-    moved
-}
-
-fn move_in(path: &Path, dir: &Path, page: &Page, new: &Path) -> io::Result<()> {
-    if !page.pictures.is_empty() {
-        fs::rename(new, dir)?;
-    }
-    whole_file::write(path, page.text.as_bytes())
-}
-
-fn parent(path: &Path) -> &Path {
-    match path.parent() {
-        Some(parent) if parent != Path::new("") => parent,
-        _ => Path::new("."),
-    }
+    making.commit(|| whole_file::write(path, page.text.as_bytes()))
 }
 
 /// The headline, if the article begins with one: a short first line that is no sentence.
