@@ -4,11 +4,9 @@ mod cli;
 
 use std::{io::Write, process::ExitCode};
 
-use clap::Parser;
-
 fn main() -> ExitCode {
     xc2_edge::llama::return_freed_memory();
-    let args = cli::Args::parse();
+    let args = cli::parse();
     cli::init_log(args.verbose);
     match cli::run(&args.command) {
         Ok(code) => code,

@@ -45,6 +45,11 @@ fn a_run_that_did_nothing_leaves_nothing() {
         (&["caption", "photos", "-o", "a.csv"], "GGUF"),
         (&["index", "photos"], "GGUF"),
         (&["caption", "photos", "-o", "a.json"], ".jsonl"),
+        (&["caption", "photos", "-o", "a.txt"], "one a line"),
+        (
+            &["caption", "photos", "-o", "a"],
+            "hint: `-m` names a model",
+        ),
         (
             &["caption", "photos", "--embed", "none.gguf/x"],
             "none.gguf/x",
@@ -90,6 +95,7 @@ fn nothing_to_do_is_said_and_nonsense_is_an_error() {
     fs::write(dir.path().join("bad"), "nonsense\n[1]\n{}\n").unwrap();
     let bad = run(&["caption", "--jsonl-in", "bad"]);
     assert_ends(&bad, 1, "none in 3 lines");
+    assert_ends(&bad, 1, "warning: record 3: expected a JSON object");
     assert_eq!(String::from_utf8_lossy(&bad.stdout).lines().count(), 3);
     assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
 }

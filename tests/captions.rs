@@ -50,7 +50,12 @@ fn a_folder_gets_its_captions_and_a_second_run_has_nothing_to_do() {
     // It does not even load a model.
     let before = fs::read(dir.join("captions.jsonl")).unwrap();
     let message = assert_status(&run(&dir, &["pictures", "-o", "captions.jsonl"]), 0);
-    assert!(message.contains("0 captioned, 4 skipped"), "{message}");
+    assert!(
+        message.contains(
+            "0 captioned, 4 skipped\n4 of those skipped have their caption in captions.jsonl"
+        ),
+        "{message}"
+    );
     assert!(fs::read(dir.join("captions.jsonl")).unwrap() == before);
 
     // A picture that has changed, and one that is new.
@@ -137,7 +142,9 @@ fn texts_and_copies_are_made_of_the_captions() {
         format!("sks, {}\n", truth["scene-00320.png"])
     );
     assert_eq!(text("scene-00321.txt"), "by hand");
-    assert!(assert_status(&run(&dir, &template), 0).contains("0 captioned, 2 skipped"));
+    let message = assert_status(&run(&dir, &template), 0);
+    let told = "0 captioned, 2 skipped\n2 of those skipped have a text file";
+    assert!(message.contains(told), "{message}");
 
     // With records, copies can be made afterwards, of what is known already.
     assert_status(&run(&dir, &["pictures", "-o", "c.jsonl"]), 0);
@@ -254,6 +261,21 @@ fn what_cannot_be_done_is_told_before_a_model_is_loaded() {
             "would replace the picture itself",
         ),
         (vec!["pictures", "-o", "notes.txt"], 1, "expected a record"),
+        (
+            vec!["pictures", "-o", "pictures"],
+            1,
+            "found a directory\n\nhint: name a file: `-o pictures/captions.jsonl`",
+        ),
+        (
+            vec!["--watch", "gone"],
+            1,
+            "--watch gone: expected a folder, found nothing",
+        ),
+        (
+            vec!["--watch", "notes.txt"],
+            1,
+            "expected a folder, found a file",
+        ),
         (
             vec!["pictures", "-o", "no/dir/c.jsonl"],
             1,

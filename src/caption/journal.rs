@@ -26,8 +26,8 @@ const MAX_TORN_BYTES: usize = 1 << 20;
 pub enum JournalError {
     #[error("{}: cannot be written", path.display())]
     Io { path: PathBuf, source: io::Error },
-    #[error("{}: expected a file or nothing, found something else", path.display())]
-    NotAFile { path: PathBuf },
+    #[error("{}: expected a file or nothing, found {found}", path.display())]
+    NotAFile { path: PathBuf, found: &'static str },
     #[error("{}: another process is writing to it", path.display())]
     Busy { path: PathBuf },
     #[error("{}: record {number}", path.display())]
@@ -334,8 +334,14 @@ fn open_locked(path: &Path) -> Result<File, JournalError> {
     };
     loop {
         if path.exists() && !path.is_file() {
+            let is_dir = path.is_dir();
             return Err(JournalError::NotAFile {
                 path: path.to_owned(),
+                found: if is_dir {
+                    "a directory"
+                } else {
+                    "a device or a pipe"
+                },
             });
         }
         let options = OpenOptions::new()

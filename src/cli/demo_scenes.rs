@@ -22,7 +22,9 @@ use super::{number::whole, progress::Progress, seeds::Seeds};
 #[command(after_help = "Examples:
   xc2-edge demo-scenes 200..210 scenes
   xc2-edge demo-scenes 42..43 one --size 168
+  xc2-convert models/xc2-scenes xc2-scenes.gguf --q4_k     # the bundled model, from the repository
   xc2-edge run -m xc2-scenes.gguf --image scenes/scene-00200.png -p 'Describe this image briefly.'
+  xc2-edge caption -m xc2-scenes.gguf scenes -o captions.jsonl
 
 A seed gives the same picture everywhere. DIR gets scene-SEED.png for each seed, and truth.jsonl
 with a line for each: file, seed, caption (the expected answer to `Describe this image briefly.`),

@@ -75,6 +75,10 @@ fn journal(error: &JournalError) -> Option<String> {
         JournalError::NoRecord { .. } => {
             "give another `-o`: only a file that `xc2-edge caption` wrote can be gone on with"
         }
+        JournalError::NotAFile { path, .. } if path.is_dir() => {
+            let file = path.join("captions.jsonl");
+            return Some(format!("name a file: `-o {}`", file.display()));
+        }
         JournalError::NotAFile { .. } => "leave `-o` out, and records go to stdout",
         JournalError::Io { .. } => return None,
     };
@@ -139,6 +143,9 @@ fn container(error: &ContainerError) -> Option<String> {
             if io.kind() == std::io::ErrorKind::IsADirectory =>
         {
             "give the .gguf file; a checkpoint directory is converted with `xc2-convert DIR OUT.gguf`"
+        }
+        ContainerError::Gguf(GgufError::Magic { .. }) => {
+            "`-m` names a model, as `xc2-convert DIR OUT.gguf` makes it of a checkpoint"
         }
         ContainerError::Gguf(GgufError::Truncated { .. }) => {
             "the copy is incomplete: fetch or convert it again"

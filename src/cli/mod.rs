@@ -25,16 +25,19 @@ mod search;
 mod seeds;
 mod tally;
 mod text_stream;
+mod usage;
 mod verify;
 
 use std::{io::Write, process::ExitCode};
 
 use clap::{Parser, Subcommand};
 pub use hint::hint;
+pub use usage::parse;
 
 /// InternLM-XComposer2 on the CPU: ask about pictures, offline.
 ///
-/// Models are made by `xc2-convert`; one file holds everything.
+/// Models are made by `xc2-convert`; one file holds everything. A small one that describes drawn scenes
+/// is bundled: `xc2-edge demo-scenes --help` tells how to try it.
 #[derive(Debug, Parser)]
 #[command(version, max_term_width = 100, after_help = EXAMPLES)]
 // `-5` is a number out of range, and no option that nobody knows.

@@ -26,7 +26,8 @@ pub enum ImageError {
     /// The first bytes belong to no format that is read here.
     #[error(
         "not a picture that can be read: expected JPEG, PNG, WebP, BMP, GIF or TIFF, \
-         found a file that begins with `{}`", head.escape_ascii()
+         found a file that begins with `{}`",
+        visible(head)
     )]
     UnknownFormat {
         /// The first bytes, at most 16.
@@ -117,4 +118,13 @@ impl ImageError {
             other => matches!(other, Self::NoMemory { .. }),
         }
     }
+}
+
+/// Bytes as text; what cannot be seen is escaped, quotes are not.
+fn visible(bytes: &[u8]) -> String {
+    let shown = |byte: &u8| match byte {
+        b'"' | b'\'' => char::from(*byte).to_string(),
+        byte => byte.escape_ascii().to_string(),
+    };
+    bytes.iter().map(shown).collect()
 }

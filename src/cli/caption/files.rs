@@ -19,18 +19,48 @@ use crate::cli::say;
 /// Frames or files that are ready while another one is captioned.
 const QUEUE: usize = 64;
 
+/// Pictures that no model looked at, by the reason.
+#[derive(Default)]
+struct Skipped {
+    known: usize,
+    failed_before: usize,
+    occupied: usize,
+}
+
+impl Skipped {
+    fn tell(&self, args: &CaptionArgs) {
+        let told = |n: usize, why: &str| {
+            if n > 0 && !args.quiet {
+                say(&format!("{n} of those skipped {why}"));
+            }
+        };
+        let output = args.output.as_deref().unwrap_or(Path::new(""));
+        let known = format!("have their caption in {} already", output.display());
+        told(self.known, &known);
+        let failed = "failed in an earlier run; --retry-failed tries them again";
+        told(self.failed_before, failed);
+        let made = match args.output {
+            Some(_) => "that was not made from these records",
+            None => "already",
+        };
+        let occupied =
+            format!("have a text file or a copy {made}; --overwrite captions them and replaces it");
+        told(self.occupied, &occupied);
+    }
+}
+
 /// Captions files and folders. Returns how many of them have no caption.
 pub fn caption(args: &CaptionArgs) -> anyhow::Result<usize> {
     let found = find(args)?;
     args.sidecars().check(&found)?;
     let mut work = Work::new(args)?;
-    let (mut todo, mut n_failed_before, mut n_occupied) = (Vec::new(), 0, 0);
+    let (mut todo, mut skipped) = (Vec::new(), Skipped::default());
     for found in found {
         match work.plan(&found)? {
             Decision::Caption => todo.push(found),
-            Decision::FailedBefore => n_failed_before += 1,
-            Decision::Occupied => n_occupied += 1,
-            Decision::Sidecars(_) | Decision::Done => {}
+            Decision::FailedBefore => skipped.failed_before += 1,
+            Decision::Occupied => skipped.occupied += 1,
+            Decision::Sidecars(_) | Decision::Done => skipped.known += 1,
         }
     }
     if !todo.is_empty() {
@@ -43,19 +73,8 @@ pub fn caption(args: &CaptionArgs) -> anyhow::Result<usize> {
         work = work.run(&captioner, source)?;
     }
     let n_failed = work.finish()?;
-    if n_failed_before > 0 && !args.quiet {
-        say(&format!(
-            "{n_failed_before} of those skipped failed in an earlier run; --retry-failed tries \
-             them again"
-        ));
-    }
-    if n_occupied > 0 && args.output.is_some() && !args.quiet {
-        say(&format!(
-            "{n_occupied} of those skipped have a text file or a copy that was not made from these \
-             records; --overwrite captions them and replaces it"
-        ));
-    }
-    Ok(n_failed + n_failed_before)
+    skipped.tell(args);
+    Ok(n_failed + skipped.failed_before)
 }
 
 /// The pictures that are meant.
@@ -87,6 +106,12 @@ fn find(args: &CaptionArgs) -> anyhow::Result<Vec<Found>> {
 
 /// Captions what is in a folder and what arrives, until the folder is gone.
 pub fn watch(args: &CaptionArgs, dir: &Path) -> anyhow::Result<usize> {
+    ensure!(
+        dir.is_dir(),
+        "--watch {}: expected a folder, found {}",
+        dir.display(),
+        if dir.exists() { "a file" } else { "nothing" }
+    );
     let (send, arrivals) = mpsc::sync_channel(QUEUE);
     let (folder, except, shard) = (dir.to_owned(), args.embed.clone(), args.shard);
     let mut work = Work::new(args)?;

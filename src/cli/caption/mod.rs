@@ -226,6 +226,20 @@ impl CaptionArgs {
              line; `--format jsonl` writes them under this name all the same",
             self.output.as_deref().unwrap_or(Path::new("")).display()
         );
+        const PROMISED: [&str; 3] = ["jsonl", "ndjson", "csv"];
+        let is_promised = |ending: &OsStr| {
+            PROMISED
+                .iter()
+                .any(|known| ending.eq_ignore_ascii_case(known))
+        };
+        if ending.is_some_and(|ending| !is_promised(ending)) && self.format.is_none() && !self.quiet
+        {
+            say(&format!(
+                "{}: gets records, JSON objects, one a line; `--format csv` makes a table of them, `--txt` \
+                 writes captions alone, beside their pictures",
+                self.output.as_deref().unwrap_or(Path::new("")).display()
+            ));
+        }
         Ok(())
     }
 

@@ -99,8 +99,10 @@ pub fn run(args: &CaptionArgs, records: &Path) -> anyhow::Result<ExitCode> {
     }
     ensure!(
         n_seen == 0 || pipe.n_records > 0,
-        "{}: expected JSON objects with a string `path`, one a line, found none in {n_seen} lines",
-        records.display()
+        "{}: expected JSON objects with a string `path`, one a line, found none in {n_seen} line{}; a list \
+         of plain paths is given as `-`, without --jsonl-in",
+        records.display(),
+        if n_seen == 1 { "" } else { "s" }
     );
     Ok(ExitCode::SUCCESS)
 }
@@ -204,7 +206,12 @@ impl Pipe {
     }
 
     fn fail(&mut self, record: Record, error: &str) -> anyhow::Result<()> {
-        self.tally.failed(record.name(), error);
+        match record.name() {
+            "" => self
+                .tally
+                .failed(&format!("record {}", record.index + 1), error),
+            name => self.tally.failed(name, error),
+        }
         self.write(record, json!({ "error": error }))
     }
 

@@ -177,6 +177,7 @@ fn what_is_no_picture_is_told_by_its_first_bytes() {
     let message = |bytes: &[u8]| decode(bytes, Orientation::Apply).unwrap_err().to_string();
     assert_eq!(message(b""), "the file is empty, expected a picture");
     assert!(message(b"%PDF-1.7\n").contains("begins with `%PDF-1.7\\n`"));
+    assert!(message(b"{\"a\": 1}").contains("begins with `{\"a\": 1}`"));
     assert!(
         message(b"qoif").contains("expected JPEG, PNG"),
         "known, but not read here"
