@@ -150,7 +150,8 @@ fn texts_and_copies_are_made_of_the_captions() {
     assert_status(&run(&dir, &["pictures", "-o", "c.jsonl"]), 0);
     let embed = ["pictures", "-o", "c.jsonl", "--embed", "out"];
     let message = assert_status(&run(&dir, &embed), 0);
-    assert!(message.contains("0 captioned, 2 skipped"), "{message}");
+    let told = "0 captioned, 2 skipped\n2 of those skipped had their caption in c.jsonl, of which";
+    assert!(message.contains(told), "{message}");
     for (name, caption) in &truth {
         let copy = fs::read(dir.join("out").join(name)).unwrap();
         assert!(String::from_utf8_lossy(&copy).contains(&format!(">{caption}<")));
@@ -258,7 +259,12 @@ fn what_cannot_be_done_is_told_before_a_model_is_loaded() {
         (
             vec!["pictures", "--embed", "pictures"],
             1,
-            "would replace the picture itself",
+            "would replace the file itself\n\nhint: give another directory",
+        ),
+        (
+            vec!["notes.txt", "--txt"],
+            1,
+            "would replace the file itself\n\nhint: leave text files out",
         ),
         (vec!["pictures", "-o", "notes.txt"], 1, "expected a record"),
         (

@@ -39,7 +39,7 @@ pub enum SidecarError {
         second: PathBuf,
         target: PathBuf,
     },
-    #[error("the copy of `{}` would replace the picture itself", path.display())]
+    #[error("what is made for `{}` would replace the file itself", path.display())]
     Itself { path: PathBuf },
 }
 

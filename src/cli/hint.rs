@@ -19,6 +19,15 @@ pub fn hint(error: &anyhow::Error) -> Option<String> {
         let text = "rename one of them, or write records with `-o` instead";
         return Some(text.to_owned());
     }
+    if let Some(SidecarError::Itself { path }) = error.downcast_ref() {
+        let is_text = path.extension().is_some_and(|ending| ending == "txt");
+        let text = if is_text {
+            "leave text files out; of a folder, pictures alone are taken"
+        } else {
+            "give another directory with `--embed`"
+        };
+        return Some(text.to_owned());
+    }
     match error.downcast_ref::<ComposeError>() {
         Some(ComposeError::Engine(source)) => return engine(source),
         Some(ComposeError::Library(source)) => return library(source),

@@ -23,7 +23,9 @@ fn with_tip(mut error: Error, words: &[String]) -> Error {
     };
     let is_unknown = error.kind() == clap::error::ErrorKind::UnknownArgument;
     if let Some(tip) = tip(words, &unknown).filter(|_| is_unknown) {
-        error.remove(ContextKind::SuggestedArg);
+        if error.remove(ContextKind::SuggestedArg).is_some() {
+            error.remove(ContextKind::Usage); // it shows the same option
+        }
         let tips = ContextValue::StyledStrs(vec![tip.to_owned().into()]);
         error.insert(ContextKind::Suggested, tips);
     }
@@ -86,6 +88,7 @@ mod tests {
                 .collect();
             let error = Args::try_parse_from(&words).unwrap_err();
             let message = with_tip(error, &words).to_string();
+            assert!(!message.contains("--temp"), "{message}");
             let tips: Vec<_> = message.lines().filter(|l| l.contains("tip: ")).collect();
             assert!(tips.len() == 1 && tips[0].contains(told), "{message}");
         }

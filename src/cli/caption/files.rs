@@ -23,6 +23,8 @@ const QUEUE: usize = 64;
 #[derive(Default)]
 struct Skipped {
     known: usize,
+    /// Known, but not all of their files were there.
+    completed: usize,
     failed_before: usize,
     occupied: usize,
 }
@@ -37,6 +39,11 @@ impl Skipped {
         let output = args.output.as_deref().unwrap_or(Path::new(""));
         let known = format!("have their caption in {} already", output.display());
         told(self.known, &known);
+        let completed = format!(
+            "had their caption in {}, of which the missing text file or copy was made",
+            output.display()
+        );
+        told(self.completed, &completed);
         let failed = "failed in an earlier run; --retry-failed tries them again";
         told(self.failed_before, failed);
         let made = match args.output {
@@ -60,7 +67,8 @@ pub fn caption(args: &CaptionArgs) -> anyhow::Result<usize> {
             Decision::Caption => todo.push(found),
             Decision::FailedBefore => skipped.failed_before += 1,
             Decision::Occupied => skipped.occupied += 1,
-            Decision::Sidecars(_) | Decision::Done => skipped.known += 1,
+            Decision::Sidecars(_) => skipped.completed += 1,
+            Decision::Done => skipped.known += 1,
         }
     }
     if !todo.is_empty() {
