@@ -110,7 +110,15 @@ pub fn kernels(products: Products) -> String {
         return "llama.cpp's kernels, as asked for".to_owned();
     }
     match accel::register() {
-        Ok(kernel) => format!("blocks of 4 to 8 bits by our {} kernels", kernel.cpu.name()),
+        Ok(kernel) => format!(
+            "blocks of 4 to 8 bits by our {} kernels, F16 in f32, BF16 in {}",
+            kernel.cpu.name(),
+            if accel::multiplies_bf16() {
+                "bf16"
+            } else {
+                "f32"
+            }
+        ),
         Err(why) => format!("llama.cpp's kernels: {why}"),
     }
 }

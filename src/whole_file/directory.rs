@@ -86,8 +86,9 @@ impl WholeDir {
             if is_in {
                 let _ = fs::remove_dir_all(&self.target);
             }
-            if had_one {
-                fs::rename(&old, &self.target)?;
+            if had_one && let Err(error) = fs::rename(&old, &self.target) {
+                let _ = self.hidden.keep(); // it is all there is
+                return Err(error);
             }
         }
         done

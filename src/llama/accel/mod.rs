@@ -32,6 +32,7 @@ use std::sync::OnceLock;
 
 use xc2_kernels::Cpu;
 use xc2_kernels::blocks::Kernel;
+use xc2_kernels::halves::{self, Halves};
 
 /// Who multiplies matrices in the decoder.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
@@ -78,4 +79,9 @@ pub(super) fn register() -> Result<&'static Kernel, &'static str> {
         Ok(kernel)
     });
     done.as_ref().copied().map_err(String::as_str)
+}
+
+/// Whether weights in BF16 are multiplied by activations in it, and not in f32.
+pub(super) fn multiplies_bf16() -> bool {
+    halves::Kernel::for_cpu(Cpu::chosen(), &Halves::Bf16(&[])).is_bf16()
 }
