@@ -2,9 +2,9 @@
 //!
 //! A single row that stays in the first-level cache takes output by output: weights follow each other then, and
 //! the hardware foresees them best. Others take some outputs at a time, so that activations are read once for
-//! all of them. Either asks for the next outputs meanwhile, without which Intel's cores read half as fast. Each product of a row with an output has
-//! 16 sums, for every sixteenth input, whatever the number of rows and the instruction set: so a row's result
-//! does not depend on those beside it.
+//! all of them. Either asks for the next outputs meanwhile, without which Intel's cores read half as fast.
+//! Each product of a row with an output has 16 sums, for every sixteenth input, whatever the number of rows and
+//! the instruction set: so a row's result does not depend on those beside it.
 #![allow(unsafe_code)]
 
 use std::mem::MaybeUninit;
