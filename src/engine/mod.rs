@@ -44,7 +44,7 @@ use crate::{
     container::{Container, View},
     decoder::Decoder,
     image::Preprocessor,
-    llama::{Context, ContextOptions, LazyAdapter, Model, Products, Tokenizer},
+    llama::{self, Context, ContextOptions, LazyAdapter, Model, Products, Tokenizer},
     prompt::{PromptLayout, Sequence, Template},
     vision::{StageObserver, VisionConfig, VisionEncoder},
 };
@@ -77,9 +77,10 @@ impl Engine {
     /// If the file is damaged or no model of ours.
     pub fn load(path: &Path, options: EngineOptions) -> Result<Self, EngineError> {
         let start = Instant::now();
-        let container = open(path)?;
+        // llama.cpp fills tables of its own before it can load anything.
+        let (opened, ()) = rayon::join(|| open_with_tower(path, &options), llama::init);
+        let (container, encoder) = opened?;
         let info = container.info();
-        let encoder = VisionEncoder::new(info.vision.clone(), &container, options.tower)?;
         let (mean, std) = (info.image.image_mean, info.image.image_std);
         let preprocessor = Preprocessor::new(info.vision.image_size as u32, mean, std);
         fits::check_weights(&container, &options)?;
@@ -268,6 +269,16 @@ fn timed<T>(seconds: &mut f64, work: impl FnOnce() -> T) -> T {
     let result = work();
     *seconds += start.elapsed().as_secs_f64();
     result
+}
+
+fn open_with_tower(
+    path: &Path,
+    options: &EngineOptions,
+) -> Result<(Container, VisionEncoder), EngineError> {
+    let container = open(path)?;
+    let vision = container.info().vision.clone();
+    let encoder = VisionEncoder::new(vision, &container, options.tower)?;
+    Ok((container, encoder))
 }
 
 /// Opens a model file.

@@ -63,8 +63,13 @@ impl Engine {
     /// Builds the prompt and finds the pictures.
     pub(super) fn prepare<'a>(&self, request: &'a Request) -> Result<Prepared<'a>, EngineError> {
         request.check_beams()?;
-        let pictures = request.images.par_iter().map(FoundPicture::find);
-        let pictures: Vec<_> = pictures.collect::<Result<_, _>>()?;
+        let pictures = match &request.images[..] {
+            [one] => vec![FoundPicture::find(one)?], // sooner done than another thread woken
+            many => {
+                let found = many.par_iter().map(FoundPicture::find);
+                found.collect::<Result<_, _>>()?
+            }
+        };
         let sequence = self.sequence(request)?;
         let ids: Vec<PictureId> = pictures.iter().map(|p| p.id).collect();
         Ok(Prepared {
@@ -82,6 +87,10 @@ impl Engine {
         counts: &mut CacheCounts,
     ) -> Result<Vec<Ready>, EngineError> {
         let needed = prepared.prompt.pictures_from(n_held);
+        if needed.is_empty() {
+            let none = prepared.pictures.iter().map(|_| Ready::NotNeeded);
+            return Ok(none.collect());
+        }
         for i in &needed {
             self.recall(prepared.pictures[*i].id, counts);
         }

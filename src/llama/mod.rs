@@ -81,6 +81,12 @@ pub enum LlamaError {
 /// The llama.cpp that this is built with: states of other versions are not read.
 pub const VERSION: &str = "llama-cpp-sys-2 0.1.161";
 
+/// Initialises llama.cpp for the process. Whatever needs that sees to it itself; this is for who has
+/// something else to do meanwhile.
+pub fn init() {
+    backend();
+}
+
 /// Initialises llama.cpp once for the process, unless somebody else in it did.
 fn backend() {
     static BACKEND: OnceLock<Option<LlamaBackend>> = OnceLock::new();
