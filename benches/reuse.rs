@@ -5,8 +5,9 @@
 //! cargo bench --bench reuse -- MODEL [PARALLEL [CAPTIONS [TOKENS]]]
 //! ```
 //!
-//! Seconds of wall clock and CPU. The second question is asked in the same session, and in a process
-//! of its own that finds a cache directory.
+//! Seconds of wall clock and CPU; the first token is timed from the question on, the model being loaded.
+//! The second question is asked in the same session, and in a process of its own that finds a cache
+//! directory.
 
 use std::{
     io::Write,
@@ -42,9 +43,11 @@ fn main() -> ExitCode {
     let (n_parallel, n_captions, n_tokens) = (number(1, 4), number(2, 8), number(3, 64));
     let model = Path::new(model);
     if let Some(dir) = std::env::var_os(AGAIN) {
+        let start = Instant::now();
         let engine = load(model, Some(Path::new(&dir)));
+        let load = start.elapsed().as_secs_f64();
         let answer = engine.answer(&ask(&engine, 1, "List the objects.", 8), &mut ());
-        report("from disk, new process", &answer.expect("an answer"));
+        report("from disk, new process", load, &answer.expect("an answer"));
         return ExitCode::SUCCESS;
     }
     second_question(model);
@@ -84,14 +87,16 @@ fn ask(engine: &Engine, seed: u64, query: &str, n_predict: usize) -> Request {
 
 fn second_question(model: &Path) {
     let dir = tempfile::tempdir().expect("a directory");
+    let start = Instant::now();
     let engine = load(model, Some(dir.path()));
+    let load = start.elapsed().as_secs_f64();
     let mut session = engine.session();
-    for (name, query) in [
-        ("first", "Describe this."),
-        ("from memory", "List the objects."),
+    for (name, load, query) in [
+        ("first", load, "Describe this."),
+        ("from memory", 0.0, "List the objects."),
     ] {
         let answer = session.answer(&ask(&engine, 1, query, 8), &mut ());
-        report(name, &answer.expect("an answer"));
+        report(name, load, &answer.expect("an answer"));
     }
     drop(session);
     drop(engine); // what is in memory does not help the other process
@@ -103,13 +108,15 @@ fn second_question(model: &Path) {
     assert!(status.expect("a process").success());
 }
 
-fn report(name: &str, answer: &Answer) {
+/// Tells of an answer, before which loading the model took `load` seconds.
+fn report(name: &str, load: f64, answer: &Answer) {
     let t = answer.timings;
+    let first_token = t.first_token.expect("a token");
     let line = format!(
-        "{name:24} first token {:7.3} s  (load {:.2}, read {:.2}, encode {:.2}, prefill {:.2} of {} \
-         positions), written {:.2}; ids {:?}",
-        t.time_to_first_token(),
-        t.load,
+        "{name:24} first token {first_token:.4} s, with loading {:.4} s (context {:.4}, read {:.4}, \
+         encode {:.4}, prefill {:.4} of {} positions), written {:.2}; ids {:?}",
+        load + first_token,
+        t.context,
         t.restore,
         t.encode,
         t.prefill,

@@ -3,9 +3,19 @@
 /// Seconds by stage, and what was done in them.
 #[derive(Clone, Copy, Debug, Default, PartialEq, serde::Serialize)]
 pub struct Timings {
-    /// Opening the file and making the context, in seconds; likewise below.
+    /// From when the loaded engine takes up the question to the first token of the answer, in seconds;
+    /// likewise below. Whatever comes between counts: reading and decoding pictures, looking into the
+    /// cache, and every stage below up to the prefill but for [`Self::load`]. `None` if no token was asked
+    /// for, or it was interrupted before. With several beams no token is certain before all are there.
+    #[serde(rename = "first_token_s")]
+    pub first_token: Option<f64>,
+    /// Loading the model, if nothing was asked of it in this session before.
     #[serde(rename = "load_s")]
     pub load: f64,
+    /// Making the context, which is as large as the question needs, and loading Partial-LoRA. Engines
+    /// that fix the size beforehand do that when they load.
+    #[serde(rename = "context_s")]
+    pub context: f64,
     /// Reading from the cache on disk.
     #[serde(rename = "restore_s")]
     pub restore: f64,
@@ -35,16 +45,9 @@ pub struct Timings {
     pub n_decode: usize,
 }
 
-impl Timings {
-    /// Seconds until the first token.
-    pub fn time_to_first_token(&self) -> f64 {
-        self.load + self.restore + self.encode + self.prefill
-    }
-}
-
 impl std::fmt::Display for Timings {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "load {:.2} s", self.load)?;
+        write!(f, "load {:.2} s", self.load + self.context)?;
         if self.n_restored > 0 {
             write!(f, ", read {} tokens {:.2} s", self.n_restored, self.restore)?;
         }
@@ -65,6 +68,9 @@ impl std::fmt::Display for Timings {
         )?;
         if self.n_reused > 0 {
             write!(f, " after {} known", self.n_reused)?;
+        }
+        if let Some(first_token) = self.first_token {
+            write!(f, ", first token after {first_token:.2} s")?;
         }
         if self.n_decode > 0 {
             let per_second = rate(self.n_decode, self.decode);

@@ -4,7 +4,11 @@ mod common;
 
 use std::{fs, ops::ControlFlow, path::Path};
 
-use common::scenes::{ask, engine, options, picture};
+use common::{
+    program::{path, stderr, xc2_edge},
+    scenes::{ask, engine, options, picture},
+};
+use serde_json::Value;
 use xc2_convert::mix::Preset;
 use xc2_edge::{
     cache::CacheOptions,
@@ -16,6 +20,10 @@ use xc2_edge::{
 
 const BRIEF: &str = "Describe this image briefly.";
 const LIST: &str = "List the objects in the image.";
+const SCENE: &str = concat!(
+    env!("CARGO_MANIFEST_DIR"),
+    "/models/scenes/three-shapes.png"
+);
 
 fn cached(dir: &Path, options: EngineOptions) -> EngineOptions {
     let cache = CacheOptions {
@@ -75,6 +83,40 @@ fn a_second_run_reads_the_picture_and_answers_as_if_it_had_not() {
             }
         }
     }
+}
+
+#[test]
+fn a_second_process_answers_the_same_and_says_when_the_first_token_came() {
+    let dir = tempfile::tempdir().unwrap();
+    let (model, cache) = (path(&common::trained(Preset::F16)), path(dir.path()));
+    let ask = |query: &str, options: &[&str]| {
+        let run = [
+            "run", "-m", &model, "--image", SCENE, "-p", query, "-t", "1", "--json",
+        ];
+        let report = report(&[&run[..], options].concat());
+        let seconds = |stage: &str| report["timings"][stage].as_f64().expect(stage);
+        let within = seconds("restore_s") + seconds("encode_s") + seconds("prefill_s");
+        assert!(seconds("first_token_s") >= within, "{report}");
+        report
+    };
+    let cached = ["--cache", &cache];
+    ask(BRIEF, &cached);
+    let (second, fresh) = (ask(LIST, &cached), ask(LIST, &[]));
+    assert_eq!(second["timings"]["n_images_reused"], 1, "{second}");
+    assert_eq!(second["cache"]["n_hits"], 1, "{second}");
+    for same in ["text", "stop", "n_generated"] {
+        assert_eq!(second[same], fresh[same]);
+    }
+    let none = report(&["run", "-m", &model, "-p", "Hi", "-n", "0", "--json"]);
+    assert_eq!(none["timings"]["first_token_s"], Value::Null, "{none}");
+}
+
+/// What the program reports of an answer as JSON.
+#[track_caller]
+fn report(args: &[&str]) -> Value {
+    let output = xc2_edge(args);
+    assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+    serde_json::from_slice(&output.stdout).unwrap()
 }
 
 #[test]
@@ -212,6 +254,7 @@ fn a_session_reads_in_the_middle_and_keeps_what_it_holds() {
         assert_eq!(answer.ids, fresh.ids, "{seed} {query}");
         assert_eq!(answer.cache.n_faults, 0);
         let timings = answer.timings;
+        assert!(timings.first_token >= Some(timings.prefill));
         assert_eq!(timings.n_images, usize::from(seed == 352));
         assert_eq!(
             timings.n_reused > answer.n_image,
@@ -240,6 +283,7 @@ fn many_at_a_time_read_and_write_too() {
     run(BRIEF);
     for (answer, request) in run(LIST).iter().zip(requests(LIST)) {
         assert!(answer.timings.n_restored > answer.n_image);
+        assert!(answer.timings.first_token >= Some(answer.timings.prefill));
         assert_eq!((answer.timings.n_images, answer.cache.n_faults), (0, 0));
         assert_eq!(answer.ids, engine().answer(&request, &mut ()).unwrap().ids);
     }

@@ -1,6 +1,6 @@
 //! The answer in the making: sample, say, decode.
 
-use std::ops::ControlFlow;
+use std::{ops::ControlFlow, time::Instant};
 
 use super::{Engine, EngineError, Observer, Request, StopReason};
 use crate::{
@@ -20,6 +20,10 @@ pub(super) struct Generation<'a> {
     pub(super) n_ctx: usize,
     pub(super) ids: Vec<i32>,
     pub(super) text: String,
+    /// When the engine got the request.
+    begun: Instant,
+    /// Seconds from then to the first token, the one that ends an empty answer included.
+    pub(super) first_token: Option<f64>,
 }
 
 impl<'a> Generation<'a> {
@@ -28,6 +32,7 @@ impl<'a> Generation<'a> {
         request: &Request,
         sequence: &Sequence,
         n_ctx: usize,
+        begun: Instant,
     ) -> Result<Self, EngineError> {
         let prompt = &engine.container.info().prompt;
         let stops = [prompt.eos, prompt.turn_end];
@@ -54,6 +59,8 @@ impl<'a> Generation<'a> {
             n_ctx,
             ids: Vec::new(),
             text: String::new(),
+            begun,
+            first_token: None,
         })
     }
 
@@ -106,6 +113,7 @@ impl<'a> Generation<'a> {
             return Err(EngineError::NotFinite);
         }
         let id = self.sampler.sample(logits);
+        self.note_first_token();
         if id == prompt.eos || id == prompt.turn_end {
             return stop(StopReason::Stop);
         }
@@ -128,7 +136,16 @@ impl<'a> Generation<'a> {
     pub(super) fn adopt(&mut self, ids: Vec<i32>, observer: &mut dyn Observer) {
         let text = self.engine.tokenizer.decode(&ids);
         self.ids = ids;
+        if self.n_predict > 0 {
+            self.note_first_token();
+        }
         let _ = self.say(&text, observer); // it ends here anyway
+    }
+
+    fn note_first_token(&mut self) {
+        let begun = self.begun;
+        let seconds = || begun.elapsed().as_secs_f64();
+        self.first_token.get_or_insert_with(seconds);
     }
 
     fn say(&mut self, text: &str, observer: &mut dyn Observer) -> ControlFlow<()> {

@@ -62,7 +62,10 @@ impl<'a> Lane<'a> {
                 n_prompt: self.n_prompt,
                 n_image: self.n_image,
                 stop,
-                timings: self.timings,
+                timings: Timings {
+                    first_token: self.generation.first_token,
+                    ..self.timings
+                },
                 cache: self.counts,
             })),
             Err(error) => Some(Err(error)),

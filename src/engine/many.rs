@@ -6,7 +6,7 @@
 //! sequence that is there (the system turn, at least) is shared and not computed. A sequence that is
 //! done makes place at once.
 
-use std::ops::ControlFlow;
+use std::{ops::ControlFlow, time::Instant};
 
 use super::{
     Answer, Engine, EngineError, N_BATCH, Request,
@@ -85,7 +85,7 @@ impl Engine {
                     }
                     Begun::Done(result) => {
                         n_seen += 1;
-                        if on_answer(n_seen - 1, result).is_break() {
+                        if on_answer(n_seen - 1, *result).is_break() {
                             return Ok(());
                         }
                     }
@@ -108,7 +108,7 @@ enum Begun {
     Running,
     /// Others have to end first.
     NoRoomYet,
-    Done(Result<Answer, EngineError>),
+    Done(Box<Result<Answer, EngineError>>),
 }
 
 /// The sequences of one context, each running or left from an answer that is done.
@@ -142,6 +142,7 @@ impl<'a> Many<'a> {
 
     /// Prefills a request and takes its first token. Errors of the request are in [`Begun::Done`].
     fn begin(&mut self, index: usize, request: &Request) -> Result<Begun, EngineError> {
+        let begun = Instant::now();
         let engine = self.engine;
         let prepared = engine.prepare(request).and_then(|prepared| {
             let sequence = &prepared.prompt.sequence;
@@ -150,25 +151,25 @@ impl<'a> Many<'a> {
                 return Err(EngineError::Beams { found });
             }
             let n_needed = engine.context_for(sequence, request.n_predict)?;
-            let generation = Generation::new(engine, request, sequence, n_needed)?;
+            let generation = Generation::new(engine, request, sequence, n_needed, begun)?;
             Ok((prepared, generation, n_needed))
         });
         let (prepared, generation, n_needed) = match prepared {
             Ok(prepared) => prepared,
-            Err(error) => return Ok(Begun::Done(Err(error))),
+            Err(error) => return Ok(Begun::Done(Box::new(Err(error)))),
         };
         let mut use_of = Use::default();
         if self.decoder.is_none() {
             use_of.timings.load = engine.load_seconds;
         }
-        if !timed(&mut use_of.timings.load, || {
+        if !timed(&mut use_of.timings.context, || {
             self.make_room(n_needed, &prepared)
         })? {
             return Ok(Begun::NoRoomYet);
         }
         let seq = match self.compute(&prepared, n_needed, &mut use_of)? {
             Ok(seq) => seq,
-            Err(error) => return Ok(Begun::Done(Err(error))),
+            Err(error) => return Ok(Begun::Done(Box::new(Err(error)))),
         };
         let mut lane = Lane::new(index, &prepared, generation, n_needed, use_of);
         let logits = self.decoder.as_mut().expect("made").logits();
@@ -177,7 +178,7 @@ impl<'a> Many<'a> {
                 self.lanes[seq] = Some(lane);
                 Ok(Begun::Running)
             }
-            Some(result) => Ok(Begun::Done(result)),
+            Some(result) => Ok(Begun::Done(Box::new(result))),
         }
     }
 

@@ -1,6 +1,9 @@
 //! A conversation with a model: what was computed for one request serves the next.
 
-use std::thread::{self, ScopedJoinHandle};
+use std::{
+    thread::{self, ScopedJoinHandle},
+    time::Instant,
+};
 
 use super::{
     AfterPrompt, Answer, Engine, EngineError, Observer, Request, StopReason, beams,
@@ -103,6 +106,7 @@ impl<'a> Session<'a> {
         request: &Request,
         observer: &mut dyn Observer,
     ) -> Result<Answer, EngineError> {
+        let begun = Instant::now();
         let engine = self.engine;
         let prepared = engine.prepare(request)?;
         let n_needed = engine.context_for(&prepared.prompt.sequence, request.n_predict)?;
@@ -110,7 +114,8 @@ impl<'a> Session<'a> {
         if self.open.is_none() {
             use_of.timings.load = engine.load_seconds;
         }
-        let generation = Generation::new(engine, request, &prepared.prompt.sequence, n_needed)?;
+        let sequence = &prepared.prompt.sequence;
+        let generation = Generation::new(engine, request, sequence, n_needed, begun)?;
         let ready = self.begin(&prepared, n_needed, &mut use_of)?;
         let answer = self.compute(&prepared, generation, ready, use_of, observer);
         if answer.is_err() {
@@ -138,7 +143,7 @@ impl<'a> Session<'a> {
         // Cores that wait while a context is made read what was found.
         let verified = thread::scope(|scope| {
             let verified = found.as_ref().map(|found| scope.spawn(|| found.verify()));
-            timed(&mut timings.load, || {
+            timed(&mut timings.context, || {
                 self.make_room(n_needed, prepared, &ready, n_held, n_hoped)
             })?;
             let verified = timed(&mut timings.restore, || {
@@ -156,7 +161,7 @@ impl<'a> Session<'a> {
             n_held = restored.unwrap_or(n_held);
             if n_held < n_hoped {
                 ready = engine.open_pictures(prepared, n_held, counts)?;
-                timed(&mut timings.load, || {
+                timed(&mut timings.context, || {
                     self.make_room(n_needed, prepared, &ready, n_held, n_held)
                 })?;
             }
@@ -275,6 +280,7 @@ impl<'a> Session<'a> {
             }
             _ => generation.search(decoder, request, &prompt.sequence, &self.logits, observer),
         })?;
+        timings.first_token = generation.first_token;
         if let Some(remembered) = &self.engine.remembered {
             let (n_known, n_prompt) = (timings.n_reused, prompt.len());
             timed(&mut timings.keep, || {
