@@ -6,7 +6,7 @@
 
 use std::arch::x86_64::*;
 
-use super::direct::{all_outputs_of_one, ask_ahead, scales_and_minima};
+use super::direct::{all_outputs_of_one, behind, scales_and_minima};
 use super::kernel::{Direct, DirectFunction};
 use super::rows::{RUNS, SCALES};
 use super::{BlockFormat, SUPER};
@@ -145,6 +145,7 @@ macro_rules! row_with {
             let fifth = _mm256_set1_epi8(16);
             let mut total = [_mm256_setzero_ps(); OUTPUTS];
             let mut low = [_mm_setzero_ps(); OUTPUTS];
+            let mut ahead = behind(&rows, row.row_bytes);
             for s in 0..row.superblocks {
                 // SAFETY: superblock `s` of the activations and of each row of weights is there.
                 unsafe {
@@ -153,7 +154,7 @@ macro_rules! row_with {
                     let scale = _mm_set1_ps(*row.scales.add(s * row.height * SCALES));
                     for ((total, low), block) in total.iter_mut().zip(&mut low).zip(rows) {
                         let block = block.add(s * BYTES);
-                        ask_ahead::<OUTPUTS>(block, BYTES, row.row_bytes);
+                        ahead.ask(BYTES);
                         let (scales, minima) = scales_and_minima(block);
                         let scales = _mm256_set1_epi64x(scales);
                         let of = |run: usize| {
@@ -205,6 +206,7 @@ macro_rules! row_with {
             // Scales of even runs to the lower half, of odd ones to the upper.
             let apart = _mm_set_epi8(15, 13, 11, 9, 7, 5, 3, 1, 14, 12, 10, 8, 6, 4, 2, 0);
             let mut total = [_mm256_setzero_ps(); OUTPUTS];
+            let mut ahead = behind(&rows, row.row_bytes);
             for s in 0..row.superblocks {
                 // SAFETY: superblock `s` of the activations and of each row of weights is there.
                 unsafe {
@@ -217,7 +219,7 @@ macro_rules! row_with {
                     let scale = _mm_load_ss(row.scales.add(s * row.height * SCALES));
                     for (total, block) in total.iter_mut().zip(rows) {
                         let block = block.add(s * 210);
-                        ask_ahead::<OUTPUTS>(block, 210, row.row_bytes);
+                        ahead.ask(210);
                         let scales = _mm_loadu_si128(block.add(192).cast());
                         let dot = _mm256_madd_epi16(_mm256_cvtepi8_epi16(scales), sums);
                         let mut dot = _mm256_slli_epi32::<5>(dot);
@@ -253,6 +255,7 @@ macro_rules! row_with {
         #[target_feature(enable = $features)]
         unsafe fn q8_0(row: &Direct, rows: [*const u8; OUTPUTS_OF_32]) -> [f32; OUTPUTS_OF_32] {
             let mut total = [_mm256_setzero_ps(); OUTPUTS_OF_32];
+            let mut ahead = behind(&rows, row.row_bytes);
             for b in 0..row.row_bytes / 34 {
                 let (s, run) = (b / 8, b % 8);
                 // SAFETY: block `b` of the activations and of each row of weights is there.
@@ -261,9 +264,7 @@ macro_rules! row_with {
                     let scale = _mm_load_ss(row.scales.add(s * row.height * SCALES + run));
                     for (total, block) in total.iter_mut().zip(rows) {
                         let block = block.add(b * 34);
-                        if b % 2 == 0 {
-                            ask_ahead::<OUTPUTS_OF_32>(block, 64, row.row_bytes);
-                        }
+                        ahead.ask(34);
                         let w = load(block.add(2));
                         // Two products of 128 and 127 are less than 2^15 as well.
                         let a = _mm256_sign_epi8(a, w);
@@ -283,6 +284,7 @@ macro_rules! row_with {
             let nibble = _mm256_set1_epi8(15);
             let upper = _mm256_set_epi32(4, 4, 4, 4, 0, 0, 0, 0);
             let mut total = [_mm256_setzero_ps(); OUTPUTS_OF_32];
+            let mut ahead = behind(&rows, row.row_bytes);
             for b in 0..row.row_bytes / 18 {
                 let (s, run) = (b / 8, b % 8);
                 // SAFETY: block `b` of the activations and of each row of weights is there.
@@ -294,9 +296,7 @@ macro_rules! row_with {
                     let begin = _mm256_zextsi128_si256(begin);
                     for (total, block) in total.iter_mut().zip(rows) {
                         let block = block.add(b * 18);
-                        if b % 4 == 0 {
-                            ask_ahead::<OUTPUTS_OF_32>(block, 64, row.row_bytes);
-                        }
+                        ahead.ask(18);
                         let w = _mm_loadu_si128(block.add(2).cast());
                         let w = _mm256_srlv_epi32(_mm256_broadcastsi128_si256(w), upper);
                         let dot = $dot(begin, _mm256_and_si256(w, nibble), a);

@@ -10,7 +10,7 @@
 
 use std::arch::x86_64::*;
 
-use super::direct::{all_outputs, ask_ahead};
+use super::direct::{all_outputs, behind};
 use super::kernel::{Direct, DirectFunction};
 use super::rows::{RUNS, SCALES};
 use super::{BlockFormat, SUPER};
@@ -245,6 +245,7 @@ unsafe fn with_minima<const R: usize, const FIFTH: bool>(
     let (bytes, first) = if FIFTH { (176, 48) } else { (144, 16) };
     let first_words = _mm512_set_epi32(0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 12, 8, 4, 0);
     let mut total = [_mm512_setzero_ps(); R];
+    let mut ahead = behind(&outputs, rows.row_bytes);
     for s in 0..rows.superblocks {
         // SAFETY: superblock `s` of each row of activations and of each output is there.
         unsafe {
@@ -254,7 +255,7 @@ unsafe fn with_minima<const R: usize, const FIFTH: bool>(
             let mut sums = [_mm512_setzero_si512(); R];
             let high = FIFTH.then(|| [quarters(&at, 16), quarters(&at, 32)]);
             for pair in 0..4 {
-                ask_ahead::<OUTPUTS>(at[pair], bytes, rows.row_bytes);
+                ahead.ask(bytes);
                 let q = [0, 16].map(|i| quarters(&at, first + 32 * pair + i));
                 let [mut even, mut odd] = [[q[0]; 2]; 2];
                 for i in 0..2 {
@@ -293,6 +294,7 @@ unsafe fn q6_k<const R: usize>(rows: &Direct, outputs: Outputs) -> [[f32; OUTPUT
     let two = _mm512_set1_epi8(0x30);
     let with = |nibble, bits| _mm512_or_si512(nibble, _mm512_and_si512(bits, two));
     let mut total = [_mm512_setzero_ps(); R];
+    let mut ahead = behind(&outputs, rows.row_bytes);
     for s in 0..rows.superblocks {
         // SAFETY: superblock `s` of each row of activations and of each output is there.
         unsafe {
@@ -310,7 +312,7 @@ unsafe fn q6_k<const R: usize>(rows: &Direct, outputs: Outputs) -> [[f32; OUTPUT
             let mut sums = [_mm512_setzero_si512(); R];
             for half in 0..2 {
                 for i in 0..2 {
-                    ask_ahead::<OUTPUTS>(at[2 * half + i], 210, rows.row_bytes);
+                    ahead.ask(210);
                     let h = quarters(&at, 128 + 32 * half + 16 * i);
                     let [first, third] = nibbles(quarters(&at, 64 * half + 16 * i));
                     let [second, fourth] = nibbles(quarters(&at, 64 * half + 32 + 16 * i));
@@ -374,14 +376,13 @@ unsafe fn blocks_of_32<const R: usize, const EIGHT: bool>(
     let bytes = if EIGHT { 34 } else { 18 };
     let sign = _mm512_set1_epi8(-128);
     let mut total = [_mm512_setzero_ps(); R];
+    let mut ahead = behind(&outputs, rows.row_bytes);
     for b in 0..rows.row_bytes / bytes {
         let (s, run) = (b / 8, b % 8);
         // SAFETY: block `b` of each row of activations and of each output is there.
         unsafe {
             let at = outputs.map(|output| output.add(b * bytes));
-            for at in at {
-                ask_ahead::<OUTPUTS>(at, bytes, rows.row_bytes);
-            }
+            ahead.ask(OUTPUTS * bytes);
             let w = if EIGHT {
                 [2, 18].map(|i| _mm512_xor_si512(quarters(&at, i), sign))
             } else {

@@ -3,7 +3,7 @@
 #![allow(unsafe_code)]
 
 use super::kernel::Direct;
-use crate::tile::prefetch_at;
+use crate::tile::Ahead;
 
 /// Computes `N` outputs of `R` rows; the outputs' weights begin there.
 pub type SomeOutputs<const N: usize, const R: usize> =
@@ -56,12 +56,10 @@ macro_rules! all_outputs_of_one {
 }
 pub(super) use all_outputs_of_one;
 
-/// Asks for the same bytes of the outputs that follow those `N`: rows lie one behind the other, so this is
-/// what is next, each line once. A few lines with some arithmetic behind them: of many at once most wait for
-/// their turn, and what comes behind them waits too.
+/// The weights behind some outputs, to be asked for while these are computed: rows lie one behind the other.
 #[inline(always)]
-pub fn ask_ahead<const N: usize>(at: *const u8, bytes: usize, row_bytes: usize) {
-    prefetch_at(at.wrapping_add(N * row_bytes), bytes);
+pub fn behind<const N: usize>(outputs: &[*const u8; N], row_bytes: usize) -> Ahead {
+    Ahead::from(outputs[0].wrapping_add(N * row_bytes))
 }
 
 /// Six-bit scales and minima of a block's eight runs, a byte each.

@@ -6,7 +6,7 @@
 
 use std::arch::aarch64::*;
 
-use super::direct::{all_outputs_of_one, ask_ahead, scales_and_minima};
+use super::direct::{all_outputs_of_one, behind, scales_and_minima};
 use super::kernel::{Direct, DirectFunction};
 use super::rows::{RUNS, SCALES};
 use super::{BlockFormat, SUPER};
@@ -92,6 +92,7 @@ unsafe fn with_minima<const BYTES: usize>(
 ) -> [f32; OUTPUTS] {
     let fifth = vdupq_n_u8(16);
     let mut total = [vdupq_n_f32(0.0); OUTPUTS];
+    let mut ahead = behind(&rows, row.row_bytes);
     for s in 0..row.superblocks {
         // SAFETY: superblock `s` of the activations and of each row of weights is there.
         unsafe {
@@ -100,7 +101,7 @@ unsafe fn with_minima<const BYTES: usize>(
             let scale = *row.scales.add(s * row.height * SCALES);
             for (total, block) in total.iter_mut().zip(rows) {
                 let block = block.add(s * BYTES);
-                ask_ahead::<OUTPUTS>(block, BYTES, row.row_bytes);
+                ahead.ask(BYTES);
                 let (scales, minima) = scales_and_minima(block);
                 let scales = vmovl_u8(vcreate_u8(scales.cast_unsigned()));
                 let scales = [vmovl_u16(vget_low_u16(scales)), vmovl_high_u16(scales)];
@@ -161,6 +162,7 @@ fn add_scaled<const I: i32, const J: i32>(
 unsafe fn q6_k(row: &Direct, rows: [*const u8; OUTPUTS]) -> [f32; OUTPUTS] {
     let two = vdupq_n_u8(48);
     let mut total = [vdupq_n_f32(0.0); OUTPUTS];
+    let mut ahead = behind(&rows, row.row_bytes);
     for s in 0..row.superblocks {
         // SAFETY: superblock `s` of the activations and of each row of weights is there.
         unsafe {
@@ -169,7 +171,7 @@ unsafe fn q6_k(row: &Direct, rows: [*const u8; OUTPUTS]) -> [f32; OUTPUTS] {
             let scale = *row.scales.add(s * row.height * SCALES);
             for (total, block) in total.iter_mut().zip(rows) {
                 let block = block.add(s * 210);
-                ask_ahead::<OUTPUTS>(block, 210, row.row_bytes);
+                ahead.ask(210);
                 let scales = vld1q_s8(block.add(192).cast());
                 let (low, high) = (vmovl_s8(vget_low_s8(scales)), vmovl_high_s8(scales));
                 let scales = [
@@ -222,6 +224,7 @@ unsafe fn q6_k(row: &Direct, rows: [*const u8; OUTPUTS]) -> [f32; OUTPUTS] {
 #[target_feature(enable = "neon,dotprod")]
 unsafe fn q4_0(row: &Direct, rows: [*const u8; OUTPUTS]) -> [f32; OUTPUTS] {
     let mut total = [vdupq_n_f32(0.0); OUTPUTS];
+    let mut ahead = behind(&rows, row.row_bytes);
     for b in 0..row.row_bytes / 18 {
         let (s, run) = (b / 8, b % 8);
         // SAFETY: block `b` of the activations and of each row of weights is there.
@@ -234,9 +237,7 @@ unsafe fn q4_0(row: &Direct, rows: [*const u8; OUTPUTS]) -> [f32; OUTPUTS] {
             let begin = vsetq_lane_s32::<0>(begin, vdupq_n_s32(0));
             for (total, block) in total.iter_mut().zip(rows) {
                 let block = block.add(b * 18);
-                if b % 4 == 0 {
-                    ask_ahead::<OUTPUTS>(block, 64, row.row_bytes);
-                }
+                ahead.ask(18);
                 let [low, high] = nibbles(vld1q_u8(block.add(2)));
                 let dot = sdot(sdot(begin, low, a[0]), high, a[1]);
                 *total = vfmaq_n_f32(*total, vcvtq_f32_s32(dot), half(block) * scale);
