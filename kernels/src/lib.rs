@@ -22,6 +22,7 @@ pub mod attention;
 pub mod bf16;
 pub mod blocks;
 mod cpu;
+mod cut;
 mod epilogue;
 pub mod float;
 pub mod halves;

@@ -8,17 +8,10 @@ use rayon::prelude::*;
 
 use super::kernel::{Direct, Kernel, MOST_LANES, Panel, Tile};
 use super::{BlockMatrix, QuantizedRows, SharedRows};
+use crate::cut::Cut;
 use crate::tile::prefetch;
 use crate::{SharedOut, vectorized};
 
-/// Rows of a task, at most: what the outputs of a group take for them (128 kB) stays in the second-level
-/// cache, and unpacking is a fiftieth of the work.
-const CHUNK: usize = 512;
-/// Rows of a task at least, where there are so few outputs that threads would end at different times: an
-/// adapter's first matrix has 256.
-const LEAST_CHUNK: usize = 96;
-/// Tasks of a thread, if the rows suffice.
-const TASKS: usize = 4;
 /// Outputs of a task: their panels take 22 kB of the first-level cache.
 const OUTPUTS: usize = 64;
 /// With so few rows weights are multiplied faster than they come from memory. Then a task takes its panels
@@ -60,17 +53,6 @@ pub struct Product<'a> {
     added: Option<Part<'a>>,
     out: SharedOut,
     kernel: &'static Kernel,
-}
-
-/// How a product is cut into tasks.
-#[derive(Clone, Copy)]
-struct Cut {
-    /// Rows of a task.
-    chunk: usize,
-    /// Outputs of a task.
-    group: usize,
-    /// Tasks for the same rows.
-    groups: usize,
 }
 
 impl<'a> Product<'a> {
@@ -132,20 +114,12 @@ impl<'a> Product<'a> {
         let n = self.n();
         let outputs = if n <= FEW { OUTPUTS_OF_FEW } else { OUTPUTS };
         let group = outputs.next_multiple_of(self.kernel.lanes);
-        let groups = self.n_out().div_ceil(group);
-        let wanted = (TASKS * n_threads).div_ceil(groups);
-        let pieces = wanted.min(n / LEAST_CHUNK).max(n.div_ceil(CHUNK)).max(1);
-        Cut {
-            chunk: n.div_ceil(pieces).next_multiple_of(self.kernel.rows),
-            group,
-            groups,
-        }
+        Cut::new((self.n(), self.n_out()), group, self.kernel.rows, n_threads)
     }
 
     /// Number of tasks for so many threads. How many there are changes no number.
     pub fn tasks(&self, n_threads: usize) -> usize {
-        let cut = self.cut(n_threads);
-        self.n().div_ceil(cut.chunk) * cut.groups
+        self.cut(n_threads).tasks()
     }
 
     /// Runs task `i` of those for `n_threads`.
@@ -158,15 +132,7 @@ impl<'a> Product<'a> {
     /// # Panics
     /// If there is no such task.
     pub unsafe fn run(&self, i: usize, n_threads: usize) {
-        assert!(i < self.tasks(n_threads));
-        let Cut {
-            chunk,
-            group,
-            groups,
-        } = self.cut(n_threads);
-        let (row, output) = (i / groups * chunk, i % groups * group);
-        let rows = (row, chunk.min(self.n() - row));
-        let outputs = (output, group.min(self.n_out() - output));
+        let (rows, outputs) = self.cut(n_threads).task(i);
         // SAFETY: handed on. Nothing within waits for another task, so a thread does not come here twice.
         SCRATCH.with_borrow_mut(|scratch| unsafe { self.run_with(rows, outputs, scratch) });
     }

@@ -11,16 +11,10 @@ use super::few::{Few, MOST_OUTPUTS};
 use super::kernel::{Kernel, Set, with_tile};
 use super::{HalfMatrix, Halves, SharedRows};
 use crate::SharedOut;
+use crate::cut::Cut;
 use crate::product::{depth, panel_width};
 use crate::tile::{Buffer, Element, ROWS, Start, Tile, WIDTH, split_rows};
 
-/// Rows of a task, at most: what 48 outputs take for them (96 kB) stays in the second-level cache, and
-/// widening is a fiftieth of the work.
-const CHUNK: usize = 512;
-/// Rows of a task at least, where there are so few outputs that threads would end at different times.
-const LEAST_CHUNK: usize = 96;
-/// Tasks of a thread, if the rows suffice.
-const TASKS: usize = 4;
 /// Inputs that are widened at a time, in the first-level cache.
 const STEP: usize = 256;
 
@@ -88,17 +82,6 @@ pub struct Product<'a> {
     out: SharedOut,
 }
 
-/// How a product is cut into tasks.
-#[derive(Clone, Copy)]
-struct Cut {
-    /// Rows of a task.
-    chunk: usize,
-    /// Outputs of a task.
-    group: usize,
-    /// Tasks for the same rows.
-    groups: usize,
-}
-
 impl<'a> Product<'a> {
     /// A product for threads to run.
     ///
@@ -145,26 +128,17 @@ impl<'a> Product<'a> {
     }
 
     fn cut(&self, n_threads: usize) -> Cut {
-        let n = self.n();
         let group = if self.base.rows.are_few() {
             MOST_OUTPUTS
         } else {
             WIDTH
         };
-        let groups = self.n_out().div_ceil(group);
-        let wanted = (TASKS * n_threads).div_ceil(groups);
-        let pieces = wanted.min(n / LEAST_CHUNK).max(n.div_ceil(CHUNK)).max(1);
-        Cut {
-            chunk: n.div_ceil(pieces).next_multiple_of(ROWS),
-            group,
-            groups,
-        }
+        Cut::new((self.n(), self.n_out()), group, ROWS, n_threads)
     }
 
     /// Number of tasks for so many threads. How many there are changes no number.
     pub fn tasks(&self, n_threads: usize) -> usize {
-        let cut = self.cut(n_threads);
-        self.n().div_ceil(cut.chunk) * cut.groups
+        self.cut(n_threads).tasks()
     }
 
     /// Runs task `i` of those for `n_threads`.
@@ -176,15 +150,7 @@ impl<'a> Product<'a> {
     /// # Panics
     /// If there is no such task.
     pub unsafe fn run(&self, i: usize, n_threads: usize) {
-        assert!(i < self.tasks(n_threads));
-        let Cut {
-            chunk,
-            group,
-            groups,
-        } = self.cut(n_threads);
-        let (row, output) = (i / groups * chunk, i % groups * group);
-        let rows = (row, chunk.min(self.n() - row));
-        let outputs = (output, group.min(self.n_out() - output));
+        let (rows, outputs) = self.cut(n_threads).task(i);
         // SAFETY: handed on. Nothing within waits for another task, so a thread does not come here twice.
         unsafe {
             if self.base.rows.are_few() {
