@@ -3,7 +3,7 @@
 #![allow(unsafe_code)]
 
 use super::kernel::Direct;
-use crate::tile::Ahead;
+use crate::tile::{Ahead, FIRST, SECOND};
 
 /// Computes `N` outputs of `R` rows; the outputs' weights begin there.
 pub type SomeOutputs<const N: usize, const R: usize> =
@@ -57,8 +57,16 @@ macro_rules! all_outputs_of_one {
 pub(super) use all_outputs_of_one;
 
 /// The weights behind some outputs, to be asked for while these are computed: rows lie one behind the other.
+/// Those of two fit the first-level cache beside what is in use.
 #[inline(always)]
-pub fn behind<const N: usize>(outputs: &[*const u8; N], row_bytes: usize) -> Ahead {
+pub fn behind<const N: usize>(outputs: &[*const u8; N], row_bytes: usize) -> Ahead<FIRST> {
+    Ahead::from(outputs[0].wrapping_add(N * row_bytes))
+}
+
+/// The same into the second level: in the first those of many outputs would push out what is in use, and be
+/// gone when their turn comes.
+#[inline(always)]
+pub fn far_behind<const N: usize>(outputs: &[*const u8; N], row_bytes: usize) -> Ahead<SECOND> {
     Ahead::from(outputs[0].wrapping_add(N * row_bytes))
 }
 

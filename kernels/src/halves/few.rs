@@ -13,7 +13,7 @@ use std::ops::Range;
 use half::{bf16, f16};
 
 use super::Halves;
-use crate::tile::prefetch_at;
+use crate::tile::prefetch_early;
 
 /// Operands and place of such a product.
 #[derive(Clone, Copy, Debug)]
@@ -255,7 +255,7 @@ unsafe fn add<V: Vector, H: Half, const S: usize, const R: usize, const N: usize
     for k in inputs.step_by(SUMS) {
         if k % LINE == 0 {
             for w in &w {
-                prefetch_at(w.as_ptr().wrapping_add(N * n_in + k), 1);
+                prefetch_early(w.as_ptr().wrapping_add(N * n_in + k));
             }
         }
         for s in 0..S {

@@ -35,7 +35,7 @@ pub(crate) use avx512::{Avx512, Avx512Bf16};
 pub(crate) use avx512_fp16::Avx512Fp16;
 #[cfg(target_arch = "aarch64")]
 pub(crate) use neon::{Neon, NeonBf16};
-pub(crate) use prefetch::{Ahead, prefetch, prefetch_at};
+pub(crate) use prefetch::{Ahead, FIRST, SECOND, prefetch, prefetch_at, prefetch_early};
 pub(crate) use scalar::Scalar;
 
 /// Rows in a panel of `a`.

@@ -15,35 +15,58 @@ pub(crate) fn prefetch<T>(values: &[T]) {
 #[inline(always)]
 pub(crate) fn prefetch_at<T>(values: *const T, n: usize) {
     for byte in (0..n * size_of::<T>()).step_by(LINE) {
-        let line = values.cast::<u8>().wrapping_add(byte);
-        #[cfg(target_arch = "x86_64")]
-        {
-            use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
-            // SAFETY: every x86-64 has SSE, and a hint may name any address.
-            unsafe { _mm_prefetch::<_MM_HINT_T0>(line.cast()) }
-        }
-        #[cfg(target_arch = "aarch64")]
-        // SAFETY: a hint may name any address, and changes nothing that Rust knows of. In assembly
-        // because the intrinsic, `_prefetch`, is not stable.
-        unsafe {
-            std::arch::asm!(
-                "prfm pldl1keep, [{line}]",
-                line = in(reg) line,
-                options(readonly, nostack, preserves_flags)
-            );
-        }
-        #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
-        let _ = line;
+        ask::<FIRST>(values.cast::<u8>().wrapping_add(byte));
     }
+}
+
+/// Asks for the line at an address, whatever lies there, to be brought into the second-level cache: for what is
+/// needed only after as much else as the first level holds.
+#[inline(always)]
+pub(crate) fn prefetch_early<T>(at: *const T) {
+    ask::<SECOND>(at.cast());
+}
+
+/// The level of caches next to a core.
+pub(crate) const FIRST: u8 = 1;
+/// The one behind it: there is room for what is not needed soon, but must be on its way.
+pub(crate) const SECOND: u8 = 2;
+
+/// Asks for a line, whatever lies there, to be brought into a level of caches.
+#[inline(always)]
+fn ask<const LEVEL: u8>(line: *const u8) {
+    #[cfg(target_arch = "x86_64")]
+    {
+        use std::arch::x86_64::{_MM_HINT_T0, _MM_HINT_T1, _mm_prefetch};
+        // SAFETY: every x86-64 has SSE, and a hint may name any address.
+        unsafe {
+            match LEVEL {
+                FIRST => _mm_prefetch::<_MM_HINT_T0>(line.cast()),
+                _ => _mm_prefetch::<_MM_HINT_T1>(line.cast()),
+            }
+        }
+    }
+    #[cfg(target_arch = "aarch64")]
+    // SAFETY: a hint may name any address, and changes nothing that Rust knows of. In assembly
+    // because the intrinsic, `_prefetch`, is not stable. Into the first level always: of 64 kB, as
+    // Cortex-A76 has, enough is left, and nothing else was measured.
+    unsafe {
+        std::arch::asm!(
+            "prfm pldl1keep, [{line}]",
+            line = in(reg) line,
+            options(readonly, nostack, preserves_flags)
+        );
+    }
+    #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
+    let _ = line;
 }
 
 /// Memory that is asked for bit by bit, in the order in which it lies: one stream, which the hardware foresees
 /// and runs ahead of. AMD's cores read twice as fast so as by several streams side by side.
-pub(crate) struct Ahead {
+pub(crate) struct Ahead<const LEVEL: u8> {
     next: *const u8,
 }
 
-impl Ahead {
+impl<const LEVEL: u8> Ahead<LEVEL> {
     /// From an address on, whatever lies there.
     #[inline(always)]
     pub(crate) fn from<T>(at: *const T) -> Self {
@@ -59,7 +82,7 @@ impl Ahead {
             .next
             .wrapping_add(self.next.addr().wrapping_neg() % LINE);
         while line < end {
-            prefetch_at(line, 1);
+            ask::<LEVEL>(line);
             line = line.wrapping_add(LINE);
         }
         self.next = end;
