@@ -47,6 +47,7 @@ pub mod closeness;
 pub mod compose;
 pub mod container;
 pub mod decoder;
+mod digest;
 pub mod engine;
 pub mod gguf;
 pub mod grammar;

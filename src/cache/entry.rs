@@ -17,6 +17,8 @@ use std::{
     ops::Range,
 };
 
+use crate::digest;
+
 const MAGIC: &[u8; 8] = b"xc2cache";
 const VERSION: u32 = 1;
 const HEAD: usize = 24;
@@ -31,7 +33,8 @@ pub fn encode(file: &mut dyn Write, key: &[u8], payload: &[u8]) -> io::Result<()
     head.extend((payload.len() as u64).to_le_bytes());
     head.extend(key);
     let mut hasher = blake3::Hasher::new();
-    hasher.update(&head).update_rayon(payload);
+    hasher.update(&head);
+    digest::update(&mut hasher, payload);
     for part in [&head, payload, hasher.finalize().as_bytes()] {
         file.write_all(part)?;
     }
@@ -65,7 +68,8 @@ pub fn payload(file: &[u8], key: &[u8]) -> Result<Range<usize>, &'static str> {
 pub fn verify(file: &[u8]) -> Result<(), &'static str> {
     let (content, sum) = file.split_last_chunk::<SUM>().ok_or("it is cut short")?;
     let mut hasher = blake3::Hasher::new();
-    match hasher.update_rayon(content).finalize() == *sum {
+    digest::update(&mut hasher, content);
+    match hasher.finalize() == *sum {
         true => Ok(()),
         false => Err("its checksum is wrong"),
     }

@@ -5,6 +5,7 @@
 //! pictures; the mask bit belongs to it, because the adapter changes keys and values.
 
 use super::{PloraMask, Run, Sequence};
+use crate::digest;
 
 /// Tells pictures apart by their content: those of equal identity have equal embeddings, as long as
 /// tower and preprocessing are the same.
@@ -26,7 +27,7 @@ impl PictureId {
         let mut hasher = blake3::Hasher::new_derive_key("xc2-edge picture identity 1");
         hasher.update(&(kind.len() as u64).to_le_bytes());
         hasher.update(kind.as_bytes());
-        hasher.update_rayon(bytes);
+        digest::update(&mut hasher, bytes);
         Self(hasher.finalize().into())
     }
 
