@@ -16,6 +16,7 @@ mod model;
 mod process;
 mod sampler;
 mod sequences;
+mod texts;
 mod vocab;
 
 use std::sync::OnceLock;

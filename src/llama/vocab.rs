@@ -8,7 +8,7 @@ use std::{borrow::Cow, ffi::c_char, sync::Arc};
 
 use llama_cpp_sys_2 as sys;
 
-use super::Model;
+use super::{Model, texts::KnownTexts};
 
 /// C strings end at NUL, so the vocabulary's NUL piece is stored as this noncharacter, which no
 /// text contains. It is exchanged on the way in and out.
@@ -29,6 +29,7 @@ pub struct Tokenizer {
     model: Arc<Model>,
     /// Whether the vocabulary has a NUL piece. Without one NUL falls back to its byte.
     has_nul: bool,
+    known: Arc<KnownTexts>,
 }
 
 impl Tokenizer {
@@ -37,6 +38,7 @@ impl Tokenizer {
         let mut tokenizer = Self {
             model: Arc::clone(model),
             has_nul: false,
+            known: Arc::default(),
         };
         tokenizer.has_nul = tokenizer.encode(NUL_STAND_IN, SpecialText::Plain).len() == 1;
         tokenizer
@@ -55,6 +57,13 @@ impl Tokenizer {
 
     /// The ids of `text`, without `<s>`.
     pub fn encode(&self, text: &str, special: SpecialText) -> Vec<i32> {
+        match special {
+            SpecialText::Parse => self.encode_new(text, special),
+            SpecialText::Plain => (self.known).ids(text, || self.encode_new(text, special)),
+        }
+    }
+
+    fn encode_new(&self, text: &str, special: SpecialText) -> Vec<i32> {
         let text = match self.has_nul {
             true => Cow::Owned(text.replace('\0', NUL_STAND_IN)),
             false => Cow::Borrowed(text),
