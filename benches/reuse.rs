@@ -6,26 +6,36 @@
 //! ```
 //!
 //! Seconds of wall clock and CPU; the first token is timed from the question on, the model being loaded.
-//! The second question is asked in the same session, and in a process of its own that finds a cache
-//! directory.
+//! The second question is asked in the same session, and in processes of their own that find a cache
+//! directory. Sessions are made ready before the question is there, as in a conversation; "alone" is a
+//! question as `run` puts it, whose context is made when it is there.
 
 use std::{
     io::Write,
     ops::ControlFlow,
     path::Path,
     process::{Command, ExitCode},
-    time::Instant,
+    thread,
+    time::{Duration, Instant},
 };
 
 use xc2_edge::{
     cache::CacheOptions,
-    engine::{Answer, Engine, EngineOptions, Picture, Request},
+    engine::{Answer, Engine, EngineOptions, Picture, Request, Session},
     prompt::Chat,
     scenes::{Draw, Scene, render},
 };
 
-/// Tells the process that asks again from the directory where to look.
-const AGAIN: &str = "XC2_BENCH_CACHE";
+/// Tells a process of its own which directory to take as cache.
+const CACHE: &str = "XC2_BENCH_CACHE";
+
+/// Milliseconds between loading and the question, for which nothing runs, as while a person types [default: none].
+const PAUSE: &str = "XC2_BENCH_PAUSE_MS";
+
+const DISK: &str = "from disk, new process";
+const ALONE: &str = "alone: ";
+const FIRST: &str = "Describe this.";
+const SECOND: &str = "List the objects.";
 
 fn main() -> ExitCode {
     let args: Vec<String> = std::env::args()
@@ -36,21 +46,21 @@ fn main() -> ExitCode {
         eprintln!("usage: reuse MODEL [PARALLEL [CAPTIONS [TOKENS]]]");
         return ExitCode::SUCCESS; // `cargo bench` alone has no model to measure
     };
+    let model = Path::new(model);
+    if let (Some(dir), [_, name, query]) = (std::env::var_os(CACHE), &args[..]) {
+        one_question(model, Path::new(&dir), name, query);
+        return ExitCode::SUCCESS;
+    }
     let number = |i: usize, default| {
         args.get(i)
             .map_or(default, |a| a.parse().expect("a number"))
     };
     let (n_parallel, n_captions, n_tokens) = (number(1, 4), number(2, 8), number(3, 64));
-    let model = Path::new(model);
-    if let Some(dir) = std::env::var_os(AGAIN) {
-        let start = Instant::now();
-        let engine = load(model, Some(Path::new(&dir)));
-        let load = start.elapsed().as_secs_f64();
-        let answer = engine.answer(&ask(&engine, 1, "List the objects.", 8), &mut ());
-        report("from disk, new process", load, &answer.expect("an answer"));
-        return ExitCode::SUCCESS;
-    }
-    second_question(model);
+    let dirs = [(); 2].map(|()| tempfile::tempdir().expect("a directory"));
+    two_questions(model, dirs[0].path());
+    in_new_process(model, dirs[0].path(), DISK, SECOND);
+    in_new_process(model, dirs[1].path(), &format!("{ALONE}first"), FIRST);
+    in_new_process(model, dirs[1].path(), &format!("{ALONE}{DISK}"), SECOND);
     if n_captions > 0 {
         captions(model, n_parallel, n_captions, n_tokens);
     }
@@ -85,37 +95,71 @@ fn ask(engine: &Engine, seed: u64, query: &str, n_predict: usize) -> Request {
     }
 }
 
-fn second_question(model: &Path) {
-    let dir = tempfile::tempdir().expect("a directory");
-    let start = Instant::now();
-    let engine = load(model, Some(dir.path()));
-    let load = start.elapsed().as_secs_f64();
-    let mut session = engine.session();
-    for (name, load, query) in [
-        ("first", load, "Describe this."),
-        ("from memory", 0.0, "List the objects."),
-    ] {
+/// The first question about a picture, and the second in the same session.
+fn two_questions(model: &Path, cache: &Path) {
+    let (engine, load) = timed(|| load(model, Some(cache)));
+    let (mut session, ready) = ready(&engine);
+    pause();
+    for (name, before, query) in [("first", load + ready, FIRST), ("from memory", 0.0, SECOND)] {
         let answer = session.answer(&ask(&engine, 1, query, 8), &mut ());
-        report(name, load, &answer.expect("an answer"));
+        report(name, before, &answer.expect("an answer"));
     }
-    drop(session);
-    drop(engine); // what is in memory does not help the other process
+}
+
+/// A session that was made ready for a question about a picture, and the seconds that it took.
+fn ready(engine: &Engine) -> (Session<'_>, f64) {
+    let request = ask(engine, 1, "?", 8);
+    let mut session = engine.session();
+    let (reserved, seconds) = timed(|| session.reserve(&request));
+    reserved.expect("room");
+    (session, seconds)
+}
+
+fn pause() {
+    let ms = std::env::var(PAUSE).map_or(0, |ms| ms.parse().expect("milliseconds"));
+    thread::sleep(Duration::from_millis(ms));
+}
+
+fn timed<T>(work: impl FnOnce() -> T) -> (T, f64) {
+    let start = Instant::now();
+    (work(), start.elapsed().as_secs_f64())
+}
+
+/// Asks in a process that remembers nothing.
+fn in_new_process(model: &Path, cache: &Path, name: &str, query: &str) {
     let program = std::env::current_exe().expect("a program");
-    let status = Command::new(program)
+    let mut command = Command::new(program);
+    let status = command
         .arg(model)
-        .env(AGAIN, dir.path())
+        .args([name, query])
+        .env(CACHE, cache)
         .status();
     assert!(status.expect("a process").success());
 }
 
-/// Tells of an answer, before which loading the model took `load` seconds.
-fn report(name: &str, load: f64, answer: &Answer) {
+/// What such a process does.
+fn one_question(model: &Path, cache: &Path, name: &str, query: &str) {
+    let (engine, load) = timed(|| load(model, Some(cache)));
+    let request = ask(&engine, 1, query, 8);
+    if name.starts_with(ALONE) {
+        pause();
+        let answer = engine.answer(&request, &mut ());
+        return report(name, load, &answer.expect("an answer"));
+    }
+    let (mut session, ready) = ready(&engine);
+    pause();
+    let answer = session.answer(&request, &mut ());
+    report(name, load + ready, &answer.expect("an answer"));
+}
+
+/// Tells of an answer; loading the model, and a session made ready, took the seconds `before`.
+fn report(name: &str, before: f64, answer: &Answer) {
     let t = answer.timings;
     let first_token = t.first_token.expect("a token");
     let line = format!(
-        "{name:24} first token {first_token:.4} s, with loading {:.4} s (context {:.4}, read {:.4}, \
+        "{name:29} first token {first_token:.4} s, with loading {:.4} s (context {:.4}, read {:.4}, \
          encode {:.4}, prefill {:.4} of {} positions), written {:.2}; ids {:?}",
-        load + first_token,
+        before + first_token,
         t.context,
         t.restore,
         t.encode,

@@ -5,15 +5,17 @@
 pub struct Timings {
     /// From when the loaded engine takes up the question to the first token of the answer, in seconds;
     /// likewise below. Whatever comes between counts: reading and decoding pictures, looking into the
-    /// cache, and every stage below up to the prefill but for [`Self::load`]. `None` if no token was asked
-    /// for, or it was interrupted before. With several beams no token is certain before all are there.
+    /// cache, and every stage below up to the prefill, but for [`Self::load`] and what was reserved. `None`
+    /// if no token was asked for, or it was interrupted before. With several beams no token is certain
+    /// before all are there.
     #[serde(rename = "first_token_s")]
     pub first_token: Option<f64>,
     /// Loading the model, if nothing was asked of it in this session before.
     #[serde(rename = "load_s")]
     pub load: f64,
-    /// Making the context, which is as large as the question needs, and loading Partial-LoRA. Engines
-    /// that fix the size beforehand do that when they load.
+    /// Making the context, which is as large as the question needs, and loading Partial-LoRA. What
+    /// [`Session::reserve`](crate::engine::Session::reserve) did before the question was there is told here
+    /// too, though it is no part of [`Self::first_token`].
     #[serde(rename = "context_s")]
     pub context: f64,
     /// Reading from the cache on disk.

@@ -233,7 +233,7 @@ fn a_conversation_goes_on_in_another_run() {
 }
 
 #[test]
-fn a_session_reads_in_the_middle_and_keeps_what_it_holds() {
+fn a_session_reads_at_once_and_in_the_middle_and_keeps_what_it_holds() {
     let dir = tempfile::tempdir().unwrap();
     let options = cached(dir.path(), options());
     for seed in [350, 351] {
@@ -241,6 +241,7 @@ fn a_session_reads_in_the_middle_and_keeps_what_it_holds() {
     }
     let engine = Engine::load(&common::trained(Preset::F16), options).unwrap();
     let mut session = engine.session();
+    session.reserve(&ask(&[350], "?")).unwrap();
     for (seed, query) in [
         (350, LIST),
         (351, LIST),

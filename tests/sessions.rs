@@ -186,6 +186,77 @@ fn a_fixed_context_that_is_too_small_is_refused_before_anything_is_computed() {
 }
 
 #[test]
+fn a_reserved_session_has_the_room_and_answers_the_same() {
+    let (engine, reserved) = (fresh_engine(options()), ask(&[71], "?"));
+    let mut session = engine.session();
+    session.reserve(&reserved).unwrap();
+    let n_ctx = session.n_ctx();
+    assert!(n_ctx > 0 && session.n_past() == 0 && !engine.holds_adapter());
+    let first = assert_same(&mut session, &ask(&[71], "Describe this image briefly."));
+    assert_eq!(session.n_ctx(), n_ctx);
+    assert_eq!((first.timings.n_reused, first.timings.n_images), (0, 1));
+    // Making ready is told once, and took longer than looking for room that is there.
+    let second = assert_same(&mut session, &ask(&[71], "List the objects in the image."));
+    assert!(first.timings.load > 0.0 && first.timings.context > second.timings.context);
+    assert_eq!((second.timings.load, second.timings.n_images), (0.0, 0));
+
+    let n_past = session.n_past();
+    let larger = Request {
+        n_predict: n_ctx,
+        ..reserved
+    };
+    session.reserve(&larger).unwrap();
+    assert!(session.n_ctx() > n_ctx && session.n_past() == n_past);
+    let again = assert_same(&mut session, &ask(&[71], "List the objects in the image."));
+    assert_eq!(again.timings.n_prefill, 1);
+}
+
+#[test]
+fn a_reserved_session_of_other_size_or_without_pictures_serves_all_the_same() {
+    let engine = fresh_engine(options());
+    let mut session = engine.session();
+    let hello = Request {
+        n_predict: 1,
+        ..ask(&[], "Hello!")
+    };
+    session.reserve(&hello).unwrap();
+    let n_ctx = session.n_ctx();
+    assert_same(&mut session, &hello);
+    assert!(!engine.holds_adapter());
+    let long = Request {
+        n_predict: n_ctx,
+        ..ask(&[72], "Describe this image briefly.")
+    };
+    assert_same(&mut session, &long);
+    assert!(session.n_ctx() > n_ctx);
+    let beams = Request {
+        beams: 3,
+        ..ask(&[72], "List the objects in the image.")
+    };
+    let mut session = engine.session();
+    session.reserve(&beams).unwrap();
+    let n_ctx = session.n_ctx();
+    assert_same(&mut session, &beams);
+    assert_eq!(session.n_ctx(), n_ctx);
+}
+
+#[test]
+fn what_cannot_be_served_is_not_reserved() {
+    let engine = fresh_engine(EngineOptions {
+        max_memory: Some(40_000_000), // for text alone
+        ..options()
+    });
+    let mut session = engine.session();
+    let error = session.reserve(&ask(&[73], "?")).unwrap_err();
+    assert!(matches!(error, EngineError::Memory { .. }), "{error}");
+    let error = session.reserve(&ask(&[], "")).unwrap_err();
+    assert!(matches!(error, EngineError::Prompt(_)), "{error}");
+    assert_eq!(session.n_ctx(), 0);
+    session.reserve(&ask(&[], "Hello!")).unwrap();
+    assert!(session.n_ctx() > 0);
+}
+
+#[test]
 fn talk_without_pictures_never_loads_the_adapter() {
     let engine = fresh_engine(options());
     let mut session = engine.session();

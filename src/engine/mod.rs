@@ -24,6 +24,7 @@ mod pictures;
 mod prepared;
 mod remembered;
 mod request;
+mod room;
 mod session;
 
 use std::{path::Path, sync::Arc, time::Instant};

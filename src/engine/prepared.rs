@@ -52,7 +52,7 @@ impl Engine {
         })
     }
 
-    fn sequence(&self, request: &Request) -> Result<Sequence, EngineError> {
+    pub(super) fn sequence(&self, request: &Request) -> Result<Sequence, EngineError> {
         let mut template = self.template(request.layout);
         if let Some(rule) = request.bos_rule {
             template.prompt.bos_rule = rule;

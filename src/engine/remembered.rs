@@ -37,9 +37,12 @@ pub(super) struct Found {
     entry: Entry,
 }
 
+/// Whether it is as it was written, or what is wrong with it.
+pub(super) type Verified = Result<(), &'static str>;
+
 impl Found {
     /// Reads it all and holds it against its checksum.
-    pub fn verify(&self) -> Result<(), &'static str> {
+    pub fn verify(&self) -> Verified {
         self.entry.verify()
     }
 }
@@ -118,7 +121,7 @@ impl Remembered {
     pub fn restore(
         &self,
         found: &Found,
-        verified: Result<(), &'static str>,
+        verified: Verified,
         decoder: &mut Decoder,
         seq: usize,
         trace: &Trace,

@@ -1,19 +1,18 @@
 //! A conversation with a model: what was computed for one request serves the next.
 
-use std::{
-    thread::{self, ScopedJoinHandle},
-    time::Instant,
-};
+use std::{thread, time::Instant};
 
 use super::{
-    AfterPrompt, Answer, Engine, EngineError, Observer, Request, StopReason, beams,
+    AfterPrompt, Answer, Engine, EngineError, Observer, Request, StopReason,
     fits::Asked,
     generation::Generation,
     pictures::Ready,
     prepared::{Prepared, Use},
+    remembered::{Found, Verified},
+    room::{Demand, Room},
     timed,
 };
-use crate::decoder::Decoder;
+use crate::{decoder::Decoder, metrics::Timings};
 
 /// The sequence of the conversation.
 const SEQ: usize = 0;
@@ -34,32 +33,19 @@ pub struct Session<'a> {
     open: Option<Open>,
     /// The logits of the last prompt's last position, `[n_vocab]`.
     logits: Vec<f32>,
+    /// What was done ahead of the next request, and is told with its answer.
+    ahead: Timings,
 }
 
 /// A context in use.
 struct Open {
     decoder: Decoder,
-    /// The most positions of a sequence.
-    n_ctx: usize,
     room: Room,
 }
 
-/// What a context has to have.
-#[derive(Clone, Copy, Default)]
-struct Room {
-    /// Positions of all sequences, what they share counted once.
-    n_cells: usize,
-    n_seq: usize,
-}
-
-impl Room {
-    fn suffices(self, needed: Self) -> bool {
-        self.n_cells >= needed.n_cells && self.n_seq >= needed.n_seq
-    }
-}
-
 impl Engine {
-    /// A session. Its context is made at the first answer and grows with later ones.
+    /// A session. Its context is made at the first answer, unless [`Session::reserve`] does before, and
+    /// grows with later ones.
     pub fn session(&self) -> Session<'_> {
         Session::new(self, SPARE_POSITIONS)
     }
@@ -72,6 +58,10 @@ impl<'a> Session<'a> {
             spare,
             open: None,
             logits: Vec::new(),
+            ahead: Timings {
+                load: engine.load_seconds,
+                ..Timings::default()
+            },
         }
     }
 
@@ -80,10 +70,10 @@ impl<'a> Session<'a> {
         self.open.as_ref().map_or(0, |o| o.decoder.n_past(SEQ))
     }
 
-    /// Positions that there is room for at present; zero before the first answer. Where the options
+    /// Positions that there is room for at present; zero before a context is made. Where the options
     /// do not fix it, the context grows up to what the model was made for.
     pub fn n_ctx(&self) -> usize {
-        self.open.as_ref().map_or(0, |o| o.n_ctx)
+        self.room().n_ctx
     }
 
     /// Forgets everything; the memory is kept.
@@ -93,6 +83,48 @@ impl<'a> Session<'a> {
                 open.decoder.truncate(seq, 0);
             }
         }
+    }
+
+    /// Makes ready for `request` before it is asked: a context with room for it, and a token computed in
+    /// that, so that the answer begins sooner. No picture is opened, and what is held remains. The seconds
+    /// are told as [`Timings::context`] of the next answer.
+    ///
+    /// Any other request may follow; one that needs more room has it made then.
+    ///
+    /// # Errors
+    /// If the request could not be served, or if there is no memory for computing all of its pictures.
+    pub fn reserve(&mut self, request: &Request) -> Result<(), EngineError> {
+        let begun = Instant::now();
+        let engine = self.engine;
+        request.check_beams()?;
+        let sequence = engine.sequence(request)?;
+        let mask = sequence.plora_mask(request.plora);
+        let demand = Demand {
+            n_needed: engine.context_for(&sequence, request.n_predict)?,
+            n_prompt: sequence.len(),
+            n_beams: request.beams,
+            encodes: !request.images.is_empty(),
+            adapts: !mask.set_runs().is_empty(),
+        };
+        if !self.room().suffices(demand) {
+            self.make_room(demand, self.n_past())?;
+            self.warm_up()?;
+        }
+        self.ahead.context += begun.elapsed().as_secs_f64();
+        Ok(())
+    }
+
+    /// Computes a token for nothing, in a context that holds nothing: the memory of weights and results
+    /// has been touched then.
+    fn warm_up(&mut self) -> Result<(), EngineError> {
+        let id = self.engine.container.info().prompt.bos;
+        if let Some(Open { decoder, .. }) = &mut self.open
+            && decoder.n_past(SEQ) == 0
+        {
+            decoder.step(SPARE, id, false)?;
+            decoder.truncate(SPARE, 0);
+        }
+        Ok(())
     }
 
     /// Answers `request`, as [`Engine::answer`] would: [`Timings::n_reused`](crate::metrics::Timings::n_reused) and
@@ -110,13 +142,14 @@ impl<'a> Session<'a> {
         let engine = self.engine;
         let prepared = engine.prepare(request)?;
         let n_needed = engine.context_for(&prepared.prompt.sequence, request.n_predict)?;
-        let mut use_of = Use::default();
-        if self.open.is_none() {
-            use_of.timings.load = engine.load_seconds;
-        }
+        let mut use_of = Use {
+            timings: self.ahead,
+            ..Use::default()
+        };
         let sequence = &prepared.prompt.sequence;
         let generation = Generation::new(engine, request, sequence, n_needed, begun)?;
         let ready = self.begin(&prepared, n_needed, &mut use_of)?;
+        self.ahead = Timings::default();
         let answer = self.compute(&prepared, generation, ready, use_of, observer);
         if answer.is_err() {
             self.clear();
@@ -140,17 +173,8 @@ impl<'a> Session<'a> {
         });
         let n_hoped = found.as_ref().map_or(n_held, |found| found.n);
         let mut ready = engine.open_pictures(prepared, n_hoped, counts)?;
-        // Cores that wait while a context is made read what was found.
-        let verified = thread::scope(|scope| {
-            let verified = found.as_ref().map(|found| scope.spawn(|| found.verify()));
-            timed(&mut timings.context, || {
-                self.make_room(n_needed, prepared, &ready, n_held, n_hoped)
-            })?;
-            let verified = timed(&mut timings.restore, || {
-                verified.map(ScopedJoinHandle::join)
-            });
-            Ok::<_, EngineError>(verified.map(|v| v.expect("no panic")))
-        })?;
+        let demand = Demand::of(prepared, n_needed, &ready, n_hoped);
+        let verified = self.verify_and_make_room(found.as_ref(), demand, n_held, timings)?;
         if let (Some(found), Some(verified), Some(open), Some(remembered)) =
             (&found, verified, &mut self.open, &engine.remembered)
         {
@@ -161,9 +185,8 @@ impl<'a> Session<'a> {
             n_held = restored.unwrap_or(n_held);
             if n_held < n_hoped {
                 ready = engine.open_pictures(prepared, n_held, counts)?;
-                timed(&mut timings.context, || {
-                    self.make_room(n_needed, prepared, &ready, n_held, n_held)
-                })?;
+                let demand = Demand::of(prepared, n_needed, &ready, n_held);
+                timed(&mut timings.context, || self.furnish(demand, n_held))?;
             }
         }
         timings.n_reused = n_held;
@@ -178,69 +201,79 @@ impl<'a> Session<'a> {
         self.open.as_ref().map_or(0, same).min(trace.len() - 1)
     }
 
-    /// Sees to a context of at least `n_needed` positions that holds `n_held` of the prompt, and to
-    /// memory for computing it from `n_hoped` on.
-    fn make_room(
+    /// Sees to room, and to what was found being whole.
+    fn verify_and_make_room(
         &mut self,
-        n_needed: usize,
-        prepared: &Prepared<'_>,
-        ready: &[Ready],
+        found: Option<&Found>,
+        demand: Demand,
         n_held: usize,
-        n_hoped: usize,
-    ) -> Result<(), EngineError> {
-        let engine = self.engine;
-        let encodes = ready.iter().any(|r| matches!(r, Ready::ToEncode(_)));
-        let adapts = prepared.prompt.plora_from(n_hoped);
-        let room = self.open.as_ref().map_or(Room::default(), |open| open.room);
-        let n_beams = prepared.request.beams;
-        let n_prompt = prepared.prompt.len();
-        let n_seq = beams::n_seq(n_beams).max(room.n_seq);
-        let asked = |n_ctx| Asked {
-            n_ctx,
-            n_ctx_least: n_prompt + 1,
-            n_seq: 1,
-            n_beams,
-            n_answer: n_needed - n_prompt,
-            encodes,
-            adapts,
-            n_held: room.n_cells,
+        timings: &mut Timings,
+    ) -> Result<Option<Verified>, EngineError> {
+        let Timings {
+            context, restore, ..
+        } = timings;
+        let Some(found) = found.filter(|_| !self.room().suffices(demand)) else {
+            timed(context, || self.furnish(demand, n_held))?;
+            return Ok(timed(restore, || found.map(Found::verify)));
         };
-        let fits = |n_ctx| engine.check_memory(asked(n_ctx)).map(|()| n_ctx);
-        let n_cells = asked(n_needed).n_cells();
-        if self.n_ctx() < n_needed || !room.suffices(Room { n_cells, n_seq }) {
-            let n_ctx = engine.roomy(n_needed, self.spare).max(self.n_ctx());
-            let n_ctx = fits(n_ctx).or_else(|_| fits(n_needed))?;
-            let n_cells = asked(n_ctx).n_cells();
-            self.remake(n_ctx, Room { n_cells, n_seq }, n_held)?;
-        } else {
-            let held = asked(self.n_ctx());
-            engine.check_memory(Asked {
-                n_held: held.n_cells(),
-                ..held
-            })?;
-        }
-        if adapts {
-            engine.adapter.get()?;
+        // Cores that wait while a context is made read what was found.
+        thread::scope(|scope| {
+            let verified = scope.spawn(|| found.verify());
+            timed(context, || self.furnish(demand, n_held))?;
+            let verified = timed(restore, || verified.join());
+            Ok(Some(verified.expect("no panic")))
+        })
+    }
+
+    /// Sees to room, and to Partial-LoRA if it is needed.
+    fn furnish(&mut self, demand: Demand, n_held: usize) -> Result<(), EngineError> {
+        self.make_room(demand, n_held)?;
+        if demand.adapts {
+            self.engine.adapter.get()?;
         }
         Ok(())
     }
 
+    /// Sees to a context with room for what is asked, which holds the first `n_held` positions of this
+    /// one, and to memory.
+    fn make_room(&mut self, demand: Demand, n_held: usize) -> Result<(), EngineError> {
+        let engine = self.engine;
+        let old = self.room();
+        if old.suffices(demand) {
+            if demand.encodes || demand.adapts {
+                let held = demand.asked(old.n_ctx, 0);
+                let n_held = held.n_cells();
+                engine.check_memory(Asked { n_held, ..held })?;
+            }
+            return Ok(()); // nothing is to be allocated
+        }
+        let fits = |n_ctx| {
+            let asked = demand.asked(n_ctx, old.n_cells);
+            engine.check_memory(asked).map(|()| n_ctx)
+        };
+        let n_ctx = engine.roomy(demand.n_needed, self.spare).max(old.n_ctx);
+        let n_ctx = fits(n_ctx).or_else(|_| fits(demand.n_needed))?;
+        let room = demand.room(n_ctx);
+        let n_seq = room.n_seq.max(old.n_seq);
+        self.remake(Room { n_seq, ..room }, n_held)
+    }
+
+    fn room(&self) -> Room {
+        self.open.as_ref().map_or(Room::default(), |open| open.room)
+    }
+
     /// Exchanges the context for another, and carries over the first `n_held` positions.
-    fn remake(&mut self, n_ctx: usize, room: Room, n_held: usize) -> Result<(), EngineError> {
+    fn remake(&mut self, room: Room, n_held: usize) -> Result<(), EngineError> {
         let carried = self.open.take().filter(|_| n_held > 0).map(|mut open| {
             open.decoder.truncate(SEQ, n_held);
             (open.decoder.save(SEQ), open.decoder.held(SEQ).clone())
         }); // the old context is gone before the new one is made
-        let Room { n_cells, n_seq } = room;
+        let Room { n_cells, n_seq, .. } = room;
         let mut decoder = self.engine.decoder(n_cells, super::N_BATCH, n_seq, n_seq)?;
         if let Some((state, trace)) = carried {
             decoder.restore(SEQ, &state, &trace)?;
         }
-        self.open = Some(Open {
-            decoder,
-            n_ctx,
-            room,
-        });
+        self.open = Some(Open { decoder, room });
         Ok(())
     }
 
@@ -300,7 +333,7 @@ impl<'a> Session<'a> {
         AfterPrompt {
             decoder: open.decoder,
             n_prompt: answer.n_prompt,
-            n_ctx: open.n_ctx,
+            n_ctx: open.room.n_ctx,
             logits: self.logits,
             plora: request.plora.generated(),
         }

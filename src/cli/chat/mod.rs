@@ -13,6 +13,7 @@ use std::{
     io::{IsTerminal, Write},
     path::{Path, PathBuf},
     process::ExitCode,
+    thread,
 };
 
 use anyhow::{Context, ensure};
@@ -59,27 +60,32 @@ pub fn run(engine: &Engine, options: Options) -> anyhow::Result<ExitCode> {
     interrupt::install()?;
     let mut talk = Talk::new(engine, options);
     talk.welcome()?;
+    let mut line = talk.ready_while(|| reader.read(PROMPT))?;
     loop {
-        let line = match reader.read("> ")? {
-            Line::Text(line) => line,
-            Line::Interrupted => {
-                talk.interrupted_at_prompt();
-                continue;
-            }
+        match line {
+            Line::Text(line) => match Command::parse(&line) {
+                Ok(Command::Quit) => break,
+                Ok(command) => told(talk.carry_out(command))?,
+                Err(message) => told(Err(anyhow::Error::msg(message)))?,
+            },
+            Line::Interrupted => talk.interrupted_at_prompt(),
             Line::End => break,
-        };
-        let done = match Command::parse(&line) {
-            Ok(Command::Quit) => break,
-            Ok(command) => talk.carry_out(command),
-            Err(message) => Err(anyhow::Error::msg(message)),
-        };
-        match done {
-            Err(error) if is_broken_pipe(&error) => return Err(error),
-            Err(error) => tell_error(&error),
-            Ok(()) => {}
         }
+        line = reader.read(PROMPT)?;
     }
     Ok(ExitCode::SUCCESS)
+}
+
+const PROMPT: &str = "> ";
+
+/// Tells what went wrong in a turn. Only that nobody reads any more ends the conversation.
+fn told(done: anyhow::Result<()>) -> anyhow::Result<()> {
+    match done {
+        Err(error) if is_broken_pipe(&error) => return Err(error),
+        Err(error) => tell_error(&error),
+        Ok(()) => {}
+    }
+    Ok(())
 }
 
 /// Tells a person something that is no answer.
@@ -125,6 +131,18 @@ impl<'a> Talk<'a> {
             ));
         }
         Ok(())
+    }
+
+    /// Makes the session ready for a question while a person types. That goes on beside: who computes now
+    /// has threads that wait for what it computes next.
+    fn ready_while<T: Send>(&mut self, typing: impl FnOnce() -> T + Send) -> T {
+        let request = self.conversation.request("?", &self.options.like);
+        thread::scope(|scope| {
+            let typing = scope.spawn(typing);
+            // Should it fail, the question will, and tells why.
+            let _ = self.session.reserve(&request);
+            typing.join().expect("no panic")
+        })
     }
 
     /// Whether a picture can be read, before it is asked about.
