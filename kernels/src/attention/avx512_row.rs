@@ -1,23 +1,30 @@
 //! Attention of single queries to a cache, with AVX-512: for tokens one by one.
 //!
-//! Two heads that share keys are computed at a time, so that each key and value is read and widened once
-//! for both. A cache of some thousand positions comes from memory: rows are asked for ahead, since those
-//! of a head lie apart. Keys that the query does not see are left out beforehand, so that numbers do not
-//! depend on where in the cache a sequence has its own.
+//! A cache of some thousand positions comes from memory, where the heads of a position lie side by side. So some
+//! keys at a time are met by all heads of a task, and those that follow are asked for one by one in the order in
+//! which they lie: AMD's cores read that half as fast again as the keys of one head, which lie apart. Two heads
+//! that share keys are computed at once, so that each key and value is widened once for both. Keys that the
+//! query does not see are left out beforehand, so that numbers do not depend on where in the cache a sequence
+//! has its own.
 #![allow(unsafe_code)]
 
 use std::arch::x86_64::*;
+use std::ops::Range;
 
 use half::f16;
 
 use super::avx512::exp2;
-use super::cached::CachedAttention;
-use crate::tile::prefetch;
+use super::cached::{CachedAttention, HeadRows};
+use crate::tile::prefetch_early;
 
 /// Numbers of a register.
 const LANES: usize = 16;
-/// Rows that are asked for before their turn.
-const AHEAD: usize = 8;
+/// Keys that all heads of a task meet before the next are looked at.
+const KEYS: usize = 16;
+/// Keys from the one that is asked for back to the one whose turn it is.
+const AHEAD: usize = 32;
+/// Numbers of a cache line.
+const LINE: usize = 32;
 
 /// What single queries need for a while.
 #[derive(Default)]
@@ -26,6 +33,10 @@ pub struct Scratch {
     scores: Vec<f32>,
     /// The keys that the query sees, and what the mask adds to their scores.
     seen: Vec<(usize, f32)>,
+    /// `[heads][head_dim]`
+    query: Vec<f32>,
+    /// `[heads][head_dim]`
+    mixed: Vec<f32>,
 }
 
 /// Widths of heads for which there is a kernel.
@@ -33,91 +44,257 @@ pub fn has_width(head_dim: usize) -> bool {
     matches!(head_dim, 64 | 128)
 }
 
-/// The heads that share head `head_kv` of keys, for one query.
+/// The heads that share some heads of keys, for one query.
 ///
 /// # Safety
 /// - The CPU has AVX-512.
-/// - As [`CachedAttention::run`], for such a query and head.
-pub unsafe fn heads(of: &CachedAttention, head_kv: usize, query: usize, scratch: &mut Scratch) {
-    // SAFETY: the mask has a row for each query, and a number for each key.
-    let mask = unsafe { of.mask.get(0, query, of.n_key) };
-    scratch.seen.clear();
-    let seen = mask
-        .iter()
-        .enumerate()
-        .filter(|(_, m)| **m != f16::NEG_INFINITY);
-    let seen = seen.map(|(key, m)| (key, m.to_f32() * std::f32::consts::LOG2_E));
-    scratch.seen.extend(seen);
+/// - As [`CachedAttention::run`], for such a query and heads.
+pub unsafe fn heads(
+    of: &CachedAttention,
+    heads_kv: Range<usize>,
+    query: usize,
+    scratch: &mut Scratch,
+) {
+    // SAFETY: handed on; the widths are those of the kernels.
+    unsafe {
+        scratch.see(of, query);
+        match of.head_dim {
+            64 => some::<4>(of, heads_kv, query, scratch),
+            128 => some::<8>(of, heads_kv, query, scratch),
+            width => unreachable!("heads of {width}"),
+        }
+    }
+}
+
+impl Scratch {
+    /// # Safety
+    /// As [`heads`].
+    unsafe fn see(&mut self, of: &CachedAttention, query: usize) {
+        // SAFETY: the mask has a row for each query, and a number for each key.
+        let mask = unsafe { of.mask.get(0, query, of.n_key) };
+        self.seen.clear();
+        let seen = mask
+            .iter()
+            .enumerate()
+            .filter(|(_, m)| **m != f16::NEG_INFINITY);
+        let seen = seen.map(|(key, m)| (key, m.to_f32() * std::f32::consts::LOG2_E));
+        self.seen.extend(seen);
+    }
+
+    /// # Safety
+    /// As [`heads`].
+    unsafe fn begin(
+        &mut self,
+        of: &CachedAttention,
+        heads: Range<usize>,
+        query: usize,
+        padded: usize,
+    ) {
+        let scale = of.scale * std::f32::consts::LOG2_E;
+        self.scores.clear();
+        self.scores.resize(heads.len() * padded, f32::NEG_INFINITY);
+        self.mixed.clear();
+        self.mixed.resize(heads.len() * of.head_dim, 0.0);
+        self.query.clear();
+        for head in heads {
+            // SAFETY: there is such a row.
+            let query = unsafe { of.query.get(head, query, of.head_dim) };
+            self.query.extend(query.iter().map(|q| q * scale));
+        }
+    }
+}
+
+/// Heads that share one of keys, two at most: the first of them, among the task's.
+#[derive(Clone, Copy)]
+struct Pair {
+    kv: usize,
+    head: usize,
+    has_two: bool,
+}
+
+/// Those of a task, with so many heads to one of keys.
+fn pairs(heads_kv: Range<usize>, sharing: usize) -> impl Iterator<Item = Pair> {
+    heads_kv.enumerate().flat_map(move |(i, kv)| {
+        (0..sharing).step_by(2).map(move |shared| Pair {
+            kv,
+            head: i * sharing + shared,
+            has_two: shared + 1 < sharing,
+        })
+    })
+}
+
+/// # Safety
+/// As [`heads`], of `N` registers.
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq")]
+unsafe fn some<const N: usize>(
+    of: &CachedAttention,
+    heads_kv: Range<usize>,
+    query: usize,
+    scratch: &mut Scratch,
+) {
+    let dim = N * LANES;
     let sharing = of.n_head / of.n_head_kv;
-    let all = head_kv * sharing..(head_kv + 1) * sharing;
-    for head in all.clone().step_by(2) {
-        let two = head + 1 < all.end;
-        // SAFETY: handed on; the widths are those of the kernels.
-        unsafe {
-            match (of.head_dim, two) {
-                (64, true) => some::<4, 2>(of, head_kv, head, query, scratch),
-                (64, false) => some::<4, 1>(of, head_kv, head, query, scratch),
-                (128, true) => some::<8, 2>(of, head_kv, head, query, scratch),
-                (128, false) => some::<8, 1>(of, head_kv, head, query, scratch),
-                (width, _) => unreachable!("heads of {width}"),
+    let heads = heads_kv.start * sharing..heads_kv.end * sharing;
+    let padded = scratch.seen.len().next_multiple_of(LANES).max(LANES);
+    // SAFETY: there are such rows.
+    unsafe { scratch.begin(of, heads.clone(), query, padded) }
+    let Scratch {
+        scores,
+        seen,
+        query: queries,
+        mixed,
+    } = scratch;
+    let stream = |rows| Stream {
+        rows,
+        heads: heads_kv.clone(),
+        dim,
+        seen,
+        next: (AHEAD, heads_kv.start),
+    };
+    // SAFETY: the caller's promises, handed on; heads and blocks are within the task's.
+    unsafe {
+        let mut ahead = stream(of.key);
+        for (b, block) in seen.chunks(KEYS).enumerate() {
+            for Pair { kv, head, has_two } in pairs(heads_kv.clone(), sharing) {
+                let q = &queries[head * dim..];
+                let scores = &mut scores[head * padded + b * KEYS..];
+                match has_two {
+                    true => score::<N, 2>(of, kv, q, block, scores, padded, &mut ahead),
+                    false => score::<N, 1>(of, kv, q, block, scores, padded, &mut ahead),
+                }
+            }
+        }
+        let scores_of_heads = scores.chunks_exact_mut(padded);
+        let factors: Vec<_> = scores_of_heads.map(|scores| weigh(scores)).collect();
+        let mut ahead = stream(of.value);
+        for (b, block) in seen.chunks(KEYS).enumerate() {
+            for Pair { kv, head, has_two } in pairs(heads_kv.clone(), sharing) {
+                let weights = &scores[head * padded + b * KEYS..];
+                let mixed = &mut mixed[head * dim..];
+                match has_two {
+                    true => mix::<N, 2>(of, kv, weights, padded, block, mixed, &mut ahead),
+                    false => mix::<N, 1>(of, kv, weights, padded, block, mixed, &mut ahead),
+                }
+            }
+        }
+        for ((head, mixed), factor) in heads.zip(mixed.chunks_exact(dim)).zip(factors) {
+            let out = of.out.add((query * of.n_head + head) * dim);
+            for (i, mixed) in mixed.iter().enumerate() {
+                *out.add(i) = mixed * factor;
             }
         }
     }
 }
 
+/// Rows that are asked for some time before their turn, one at a time, in the order in which they lie.
+struct Stream<'a> {
+    rows: HeadRows<f16>,
+    heads: Range<usize>,
+    dim: usize,
+    seen: &'a [(usize, f32)],
+    /// The key and the head of the next row.
+    next: (usize, usize),
+}
+
+impl Stream<'_> {
+    /// # Safety
+    /// There are such rows.
+    #[inline(always)]
+    unsafe fn ask(&mut self) {
+        let (key, head) = self.next;
+        let Some((key_row, _)) = self.seen.get(key) else {
+            return;
+        };
+        // SAFETY: as above.
+        let row = unsafe { self.rows.get(head, *key_row, self.dim) };
+        row.iter()
+            .step_by(LINE)
+            .for_each(|line| prefetch_early(line));
+        self.next = match head + 1 < self.heads.end {
+            true => (key, head + 1),
+            false => (key + 1, self.heads.start),
+        };
+    }
+}
+
+/// Scores of a block of keys for `HEADS` heads, whose queries follow each other; scores are `padded` apart.
+///
 /// # Safety
-/// As [`heads`], for `HEADS` heads from one on, of `N` registers.
+/// As [`heads`], of `N` registers.
+#[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq")]
-unsafe fn some<const N: usize, const HEADS: usize>(
+unsafe fn score<const N: usize, const HEADS: usize>(
     of: &CachedAttention,
     head_kv: usize,
-    head: usize,
-    query: usize,
-    Scratch { scores, seen }: &mut Scratch,
+    queries: &[f32],
+    block: &[(usize, f32)],
+    scores: &mut [f32],
+    padded: usize,
+    ahead: &mut Stream<'_>,
 ) {
     let dim = N * LANES;
-    let padded = seen.len().next_multiple_of(LANES).max(LANES);
-    let ahead = |i: usize| seen[(i + AHEAD).min(seen.len() - 1)].0;
-    scores.clear();
-    scores.resize(HEADS * padded, f32::NEG_INFINITY);
-    // SAFETY: the caller's promises, handed on.
+    assert!(queries.len() >= HEADS * dim && scores.len() >= (HEADS - 1) * padded + block.len());
+    let mut q = [[_mm512_setzero_ps(); N]; HEADS];
+    for (h, q) in q.iter_mut().enumerate() {
+        for (i, q) in q.iter_mut().enumerate() {
+            // SAFETY: within the queries.
+            *q = unsafe { _mm512_loadu_ps(queries.as_ptr().add(h * dim + i * LANES)) };
+        }
+    }
+    for (j, (key, added)) in block.iter().enumerate() {
+        // SAFETY: there are such rows.
+        let k = unsafe {
+            ahead.ask();
+            widen::<N>(of.key.get(head_kv, *key, dim))
+        };
+        for (h, q) in q.iter().enumerate() {
+            let mut sum = _mm512_mul_ps(q[0], k[0]);
+            for (q, k) in q.iter().zip(k).skip(1) {
+                sum = _mm512_fmadd_ps(*q, k, sum);
+            }
+            scores[h * padded + j] = _mm512_reduce_add_ps(sum) + added;
+        }
+    }
+}
+
+/// Adds a block of values, weighed, to the sums `mixed` of `HEADS` heads; weights are `padded` apart.
+///
+/// # Safety
+/// As [`heads`], of `N` registers.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq")]
+unsafe fn mix<const N: usize, const HEADS: usize>(
+    of: &CachedAttention,
+    head_kv: usize,
+    weights: &[f32],
+    padded: usize,
+    block: &[(usize, f32)],
+    mixed: &mut [f32],
+    ahead: &mut Stream<'_>,
+) {
+    let dim = N * LANES;
+    assert!(mixed.len() >= HEADS * dim && weights.len() >= (HEADS - 1) * padded + block.len());
+    let mut sums = [[_mm512_setzero_ps(); N]; HEADS];
+    // SAFETY: within `mixed`, here and below; there are such rows.
     unsafe {
-        let q: [[__m512; N]; HEADS] = std::array::from_fn(|h| {
-            let q = of.query.get(head + h, query, dim).as_ptr();
-            let scale = _mm512_set1_ps(of.scale * std::f32::consts::LOG2_E);
-            std::array::from_fn(|i| _mm512_mul_ps(_mm512_loadu_ps(q.add(i * LANES)), scale))
-        });
-        for (j, (key, added)) in seen.iter().enumerate() {
-            prefetch(of.key.get(head_kv, ahead(j), dim));
-            let k = widen::<N>(of.key.get(head_kv, *key, dim));
-            for (h, q) in q.iter().enumerate() {
-                let mut sum = _mm512_mul_ps(q[0], k[0]);
-                for (q, k) in q.iter().zip(k).skip(1) {
-                    sum = _mm512_fmadd_ps(*q, k, sum);
-                }
-                scores[h * padded + j] = _mm512_reduce_add_ps(sum) + added;
+        for (h, sums) in sums.iter_mut().enumerate() {
+            for (i, sum) in sums.iter_mut().enumerate() {
+                *sum = _mm512_loadu_ps(mixed.as_ptr().add(h * dim + i * LANES));
             }
         }
-        let mut factors = [0.0; HEADS];
-        for (factor, scores) in factors.iter_mut().zip(scores.chunks_exact_mut(padded)) {
-            *factor = weigh(scores);
-        }
-        let mut mixed = [[_mm512_setzero_ps(); N]; HEADS];
-        for (j, (key, _)) in seen.iter().enumerate() {
-            prefetch(of.value.get(head_kv, ahead(j), dim));
+        for (j, (key, _)) in block.iter().enumerate() {
+            ahead.ask();
             let v = widen::<N>(of.value.get(head_kv, *key, dim));
-            for (h, mixed) in mixed.iter_mut().enumerate() {
-                let weight = _mm512_set1_ps(scores[h * padded + j]);
-                for (mixed, v) in mixed.iter_mut().zip(v) {
-                    *mixed = _mm512_fmadd_ps(weight, v, *mixed);
+            for (h, sums) in sums.iter_mut().enumerate() {
+                let weight = _mm512_set1_ps(weights[h * padded + j]);
+                for (sum, v) in sums.iter_mut().zip(v) {
+                    *sum = _mm512_fmadd_ps(weight, v, *sum);
                 }
             }
         }
-        for (h, (mixed, factor)) in mixed.into_iter().zip(factors).enumerate() {
-            let out = of.out.add((query * of.n_head + head + h) * dim);
-            for (i, mixed) in mixed.into_iter().enumerate() {
-                let mixed = _mm512_mul_ps(mixed, _mm512_set1_ps(factor));
-                _mm512_storeu_ps(out.add(i * LANES), mixed);
+        for (h, sums) in sums.into_iter().enumerate() {
+            for (i, sum) in sums.into_iter().enumerate() {
+                _mm512_storeu_ps(mixed.as_mut_ptr().add(h * dim + i * LANES), sum);
             }
         }
     }

@@ -134,7 +134,7 @@ impl CachedAttention {
     /// Tasks for so many threads. How many there are changes no number.
     pub fn tasks(&self, cpu: Cpu, n_threads: usize) -> usize {
         if self.row_by_row(cpu) {
-            return self.n_head_kv * self.n_query;
+            return self.n_query * self.n_head_kv.div_ceil(self.heads(n_threads));
         }
         self.n_head_kv * self.n_query.div_ceil(self.piece(n_threads))
     }
@@ -157,6 +157,12 @@ impl CachedAttention {
         (0..self.n_key).filter(|key| seen[*key] != 0).collect()
     }
 
+    /// Heads of keys of a task with one query: as many as leave each thread two tasks.
+    fn heads(&self, n_threads: usize) -> usize {
+        let pieces = (2 * n_threads).div_ceil(self.n_query);
+        self.n_head_kv.div_ceil(pieces)
+    }
+
     /// Queries of a task: all of them, if there are so many heads that threads end together.
     fn piece(&self, n_threads: usize) -> usize {
         let pieces = (4 * n_threads).div_ceil(self.n_head_kv);
@@ -175,10 +181,13 @@ impl CachedAttention {
         assert!(self.is_possible() && i < self.tasks(cpu, n_threads));
         #[cfg(target_arch = "x86_64")]
         if self.row_by_row(cpu) {
-            let (head, query) = (i % self.n_head_kv, i / self.n_head_kv);
+            let heads = self.heads(n_threads);
+            let groups = self.n_head_kv.div_ceil(heads);
+            let (first, query) = (i % groups * heads, i / groups);
+            let heads = first..self.n_head_kv.min(first + heads);
             // SAFETY: handed on; the CPU has AVX-512, by `row_by_row`.
             return SCRATCH.with_borrow_mut(|scratch| unsafe {
-                super::avx512_row::heads(self, head, query, &mut scratch.single);
+                super::avx512_row::heads(self, heads, query, &mut scratch.single);
             });
         }
         let piece = self.piece(n_threads);
