@@ -1,7 +1,7 @@
 //! How fast does attention read a decoder's cache, for tokens one by one and for those of some sequences?
 //!
-//! `cargo bench -p xc2-kernels --bench cache -- [KEYS [SEQUENCES ..]]`. Heads as in the 1.8B, 16 of 128 that
-//! share 8 of keys, and a cache for each of its 24 layers, so that it comes from memory. Each sequence has keys
+//! `cargo bench -p xc2-kernels --bench cache -- [KEYS [SEQUENCES ..]]`. Heads of 128 that share 8 of keys, 16 as
+//! in the 1.8B and 32 as in the 7B, and a cache for each of 24 layers, so that it comes from memory. Each sequence has keys
 //! of its own, in a row, and sees no others. Bytes of keys and values that are seen, by CPU time of one thread, best of a few.
 
 #![allow(unsafe_code)]
@@ -12,7 +12,6 @@ use xc2_kernels::testing::{cpu_seconds, noise};
 use xc2_kernels::{Cpu, available};
 
 const LAYERS: usize = 24;
-const N_HEAD: usize = 16;
 const N_HEAD_KV: usize = 8;
 const DIM: usize = 128;
 const REPETITIONS: usize = 5;
@@ -25,10 +24,13 @@ fn main() {
     println!("{n_key} keys a sequence, {LAYERS} layers");
     for n_seq in sequences.unwrap_or(&[1, 2, 4, 8]) {
         for cpu in available() {
-            if let Some(seconds) = time(cpu, n_key, *n_seq) {
+            for n_head in [16, 32] {
+                let Some(seconds) = time(cpu, n_head, n_key, *n_seq) else {
+                    continue;
+                };
                 let bytes = LAYERS * n_seq * n_key * N_HEAD_KV * DIM * 2 * size_of::<f16>();
                 println!(
-                    "{:<14} {n_seq:>2} sequences {:>7.2} ms {:>6.1} GB/s",
+                    "{:<14} {n_head:>2} heads {n_seq:>2} sequences {:>7.2} ms {:>6.1} GB/s",
                     cpu.name(),
                     seconds * 1e3,
                     bytes as f64 / seconds / 1e9,
@@ -39,7 +41,7 @@ fn main() {
 }
 
 /// CPU seconds of one token of each sequence, if there is a way for so few queries.
-fn time(cpu: Cpu, n_key: usize, n_seq: usize) -> Option<f64> {
+fn time(cpu: Cpu, n_head: usize, n_key: usize, n_seq: usize) -> Option<f64> {
     let n_all = n_key * n_seq;
     let row = N_HEAD_KV * DIM;
     let cache = noise(1, n_all * row, 1)
@@ -49,7 +51,7 @@ fn time(cpu: Cpu, n_key: usize, n_seq: usize) -> Option<f64> {
     let layers: Vec<[Vec<f16>; 2]> = (0..LAYERS)
         .map(|_| [cache.clone(), cache.clone()])
         .collect();
-    let query = noise(n_seq, N_HEAD * DIM, 2);
+    let query = noise(n_seq, n_head * DIM, 2);
     let sees = |seq: usize, key: usize| key / n_key == seq;
     let mask: Vec<f16> = (0..n_seq * n_all)
         .map(|i| match sees(i / n_all, i % n_all) {
@@ -57,7 +59,7 @@ fn time(cpu: Cpu, n_key: usize, n_seq: usize) -> Option<f64> {
             false => f16::NEG_INFINITY,
         })
         .collect();
-    let mut out = vec![0.0; n_seq * N_HEAD * DIM];
+    let mut out = vec![0.0; n_seq * n_head * DIM];
     let mut step = || {
         for [key, value] in &layers {
             let kv = |data: &Vec<f16>| HeadRows {
@@ -68,7 +70,7 @@ fn time(cpu: Cpu, n_key: usize, n_seq: usize) -> Option<f64> {
             let attention = CachedAttention {
                 query: HeadRows {
                     data: query.as_ptr(),
-                    row: N_HEAD * DIM,
+                    row: n_head * DIM,
                     head: DIM,
                 },
                 key: kv(key),
@@ -79,7 +81,7 @@ fn time(cpu: Cpu, n_key: usize, n_seq: usize) -> Option<f64> {
                     head: 0,
                 },
                 out: out.as_mut_ptr(),
-                n_head: N_HEAD,
+                n_head,
                 n_head_kv: N_HEAD_KV,
                 head_dim: DIM,
                 n_query: n_seq,

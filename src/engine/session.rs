@@ -85,14 +85,16 @@ impl<'a> Session<'a> {
         }
     }
 
-    /// Makes ready for `request` before it is asked: a context with room for it, and a token computed in
-    /// that, so that the answer begins sooner. No picture is opened, and what is held remains. The seconds
-    /// are told as [`Timings::context`] of the next answer.
+    /// Makes ready for `request` before it is asked, so that the answer begins sooner: where there is no
+    /// room for it, a context with room, and where nothing is held, a token computed in that. No picture
+    /// is opened, and what is held remains. The seconds are told as [`Timings::context`] of the next answer.
     ///
     /// Any other request may follow; one that needs more room has it made then.
     ///
     /// # Errors
-    /// If the request could not be served, or if there is no memory for computing all of its pictures.
+    /// If its beams, its prompt or its length are not possible, or if a context is to be made and there is
+    /// no memory for that and for computing all of its pictures. If making it fails all the same, what
+    /// was held is forgotten.
     pub fn reserve(&mut self, request: &Request) -> Result<(), EngineError> {
         let begun = Instant::now();
         let engine = self.engine;
@@ -252,7 +254,8 @@ impl<'a> Session<'a> {
             engine.check_memory(asked).map(|()| n_ctx)
         };
         let n_ctx = engine.roomy(demand.n_needed, self.spare).max(old.n_ctx);
-        let n_ctx = fits(n_ctx).or_else(|_| fits(demand.n_needed))?;
+        let n_least = demand.n_needed.max(n_held); // what is held comes along
+        let n_ctx = fits(n_ctx).or_else(|_| fits(n_least))?;
         let room = demand.room(n_ctx);
         let n_seq = room.n_seq.max(old.n_seq);
         self.remake(Room { n_seq, ..room }, n_held)

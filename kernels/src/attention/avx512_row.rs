@@ -110,6 +110,8 @@ struct Pair {
     kv: usize,
     head: usize,
     has_two: bool,
+    /// Whether it is the first of those that share: the others find its keys in the cache.
+    is_first: bool,
 }
 
 /// Those of a task, with so many heads to one of keys.
@@ -119,6 +121,7 @@ fn pairs(heads_kv: Range<usize>, sharing: usize) -> impl Iterator<Item = Pair> {
             kv,
             head: i * sharing + shared,
             has_two: shared + 1 < sharing,
+            is_first: shared == 0,
         })
     })
 }
@@ -155,12 +158,14 @@ unsafe fn some<const N: usize>(
     unsafe {
         let mut ahead = stream(of.key);
         for (b, block) in seen.chunks(KEYS).enumerate() {
-            for Pair { kv, head, has_two } in pairs(heads_kv.clone(), sharing) {
+            for pair in pairs(heads_kv.clone(), sharing) {
+                let Pair { kv, head, .. } = pair;
+                let ahead = pair.is_first.then_some(&mut ahead);
                 let q = &queries[head * dim..];
                 let scores = &mut scores[head * padded + b * KEYS..];
-                match has_two {
-                    true => score::<N, 2>(of, kv, q, block, scores, padded, &mut ahead),
-                    false => score::<N, 1>(of, kv, q, block, scores, padded, &mut ahead),
+                match pair.has_two {
+                    true => score::<N, 2>(of, kv, q, block, scores, padded, ahead),
+                    false => score::<N, 1>(of, kv, q, block, scores, padded, ahead),
                 }
             }
         }
@@ -168,12 +173,14 @@ unsafe fn some<const N: usize>(
         let factors: Vec<_> = scores_of_heads.map(|scores| weigh(scores)).collect();
         let mut ahead = stream(of.value);
         for (b, block) in seen.chunks(KEYS).enumerate() {
-            for Pair { kv, head, has_two } in pairs(heads_kv.clone(), sharing) {
+            for pair in pairs(heads_kv.clone(), sharing) {
+                let Pair { kv, head, .. } = pair;
+                let ahead = pair.is_first.then_some(&mut ahead);
                 let weights = &scores[head * padded + b * KEYS..];
                 let mixed = &mut mixed[head * dim..];
-                match has_two {
-                    true => mix::<N, 2>(of, kv, weights, padded, block, mixed, &mut ahead),
-                    false => mix::<N, 1>(of, kv, weights, padded, block, mixed, &mut ahead),
+                match pair.has_two {
+                    true => mix::<N, 2>(of, kv, weights, padded, block, mixed, ahead),
+                    false => mix::<N, 1>(of, kv, weights, padded, block, mixed, ahead),
                 }
             }
         }
@@ -230,7 +237,7 @@ unsafe fn score<const N: usize, const HEADS: usize>(
     block: &[(usize, f32)],
     scores: &mut [f32],
     padded: usize,
-    ahead: &mut Stream<'_>,
+    mut ahead: Option<&mut Stream<'_>>,
 ) {
     let dim = N * LANES;
     assert!(queries.len() >= HEADS * dim && scores.len() >= (HEADS - 1) * padded + block.len());
@@ -244,7 +251,9 @@ unsafe fn score<const N: usize, const HEADS: usize>(
     for (j, (key, added)) in block.iter().enumerate() {
         // SAFETY: there are such rows.
         let k = unsafe {
-            ahead.ask();
+            if let Some(ahead) = &mut ahead {
+                ahead.ask();
+            }
             widen::<N>(of.key.get(head_kv, *key, dim))
         };
         for (h, q) in q.iter().enumerate() {
@@ -270,7 +279,7 @@ unsafe fn mix<const N: usize, const HEADS: usize>(
     padded: usize,
     block: &[(usize, f32)],
     mixed: &mut [f32],
-    ahead: &mut Stream<'_>,
+    mut ahead: Option<&mut Stream<'_>>,
 ) {
     let dim = N * LANES;
     assert!(mixed.len() >= HEADS * dim && weights.len() >= (HEADS - 1) * padded + block.len());
@@ -283,7 +292,9 @@ unsafe fn mix<const N: usize, const HEADS: usize>(
             }
         }
         for (j, (key, _)) in block.iter().enumerate() {
-            ahead.ask();
+            if let Some(ahead) = &mut ahead {
+                ahead.ask();
+            }
             let v = widen::<N>(of.value.get(head_kv, *key, dim));
             for (h, sums) in sums.iter_mut().enumerate() {
                 let weight = _mm512_set1_ps(weights[h * padded + j]);

@@ -24,6 +24,7 @@ use line::{Line, LineReader};
 use room::Room;
 use xc2_edge::{
     engine::{Answer, Engine, Request, Session, StopReason},
+    llama::end_process,
     whole_file::{self, Leftovers},
 };
 
@@ -60,9 +61,8 @@ pub fn run(engine: &Engine, options: Options) -> anyhow::Result<ExitCode> {
     interrupt::install()?;
     let mut talk = Talk::new(engine, options);
     talk.welcome()?;
-    let mut line = talk.ready_while(|| reader.read(PROMPT))?;
     loop {
-        match line {
+        match talk.ready_while(|| reader.read(PROMPT))? {
             Line::Text(line) => match Command::parse(&line) {
                 Ok(Command::Quit) => break,
                 Ok(command) => told(talk.carry_out(command))?,
@@ -71,12 +71,20 @@ pub fn run(engine: &Engine, options: Options) -> anyhow::Result<ExitCode> {
             Line::Interrupted => talk.interrupted_at_prompt(),
             Line::End => break,
         }
-        line = reader.read(PROMPT)?;
     }
     Ok(ExitCode::SUCCESS)
 }
 
 const PROMPT: &str = "> ";
+
+/// Whether a line ends the conversation.
+fn leaves(line: &Line) -> bool {
+    match line {
+        Line::Text(text) => matches!(Command::parse(text), Ok(Command::Quit)),
+        Line::Interrupted => false,
+        Line::End => true,
+    }
+}
 
 /// Tells what went wrong in a turn. Only that nobody reads any more ends the conversation.
 fn told(done: anyhow::Result<()>) -> anyhow::Result<()> {
@@ -133,13 +141,25 @@ impl<'a> Talk<'a> {
         Ok(())
     }
 
-    /// Makes the session ready for a question while a person types. That goes on beside: who computes now
-    /// has threads that wait for what it computes next.
-    fn ready_while<T: Send>(&mut self, typing: impl FnOnce() -> T + Send) -> T {
+    /// Makes the session ready for the first question while a person types. That goes on beside: who
+    /// computes now has threads that wait for what it computes next.
+    fn ready_while(
+        &mut self,
+        typing: impl FnOnce() -> anyhow::Result<Line> + Send,
+    ) -> anyhow::Result<Line> {
+        if self.session.n_past() > 0 {
+            return typing();
+        }
         let request = self.conversation.request("?", &self.options.like);
         thread::scope(|scope| {
-            let typing = scope.spawn(typing);
-            // Should it fail, the question will, and tells why.
+            let typing = scope.spawn(|| {
+                let line = typing();
+                if line.as_ref().is_ok_and(leaves) {
+                    end_process(0); // reading a large model may take long, and nobody waits for it
+                }
+                line
+            });
+            // Should it fail, the question most likely will, and tells why.
             let _ = self.session.reserve(&request);
             typing.join().expect("no panic")
         })

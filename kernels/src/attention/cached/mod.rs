@@ -160,7 +160,7 @@ impl CachedAttention {
     /// Heads of keys of a task with one query: as many as leave each thread two tasks.
     fn heads(&self, n_threads: usize) -> usize {
         let pieces = (2 * n_threads).div_ceil(self.n_query);
-        self.n_head_kv.div_ceil(pieces)
+        (self.n_head_kv / pieces).max(1)
     }
 
     /// Queries of a task: all of them, if there are so many heads that threads end together.

@@ -102,7 +102,16 @@ impl Case {
 
 #[test]
 fn every_level_equals_the_definition_and_the_number_of_threads_changes_nothing() {
-    for (n_head, n_head_kv, head_dim) in [(4, 2, 16), (2, 2, 128), (6, 1, 8), (3, 1, 64)] {
+    // The last two: tasks of several heads of keys, each shared by two or more, and a last one of fewer.
+    let heads = [
+        (4, 2, 16),
+        (2, 2, 128),
+        (6, 1, 8),
+        (3, 1, 64),
+        (10, 5, 128),
+        (12, 3, 64),
+    ];
+    for (n_head, n_head_kv, head_dim) in heads {
         for (n_query, n_key) in [(1, 1), (48, 64), (50, 50), (97, 700), (130, 1100), (7, 513)] {
             let case = Case {
                 n_head,

@@ -1,0 +1,149 @@
+//! Runs one operation of the tower some times, for tools that count or record what it executes, and
+//! prints how many multiply-adds one time is.
+//!
+//! `cargo run --release -p xc2-kernels --example once -- int8 neon-dotprod 2`. The operations are
+//! `int8`, `bf16` and `f32`, 48 of the tower's 1226 rows by 1024 inputs and as many outputs, `q4_k` and the decoder's
+//! other formats likewise, `q4_k-row` and so on with one row, and
+//! `attention-f32` and `attention-bf16`, one of its 16 heads: few, because emulated. With quantizing, packing of activations,
+//! and epilogues, as in the tower.
+
+use std::hint::black_box;
+use std::ops::Range;
+
+use ndarray::Array2;
+use xc2_kernels::attention::{Precision, attention_on};
+use xc2_kernels::bf16::Bf16Matrix;
+use xc2_kernels::blocks::{self, BlockFormat, BlockMatrix};
+use xc2_kernels::int8::{self, Int8Matrix, Q8_0_BLOCK_BYTES, QuantizedRows};
+use xc2_kernels::testing::noise;
+use xc2_kernels::{Cpu, Epilogue, available, float};
+
+const ROWS: usize = 48;
+const WIDTH: usize = 1024;
+const TOKENS: usize = 1226;
+const HEADS: usize = 1;
+const HEAD_DIM: usize = 64;
+
+fn main() -> Result<(), String> {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let [operation, level, times] = &arguments[..] else {
+        return Err(
+            "expected an operation, a level of instructions, and how many times".to_owned(),
+        );
+    };
+    let levels = available();
+    let cpu = levels.iter().copied().find(|cpu| cpu.name() == level);
+    let cpu = cpu.ok_or_else(|| format!("`{level}` is no level of this CPU"))?;
+    let times = times.parse().map_err(|e| format!("`{times}`: {e}"))?;
+    let multiply_adds = match operation.as_str() {
+        "int8" => int8(cpu, times),
+        "bf16" => bf16(cpu, times),
+        "f32" => f32(cpu, times),
+        "q4_0" => blocks(BlockFormat::Q4_0, ROWS, cpu, times),
+        "q4_0-row" => blocks(BlockFormat::Q4_0, 1, cpu, times),
+        "q8_0" => blocks(BlockFormat::Q8_0, ROWS, cpu, times),
+        "q8_0-row" => blocks(BlockFormat::Q8_0, 1, cpu, times),
+        "q4_k" => blocks(BlockFormat::Q4K, ROWS, cpu, times),
+        "q4_k-row" => blocks(BlockFormat::Q4K, 1, cpu, times),
+        "q5_k" => blocks(BlockFormat::Q5K, ROWS, cpu, times),
+        "q5_k-row" => blocks(BlockFormat::Q5K, 1, cpu, times),
+        "q6_k" => blocks(BlockFormat::Q6K, ROWS, cpu, times),
+        "q6_k-row" => blocks(BlockFormat::Q6K, 1, cpu, times),
+        "attention-f32" => attention(cpu, Precision::F32, times),
+        "attention-bf16" => attention(cpu, Precision::Bf16, times),
+        _ => return Err(format!("`{operation}` is no operation")),
+    };
+    println!("{multiply_adds}");
+    Ok(())
+}
+
+fn int8(cpu: Cpu, times: usize) -> usize {
+    let x = noise(ROWS, WIDTH, 1);
+    let byte = |i: usize| match i % Q8_0_BLOCK_BYTES {
+        0 | 1 => 0x20,
+        _ => (i * 7919) as u8,
+    };
+    let weights: Vec<u8> = (0..WIDTH * WIDTH / 32 * Q8_0_BLOCK_BYTES)
+        .map(byte)
+        .collect();
+    let matrix = Int8Matrix::pack(&[&weights], WIDTH, cpu);
+    let mut rows = QuantizedRows::default();
+    let mut out = Array2::zeros((ROWS, WIDTH));
+    for _ in 0..times {
+        rows.quantize(&x.view(), matrix.kernel());
+        int8::product(&rows, &matrix, None, Epilogue::Store, out.view_mut());
+        black_box(&out);
+    }
+    ROWS * WIDTH * WIDTH
+}
+
+fn blocks(format: BlockFormat, rows: usize, cpu: Cpu, times: usize) -> usize {
+    let x = noise(rows, WIDTH, 1);
+    let weights = vec![0x21; format.row_bytes(WIDTH).unwrap_or(0) * WIDTH];
+    let matrix = BlockMatrix::new(format, &weights, WIDTH, WIDTH).expect("whole blocks");
+    let kernel = blocks::Kernel::for_cpu(cpu);
+    let mut out = Array2::zeros((rows, WIDTH));
+    for _ in 0..times {
+        blocks::product(&x.view(), matrix, kernel, out.view_mut());
+        black_box(&out);
+    }
+    rows * WIDTH * WIDTH
+}
+
+fn bf16(cpu: Cpu, times: usize) -> usize {
+    let x = noise(ROWS, WIDTH, 1);
+    let weights: Vec<u8> = noise(WIDTH, WIDTH, 2)
+        .iter()
+        .flat_map(|&w| half::bf16::from_f32(w).to_le_bytes())
+        .collect();
+    let matrix = Bf16Matrix::new(&[&weights], WIDTH);
+    let mut out = Array2::zeros((ROWS, WIDTH));
+    for _ in 0..times {
+        matrix.product_on(cpu, &x.view(), None, Epilogue::Store, out.view_mut());
+        black_box(&out);
+    }
+    ROWS * WIDTH * WIDTH
+}
+
+/// Weights that are there in f32.
+struct F32(Array2<f32>);
+
+impl float::Weights for F32 {
+    fn dim(&self) -> (usize, usize) {
+        self.0.dim()
+    }
+
+    fn expand(&self, rows: Range<usize>, out: &mut [f32]) {
+        let all = self.0.as_slice().expect("rows are contiguous");
+        out.copy_from_slice(&all[rows.start * WIDTH..rows.end * WIDTH]);
+    }
+}
+
+fn f32(cpu: Cpu, times: usize) -> usize {
+    let x = noise(ROWS, WIDTH, 1);
+    let weights = F32(noise(WIDTH, WIDTH, 2));
+    let mut out = Array2::zeros((ROWS, WIDTH));
+    for _ in 0..times {
+        float::product_on(
+            cpu,
+            &x.view(),
+            &weights,
+            None,
+            Epilogue::Store,
+            out.view_mut(),
+        );
+        black_box(&out);
+    }
+    ROWS * WIDTH * WIDTH
+}
+
+fn attention(cpu: Cpu, precision: Precision, times: usize) -> usize {
+    let width = HEADS * HEAD_DIM;
+    let qkv = noise(TOKENS, 3 * width, 1);
+    let mut out = Array2::zeros((TOKENS, width));
+    for _ in 0..times {
+        attention_on(cpu, &qkv.view(), HEADS, precision, out.view_mut());
+        black_box(&out);
+    }
+    2 * TOKENS * TOKENS * width
+}
