@@ -221,7 +221,7 @@ fn an_adapters_product_is_scaled_and_added() {
         [Q4_K, BF16],
         [F16, Q8_0],
     ] {
-        let [few, many] = [50, 301].map(|n| an_adapters_product(n, types));
+        let [few, many] = [50, 401].map(|n| an_adapters_product(n, types));
         assert_eq!(
             few[..],
             many[..few.len()],
