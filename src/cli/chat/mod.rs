@@ -62,6 +62,7 @@ pub fn run(engine: &Engine, options: Options) -> anyhow::Result<ExitCode> {
     let mut talk = Talk::new(engine, options);
     talk.welcome()?;
     loop {
+        interrupt::begin();
         match talk.ready_while(|| reader.read(PROMPT))? {
             Line::Text(line) => match Command::parse(&line) {
                 Ok(Command::Quit) => break,
@@ -208,7 +209,6 @@ impl<'a> Talk<'a> {
         if let Some(warning) = warning {
             tell(format_args!("warning: {warning}"));
         }
-        interrupt::begin();
         let mut screen = Screen::new(true, self.options.quiet);
         let answer = self
             .session

@@ -1,7 +1,7 @@
 //! What to expect per picture, from how fast a few small kernels run here.
 //!
-//! An estimate: the shares below are what the 1.8B reached of those kernels' rates on one Intel machine
-//! with AVX-512 VNNI (docs/performance.md), and other work on the machine, heat and long answers change
+//! An estimate: the shares below lie between what the 1.8B reached of those kernels' rates on one Intel and on one AMD
+//! machine with AVX-512 VNNI (docs/performance.md), and other work on the machine, heat and long answers change
 //! it. `xc2-edge bench` measures.
 
 use std::{
@@ -26,9 +26,9 @@ use xc2_kernels::{
 use crate::cli::arithmetic::{Arithmetic, decoder_operations, plora_operations};
 
 /// Share of a product's rate that the whole tower reaches: attention and norms cost the rest.
-const TOWER_SHARE: f64 = 0.64;
+const TOWER_SHARE: f64 = 0.78;
 /// Share of it that the prefill reaches with our kernels.
-const PREFILL_SHARE: f64 = 0.56;
+const PREFILL_SHARE: f64 = 0.8;
 /// The same with AVX2, where products with weights of four bits are faster than the tower's, by as much as
 /// those alone are.
 const PREFILL_SHARE_AVX2: f64 = 1.07;
@@ -36,7 +36,7 @@ const PREFILL_SHARE_AVX2: f64 = 1.07;
 /// tower's Q8_0.
 const LLAMA_CPP_SHARE: f64 = 1.36;
 /// Share of the memory's rate that decoding reaches.
-const DECODE_SHARE: f64 = 0.6;
+const DECODE_SHARE: f64 = 0.75;
 /// Seconds that a layer takes in decoding beyond that, by the bundled model.
 const DECODE_LAYER_S: f64 = 1e-4;
 

@@ -274,7 +274,7 @@ fn expectation(estimate: Option<&Estimate>, container: Option<&Container>) -> Fi
     let mut text = format!(
         "about {:.2} s a picture of {} px ({:.2} s tower, {:.2} s prefill), then {:.0} tokens/s; an \
          estimate from products at {:.0} GOP/s and memory at {:.0} GB/s here, and from what a model \
-         reached of such rates on one other machine",
+         reached of such rates on two machines",
         estimate.encode_s + estimate.prefill_s,
         vision.image_size,
         estimate.encode_s,
