@@ -1,8 +1,10 @@
-//! What does an adapter cost, beside the matrix that it is added to? Each kernel that this CPU has.
+//! What does an adapter cost, beside the matrix that it is added to? Each kernel that this CPU has, but for plain Rust.
 //!
-//! For a matrix of the 7B's decoder and an adapter of rank 256: milliseconds of each step of the product with an adapter,
-//! of CPU time on one thread, the least of a few. The share of the arithmetic is what the adapter's steps would take at the
-//! base's rate. `cargo bench -p xc2-kernels --bench adapter -- [KERNEL ..] [ROWS]`
+//! For matrices of the 7B's decoder and an adapter of rank 256: milliseconds of CPU time on one thread, the least of a few
+//! means, steps by turns. The base's: quantizing the rows, and the product. The adapter's: quantizing them anew if it wants
+//! them otherwise, its first matrix, quantizing what that makes, and what the second, computed with the base, adds to the
+//! product. `share` is the adapter's time of the base's, `arithmetic` that of its multiplications. `cargo bench -p xc2-kernels
+//! --bench adapter -- [KERNEL ..] [ROWS]`
 
 #![allow(unsafe_code)]
 
@@ -18,7 +20,9 @@ const SHAPES: [(usize, usize); 3] = [(4096, 4096), (4096, 14336), (14336, 4096)]
 const RANK: usize = 256;
 const BASE: BlockFormat = BlockFormat::Q4K;
 const ADAPTERS: [BlockFormat; 2] = [BlockFormat::Q8_0, BlockFormat::Q4K];
-const REPETITIONS: usize = 5;
+const REPETITIONS: usize = 3;
+/// CPU seconds of each, at least: their clock advances every few milliseconds.
+const LONG: f64 = 0.4;
 
 /// Weights in blocks.
 struct Weights {
@@ -81,20 +85,19 @@ fn main() {
     let args = std::env::args().skip(1).filter(|a| a != "--bench");
     let (rows, names): (Vec<_>, Vec<_>) = args.partition(|a| a.parse::<usize>().is_ok());
     let n = rows.first().map_or(512, |n| n.parse().expect("a number"));
+    println!("{n} rows, {BASE:?} and an adapter of rank {RANK}, ms");
     println!(
-        "{n} rows, {BASE:?} and an adapter of rank {RANK}: ms, and the adapter's share of base and fill"
-    );
-    println!(
-        "{:<14} {:>13} {:<5} {:>8} {:>8} {:>8} {:>8} {:>8} {:>8} {:>7} {:>10}",
+        "{:<12} {:>11} | {:>6} {:>8} | {:<5} {:>8} {:>7} {:>8} {:>7} {:>7} {:>6} {:>10}",
         "kernel",
         "shape",
-        "",
         "fill",
         "base",
+        "",
         "fill",
         "first",
         "fill",
-        "sum",
+        "second",
+        "all",
         "share",
         "arithmetic"
     );
@@ -119,54 +122,64 @@ fn steps(cpu: Cpu, n: usize, (n_in, n_out): (usize, usize), format: BlockFormat)
     let [to, to_small] = [n_out, RANK].map(|width| SharedOut::new(out.as_mut_ptr(), width));
 
     let product = Product::new(base.matrix(), x.rows, to, kernel);
-    let plain = time_product(product);
-    let sum = time_product(product.plus(second.matrix(), small.rows));
-    let first = time_product(Product::new(first.matrix(), x_first.rows, to_small, kernel));
-    let fills = [&x, &x_first, &small].map(|rows| time(|| rows.fill()));
+    let sum = product.plus(second.matrix(), small.rows);
+    let little = Product::new(first.matrix(), x_first.rows, to_small, kernel);
+    let [fill, refill, fill_small, plain, sum, first] = times([
+        &|| x.fill(),
+        &|| x_first.fill(),
+        &|| small.fill(),
+        &|| run(product),
+        &|| run(sum),
+        &|| run(little),
+    ]);
     black_box(&out);
 
-    let refill = if format == BASE { 0.0 } else { fills[1] };
-    let extra = refill + first + fills[2] + sum - plain;
+    let refill = if format == BASE { 0.0 } else { refill };
+    let second = sum - plain;
+    let adapter = refill + first + fill_small + second;
     println!(
-        "{:<14} {:>13} {:<5} {:>8.2} {:>8.2} {:>8.2} {:>8.2} {:>8.2} {:>8.2} {:>6.1}% {:>9.1}%",
+        "{:<12} {:>11} | {:>6.2} {:>8.2} | {:<5} {:>8.2} {:>7.2} {:>8.2} {:>7.2} {:>7.2} {:>5.1}% {:>9.1}%",
         cpu.name(),
         format!("{n_in}x{n_out}"),
-        format!("{format:?}"),
-        fills[0] * 1e3,
+        fill * 1e3,
         plain * 1e3,
+        format!("{format:?}"),
         refill * 1e3,
         first * 1e3,
-        fills[2] * 1e3,
-        sum * 1e3,
-        100.0 * extra / (plain + fills[0]),
+        fill_small * 1e3,
+        second * 1e3,
+        adapter * 1e3,
+        100.0 * adapter / (fill + plain),
         100.0 * (RANK * (n_in + n_out)) as f64 / (n_in * n_out) as f64,
     );
 }
 
-/// The time of a product whose rows are filled and whose result may be written.
-fn time_product(product: Product) -> f64 {
-    time(|| {
-        for task in 0..product.tasks(1) {
-            // SAFETY: as above; the CPU has the kernel, and there is one thread.
-            unsafe { product.run(task, 1) }
-        }
-    })
+/// A product whose rows are filled and whose result may be written.
+fn run(product: Product) {
+    for task in 0..product.tasks(1) {
+        // SAFETY: as above; the CPU has the kernel, and there is one thread.
+        unsafe { product.run(task, 1) }
+    }
 }
 
-/// CPU seconds of a call on one thread, the least of a few means.
-fn time(mut f: impl FnMut()) -> f64 {
-    let mut mean = || {
+/// CPU seconds of calls on one thread, by turns: the least of a few means of each.
+fn times<const N: usize>(calls: [&dyn Fn(); N]) -> [f64; N] {
+    let mean = |call: &dyn Fn()| {
         let (start, mut runs) = (cpu_seconds(), 0.0);
         loop {
-            f();
+            call();
             runs += 1.0;
             let seconds = cpu_seconds() - start;
-            if seconds > 0.1 {
+            if seconds > LONG {
                 return seconds / runs;
             }
         }
     };
-    (0..REPETITIONS)
-        .map(|_| mean())
-        .fold(f64::INFINITY, f64::min)
+    let mut least = [f64::INFINITY; N];
+    for _ in 0..REPETITIONS {
+        for (least, call) in least.iter_mut().zip(calls) {
+            *least = least.min(mean(call));
+        }
+    }
+    least
 }

@@ -26,8 +26,8 @@ pub fn install() -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Forgets what was noted; to be called before a question is read. From its end on Ctrl-C is meant for its answer, even if
-/// that has not begun because the session is still made ready.
+/// Forgets what was noted; to be called as soon as a question has been read. From then on Ctrl-C is meant for its answer,
+/// even if that has not begun because the session is still made ready.
 pub fn begin() {
     ASKED.store(false, Ordering::Relaxed);
 }

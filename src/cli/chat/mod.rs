@@ -62,8 +62,12 @@ pub fn run(engine: &Engine, options: Options) -> anyhow::Result<ExitCode> {
     let mut talk = Talk::new(engine, options);
     talk.welcome()?;
     loop {
-        interrupt::begin();
-        match talk.ready_while(|| reader.read(PROMPT))? {
+        let typing = || {
+            let line = reader.read(PROMPT);
+            interrupt::begin();
+            line
+        };
+        match talk.ready_while(typing)? {
             Line::Text(line) => match Command::parse(&line) {
                 Ok(Command::Quit) => break,
                 Ok(command) => told(talk.carry_out(command))?,

@@ -1,7 +1,7 @@
 //! What to expect per picture, from how fast a few small kernels run here.
 //!
-//! An estimate: the shares below lie between what the 1.8B reached of those kernels' rates on one Intel and on one AMD
-//! machine with AVX-512 VNNI (docs/performance.md), and other work on the machine, heat and long answers change
+//! An estimate: the shares below are what the 1.8B reached of those kernels' rates, between that of one Intel and of one AMD
+//! machine with AVX-512 VNNI, or that of the Intel one where nothing else is said (docs/performance.md), and other work on the machine, heat and long answers change
 //! it. `xc2-edge bench` measures.
 
 use std::{
@@ -29,8 +29,10 @@ use crate::cli::arithmetic::{Arithmetic, decoder_operations, plora_operations};
 const TOWER_SHARE: f64 = 0.78;
 /// Share of it that the prefill reaches with our kernels.
 const PREFILL_SHARE: f64 = 0.8;
+/// The same with weights of 16 or 32 bits; of the Intel machine.
+const PREFILL_SHARE_FLOAT: f64 = 0.56;
 /// The same with AVX2, where products with weights of four bits are faster than the tower's, by as much as
-/// those alone are.
+/// those alone are; of the Intel machine.
 const PREFILL_SHARE_AVX2: f64 = 1.07;
 /// Share that it reaches with llama.cpp's, of what our kernel for [`llama_cpp_like`] reaches with the
 /// tower's Q8_0.
@@ -88,7 +90,8 @@ fn prefill_rate(container: &Container, tower: Arithmetic, tower_rate: f64) -> f6
         Arithmetic::Int8 if matches!(Cpu::chosen(), Cpu::Avx2 | Cpu::Avx512) => {
             (PREFILL_SHARE_AVX2, Cpu::chosen())
         }
-        _ => (PREFILL_SHARE, Cpu::chosen()),
+        Arithmetic::Int8 => (PREFILL_SHARE, Cpu::chosen()),
+        _ => (PREFILL_SHARE_FLOAT, Cpu::chosen()),
     };
     let rate = match (arithmetic, cpu) == (tower, Cpu::chosen()) {
         true => tower_rate,

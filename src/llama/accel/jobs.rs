@@ -22,7 +22,7 @@ pub struct Jobs {
     nodes: Vec<Node>,
     /// Nodes that have nothing left to do, with their operations.
     idle: Vec<(*mut sys::ggml_tensor, sys::ggml_op)>,
-    /// In the order of the nodes. They do not move while the graph is computed.
+    /// In the order of `nodes`. They do not move while the graph is computed.
     jobs: Vec<Job>,
 }
 
@@ -229,8 +229,8 @@ unsafe extern "C" fn run(_: *mut sys::ggml_tensor, _: c_int, nth: c_int, job: *m
             filling,
             filled,
         } => {
-            // SAFETY: sources of the node, which are not written while it is computed; each piece is taken
-            // once, and nobody reads before all are done.
+            // SAFETY: sources of the product's nodes, which are there and not written while this one is computed (see
+            // `plan::halved`); each piece is taken once, and nobody reads before all are done.
             unsafe { fill(inputs, filling, filled, nth) }
             job.each(product.tasks(nth), nth, |task| {
                 // SAFETY: the CPU has the kernel; the rows are filled by all threads, here or in an

@@ -98,7 +98,7 @@ unsafe fn halved(
         *uses.entry(product.x).or_insert(0_usize) += 1;
     }
     let is_wide = |p: &Planned| p.matrix.n_in() > p.matrix.n_out() && p.rows.len() >= LONG;
-    let halves = plan.iter().filter_map(|p| {
+    let halves = plan.iter().filter(|p| is_wide(p)).filter_map(|p| {
         let (_, sum) = p.adapter.as_ref()?;
         // SAFETY: products have two sources; the nodes are valid.
         let (small, apart) = unsafe {
@@ -108,7 +108,7 @@ unsafe fn halved(
         let ours = plan
             .iter()
             .any(|other| other.node == small && other.x == p.x);
-        (is_wide(p) && apart && ours && uses[&p.x] == 2).then_some((p.node, small, *sum))
+        (apart && ours && uses[&p.x] == 2).then_some((p.node, small, *sum))
     });
     let mut at = HashMap::new();
     for (node, small, sum) in halves {
@@ -145,5 +145,5 @@ unsafe fn overlap(a: *const sys::ggml_tensor, b: *const sys::ggml_tensor) -> boo
 }
 
 /// Rows from which a product is worth cutting in two: weights are unpacked for each half, which costs as much as some
-/// rows. A picture of 224 px has 256; cut in two, its prefill took 4 % longer.
-const LONG: usize = 384;
+/// rows. A picture of 224 px has 256; cut in two, its prefill took up to 7 % longer.
+pub(super) const LONG: usize = 384;

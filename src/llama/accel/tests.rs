@@ -5,6 +5,8 @@ use std::ptr::null_mut;
 
 use llama_cpp_sys_2 as sys;
 
+use super::operands::Kernels;
+use super::plan::{LONG, planned};
 use super::*;
 use crate::quant::{GgmlType, dequantize, quantize_rows};
 
@@ -156,6 +158,12 @@ fn ours() -> bool {
     register().is_ok()
 }
 
+/// The kernels of this CPU, if they are [`ours`].
+fn kernels() -> Kernels {
+    let blocks = register().expect("ours");
+    Kernels { blocks }
+}
+
 const TYPES: [GgmlType; 7] = [
     GgmlType::F16,
     GgmlType::BF16,
@@ -248,8 +256,10 @@ fn an_adapters_product(n: usize, [base, adapter]: [GgmlType; 2]) -> Vec<f32> {
         let graph = Graph::new(&inputs, |c, t| {
             // SAFETY: the shapes fit; llama.cpp builds an adapter like this.
             unsafe {
-                let base = sys::ggml_mul_mat(c, t[0], t[3]);
-                let small = sys::ggml_mul_mat(c, t[1], t[3]);
+                // Not an input: other nodes may lie where it was.
+                let x = sys::ggml_scale(c, t[3], 1.0);
+                let base = sys::ggml_mul_mat(c, t[0], x);
+                let small = sys::ggml_mul_mat(c, t[1], x);
                 let scaled = sys::ggml_scale(c, sys::ggml_mul_mat(c, t[2], small), 0.01);
                 let sum = sys::ggml_add(c, base, scaled);
                 match reader {
@@ -259,6 +269,14 @@ fn an_adapters_product(n: usize, [base, adapter]: [GgmlType; 2]) -> Vec<f32> {
                 }
             }
         });
+        if reader == 0 {
+            let cut = (n >= LONG).then_some(n / 2);
+            are_planned(
+                &graph,
+                n,
+                cut.map(|n| n.next_multiple_of(kernels().blocks.rows)),
+            );
+        }
         let before = graph.operations();
         let (theirs, ours) = (graph.compute(c"CPU"), graph.compute(c"XC2"));
         let expected: Vec<f64> = theirs.iter().map(|v| f64::from(*v)).collect();
@@ -270,6 +288,42 @@ fn an_adapters_product(n: usize, [base, adapter]: [GgmlType; 2]) -> Vec<f32> {
     });
     let [alone, ..] = by_reader;
     alone
+}
+
+/// An adapter's product with `n` rows, the graph's nodes from the second to the sixth, is planned whole, or in halves
+/// below row `middle` and from it on, each at its node.
+fn are_planned(graph: &Graph, n: usize, middle: Option<usize>) {
+    // SAFETY: the graph is valid and its memory allocated.
+    let (nodes, plan) = unsafe {
+        let n = sys::ggml_graph_n_nodes(graph.graph);
+        let nodes: Vec<_> = (0..n)
+            .map(|i| sys::ggml_graph_node(graph.graph, i))
+            .collect();
+        let plan = planned(&nodes, kernels());
+        (nodes, plan)
+    };
+    let [_, base, small, product, scale, ..] = nodes[..] else {
+        panic!("{} nodes", nodes.len());
+    };
+    let found: Vec<_> = plan
+        .iter()
+        .map(|p| (p.at, p.node, p.rows.clone()))
+        .collect();
+    let expected = match middle {
+        None => vec![(small, small, 0..n), (product, product, 0..n)],
+        Some(m) => vec![
+            (base, small, 0..m),
+            (small, product, 0..m),
+            (product, small, m..n),
+            (scale, product, m..n),
+        ],
+    };
+    // Two kinds that do not add are planned each by itself, the base as well.
+    if plan.iter().any(|p| p.adapter.is_some()) {
+        assert_eq!(found, expected);
+    } else {
+        assert_eq!(found.len(), 3);
+    }
 }
 
 #[test]
