@@ -1,8 +1,9 @@
 //! What to expect per picture, from how fast a few small kernels run here.
 //!
-//! An estimate: the shares below are what the 1.8B reached of those kernels' rates, between that of one Intel and of one AMD
-//! machine with AVX-512 VNNI, or that of the Intel one where nothing else is said (docs/performance.md), and other work on the machine, heat and long answers change
-//! it. `xc2-edge bench` measures.
+//! An estimate: the shares below are what the 1.8B reached of those kernels' rates, between that of one Intel
+//! and of one AMD machine with AVX-512 VNNI, or that of the Intel one where this is said
+//! (docs/performance.md), and other work on the machine, heat and long answers change it. `xc2-edge bench`
+//! measures.
 
 use std::{
     ops::Range,
@@ -35,7 +36,7 @@ const PREFILL_SHARE_FLOAT: f64 = 0.56;
 /// those alone are; of the Intel machine.
 const PREFILL_SHARE_AVX2: f64 = 1.07;
 /// Share that it reaches with llama.cpp's, of what our kernel for [`llama_cpp_like`] reaches with the
-/// tower's Q8_0.
+/// tower's Q8_0; of the Intel machine.
 const LLAMA_CPP_SHARE: f64 = 1.36;
 /// Share of the memory's rate that decoding reaches.
 const DECODE_SHARE: f64 = 0.75;

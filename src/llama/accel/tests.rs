@@ -60,15 +60,21 @@ impl Graph {
         }
     }
 
-    /// The operations of the nodes.
-    fn operations(&self) -> Vec<sys::ggml_op> {
-        // SAFETY: the graph is valid.
+    fn nodes(&self) -> Vec<*mut sys::ggml_tensor> {
+        // SAFETY: the graph is valid, and has so many nodes.
         unsafe {
             let n = sys::ggml_graph_n_nodes(self.graph);
             (0..n)
-                .map(|i| (*sys::ggml_graph_node(self.graph, i)).op)
+                .map(|i| sys::ggml_graph_node(self.graph, i))
                 .collect()
         }
+    }
+
+    /// The operations of the nodes.
+    fn operations(&self) -> Vec<sys::ggml_op> {
+        // SAFETY: the nodes are valid.
+        let op = |node: *mut sys::ggml_tensor| unsafe { (*node).op };
+        self.nodes().into_iter().map(op).collect()
     }
 
     /// Computes it on the device of that name, with two threads.
@@ -229,7 +235,7 @@ fn an_adapters_product_is_scaled_and_added() {
         [Q4_K, BF16],
         [F16, Q8_0],
     ] {
-        let [few, many] = [50, 401].map(|n| an_adapters_product(n, types));
+        let [few, many] = [50, LONG + 17].map(|n| an_adapters_product(n, types));
         assert_eq!(
             few[..],
             many[..few.len()],
@@ -270,12 +276,8 @@ fn an_adapters_product(n: usize, [base, adapter]: [GgmlType; 2]) -> Vec<f32> {
             }
         });
         if reader == 0 {
-            let cut = (n >= LONG).then_some(n / 2);
-            are_planned(
-                &graph,
-                n,
-                cut.map(|n| n.next_multiple_of(kernels().blocks.rows)),
-            );
+            let adds = base == adapter || (base, adapter) == (GgmlType::Q4_K, GgmlType::Q8_0);
+            are_planned(&graph, n, adds);
         }
         let before = graph.operations();
         let (theirs, ours) = (graph.compute(c"CPU"), graph.compute(c"XC2"));
@@ -290,40 +292,36 @@ fn an_adapters_product(n: usize, [base, adapter]: [GgmlType; 2]) -> Vec<f32> {
     alone
 }
 
-/// An adapter's product with `n` rows, the graph's nodes from the second to the sixth, is planned whole, or in halves
-/// below row `middle` and from it on, each at its node.
-fn are_planned(graph: &Graph, n: usize, middle: Option<usize>) {
-    // SAFETY: the graph is valid and its memory allocated.
-    let (nodes, plan) = unsafe {
-        let n = sys::ggml_graph_n_nodes(graph.graph);
-        let nodes: Vec<_> = (0..n)
-            .map(|i| sys::ggml_graph_node(graph.graph, i))
-            .collect();
-        let plan = planned(&nodes, kernels());
-        (nodes, plan)
-    };
+/// Of a graph of an adapter's product with `n` rows, whose nodes from the second on are those of the sum, each of the three
+/// products is planned by itself; where the adapter's `adds` to the base, both at the adapter's node, and if rows are many
+/// all in halves, each at a node of its own.
+fn are_planned(graph: &Graph, n: usize, adds: bool) {
+    let nodes = graph.nodes();
+    // SAFETY: the nodes are valid and their memory allocated.
+    let plan = unsafe { planned(&nodes, kernels()) };
     let [_, base, small, product, scale, ..] = nodes[..] else {
         panic!("{} nodes", nodes.len());
+    };
+    let middle = (n / 2).next_multiple_of(kernels().blocks.rows);
+    let expected = match (adds, n >= LONG) {
+        (false, _) => [base, small, product].map(|at| (at, at, 0..n)).to_vec(),
+        (true, false) => [small, product].map(|at| (at, at, 0..n)).to_vec(),
+        (true, true) => vec![
+            (base, small, 0..middle),
+            (small, product, 0..middle),
+            (product, small, middle..n),
+            (scale, product, middle..n),
+        ],
     };
     let found: Vec<_> = plan
         .iter()
         .map(|p| (p.at, p.node, p.rows.clone()))
         .collect();
-    let expected = match middle {
-        None => vec![(small, small, 0..n), (product, product, 0..n)],
-        Some(m) => vec![
-            (base, small, 0..m),
-            (small, product, 0..m),
-            (product, small, m..n),
-            (scale, product, m..n),
-        ],
-    };
-    // Two kinds that do not add are planned each by itself, the base as well.
-    if plan.iter().any(|p| p.adapter.is_some()) {
-        assert_eq!(found, expected);
-    } else {
-        assert_eq!(found.len(), 3);
-    }
+    assert_eq!(found, expected);
+    let are_sums = plan
+        .iter()
+        .all(|p| p.adapter.is_some() == (adds && p.node == product));
+    assert!(are_sums, "the adapter's product is added to the base's");
 }
 
 #[test]
