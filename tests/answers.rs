@@ -27,7 +27,13 @@ fn file(name: &str, text: &str) -> String {
 /// What the trained model answers about the scene, with more options.
 #[track_caller]
 fn ask(query: &str, options: &[&str]) -> String {
-    let model = path(&common::trained(Preset::F16));
+    ask_of(Preset::F16, query, options)
+}
+
+/// The same of the model in some mix.
+#[track_caller]
+fn ask_of(preset: Preset, query: &str, options: &[&str]) -> String {
+    let model = path(&common::trained(preset));
     let run = [
         "run", "-m", &model, "--image", SCENE, "-p", query, "-t", "1",
     ];
@@ -69,6 +75,17 @@ fn a_grammar_makes_the_model_say_what_it_would_not() {
     for color in [a, b] {
         assert!(["mauve", "teal"].contains(&color), "{text}");
         assert!(!ask(query, &[]).contains(color));
+    }
+}
+
+/// With repack llama.cpp's kernels for AMX run where there is AMX; a compiler may have broken them
+/// (`.cargo/config.toml`).
+#[test]
+fn whose_kernels_multiply_does_not_change_the_answer() {
+    let query = "Please describe this image in detail.";
+    let ours = ask_of(Preset::Q4K, query, &[]);
+    for options in [&["--backend", "ggml"][..], &["--repack", "on"]] {
+        assert_eq!(ask_of(Preset::Q4K, query, options), ours, "{options:?}");
     }
 }
 
