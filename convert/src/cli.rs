@@ -54,7 +54,8 @@ pub struct ConvertArgs {
     /// Type of the projector's matrices [default: as for --vision-type].
     #[arg(long, value_name = "TYPE", value_parser = ggml_type, help_heading = "Types")]
     pub projector_type: Option<GgmlType>,
-    /// Type of the Partial-LoRA matrices [default: as for --vision-type].
+    /// Type of the Partial-LoRA matrices [default: q6_k beside a decoder of six bits or fewer, else as for
+    /// --vision-type].
     #[arg(long, value_name = "TYPE", value_parser = ggml_type, help_heading = "Types")]
     pub plora_type: Option<GgmlType>,
     /// Type of the token embeddings [default: the preset's].

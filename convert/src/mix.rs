@@ -52,7 +52,7 @@ impl Preset {
         }
     }
 
-    /// What vision, projector and Partial-LoRA get by default.
+    /// What vision and projector get by default.
     fn side(self) -> GgmlType {
         let base = self.base();
         if base.is_quantized() {
@@ -134,15 +134,15 @@ pub struct Choice {
 impl Mix {
     /// The type of a tensor in a model of `n_layer` decoder layers.
     pub fn choose(&self, tensor: &Mapped, n_layer: usize) -> Choice {
-        let wanted = self.wanted(tensor, n_layer);
         let n_cols = tensor.shape.last().copied().unwrap_or(1);
+        let wanted = self.wanted(tensor, n_cols, n_layer);
         Choice {
             ty: fallback(wanted, n_cols),
             wanted,
         }
     }
 
-    fn wanted(&self, tensor: &Mapped, n_layer: usize) -> GgmlType {
+    fn wanted(&self, tensor: &Mapped, n_cols: usize, n_layer: usize) -> GgmlType {
         if tensor.role == Role::Exact {
             return GgmlType::F32;
         }
@@ -154,13 +154,26 @@ impl Mix {
         match (tensor.part, tensor.role) {
             (Part::Vision, _) => self.vision.unwrap_or(side),
             (Part::Projector, _) => self.projector.unwrap_or(side),
-            (Part::Plora, _) => self.plora.unwrap_or(side),
+            (Part::Plora, _) => self.plora.unwrap_or(plora_type(self.preset, n_cols)),
             (Part::Decoder, Role::TokenEmbd) => self.embedding.unwrap_or(self.preset.base()),
             (Part::Decoder, Role::Output) => self.output.unwrap_or(output_type(self.preset)),
             (Part::Decoder, role) => {
                 layer_type(self.preset, role, tensor.layer.unwrap_or(0), n_layer)
             }
         }
+    }
+}
+
+/// Six bits are as good as eight for Partial-LoRA, and faster where bytes are slow to multiply; rows that they do not
+/// divide get eight. docs/performance.md has the figures.
+fn plora_type(preset: Preset, n_cols: usize) -> GgmlType {
+    match preset {
+        Preset::Q6K | Preset::Q5K | Preset::Q4K | Preset::Q4_0
+            if n_cols.is_multiple_of(GgmlType::Q6_K.block_len()) =>
+        {
+            GgmlType::Q6_K
+        }
+        _ => preset.side(),
     }
 }
 
@@ -300,8 +313,19 @@ mod tests {
         );
         assert_eq!(
             choose("blk.0.attn_output.weight.lora_a", Part::Plora, Role::Matrix),
-            GgmlType::Q8_0
+            GgmlType::Q6_K
         );
+        let narrow = tensor(
+            "blk.0.attn_output.weight.lora_b",
+            Part::Plora,
+            Role::Matrix,
+            64,
+        );
+        let eight = Choice {
+            ty: GgmlType::Q8_0,
+            wanted: GgmlType::Q8_0,
+        };
+        assert_eq!(mix.choose(&narrow, 8), eight);
         assert_eq!(
             choose("output.weight", Part::Decoder, Role::Output),
             GgmlType::Q6_K
