@@ -19,7 +19,7 @@ use xc2_kernels::{Cpu, SharedOut, available};
 const SHAPES: [(usize, usize); 3] = [(4096, 4096), (4096, 14336), (14336, 4096)];
 const RANK: usize = 256;
 const BASE: BlockFormat = BlockFormat::Q4K;
-const ADAPTERS: [BlockFormat; 2] = [BlockFormat::Q8_0, BlockFormat::Q4K];
+const ADAPTERS: [BlockFormat; 3] = [BlockFormat::Q8_0, BlockFormat::Q6K, BlockFormat::Q4K];
 const REPETITIONS: usize = 3;
 /// CPU seconds of each, at least: their clock advances every few milliseconds.
 const LONG: f64 = 0.4;
@@ -59,7 +59,7 @@ impl Rows {
     fn new(n: usize, weights: &Weights, kernel: &'static Kernel) -> Self {
         let bytes = SharedRows::bytes(n, weights.n_in, kernel);
         let mut memory = vec![0_u64; bytes.div_ceil(8)];
-        let shape = weights.format.shape();
+        let shape = kernel.shape_of_rows(weights.format, n);
         let to = memory.as_mut_ptr().cast();
         // SAFETY: so many bytes, which stay where they are as long as the rows.
         let rows = unsafe { SharedRows::new(to, n, weights.n_in, shape, kernel) };
@@ -134,7 +134,8 @@ fn steps(cpu: Cpu, n: usize, (n_in, n_out): (usize, usize), format: BlockFormat)
     ]);
     black_box(&out);
 
-    let refill = if format == BASE { 0.0 } else { refill };
+    let shared = [format, BASE].map(|format| kernel.shape_of_rows(format, n));
+    let refill = if shared[0] == shared[1] { 0.0 } else { refill };
     let second = sum - plain;
     let adapter = refill + first + fill_small + second;
     println!(

@@ -24,6 +24,8 @@ pub enum Cpu {
     Avx512Bf16,
     /// x86-64: AVX-512 with VNNI, BF16 and FP16.
     Avx512Fp16,
+    /// x86-64: the same with AMX for int8 and bf16.
+    Amx,
     /// AArch64: what every one has.
     Neon,
     /// AArch64: with `sdot` (Cortex-A76, A78AE).
@@ -54,7 +56,7 @@ static CHOSEN: LazyLock<Cpu> = LazyLock::new(|| {
 
 impl Cpu {
     /// Every level there is.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 11] = [
         Self::Scalar,
         Self::Avx2,
         Self::AvxVnni,
@@ -62,6 +64,7 @@ impl Cpu {
         Self::Avx512Vnni,
         Self::Avx512Bf16,
         Self::Avx512Fp16,
+        Self::Amx,
         Self::Neon,
         Self::NeonDotprod,
         Self::NeonI8mm,
@@ -74,12 +77,15 @@ impl Cpu {
 
     /// Whether it multiplies bf16 in one instruction.
     pub fn has_bf16(self) -> bool {
-        matches!(self, Self::Avx512Bf16 | Self::Avx512Fp16 | Self::NeonI8mm)
+        matches!(
+            self,
+            Self::Avx512Bf16 | Self::Avx512Fp16 | Self::Amx | Self::NeonI8mm
+        )
     }
 
     /// Whether it multiplies f16 and adds in f16.
     pub fn has_f16(self) -> bool {
-        self == Self::Avx512Fp16
+        matches!(self, Self::Avx512Fp16 | Self::Amx)
     }
 
     /// As `XC2_SIMD` names it.
@@ -92,6 +98,7 @@ impl Cpu {
             Self::Avx512Vnni => "avx512-vnni",
             Self::Avx512Bf16 => "avx512-bf16",
             Self::Avx512Fp16 => "avx512-fp16",
+            Self::Amx => "amx",
             Self::Neon => "neon",
             Self::NeonDotprod => "neon-dotprod",
             Self::NeonI8mm => "neon-i8mm",
@@ -106,7 +113,7 @@ impl Cpu {
 /// GFLOP/s), and leave bf16 to AMX. Arm's start `bfdot` as often as `fmla`, for twice the numbers.
 pub(crate) fn bf16_is_fast(cpu: Cpu) -> bool {
     match cpu {
-        Cpu::Avx512Bf16 | Cpu::Avx512Fp16 => *IS_AMD,
+        Cpu::Avx512Bf16 | Cpu::Avx512Fp16 | Cpu::Amx => *IS_AMD,
         _ => cpu.has_bf16(),
     }
 }
@@ -156,13 +163,15 @@ mod arch {
         let avx512 = avx2 && has!("avx512f", "avx512bw", "avx512vl", "avx512dq");
         let vnni = avx512 && has!("avx512vnni");
         let bf16 = vnni && has!("avx512bf16");
+        let fp16 = bf16 && has!("avx512fp16");
         [
             (avx2, Cpu::Avx2),
             (avx2 && has!("avxvnni"), Cpu::AvxVnni),
             (avx512, Cpu::Avx512),
             (vnni, Cpu::Avx512Vnni),
             (bf16, Cpu::Avx512Bf16),
-            (bf16 && has!("avx512fp16"), Cpu::Avx512Fp16),
+            (fp16, Cpu::Avx512Fp16),
+            (fp16 && crate::amx::is_available(), Cpu::Amx),
         ]
         .into_iter()
         .filter_map(|(has, cpu)| has.then_some(cpu))

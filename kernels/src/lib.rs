@@ -18,6 +18,8 @@
 //! number is summed in one fixed order, so the result does not depend on the number of threads.
 
 pub mod activation;
+#[cfg(target_arch = "x86_64")]
+mod amx;
 pub mod attention;
 pub mod bf16;
 pub mod blocks;

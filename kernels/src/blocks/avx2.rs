@@ -8,7 +8,7 @@
 
 use std::arch::x86_64::*;
 
-use super::kernel::{Kernel, Tile, with_format};
+use super::kernel::{Kernel, Layout, Tile, with_format};
 use super::{BlockFormat, SUPER, avx2_row, avx2_unpack};
 use crate::Cpu;
 
@@ -18,7 +18,7 @@ pub static KERNEL: Kernel = Kernel {
     cpu: Cpu::Avx2,
     lanes: LANES,
     rows: 6,
-    pairs: false,
+    layout: Layout::Fours,
     few: |format| match format {
         BlockFormat::Q8_0 => 4,
         _ => 2,

@@ -8,7 +8,7 @@
 use std::arch::x86_64::*;
 
 use super::avx512_direct::add_products;
-use super::kernel::{Kernel, Tile, with_format};
+use super::kernel::{Kernel, Layout, Tile, with_format};
 use super::rows::{RUNS, SCALES};
 use super::{SUPER, avx512_direct, avx512_unpack};
 use crate::Cpu;
@@ -22,7 +22,7 @@ pub static KERNEL: Kernel = Kernel {
     cpu: Cpu::Avx512Vnni,
     lanes: LANES,
     rows: TILE,
-    pairs: false,
+    layout: Layout::Fours,
     few: |_| 1,
     tile,
     unpack: avx512_unpack::unpack,

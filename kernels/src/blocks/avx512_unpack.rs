@@ -20,7 +20,7 @@ unpack_with!("avx512f,avx512bw");
 /// So many bytes may be read from each row.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw")]
-unsafe fn words(rows: &Rows, offset: usize) -> [Words; 4] {
+pub(super) unsafe fn words(rows: &Rows, offset: usize) -> [Words; 4] {
     // SAFETY: as above; unaligned.
     let load = |row: usize| unsafe { _mm_loadu_si128(rows[row].add(offset).cast()) };
     // Rows 4 apart share a register, so that turning within 128 bits leaves the rows in order.
@@ -47,7 +47,7 @@ unsafe fn words(rows: &Rows, offset: usize) -> [Words; 4] {
 /// Two bytes may be read there.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw")]
-unsafe fn halves(rows: &Rows, offset: usize) -> Numbers {
+pub(super) unsafe fn halves(rows: &Rows, offset: usize) -> Numbers {
     // SAFETY: as above; unaligned.
     let half: [u16; WIDE] =
         std::array::from_fn(|i| unsafe { rows[i].add(offset).cast::<u16>().read_unaligned() });
@@ -57,61 +57,61 @@ unsafe fn halves(rows: &Rows, offset: usize) -> Numbers {
 
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw")]
-fn low_halves(x: Words) -> Numbers {
+pub(super) fn low_halves(x: Words) -> Numbers {
     _mm512_cvtph_ps(_mm512_cvtepi32_epi16(x))
 }
 
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw")]
-fn high_halves(x: Words) -> Numbers {
+pub(super) fn high_halves(x: Words) -> Numbers {
     low_halves(_mm512_srli_epi32::<16>(x))
 }
 
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw")]
-fn only<const BITS: i8>(x: Words) -> Words {
+pub(super) fn only<const BITS: i8>(x: Words) -> Words {
     _mm512_and_si512(x, _mm512_set1_epi8(BITS))
 }
 
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw")]
-fn left<const N: u32>(x: Words) -> Words {
+pub(super) fn left<const N: u32>(x: Words) -> Words {
     _mm512_slli_epi16::<N>(x)
 }
 
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw")]
-fn right<const N: u32>(x: Words) -> Words {
+pub(super) fn right<const N: u32>(x: Words) -> Words {
     _mm512_srli_epi16::<N>(x)
 }
 
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw")]
-fn or(x: Words, y: Words) -> Words {
+pub(super) fn or(x: Words, y: Words) -> Words {
     _mm512_or_si512(x, y)
 }
 
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw")]
-fn flip(x: Words) -> Words {
+pub(super) fn flip(x: Words) -> Words {
     _mm512_xor_si512(x, _mm512_set1_epi8(-128))
 }
 
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw")]
-fn times(a: Numbers, b: Numbers) -> Numbers {
+pub(super) fn times(a: Numbers, b: Numbers) -> Numbers {
     _mm512_mul_ps(a, b)
 }
 
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw")]
-fn nothing() -> Numbers {
+pub(super) fn nothing() -> Numbers {
     _mm512_setzero_ps()
 }
 
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw")]
-fn unsigned(x: Words) -> [Numbers; 4] {
+pub(super) fn unsigned(x: Words) -> [Numbers; 4] {
     let number = |x| _mm512_cvtepi32_ps(_mm512_and_si512(x, _mm512_set1_epi32(255)));
     [
         number(x),
@@ -123,7 +123,7 @@ fn unsigned(x: Words) -> [Numbers; 4] {
 
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw")]
-fn signed(x: Words) -> [Numbers; 4] {
+pub(super) fn signed(x: Words) -> [Numbers; 4] {
     let number = |x| _mm512_cvtepi32_ps(_mm512_srai_epi32::<24>(x));
     [
         number(_mm512_slli_epi32::<24>(x)),
@@ -135,7 +135,7 @@ fn signed(x: Words) -> [Numbers; 4] {
 
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw")]
-fn wider(x: Words) -> [Words; 2] {
+pub(super) fn wider(x: Words) -> [Words; 2] {
     let pair = |x| {
         let second = _mm512_slli_epi32::<8>(_mm512_and_si512(x, _mm512_set1_epi32(0xff00)));
         _mm512_or_si512(_mm512_and_si512(x, _mm512_set1_epi32(255)), second)
@@ -147,7 +147,7 @@ fn wider(x: Words) -> [Words; 2] {
 /// 64 bytes may be written there.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw")]
-unsafe fn store(to: *mut u8, x: Words) {
+pub(super) unsafe fn store(to: *mut u8, x: Words) {
     // SAFETY: as above.
     unsafe { _mm512_storeu_si512(to.cast(), x) }
 }
@@ -156,7 +156,7 @@ unsafe fn store(to: *mut u8, x: Words) {
 /// Sixteen numbers may be written there.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw")]
-unsafe fn store_numbers(to: *mut f32, x: Numbers) {
+pub(super) unsafe fn store_numbers(to: *mut f32, x: Numbers) {
     // SAFETY: as above.
     unsafe { _mm512_storeu_ps(to, x) }
 }

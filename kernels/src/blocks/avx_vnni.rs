@@ -6,7 +6,7 @@
 use std::arch::x86_64::*;
 
 use super::avx2::{LANES, tile_of};
-use super::kernel::{Kernel, Tile, with_format};
+use super::kernel::{Kernel, Layout, Tile, with_format};
 use super::{BlockFormat, SUPER, avx2_row, avx2_unpack};
 use crate::Cpu;
 
@@ -14,7 +14,7 @@ pub static KERNEL: Kernel = Kernel {
     cpu: Cpu::AvxVnni,
     lanes: LANES,
     rows: 6,
-    pairs: false,
+    layout: Layout::Fours,
     few: |format| match format {
         BlockFormat::Q8_0 => 3,
         _ => 2,

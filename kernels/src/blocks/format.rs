@@ -96,6 +96,9 @@ pub struct Expanded {
     pub bytes: [u8; SUPER],
     /// One for each run.
     pub scales: [f32; 16],
+    /// What these are of a unit, where activations have one scale for all.
+    pub multiples: [i16; 16],
+    pub unit: f32,
     /// One for each run of 32, and what they are multiples of.
     pub minima: [u8; 8],
     pub min_scale: f32,
@@ -106,6 +109,8 @@ impl Default for Expanded {
         Self {
             bytes: [0; SUPER],
             scales: [0.0; 16],
+            multiples: [0; 16],
+            unit: 0.0,
             minima: [0; 8],
             min_scale: 0.0,
         }
@@ -139,10 +144,18 @@ fn expand_q8_0(bytes: &[u8], to: &mut Expanded) {
 /// Six-bit scales and minima of eight runs, in twelve bytes.
 fn scales_and_minima(packed: &[u8], d: f32, to: &mut Expanded) {
     for i in 0..4 {
-        to.scales[i] = d * f32::from(packed[i] & 63);
+        to.multiples[i] = i16::from(packed[i] & 63);
         to.minima[i] = packed[i + 4] & 63;
-        to.scales[i + 4] = d * f32::from((packed[i + 8] & 15) | ((packed[i] >> 6) << 4));
+        to.multiples[i + 4] = i16::from((packed[i + 8] & 15) | ((packed[i] >> 6) << 4));
         to.minima[i + 4] = (packed[i + 8] >> 4) | ((packed[i + 4] >> 6) << 4);
+    }
+    to.multiply(d);
+}
+
+impl Expanded {
+    fn multiply(&mut self, unit: f32) {
+        self.unit = unit;
+        self.scales = self.multiples.map(|multiple| unit * f32::from(multiple));
     }
 }
 
@@ -171,10 +184,10 @@ fn expand_q5_k(block: &[u8], to: &mut Expanded) {
 }
 
 fn expand_q6_k(block: &[u8], to: &mut Expanded) {
-    let d = half(block, 208);
-    for (scale, b) in to.scales.iter_mut().zip(&block[192..208]) {
-        *scale = d * f32::from(*b as i8);
+    for (multiple, b) in to.multiples.iter_mut().zip(&block[192..208]) {
+        *multiple = i16::from(*b as i8);
     }
+    to.multiply(half(block, 208));
     for (n, out) in to.bytes.chunks_exact_mut(128).enumerate() {
         let (low, high) = (&block[64 * n..][..64], &block[128 + 32 * n..][..32]);
         for (i, h) in high.iter().enumerate() {

@@ -1,24 +1,47 @@
 //! What a kernel is: a tile of results, its shape, and a superblock of weights as it walks it.
 
+use half::bf16;
+
 use super::format::Expanded;
-use super::{BlockFormat, BlockMatrix, SUPER, scalar};
+use super::{BlockFormat, BlockMatrix, SUPER, Shape, scalar};
 use crate::Cpu;
 
 /// Outputs of the widest panel.
 pub const MOST_LANES: usize = 32;
 
+/// How a kernel wants its operands to lie.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Layout {
+    /// Four neighbouring inputs of an output side by side.
+    Fours,
+    /// It computes two rows of two outputs at once, eight inputs of each. Of two rows lie side by side: eight values of
+    /// each, one scale, one sum. A row without a second lies as it would otherwise.
+    Pairs,
+    /// In fours; where activations have one scale for a superblock, as AMX multiplies them: weights, less what stands for
+    /// zero, are multiplied by the whole number that is their run's scale. Sums of runs, where there are minima, are two
+    /// numbers in bf16, of which one is a multiple of 16.
+    Tiles,
+}
+
 /// A superblock of as many outputs as a kernel computes at a time, unpacked: it lives in the first-level
-/// cache for as long as rows pass by. `lanes` is the kernel's number, and what is different where it
-/// computes [in pairs](Kernel::pairs) comes second.
+/// cache for as long as rows pass by. `lanes` is the kernel's number; what is different with another [`Layout`]
+/// than `Fours` is said.
 #[repr(C, align(64))]
 pub struct Panel {
-    /// Four neighbouring inputs of each output, `[SUPER / 4][lanes][4]`, or eight, `[SUPER / 8][lanes][8]`.
+    /// Four neighbouring inputs of each output, `[SUPER / 4][lanes][4]`; `Pairs`: eight, `[SUPER / 8][lanes][8]`;
+    /// `Tiles`: the lower bytes, where weights are multiplied.
     pub values: [u8; SUPER * MOST_LANES],
-    /// `[runs][lanes]`, or each twice, `[runs][lanes][2]`.
+    /// The upper bytes, of `Tiles` only.
+    pub high: [u8; SUPER * MOST_LANES],
+    /// `[runs][lanes]`; `Pairs`: each twice, `[runs][lanes][2]`; `Tiles`: whole numbers, where weights are multiplied.
     pub scales: [f32; 16 * MOST_LANES],
-    /// Of two neighbouring runs of 32, `[4][lanes][2]`, or of all, `[lanes][8]`.
+    /// What those whole numbers are multiples of, `[lanes]`, of `Tiles` only.
+    pub units: [f32; MOST_LANES],
+    /// Of two neighbouring runs of 32, `[4][lanes][2]`; `Pairs`: of all, `[lanes][8]`.
     pub minima: [i16; 8 * MOST_LANES],
-    /// What minima are multiples of, `[lanes]`, or each twice, `[lanes][2]`.
+    /// `Tiles`: of a run each, in bf16 and twice in 32 bits, `[8][lanes]`, and as many zeros.
+    pub tile_minima: [u32; 16 * MOST_LANES],
+    /// What minima are multiples of, `[lanes]`; `Pairs`: each twice, `[lanes][2]`.
     pub min_scales: [f32; MOST_LANES],
 }
 
@@ -27,8 +50,11 @@ impl Panel {
     pub fn zeros() -> Self {
         Self {
             values: [0; SUPER * MOST_LANES],
+            high: [0; SUPER * MOST_LANES],
             scales: [0.0; 16 * MOST_LANES],
+            units: [0.0; MOST_LANES],
             minima: [0; 8 * MOST_LANES],
+            tile_minima: [0; 16 * MOST_LANES],
             min_scales: [0.0; MOST_LANES],
         }
     }
@@ -43,11 +69,19 @@ impl Panel {
         kernel: &Kernel,
     ) {
         let lanes = kernel.lanes;
-        let (group, times) = if kernel.pairs { (8, 2) } else { (4, 1) };
+        let (group, times) = match kernel.layout {
+            Layout::Pairs => (8, 2),
+            Layout::Fours | Layout::Tiles => (4, 1),
+        };
+        let shape = matrix.format().shape();
         let mut row = Expanded::default();
         for lane in 0..lanes {
             let bytes = matrix.superblock((output + lane).min(matrix.n_out() - 1), superblock);
             matrix.format().expand(bytes, &mut row);
+            if kernel.layout == Layout::Tiles && !shape.fine {
+                self.put_tiles(lane, lanes, &row, shape);
+                continue;
+            }
             let groups = self.values.chunks_exact_mut(group * lanes);
             for (values, bytes) in groups.zip(row.bytes.chunks_exact(group)) {
                 values[group * lane..][..group].copy_from_slice(bytes);
@@ -57,28 +91,46 @@ impl Panel {
                 scales[times * lane..][..times].fill(scale);
             }
             for (i, min) in row.minima.iter().enumerate() {
-                let at = if kernel.pairs {
-                    lane * 8 + i
-                } else {
-                    (i / 2 * lanes + lane) * 2 + i % 2
+                let at = match kernel.layout {
+                    Layout::Pairs => lane * 8 + i,
+                    _ => (i / 2 * lanes + lane) * 2 + i % 2,
                 };
                 self.minima[at] = i16::from(*min);
             }
             self.min_scales[times * lane..][..times].fill(row.min_scale);
         }
     }
+
+    /// A lane of [`Layout::Tiles`], for activations with one scale.
+    fn put_tiles(&mut self, lane: usize, lanes: usize, row: &Expanded, shape: Shape) {
+        for (k, byte) in row.bytes.iter().enumerate() {
+            let at = (k / 4 * lanes + lane) * 4 + k % 4;
+            let value = i16::from(*byte) - shape.zero as i16;
+            let [low, high] = (value * row.multiples[k / shape.run]).to_le_bytes();
+            (self.values[at], self.high[at]) = (low, high);
+        }
+        for (run, multiple) in row.multiples[..SUPER / shape.run].iter().enumerate() {
+            self.scales[run * lanes + lane] = f32::from(*multiple);
+        }
+        self.units[lane] = row.unit;
+        for (run, min) in row.minima.iter().enumerate() {
+            let bits = u32::from(bf16::from_f32(f32::from(*min)).to_bits());
+            self.tile_minima[run * lanes + lane] = bits << 16 | bits;
+        }
+        self.min_scales[lane] = row.min_scale;
+    }
 }
 
 /// Operands and place of a tile of results: some rows of activations times a panel, in one superblock.
 ///
-/// `rows` below is the kernel's number, even where fewer are computed. Where it computes
-/// [in pairs](Kernel::pairs), two rows lie side by side.
+/// `rows` below is the kernel's number, even where fewer are computed. With [`Layout::Pairs`] two rows lie side by
+/// side.
 pub struct Tile<'a> {
     /// `[rows][SUPER]`
     pub values: *const i8,
     /// `[rows][SCALES]`
     pub scales: *const f32,
-    /// `[rows][RUNS]`
+    /// `[rows][RUNS]`; see [`Layout::Tiles`]
     pub sums: *const i32,
     /// The weights.
     pub panel: *const Panel,
@@ -124,10 +176,8 @@ pub struct Kernel {
     pub lanes: usize,
     /// Rows of a tile, at most.
     pub rows: usize,
-    /// Whether it computes two rows of two outputs at once, eight inputs of each. Then a panel has another
-    /// order, `rows` is even, and of two rows lie side by side: eight values of each, one scale, one sum.
-    /// A row without a second lies as it would otherwise.
-    pub pairs: bool,
+    /// How its operands lie; in pairs `rows` is even.
+    pub layout: Layout,
     /// From how many rows on unpacking pays, for a format: with fewer it takes longer than what it saves,
     /// against llama.cpp's products.
     pub few: fn(BlockFormat) -> usize,
@@ -135,7 +185,9 @@ pub struct Kernel {
     ///
     /// # Safety
     /// - The CPU has `cpu`.
-    /// - The tile's pointers are valid for what their comments say, for so many rows.
+    /// - The tile's pointers are valid for what their comments say, for so many rows; those of activations for
+    ///   all of the kernel's rows, whatever these hold.
+    /// - The thread's registers are [ready](super::registers).
     pub tile: unsafe fn(&Tile, usize),
     /// Unpacks a superblock of outputs from one on, as `Panel::unpack` does for the kernel's lanes.
     ///
@@ -158,7 +210,28 @@ pub type DirectFunction = unsafe fn(&Direct);
 impl Kernel {
     /// Whether it is good at products of so many rows with weights of a format.
     pub fn pays(&self, format: BlockFormat, n: usize) -> bool {
-        n >= (self.few)(format).max(1) || (self.direct)(format, n).is_some()
+        let kernel = self.for_rows(n);
+        n >= (kernel.few)(format).max(1) || (kernel.direct)(format, n).is_some()
+    }
+
+    /// What computes so many rows on its behalf: itself, or another, since tiles of AMX are large.
+    pub fn for_rows(&self, n: usize) -> &Self {
+        #[cfg(target_arch = "x86_64")]
+        if self.layout == Layout::Tiles && n < super::amx::FEWEST {
+            return &super::avx512::KERNEL;
+        }
+        let _ = n;
+        self
+    }
+
+    /// The shape for which so many rows are quantized, to be multiplied by weights of a format. AMX needs no sums with
+    /// Q6_K, and takes the same rows as with Q4_K.
+    pub fn shape_of_rows(&self, format: BlockFormat, n: usize) -> Shape {
+        let shape = format.shape();
+        match self.for_rows(n).layout {
+            Layout::Tiles if !shape.fine => BlockFormat::Q4K.shape(),
+            _ => shape,
+        }
     }
 
     /// The kernel for a level of instructions.
@@ -170,6 +243,8 @@ impl Kernel {
             Cpu::AvxVnni => &super::avx_vnni::KERNEL,
             #[cfg(target_arch = "x86_64")]
             Cpu::Avx512Vnni | Cpu::Avx512Bf16 | Cpu::Avx512Fp16 => &super::avx512::KERNEL,
+            #[cfg(target_arch = "x86_64")]
+            Cpu::Amx => &super::amx::KERNEL,
             #[cfg(target_arch = "aarch64")]
             Cpu::NeonDotprod => &super::neon_dotprod::KERNEL,
             #[cfg(target_arch = "aarch64")]

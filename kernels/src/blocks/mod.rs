@@ -20,10 +20,15 @@
 //! memory is the limit.
 //!
 //! Activations are quantized once for a product ([`QuantizedRows`]); how finely is the format's, as in
-//! llama.cpp, so that results are as close as its. A row's result does not depend on the rows beside it.
+//! llama.cpp, so that results are as close as its. A row's result does not depend on the rows beside it, but that
+//! with few (those that a kernel takes directly; with AMX fewer than 64) it is rounded in another order.
 //!
 //! Callers with threads of their own cut the work with [`Product`]; [`product()`] runs it on rayon's.
 
+#[cfg(target_arch = "x86_64")]
+mod amx;
+#[cfg(target_arch = "x86_64")]
+mod amx_unpack;
 #[cfg(target_arch = "x86_64")]
 mod avx2;
 #[cfg(target_arch = "x86_64")]
@@ -53,6 +58,7 @@ mod neon_row;
 #[cfg(target_arch = "aarch64")]
 mod neon_unpack;
 mod product;
+mod registers;
 mod rows;
 #[cfg(target_arch = "x86_64")]
 mod rows_avx512;

@@ -7,7 +7,7 @@
 
 use std::arch::aarch64::*;
 
-use super::kernel::{Kernel, Tile, with_format};
+use super::kernel::{Kernel, Layout, Tile, with_format};
 use super::rows::{RUNS, SCALES};
 use super::{BlockFormat, SUPER, neon_row, neon_unpack};
 use crate::Cpu;
@@ -20,7 +20,7 @@ pub static KERNEL: Kernel = Kernel {
     cpu: Cpu::NeonDotprod,
     lanes: LANES,
     rows: TILE,
-    pairs: false,
+    layout: Layout::Fours,
     few,
     tile,
     unpack: neon_unpack::unpack,

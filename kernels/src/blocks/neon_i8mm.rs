@@ -8,7 +8,7 @@
 
 use std::arch::aarch64::*;
 
-use super::kernel::{Kernel, Tile, with_format};
+use super::kernel::{Kernel, Layout, Tile, with_format};
 use super::neon_dotprod::few;
 use super::rows::{RUNS, SCALES};
 use super::{SUPER, neon_i8mm_unpack, neon_row};
@@ -26,7 +26,7 @@ pub static KERNEL: Kernel = Kernel {
     cpu: Cpu::NeonI8mm,
     lanes: LANES,
     rows: TILE,
-    pairs: true,
+    layout: Layout::Pairs,
     few,
     tile,
     unpack: neon_i8mm_unpack::unpack,

@@ -54,6 +54,12 @@ fn put_numbers(to: &mut [f32], at: usize, numbers: Numbers) {
 
 #[inline]
 #[target_feature(enable = "neon")]
+fn put_multiple(panel: &mut Panel, first: usize, run: usize, x: Numbers, unit: Numbers) {
+    put_scale(panel, first, run, times(x, unit));
+}
+
+#[inline]
+#[target_feature(enable = "neon")]
 fn put_minima(panel: &mut Panel, first: usize, minima: [Words; 2]) {
     let [a, b] = minima.map(|x| vreinterpretq_u32_u8(x));
     let to: &mut [i16] = &mut panel.minima[first * 8..(first + WIDE) * 8];

@@ -6,10 +6,10 @@ use std::cell::RefCell;
 use ndarray::{ArrayView2, ArrayViewMut2};
 use rayon::prelude::*;
 
-use super::kernel::{Direct, Kernel, MOST_LANES, Panel, Tile};
-use super::{BlockMatrix, QuantizedRows, SharedRows};
+use super::kernel::{Direct, Kernel, Layout, MOST_LANES, Panel, Tile};
+use super::{BlockMatrix, QuantizedRows, SharedRows, registers};
 use crate::cut::Cut;
-use crate::tile::prefetch;
+use crate::tile::{Buffer, prefetch};
 use crate::{SharedOut, vectorized};
 
 /// Outputs of a task: their panels take 22 kB of the first-level cache.
@@ -25,7 +25,7 @@ const OUTPUTS_OF_FEW: usize = 128;
 struct Scratch {
     panels: Vec<Panel>,
     /// `[panels][rows][lanes]`
-    sums: Vec<f32>,
+    sums: Buffer<f32>,
 }
 
 /// A matrix, and the rows that it multiplies.
@@ -38,7 +38,7 @@ struct Part<'a> {
 impl<'a> Part<'a> {
     fn new(matrix: BlockMatrix<'a>, rows: SharedRows, kernel: &Kernel) -> Self {
         assert_eq!(rows.width(), matrix.n_in(), "width of the input");
-        let shape = matrix.format().shape();
+        let shape = kernel.shape_of_rows(matrix.format(), rows.n());
         assert_eq!(rows.shape(), shape, "quantized for the format");
         assert_eq!(rows.tile_rows(), kernel.rows, "quantized for the kernel");
         Self { matrix, rows }
@@ -59,13 +59,15 @@ impl<'a> Product<'a> {
     /// A product for threads to run.
     ///
     /// # Panics
-    /// If the rows have another width than the matrix, or were quantized for another kernel or shape.
+    /// If the rows have another width than the matrix, or were quantized for another kernel or
+    /// [shape](Kernel::shape_of_rows).
     pub fn new(
         matrix: BlockMatrix<'a>,
         rows: SharedRows,
         out: SharedOut,
         kernel: &'static Kernel,
     ) -> Self {
+        let kernel = kernel.for_rows(rows.n());
         Self {
             base: Part::new(matrix, rows, kernel),
             added: None,
@@ -112,7 +114,12 @@ impl<'a> Product<'a> {
 
     fn cut(&self, n_threads: usize) -> Cut {
         let n = self.n();
-        let outputs = if n <= FEW { OUTPUTS_OF_FEW } else { OUTPUTS };
+        let outputs = match self.kernel.layout {
+            // One panel: it takes twice the room.
+            Layout::Tiles => self.kernel.lanes,
+            _ if n <= FEW => OUTPUTS_OF_FEW,
+            _ => OUTPUTS,
+        };
         let group = outputs.next_multiple_of(self.kernel.lanes);
         Cut::new((self.n(), self.n_out()), group, self.kernel.rows, n_threads)
     }
@@ -133,6 +140,8 @@ impl<'a> Product<'a> {
     /// If there is no such task.
     pub unsafe fn run(&self, i: usize, n_threads: usize) {
         let (rows, outputs) = self.cut(n_threads).task(i);
+        // SAFETY: handed on.
+        let _kept = unsafe { registers::prepare(self.kernel) };
         // SAFETY: handed on. Nothing within waits for another task, so a thread does not come here twice.
         SCRATCH.with_borrow_mut(|scratch| unsafe { self.run_with(rows, outputs, scratch) });
     }
@@ -157,10 +166,8 @@ impl<'a> Product<'a> {
         if scratch.panels.len() < panels {
             scratch.panels.resize_with(panels, Panel::zeros);
         }
-        if scratch.sums.len() < panels * rows * lanes {
-            scratch.sums.resize(panels * rows * lanes, 0.0);
-        }
-        let sums = &mut scratch.sums[..panels * rows * lanes];
+        scratch.sums.resize(panels * rows * lanes);
+        let sums = &mut scratch.sums[..];
         // SAFETY: the caller's promises, handed on.
         unsafe {
             if self.n() <= FEW {
@@ -350,7 +357,8 @@ pub fn product(
         "instructions of the kernel"
     );
     let mut rows = QuantizedRows::default();
-    rows.quantize(x, matrix.format().shape(), kernel);
+    let shape = kernel.shape_of_rows(matrix.format(), x.nrows());
+    rows.quantize(x, shape, kernel);
     let to = SharedOut::new(out.as_mut_ptr(), matrix.n_out());
     let product = Product::new(matrix, rows.shared(), to, kernel);
     let n_threads = rayon::current_num_threads();

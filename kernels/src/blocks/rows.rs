@@ -4,9 +4,9 @@
 use ndarray::ArrayView2;
 use rayon::prelude::*;
 
-use super::kernel::Kernel;
+use super::kernel::{Kernel, Layout};
 use super::{SUPER, Shape};
-use crate::{quantize::quantize_block, vectorized};
+use crate::{quantize::quantize_block, tile::Buffer, vectorized};
 
 /// Runs of a superblock at most: numbers for each that a kernel may need.
 pub const RUNS: usize = 16;
@@ -24,19 +24,20 @@ const BYTES: usize = SUPER + 4 * SCALES + 4 * RUNS;
 /// Rows are filled up with zeros to whole superblocks.
 #[derive(Default)]
 pub struct QuantizedRows {
-    memory: Vec<u64>,
+    memory: Buffer<f32>,
     layout: Option<SharedRows>,
 }
 
 impl QuantizedRows {
-    /// Rows of `x: [n, width]`, contiguous, in place of those that were here before.
+    /// Rows of `x: [n, width]`, contiguous, in place of those that were here before, for the shape that is the
+    /// [kernel's](Kernel::shape_of_rows).
     ///
     /// # Panics
     /// If they are not contiguous.
     pub fn quantize(&mut self, x: &ArrayView2<f32>, shape: Shape, kernel: &Kernel) {
         let (n, width) = x.dim();
         let bytes = SharedRows::bytes(n, width, kernel);
-        self.memory.resize(bytes.div_ceil(8), 0);
+        self.memory.resize(bytes.div_ceil(4));
         // SAFETY: so many bytes were just made room for, they are ours alone, and they stay in place for
         // as long as `layout` does: until the next time.
         let rows =
@@ -84,7 +85,7 @@ impl QuantizedRows {
 ///
 /// For each superblock tiles of as many rows as the kernel takes lie one after the other, as a panel meets
 /// them. Where it
-/// computes [in pairs](Kernel::pairs), `[tile][LEN]` below is `[tile / 2][LEN / part][2][part]`, but for a
+/// computes [in pairs](Layout::Pairs), `[tile][LEN]` below is `[tile / 2][LEN / part][2][part]`, but for a
 /// last row without a second.
 #[derive(Clone, Copy, Debug)]
 pub struct SharedRows {
@@ -95,15 +96,16 @@ pub struct SharedRows {
     factor: f32,
     /// Rows of a tile.
     tile: usize,
-    /// Whether two rows lie side by side.
-    pairs: bool,
+    /// How they lie.
+    layout: Layout,
     /// `[superblocks][tiles][tile][SUPER]`, parts of eight
     values: *mut i8,
     /// `[superblocks][tiles][tile][SCALES]`, parts of one; only the first counts where the shape is not
     /// fine.
     scales: *mut f32,
     /// With what the sums of a run begin: less `zero` times its values. With minima instead the sums of
-    /// runs, two neighbours of 16 bits in one number. `[superblocks][tiles][tile][RUNS]`, parts of one
+    /// runs, two neighbours of 16 bits in one number; for [`Layout::Tiles`] each in two of bf16.
+    /// `[superblocks][tiles][tile][RUNS]`, parts of one
     sums: *mut i32,
 }
 
@@ -115,10 +117,10 @@ unsafe impl Sync for SharedRows {}
 impl SharedRows {
     /// Bytes of memory that rows `[n, width]` take for a kernel.
     pub fn bytes(n: usize, width: usize, kernel: &Kernel) -> usize {
-        n.next_multiple_of(kernel.rows) * width.div_ceil(SUPER) * BYTES
+        n.next_multiple_of(kernel.for_rows(n).rows) * width.div_ceil(SUPER) * BYTES
     }
 
-    /// Rows `[n, width]` that lie at `memory`.
+    /// Rows `[n, width]` that lie at `memory`, for the shape that is the [kernel's](Kernel::shape_of_rows).
     ///
     /// # Safety
     /// - There are [`Self::bytes`], aligned to 4 bytes, initialized.
@@ -130,6 +132,7 @@ impl SharedRows {
         shape: Shape,
         kernel: &Kernel,
     ) -> Self {
+        let kernel = kernel.for_rows(n);
         let count = n.next_multiple_of(kernel.rows) * width.div_ceil(SUPER);
         // SAFETY: within the bytes that the caller vouches for.
         let (scales, sums) = unsafe {
@@ -142,7 +145,7 @@ impl SharedRows {
             shape,
             factor: 1.0,
             tile: kernel.rows,
-            pairs: kernel.pairs,
+            layout: kernel.layout,
             values: memory.cast(),
             scales: scales.cast(),
             sums: sums.cast(),
@@ -212,11 +215,14 @@ impl SharedRows {
                 &padded
             });
             row.quantize(x, self.shape);
+            if self.layout == Layout::Tiles && self.shape.minima {
+                row.split_sums();
+            }
             for scale in row.scales {
                 *scale *= self.factor;
             }
         }
-        if self.pairs {
+        if self.layout == Layout::Pairs {
             for at in (first..first + n / 2 * 2).step_by(2) {
                 // SAFETY: as above, two rows each.
                 unsafe {
@@ -238,7 +244,7 @@ impl SharedRows {
     fn place<const LEN: usize, const PART: usize>(&self, row: usize, i: usize) -> usize {
         let has_second = row | 1 < self.n;
         let row = row % self.tile;
-        if self.pairs && has_second {
+        if self.layout == Layout::Pairs && has_second {
             row / 2 * 2 * LEN + (i / PART * 2 + row % 2) * PART + i % PART
         } else {
             row * LEN + i
@@ -288,6 +294,20 @@ impl Quantized<'_> {
             return unsafe { super::rows_avx512::fill(self, x, shape) };
         }
         vectorized(|| self.fill(x, shape));
+    }
+
+    /// Sums of runs, as they are beside minima, to two numbers in bf16 each: 13 bits with a sign do not fit in one.
+    fn split_sums(&mut self) {
+        let sums = *self.sums;
+        *self.sums = std::array::from_fn(|run| {
+            if run >= SUPER / 32 {
+                return 0;
+            }
+            let sum = i32::from((sums[run / 2] >> (16 * (run % 2))) as i16);
+            // Floats of so few bits have zeros in their lower half.
+            let [low, high] = [sum & 15, sum & !15].map(|part| (part as f32).to_bits() as i32);
+            high | (low >> 16)
+        });
     }
 
     /// The definition.

@@ -1,7 +1,7 @@
 //! The reference: plain Rust, and what runs where no other kernel does.
 #![allow(unsafe_code)]
 
-use super::kernel::{Kernel, Panel, Tile};
+use super::kernel::{Kernel, Layout, Panel, Tile};
 use super::rows::{RUNS, SCALES};
 use super::{BlockMatrix, SUPER};
 use crate::Cpu;
@@ -12,7 +12,7 @@ pub static KERNEL: Kernel = Kernel {
     cpu: Cpu::Scalar,
     lanes: LANES,
     rows: 1,
-    pairs: false,
+    layout: Layout::Fours,
     few: |_| usize::MAX, // it is no match for llama.cpp's
     tile,
     unpack,

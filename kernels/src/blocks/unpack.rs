@@ -52,6 +52,12 @@ macro_rules! unpack_with {
 
         #[inline]
         #[target_feature(enable = $features)]
+        fn put_multiple(panel: &mut Panel, first: usize, run: usize, x: Numbers, unit: Numbers) {
+            put_scale(panel, first, run, times(x, unit));
+        }
+
+        #[inline]
+        #[target_feature(enable = $features)]
         fn put_minima(panel: &mut Panel, first: usize, minima: [Words; 2]) {
             for (i, four) in minima.into_iter().enumerate() {
                 for (j, pair) in wider(four).into_iter().enumerate() {
@@ -73,6 +79,7 @@ pub(super) use unpack_with;
 /// | `inputs(rows, offset)` | gives sixteen bytes at `offset` of each row, as `put` takes them |
 /// | `put(panel, first, group + i, x)` | puts the `i`th of such vectors of the lanes from `first` on in place, `group` times four inputs from the begin |
 /// | `put_numbers(to, at, x)` | puts numbers of lanes in place, of which `at` come before |
+/// | `put_multiple(panel, first, run, x, unit)` | puts scales in place that are so many units |
 /// | `put_minima(panel, first, x)` | puts minima of the lanes from `first` on in place, those of the first four runs and those of the last |
 macro_rules! unpack_formats_with {
     ($features:literal) => {
@@ -80,7 +87,7 @@ macro_rules! unpack_formats_with {
         type Rows = [*const u8; WIDE];
 
         /// # Safety
-        /// As [`Kernel::unpack`](super::kernel::Kernel::unpack).
+        /// As [`Kernel::unpack`](crate::blocks::Kernel::unpack).
         pub unsafe fn unpack(
             panel: &mut Panel,
             matrix: &BlockMatrix,
@@ -144,7 +151,7 @@ macro_rules! unpack_formats_with {
             let scales = [only::<63>(a), or(low(c), top(a))];
             for (i, four) in scales.into_iter().enumerate() {
                 for (j, s) in unsigned(four).into_iter().enumerate() {
-                    put_scale(panel, first, 4 * i + j, times(s, scale));
+                    put_multiple(panel, first, 4 * i + j, s, scale);
                 }
             }
             put_minima(panel, first, [only::<63>(b), or(high(c), top(b))]);
@@ -202,7 +209,7 @@ macro_rules! unpack_formats_with {
                 let d = halves(&rows, 208);
                 for (i, four) in words(&rows, 192).into_iter().enumerate() {
                     for (j, s) in signed(four).into_iter().enumerate() {
-                        put_scale(panel, first, 4 * i + j, times(s, d));
+                        put_multiple(panel, first, 4 * i + j, s, d);
                     }
                 }
                 for half in 0..2 {

@@ -61,7 +61,9 @@ impl Kernel {
             #[cfg(target_arch = "x86_64")]
             Cpu::AvxVnni => &super::avx_vnni::KERNEL,
             #[cfg(target_arch = "x86_64")]
-            Cpu::Avx512Vnni | Cpu::Avx512Bf16 | Cpu::Avx512Fp16 => &super::avx512::KERNEL,
+            Cpu::Avx512Vnni | Cpu::Avx512Bf16 | Cpu::Avx512Fp16 | Cpu::Amx => {
+                &super::avx512::KERNEL
+            }
             #[cfg(target_arch = "aarch64")]
             Cpu::Neon => &super::neon::KERNEL,
             #[cfg(target_arch = "aarch64")]

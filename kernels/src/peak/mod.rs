@@ -2,7 +2,8 @@
 //! and of `xc2-edge doctor`.
 //!
 //! A run is a loop of one multiplying instruction on registers, with as many independent sums as hide
-//! its latency. Nothing is loaded, so no product of matrices is faster. [`memory_read`] is the other
+//! its latency. Nothing is loaded, so no product of matrices is faster. (With AMX that is far from what products reach
+//! whose scales change every 32 numbers.) [`memory_read`] is the other
 //! limit, of whatever touches each weight once.
 
 #[cfg(target_arch = "aarch64")]

@@ -1,4 +1,4 @@
-//! x86-64: the widest of AVX-512 and AVX2.
+//! x86-64: the widest of AMX (for int8), AVX-512 and AVX2.
 #![allow(unsafe_code)]
 
 use std::arch::x86_64::*;
@@ -29,6 +29,14 @@ pub fn bf16_loop() -> Option<Loop> {
 }
 
 pub fn int8_loop() -> Option<Loop> {
+    if crate::amx::is_available() {
+        // SAFETY: just asked.
+        let run = || unsafe { int8_amx() };
+        return Some(Loop {
+            run,
+            operations: 2 * 16 * 16 * 64 / TILE_STEPS,
+        });
+    }
     with!("avx512f", "avx512vnni" => int8_avx512, 8 * 16);
     with!("avx2", "avxvnni" => int8_avx_vnni, 8 * 8);
     with!("avx2" => int8_avx2, 8 * 8);
@@ -51,6 +59,28 @@ fn f32_avx2() {
 fn bf16_avx512() {
     let a = _mm512_cvtne2ps_pbh(_mm512_set1_ps(0.5), _mm512_set1_ps(0.25));
     repeat!(_mm512_setzero_ps(), |sum| _mm512_dpbf16_ps(sum, a, a));
+}
+
+/// Steps of other loops that one product of tiles stands for: it takes sixteen cycles.
+const TILE_STEPS: usize = 16;
+
+/// # Safety
+/// AMX is available.
+unsafe fn int8_amx() {
+    // SAFETY: handed on. The tiles hold zeros, and nobody else's numbers.
+    unsafe {
+        let _saved = crate::amx::Saved::replace();
+        for _ in 0..super::STEPS * super::SUMS / TILE_STEPS / 4 {
+            std::arch::asm!(
+                "tdpbusd tmm0, tmm4, tmm6",
+                "tdpbusd tmm1, tmm4, tmm7",
+                "tdpbusd tmm2, tmm5, tmm6",
+                "tdpbusd tmm3, tmm5, tmm7",
+                out("tmm0") _, out("tmm1") _, out("tmm2") _, out("tmm3") _,
+                options(nomem, nostack, preserves_flags),
+            );
+        }
+    }
 }
 
 #[target_feature(enable = "avx512f,avx512vnni")]

@@ -23,7 +23,7 @@ pub(crate) struct Avx512Fp16(());
 impl Avx512Fp16 {
     /// If `cpu` allows it and this CPU has it.
     pub(crate) fn new(cpu: Cpu) -> Option<Self> {
-        (cpu == Cpu::Avx512Fp16 && available().contains(&cpu)).then_some(Self(()))
+        (cpu.has_f16() && available().contains(&cpu)).then_some(Self(()))
     }
 }
 

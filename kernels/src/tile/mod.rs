@@ -273,6 +273,12 @@ impl<E: Element> Buffer<E> {
     }
 }
 
+impl<E: Element> Default for Buffer<E> {
+    fn default() -> Self {
+        Self::zeros(0)
+    }
+}
+
 impl<E> std::ops::Deref for Buffer<E> {
     type Target = [E];
     fn deref(&self) -> &[E] {

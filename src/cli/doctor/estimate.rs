@@ -1,7 +1,7 @@
 //! What to expect per picture, from how fast a few small kernels run here.
 //!
 //! An estimate: the shares below are what the 1.8B reached of those kernels' rates, between that of one Intel
-//! and of one AMD machine with AVX-512 VNNI, or that of the Intel one where this is said
+//! and of one AMD machine with AVX-512 VNNI, or that of one Intel machine where this is said
 //! (docs/performance.md), and other work on the machine, heat and long answers change it. `xc2-edge bench`
 //! measures.
 
@@ -16,6 +16,7 @@ use xc2_edge::{
     engine::EngineOptions,
     llama::{self, Products},
     memory::MemoryNeed,
+    quant::GgmlType,
     vision::Precision,
 };
 use xc2_kernels::{
@@ -24,12 +25,14 @@ use xc2_kernels::{
     peak,
 };
 
-use crate::cli::arithmetic::{Arithmetic, decoder_operations, plora_operations};
+use crate::cli::arithmetic::{Arithmetic, decoder_operations, decoder_type, plora_operations};
 
 /// Share of a product's rate that the whole tower reaches: attention and norms cost the rest.
 const TOWER_SHARE: f64 = 0.78;
 /// Share of it that the prefill reaches with our kernels.
 const PREFILL_SHARE: f64 = 0.8;
+/// The same with AMX, which the tower does not use; of another Intel machine.
+const PREFILL_SHARE_AMX: f64 = 1.05;
 /// The same with weights of 16 or 32 bits; of the Intel machine.
 const PREFILL_SHARE_FLOAT: f64 = 0.56;
 /// The same with AVX2, where products with weights of four bits are faster than the tower's, by as much as
@@ -91,6 +94,7 @@ fn prefill_rate(container: &Container, tower: Arithmetic, tower_rate: f64) -> f6
         Arithmetic::Int8 if matches!(Cpu::chosen(), Cpu::Avx2 | Cpu::Avx512) => {
             (PREFILL_SHARE_AVX2, Cpu::chosen())
         }
+        Arithmetic::Int8 if is_in_tiles(container) => (PREFILL_SHARE_AMX, Cpu::chosen()),
         Arithmetic::Int8 => (PREFILL_SHARE, Cpu::chosen()),
         _ => (PREFILL_SHARE_FLOAT, Cpu::chosen()),
     };
@@ -99,6 +103,12 @@ fn prefill_rate(container: &Container, tower: Arithmetic, tower_rate: f64) -> f6
         false => product_rate(arithmetic, cpu),
     };
     share * rate
+}
+
+/// Whether AMX multiplies most of the decoder.
+fn is_in_tiles(container: &Container) -> bool {
+    use GgmlType::{Q4_K, Q5_K, Q6_K};
+    Cpu::chosen() == Cpu::Amx && matches!(decoder_type(container), Some(Q4_K | Q5_K | Q6_K))
 }
 
 /// The instructions by which llama.cpp multiplies quantized matrices: on x86-64 not VNNI.

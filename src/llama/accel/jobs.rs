@@ -80,7 +80,7 @@ impl Jobs {
         let bytes = |p: &Planned, matrix: &Matrix| matrix.bytes_of_rows(p.rows.len(), kernels);
         let activations = products.iter().map(|p| Activations {
             input: (
-                (p.x, p.rows.start, p.matrix.form(kernels)),
+                (p.x, p.rows.start, p.matrix.form(p.rows.len(), kernels)),
                 bytes(p, &p.matrix),
             ),
             adapter_bytes: (p.adapter.as_ref()).map_or(0, |(added, _)| bytes(p, added)),

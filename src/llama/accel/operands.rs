@@ -57,9 +57,10 @@ impl Matrix {
         }
     }
 
-    pub fn form(&self, kernels: Kernels) -> Form {
+    /// Of `n` rows.
+    pub fn form(&self, n: usize, kernels: Kernels) -> Form {
         match self {
-            Self::Blocks(matrix) => Form::Int8(matrix.format().shape()),
+            Self::Blocks(matrix) => Form::Int8(kernels.blocks.shape_of_rows(matrix.format(), n)),
             Self::Halves(matrix) if kernels.halves(matrix).is_bf16() => Form::Bf16,
             Self::Halves(_) => Form::F32,
         }
@@ -67,9 +68,10 @@ impl Matrix {
 
     /// Whether the product with it can be computed as one with that of a base.
     pub fn adds_to(&self, base: &Self, kernels: Kernels) -> bool {
-        match (self.form(kernels), base.form(kernels)) {
-            (Form::Int8(_), Form::Int8(_)) => true,
-            (adapter, base) => adapter == base,
+        match (self, base) {
+            (Self::Blocks(_), Self::Blocks(_)) => true,
+            (Self::Halves(_), Self::Halves(_)) => self.form(1, kernels) == base.form(1, kernels),
+            _ => false,
         }
     }
 
@@ -93,8 +95,9 @@ impl Matrix {
         unsafe {
             match self {
                 Self::Blocks(matrix) => {
-                    let (n_in, shape) = (matrix.n_in(), matrix.format().shape());
                     let kernel = kernels.blocks;
+                    let n_in = matrix.n_in();
+                    let shape = kernel.shape_of_rows(matrix.format(), n);
                     Rows::Int8(blocks::SharedRows::new(memory, n, n_in, shape, kernel))
                 }
                 Self::Halves(matrix) => {

@@ -235,7 +235,8 @@ fn an_adapters_product_is_scaled_and_added() {
         [Q4_K, BF16],
         [F16, Q8_0],
     ] {
-        let [few, many] = [50, LONG + 17].map(|n| an_adapters_product(n, types));
+        // Enough rows that both are multiplied in tiles where there are some.
+        let [few, many] = [100, LONG + 17].map(|n| an_adapters_product(n, types));
         assert_eq!(
             few[..],
             many[..few.len()],

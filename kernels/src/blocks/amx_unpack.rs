@@ -1,0 +1,132 @@
+//! Blocks to a panel for AMX: weights of K-quants are multiplied by their run's scale.
+#![allow(unsafe_code)]
+
+use std::arch::x86_64::*;
+
+use super::amx::LANES;
+use super::avx512_unpack::{
+    flip, halves, high_halves, left, low_halves, nothing, only, or, right, signed, store,
+    store_numbers, unsigned, words,
+};
+use super::kernel::Panel;
+use super::{BlockFormat, BlockMatrix, SUPER};
+
+const WIDE: usize = 16;
+type Words = __m512i;
+type Numbers = __m512;
+
+/// As [`Kernel::unpack`](super::kernel::Kernel::unpack).
+///
+/// # Safety
+/// See there.
+pub unsafe fn unpack(panel: &mut Panel, matrix: &BlockMatrix, output: usize, superblock: usize) {
+    // SAFETY: handed on; the caller vouches for the instructions.
+    unsafe {
+        formats::unpack(panel, matrix, output, superblock);
+        match matrix.format() {
+            BlockFormat::Q4_0 | BlockFormat::Q8_0 => {}
+            BlockFormat::Q4K | BlockFormat::Q5K => multiply::<32, 0>(panel),
+            BlockFormat::Q6K => multiply::<16, 32>(panel),
+        }
+    }
+}
+
+/// Bytes less what stands for zero, times the scale of their run of `RUN`: lower and upper bytes.
+#[target_feature(enable = "avx512f,avx512bw")]
+fn multiply<const RUN: usize, const ZERO: i16>(panel: &mut Panel) {
+    /// Vectors of the same inputs.
+    const VECTORS: usize = LANES / WIDE;
+    /// Every second byte.
+    const ODD: __mmask64 = 0xaaaa_aaaa_aaaa_aaaa;
+    let (values, _) = panel.values.as_chunks_mut::<64>();
+    let (high, _) = panel.high.as_chunks_mut::<64>();
+    let (scales, _) = panel.scales.as_chunks::<WIDE>();
+    let zero = _mm512_set1_epi16(ZERO);
+    for (run, scales) in scales.chunks_exact(VECTORS).take(SUPER / RUN).enumerate() {
+        for (vector, scale) in scales.iter().enumerate() {
+            // SAFETY: sixteen numbers, unaligned.
+            let scale = unsafe { _mm512_cvtps_epi32(_mm512_loadu_ps(scale.as_ptr())) };
+            let low_half = _mm512_and_si512(scale, _mm512_set1_epi32(0xffff));
+            let scale = _mm512_or_si512(low_half, _mm512_slli_epi32::<16>(scale));
+            for group in run * RUN / 4..(run + 1) * RUN / 4 {
+                let at = group * VECTORS + vector;
+                // SAFETY: 64 bytes each, unaligned.
+                unsafe {
+                    let x = _mm512_loadu_si512(values[at].as_ptr().cast());
+                    let even = _mm512_and_si512(x, _mm512_set1_epi16(0xff));
+                    let odd = _mm512_srli_epi16::<8>(x);
+                    let [even, odd] = [even, odd].map(|x| {
+                        if ZERO == 0 {
+                            x
+                        } else {
+                            _mm512_sub_epi16(x, zero)
+                        }
+                    });
+                    let even = _mm512_mullo_epi16(even, scale);
+                    let odd = _mm512_mullo_epi16(odd, scale);
+                    let low = _mm512_mask_blend_epi8(ODD, even, _mm512_slli_epi16::<8>(odd));
+                    let up = _mm512_mask_blend_epi8(ODD, _mm512_srli_epi16::<8>(even), odd);
+                    _mm512_storeu_si512(values[at].as_mut_ptr().cast(), low);
+                    _mm512_storeu_si512(high[at].as_mut_ptr().cast(), up);
+                }
+            }
+        }
+    }
+}
+
+/// The formats' order of bits, with scales of runs as whole numbers.
+mod formats {
+    use super::super::unpack::unpack_formats_with;
+    use super::*;
+
+    unpack_formats_with!("avx512f,avx512bw");
+
+    /// # Safety
+    /// As `words`.
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512bw")]
+    unsafe fn inputs(rows: &Rows, offset: usize) -> [Words; 4] {
+        // SAFETY: handed on.
+        unsafe { words(rows, offset) }
+    }
+
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512bw")]
+    fn put(panel: &mut Panel, first: usize, group: usize, bytes: Words) {
+        let at = (group * LANES + first) * 4;
+        let to: &mut [u8] = &mut panel.values[at..at + 4 * WIDE];
+        // SAFETY: so many bytes may be written there.
+        unsafe { store(to.as_mut_ptr(), bytes) }
+    }
+
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512bw")]
+    fn put_numbers(to: &mut [f32], at: usize, numbers: Numbers) {
+        let to: &mut [f32] = &mut to[at..at + WIDE];
+        // SAFETY: so many numbers may be written there.
+        unsafe { store_numbers(to.as_mut_ptr(), numbers) }
+    }
+
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512bw")]
+    fn put_multiple(panel: &mut Panel, first: usize, run: usize, number: Numbers, unit: Numbers) {
+        put_scale(panel, first, run, number);
+        put_numbers(&mut panel.units, first, unit);
+    }
+
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512bw")]
+    fn put_minima(panel: &mut Panel, first: usize, minima: [Words; 2]) {
+        for (i, four) in minima.into_iter().enumerate() {
+            for (j, numbers) in unsigned(four).into_iter().enumerate() {
+                // So small a whole number is in the upper half of a float's bits.
+                let bits = _mm512_castps_si512(numbers);
+                let twice = _mm512_or_si512(bits, _mm512_srli_epi32::<16>(bits));
+                let at = (4 * i + j) * LANES + first;
+                let to: &mut [u32] = &mut panel.tile_minima[at..at + WIDE];
+                // SAFETY: so many numbers may be written there.
+                unsafe { store(to.as_mut_ptr().cast(), twice) }
+            }
+        }
+    }
+}
