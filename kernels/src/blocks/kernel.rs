@@ -187,7 +187,7 @@ pub struct Kernel {
     /// - The CPU has `cpu`.
     /// - The tile's pointers are valid for what their comments say, for so many rows; those of activations for
     ///   all of the kernel's rows, whatever these hold.
-    /// - The thread's registers are [ready](super::registers).
+    /// - The thread's registers are ready, by `registers`.
     pub tile: unsafe fn(&Tile, usize),
     /// Unpacks a superblock of outputs from one on, as `Panel::unpack` does for the kernel's lanes.
     ///

@@ -67,7 +67,7 @@ mod scalar;
 mod unpack;
 
 pub use format::{BlockFormat, Shape};
-pub use kernel::Kernel;
+pub use kernel::{Kernel, Layout};
 pub use product::{Product, product};
 pub use rows::{QuantizedRows, SharedRows};
 
