@@ -76,36 +76,11 @@ fn multiply<const RUN: usize, const ZERO: i16>(panel: &mut Panel) {
 
 /// The formats' order of bits, with scales of runs as whole numbers.
 mod formats {
-    use super::super::unpack::unpack_formats_with;
+    use super::super::unpack::{put_fours_with, unpack_formats_with};
     use super::*;
 
     unpack_formats_with!("avx512f,avx512bw");
-
-    /// # Safety
-    /// As `words`.
-    #[inline]
-    #[target_feature(enable = "avx512f,avx512bw")]
-    unsafe fn inputs(rows: &Rows, offset: usize) -> [Words; 4] {
-        // SAFETY: handed on.
-        unsafe { words(rows, offset) }
-    }
-
-    #[inline]
-    #[target_feature(enable = "avx512f,avx512bw")]
-    fn put(panel: &mut Panel, first: usize, group: usize, bytes: Words) {
-        let at = (group * LANES + first) * 4;
-        let to: &mut [u8] = &mut panel.values[at..at + 4 * WIDE];
-        // SAFETY: so many bytes may be written there.
-        unsafe { store(to.as_mut_ptr(), bytes) }
-    }
-
-    #[inline]
-    #[target_feature(enable = "avx512f,avx512bw")]
-    fn put_numbers(to: &mut [f32], at: usize, numbers: Numbers) {
-        let to: &mut [f32] = &mut to[at..at + WIDE];
-        // SAFETY: so many numbers may be written there.
-        unsafe { store_numbers(to.as_mut_ptr(), numbers) }
-    }
+    put_fours_with!("avx512f,avx512bw");
 
     #[inline]
     #[target_feature(enable = "avx512f,avx512bw")]

@@ -24,6 +24,33 @@ macro_rules! unpack_with {
     ($features:literal) => {
         $crate::blocks::unpack::unpack_formats_with!($features);
 
+        $crate::blocks::unpack::put_fours_with!($features);
+
+        #[inline]
+        #[target_feature(enable = $features)]
+        fn put_multiple(panel: &mut Panel, first: usize, run: usize, x: Numbers, unit: Numbers) {
+            put_scale(panel, first, run, times(x, unit));
+        }
+
+        #[inline]
+        #[target_feature(enable = $features)]
+        fn put_minima(panel: &mut Panel, first: usize, minima: [Words; 2]) {
+            for (i, four) in minima.into_iter().enumerate() {
+                for (j, pair) in wider(four).into_iter().enumerate() {
+                    let at = ((2 * i + j) * LANES + first) * 2;
+                    let to: &mut [i16] = &mut panel.minima[at..at + 2 * WIDE];
+                    // SAFETY: so many numbers may be written there.
+                    unsafe { store(to.as_mut_ptr().cast(), pair) }
+                }
+            }
+        }
+    };
+}
+pub(super) use unpack_with;
+
+/// Of that, `inputs`, `put` and `put_numbers`.
+macro_rules! put_fours_with {
+    ($features:literal) => {
         /// # Safety
         /// As `words`.
         #[inline]
@@ -49,28 +76,9 @@ macro_rules! unpack_with {
             // SAFETY: so many numbers may be written there.
             unsafe { store_numbers(to.as_mut_ptr(), numbers) }
         }
-
-        #[inline]
-        #[target_feature(enable = $features)]
-        fn put_multiple(panel: &mut Panel, first: usize, run: usize, x: Numbers, unit: Numbers) {
-            put_scale(panel, first, run, times(x, unit));
-        }
-
-        #[inline]
-        #[target_feature(enable = $features)]
-        fn put_minima(panel: &mut Panel, first: usize, minima: [Words; 2]) {
-            for (i, four) in minima.into_iter().enumerate() {
-                for (j, pair) in wider(four).into_iter().enumerate() {
-                    let at = ((2 * i + j) * LANES + first) * 2;
-                    let to: &mut [i16] = &mut panel.minima[at..at + 2 * WIDE];
-                    // SAFETY: so many numbers may be written there.
-                    unsafe { store(to.as_mut_ptr().cast(), pair) }
-                }
-            }
-        }
     };
 }
-pub(super) use unpack_with;
+pub(super) use put_fours_with;
 
 /// The same without what the order of a panel decides:
 ///

@@ -31,7 +31,7 @@ use crate::cli::arithmetic::{Arithmetic, decoder_operations, decoder_type, plora
 const TOWER_SHARE: f64 = 0.78;
 /// Share of it that the prefill reaches with our kernels.
 const PREFILL_SHARE: f64 = 0.8;
-/// The same with AMX, which the tower does not use; of another Intel machine.
+/// The same with AMX, which the tower does not use; of one Intel machine.
 const PREFILL_SHARE_AMX: f64 = 1.05;
 /// The same with weights of 16 or 32 bits; of the Intel machine.
 const PREFILL_SHARE_FLOAT: f64 = 0.56;
