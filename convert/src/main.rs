@@ -158,16 +158,50 @@ fn report_plan(checkpoint: &Checkpoint, plan: &Plan) {
         v.n_layer,
         v.n_embd,
     );
-    for write in plan.writes.iter().filter(|w| w.wanted != w.target.ty) {
-        let (name, n_cols) = (&write.target.name, write.target.shape[0]);
-        say!(
-            "note: `{name}`: rows of {n_cols} do not fit {}; stored as {}",
-            write.wanted,
-            write.target.ty
-        );
+    for note in &plan.notes {
+        say!("note: {note}");
     }
-    for name in &plan.ignored {
-        say!("warning: tensor `{name}` is not part of this model and was left out");
+    report_types(plan);
+    report_ignored(plan);
+}
+
+/// Says which tensors have other types than asked for, in one line for each reason.
+fn report_types(plan: &Plan) {
+    let mut reasons: Vec<(_, Vec<&str>)> = Vec::new();
+    for write in plan.writes.iter().filter(|w| w.wanted != w.target.ty) {
+        let reason = (write.target.shape[0], write.wanted, write.target.ty);
+        let name = &write.target.name[..];
+        match reasons.iter_mut().find(|(known, _)| *known == reason) {
+            Some((_, names)) => names.push(name),
+            None => reasons.push((reason, vec![name])),
+        }
+    }
+    for ((n_cols, wanted, stored), names) in reasons {
+        let example = example(&names);
+        say!("note: {example}: rows of {n_cols} do not fit {wanted}; stored as {stored}");
+    }
+}
+
+fn report_ignored(plan: &Plan) {
+    let names: Vec<&str> = plan.ignored.iter().map(String::as_str).collect();
+    match names.len() {
+        0 => {}
+        1 => say!(
+            "warning: tensor {} is not part of this model and was left out",
+            example(&names)
+        ),
+        _ => say!(
+            "warning: {} are not part of this model and were left out",
+            example(&names)
+        ),
+    }
+}
+
+/// The only one of some tensors, or how many there are and the first.
+fn example(names: &[&str]) -> String {
+    match names {
+        [name] => format!("`{name}`"),
+        names => format!("{} tensors, such as `{}`", names.len(), names[0]),
     }
 }
 

@@ -39,6 +39,12 @@ pub enum ModelError {
         expected: String,
         found: String,
     },
+    /// Embeddings were resized without the output matrix, or the other way round.
+    #[error(
+        "tensor `output.weight`: expected {n_vocab} rows, as many as `model.tok_embeddings.weight` \
+         has, found {n_output}"
+    )]
+    OutputRows { n_vocab: usize, n_output: usize },
     /// The model needs something that the decoder does not compute.
     #[error("{what}: the decoder cannot express it; it would give wrong answers without")]
     Inexpressible { what: String },
@@ -56,6 +62,10 @@ impl ModelError {
             Self::Config { .. } => {
                 Some("`config.json` and the weights may come from different models")
             }
+            Self::OutputRows { .. } => Some(
+                "resize both in transformers (`resize_token_embeddings`), or take the checkpoint from \
+                 before the resize",
+            ),
             Self::Inexpressible { .. } => None,
         }
     }
@@ -166,6 +176,7 @@ impl Model {
 
 fn read_decoder(checkpoint: &Checkpoint, config: &Config) -> Result<Decoder, ModelError> {
     let (n_vocab, n_embd) = matrix(checkpoint, "model.tok_embeddings.weight")?;
+    check_output_rows(checkpoint, n_vocab, n_embd)?;
     let (n_ff, _) = matrix(checkpoint, "model.layers.0.feed_forward.w1.weight")?;
     let n_layer = count_layers(checkpoint, "model.layers.");
     config::agree("hidden_size", config.hidden_size, n_embd)?;
@@ -188,6 +199,20 @@ fn read_decoder(checkpoint: &Checkpoint, config: &Config) -> Result<Decoder, Mod
         n_ctx_train,
         max_length: config::context("max_length", Some(max_length))?,
     })
+}
+
+/// Logits are one for each row of the embeddings.
+fn check_output_rows(
+    checkpoint: &Checkpoint,
+    n_vocab: usize,
+    n_embd: usize,
+) -> Result<(), ModelError> {
+    match checkpoint.get("output.weight").map(|t| &t.shape[..]) {
+        Some(&[n_output, cols]) if n_output != n_vocab && cols == n_embd => {
+            Err(ModelError::OutputRows { n_vocab, n_output })
+        }
+        _ => Ok(()), // missing or of another form: refused with the other tensors
+    }
 }
 
 /// Query heads, and key and value heads. Only the configuration knows their numbers; the rows of

@@ -62,8 +62,7 @@ impl PlanError {
     pub fn hint(&self) -> Option<&'static str> {
         match self {
             Self::Model(e) => e.hint(),
-            Self::Tokenizer(TokenizerError::Checkpoint(e)) => e.hint(),
-            Self::Tokenizer(_) => Some("take `tokenizer.model` from the model's own repository"),
+            Self::Tokenizer(e) => e.hint(),
             Self::UnusedPattern { .. } => Some(
                 "names are those of the file, see --dry-run; `*` stands for any characters; \
                  norms, biases and the tower's embeddings always stay f32",
@@ -108,6 +107,8 @@ pub struct Plan {
     pub layout: Layout,
     /// Tensors of the checkpoint that have no place in the file.
     pub ignored: Vec<String>,
+    /// What a person might not expect of files and vocabulary.
+    pub notes: Vec<String>,
 }
 
 impl Plan {
@@ -143,11 +144,14 @@ impl Plan {
         };
         let layout = lay_out(&facts, &writes, alpha);
         let ignored = ignored(checkpoint, &mapped);
+        let mut notes = [checkpoint.notes(), &tokenizer.notes[..]].concat();
+        notes.extend(vocab_size_note(checkpoint, model.decoder.n_vocab));
         Ok(Self {
             model,
             writes,
             layout,
             ignored,
+            notes,
         })
     }
 
@@ -290,6 +294,14 @@ fn lay_out(facts: &Facts, writes: &[Write], alpha: f32) -> Layout {
         tensors: of(Part::Decoder).collect(),
     };
     Layout::new(metadata::outer(facts), vision, adapter, decoder)
+}
+
+/// The embeddings have as many rows as they have, whatever the configuration says.
+fn vocab_size_note(checkpoint: &Checkpoint, n_rows: usize) -> Option<String> {
+    let said = checkpoint.config().get("vocab_size")?.as_u64()?;
+    (said != n_rows as u64).then(|| {
+        format!("config.json: `vocab_size: {said}`; the {n_rows} rows of the embeddings count")
+    })
 }
 
 fn ignored(checkpoint: &Checkpoint, mapped: &[Mapped]) -> Vec<String> {

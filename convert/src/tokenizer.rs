@@ -7,24 +7,43 @@
 //!   in what a person typed. Their ids differ between models, so they are found by their text.
 //! - The NUL character, which is a piece of its own, becomes [`NUL_STAND_IN`], because llama.cpp's
 //!   strings end at a NUL. The runtime maps one to the other in both directions.
+//!
+//! Rows of the embeddings behind the last piece become pieces of their own: user-defined ones where
+//! files beside `tokenizer.model` name them, unused ones elsewhere.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use sentencepiece_model::{
     ModelType, NormalizerSpec, SentencePiece, SentencePieceModel, TrainerSpec, Type,
 };
 use xc2_edge::llama::NUL_STAND_IN;
 
-use crate::checkpoint::{Checkpoint, CheckpointError};
+use crate::{
+    added_tokens::AddedTokens,
+    checkpoint::{Checkpoint, CheckpointError},
+};
 
 /// The piece that ends a turn.
 const TURN_END: &str = "[UNUSED_TOKEN_145]";
 /// The piece that opens a turn.
 const TURN_START: &str = "[UNUSED_TOKEN_146]";
-/// Token type of control tokens, in sentencepiece and GGUF alike.
+/// Token type of pieces that merges make, in sentencepiece and GGUF alike.
+const NORMAL: i32 = 1;
+/// Token type of the piece for text that no other stands for.
+const UNKNOWN: i32 = 2;
+/// Token type of control tokens.
 const CONTROL: i32 = 3;
+/// Token type of pieces that are found in any text before merges begin.
+const USER_DEFINED: i32 = 4;
+/// Token type of rows that stand for nothing.
+const UNUSED: i32 = 5;
 /// Token type of the pieces that stand for single bytes.
 const BYTE: i32 = 6;
+/// Score of pieces that no merge shall arrive at: lower than that of any other.
+const LAST_SCORE: f32 = -1e6;
+/// The most rows that no piece and no file names. Tables are padded to multiples of up to 1024; a
+/// tokenizer that lacks more pieces than this is another model's.
+const MAX_UNUSED: usize = 4096;
 
 /// What is wrong with a tokenizer.
 #[derive(Debug, thiserror::Error)]
@@ -45,9 +64,31 @@ pub enum TokenizerError {
          `model.tok_embeddings.weight`, found {n_pieces}"
     )]
     PieceCount { n_pieces: usize, n_rows: usize },
+    /// A file names a token and does not say which.
+    #[error("{file}: {place}: expected a token's text and its id, a whole number from 0")]
+    AddedEntry { file: &'static str, place: String },
+    /// A token has two ids.
+    #[error("token {text:?}: expected one id, found {} in {} and {} in {}", first.0, first.1, second.0, second.1)]
+    AddedTwice {
+        text: String,
+        first: (usize, &'static str),
+        second: (usize, &'static str),
+    },
+    /// An id belongs to two tokens.
+    #[error("id {id}: expected one token, found {:?} in {} and {:?} in {}", first.0, first.1, second.0, second.1)]
+    SharedId {
+        id: usize,
+        first: (String, &'static str),
+        second: (String, &'static str),
+    },
     /// A piece that the prompt is built with is not there.
     #[error("tokenizer.model: piece `{piece}` is missing")]
     MissingPiece { piece: String },
+    /// A piece that begins or ends texts is a piece of text itself.
+    #[error(
+        "tokenizer.model: piece `{piece}`: expected a control token, found one of type {found}"
+    )]
+    NotControl { piece: String, found: i32 },
     /// Two pieces have the same text, of which no text can tell which is meant.
     #[error("tokenizer.model: piece {piece:?}: expected once, found as {first} and {second}")]
     DuplicatePiece {
@@ -64,6 +105,19 @@ pub enum TokenizerError {
     /// A piece that cannot be ranked.
     #[error("tokenizer.model: piece {piece:?}: expected a finite score, found {score}")]
     Score { piece: String, score: f32 },
+}
+
+impl TokenizerError {
+    /// What a person can do about it.
+    pub fn hint(&self) -> Option<&'static str> {
+        Some(match self {
+            Self::Checkpoint(e) => return e.hint(),
+            Self::AddedEntry { .. } | Self::AddedTwice { .. } | Self::SharedId { .. } => {
+                "correct that file, or remove the entry; each token has one row of the embeddings"
+            }
+            _ => "take `tokenizer.model` from the model's own repository",
+        })
+    }
 }
 
 /// A vocabulary in the form of a GGUF file.
@@ -87,6 +141,8 @@ pub struct Tokenizer {
     pub turn_start: u32,
     /// Ends a turn.
     pub turn_end: u32,
+    /// What a person might not expect of it.
+    pub notes: Vec<String>,
 }
 
 impl Tokenizer {
@@ -96,18 +152,32 @@ impl Tokenizer {
     /// If it is missing, unreadable, or of another model.
     pub fn read(checkpoint: &Checkpoint, n_rows: usize) -> Result<Self, TokenizerError> {
         let bytes = checkpoint.read_file("tokenizer.model")?;
-        Self::parse(&bytes, n_rows)
+        Self::with_added(&bytes, AddedTokens::read(checkpoint)?, n_rows)
     }
 
-    /// Reads a vocabulary of `n_rows` pieces from the bytes of a `tokenizer.model`.
+    /// Reads a vocabulary of `n_rows` tokens from the bytes of a `tokenizer.model`; rows behind the
+    /// last piece are unused tokens.
     ///
     /// # Errors
     /// If they are no sentencepiece model, or one of another size or kind.
     pub fn parse(bytes: &[u8], n_rows: usize) -> Result<Self, TokenizerError> {
+        Self::with_added(bytes, AddedTokens::default(), n_rows)
+    }
+
+    fn with_added(bytes: &[u8], added: AddedTokens, n_rows: usize) -> Result<Self, TokenizerError> {
+        let mut tokenizer = Self::of_sentencepiece(bytes, n_rows)?;
+        let rows = tokenizer.add_named(added, n_rows);
+        tokenizer.fill(rows)?;
+        tokenizer.check()?;
+        Ok(tokenizer)
+    }
+
+    /// The pieces of a `tokenizer.model`, of which there may be `n_rows`.
+    fn of_sentencepiece(bytes: &[u8], n_rows: usize) -> Result<Self, TokenizerError> {
         let model = SentencePieceModel::from_slice(bytes)
             .map_err(|e| TokenizerError::Protobuf(e.to_string()))?;
         let pieces = model.pieces();
-        if pieces.len() != n_rows {
+        if pieces.is_empty() || pieces.len() > n_rows {
             let n_pieces = pieces.len();
             return Err(TokenizerError::PieceCount { n_pieces, n_rows });
         }
@@ -127,21 +197,129 @@ impl Tokenizer {
         let mut types: Vec<i32> = pieces.iter().map(|p| token_type(p.r#type())).collect();
         types[turn_start as usize] = CONTROL;
         types[turn_end as usize] = CONTROL;
-        let tokenizer = Self {
+        // As sentencepiece has it: the training says what these pieces are called, and the unknown
+        // one is known by its type.
+        let named = |name: fn(&TrainerSpec) -> &str, usual: &str| {
+            let text = model.trainer().map_or(usual, name);
+            let id = id_of(text)?;
+            match types[id as usize] {
+                CONTROL => Ok(id),
+                found => Err(TokenizerError::NotControl {
+                    piece: text.to_owned(),
+                    found,
+                }),
+            }
+        };
+        let unknown = types.iter().position(|ty| *ty == UNKNOWN);
+        Ok(Self {
             tokens: pieces.iter().map(|p| token_text(p.piece())).collect(),
             scores: pieces.iter().map(SentencePiece::score).collect(),
-            types,
             add_space_prefix: model
                 .normalizer()
                 .is_none_or(NormalizerSpec::add_dummy_prefix),
-            bos: id_of("<s>")?,
-            eos: id_of("</s>")?,
-            unk: id_of("<unk>")?,
+            bos: named(TrainerSpec::bos_piece, "<s>")?,
+            eos: named(TrainerSpec::eos_piece, "</s>")?,
+            unk: match unknown {
+                Some(id) => id as u32,
+                None => id_of("<unk>")?,
+            },
+            types,
             turn_start,
             turn_end,
-        };
-        tokenizer.check()?;
-        Ok(tokenizer)
+            notes: Vec::new(),
+        })
+    }
+
+    /// Gives added tokens their rows, renames pieces that were reserved for them, and returns what
+    /// each row behind the last piece holds: a text and a type, or nothing yet.
+    fn add_named(&mut self, added: AddedTokens, n_rows: usize) -> Vec<Option<(String, i32)>> {
+        let n_pieces = self.tokens.len();
+        let mut rows = vec![None; n_rows - n_pieces];
+        let mut rowless = Vec::new();
+        let is_control = |text: &String| added.controls.contains(text);
+        let mut next = n_pieces;
+        for (id, token) in added.by_id {
+            let ty = if is_control(&token.text) {
+                CONTROL
+            } else {
+                USER_DEFINED
+            };
+            next = next.max(id.saturating_add(1));
+            if id < n_pieces {
+                self.rename(id, token.text, ty);
+            } else if id < n_rows {
+                rows[id - n_pieces] = Some((token_text(&token.text), ty));
+            } else {
+                rowless.push(format!("{:?} ({id} in {})", token.text, token.file));
+            }
+        }
+        let known = |text: &String| self.tokens.contains(&token_text(text));
+        for text in added.without_id.iter().filter(|text| !known(text)) {
+            if next < n_rows {
+                let ty = if is_control(text) {
+                    CONTROL
+                } else {
+                    USER_DEFINED
+                };
+                rows[next - n_pieces] = Some((token_text(text), ty));
+                next += 1;
+            } else {
+                rowless.push(format!("{text:?}"));
+            }
+        }
+        if !rowless.is_empty() {
+            let list = rowless.join(", ");
+            self.notes.push(format!(
+                "tokens without a row in the embeddings ({n_rows} rows) were left out: {list}"
+            ));
+        }
+        rows
+    }
+
+    /// Takes an added token's text for a piece of `tokenizer.model` that was kept free for such:
+    /// one that is user-defined or unused.
+    fn rename(&mut self, id: usize, text: String, ty: i32) {
+        let text = token_text(&text);
+        let piece = &mut self.tokens[id];
+        if *piece == text {
+            return;
+        }
+        if matches!(self.types[id], USER_DEFINED | UNUSED) {
+            (*piece, self.types[id]) = (text, ty);
+            return;
+        }
+        self.notes.push(format!(
+            "token {text:?} has the id {id} of piece {piece:?}, which keeps its own text"
+        ));
+    }
+
+    /// Appends the tokens of `rows`; those that nothing names become unused tokens.
+    fn fill(&mut self, rows: Vec<Option<(String, i32)>>) -> Result<(), TokenizerError> {
+        let n_unused = rows.iter().filter(|row| row.is_none()).count();
+        if n_unused > MAX_UNUSED {
+            let n_pieces = self.tokens.len();
+            let n_rows = n_pieces + rows.len();
+            return Err(TokenizerError::PieceCount { n_pieces, n_rows });
+        }
+        if n_unused > 0 {
+            self.notes.push(format!(
+                "{n_unused} of {} rows of the embeddings belong to no token; they become unused ones",
+                self.tokens.len() + rows.len()
+            ));
+        }
+        let named = rows.iter().flatten().map(|(text, _)| text.clone());
+        let taken: HashSet<String> = self.tokens.iter().cloned().chain(named).collect();
+        let mut names = (0..)
+            .map(|n| format!("[UNUSED_TOKEN_{n}]"))
+            .filter(|name| !taken.contains(name) && !is_merge(name, &taken));
+        for row in rows {
+            let unused = || (names.next().expect("numbers do not end"), UNUSED);
+            let (text, ty) = row.unwrap_or_else(unused);
+            self.tokens.push(text);
+            self.types.push(ty);
+            self.scores.push(LAST_SCORE);
+        }
+        Ok(())
     }
 
     /// Refuses what llama.cpp cannot work with: a vocabulary has every text once, none that is
@@ -186,13 +364,22 @@ impl Tokenizer {
 /// GGUF took over sentencepiece's numbers.
 fn token_type(ty: Type) -> i32 {
     match ty {
-        Type::Normal => 1,
-        Type::Unknown => 2,
+        Type::Normal => NORMAL,
+        Type::Unknown => UNKNOWN,
         Type::Control => CONTROL,
-        Type::UserDefined => 4,
-        Type::Unused => 5,
+        Type::UserDefined => USER_DEFINED,
+        Type::Unused => UNUSED,
         Type::Byte => BYTE,
     }
+}
+
+/// Whether llama.cpp could merge two pieces to `name`. It merges to pieces of any type, unused ones
+/// too; single characters need not be pieces.
+fn is_merge(name: &str, pieces: &HashSet<String>) -> bool {
+    let is_part = |part: &str| part.chars().count() == 1 || pieces.contains(part);
+    let cuts = name.char_indices().map(|(at, _)| at).skip(1);
+    cuts.into_iter()
+        .any(|at| is_part(&name[..at]) && is_part(&name[at..]))
 }
 
 fn token_text(piece: &str) -> String {

@@ -21,7 +21,8 @@ pub struct VerifyArgs {
     /// The model, as written by xc2-convert.
     #[arg(short, long, value_name = "GGUF")]
     model: PathBuf,
-    /// Directory of recorded cases: NAME.json with NAME.safetensors, and images/.
+    /// Directory of recorded cases: NAME.json with NAME.safetensors or with token ids alone, and
+    /// images/.
     golden: PathBuf,
     /// Where the pictures lie [default: in the golden directory or near it].
     #[arg(long, value_name = "DIR")]

@@ -7,9 +7,7 @@
 //! A decoder remembers what its sequences hold ([`Trace`]), so whoever asks next can keep the part
 //! that is the same.
 
-mod stream;
-
-pub use stream::TextStream;
+pub use crate::llama::TextStream;
 
 use std::ops::ControlFlow;
 

@@ -40,7 +40,8 @@ impl<'a> Generation<'a> {
         let constraint = request.grammar.as_ref().map(hold).transpose()?;
         let n_vocab = engine.tokenizer.n_vocab();
         let sampler = Sampler::new(request.sampling, n_vocab, n_ctx);
-        let mut sampler = sampler.with_constraint(constraint);
+        let sampler = sampler.with_constraint(constraint);
+        let mut sampler = sampler.without(engine.tokenizer.unused());
         if sequence.n_image_tokens() == 0 {
             // As in the original: with pictures it generates from embeddings and its repetition
             // penalty sees generated ids only; without it counts the prompt's as well.

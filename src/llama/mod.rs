@@ -16,6 +16,7 @@ mod model;
 mod process;
 mod sampler;
 mod sequences;
+mod text_stream;
 mod texts;
 mod vocab;
 
@@ -29,7 +30,8 @@ pub use grammar::{Constraint, check_grammar, json_schema_to_gbnf};
 use llama_cpp_2::llama_backend::LlamaBackend;
 pub use model::{LoadOptions, Model};
 pub use process::{end_process, return_freed_memory};
-pub use sampler::{Sampler, SamplerOptions, argmax};
+pub use sampler::{Sampler, SamplerOptions, argmax, masked};
+pub use text_stream::TextStream;
 pub use vocab::{NUL_STAND_IN, SpecialText, Tokenizer};
 
 /// What llama.cpp refused, with its own last words where it had any.

@@ -1,5 +1,7 @@
 //! The choice of the next token.
 
+use std::borrow::Cow;
+
 use llama_cpp_2::{
     sampling::LlamaSampler,
     token::{LlamaToken, data::LlamaTokenData, data_array::LlamaTokenDataArray},
@@ -41,6 +43,8 @@ impl Default for SamplerOptions {
 /// temperature, top-k, top-p. A grammar decides before temperature what there is to choose from.
 #[derive(Debug)]
 pub struct Sampler {
+    /// Ids that are never chosen.
+    excluded: Vec<i32>,
     penalties: Option<LlamaSampler>,
     constraint: Option<Constraint>,
     draw: Option<LlamaSampler>,
@@ -73,10 +77,18 @@ impl Sampler {
             LlamaSampler::chain(chain, true)
         });
         Self {
+            excluded: Vec::new(),
             penalties,
             constraint: None,
             draw,
         }
+    }
+
+    /// Never chooses one of `ids`, whatever their logits.
+    #[must_use]
+    pub fn without(mut self, ids: &[i32]) -> Self {
+        self.excluded = ids.to_vec();
+        self
     }
 
     /// Holds the tokens to a grammar.
@@ -103,6 +115,7 @@ impl Sampler {
 
     /// Chooses a token by its `logits`, `[n_vocab]`. Among equals the lowest id wins.
     pub fn sample(&mut self, logits: &[f32]) -> i32 {
+        let logits = &*masked(logits, &self.excluded);
         let best = argmax(logits);
         let may_follow = |id| self.constraint.as_ref().is_none_or(|c| c.allows(id));
         if self.penalties.is_none() && self.draw.is_none() && may_follow(best) {
@@ -140,6 +153,15 @@ impl Sampler {
     }
 }
 
+/// `logits` with those of the `excluded` ids at minus infinity.
+pub fn masked<'a>(logits: &'a [f32], excluded: &[i32]) -> Cow<'a, [f32]> {
+    let mut logits = Cow::Borrowed(logits);
+    for id in excluded {
+        logits.to_mut()[*id as usize] = f32::NEG_INFINITY;
+    }
+    logits
+}
+
 /// The index of the largest value; of several equal ones the first.
 pub fn argmax(values: &[f32]) -> i32 {
     let mut best = 0;
@@ -167,6 +189,19 @@ mod tests {
     fn greedy_takes_the_first_of_the_largest() {
         let mut sampler = Sampler::new(options(0.0, 1.0), 4, 16);
         assert_eq!(sampler.sample(&[0.0, 3.0, 3.0, -1.0]), 1);
+    }
+
+    #[test]
+    fn excluded_ids_are_never_chosen_greedily_drawn_or_penalised() {
+        let logits = [1.0, 9.0, 2.0, 8.0];
+        for (temperature, penalty) in [(0.0, 1.0), (0.0, 1.5), (1.5, 1.0), (1.5, 1.5)] {
+            let mut sampler = Sampler::new(options(temperature, penalty), 4, 64).without(&[1, 3]);
+            for _ in 0..64 {
+                let id = sampler.sample(&logits);
+                assert!([0, 2].contains(&id), "{id} at temperature {temperature}");
+                sampler.accept(id);
+            }
+        }
     }
 
     #[test]

@@ -4,11 +4,15 @@
 //! against them), so the vocabulary is stored once and no second tokenizer is needed.
 #![allow(unsafe_code)]
 
-use std::{borrow::Cow, ffi::c_char, sync::Arc};
+use std::{
+    borrow::Cow,
+    ffi::{CStr, c_char},
+    sync::Arc,
+};
 
 use llama_cpp_sys_2 as sys;
 
-use super::{Model, texts::KnownTexts};
+use super::{Model, TextStream, texts::KnownTexts};
 
 /// C strings end at NUL, so the vocabulary's NUL piece is stored as this noncharacter, which no
 /// text contains. It is exchanged on the way in and out.
@@ -29,8 +33,16 @@ pub struct Tokenizer {
     model: Arc<Model>,
     /// Whether the vocabulary has a NUL piece. Without one NUL falls back to its byte.
     has_nul: bool,
+    /// The tokens that are never written out: those that begin and end texts.
+    silent: [i32; 2],
+    /// Rows that stand for no token.
+    unused: Arc<[i32]>,
     known: Arc<KnownTexts>,
 }
+
+/// Tokens that no text is made of, unless it names them.
+const CONTROL: sys::llama_token_attr =
+    sys::LLAMA_TOKEN_ATTR_CONTROL | sys::LLAMA_TOKEN_ATTR_UNKNOWN;
 
 impl Tokenizer {
     /// The tokenizer of `model`.
@@ -38,8 +50,16 @@ impl Tokenizer {
         let mut tokenizer = Self {
             model: Arc::clone(model),
             has_nul: false,
+            silent: [-1; 2],
+            unused: Arc::default(),
             known: Arc::default(),
         };
+        // SAFETY: the vocabulary is valid. A token that it does not have is -1.
+        tokenizer.silent = unsafe {
+            let vocab = tokenizer.vocab();
+            [sys::llama_vocab_bos(vocab), sys::llama_vocab_eos(vocab)]
+        };
+        tokenizer.unused = tokenizer.ids_of(sys::LLAMA_TOKEN_ATTR_UNUSED).into();
         tokenizer.has_nul = tokenizer.encode(NUL_STAND_IN, SpecialText::Plain).len() == 1;
         tokenizer
     }
@@ -68,26 +88,33 @@ impl Tokenizer {
             true => Cow::Owned(text.replace('\0', NUL_STAND_IN)),
             false => Cow::Borrowed(text),
         };
-        let ids = self.tokenize(&text, special);
-        match special {
-            SpecialText::Parse => ids,
-            SpecialText::Plain => ids.into_iter().flat_map(|id| self.plain_ids(id)).collect(),
-        }
+        let no_text = match special {
+            SpecialText::Parse => sys::LLAMA_TOKEN_ATTR_UNUSED,
+            SpecialText::Plain => sys::LLAMA_TOKEN_ATTR_UNUSED | CONTROL,
+        };
+        let ids = self.tokenize(&text, special).into_iter();
+        ids.flat_map(|id| self.spelled_out(id, no_text)).collect()
     }
 
-    /// `id`, or if that is a control token, the ids of its characters. Merging can arrive at `<s>`
+    /// `id`, or if that is one of `no_text`, the ids of its characters. Merging can arrive at `<s>`
     /// letter by letter, even where control tokens are not looked for in the text.
-    fn plain_ids(&self, id: i32) -> Vec<i32> {
-        // SAFETY: the vocabulary is valid; the id came from it.
-        let attributes = unsafe { sys::llama_vocab_get_attr(self.vocab(), id) };
-        if attributes & (sys::LLAMA_TOKEN_ATTR_CONTROL | sys::LLAMA_TOKEN_ATTR_UNKNOWN) == 0 {
+    fn spelled_out(&self, id: i32, no_text: sys::llama_token_attr) -> Vec<i32> {
+        if self.attributes(id) & no_text == 0 {
             return vec![id];
         }
-        let name = String::from_utf8_lossy(&self.bytes(id, true)).into_owned();
+        // SAFETY: the vocabulary is valid, and the id came from it; texts end in zero.
+        let name = unsafe { CStr::from_ptr(sys::llama_vocab_get_text(self.vocab(), id)) };
+        let name = name.to_string_lossy();
         let characters = name.chars().map(String::from);
         characters
             .flat_map(|c| self.tokenize(&c, SpecialText::Plain))
             .collect()
+    }
+
+    /// What kind of token `id` is, which has to be in the vocabulary.
+    fn attributes(&self, id: i32) -> sys::llama_token_attr {
+        // SAFETY: the vocabulary is valid, and the id in its range.
+        unsafe { sys::llama_vocab_get_attr(self.vocab(), id) }
     }
 
     fn tokenize(&self, text: &str, special: SpecialText) -> Vec<i32> {
@@ -110,20 +137,30 @@ impl Tokenizer {
 
     /// The ids that are no text: control tokens and the unknown one.
     pub(super) fn controls(&self) -> Vec<i32> {
-        let no_text = sys::LLAMA_TOKEN_ATTR_CONTROL | sys::LLAMA_TOKEN_ATTR_UNKNOWN;
-        let is_control = |id: &i32| {
-            // SAFETY: the vocabulary is valid, and the id in its range.
-            let attributes = unsafe { sys::llama_vocab_get_attr(self.vocab(), *id) };
-            attributes & no_text != 0
-        };
-        (0..self.n_vocab() as i32).filter(is_control).collect()
+        self.ids_of(CONTROL)
     }
 
-    /// The bytes of one token, which may be part of a character. Control tokens other than the
-    /// first three (`<unk>`, `<s>`, `</s>`) are written out, as the reference does. An id that the
-    /// vocabulary does not have has no bytes.
+    /// The ids of rows that stand for no token. No text has them, and no answer may.
+    pub fn unused(&self) -> &[i32] {
+        &self.unused
+    }
+
+    /// All ids with one of some attributes.
+    fn ids_of(&self, attributes: sys::llama_token_attr) -> Vec<i32> {
+        let all = 0..self.n_vocab() as i32;
+        all.filter(|id| self.attributes(*id) & attributes != 0)
+            .collect()
+    }
+
+    /// The bytes of one token, which may be part of a character. Control tokens other than
+    /// `<unk>`, `<s>` and `</s>`, whatever their ids, are written out, as the reference does. An id
+    /// that the vocabulary does not have has no bytes.
     pub fn piece(&self, id: i32) -> Vec<u8> {
-        let bytes = self.bytes(id, id > 2);
+        if !(0..self.n_vocab() as i32).contains(&id) {
+            return Vec::new();
+        }
+        let is_unknown = self.attributes(id) & sys::LLAMA_TOKEN_ATTR_UNKNOWN != 0;
+        let bytes = self.bytes(id, !is_unknown && !self.silent.contains(&id));
         if bytes == NUL_STAND_IN.as_bytes() {
             vec![0]
         } else {
@@ -131,11 +168,8 @@ impl Tokenizer {
         }
     }
 
-    /// The bytes of one token; of a control token only if `special`.
+    /// The bytes of a token of the vocabulary; of a control token only if `special`.
     fn bytes(&self, id: i32, special: bool) -> Vec<u8> {
-        if !(0..self.n_vocab() as i32).contains(&id) {
-            return Vec::new();
-        }
         let mut bytes = vec![0u8; 64];
         loop {
             // SAFETY: `bytes` has the length that is told; the id is in range.
@@ -159,9 +193,9 @@ impl Tokenizer {
         }
     }
 
-    /// The text of `ids`; bytes that are no UTF-8 become U+FFFD.
+    /// The text of `ids`; each byte that belongs to no character becomes U+FFFD.
     pub fn decode(&self, ids: &[i32]) -> String {
         let bytes: Vec<u8> = ids.iter().flat_map(|id| self.piece(*id)).collect();
-        String::from_utf8_lossy(&bytes).into_owned()
+        TextStream::whole(&bytes)
     }
 }

@@ -6,7 +6,7 @@ use ndarray::Array2;
 
 use super::{
     Outcome, Stage, VerifyError,
-    golden::{Case, ConversationRecord, GoldenDir, Ids, Recorded},
+    golden::{Case, ConversationRecord, GoldenDir, Ids, Recorded, Tensors},
     picture,
     precision::{Agreement, Precision},
 };
@@ -29,7 +29,8 @@ pub(super) struct Conversations<'a> {
     engine: &'a Engine,
     golden: &'a GoldenDir,
     precision: Precision,
-    decoder: Decoder,
+    /// Made when the first conversation needs it.
+    decoder: Option<Decoder>,
     embeddings: HashMap<String, Array2<f32>>,
     /// Recorded resized pictures by picture name: what the original's tower saw.
     resized: HashMap<String, std::path::PathBuf>,
@@ -44,8 +45,6 @@ impl<'a> Conversations<'a> {
         golden: &'a GoldenDir,
         precision: Precision,
     ) -> Result<Self, VerifyError> {
-        let n_ctx = engine.container().info().max_context();
-        let decoder = engine.decoder(n_ctx, N_BATCH, N_BATCH, 1)?;
         let pictures = golden.pictures()?.into_iter();
         let resized = pictures
             .filter_map(|p| Some((p.image, p.resized?)))
@@ -55,7 +54,7 @@ impl<'a> Conversations<'a> {
             engine,
             golden,
             precision,
-            decoder,
+            decoder: None,
             embeddings,
             resized,
             n_choices: 0,
@@ -63,7 +62,7 @@ impl<'a> Conversations<'a> {
         })
     }
 
-    /// Checks every stage of a conversation.
+    /// Checks every stage of a conversation that was recorded.
     pub fn check(&mut self, record: &ConversationRecord) -> Result<Outcome, VerifyError> {
         let ConversationRecord { case, tensors } = record;
         let mut stages = Vec::new();
@@ -71,30 +70,38 @@ impl<'a> Conversations<'a> {
         stages.push(Stage::equal("token ids", &ids(&sequence), &case.ids));
         let mask = sequence.plora_mask(case.plora());
         stages.push(mask_stage(case, &mask.set_runs(), sequence.len()));
-        if stages.iter().any(|s| !s.ok) {
-            // What follows would compare different sequences.
-            return Ok(Outcome {
-                subject: case.name.clone(),
-                stages,
-                is_record: true,
-            });
-        }
-        for name in &case.images {
-            self.encode(name)?;
-        }
-        let at = tensors.i32("sample_pos")?;
-        if let (Some(expected), Some(at)) = (tensors.f32("embeds_sample")?, at) {
-            stages.push(self.inputs_stage(case, &sequence, &expected, &at.values));
-        }
-        stages.extend(self.logits_stages(record, &sequence)?);
-        if stages.iter().all(|s| s.deviation.is_none()) {
-            stages.push(Stage::mismatch("logits", 0, 0).with_note("nothing was recorded"));
+        // After a difference, what follows would compare different sequences.
+        let is_same = stages.iter().all(|s| s.ok);
+        if let Some(tensors) = tensors.as_ref().filter(|_| is_same) {
+            stages.extend(self.computed_stages(case, tensors, &sequence)?);
         }
         Ok(Outcome {
             subject: case.name.clone(),
             stages,
             is_record: true,
         })
+    }
+
+    /// The stages of numbers: inputs, logits, answer.
+    fn computed_stages(
+        &mut self,
+        case: &Case,
+        tensors: &Tensors,
+        sequence: &Sequence,
+    ) -> Result<Vec<Stage>, VerifyError> {
+        let mut stages = Vec::new();
+        for name in &case.images {
+            self.encode(name)?;
+        }
+        let at = tensors.i32("sample_pos")?;
+        if let (Some(expected), Some(at)) = (tensors.f32("embeds_sample")?, at) {
+            stages.push(self.inputs_stage(case, sequence, &expected, &at.values));
+        }
+        stages.extend(self.logits_stages(case, tensors, sequence)?);
+        if stages.iter().all(|s| s.deviation.is_none()) {
+            stages.push(Stage::mismatch("logits", 0, 0).with_note("nothing was recorded"));
+        }
+        Ok(stages)
     }
 
     /// Whether the tower saw other pixels than the original's: decoders of lossy formats differ,
@@ -192,12 +199,12 @@ impl<'a> Conversations<'a> {
 
     fn logits_stages(
         &mut self,
-        record: &ConversationRecord,
+        case: &Case,
+        tensors: &Tensors,
         sequence: &Sequence,
     ) -> Result<Vec<Stage>, VerifyError> {
-        let ConversationRecord { case, tensors } = record;
         let mut stages = Vec::new();
-        let mut watch = PromptLogits::new(record, sequence.len())?;
+        let mut watch = PromptLogits::new(tensors, sequence.len())?;
         self.prefill(case, sequence, &mut watch)?;
         let precision = self.precision_for(case);
         let bound = precision.logits();
@@ -212,14 +219,49 @@ impl<'a> Conversations<'a> {
         if let Some(last) = tensors.f32("logits_last8")? {
             stages.push(bound.stage("logits, last 8 of the prompt", &watch.last, &last.values));
         }
-        if let Some(expected) = tensors.f32("step_logits")? {
-            let found = self.teacher_forced(case, watch.final_row)?;
-            stages.push(bound.stage("logits, answer", &found, &expected.values));
-            let n_vocab = self.engine.tokenizer().n_vocab();
-            let choices: Vec<i32> = found.chunks(n_vocab).map(argmax).collect();
-            stages.push(self.greedy_stage(case, &choices));
-            stages.extend(self.text_stage(case));
+        let recorded = tensors.f32("step_logits")?;
+        stages.extend(self.answer_stages(case, recorded, watch.final_row)?);
+        Ok(stages)
+    }
+
+    /// The answer, as many steps of it as were recorded: logits `[steps, n_vocab]`, ids, text.
+    /// `first` are the logits before its first token.
+    fn answer_stages(
+        &mut self,
+        case: &Case,
+        recorded: Option<Recorded<f32>>,
+        first: Vec<f32>,
+    ) -> Result<Vec<Stage>, VerifyError> {
+        const NAME: &str = "logits, answer";
+        let n_vocab = self.engine.tokenizer().n_vocab();
+        let n_ids = case.greedy_ids.len();
+        let recorded = recorded.map_or(Vec::new(), |recorded| recorded.values);
+        let n_recorded = recorded.len().div_ceil(n_vocab);
+        // The logits after the last id that was recorded can be computed, but none behind these.
+        let n_compared = n_recorded.min(n_ids + 1);
+        let n_steps = n_compared.max(n_ids);
+        if n_steps == 0 {
+            return Ok(Vec::new());
         }
+        let found = self.teacher_forced(case, first, n_steps)?;
+        let mut stages = Vec::new();
+        if n_recorded > 0 {
+            let n = (n_compared * n_vocab).min(found.len());
+            let expected = &recorded[..n.min(recorded.len())];
+            let bound = self.precision_for(case).logits();
+            let mut stage = bound.stage(NAME, &found[..n], expected);
+            if n_compared != n_ids.max(n_recorded) {
+                let note = format!("{n_compared} of {} steps", n_ids.max(n_recorded));
+                let notes = [stage.note.clone(), note];
+                stage = stage.with_note(notes.join("; ").trim_start_matches("; "));
+            }
+            stages.push(stage);
+        }
+        if n_ids > 0 {
+            let choices: Vec<i32> = found.chunks(n_vocab).take(n_ids).map(argmax).collect();
+            stages.push(self.greedy_stage(case, &choices));
+        }
+        stages.extend(self.text_stage(case));
         Ok(stages)
     }
 
@@ -229,7 +271,14 @@ impl<'a> Conversations<'a> {
         sequence: &Sequence,
         watch: &mut PromptLogits,
     ) -> Result<(), VerifyError> {
-        self.decoder.truncate(0, 0);
+        let decoder = match &mut self.decoder {
+            Some(decoder) => decoder,
+            none => {
+                let n_ctx = self.engine.container().info().max_context();
+                none.insert(self.engine.decoder(n_ctx, N_BATCH, N_BATCH, 1)?)
+            }
+        };
+        decoder.truncate(0, 0);
         let by_name = |n: &String| PictureId::of_file(n.as_bytes());
         let ids: Vec<_> = case.images.iter().map(by_name).collect();
         let prompt = Prompt::new(sequence.clone(), case.plora(), &ids);
@@ -239,22 +288,23 @@ impl<'a> Conversations<'a> {
             .map(|n| Some(self.embeddings[n].view()))
             .collect();
         let mut on_logits = |position: usize, row: &[f32]| watch.see(position, row);
-        self.decoder
-            .prefill_observed(0, &prompt, &images, &mut on_logits)?;
+        decoder.prefill_observed(0, &prompt, &images, &mut on_logits)?;
         Ok(())
     }
 
-    /// The logits before each token of the recorded answer, which is fed as it is: one early
-    /// difference must not make all that follows incomparable.
-    fn teacher_forced(&mut self, case: &Case, first: Vec<f32>) -> Result<Vec<f32>, VerifyError> {
+    /// The logits before each of the first `n_steps` tokens of the recorded answer, which is fed as
+    /// it is: one early difference must not make all that follows incomparable.
+    fn teacher_forced(
+        &mut self,
+        case: &Case,
+        first: Vec<f32>,
+        n_steps: usize,
+    ) -> Result<Vec<f32>, VerifyError> {
+        let decoder = self.decoder.as_mut().expect("the prompt was computed");
         let mut logits = first;
-        for id in case
-            .greedy_ids
-            .iter()
-            .take(case.greedy_ids.len().saturating_sub(1))
-        {
-            self.decoder.step(0, *id, case.plora().generated())?;
-            logits.extend(self.decoder.logits());
+        for id in case.greedy_ids.iter().take(n_steps.saturating_sub(1)) {
+            decoder.step(0, *id, case.plora().generated())?;
+            logits.extend(decoder.logits());
         }
         Ok(logits)
     }
@@ -295,7 +345,10 @@ impl<'a> Conversations<'a> {
         let Agreement::Share(least) = self.precision.agreement() else {
             return None;
         };
-        let share = self.n_same as f64 / self.n_choices.max(1) as f64;
+        if self.n_choices == 0 {
+            return None;
+        }
+        let share = self.n_same as f64 / self.n_choices as f64;
         let stage = Stage {
             name: "greedy ids".to_owned(),
             deviation: None,
@@ -341,8 +394,7 @@ struct PromptLogits {
 }
 
 impl PromptLogits {
-    fn new(record: &ConversationRecord, n_prompt: usize) -> Result<Self, VerifyError> {
-        let tensors = &record.tensors;
+    fn new(tensors: &Tensors, n_prompt: usize) -> Result<Self, VerifyError> {
         let ids = tensors.i32("top5_ids")?;
         let logits = tensors.f32("top5_logits")?;
         let (top_ids, top_expected, n_top) = match (ids, logits) {
@@ -409,7 +461,7 @@ fn ids(sequence: &Sequence) -> Vec<Ids> {
 /// The mask against the recorded picture runs, or against what the controls stand for.
 fn mask_stage(case: &Case, found: &[(usize, usize)], n: usize) -> Stage {
     let expected = match case.plora() {
-        PloraPolicy::Images => case.image_runs.clone(),
+        PloraPolicy::Images => case.image_runs(),
         PloraPolicy::Nowhere => Vec::new(),
         PloraPolicy::Everywhere => vec![(0, n)],
     };

@@ -31,7 +31,8 @@ pub enum GoldenError {
     Tensors { path: PathBuf, reason: String },
     /// There is nothing to compare with.
     #[error(
-        "`{}` holds no golden cases: expected NAME.json with NAME.safetensors, or images/NAME.json",
+        "`{}` holds no golden cases: expected NAME.json with NAME.safetensors or with token ids alone, \
+         or images/NAME.json",
         path.display()
     )]
     Empty { path: PathBuf },
@@ -83,7 +84,8 @@ pub(super) struct Stats {
 #[derive(Debug)]
 pub(super) struct ConversationRecord {
     pub case: Case,
-    pub tensors: Tensors,
+    /// Absent where token ids alone were recorded.
+    pub tensors: Option<Tensors>,
 }
 
 /// What was asked and what the original answered.
@@ -100,8 +102,7 @@ pub(super) struct Case {
     #[serde(default)]
     plora: Policy,
     pub ids: Vec<Ids>,
-    #[serde(default)]
-    pub image_runs: Vec<(usize, usize)>,
+    image_runs: Option<Vec<(usize, usize)>>,
     #[serde(default)]
     pub greedy_ids: Vec<i32>,
     #[serde(default)]
@@ -129,6 +130,30 @@ pub(super) enum Ids {
 }
 
 impl Case {
+    /// The runs of positions that pictures take: begin and length.
+    pub fn image_runs(&self) -> Vec<(usize, usize)> {
+        let from_ids = || {
+            let mut end = 0;
+            let runs = self.ids.iter().filter_map(|id| match *id {
+                Ids::Id(_) => {
+                    end += 1;
+                    None
+                }
+                Ids::Image(_, n) => {
+                    end += n;
+                    Some((end - n, n))
+                }
+            });
+            runs.collect()
+        };
+        self.image_runs.clone().unwrap_or_else(from_ids)
+    }
+
+    /// Whether nothing of an answer was recorded.
+    fn has_no_answer(&self) -> bool {
+        self.greedy_ids.is_empty() && self.greedy_text.is_none() && self.greedy_margins.is_empty()
+    }
+
     pub fn plora(&self) -> PloraPolicy {
         match self.plora {
             Policy::Image => PloraPolicy::Images,
@@ -211,16 +236,22 @@ impl GoldenDir {
 
     pub(super) fn conversations(&self) -> Result<Vec<ConversationRecord>, GoldenError> {
         let read = |path: PathBuf| {
-            let tensors = Tensors::read(&path.with_extension("safetensors"))?;
-            Ok(ConversationRecord {
-                case: json(&path)?,
-                tensors,
-            })
+            let case: Case = json(&path)?;
+            let file = path.with_extension("safetensors");
+            let tensors = if case.has_no_answer() && !file.exists() {
+                None
+            } else {
+                let tensors = Tensors::read(&file)?;
+                let is_empty = tensors.parsed()?.is_empty();
+                (!(case.has_no_answer() && is_empty)).then_some(tensors)
+            };
+            Ok(ConversationRecord { case, tensors })
         };
         self.json_files(".")?.into_iter().map(read).collect()
     }
 
-    /// The `.json` files of a subdirectory that have a `.safetensors` beside them, by name.
+    /// The `.json` files of a subdirectory that are records, by name: those with a `.safetensors`
+    /// beside them, and conversations, of which token ids alone may be recorded.
     fn json_files(&self, subdirectory: &str) -> Result<Vec<PathBuf>, GoldenError> {
         let dir = self.path.join(subdirectory);
         if subdirectory != "." && !dir.exists() {
@@ -244,8 +275,8 @@ impl GoldenDir {
     }
 }
 
-/// Whether a `.json` is a conversation's record, so that tensors which are missing beside it are an
-/// error rather than nothing to compare.
+/// Whether a `.json` is a conversation's record, so that tensors of an answer which are missing
+/// beside it are an error rather than nothing to compare.
 fn speaks_of_ids(path: &Path) -> bool {
     json::<serde_json::Value>(path).is_ok_and(|value| value.get("ids").is_some())
 }

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use super::pickle::PickleError;
+use super::{StandIn, pickle::PickleError};
 
 /// What is wrong with a checkpoint: which file or tensor, what was expected, what was found.
 #[derive(Debug, thiserror::Error)]
@@ -27,9 +27,57 @@ pub enum CheckpointError {
         key: String,
         source: serde_json::Error,
     },
-    /// What Git keeps in place of a large file until that is fetched.
-    #[error("{path}: expected the file itself, found a Git LFS pointer to it")]
-    LfsPointer { path: PathBuf },
+    /// Something else in the file's place: a pointer to it, a web page, a server's message.
+    #[error("{path}: expected {expected}, found {found}")]
+    NotTheFile {
+        path: PathBuf,
+        expected: &'static str,
+        found: StandIn,
+    },
+    /// A link to a file that is not there.
+    #[error("{path}: a link to `{target}`, which does not exist")]
+    DanglingLink { path: PathBuf, target: PathBuf },
+    /// A folder of the hub's cache that does not say which of its snapshots is meant.
+    #[error("{path}: expected {wanted}, found {found}")]
+    NoSnapshot {
+        path: PathBuf,
+        wanted: String,
+        found: String,
+    },
+    /// What a LoRA training saves: differences to a model, and not the model.
+    #[error(
+        "{path}: expected a whole model, found the adapter of a LoRA training \
+         (`adapter_config.json`){}", base_model(base.as_deref())
+    )]
+    Adapter { path: PathBuf, base: Option<String> },
+    /// A whole model, in which adapters stand beside the matrices that they belong to.
+    #[error("tensor `{name}`: expected LoRA adapters merged into the model, found one beside it")]
+    UnmergedAdapter { name: String },
+    /// What DeepSpeed saves while weights are spread over several GPUs.
+    #[error("{path}: expected whole weights, found the partitions of a DeepSpeed ZeRO training")]
+    Partitioned { path: PathBuf },
+    /// Tensors of which only names were saved.
+    #[error(
+        "tensor `{name}`: expected weights, found shape {shape:?}{}: DeepSpeed ZeRO-3 spreads \
+         weights over GPUs, and this file was saved without gathering them", and_others(*n_others)
+    )]
+    EmptyTensors {
+        name: String,
+        shape: Vec<usize>,
+        n_others: usize,
+    },
+    /// A download that has not come to its end.
+    #[error(
+        "{path}: expected weights, found an unfinished download: {}",
+        quoted(files)
+    )]
+    Unfinished { path: PathBuf, files: Vec<String> },
+    /// Models, but in folders of this one.
+    #[error(
+        "{path}: expected a checkpoint, found a directory of them: {}",
+        quoted(found)
+    )]
+    Elsewhere { path: PathBuf, found: Vec<String> },
     /// Neither a weight file nor an index of weight files.
     #[error(
         "{path}: expected `model.safetensors`, `pytorch_model.bin` or an index of shards, found none"
@@ -42,9 +90,14 @@ pub enum CheckpointError {
         shard: String,
         index: String,
     },
-    /// A file that the index names is not there.
-    #[error("{index}: shard `{shard}` is missing")]
-    MissingShard { index: PathBuf, shard: String },
+    /// Files that the index names are not there.
+    #[error("{index}: {}", missing_shards(missing, *n_shards, unfinished))]
+    MissingShards {
+        index: PathBuf,
+        missing: Vec<String>,
+        n_shards: usize,
+        unfinished: Vec<String>,
+    },
     /// The file ends before its contents do.
     #[error("{path}: {what}: expected {expected} bytes, found {found}: the file is truncated")]
     Truncated {
@@ -92,18 +145,12 @@ impl CheckpointError {
     pub(crate) fn io(path: &Path) -> impl FnOnce(std::io::Error) -> Self + use<> {
         let path = path.to_owned();
         move |source| match source.kind() {
-            std::io::ErrorKind::NotFound => Self::MissingFile { path },
+            std::io::ErrorKind::NotFound => match std::fs::read_link(&path) {
+                Ok(target) => Self::DanglingLink { path, target },
+                Err(_) => Self::MissingFile { path },
+            },
             _ => Self::Io { path, source },
         }
-    }
-
-    /// Refuses a file that begins with `start` if it is only a pointer to one.
-    pub(crate) fn refuse_lfs_pointer(path: &Path, start: &[u8]) -> Result<(), Self> {
-        if start.starts_with(b"version https://git-lfs") {
-            let path = path.to_owned();
-            return Err(Self::LfsPointer { path });
-        }
-        Ok(())
     }
 
     /// A file whose structure is wrong, and how.
@@ -120,10 +167,28 @@ impl CheckpointError {
             Self::NotADirectory { .. } | Self::NoWeights { .. } => {
                 "give the directory of a downloaded Hugging Face repository"
             }
-            Self::MissingFile { .. } | Self::MissingShard { .. } | Self::NoIndex { .. } => {
-                "the download is incomplete; fetch that file into the directory"
+            Self::MissingFile { .. } | Self::MissingShards { .. } | Self::NoIndex { .. } => {
+                "the download is incomplete; fetch what is missing into the directory"
             }
-            Self::LfsPointer { .. } => "run `git lfs pull` in the checkpoint's directory",
+            Self::NotTheFile { found, .. } => found.hint(),
+            Self::DanglingLink { .. } => {
+                "the hub's cache keeps files in `blobs` and links to them in `snapshots`; give the \
+                 `models--...` directory in the cache, or copy a snapshot with `cp -rL`"
+            }
+            Self::NoSnapshot { .. } => {
+                "give one of the directories in `snapshots`, or download the repository again"
+            }
+            Self::Adapter { .. } | Self::UnmergedAdapter { .. } => MERGE,
+            Self::Partitioned { .. } => {
+                "run `python zero_to_fp32.py . pytorch_model.bin` in that directory, and put \
+                 `config.json` and `tokenizer.model` beside the result"
+            }
+            Self::EmptyTensors { .. } => {
+                "run `python zero_to_fp32.py . pytorch_model.bin` in the training's checkpoint, or save \
+                 again with `stage3_gather_16bit_weights_on_model_save: true` in DeepSpeed's configuration"
+            }
+            Self::Unfinished { .. } => "finish the download; `hf download REPOSITORY` resumes it",
+            Self::Elsewhere { .. } => "give one of these directories",
             Self::Truncated { .. } | Self::Damaged { .. } => "download that file again",
             Self::Pickle {
                 source: PickleError::ForeignClass { .. },
@@ -136,4 +201,50 @@ impl CheckpointError {
             _ => return None,
         })
     }
+}
+
+/// How to make a model of an adapter and its base.
+const MERGE: &str = "\
+merge it into its base model in Python, and convert the result:
+    from peft import AutoPeftModelForCausalLM
+    model = AutoPeftModelForCausalLM.from_pretrained(\"ADAPTER\", torch_dtype=\"auto\", trust_remote_code=True)
+    model.merge_and_unload().save_pretrained(\"MERGED\")
+then copy `tokenizer.model` (and `added_tokens.json`, if there is one) into MERGED";
+
+/// Names that an error lists; of more it gives the number.
+const MAX_NAMES: usize = 8;
+
+fn quoted(names: &[String]) -> String {
+    let shown: Vec<String> = (names.iter().take(MAX_NAMES))
+        .map(|name| format!("`{name}`"))
+        .collect();
+    let rest = and_others(names.len().saturating_sub(MAX_NAMES));
+    format!("{}{rest}", shown.join(", "))
+}
+
+fn and_others(n: usize) -> String {
+    match n {
+        0 => String::new(),
+        1 => " (and 1 other)".to_owned(),
+        n => format!(" (and {n} others)"),
+    }
+}
+
+fn missing_shards(missing: &[String], n_shards: usize, unfinished: &[String]) -> String {
+    let names = quoted(missing);
+    let shards = match missing.len() {
+        1 => format!("shard {names} is missing"),
+        n => format!("{n} of {n_shards} shards are missing: {names}"),
+    };
+    match unfinished {
+        [] => shards,
+        files => format!(
+            "{shards}; there are unfinished downloads: {}",
+            quoted(files)
+        ),
+    }
+}
+
+fn base_model(name: Option<&str>) -> String {
+    name.map_or(String::new(), |name| format!(" on top of `{name}`"))
 }

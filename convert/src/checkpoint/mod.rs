@@ -2,76 +2,83 @@
 //!
 //! [`Checkpoint::open`] finds the weight files, reads their tables of contents and nothing more;
 //! elements are read when the conversion asks for rows ([`SourceTensor::read_rows`]).
+//!
+//! ```text
+//! path → location   the folder itself, also in the hub's cache; the model's name
+//!      → weights    which files hold the weights
+//!      → safetensors, torch_zip + pickle    their tables, each file checked by stand_in
+//!      → names      without the wrappers of training programs
+//! ```
 
 mod error;
+mod location;
+mod names;
 mod pickle;
 mod safetensors;
+mod stand_in;
 mod tensor;
 mod torch_zip;
+mod weights;
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::HashMap,
     fs::{self, File},
-    os::unix::fs::FileExt,
-    path::{Component, Path, PathBuf},
+    path::{Path, PathBuf},
 };
 
 pub use error::CheckpointError;
+use location::Location;
 pub use pickle::PickleError;
+pub use stand_in::StandIn;
 pub use tensor::{Dtype, Shard, SourceTensor};
+use weights::{ADAPTER_CONFIG, Weights};
 
 /// A checkpoint whose tables of contents have been read.
 #[derive(Debug)]
 pub struct Checkpoint {
     dir: PathBuf,
+    name: String,
     config: serde_json::Value,
     files: Vec<String>,
     tensors: HashMap<String, SourceTensor>,
-}
-
-/// Which weight files make up the checkpoint.
-struct Weights {
-    files: Vec<String>,
-    /// Tensor → file, where an index says so.
-    index: HashMap<String, String>,
+    notes: Vec<String>,
 }
 
 impl Checkpoint {
-    /// Opens the checkpoint in `dir`.
+    /// Opens the checkpoint in `dir`, which may also be a repository's folder in the hub's cache.
     ///
     /// # Errors
     /// If it is no checkpoint, or a file of it is missing, cut short, or not what it should be.
     pub fn open(dir: &Path) -> Result<Self, CheckpointError> {
-        let found = match fs::metadata(dir) {
-            Ok(meta) if meta.is_dir() => None,
-            Ok(_) => Some("a file"),
-            Err(_) => Some("nothing"),
-        };
-        if let Some(found) = found {
-            let path = dir.to_owned();
-            return Err(CheckpointError::NotADirectory { path, found });
-        }
+        let Location { dir, name } = Location::find(dir)?;
+        let weights = Weights::find(&dir)?;
         let config = read_json(&dir.join("config.json"))?;
-        let weights = find_weights(dir)?;
-        let tensors = read_tables(dir, &weights)?;
+        let tensors = read_tables(&dir, &weights)?;
+        refuse_unusable(&tensors)?;
         Ok(Self {
-            dir: dir.to_owned(),
+            notes: notes(&dir, &weights),
+            dir,
+            name,
             config,
             files: weights.files,
             tensors,
         })
     }
 
-    /// The directory.
+    /// The directory of the files; in the hub's cache, that of the snapshot.
     pub fn dir(&self) -> &Path {
         &self.dir
     }
 
-    /// The directory's own name, `internlm-xcomposer2-vl-7b` for instance.
+    /// The model's name, `internlm-xcomposer2-vl-7b` for instance: that of its repository in the
+    /// hub's cache or of its directory, never a commit's hash.
     pub fn name(&self) -> String {
-        let full = fs::canonicalize(&self.dir).unwrap_or_else(|_| self.dir.clone());
-        let name = full.file_name().map(|n| n.to_string_lossy().into_owned());
-        name.unwrap_or_else(|| "model".to_owned())
+        self.name.clone()
+    }
+
+    /// What a person might not expect of the files that were read and not read.
+    pub fn notes(&self) -> &[String] {
+        &self.notes
     }
 
     /// The contents of `config.json`.
@@ -105,6 +112,17 @@ impl Checkpoint {
             })
     }
 
+    /// A JSON file of the directory, if it is there.
+    ///
+    /// # Errors
+    /// If it is there and cannot be read.
+    pub fn read_json(&self, name: &str) -> Result<Option<serde_json::Value>, CheckpointError> {
+        match read_json(&self.dir.join(name)) {
+            Err(CheckpointError::MissingFile { .. }) => Ok(None),
+            read => read.map(Some),
+        }
+    }
+
     /// Another file of the directory, as bytes.
     ///
     /// # Errors
@@ -116,17 +134,14 @@ impl Checkpoint {
 
 fn read_whole(path: &Path) -> Result<Vec<u8>, CheckpointError> {
     let bytes = fs::read(path).map_err(CheckpointError::io(path))?;
-    CheckpointError::refuse_lfs_pointer(path, &bytes)?;
+    StandIn::refuse_bytes(path, &bytes, bytes.len() as u64)?;
     Ok(bytes)
 }
 
-/// Opens a weight file, unless it is only a pointer to one.
+/// Opens a weight file, unless something else lies in its place.
 fn open_weights(path: &Path) -> Result<File, CheckpointError> {
     let file = File::open(path).map_err(CheckpointError::io(path))?;
-    let mut start = [0; 32];
-    let n_read = file.read_at(&mut start, 0);
-    let n_read = n_read.map_err(CheckpointError::io(path))?;
-    CheckpointError::refuse_lfs_pointer(path, &start[..n_read])?;
+    StandIn::refuse(path, &file)?;
     Ok(file)
 }
 
@@ -136,88 +151,6 @@ fn read_json<T: serde::de::DeserializeOwned>(path: &Path) -> Result<T, Checkpoin
         path: path.to_owned(),
         source,
     })
-}
-
-/// Decides which files hold the weights.
-///
-/// A single file wins over an index beside it, and an index counts only if every file that it
-/// names is there: the published 1.8B model has a single file and the left-over index of another
-/// model. Of two complete sets, safetensors are taken. A lone safetensors file of any name serves
-/// too; quantized checkpoints, which are told apart later, have such.
-fn find_weights(dir: &Path) -> Result<Weights, CheckpointError> {
-    let single = |file: String| Weights {
-        files: vec![file],
-        index: HashMap::new(),
-    };
-    let mut incomplete = None;
-    for stem in ["model.safetensors", "pytorch_model.bin"] {
-        if dir.join(stem).is_file() {
-            return Ok(single(stem.to_owned()));
-        }
-        let path = dir.join(format!("{stem}.index.json"));
-        if path.is_file() {
-            match read_index(dir, &path) {
-                Ok(weights) => return Ok(weights),
-                Err(e) => incomplete = incomplete.or(Some(e)),
-            }
-        }
-    }
-    if let Some(error) = incomplete {
-        return Err(error);
-    }
-    let entries = fs::read_dir(dir).map_err(CheckpointError::io(dir))?;
-    let names = entries.filter_map(|e| e.ok()?.file_name().into_string().ok());
-    let names: Vec<String> = names.collect();
-    let mut others = names.iter().filter(|n| n.ends_with(".safetensors"));
-    match (others.next().cloned(), others.next()) {
-        (Some(file), None) => Ok(single(file)),
-        _ => Err(no_weights(dir, &names)),
-    }
-}
-
-/// Why a directory with these files has no weights: shards may be there without their index.
-fn no_weights(dir: &Path, names: &[String]) -> CheckpointError {
-    let path = dir.to_owned();
-    for (first, extension) in [("model-", ".safetensors"), ("pytorch_model-", ".bin")] {
-        let is_shard = |n: &&String| n.starts_with(first) && n.ends_with(extension);
-        if let Some(shard) = names.iter().filter(is_shard).min().cloned() {
-            let index = format!("{}{extension}.index.json", &first[..first.len() - 1]);
-            return CheckpointError::NoIndex { path, shard, index };
-        }
-    }
-    CheckpointError::NoWeights { path }
-}
-
-#[derive(serde::Deserialize)]
-struct Index {
-    weight_map: BTreeMap<String, String>,
-}
-
-fn read_index(dir: &Path, path: &Path) -> Result<Weights, CheckpointError> {
-    let index: Index = read_json(path)?;
-    let mut files: Vec<String> = index.weight_map.values().cloned().collect();
-    files.sort();
-    files.dedup();
-    for shard in &files {
-        let mut parts = Path::new(shard).components();
-        let plain = matches!(
-            (parts.next(), parts.next()),
-            (Some(Component::Normal(_)), None)
-        );
-        if !plain {
-            let reason =
-                format!("shard `{shard}`: expected the name of a file in the same directory");
-            return Err(CheckpointError::damaged(path, reason));
-        }
-        if !dir.join(shard).is_file() {
-            return Err(CheckpointError::MissingShard {
-                index: path.to_owned(),
-                shard: shard.clone(),
-            });
-        }
-    }
-    let index = index.weight_map.into_iter().collect();
-    Ok(Weights { files, index })
 }
 
 fn read_tables(
@@ -232,7 +165,8 @@ fn read_tables(
         } else {
             torch_zip::open(&path)?
         };
-        for tensor in table {
+        for mut tensor in table {
+            tensor.name = names::unwrapped(&tensor.name);
             // The index decides where a tensor is taken from, if it knows the tensor.
             if weights.index.get(&tensor.name).is_some_and(|f| f != file) {
                 continue;
@@ -249,4 +183,45 @@ fn read_tables(
         }
     }
     Ok(tensors)
+}
+
+/// Refuses what trainings save in the form of a model without its weights.
+fn refuse_unusable(tensors: &HashMap<String, SourceTensor>) -> Result<(), CheckpointError> {
+    let of_adapter = |name: &&String| name.contains(".lora_A.") || name.contains(".lora_B.");
+    if let Some(name) = tensors.keys().filter(of_adapter).min().cloned() {
+        return Err(CheckpointError::UnmergedAdapter { name });
+    }
+    let empty = || tensors.values().filter(|t| t.n_elements() == 0);
+    match empty().min_by_key(|t| &t.name) {
+        None => Ok(()),
+        Some(first) => Err(CheckpointError::EmptyTensors {
+            name: first.name.clone(),
+            shape: first.shape.clone(),
+            n_others: empty().count() - 1,
+        }),
+    }
+}
+
+fn notes(dir: &Path, weights: &Weights) -> Vec<String> {
+    let mut notes = Vec::new();
+    if let [first, others @ ..] = &weights.unread[..] {
+        let others = match others.len() {
+            0 => String::new(),
+            n => format!(" and {n} more"),
+        };
+        let read = match &weights.files[..] {
+            [file] => format!("`{file}`"),
+            files => format!("`{}` and {} more", files[0], files.len() - 1),
+        };
+        notes.push(format!(
+            "weights are read from {read}; not read: `{first}`{others}"
+        ));
+    }
+    if dir.join(ADAPTER_CONFIG).exists() {
+        notes.push(format!(
+            "`{ADAPTER_CONFIG}` lies beside a whole model: the model is converted as it is, without \
+             that adapter"
+        ));
+    }
+    notes
 }

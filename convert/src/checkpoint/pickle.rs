@@ -62,8 +62,14 @@ pub(super) fn read_state_dict(pickle: &[u8]) -> Result<Vec<(String, PickledTenso
         memo: HashMap::new(),
     };
     let root = machine.run()?;
-    machine.state_dict(root)
+    machine.state_dict(machine.unwrapped(root, MAX_WRAPPERS))
 }
+
+/// Under which keys training programs keep a model's state dict among other things.
+const WRAPPERS: [&str; 4] = ["state_dict", "model_state_dict", "model", "module"];
+
+/// Wrappers within wrappers that are followed; a dictionary can contain itself.
+const MAX_WRAPPERS: usize = 4;
 
 /// Index of a value in the arena.
 type Id = usize;
@@ -387,6 +393,22 @@ impl<'a> Machine<'a> {
         match self.nodes[top] {
             Node::Dict(_) => Ok(()),
             _ => Err(self.invalid("a dictionary that gets attributes")),
+        }
+    }
+
+    /// The state dict in a training program's dictionary, or `root` itself.
+    fn unwrapped(&self, root: Id, depth: usize) -> Id {
+        let Node::Dict(entries) = &self.nodes[root] else {
+            return root;
+        };
+        let inner = WRAPPERS.iter().find_map(|wrapper| {
+            let is_key = |id: Id| matches!(&self.nodes[id], Node::Str(key) if key == wrapper);
+            let (_, value) = entries.iter().rfind(|(key, _)| is_key(*key))?;
+            matches!(&self.nodes[*value], Node::Dict(_)).then_some(*value)
+        });
+        match inner {
+            Some(inner) if depth > 0 => self.unwrapped(inner, depth - 1),
+            _ => root,
         }
     }
 

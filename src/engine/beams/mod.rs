@@ -78,7 +78,8 @@ impl Generation<'_> {
     ) -> Result<(StopReason, usize), EngineError> {
         let prompt = &self.engine.container().info().prompt;
         let stops = [prompt.eos, prompt.turn_end];
-        let mut search = Search::new(request.beams, stops, n_before(sequence));
+        let search = Search::new(request.beams, stops, n_before(sequence));
+        let mut search = search.without(self.engine.tokenizer.unused());
         let n_most = request.n_predict.min(self.n_ctx - sequence.len() + 1);
         let mut cut = match n_most < request.n_predict {
             true => StopReason::Context,

@@ -1,7 +1,7 @@
 //! The rules of beam search: which answers go on.
 
 use super::hypotheses::{Hypotheses, Hypothesis};
-use crate::engine::EngineError;
+use crate::{engine::EngineError, llama::masked};
 
 /// An answer that goes on.
 #[derive(Debug)]
@@ -29,6 +29,8 @@ struct Candidate {
 pub(super) struct Search {
     n_beams: usize,
     stops: [i32; 2],
+    /// Ids that are never chosen.
+    excluded: Vec<i32>,
     beams: Vec<Beam>,
     found: Hypotheses,
     is_done: bool,
@@ -46,10 +48,18 @@ impl Search {
         Self {
             n_beams,
             stops,
+            excluded: Vec::new(),
             beams: vec![nothing],
             found: Hypotheses::new(n_beams, n_before),
             is_done: false,
         }
+    }
+
+    /// Never chooses one of `ids`. As in transformers, they keep their share of the probability.
+    #[must_use]
+    pub fn without(mut self, ids: &[i32]) -> Self {
+        self.excluded = ids.to_vec();
+        self
     }
 
     /// The answers that go on, the likeliest first.
@@ -110,7 +120,10 @@ impl Search {
                 id,
                 log_probability: before + f64::from(row[id as usize]) - shift,
             };
-            all.extend(likeliest(row, n).into_iter().map(candidate));
+            let open = masked(row, &self.excluded);
+            let is_open = |id: &i32| open[*id as usize].is_finite();
+            let ids = likeliest(&open, n).into_iter().filter(is_open);
+            all.extend(ids.map(candidate));
         }
         // Stable: of equals the earlier beam and the lower id come first.
         all.sort_by(|a, b| b.log_probability.total_cmp(&a.log_probability));
@@ -207,6 +220,19 @@ mod tests {
             assert_eq!((&best.ids, best.ended), (&case.ids, case.ended), "{about}");
             // Theirs is in f32.
             assert!((best.score - case.score).abs() < 1e-5, "{about}");
+        }
+    }
+
+    #[test]
+    fn excluded_ids_are_in_no_beam() {
+        let mut search = Search::new(2, STOPS, 0).without(&[0, 5]);
+        let row = vec![9.0, 1.0, -9.0, -9.0, 2.0, 9.0];
+        for n in 1..=3 {
+            let rows = vec![row.clone(); search.beams().len()];
+            search.advance(&rows).unwrap();
+            let ids = || search.beams().iter().flat_map(|beam| &beam.ids);
+            assert_eq!(search.beams().len(), 2, "after {n}");
+            assert!(ids().all(|id| [1, 4].contains(id)), "after {n}");
         }
     }
 
