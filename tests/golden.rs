@@ -208,3 +208,123 @@ fn nothing_passes_uncompared() {
     let removed = golden_copy(|dir| fs::remove_file(dir.join("text_plain.safetensors")).unwrap());
     assert!(!all_ok(&removed), "no tensors beside the record");
 }
+
+/// Edits the JSON of the copied record.
+fn edit_case(dir: &Path, edit: impl Fn(&mut serde_json::Map<String, serde_json::Value>)) {
+    let file = dir.join("text_plain.json");
+    let mut case: serde_json::Value = serde_json::from_slice(&fs::read(&file).unwrap()).unwrap();
+    edit(case.as_object_mut().unwrap());
+    fs::write(file, case.to_string()).unwrap();
+}
+
+/// Keeps `n` rows of the recorded logits of the answer, or with `None` no tensor of that name.
+fn keep_steps(dir: &Path, n: Option<usize>) {
+    let file = dir.join("text_plain.safetensors");
+    let bytes = fs::read(&file).unwrap();
+    let tensors = safetensors::SafeTensors::deserialize(&bytes).unwrap();
+    let kept = tensors.tensors().into_iter().filter_map(|(name, view)| {
+        if name != "step_logits" {
+            return Some((name, view));
+        }
+        let (n, n_cols) = (n?, view.shape()[1]);
+        let data = &view.data()[..4 * n * n_cols];
+        let view = safetensors::tensor::TensorView::new(view.dtype(), vec![n, n_cols], data);
+        Some((name, view.unwrap()))
+    });
+    let kept = safetensors::serialize(kept, None).unwrap();
+    fs::write(file, kept).unwrap();
+}
+
+/// The outcome of the only record in `golden`.
+fn outcome_of(engine: &Engine, golden: &Path) -> Outcome {
+    let mut outcomes = Vec::new();
+    let golden = GoldenDir::new(golden, None);
+    verify::verify(engine, &golden, |o| outcomes.push(o)).unwrap();
+    outcomes.remove(0)
+}
+
+fn stage<'a>(outcome: &'a Outcome, name: &str) -> Option<&'a verify::Stage> {
+    outcome.stages.iter().find(|s| s.name == name)
+}
+
+#[test]
+fn recordings_of_fewer_steps_are_compared_as_far_as_they_go() {
+    let model = common::model("tiny-composer", Preset::F32);
+    let engine = Engine::load(&model, verify::engine_options()).unwrap();
+    let cut = |key: &'static str, n: usize| {
+        move |case: &mut serde_json::Map<String, serde_json::Value>| {
+            case[key].as_array_mut().unwrap().truncate(n);
+        }
+    };
+    for n_rows in [None, Some(0), Some(1), Some(5), Some(32)] {
+        for n_ids in [0, 1, 5, 32] {
+            let golden = golden_copy(|dir| {
+                keep_steps(dir, n_rows);
+                edit_case(dir, cut("greedy_ids", n_ids));
+                edit_case(dir, |case| drop(case.remove("greedy_text")));
+            });
+            let outcome = outcome_of(&engine, golden.path());
+            let about = format!("{n_rows:?} rows, {n_ids} ids");
+            assert!(outcome.first_departure().is_none(), "{about}: {outcome:?}");
+            let logits = stage(&outcome, "logits, answer");
+            assert_eq!(logits.is_some(), n_rows.unwrap_or(0) > 0, "{about}");
+            let ids = stage(&outcome, "greedy ids").map(|s| &s.note[..]);
+            let expected = format!("{n_ids} of {n_ids} equal");
+            assert_eq!(ids, (n_ids > 0).then_some(&expected[..]), "{about}");
+        }
+    }
+    // What is there is compared.
+    let spoiled = spoil(&model, "output_norm.weight");
+    let engine = Engine::load(spoiled.path(), verify::engine_options()).unwrap();
+    let golden = golden_copy(|dir| keep_steps(dir, Some(3)));
+    let outcome = outcome_of(&engine, golden.path());
+    let logits = stage(&outcome, "logits, answer").unwrap();
+    assert!(
+        !logits.ok && logits.note.contains("3 of 32 steps"),
+        "{logits:?}"
+    );
+}
+
+#[test]
+fn token_ids_alone_check_the_tokenizer_alone() {
+    let model = common::model("tiny-composer", Preset::Q4K);
+    let engine = Engine::load(&model, verify::engine_options()).unwrap();
+    let ids_alone = |dir: &Path| {
+        fs::remove_file(dir.join("text_plain.safetensors")).unwrap();
+        edit_case(dir, |case| {
+            case.retain(|key, _| ["name", "query", "ids"].contains(&&key[..]))
+        });
+    };
+    let golden = golden_copy(ids_alone);
+    assert_eq!(GoldenDir::new(golden.path(), None).n_records().unwrap(), 1);
+    let mut outcomes = Vec::new();
+    verify::verify(&engine, &GoldenDir::new(golden.path(), None), |o| {
+        outcomes.push(o)
+    })
+    .unwrap();
+    assert_eq!(outcomes.len(), 1, "nothing is judged over all");
+    assert!(outcomes[0].first_departure().is_none(), "{outcomes:?}");
+    assert!(stage(&outcomes[0], "token ids").is_some());
+    let other = golden_copy(|dir| {
+        ids_alone(dir);
+        edit_case(dir, |case| case["query"] = "What is a cat?".into());
+    });
+    let outcome = outcome_of(&engine, other.path());
+    assert_eq!(outcome.first_departure().unwrap().name, "token ids");
+}
+
+#[test]
+fn token_ids_of_a_prompt_with_pictures_need_no_pictures() {
+    let model = common::model("tiny-composer", Preset::F32);
+    let engine = Engine::load(&model, verify::engine_options()).unwrap();
+    let copy = tempfile::tempdir().unwrap();
+    let text = fs::read(common::reference("golden/tiny-composer/two_images.json")).unwrap();
+    let mut case: serde_json::Value = serde_json::from_slice(&text).unwrap();
+    let keep = ["name", "query", "ids", "images", "history", "meta"];
+    case.as_object_mut()
+        .unwrap()
+        .retain(|key, _| keep.contains(&&key[..]));
+    fs::write(copy.path().join("two_images.json"), case.to_string()).unwrap();
+    let outcome = outcome_of(&engine, copy.path());
+    assert!(outcome.first_departure().is_none(), "{outcome:?}");
+}

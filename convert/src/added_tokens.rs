@@ -69,6 +69,14 @@ impl AddedTokens {
         Ok(added)
     }
 
+    /// A token with an id, for tests.
+    #[cfg(test)]
+    pub fn insert(&mut self, id: usize, text: &str) {
+        let place = || text.to_owned();
+        self.add(ADDED_TOKENS, place, Some(id as u64), Some(text))
+            .unwrap();
+    }
+
     /// `{"<text>": 92544}`
     fn add_map(&mut self, map: &Value) -> Result<(), TokenizerError> {
         for (text, id) in map.as_object().into_iter().flatten() {

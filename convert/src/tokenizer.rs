@@ -417,12 +417,57 @@ mod tests {
 
     #[test]
     fn another_number_of_pieces_is_an_error_with_both_numbers() {
-        let error = Tokenizer::parse(&reference("tiny-vl/tokenizer.model"), 1300).unwrap_err();
-        let message = error.to_string();
-        assert!(
-            message.contains("1300") && message.contains("1280"),
-            "{message}"
+        for n_rows in [1279, 1280 + MAX_UNUSED + 1] {
+            let error = Tokenizer::parse(&reference("tiny-vl/tokenizer.model"), n_rows);
+            let message = error.unwrap_err().to_string();
+            assert!(
+                message.contains(&n_rows.to_string()) && message.contains("1280"),
+                "{message}"
+            );
+        }
+    }
+
+    #[test]
+    fn unused_tokens_have_names_of_their_own_that_no_merge_arrives_at() {
+        let good = Tokenizer::parse(&reference("tiny-vl/tokenizer.model"), 1280).unwrap();
+        let mut t = good.clone();
+        t.tokens[700] = "[UNUSED_TOKEN_".to_owned();
+        t.tokens[701] = "1000]".to_owned();
+        let taken: HashSet<String> = t.tokens.iter().cloned().collect();
+        assert!(is_merge("[UNUSED_TOKEN_1000]", &taken));
+        assert!(!is_merge("[UNUSED_TOKEN_1001]", &taken));
+        t.fill(vec![None; 2000]).unwrap();
+        let names: HashSet<&String> = t.tokens[1280..].iter().collect();
+        assert_eq!(names.len(), 2000);
+        assert!(names.iter().all(|name| !taken.contains(*name)));
+        assert!(!names.contains(&"[UNUSED_TOKEN_1000]".to_owned()));
+        t.check().unwrap();
+    }
+
+    #[test]
+    fn pieces_kept_free_are_renamed_and_others_are_not() {
+        let bytes = reference("tiny-vl/tokenizer.model");
+        let plain = Tokenizer::parse(&bytes, 1280).unwrap();
+        let free = plain
+            .types
+            .iter()
+            .position(|ty| *ty == USER_DEFINED)
+            .unwrap();
+        let ids = [free, plain.turn_end as usize, plain.bos as usize, 700];
+        let mut added = AddedTokens::default();
+        for (i, id) in ids.into_iter().enumerate() {
+            added.insert(id, &format!("<added {i}>"));
+        }
+        let t = Tokenizer::with_added(&bytes, added, 1280).unwrap();
+        assert_eq!(
+            (&t.tokens[free][..], t.types[free]),
+            ("<added 0>", USER_DEFINED)
         );
+        for id in &ids[1..] {
+            assert_eq!(t.tokens[*id], plain.tokens[*id]);
+            assert_eq!(t.types[*id], plain.types[*id]);
+        }
+        assert_eq!(t.notes.len(), 3);
     }
 
     #[test]

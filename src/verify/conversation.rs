@@ -235,8 +235,13 @@ impl<'a> Conversations<'a> {
         const NAME: &str = "logits, answer";
         let n_vocab = self.engine.tokenizer().n_vocab();
         let n_ids = case.greedy_ids.len();
-        let recorded = recorded.map_or(Vec::new(), |recorded| recorded.values);
-        let n_recorded = recorded.len().div_ceil(n_vocab);
+        let (recorded, n_recorded) = match recorded {
+            None => (Vec::new(), 0),
+            Some(Recorded { values, shape }) => match shape[..] {
+                [n, n_cols] if n_cols == n_vocab => (values, n),
+                _ => return Ok(vec![Stage::mismatch(NAME, n_vocab, values.len())]),
+            },
+        };
         // The logits after the last id that was recorded can be computed, but none behind these.
         let n_compared = n_recorded.min(n_ids + 1);
         let n_steps = n_compared.max(n_ids);
@@ -246,10 +251,9 @@ impl<'a> Conversations<'a> {
         let found = self.teacher_forced(case, first, n_steps)?;
         let mut stages = Vec::new();
         if n_recorded > 0 {
-            let n = (n_compared * n_vocab).min(found.len());
-            let expected = &recorded[..n.min(recorded.len())];
+            let n = n_compared * n_vocab;
             let bound = self.precision_for(case).logits();
-            let mut stage = bound.stage(NAME, &found[..n], expected);
+            let mut stage = bound.stage(NAME, &found[..n], &recorded[..n]);
             if n_compared != n_ids.max(n_recorded) {
                 let note = format!("{n_compared} of {} steps", n_ids.max(n_recorded));
                 let notes = [stage.note.clone(), note];

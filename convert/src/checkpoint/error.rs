@@ -172,8 +172,8 @@ impl CheckpointError {
             }
             Self::NotTheFile { found, .. } => found.hint(),
             Self::DanglingLink { .. } => {
-                "the hub's cache keeps files in `blobs` and links to them in `snapshots`; give the \
-                 `models--...` directory in the cache, or copy a snapshot with `cp -rL`"
+                "the hub's cache keeps files in `blobs` and links to them in `snapshots`; copy a snapshot \
+                 with `cp -rL`, or download the repository again"
             }
             Self::NoSnapshot { .. } => {
                 "give one of the directories in `snapshots`, or download the repository again"
@@ -195,7 +195,7 @@ impl CheckpointError {
                 ..
             } => {
                 "a weight file needs no other class, and unpickling one can run code; \
-                 use a safetensors copy of the checkpoint"
+                 use a safetensors copy of the checkpoint, or save its state dict alone"
             }
             Self::Shape { .. } => "`config.json` and the weights may come from different models",
             _ => return None,

@@ -59,6 +59,27 @@ pub fn state_dict(views: &[View], protocol: Protocol) -> Vec<u8> {
     p.bytes
 }
 
+/// The pickle of a state dict within the dictionaries of a training program, the outermost key
+/// first, each with another entry beside it.
+pub fn wrapped_state_dict(keys: &[&str], views: &[View]) -> Vec<u8> {
+    let mut p = Pickle {
+        bytes: vec![0x80, 2],
+        protocol: Protocol::Two,
+    };
+    for key in keys {
+        p.bytes.push(b'}');
+        p.string("epoch");
+        p.int(3);
+        p.bytes.push(b's');
+        p.string(key);
+    }
+    let inner = state_dict(views, Protocol::Two);
+    p.bytes.extend(&inner[2..inner.len() - 1]);
+    p.bytes.extend(keys.iter().map(|_| b's'));
+    p.bytes.push(b'.');
+    p.bytes
+}
+
 struct Pickle {
     bytes: Vec<u8>,
     protocol: Protocol,

@@ -13,6 +13,7 @@ use std::{
 use safetensors::tensor::{Dtype, TensorView};
 use serde_json::{Value, json};
 use tempfile::TempDir;
+use xc2_convert::checkpoint::{Checkpoint, SourceTensor};
 use xc2_edge::{gguf::GgufFile, tensor::TensorSource};
 
 /// Sizes of a checkpoint.
@@ -71,6 +72,81 @@ impl Fixture {
         fixture.add_decoder(sizes);
         fixture.add_vision(sizes);
         fixture
+    }
+
+    /// A copy of a reference checkpoint in half precision, to be changed.
+    pub fn copy_of(checkpoint: &str) -> Self {
+        let source = Checkpoint::open(&reference(checkpoint)).unwrap();
+        let tensors = source
+            .tensors()
+            .filter(|t| matches!(t.dtype, xc2_convert::checkpoint::Dtype::Float(_)));
+        let copy = |t: &SourceTensor| Tensor {
+            dtype: Dtype::F16,
+            shape: t.shape.clone(),
+            values: t.to_f32().unwrap(),
+        };
+        Self {
+            dir: TempDir::new().unwrap(),
+            config: source.config().clone(),
+            tensors: tensors.map(|t| (t.name.clone(), copy(t))).collect(),
+        }
+    }
+
+    /// Appends rows to the embeddings and the output matrix until they have `n_rows`, each four
+    /// times an earlier row: an answer would be made of nothing else.
+    pub fn pad_vocabulary(&mut self, n_rows: usize) {
+        for name in ["model.tok_embeddings.weight", "output.weight"] {
+            let tensor = self.tensor(name);
+            let [n, n_cols] = tensor.shape[..] else {
+                panic!()
+            };
+            for row in n..n_rows {
+                let from = row * 19 % n * n_cols;
+                let copy: Vec<f32> = tensor.values[from..from + n_cols]
+                    .iter()
+                    .map(|v| v * 4.0)
+                    .collect();
+                tensor.values.extend(copy);
+            }
+            tensor.shape[0] = n_rows;
+        }
+    }
+
+    /// Renames all tensors.
+    pub fn rename(&mut self, name: impl Fn(&str) -> String) {
+        let tensors = std::mem::take(&mut self.tensors).into_iter();
+        self.tensors = tensors.map(|(old, tensor)| (name(&old), tensor)).collect();
+    }
+
+    /// Writes a file beside the weights.
+    pub fn write(&self, file: &str, contents: impl AsRef<[u8]>) {
+        fs::write(self.path().join(file), contents).unwrap();
+    }
+
+    /// Saves everything as one `.bin` file whose pickle `pickle` makes of the tensors.
+    pub fn save_bin(&self, pickle: impl Fn(&[bin::View]) -> Vec<u8>) -> &Path {
+        self.save_config();
+        let storages = self
+            .tensors
+            .iter()
+            .map(|(n, t)| (n.clone(), t.bytes()))
+            .collect();
+        let view = |(name, t): (&String, &Tensor)| bin::View {
+            name: name.clone(),
+            storage: name.clone(),
+            offset: 0,
+            shape: t.shape.clone(),
+            strides: (0..t.shape.len())
+                .map(|i| t.shape[i + 1..].iter().product())
+                .collect(),
+        };
+        let views: Vec<bin::View> = self.tensors.iter().map(view).collect();
+        bin::write_bin(
+            &self.path().join("pytorch_model.bin"),
+            &pickle(&views),
+            &storages,
+        );
+        self.path()
     }
 
     fn add_decoder(&mut self, s: Sizes) {
