@@ -120,6 +120,9 @@ impl TokenizerError {
     }
 }
 
+/// What the rows behind the last piece hold: a token's text and type, or nothing.
+type Rows = Vec<Option<(String, i32)>>;
+
 /// A vocabulary in the form of a GGUF file.
 #[derive(Clone, Debug)]
 pub struct Tokenizer {
@@ -166,7 +169,7 @@ impl Tokenizer {
 
     fn with_added(bytes: &[u8], added: AddedTokens, n_rows: usize) -> Result<Self, TokenizerError> {
         let mut tokenizer = Self::of_sentencepiece(bytes, n_rows)?;
-        let rows = tokenizer.add_named(added, n_rows);
+        let rows = tokenizer.add_named(added, n_rows)?;
         tokenizer.fill(rows)?;
         tokenizer.check()?;
         Ok(tokenizer)
@@ -232,9 +235,12 @@ impl Tokenizer {
 
     /// Gives added tokens their rows, renames pieces that were reserved for them, and returns what
     /// each row behind the last piece holds: a text and a type, or nothing yet.
-    fn add_named(&mut self, added: AddedTokens, n_rows: usize) -> Vec<Option<(String, i32)>> {
+    ///
+    /// # Errors
+    /// If the text of an added token is that of a piece with another id.
+    fn add_named(&mut self, added: AddedTokens, n_rows: usize) -> Result<Rows, TokenizerError> {
         let n_pieces = self.tokens.len();
-        let mut rows = vec![None; n_rows - n_pieces];
+        let mut rows: Rows = vec![None; n_rows - n_pieces];
         let mut rowless = Vec::new();
         let is_control = |text: &String| added.controls.contains(text);
         let mut next = n_pieces;
@@ -247,14 +253,22 @@ impl Tokenizer {
             next = next.max(id.saturating_add(1));
             if id < n_pieces {
                 self.rename(id, token.text, ty);
+            } else if let Some(piece) = self.id_of(&token.text) {
+                return Err(TokenizerError::AddedTwice {
+                    text: token.text,
+                    first: (piece, "tokenizer.model"),
+                    second: (id, token.file),
+                });
             } else if id < n_rows {
                 rows[id - n_pieces] = Some((token_text(&token.text), ty));
             } else {
                 rowless.push(format!("{:?} ({id} in {})", token.text, token.file));
             }
         }
-        let known = |text: &String| self.tokens.contains(&token_text(text));
-        for text in added.without_id.iter().filter(|text| !known(text)) {
+        for text in &added.without_id {
+            if self.id_of(text).is_some() {
+                continue;
+            }
             if next < n_rows {
                 let ty = if is_control(text) {
                     CONTROL
@@ -273,7 +287,12 @@ impl Tokenizer {
                 "tokens without a row in the embeddings ({n_rows} rows) were left out: {list}"
             ));
         }
-        rows
+        Ok(rows)
+    }
+
+    fn id_of(&self, text: &str) -> Option<usize> {
+        let text = token_text(text);
+        self.tokens.iter().position(|token| *token == text)
     }
 
     /// Takes an added token's text for a piece of `tokenizer.model` that was kept free for such:
@@ -294,7 +313,7 @@ impl Tokenizer {
     }
 
     /// Appends the tokens of `rows`; those that nothing names become unused tokens.
-    fn fill(&mut self, rows: Vec<Option<(String, i32)>>) -> Result<(), TokenizerError> {
+    fn fill(&mut self, rows: Rows) -> Result<(), TokenizerError> {
         let n_unused = rows.iter().filter(|row| row.is_none()).count();
         if n_unused > MAX_UNUSED {
             let n_pieces = self.tokens.len();

@@ -190,6 +190,9 @@ impl CheckpointError {
             Self::Unfinished { .. } => "finish the download; `hf download REPOSITORY` resumes it",
             Self::Elsewhere { .. } => "give one of these directories",
             Self::Truncated { .. } | Self::Damaged { .. } => "download that file again",
+            Self::Json { source, .. } if source.is_eof() => {
+                "the file ends early; download it again"
+            }
             Self::Pickle {
                 source: PickleError::ForeignClass { .. },
                 ..

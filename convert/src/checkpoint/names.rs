@@ -22,15 +22,24 @@ const WITHIN: [&str; 4] = [
 /// `model.` stands before `layers`, `tok_embeddings` and `norm`.
 const PARTS: [&str; 5] = ["model.", "output.", "vit.", "vision_proj.", "plora_"];
 
+/// How the names of the model's own `model.` go on, which a wrapper can take the place of.
+const INNER: [&str; 3] = ["layers.", "tok_embeddings.", "norm."];
+
 /// The name that a tensor has in a published checkpoint.
 pub(super) fn unwrapped(name: &str) -> String {
-    let mut rest = name;
+    let name = WITHIN
+        .iter()
+        .fold(name.to_owned(), |name, wrapper| name.replace(wrapper, "."));
+    let mut rest = &name[..];
     while let Some(inner) = strip_wrapper(rest) {
         rest = inner;
     }
-    WITHIN
-        .iter()
-        .fold(rest.to_owned(), |name, wrapper| name.replace(wrapper, "."))
+    let lost_model = rest != name && INNER.iter().any(|inner| rest.starts_with(inner));
+    if lost_model {
+        format!("model.{rest}")
+    } else {
+        rest.to_owned()
+    }
 }
 
 fn strip_wrapper(name: &str) -> Option<&str> {
@@ -71,6 +80,10 @@ mod tests {
             ] {
                 assert_eq!(unwrapped(&format!("{wrapper}{plain}")), plain, "{wrapper}");
             }
+        }
+        for between in ["model.module.", "model._orig_mod.", "module.model.module."] {
+            let name = format!("{between}layers.0.attention.wo.weight");
+            assert_eq!(unwrapped(&name), "model.layers.0.attention.wo.weight");
         }
         assert_eq!(
             unwrapped(
