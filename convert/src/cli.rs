@@ -42,7 +42,8 @@ pub enum Command {
 
 #[derive(Args)]
 pub struct ConvertArgs {
-    /// Checkpoint directory: config.json, tokenizer.model and safetensors or .bin weights.
+    /// Checkpoint directory: config.json, tokenizer.model and safetensors or .bin weights; or a
+    /// repository's directory (models--ORG--NAME) in the hub's cache.
     #[arg(required = true)] // unless there is a command, hence the `Option`
     pub hf_dir: Option<PathBuf>,
     /// File to write; replaced only when the new one is complete.

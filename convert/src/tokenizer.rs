@@ -242,17 +242,15 @@ impl Tokenizer {
         let n_pieces = self.tokens.len();
         let mut rows: Rows = vec![None; n_rows - n_pieces];
         let mut rowless = Vec::new();
-        let is_control = |text: &String| added.controls.contains(text);
+        let row = |text: &String| match added.controls.contains(text) {
+            true => (token_text(text), CONTROL),
+            false => (token_text(text), USER_DEFINED),
+        };
         let mut next = n_pieces;
         for (id, token) in added.by_id {
-            let ty = if is_control(&token.text) {
-                CONTROL
-            } else {
-                USER_DEFINED
-            };
             next = next.max(id.saturating_add(1));
             if id < n_pieces {
-                self.rename(id, token.text, ty);
+                self.rename(id, row(&token.text));
             } else if let Some(piece) = self.id_of(&token.text) {
                 return Err(TokenizerError::AddedTwice {
                     text: token.text,
@@ -260,7 +258,7 @@ impl Tokenizer {
                     second: (id, token.file),
                 });
             } else if id < n_rows {
-                rows[id - n_pieces] = Some((token_text(&token.text), ty));
+                rows[id - n_pieces] = Some(row(&token.text));
             } else {
                 rowless.push(format!("{:?} ({id} in {})", token.text, token.file));
             }
@@ -270,12 +268,7 @@ impl Tokenizer {
                 continue;
             }
             if next < n_rows {
-                let ty = if is_control(text) {
-                    CONTROL
-                } else {
-                    USER_DEFINED
-                };
-                rows[next - n_pieces] = Some((token_text(text), ty));
+                rows[next - n_pieces] = Some(row(text));
                 next += 1;
             } else {
                 rowless.push(format!("{text:?}"));
@@ -297,8 +290,7 @@ impl Tokenizer {
 
     /// Takes an added token's text for a piece of `tokenizer.model` that was kept free for such:
     /// one that is user-defined or unused.
-    fn rename(&mut self, id: usize, text: String, ty: i32) {
-        let text = token_text(&text);
+    fn rename(&mut self, id: usize, (text, ty): (String, i32)) {
         let piece = &mut self.tokens[id];
         if *piece == text {
             return;
