@@ -180,12 +180,14 @@ impl CheckpointError {
             }
             Self::Adapter { .. } | Self::UnmergedAdapter { .. } => MERGE,
             Self::Partitioned { .. } => {
-                "run `python zero_to_fp32.py . pytorch_model.bin` in that directory, and put \
-                 `config.json` and `tokenizer.model` beside the result"
+                "run `python zero_to_fp32.py . OUT` in that directory (OUT is a directory in recent versions \
+                 of DeepSpeed, and the file `pytorch_model.bin` in older ones), and put `config.json` and \
+                 `tokenizer.model` beside the weights that it writes"
             }
             Self::EmptyTensors { .. } => {
-                "run `python zero_to_fp32.py . pytorch_model.bin` in the training's checkpoint, or save \
-                 again with `stage3_gather_16bit_weights_on_model_save: true` in DeepSpeed's configuration"
+                "run `python zero_to_fp32.py . OUT` in the training's checkpoint (OUT is a directory in \
+                 recent versions of DeepSpeed, and the file `pytorch_model.bin` in older ones), or save again \
+                 with `stage3_gather_16bit_weights_on_model_save: true` in DeepSpeed's configuration"
             }
             Self::Unfinished { .. } => "finish the download; `hf download REPOSITORY` resumes it",
             Self::Elsewhere { .. } => "give one of these directories",

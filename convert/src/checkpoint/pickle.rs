@@ -2,7 +2,9 @@
 //!
 //! A pickle is a program for a small stack machine, and Python's own reader lets that program call
 //! any function. This interpreter knows the handful of names that `torch.save` writes for a state
-//! dict and refuses every other by name; what it "calls" are the few lines in [`Machine::reduce`].
+//! dict; what it "calls" are the few lines in [`Machine::reduce`]. Of every other class it keeps the
+//! name and nothing else. In a state dict that is refused by name; beside it, in a training program's
+//! dictionary, it does not matter.
 //!
 //! Values are numbers into one arena, so that nothing here recurses: a file cannot exhaust the
 //! stack by nesting, and memory is bounded by the length of the pickle.
@@ -17,7 +19,7 @@ use std::collections::HashMap;
 #[derive(Debug, thiserror::Error)]
 #[allow(missing_docs)]
 pub enum PickleError {
-    /// It refers to a class or function that is not part of a weight file.
+    /// Its state dict needs a class or function that is not part of a weight file.
     #[error(
         "pickle: class `{name}`: expected tensors, parameters and ordered dictionaries only; \
          refused without running it"
@@ -85,6 +87,9 @@ enum Node {
     Dict(Vec<(Id, Id)>),
     /// A name that may be called, or serves as an argument.
     Global(Global),
+    /// A class or function of another name, or what that would have made.
+    Foreign(String),
+    Bytes,
     Storage {
         class: String,
         key: String,
@@ -103,7 +108,8 @@ impl Node {
             Self::Tuple(_) => "a tuple",
             Self::List(_) => "a list",
             Self::Dict(_) => "a dictionary",
-            Self::Global(_) => "a class",
+            Self::Global(_) | Self::Foreign(_) => "a class",
+            Self::Bytes => "bytes",
             Self::Storage { .. } => "a storage",
             Self::Tensor(_) => "a single tensor",
         }
@@ -119,18 +125,16 @@ enum Global {
 }
 
 impl Global {
-    /// The names that a weight file may use.
-    fn named(module: &str, name: &str) -> Result<Self, PickleError> {
+    /// One of the names that a state dict is made of.
+    fn named(module: &str, name: &str) -> Option<Self> {
         match (module, name) {
-            ("collections", "OrderedDict") => Ok(Self::OrderedDict),
-            ("torch._utils", "_rebuild_tensor_v2") => Ok(Self::RebuildTensor),
-            ("torch._utils", "_rebuild_parameter") => Ok(Self::RebuildParameter),
+            ("collections", "OrderedDict") => Some(Self::OrderedDict),
+            ("torch._utils", "_rebuild_tensor_v2") => Some(Self::RebuildTensor),
+            ("torch._utils", "_rebuild_parameter") => Some(Self::RebuildParameter),
             ("torch", "BFloat16Storage" | "HalfStorage" | "FloatStorage" | "DoubleStorage")
             | ("torch", "LongStorage" | "IntStorage" | "ShortStorage" | "CharStorage")
-            | ("torch", "ByteStorage" | "BoolStorage") => Ok(Self::Storage(name.to_owned())),
-            _ => Err(PickleError::ForeignClass {
-                name: format!("{module}.{name}"),
-            }),
+            | ("torch", "ByteStorage" | "BoolStorage") => Some(Self::Storage(name.to_owned())),
+            _ => None,
         }
     }
 }
@@ -170,6 +174,7 @@ impl<'a> Machine<'a> {
                     self.push(Node::Float);
                 }
                 b'X' | 0x8c | 0x8d | b'U' | b'T' => self.string(opcode)?,
+                b'B' | b'C' | 0x8e => self.bytes(opcode)?,
                 b')' | b't' | 0x85..=0x87 => self.tuple(opcode)?,
                 b']' => self.push(Node::List(Vec::new())),
                 b'a' | b'e' => self.append(opcode)?,
@@ -177,7 +182,7 @@ impl<'a> Machine<'a> {
                 b's' | b'u' => self.set_items(opcode)?,
                 b'c' | 0x93 => self.global(opcode)?,
                 b'Q' => self.persistent_id()?,
-                b'R' => self.reduce()?,
+                b'R' | 0x81 => self.reduce()?,
                 b'b' => self.build()?,
                 _ => return Err(PickleError::Opcode { opcode, at }),
             }
@@ -240,6 +245,18 @@ impl<'a> Machine<'a> {
         Ok(())
     }
 
+    /// Bytes are no part of a state dict; what they are does not matter.
+    fn bytes(&mut self, opcode: u8) -> Result<(), PickleError> {
+        let length = match opcode {
+            b'C' => u64::from(self.take::<1>()?[0]),
+            b'B' => u64::from(u32::from_le_bytes(self.take()?)),
+            _ => u64::from_le_bytes(self.take()?),
+        };
+        self.take_slice(length)?;
+        self.push(Node::Bytes);
+        Ok(())
+    }
+
     fn tuple(&mut self, opcode: u8) -> Result<(), PickleError> {
         let items = match opcode {
             b')' => Vec::new(),
@@ -264,6 +281,7 @@ impl<'a> Machine<'a> {
         let list = self.top()?;
         match &mut self.nodes[list] {
             Node::List(list) => list.extend(items),
+            Node::Foreign(_) => {}
             _ => return Err(self.invalid("a list to append to")),
         }
         Ok(())
@@ -283,23 +301,24 @@ impl<'a> Machine<'a> {
         let dict = self.top()?;
         match &mut self.nodes[dict] {
             Node::Dict(entries) => entries.extend(pairs.iter().map(|[key, value]| (*key, *value))),
+            Node::Foreign(_) => {}
             _ => return Err(self.invalid("a dictionary to fill")),
         }
         Ok(())
     }
 
     fn global(&mut self, opcode: u8) -> Result<(), PickleError> {
-        let global = if opcode == b'c' {
-            let (module, name) = (self.line()?, self.line()?);
-            Global::named(&module, &name)?
+        let (module, name) = if opcode == b'c' {
+            (self.line()?, self.line()?)
         } else {
             let (name, module) = (self.pop()?, self.pop()?);
             match (&self.nodes[module], &self.nodes[name]) {
-                (Node::Str(module), Node::Str(name)) => Global::named(module, name)?,
+                (Node::Str(module), Node::Str(name)) => (module.clone(), name.clone()),
                 _ => return Err(self.invalid("the name of a class")),
             }
         };
-        self.push(Node::Global(global));
+        let foreign = || Node::Foreign(format!("{module}.{name}"));
+        self.push(Global::named(&module, &name).map_or_else(foreign, Node::Global));
         Ok(())
     }
 
@@ -309,14 +328,14 @@ impl<'a> Machine<'a> {
         let storage = match self.tuple_of(id) {
             Some([tag, class, key, _device, _len]) => {
                 match (&self.nodes[*tag], &self.nodes[*class], &self.nodes[*key]) {
-                    (Node::Str(tag), Node::Global(Global::Storage(class)), Node::Str(key))
-                        if tag == "storage" =>
-                    {
-                        Some(Node::Storage {
-                            class: class.clone(),
-                            key: key.clone(),
-                        })
-                    }
+                    (
+                        Node::Str(tag),
+                        Node::Global(Global::Storage(class)) | Node::Foreign(class),
+                        Node::Str(key),
+                    ) if tag == "storage" => Some(Node::Storage {
+                        class: class.clone(),
+                        key: key.clone(),
+                    }),
                     _ => None,
                 }
             }
@@ -330,8 +349,14 @@ impl<'a> Machine<'a> {
     /// "Calls" one of the known functions.
     fn reduce(&mut self) -> Result<(), PickleError> {
         let (arguments, callee) = (self.pop()?, self.pop()?);
-        let Node::Global(callee) = &self.nodes[callee] else {
-            return Err(self.invalid("a function to call"));
+        let callee = match &self.nodes[callee] {
+            Node::Global(callee) => callee,
+            Node::Foreign(name) => {
+                let made = Node::Foreign(name.clone());
+                self.push(made);
+                return Ok(());
+            }
+            _ => return Err(self.invalid("a function to call")),
         };
         let Node::Tuple(arguments) = &self.nodes[arguments] else {
             return Err(self.invalid("a tuple of arguments"));
@@ -391,7 +416,7 @@ impl<'a> Machine<'a> {
         self.pop()?;
         let top = self.top()?;
         match self.nodes[top] {
-            Node::Dict(_) => Ok(()),
+            Node::Dict(_) | Node::Foreign(_) => Ok(()),
             _ => Err(self.invalid("a dictionary that gets attributes")),
         }
     }
@@ -414,19 +439,24 @@ impl<'a> Machine<'a> {
 
     fn state_dict(&self, root: Id) -> Result<Vec<(String, PickledTensor)>, PickleError> {
         let Node::Dict(entries) = &self.nodes[root] else {
-            let found = self.nodes[root].kind();
-            return Err(PickleError::NotAStateDict { found });
+            return Err(self.no_state_dict(root));
         };
         let pair = |&(key, value): &(Id, Id)| match (&self.nodes[key], &self.nodes[value]) {
             (Node::Str(name), Node::Tensor(tensor)) => Ok((name.clone(), tensor.clone())),
-            (Node::Str(_), other) => Err(PickleError::NotAStateDict {
-                found: other.kind(),
-            }),
-            (other, _) => Err(PickleError::NotAStateDict {
-                found: other.kind(),
-            }),
+            (Node::Str(_), _) => Err(self.no_state_dict(value)),
+            _ => Err(self.no_state_dict(key)),
         };
         entries.iter().map(pair).collect()
+    }
+
+    /// What stands where a state dict, its name or its tensor should.
+    fn no_state_dict(&self, id: Id) -> PickleError {
+        match &self.nodes[id] {
+            Node::Foreign(name) => PickleError::ForeignClass { name: name.clone() },
+            other => PickleError::NotAStateDict {
+                found: other.kind(),
+            },
+        }
     }
 
     fn push(&mut self, node: Node) {

@@ -46,9 +46,7 @@ impl StandIn {
     pub fn hint(&self) -> &'static str {
         match self {
             Self::LfsPointer => "run `git lfs pull` in the checkpoint's directory",
-            Self::XetPointer => {
-                "install git-xet and run `git lfs pull`, or download the repository with `hf download`"
-            }
+            Self::XetPointer => "download the repository with `hf download REPOSITORY`",
             Self::AnnexPointer => "run `git annex get .` in the checkpoint's directory",
             Self::WebPage | Self::Message(_) => {
                 "download the file itself: with `hf download REPOSITORY`, or from its address with \

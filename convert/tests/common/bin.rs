@@ -68,6 +68,13 @@ pub fn wrapped_state_dict(keys: &[&str], views: &[View]) -> Vec<u8> {
     };
     for key in keys {
         p.bytes.push(b'}');
+        // `argparse.Namespace(lr=5)`, as `args` or the like.
+        p.string("args");
+        p.global("argparse", "Namespace");
+        p.bytes.extend(b")\x81}");
+        p.string("lr");
+        p.int(5);
+        p.bytes.extend(b"sbs");
         p.string("epoch");
         p.int(3);
         p.bytes.push(b's');
