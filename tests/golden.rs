@@ -292,14 +292,14 @@ fn token_ids_alone_check_the_tokenizer_alone() {
     let ids_alone = |dir: &Path| {
         fs::remove_file(dir.join("text_plain.safetensors")).unwrap();
         edit_case(dir, |case| {
-            case.retain(|key, _| ["name", "query", "ids"].contains(&&key[..]))
+            case.retain(|key, _| ["name", "query", "ids"].contains(&&key[..]));
         });
     };
     let golden = golden_copy(ids_alone);
     assert_eq!(GoldenDir::new(golden.path(), None).n_records().unwrap(), 1);
     let mut outcomes = Vec::new();
     verify::verify(&engine, &GoldenDir::new(golden.path(), None), |o| {
-        outcomes.push(o)
+        outcomes.push(o);
     })
     .unwrap();
     assert_eq!(outcomes.len(), 1, "nothing is judged over all");

@@ -255,7 +255,10 @@ fn state_dicts_within_dictionaries_of_trainings_are_found() {
     let (_out, found) = converted(fixture.path(), &["--f16"]);
     assert_same_tensors(&expected, &found);
     fixture.save_bin(|views| wrapped_state_dict(&["optimizer"], views));
-    assert_refused(fixture.path(), &["`argparse.Namespace`", "state dict alone"]);
+    assert_refused(
+        fixture.path(),
+        &["`argparse.Namespace`", "state dict alone"],
+    );
     // What a class of the training would make is no tensor.
     let foreign = b"\x80\x02}X\x05\x00\x00\x00model}X\x01\x00\x00\x00wcposix\nsystem\nX\x04\x00\x00\x00true\x85Rss.";
     fixture.save_bin(|_| foreign.to_vec());
