@@ -17,6 +17,7 @@ mod process;
 mod sampler;
 mod sequences;
 mod texts;
+mod threads;
 mod vocab;
 
 use std::sync::OnceLock;
