@@ -8,6 +8,7 @@ fn main() -> ExitCode {
     xc2_edge::llama::return_freed_memory();
     let args = cli::parse();
     cli::init_log(args.verbose);
+    cli::lower_priority(args.nice); // before there are other threads
     match cli::run(&args.command) {
         Ok(code) => code,
         Err(error) if cli::is_broken_pipe(&error) => ExitCode::SUCCESS, // the reader has enough

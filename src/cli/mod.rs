@@ -32,6 +32,7 @@ use std::{io::Write, process::ExitCode};
 
 use clap::{Parser, Subcommand};
 pub use hint::hint;
+use number::whole;
 pub use usage::parse;
 
 /// InternLM-XComposer2 on the CPU: ask about pictures, offline.
@@ -48,6 +49,17 @@ pub struct Args {
     /// Also show what llama.cpp says (twice: its details).
     #[arg(short, long, global = true, action = clap::ArgAction::Count)]
     pub verbose: u8,
+    /// Leave the CPU to other programs that want it: lower the priority by N, 1 to 19 [default: 10].
+    #[arg(
+        long,
+        global = true,
+        value_name = "N",
+        num_args = 0..=1,
+        require_equals = true,
+        default_missing_value = "10",
+        value_parser = whole::<u8>(1..=19)
+    )]
+    pub nice: Option<u8>,
 }
 
 const EXAMPLES: &str = "Examples:
@@ -130,6 +142,14 @@ fn use_threads(n: usize) -> anyhow::Result<()> {
             Err(anyhow::Error::new(error).context(format!("cannot start {n} threads")))
         }
         _ => Ok(()),
+    }
+}
+
+/// Lowers the priority of this thread, and of all that are started after it.
+pub fn lower_priority(nice: Option<u8>) {
+    let Some(nice) = nice else { return };
+    if let Err(error) = rustix::process::nice(i32::from(nice)) {
+        say(&format!("warning: cannot lower the priority: {error}"));
     }
 }
 

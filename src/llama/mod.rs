@@ -18,6 +18,7 @@ mod sampler;
 mod sequences;
 mod text_stream;
 mod texts;
+mod threads;
 mod vocab;
 
 use std::sync::OnceLock;

@@ -13,6 +13,7 @@ use super::attention::attention;
 use super::operands::{Kernels, Matrix, Product, Rows};
 use super::plan::{Planned, planned};
 use super::slots::{Activations, Place, Slots};
+use crate::llama::threads::Counter;
 
 /// Our part of the graph that is being computed.
 pub struct Jobs {
@@ -48,7 +49,7 @@ enum Work {
         inputs: Vec<(*const f32, Rows)>,
         /// The next piece of that, and how many are done.
         filling: AtomicUsize,
-        filled: AtomicUsize,
+        filled: Counter,
     },
 }
 
@@ -145,7 +146,7 @@ impl Jobs {
             product,
             inputs,
             filling: AtomicUsize::new(0),
-            filled: AtomicUsize::new(0),
+            filled: Counter::default(),
         };
         // SAFETY: handed on.
         unsafe { self.push(planned.at, work) }
@@ -269,7 +270,7 @@ impl Job {
 unsafe fn fill(
     inputs: &[(*const f32, Rows)],
     next: &AtomicUsize,
-    done: &AtomicUsize,
+    done: &Counter,
     n_threads: usize,
 ) {
     let all: usize = inputs.iter().map(|(_, rows)| rows.pieces()).sum();
@@ -291,16 +292,7 @@ unsafe fn fill(
                 unsafe { rows.fill(x, piece - begin) }
             }
         }
-        done.fetch_add(taken.len(), Ordering::Release);
+        done.add(taken.len() as u32);
     }
-    let mut turns = 0_u32;
-    while done.load(Ordering::Acquire) < all {
-        // Where threads outnumber cores the one that is waited for must get its turn.
-        turns += 1;
-        if turns.is_multiple_of(256) {
-            std::thread::yield_now();
-        } else {
-            std::hint::spin_loop();
-        }
-    }
+    done.wait_until(|done| done as usize == all);
 }
