@@ -18,11 +18,7 @@ const PHOTO: &[u8] = include_bytes!("reference/images/photo.jpg");
 
 fn xc2_edge(dir: &Path, args: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_xc2-edge"));
-    command
-        .current_dir(dir)
-        .args(args)
-        .env("OMP_WAIT_POLICY", "passive")
-        .stdin(Stdio::null());
+    command.current_dir(dir).args(args).stdin(Stdio::null());
     command
 }
 
