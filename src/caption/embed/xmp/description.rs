@@ -13,12 +13,10 @@ use crate::caption::embed::edits::Edits;
 const RDF: &str = "http://www.w3.org/1999/02/22-rdf-syntax-ns#";
 const XML: &str = "http://www.w3.org/XML/1998/namespace";
 const META: &str = "adobe:ns:meta/";
-/// Dublin Core, and what early Adobe programs took for its namespace: Adobe's toolkit, and so
-/// exiv2, takes the second for the first.
-const DC: [&str; 2] = [
-    "http://purl.org/dc/elements/1.1/",
-    "http://purl.org/dc/1.1/",
-];
+const DC: &str = "http://purl.org/dc/elements/1.1/";
+/// What early Adobe programs took for Dublin Core. Adobe's toolkit, and so exiv2, takes it for that
+/// too, and drops a packet in which both occur.
+const EARLY_DC: &str = "http://purl.org/dc/1.1/";
 
 /// The language of the text for everyone.
 const DEFAULT: &str = "x-default";
@@ -79,9 +77,8 @@ fn node(about: &str, caption: &str) -> String {
 
 /// The description, which brings the prefixes that it needs. `others` are texts in other languages.
 fn property(caption: &str, others: &str) -> String {
-    let dc = DC[0];
     format!(
-        "<dc:description xmlns:dc=\"{dc}\" xmlns:rdf=\"{RDF}\"><rdf:Alt>\
+        "<dc:description xmlns:dc=\"{DC}\" xmlns:rdf=\"{RDF}\"><rdf:Alt>\
          <rdf:li xml:lang=\"{DEFAULT}\">{}</rdf:li>{others}</rdf:Alt></dc:description>",
         escape(&xml_characters(caption))
     )
@@ -129,15 +126,32 @@ fn parse(packet: &str) -> Result<Document<'_>, PacketError> {
 /// The one `rdf:RDF` of a packet; none if it has a place for it.
 fn find_rdf<'d, 'p>(document: &'d Document<'p>) -> Result<Option<Node<'d, 'p>>, PacketError> {
     let root = document.root_element();
-    let all = root.descendants().filter(|e| is(e, RDF, "RDF"));
-    let mut all = all.collect::<Vec<_>>();
     let is_meta = is(&root, META, "xmpmeta") || is(&root, META, "xapmeta");
     let has_place = is_meta && elements(&root).next().is_none();
-    match (all.len(), has_place) {
-        (0, true) => Ok(None),
-        (1, _) => Ok(all.pop()),
-        (n, _) => Err(PacketError::Rdf(n)),
+    let all: Vec<_> = root.descendants().filter(|e| is(e, RDF, "RDF")).collect();
+    match all[..] {
+        [] if has_place => Ok(None),
+        [rdf] => check_namespaces(root, rdf).map(|()| Some(rdf)),
+        _ => Err(PacketError::Rdf(all.len())),
     }
+}
+
+/// Refuses what programs read in different ways.
+fn check_namespaces(root: Node<'_, '_>, rdf: Node<'_, '_>) -> Result<(), PacketError> {
+    let inside = rdf.range();
+    for element in root.descendants().filter(Node::is_element) {
+        let attributes = element.attributes().map(|a| a.namespace());
+        let mut namespaces = attributes.chain([element.tag_name().namespace()]);
+        if namespaces.any(|n| n == Some(EARLY_DC)) {
+            return Err(PacketError::EarlyNamespace(EARLY_DC));
+        }
+        // exiftool takes it for the picture's, Adobe's toolkit does not.
+        let is_outside = !inside.contains(&element.range().start);
+        if is_outside && is(&element, DC, "description") {
+            return Err(PacketError::Outside);
+        }
+    }
+    Ok(())
 }
 
 fn is(element: &Node<'_, '_>, namespace: &str, name: &str) -> bool {
@@ -199,8 +213,7 @@ enum Statement<'d, 'p> {
 
 /// All places in which `nodes` say their description.
 fn statements<'d, 'p>(nodes: &[Node<'d, 'p>]) -> Result<Vec<Statement<'d, 'p>>, PacketError> {
-    let is_description =
-        |space: Option<&str>, name| name == "description" && space.is_some_and(|s| DC.contains(&s));
+    let is_description = |space, name| space == Some(DC) && name == "description";
     let mut statements = Vec::new();
     for node in nodes {
         for attribute in node.attributes() {

@@ -1,23 +1,28 @@
-//! Packets in the encodings of Unicode. XMP allows all of them; the packet says by its first bytes
-//! which one it is.
+//! Packets in the encodings of Unicode.
+//!
+//! A packet says by its first bytes which encoding it is in. In JPEG, PNG and WebP that should be
+//! UTF-8, and exiv2 does not read others everywhere: what is written is UTF-8.
+
+use std::ops::Range;
 
 use super::PacketError;
 
 /// How the characters of a packet are written.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Encoding {
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Encoding {
     Utf8,
     Utf16 { big_endian: bool },
     Utf32 { big_endian: bool },
 }
 
-/// A packet without its byte order mark and the zeros that some programs end it with.
+/// A packet in three parts.
 #[derive(Debug)]
 pub struct Decoded {
-    pub encoding: Encoding,
+    /// The byte order mark, if there is one.
+    before: String,
     pub text: String,
-    has_mark: bool,
-    n_zeros: usize,
+    /// The zeros that some programs end a packet with.
+    behind: String,
 }
 
 const MARK: char = '\u{feff}';
@@ -81,26 +86,6 @@ impl Encoding {
             }
         }
     }
-
-    fn encode(self, text: &str) -> Vec<u8> {
-        match self {
-            Self::Utf8 => text.as_bytes().to_vec(),
-            Self::Utf16 { big_endian: true } => {
-                text.encode_utf16().flat_map(u16::to_be_bytes).collect()
-            }
-            Self::Utf16 { big_endian: false } => {
-                text.encode_utf16().flat_map(u16::to_le_bytes).collect()
-            }
-            Self::Utf32 { big_endian: true } => text
-                .chars()
-                .flat_map(|c| u32::from(c).to_be_bytes())
-                .collect(),
-            Self::Utf32 { big_endian: false } => text
-                .chars()
-                .flat_map(|c| u32::from(c).to_le_bytes())
-                .collect(),
-        }
-    }
 }
 
 impl Decoded {
@@ -110,47 +95,50 @@ impl Decoded {
     /// If it is not text, or its XML declaration names another encoding than it is in.
     pub fn of(packet: &[u8]) -> Result<Self, PacketError> {
         let encoding = Encoding::detect(packet);
-        let whole = encoding
-            .decode(packet)
-            .ok_or(PacketError::Text(encoding.name()))?;
-        let text = whole.strip_prefix(MARK).unwrap_or(&whole);
-        let has_mark = text.len() < whole.len();
-        let text = text.trim_end_matches('\0');
-        if let Some(label) = declared(text)
-            && !encoding.is_called(label)
-        {
-            return Err(PacketError::Declaration {
-                declared: label.to_owned(),
-                found: encoding.name(),
-            });
+        let text = encoding.decode(packet);
+        let text = text.ok_or(PacketError::Text(encoding.name()))?;
+        let mark = text
+            .strip_prefix(MARK)
+            .map_or(0..0, |rest| 0..text.len() - rest.len());
+        let zeros = text.trim_end_matches('\0').len()..text.len();
+        let mut body = text[mark.end..zeros.start].to_owned();
+        if let Some(label) = declared(&body) {
+            if !encoding.is_called(&body[label.clone()]) {
+                return Err(PacketError::Declaration {
+                    declared: body[label].to_owned(),
+                    found: encoding.name(),
+                });
+            }
+            if encoding != Encoding::Utf8 {
+                body.replace_range(label, "UTF-8");
+            }
         }
         Ok(Self {
-            encoding,
-            text: text.to_owned(),
-            has_mark,
-            n_zeros: whole.len() - text.len() - if has_mark { MARK.len_utf8() } else { 0 },
+            before: text[mark].to_owned(),
+            text: body,
+            behind: text[zeros].to_owned(),
         })
     }
 
-    /// `text` in the form of this packet.
-    pub fn encode(&self, text: &str) -> Vec<u8> {
-        let mark = if self.has_mark { "\u{feff}" } else { "" };
-        let zeros = "\0".repeat(self.n_zeros);
-        self.encoding.encode(&format!("{mark}{text}{zeros}"))
+    /// The packet with another text.
+    pub fn with(&self, text: &str) -> Vec<u8> {
+        [&self.before, text, &self.behind].concat().into_bytes()
     }
 }
 
-/// The encoding that the XML declaration names, if there is one.
-fn declared(text: &str) -> Option<&str> {
-    let declaration = text
-        .trim_start()
-        .strip_prefix("<?xml ")?
-        .split("?>")
-        .next()?;
-    let (_, value) = declaration.split_once("encoding")?;
-    let value = value.trim_start().strip_prefix('=')?.trim_start();
-    let quote = value.chars().next().filter(|c| matches!(c, '"' | '\''))?;
-    value[1..].split(quote).next()
+/// Where the XML declaration names the encoding, if it does.
+fn declared(text: &str) -> Option<Range<usize>> {
+    let begin = text
+        .find("<?xml ")
+        .filter(|at| text[..*at].trim().is_empty())?;
+    let declaration = text[begin..].split("?>").next()?;
+    let at = declaration.find("encoding")?;
+    let value = &declaration[at..];
+    let open = value.find(['"', '\''])?;
+    let quote = value[open..].chars().next()?;
+    let len = value[open + 1..].find(quote)?;
+    let from = begin + at + open + 1;
+    Some(from..from + len)
 }
 
 #[cfg(test)]
@@ -158,25 +146,44 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_encoding_comes_back_as_it_was() {
+    fn every_encoding_becomes_utf_8() {
         let text = "<?xpacket begin='\u{feff}'?><a>ü\u{1f600}</a>";
-        for encoding in [
-            Encoding::Utf8,
-            Encoding::Utf16 { big_endian: true },
-            Encoding::Utf16 { big_endian: false },
-            Encoding::Utf32 { big_endian: true },
-            Encoding::Utf32 { big_endian: false },
+        let wide = |bytes: fn(u16) -> [u8; 2]| -> Vec<u8> {
+            text.encode_utf16().flat_map(bytes).collect()
+        };
+        let wider = |bytes: fn(u32) -> [u8; 4]| -> Vec<u8> {
+            text.chars().map(u32::from).flat_map(bytes).collect()
+        };
+        for packet in [
+            text.as_bytes().to_vec(),
+            wide(u16::to_be_bytes),
+            wide(u16::to_le_bytes),
+            wider(u32::to_be_bytes),
+            wider(u32::to_le_bytes),
         ] {
-            for written in [
-                text.to_owned(),
-                format!("{MARK}{text}"),
-                format!("{text}\0\0"),
-            ] {
-                let packet = encoding.encode(&written);
-                let decoded = Decoded::of(&packet).unwrap();
-                assert_eq!((decoded.encoding, &*decoded.text), (encoding, text));
-                assert_eq!(decoded.encode(text), packet);
-            }
+            let decoded = Decoded::of(&packet).unwrap();
+            assert_eq!(decoded.text, text);
+            assert_eq!(decoded.with("x"), b"x");
+        }
+        let framed = format!("{MARK}{text}\0\0");
+        let decoded = Decoded::of(framed.as_bytes()).unwrap();
+        assert_eq!(decoded.text, text);
+        assert_eq!(decoded.with("x"), "\u{feff}x\0\0".as_bytes());
+    }
+
+    #[test]
+    fn a_declaration_says_what_is_there() {
+        let text = "<?xml version=\"1.0\" encoding = \"utf-16\"?><a/>";
+        let packet: Vec<u8> = text.encode_utf16().flat_map(u16::to_be_bytes).collect();
+        let decoded = Decoded::of(&packet).unwrap();
+        assert_eq!(decoded.text, text.replace("utf-16", "UTF-8"));
+        for encoding in ["ISO-8859-1", "utf-16"] {
+            let packet = format!("<?xml version='1.0' encoding='{encoding}'?><a/>");
+            let error = Decoded::of(packet.as_bytes()).unwrap_err().to_string();
+            assert!(
+                error.contains(&format!("`{encoding}`, expected UTF-8")),
+                "{error}"
+            );
         }
     }
 
@@ -190,8 +197,5 @@ mod tests {
         ] {
             assert!(matches!(Decoded::of(packet), Err(PacketError::Text(_))));
         }
-        let latin = b"<?xml version='1.0' encoding='ISO-8859-1'?><a/>";
-        let error = Decoded::of(latin).unwrap_err().to_string();
-        assert!(error.contains("`ISO-8859-1`"), "{error}");
     }
 }

@@ -28,6 +28,10 @@ pub enum PacketError {
     Subjects { first: String, second: String },
     #[error("its XMP description is {0}, expected texts by language (`rdf:Alt`)")]
     Form(String),
+    #[error("its XMP packet has a description outside of `rdf:RDF`")]
+    Outside,
+    #[error("its XMP packet uses an early namespace of Dublin Core, `{0}`")]
+    EarlyNamespace(&'static str),
     #[error("its description stands in several XMP packets")]
     Several,
     #[error("its extended XMP is damaged")]
@@ -55,14 +59,14 @@ pub fn packet(caption: &str) -> Vec<u8> {
     .into_bytes()
 }
 
-/// `packet` with `caption` as its description in the default language, in the encoding that it has.
+/// `packet` with `caption` as its description in the default language, in UTF-8.
 ///
 /// # Errors
 /// If it is not XMP, or what it says besides could be lost.
 pub fn with_description(packet: &[u8], caption: &str) -> Result<Vec<u8>, PacketError> {
     let decoded = Decoded::of(packet)?;
     let text = description::replace(&decoded.text, caption)?;
-    Ok(decoded.encode(&text))
+    Ok(decoded.with(&text))
 }
 
 /// What `packet` says about its picture.
@@ -77,11 +81,12 @@ pub fn read(packet: &[u8]) -> Result<Said, PacketError> {
 /// that is there to be used so.
 pub fn padded_to(target: usize, packet: Vec<u8>) -> Vec<u8> {
     const END: &str = "<?xpacket end";
-    let Ok(mut text) = String::from_utf8(packet.clone()) else {
-        return packet; // UTF-16: not worth the while, since JPEG asks for UTF-8
+    let mut text = match String::from_utf8(packet) {
+        Ok(text) => text,
+        Err(error) => return error.into_bytes(),
     };
     let Some(end) = text.rfind(END) else {
-        return packet;
+        return text.into_bytes();
     };
     if let Some(missing) = target.checked_sub(text.len()) {
         text.insert_str(end, &" ".repeat(missing));
