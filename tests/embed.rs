@@ -159,16 +159,33 @@ fn jpeg_with(marker: &[u8], contents: &[u8]) -> Vec<u8> {
     .concat()
 }
 
-fn png_with(packet: &[u8], is_compressed: bool) -> Vec<u8> {
-    let mut contents = b"iTXtXML:com.adobe.xmp\0".to_vec();
-    contents.extend([u8::from(is_compressed), 0, 0, 0]);
-    if is_compressed {
-        let mut encoder =
-            flate2::write::ZlibEncoder::new(&mut contents, flate2::Compression::fast());
-        encoder.write_all(packet).unwrap();
-        encoder.finish().unwrap();
+/// How a PNG holds a packet.
+#[derive(Clone, Copy, PartialEq)]
+enum Chunk {
+    Plain,
+    Compressed,
+    /// In hexadecimal digits, as ImageMagick writes it.
+    RawProfile,
+}
+
+fn png_with(packet: &[u8], chunk: Chunk) -> Vec<u8> {
+    let raw = || {
+        let hex: String = packet.iter().map(|byte| format!("{byte:02x}")).collect();
+        format!("\nxmp\n{:8}\n{hex}\n", packet.len()).into_bytes()
+    };
+    let (header, text) = match chunk {
+        Chunk::Plain => (&b"iTXtXML:com.adobe.xmp\0\0\0\0\0"[..], packet.to_vec()),
+        Chunk::Compressed => (&b"iTXtXML:com.adobe.xmp\0\x01\0\0\0"[..], packet.to_vec()),
+        Chunk::RawProfile => (&b"zTXtRaw profile type xmp\0\0"[..], raw()),
+    };
+    let mut contents = header.to_vec();
+    if chunk == Chunk::Plain {
+        contents.extend(text);
     } else {
-        contents.extend(packet);
+        let fast = flate2::Compression::fast();
+        let mut encoder = flate2::write::ZlibEncoder::new(&mut contents, fast);
+        encoder.write_all(&text).unwrap();
+        encoder.finish().unwrap();
     }
     let len = (contents.len() as u32 - 4).to_be_bytes();
     let checksum = crc32fast::hash(&contents).to_be_bytes();
@@ -202,9 +219,10 @@ fn both_readers_find_the_caption_and_everything_else_as_it_was() {
         let packet = packet.as_bytes();
         let files = [
             ("a.jpg", jpeg_with(XMP, packet)),
-            ("b.png", png_with(packet, false)),
-            ("c.png", png_with(packet, true)),
-            ("d.webp", webp_with(packet)),
+            ("b.png", png_with(packet, Chunk::Plain)),
+            ("c.png", png_with(packet, Chunk::Compressed)),
+            ("d.png", png_with(packet, Chunk::RawProfile)),
+            ("e.webp", webp_with(packet)),
         ];
         for (name, file) in files {
             let name = format!("{i}{name}");

@@ -233,11 +233,12 @@ fn plain_words(text: &[u8]) -> String {
 
 /// What cameras and programs write where a person has said nothing, as photo libraries have
 /// collected it (PhotoPrism, iNaturalist); in upper or lower case.
-const PHRASES: [&str; 16] = [
+const PHRASES: [&str; 17] = [
     "binary comment",
     "charset=ascii",
     "created by imlib",
     "created with gimp",
+    "dcf 1.0",
     "dvc 10.1 hdmi",
     "exif_jpeg_picture",
     "hellomoto",
@@ -338,7 +339,8 @@ impl Words {
     }
 }
 
-/// `ACME DIGITAL CAMERA`, `MOULTRIE DIGITAL GAME CAMERA`, `MAMIYA`, `<Digimax i5, Samsung #1>`.
+/// `ACME DIGITAL CAMERA`, `MOULTRIE DIGITAL GAME CAMERA`, `MAMIYA`, `<Digimax i5, Samsung #1>`, and the
+/// file's own name on the card, `DCIM\100GOPRO\GOPR0482.JPG`.
 fn is_trade_name(said: &str) -> bool {
     let is_shouted = !said.chars().any(char::is_lowercase) && said.split(' ').count() <= 5;
     let is_named = |end: &str| is_shouted && said.ends_with(end);
@@ -349,5 +351,7 @@ fn is_trade_name(said: &str) -> bool {
         || is_named("DIGITAL GAME CAMERA")
         || is_named(" DSC")
         || MAKERS.contains(&said)
+        || said.starts_with("DCIM\\")
+        || said.starts_with("DCIM/")
         || bracketed.is_some_and(|s| MAKERS_OF_BRACKETS.iter().any(|maker| s.contains(maker)))
 }

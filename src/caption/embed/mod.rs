@@ -31,10 +31,6 @@ pub enum EmbedError {
     Packet(#[from] PacketError),
     #[error(transparent)]
     Exif(#[from] DamagedExif),
-    #[error(
-        "its XMP stands in a text chunk `{0}`, which other programs wrote and which is not edited"
-    )]
-    RawProfile(&'static str),
     #[error("a {format} file holds {max} bytes of {what}, and this would be {found}")]
     TooLong {
         format: &'static str,

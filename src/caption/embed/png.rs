@@ -12,8 +12,8 @@ use super::{Caption, EmbedError, edits::Edits};
 const SIGNATURE_LEN: usize = 8;
 /// The keyword of the chunk with XMP, and its end.
 const XMP: &[u8] = b"XML:com.adobe.xmp\0";
-/// What ImageMagick calls chunks with XMP in hexadecimal digits.
-const RAW_XMP: &str = "Raw profile type xmp";
+/// What ImageMagick calls a chunk with XMP in hexadecimal digits.
+const RAW_XMP: &[u8] = b"Raw profile type xmp\0";
 
 /// The most that a compressed packet may be.
 const MAX_PACKET: u64 = 64 << 20;
@@ -30,12 +30,7 @@ pub fn embed(file: &[u8], caption: Caption<'_>) -> Result<Vec<u8>, EmbedError> {
     let image = image.ok_or(EmbedError::Structure("expected an IDAT chunk"))?;
     let mut edits = Edits::default();
 
-    let is_raw = |c: &&Chunk<'_>| c.is_text() && c.contents.starts_with(RAW_XMP.as_bytes());
-    if chunks.iter().any(|c| is_raw(&c)) {
-        return Err(EmbedError::RawProfile(RAW_XMP));
-    }
-    let is_xmp = |c: &&Chunk<'_>| c.is(b"iTXt") && c.contents.starts_with(XMP);
-    let old: Vec<_> = chunks.iter().filter(is_xmp).collect();
+    let old: Vec<_> = chunks.iter().filter(|c| c.holds_xmp()).collect();
     let texts = old.iter().map(|c| Text::of(c));
     let texts = texts.collect::<Result<Vec<_>, _>>()?;
     let existing: Vec<_> = texts.iter().map(|text| &*text.packet).collect();
@@ -52,7 +47,7 @@ pub fn embed(file: &[u8], caption: Caption<'_>) -> Result<Vec<u8>, EmbedError> {
     }
     match (old.first(), texts.first()) {
         (Some(old), Some(text)) => {
-            edits.replace(old.whole.clone(), chunk(*b"iTXt", &text.with(&packet))?);
+            edits.replace(old.whole.clone(), chunk(old.kind, &text.with(&packet))?);
         }
         // Before the image, so that a reader need not pass it.
         _ => {
@@ -106,8 +101,10 @@ impl<'f> Chunk<'f> {
         self.kind == *kind
     }
 
-    fn is_text(&self) -> bool {
-        self.is(b"tEXt") || self.is(b"zTXt") || self.is(b"iTXt")
+    fn holds_xmp(&self) -> bool {
+        let is_raw = self.is(b"tEXt") || self.is(b"zTXt");
+        self.is(b"iTXt") && self.contents.starts_with(XMP)
+            || is_raw && self.contents.starts_with(RAW_XMP)
     }
 
     /// The contents, if the checksum says that they are what was written.
@@ -140,43 +137,95 @@ fn checksum(kind: [u8; 4], contents: &[u8]) -> u32 {
     hasher.finalize()
 }
 
-/// An `iTXt` chunk: keyword, whether it is compressed and how, language, translated keyword, text.
+/// A text chunk with a packet.
 struct Text<'f> {
     /// All before the text.
     header: &'f [u8],
     is_compressed: bool,
+    is_raw_profile: bool,
     packet: Vec<u8>,
 }
 
 impl<'f> Text<'f> {
     fn of(chunk: &Chunk<'f>) -> Result<Self, EmbedError> {
-        let damaged = || EmbedError::Structure("its XMP chunk is cut or of an unknown form");
+        let unknown = || EmbedError::Structure("its XMP chunk is cut or of an unknown form");
         let contents = chunk.intact()?;
-        let (flags, rest) = contents[XMP.len()..]
-            .split_at_checked(2)
-            .ok_or_else(damaged)?;
-        let text = rest.splitn(3, |b| *b == 0).nth(2).ok_or_else(damaged)?;
-        let header = &contents[..contents.len() - text.len()];
-        let (is_compressed, packet) = match flags {
-            [0, _] => (false, text.to_vec()),
-            [1, 0] => (true, inflate(text)?),
-            _ => return Err(damaged()),
+        let is_raw_profile = !chunk.is(b"iTXt");
+        let (header_len, is_compressed) = match &chunk.kind {
+            b"iTXt" => international_header(contents),
+            b"zTXt" => contents
+                .get(RAW_XMP.len())
+                .filter(|method| **method == 0)
+                .map(|_| (RAW_XMP.len() + 1, true)),
+            _ => Some((RAW_XMP.len(), false)),
+        }
+        .ok_or_else(unknown)?;
+        let (header, text) = contents.split_at(header_len);
+        let mut packet = if is_compressed {
+            inflate(text)?
+        } else {
+            text.to_vec()
         };
+        if is_raw_profile {
+            let damaged = EmbedError::Structure("its XMP in `Raw profile type xmp` is damaged");
+            packet = raw_profile(&packet).ok_or(damaged)?;
+        }
         Ok(Self {
             header,
             is_compressed,
+            is_raw_profile,
             packet,
         })
     }
 
     /// The contents of this chunk with another packet.
     fn with(&self, packet: &[u8]) -> Vec<u8> {
-        if self.is_compressed {
-            [self.header, &deflate(packet)].concat()
-        } else {
-            [self.header, packet].concat()
+        let mut text = packet.to_vec();
+        if self.is_raw_profile {
+            text = as_raw_profile(&text);
         }
+        if self.is_compressed {
+            text = deflate(&text);
+        }
+        [self.header, &text].concat()
     }
+}
+
+/// How long the header of an `iTXt` chunk is, and whether its text is compressed: behind the keyword
+/// come a flag and a method, a language and a translated keyword.
+fn international_header(contents: &[u8]) -> Option<(usize, bool)> {
+    let (flags, rest) = contents[XMP.len()..].split_at_checked(2)?;
+    let text = rest.splitn(3, |b| *b == 0).nth(2)?;
+    let is_compressed = match flags {
+        [0, _] => false,
+        [1, 0] => true,
+        _ => return None,
+    };
+    Some((contents.len() - text.len(), is_compressed))
+}
+
+/// The bytes of a raw profile: a name, a length, hexadecimal digits, each on lines of their own.
+fn raw_profile(text: &[u8]) -> Option<Vec<u8>> {
+    let text = std::str::from_utf8(text).ok()?;
+    let mut words = text.split_ascii_whitespace();
+    let _name = words.next()?;
+    let len: usize = words.next()?.parse().ok()?;
+    let digits: Vec<u8> = words.flat_map(str::bytes).collect();
+    let (pairs, odd) = digits.as_chunks::<2>();
+    let digit = |byte: u8| char::from(byte).to_digit(16);
+    let byte = |[high, low]: &[u8; 2]| Some((digit(*high)? << 4 | digit(*low)?) as u8);
+    let bytes: Vec<u8> = pairs.iter().map(byte).collect::<Option<_>>()?;
+    (odd.is_empty() && bytes.len() == len).then_some(bytes)
+}
+
+fn as_raw_profile(bytes: &[u8]) -> Vec<u8> {
+    const BYTES_A_LINE: usize = 36;
+    let mut text = format!("\nxmp\n{:8}\n", bytes.len());
+    for line in bytes.chunks(BYTES_A_LINE) {
+        text.extend(line.iter().map(|byte| format!("{byte:02x}")));
+        text.push('\n');
+    }
+    text.into_bytes()
 }
 
 fn inflate(text: &[u8]) -> Result<Vec<u8>, EmbedError> {

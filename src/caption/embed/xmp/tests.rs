@@ -10,10 +10,9 @@ const DC: &str = "http://purl.org/dc/elements/1.1/";
 fn around(nodes: &str) -> String {
     format!(
         "<?xpacket begin='\u{feff}' id='W5M0MpCehiHzreSzNTczkc9d'?>\n\
-         <x:xmpmeta xmlns:x='adobe:ns:meta/'><rdf:RDF xmlns:rdf='{RDF}' xmlns:dc='{}' \
+         <x:xmpmeta xmlns:x='adobe:ns:meta/'><rdf:RDF xmlns:rdf='{RDF}' xmlns:dc='{DC}' \
          xmlns:xmp='http://ns.adobe.com/xap/1.0/' xmlns:xmpMM='http://ns.adobe.com/xap/1.0/mm/' \
-         xmlns:ex='http://example.org/'>{nodes}</rdf:RDF></x:xmpmeta>\n   \n<?xpacket end='w'?>",
-        DC
+         xmlns:ex='http://example.org/'>{nodes}</rdf:RDF></x:xmpmeta>\n   \n<?xpacket end='w'?>"
     )
 }
 
@@ -264,7 +263,7 @@ fn kept(packet: &[u8]) -> Vec<String> {
                 said.push(format!("{subject} {}", whole(property)));
                 continue;
             }
-            let in_languages = property.descendants().filter(|n| n.is_element());
+            let in_languages = property.descendants().filter(Node::is_element);
             for text in in_languages {
                 let language = text.attribute((XML, "lang")).unwrap_or("x-default");
                 if !language.eq_ignore_ascii_case("x-default") {
@@ -442,7 +441,9 @@ fn mutated(packet: &[u8], numbers: &mut Numbers) -> Vec<u8> {
     ];
     let mut packet = packet.to_vec();
     for _ in 0..=numbers.below(2) {
-        packet.push(b'\n'); // so that there is something
+        if packet.is_empty() {
+            return packet;
+        }
         let at = numbers.below(packet.len());
         let end = (at + numbers.below(40)).min(packet.len());
         match numbers.below(6) {
