@@ -1,7 +1,7 @@
 //! The description in the RDF of a packet, in whichever form RDF allows.
 //!
-//! A packet is parsed for positions only. What is replaced or removed is the description's own
-//! bytes, in the text as it was written; nothing is parsed and written anew.
+//! A packet is parsed for positions only. The description's own bytes are replaced or removed in the
+//! text as it was written; nothing else is written anew.
 
 use std::{collections::BTreeSet, ops::Range};
 
@@ -21,7 +21,7 @@ const EARLY_DC: &str = "http://purl.org/dc/1.1/";
 /// The language of the text for everyone.
 const DEFAULT: &str = "x-default";
 
-/// Elements, texts and comments of a packet. Beyond that it is an attempt on our memory.
+/// The most elements, texts and comments of a packet: a small file must not cost much memory.
 const MAX_NODES: u32 = 1 << 20;
 
 /// `packet` with `caption` as its description in the default language.
@@ -164,9 +164,9 @@ fn elements<'d, 'p>(parent: &Node<'d, 'p>) -> impl Iterator<Item = Node<'d, 'p>>
 
 /// The top nodes that are about the picture itself.
 ///
-/// XMP wants all of them to be about the same. Where some name their subject and others do not,
-/// RDF and Adobe's toolkit disagree on whether they are: that is no harm while only those describe
-/// the picture that do not.
+/// XMP wants all of them to have one subject. If some name theirs and others do not, RDF takes them
+/// for two subjects and Adobe's toolkit for one. That does not matter as long as those with a name
+/// have no description.
 fn nodes_about_picture<'d, 'p>(rdf: Node<'d, 'p>) -> Result<Vec<Node<'d, 'p>>, PacketError> {
     let (unnamed, named): (Vec<_>, Vec<_>) =
         elements(&rdf).partition(|node| subject(node).is_empty());
@@ -178,7 +178,7 @@ fn nodes_about_picture<'d, 'p>(rdf: Node<'d, 'p>) -> Result<Vec<Node<'d, 'p>>, P
             if statements(&named)?.is_empty() {
                 return Ok(unnamed);
             }
-            let first = String::new();
+            let first = "this file".to_owned();
             Err(PacketError::Subjects { first, second })
         }
         (Some(_), None) => Ok(named),

@@ -169,7 +169,7 @@ fn refused() -> Vec<(String, &'static str)> {
         ),
         (
             around("<rdf:Description/><rdf:Description rdf:about='b' dc:description='other'/>"),
-            "`` and `b`",
+            "`this file` and `b`",
         ),
         (
             format!(
