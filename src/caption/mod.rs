@@ -23,10 +23,9 @@ mod sidecar;
 mod source;
 mod template;
 mod watch;
-mod xmp;
 
 pub use captioner::{Captioner, Job, Next, Opened};
-pub use embed::{EmbedError, embed};
+pub use embed::{DamagedExif, EmbedError, ExifRule, PacketError, embed};
 pub use format::{COLUMNS, Format, NoRecord};
 pub use gate::Gate;
 pub use journal::{Journal, JournalError, Standing};
@@ -38,4 +37,3 @@ pub use sidecar::{SidecarError, Sidecars};
 pub use source::{EXTENSIONS, Found, Inventory, SourceError, is_picture_name, pictures_below};
 pub use template::Template;
 pub use watch::{WatchError, watch};
-pub use xmp::DamagedPacket;

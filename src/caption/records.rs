@@ -192,6 +192,7 @@ mod tests {
             Sidecars {
                 txt: true,
                 copies: None,
+                ..Sidecars::default()
             },
         );
         let mut records = Records::Journal(

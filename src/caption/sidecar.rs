@@ -8,7 +8,7 @@ use std::{
 
 use bytes::Bytes;
 
-use super::{EmbedError, Found, embed};
+use super::{EmbedError, ExifRule, Found, embed};
 use crate::whole_file;
 
 /// Which files are made of a caption.
@@ -18,6 +18,8 @@ pub struct Sidecars {
     pub txt: bool,
     /// The folder of copies that carry the caption; below it they are called as they were.
     pub copies: Option<PathBuf>,
+    /// When the copies carry it in EXIF as well.
+    pub exif: ExifRule,
 }
 
 /// A sidecar cannot be made.
@@ -122,27 +124,29 @@ impl Sidecars {
                 .map_err(|source| SidecarError::Write { path, source })?;
         }
         if let Some(path) = self.copy(found).filter(is_due) {
-            write_copy(&found.path, &path, caption)?;
+            self.write_copy(&found.path, &path, caption)?;
         }
         Ok(())
     }
-}
 
-fn write_copy(picture: &Path, target: &Path, caption: &str) -> Result<(), SidecarError> {
-    let file = fs::read(picture).map_err(|source| SidecarError::Read {
-        path: picture.to_owned(),
-        source,
-    })?;
-    let copy = embed(&Bytes::from(file), caption).map_err(|source| SidecarError::Embed {
-        path: picture.to_owned(),
-        source,
-    })?;
-    let made = target.parent().map_or(Ok(()), fs::create_dir_all);
-    made.and_then(|()| whole_file::write(target, &copy))
-        .map_err(|source| SidecarError::Write {
-            path: target.to_owned(),
+    fn write_copy(&self, picture: &Path, target: &Path, caption: &str) -> Result<(), SidecarError> {
+        let file = fs::read(picture).map_err(|source| SidecarError::Read {
+            path: picture.to_owned(),
             source,
-        })
+        })?;
+        let copy = embed(&Bytes::from(file), caption, self.exif).map_err(|source| {
+            SidecarError::Embed {
+                path: picture.to_owned(),
+                source,
+            }
+        })?;
+        let made = target.parent().map_or(Ok(()), fs::create_dir_all);
+        made.and_then(|()| whole_file::write(target, &copy))
+            .map_err(|source| SidecarError::Write {
+                path: target.to_owned(),
+                source,
+            })
+    }
 }
 
 fn is_same_file(a: &Path, b: &Path) -> bool {
@@ -171,6 +175,7 @@ mod tests {
         let sidecars = Sidecars {
             txt: true,
             copies: Some(dir.path().join("out")),
+            ..Sidecars::default()
         };
         sidecars.check(std::slice::from_ref(&picture)).unwrap();
         sidecars.write(&picture, "a cat", false).unwrap();
@@ -196,7 +201,7 @@ mod tests {
         let dir = Path::new("d");
         let sidecars = Sidecars {
             txt: true,
-            copies: None,
+            ..Sidecars::default()
         };
         let error = sidecars
             .check(&[found(dir, "a.jpg"), found(dir, "a.png")])
@@ -216,8 +221,8 @@ mod tests {
         let file = dir.path().join("file");
         fs::write(&file, "").unwrap();
         let into = |copies| Sidecars {
-            txt: false,
             copies: Some(copies),
+            ..Sidecars::default()
         };
         let pictures = [found(dir.path(), "sub/a.jpg")];
         into(dir.path().join("new")).probe(&pictures).unwrap();
@@ -231,8 +236,8 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         fs::write(dir.path().join("a.jpg"), PHOTO).unwrap();
         let sidecars = Sidecars {
-            txt: false,
             copies: Some(dir.path().join(".")),
+            ..Sidecars::default()
         };
         let error = sidecars.check(&[found(dir.path(), "a.jpg")]).unwrap_err();
         assert!(matches!(error, SidecarError::Itself { .. }));

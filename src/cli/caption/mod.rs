@@ -14,7 +14,9 @@ use std::{
 use anyhow::{Context, ensure};
 use clap::{ArgGroup, Args, ValueEnum};
 use xc2_edge::{
-    caption::{Captioner, Format, Journal, Policy, Records, Settings, Shard, Sidecars, Template},
+    caption::{
+        Captioner, ExifRule, Format, Journal, Policy, Records, Settings, Shard, Sidecars, Template,
+    },
     engine::{Engine, Request},
     prompt::Chat,
 };
@@ -129,6 +131,9 @@ pub struct CaptionArgs {
     /// picture as it was (JPEG, PNG, WebP). Without -o as with --txt.
     #[arg(long, value_name = "DIR", conflicts_with = "mjpeg", help_heading = OUTPUT)]
     embed: Option<PathBuf>,
+    /// With --embed: when to write the caption into EXIF as well, which many programs prefer to XMP.
+    #[arg(long, value_enum, value_name = "WHEN", requires = "embed", default_value_t, help_heading = OUTPUT)]
+    embed_exif: EmbedExifArg,
     /// Replace text files and copies that are there already and were not made from these records.
     #[arg(long, help_heading = OUTPUT)]
     overwrite: bool,
@@ -152,6 +157,28 @@ pub struct CaptionArgs {
 enum FormatArg {
     Jsonl,
     Csv,
+}
+
+/// When the caption goes into EXIF.
+#[derive(Clone, Copy, Debug, Default, ValueEnum)]
+enum EmbedExifArg {
+    /// In place of blanks, a camera's own words, or what XMP said as well.
+    #[default]
+    Filler,
+    /// In every picture, also in place of a person's words.
+    Always,
+    /// In none.
+    Never,
+}
+
+impl From<EmbedExifArg> for ExifRule {
+    fn from(arg: EmbedExifArg) -> Self {
+        match arg {
+            EmbedExifArg::Filler => Self::Filler,
+            EmbedExifArg::Always => Self::Always,
+            EmbedExifArg::Never => Self::Never,
+        }
+    }
 }
 
 /// Runs the command.
@@ -188,6 +215,7 @@ impl CaptionArgs {
         Sidecars {
             txt: self.txt,
             copies: self.embed.clone(),
+            exif: self.embed_exif.into(),
         }
     }
 

@@ -1,0 +1,251 @@
+//! Metadata chunks of a PNG.
+
+use std::{
+    io::{Read, Write},
+    ops::Range,
+};
+
+use flate2::{Compression, read::ZlibDecoder, write::ZlibEncoder};
+
+use super::{Caption, EmbedError, edits::Edits};
+
+const SIGNATURE_LEN: usize = 8;
+/// The keyword of the chunk with XMP, and its end.
+const XMP: &[u8] = b"XML:com.adobe.xmp\0";
+/// What ImageMagick calls a chunk with XMP in hexadecimal digits.
+const RAW_XMP: &[u8] = b"Raw profile type xmp\0";
+
+/// The most that a compressed packet may be.
+const MAX_PACKET: u64 = 64 << 20;
+
+/// `file` with its caption.
+///
+/// # Errors
+/// If it is damaged before its first row, or its metadata cannot be kept.
+pub fn embed(file: &[u8], caption: Caption<'_>) -> Result<Vec<u8>, EmbedError> {
+    let chunks = chunks(file);
+    let header = chunks.first().filter(|c| c.is(b"IHDR"));
+    header.ok_or(EmbedError::Structure("expected an IHDR chunk"))?;
+    let image = chunks.iter().find(|c| c.is(b"IDAT"));
+    let image = image.ok_or(EmbedError::Structure("expected an IDAT chunk"))?;
+    let mut edits = Edits::default();
+
+    let old: Vec<_> = chunks.iter().filter(|c| c.holds_xmp()).collect();
+    let texts = old.iter().map(|c| Text::of(c));
+    let texts = texts.collect::<Result<Vec<_>, _>>()?;
+    let existing: Vec<_> = texts.iter().map(|text| &*text.packet).collect();
+    let (packet, before) = caption.packet(&existing)?;
+
+    let block = chunks.iter().find(|c| c.is(b"eXIf"));
+    let contents = block.map(Chunk::intact).transpose()?;
+    if let Some(new) = caption.exif_block(contents, before.as_deref())? {
+        let new = chunk(*b"eXIf", &new)?;
+        match block {
+            Some(old) => edits.replace(old.whole.clone(), new),
+            None => edits.insert(image.whole.start, new),
+        }
+    }
+    match (old.first(), texts.first()) {
+        (Some(old), Some(text)) => {
+            edits.replace(old.whole.clone(), chunk(old.kind, &text.with(&packet))?);
+        }
+        // Before the image, so that a reader need not pass it.
+        _ => {
+            // Not compressed, no language, no translated keyword.
+            let contents = [XMP, &[0, 0, 0, 0], &packet].concat();
+            edits.insert(image.whole.start, chunk(*b"iTXt", &contents)?);
+        }
+    }
+    Ok(edits.apply(file))
+}
+
+/// One chunk, by its places in the file.
+struct Chunk<'f> {
+    kind: [u8; 4],
+    whole: Range<usize>,
+    contents: &'f [u8],
+    checksum: u32,
+}
+
+/// The chunks that are whole, up to the end of the image.
+fn chunks(file: &[u8]) -> Vec<Chunk<'_>> {
+    let mut chunks: Vec<Chunk<'_>> = Vec::new();
+    let mut at = SIGNATURE_LEN;
+    while let Some(chunk) = Chunk::at(file, at) {
+        at = chunk.whole.end;
+        let is_last = chunk.is(b"IEND");
+        chunks.push(chunk);
+        if is_last {
+            break;
+        }
+    }
+    chunks
+}
+
+impl<'f> Chunk<'f> {
+    fn at(file: &'f [u8], at: usize) -> Option<Self> {
+        let (len, rest) = file.get(at..)?.split_first_chunk()?;
+        let len = u32::from_be_bytes(*len) as usize;
+        let (kind, rest) = rest.split_first_chunk()?;
+        let (contents, rest) = rest.split_at_checked(len)?;
+        let checksum = u32::from_be_bytes(*rest.first_chunk()?);
+        Some(Self {
+            kind: *kind,
+            whole: at..at + 12 + len,
+            contents,
+            checksum,
+        })
+    }
+
+    fn is(&self, kind: &[u8; 4]) -> bool {
+        self.kind == *kind
+    }
+
+    fn holds_xmp(&self) -> bool {
+        let is_raw = self.is(b"tEXt") || self.is(b"zTXt");
+        self.is(b"iTXt") && self.contents.starts_with(XMP)
+            || is_raw && self.contents.starts_with(RAW_XMP)
+    }
+
+    /// The contents, if the checksum says that they are what was written.
+    fn intact(&self) -> Result<&'f [u8], EmbedError> {
+        let is_intact = checksum(self.kind, self.contents) == self.checksum;
+        let contents = is_intact.then_some(self.contents);
+        contents.ok_or(EmbedError::Structure(
+            "the checksum of its metadata is wrong",
+        ))
+    }
+}
+
+/// The bytes of a chunk.
+fn chunk(kind: [u8; 4], contents: &[u8]) -> Result<Vec<u8>, EmbedError> {
+    let too_long = |_| EmbedError::TooLong {
+        format: "PNG",
+        what: "metadata",
+        max: i32::MAX as usize,
+        found: contents.len(),
+    };
+    let len = i32::try_from(contents.len()).map_err(too_long)?;
+    let checksum = checksum(kind, contents).to_be_bytes();
+    Ok([&len.to_be_bytes()[..], &kind, contents, &checksum].concat())
+}
+
+fn checksum(kind: [u8; 4], contents: &[u8]) -> u32 {
+    let mut hasher = crc32fast::Hasher::new();
+    hasher.update(&kind);
+    hasher.update(contents);
+    hasher.finalize()
+}
+
+/// A text chunk with a packet.
+struct Text<'f> {
+    /// All before the text.
+    header: &'f [u8],
+    is_compressed: bool,
+    is_raw_profile: bool,
+    packet: Vec<u8>,
+}
+
+impl<'f> Text<'f> {
+    fn of(chunk: &Chunk<'f>) -> Result<Self, EmbedError> {
+        let unknown = || EmbedError::Structure("its XMP chunk is cut or of an unknown form");
+        let contents = chunk.intact()?;
+        let is_raw_profile = !chunk.is(b"iTXt");
+        let (header_len, is_compressed) = match &chunk.kind {
+            b"iTXt" => international_header(contents),
+            b"zTXt" => contents
+                .get(RAW_XMP.len())
+                .filter(|method| **method == 0)
+                .map(|_| (RAW_XMP.len() + 1, true)),
+            _ => Some((RAW_XMP.len(), false)),
+        }
+        .ok_or_else(unknown)?;
+        let (header, text) = contents.split_at(header_len);
+        let mut packet = if is_compressed {
+            inflate(text)?
+        } else {
+            text.to_vec()
+        };
+        if is_raw_profile {
+            let damaged = EmbedError::Structure("its XMP in `Raw profile type xmp` is damaged");
+            packet = raw_profile(&packet).ok_or(damaged)?;
+        }
+        Ok(Self {
+            header,
+            is_compressed,
+            is_raw_profile,
+            packet,
+        })
+    }
+
+    /// The contents of this chunk with another packet.
+    fn with(&self, packet: &[u8]) -> Vec<u8> {
+        let mut text = packet.to_vec();
+        if self.is_raw_profile {
+            text = as_raw_profile(&text);
+        }
+        if self.is_compressed {
+            text = deflate(&text);
+        }
+        [self.header, &text].concat()
+    }
+}
+
+/// How long the header of an `iTXt` chunk is, and whether its text is compressed: behind the keyword
+/// come a flag and a method, a language and a translated keyword.
+fn international_header(contents: &[u8]) -> Option<(usize, bool)> {
+    let (flags, rest) = contents[XMP.len()..].split_at_checked(2)?;
+    let text = rest.splitn(3, |b| *b == 0).nth(2)?;
+    let is_compressed = match flags {
+        [0, _] => false,
+        [1, 0] => true,
+        _ => return None,
+    };
+    Some((contents.len() - text.len(), is_compressed))
+}
+
+/// The bytes of a raw profile: a name, a length, hexadecimal digits, each on lines of their own.
+fn raw_profile(text: &[u8]) -> Option<Vec<u8>> {
+    let text = std::str::from_utf8(text).ok()?;
+    let mut words = text.split_ascii_whitespace();
+    let _name = words.next()?;
+    let len: usize = words.next()?.parse().ok()?;
+    let digits: Vec<u8> = words.flat_map(str::bytes).collect();
+    let (pairs, odd) = digits.as_chunks::<2>();
+    let digit = |byte: u8| char::from(byte).to_digit(16);
+    let byte = |[high, low]: &[u8; 2]| Some((digit(*high)? << 4 | digit(*low)?) as u8);
+    let bytes: Vec<u8> = pairs.iter().map(byte).collect::<Option<_>>()?;
+    (odd.is_empty() && bytes.len() == len).then_some(bytes)
+}
+
+fn as_raw_profile(bytes: &[u8]) -> Vec<u8> {
+    const BYTES_A_LINE: usize = 36;
+    let mut text = format!("\nxmp\n{:8}\n", bytes.len());
+    for line in bytes.chunks(BYTES_A_LINE) {
+        text.extend(line.iter().map(|byte| format!("{byte:02x}")));
+        text.push('\n');
+    }
+    text.into_bytes()
+}
+
+fn inflate(text: &[u8]) -> Result<Vec<u8>, EmbedError> {
+    let mut packet = Vec::new();
+    let mut decoder = ZlibDecoder::new(text).take(MAX_PACKET + 1);
+    let read = decoder.read_to_end(&mut packet);
+    read.map_err(|_| EmbedError::Structure("its compressed XMP cannot be unpacked"))?;
+    if packet.len() as u64 > MAX_PACKET {
+        return Err(EmbedError::TooLong {
+            format: "PNG",
+            what: "compressed XMP",
+            max: MAX_PACKET as usize,
+            found: packet.len(),
+        });
+    }
+    Ok(packet)
+}
+
+fn deflate(packet: &[u8]) -> Vec<u8> {
+    let mut encoder = ZlibEncoder::new(Vec::new(), Compression::default());
+    let written = encoder.write_all(packet).and_then(|()| encoder.finish());
+    written.expect("memory takes all that is written")
+}
