@@ -6,7 +6,9 @@ use std::{
     io::{self, Write},
 };
 
-use super::{Format, Found, Identity, Journal, JournalError, Record, Sidecars, Standing};
+use super::{
+    Format, Found, Identity, Journal, JournalError, Kept, Record, Sidecars, Standing, path_text,
+};
 
 /// Where records go.
 #[derive(Debug)]
@@ -98,14 +100,12 @@ impl Records {
         sidecars: &Sidecars,
         policy: Policy,
     ) -> Result<Decision, RecordsError> {
-        let standing = match found.path.to_str() {
-            Some(path) => self.standing(path, Identity::of(&found.path).unwrap_or_default()),
-            None => Standing::New,
-        };
+        let path = path_text(&found.path);
+        let standing = self.standing(&path, Identity::of(&found.path).unwrap_or_default());
         let mut targets = sidecars.targets(found);
         Ok(match standing {
             Standing::Captioned if targets.all(|target| target.exists()) => Decision::Done,
-            Standing::Captioned => match self.caption(found)? {
+            Standing::Captioned => match self.caption(&path)? {
                 Some(caption) => Decision::Sidecars(caption),
                 None => Decision::Done,
             },
@@ -128,12 +128,18 @@ impl Records {
         }
     }
 
-    fn caption(&self, found: &Found) -> Result<Option<String>, RecordsError> {
-        match (self, found.path.to_str()) {
-            (Self::Journal(journal), Some(path)) => {
-                Ok(journal.record(path)?.and_then(|record| record.caption))
-            }
-            _ => Ok(None), // it was made in this very run, and so were the sidecars
+    fn caption(&self, path: &str) -> Result<Option<String>, RecordsError> {
+        match self {
+            Self::Journal(journal) => Ok(journal.caption(path)?),
+            Self::Stream(_) => Ok(None), // it was made in this very run, and so were the sidecars
+        }
+    }
+
+    /// What was taken out of the file of records since this was last asked.
+    pub fn take_kept(&mut self) -> Kept {
+        match self {
+            Self::Journal(journal) => journal.take_kept(),
+            Self::Stream(_) => Kept::default(),
         }
     }
 

@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use super::pickle::PickleError;
+use xc2_edge::text::TextError;
 
 /// What is wrong with a checkpoint: which file or tensor, what was expected, what was found.
 #[derive(Debug, thiserror::Error)]
@@ -14,6 +15,9 @@ pub enum CheckpointError {
     /// A file that every checkpoint has is not there.
     #[error("{path}: no such file")]
     MissingFile { path: PathBuf },
+    /// A JSON file that is no UTF-8 text.
+    #[error("{path}")]
+    Text { path: PathBuf, source: TextError },
     /// A JSON file that does not parse, or lacks what is needed of it.
     #[error("{path}")]
     Json {
