@@ -24,7 +24,7 @@ pub struct Fingerprint {
 struct Moment {
     at: Timestamp,
     /// Nanoseconds.
-    unit: i128,
+    unit: i64,
 }
 
 impl Fingerprint {
@@ -70,7 +70,7 @@ impl From<Identity> for Fingerprint {
 
 impl Moment {
     fn is(&self, time: Timestamp) -> bool {
-        (time.as_nanosecond() - self.at.as_nanosecond()).abs() < self.unit
+        (time.as_nanosecond() - self.at.as_nanosecond()).abs() < i128::from(self.unit)
     }
 }
 
@@ -121,7 +121,7 @@ fn moment_of(text: &str) -> Option<Moment> {
     if let Ok(at) = text.parse() {
         let fraction = text.split_once('.').map_or("", |(_, fraction)| fraction);
         let n_digits = fraction.bytes().take_while(u8::is_ascii_digit).count();
-        let unit = 10_i128.pow(9 - n_digits.min(9) as u32);
+        let unit = 10_i64.pow(9 - n_digits.min(9) as u32);
         return Some(Moment { at, unit });
     }
     let count: f64 = text.parse().ok()?;
@@ -133,7 +133,7 @@ fn moment_of(text: &str) -> Option<Moment> {
         _ => return None,
     };
     let nanoseconds = match text.parse::<i128>() {
-        Ok(count) => count * unit,
+        Ok(count) => count.checked_mul(i128::from(unit))?,
         Err(_) => (count * unit as f64) as i128,
     };
     let is_whole = text.bytes().all(|b| b.is_ascii_digit());

@@ -296,14 +296,39 @@ impl Journal {
             .fields(&record.path)?
             .map(Layout::added)
             .unwrap_or_default();
-        let line = self.layout.line(record, added);
-        self.write(line.as_bytes())?;
         let entry = Entry {
-            at: self.len - line.len() as u64,
+            at: self.len,
             fingerprint: record.identity().into(),
             failed: record.error.is_some(),
         };
+        self.write(self.layout.line(record, added).as_bytes())?;
         if self.known.insert(record.path.clone(), entry).is_some() {
+            self.n_superseded += 1;
+        }
+        Ok(())
+    }
+
+    /// Notes in the record of a captioned picture that something else failed, or nothing any more.
+    ///
+    /// # Errors
+    /// As [`Self::append`].
+    pub fn set_error(&mut self, path: &str, error: Option<&str>) -> Result<(), JournalError> {
+        self.read_if_changed()?;
+        let Some(mut fields) = self.fields(path)? else {
+            return Ok(());
+        };
+        let noted = text_of(&fields, "error").filter(|error| !error.is_empty());
+        if noted.as_deref() == error {
+            return Ok(());
+        }
+        match error {
+            Some(error) => fields.insert("error".to_owned(), error.into()),
+            None => fields.shift_remove("error"),
+        };
+        let at = self.len;
+        self.write(self.layout.line_of(&fields).as_bytes())?;
+        if let Some(entry) = self.known.get_mut(path) {
+            entry.at = at;
             self.n_superseded += 1;
         }
         Ok(())
@@ -325,8 +350,11 @@ impl Journal {
         Ok(())
     }
 
-    /// Nothing is wrong with a file that has more lines than it needs.
-    fn tidy_if_possible(&mut self) -> Result<(), JournalError> {
+    /// The same where it can be done: nothing is wrong with a file that has more lines than it needs.
+    ///
+    /// # Errors
+    /// If somebody else changed the file meanwhile, as [`Self::open`].
+    pub fn tidy_if_possible(&mut self) -> Result<(), JournalError> {
         match self.tidy() {
             Err(JournalError::Io { path, source }) => {
                 tracing::warn!("{}: earlier records stay in it: {source}", path.display());

@@ -196,9 +196,14 @@ impl Layout {
     pub fn line(&self, record: &Record, added: Fields) -> String {
         let mut fields = fields(record);
         fields.extend(added);
+        self.line_of(&fields)
+    }
+
+    /// The line of some fields.
+    pub fn line_of(&self, fields: &Fields) -> String {
         let line = match &self.table {
-            None => Value::Object(fields).to_string(),
-            Some(table) => table.row(&fields),
+            None => serde_json::to_string(fields).expect("its keys are strings"),
+            Some(table) => table.row(fields),
         };
         line + self.end_of_line()
     }
@@ -363,6 +368,10 @@ impl Table {
     /// its first field is the end of those in which it stands.
     fn is_like_row(&self, line: &[u8]) -> bool {
         const MANY: usize = 8; // a sentence rarely has so many commas
+        let n_delimiters = line.iter().filter(|byte| **byte == self.delimiter).count();
+        if n_delimiters + 1 < self.columns.len() {
+            return false;
+        }
         let cells = self.cells(text::content(line));
         let size = self.columns.iter().position(|name| name == "size");
         let size = size.and_then(|at| cells.get(at)).unwrap_or_default();

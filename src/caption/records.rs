@@ -166,13 +166,24 @@ impl Records {
         Ok(())
     }
 
-    /// Drops records to which later ones belong.
+    /// Notes in the record of a captioned picture that its sidecars failed, or that they are there now.
     ///
     /// # Errors
-    /// If the file cannot be written anew.
+    /// If it cannot be written.
+    pub fn set_error(&mut self, path: &str, error: Option<&str>) -> Result<(), RecordsError> {
+        match self {
+            Self::Journal(journal) => Ok(journal.set_error(path, error)?),
+            Self::Stream(_) => Ok(()), // what was read cannot be taken back
+        }
+    }
+
+    /// Drops records to which later ones belong, if the file can be written anew.
+    ///
+    /// # Errors
+    /// If somebody else changed the file, and it cannot be read.
     pub fn tidy(&mut self) -> Result<(), RecordsError> {
         match self {
-            Self::Journal(journal) => Ok(journal.tidy()?),
+            Self::Journal(journal) => Ok(journal.tidy_if_possible()?),
             Self::Stream(_) => Ok(()),
         }
     }

@@ -482,6 +482,34 @@ fn a_file_cut_anywhere_is_repaired() {
 }
 
 #[test]
+fn what_failed_beside_a_caption_is_noted_until_it_is_done() {
+    for format in [Format::Jsonl, Format::Csv] {
+        let place = Place::new(format);
+        let mut journal = place.open();
+        journal.append(&record("a", 1, "x")).unwrap();
+        let plain = place.text();
+        let error = |journal: &Journal| {
+            let fields = journal.fields("a").unwrap().unwrap();
+            text_of(&fields, "error").filter(|error| !error.is_empty())
+        };
+        for _ in 0..2 {
+            journal.set_error("a", Some("no copy")).unwrap();
+        }
+        assert_eq!(error(&journal).as_deref(), Some("no copy"));
+        assert_eq!(place.lines().len(), 2);
+        assert_eq!(journal.standing("a", of_size(1)), Standing::Captioned);
+        drop(journal);
+        let mut journal = place.open();
+        assert_eq!(error(&journal).as_deref(), Some("no copy"));
+        journal.set_error("a", None).unwrap();
+        journal.set_error("b", None).unwrap();
+        journal.tidy().unwrap();
+        assert_eq!(place.text(), plain);
+        assert!(place.others().is_empty());
+    }
+}
+
+#[test]
 fn a_picture_captioned_again_ends_with_one_line() {
     for format in [Format::Jsonl, Format::Csv] {
         let place = Place::new(format);
@@ -611,6 +639,13 @@ fn a_file_of_something_else_is_refused_and_left_alone() {
             format!("{header}{row}b,\"two\nlines\n{row}{row}"),
             Format::Csv,
             "line 3: ",
+        ),
+        (
+            format!(
+                "{header}{row}b,\"two\nc,\"more\",,1,,,,m.gguf,What?,,2026-05-01T10:02:12Z,,,\n"
+            ),
+            Format::Csv,
+            "line 3: expected a quote at the end",
         ),
         (
             format!("{header}{row}b,\"two\nlines\n{row}{row}x\",,1,,,,,,,,,,\n"),

@@ -167,7 +167,7 @@ impl Work {
             Decision::Caption => {}
             Decision::Sidecars(caption) => {
                 self.tally.skipped();
-                self.write_sidecars(found, caption, true);
+                self.write_sidecars(found, caption, true)?;
             }
             Decision::Done | Decision::FailedBefore | Decision::Occupied => self.tally.skipped(),
         }
@@ -234,7 +234,7 @@ impl Work {
         })?;
         self.tally.captioned();
         if let Some(found) = &subject.found {
-            self.write_sidecars(found, &caption, false);
+            self.write_sidecars(found, &caption, false)?;
         }
         Ok(())
     }
@@ -261,12 +261,23 @@ impl Work {
         }
     }
 
-    /// The record is there already: should this fail, the next run tries again.
-    fn write_sidecars(&mut self, found: &Found, caption: &str, missing_only: bool) {
-        if let Err(error) = self.sidecars.write(found, caption, missing_only) {
-            self.tally
-                .failed(&path_text(&found.path), &in_one_line(error));
+    /// The record is there already: should this fail, it is noted there, and the next run tries again.
+    fn write_sidecars(
+        &mut self,
+        found: &Found,
+        caption: &str,
+        missing_only: bool,
+    ) -> anyhow::Result<()> {
+        let path = path_text(&found.path);
+        let written = self.sidecars.write(found, caption, missing_only);
+        let error = written.err().map(in_one_line);
+        if let Some(error) = &error {
+            self.tally.failed(&path, error);
         }
+        if error.is_some() || missing_only {
+            self.records.set_error(&path, error.as_deref())?;
+        }
+        Ok(())
     }
 }
 
