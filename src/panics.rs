@@ -8,7 +8,7 @@ use std::{
     cell::Cell,
     panic::{self, AssertUnwindSafe},
     sync::{
-        Mutex, Once, PoisonError,
+        Mutex, MutexGuard, Once, PoisonError,
         atomic::{AtomicUsize, Ordering},
     },
 };
@@ -25,12 +25,14 @@ pub struct Panic {
 thread_local! {
     /// Whether this thread is within [`caught`].
     static IS_CATCHING: Cell<bool> = const { Cell::new(false) };
+    /// Where its last panic was.
+    static OWN_PLACE: Cell<Option<String>> = const { Cell::new(None) };
 }
 
 /// Threads that are within [`caught`].
 static N_CATCHING: AtomicUsize = AtomicUsize::new(0);
-/// Where the last panic was that is being caught.
-static PLACE: Mutex<Option<String>> = Mutex::new(None);
+/// Where the last panic on one of rayon's threads was.
+static RAYONS_PLACE: Mutex<Option<String>> = Mutex::new(None);
 
 /// Does `work`. A panic in it, also on rayon's threads, prints nothing and becomes an error. What `work`
 /// was changing may be half changed then: the caller drops it.
@@ -44,7 +46,7 @@ pub fn caught<T>(work: impl FnOnce() -> T) -> Result<T, Panic> {
     drop(within);
     done.map_err(|payload| Panic {
         message: message_of(&*payload),
-        place: lock_place().take(),
+        place: OWN_PLACE.take().or_else(|| rayons_place().take()),
     })
 }
 
@@ -75,14 +77,16 @@ fn be_silent_while_catching() {
     ONCE.call_once(|| {
         let earlier = panic::take_hook();
         panic::set_hook(Box::new(move |info| {
-            // rayon hands a panic on to the thread that waits for the work.
-            let is_rayons = || rayon::current_thread_index().is_some();
-            let is_caught = N_CATCHING.load(Ordering::SeqCst) > 0 && is_rayons();
-            if IS_CATCHING.get() || is_caught {
-                let place = info
-                    .location()
-                    .map(|at| format!("{}:{}", at.file(), at.line()));
-                *lock_place() = place;
+            let place = || {
+                info.location()
+                    .map(|at| format!("{}:{}", at.file(), at.line()))
+            };
+            let is_any_catching = N_CATCHING.load(Ordering::SeqCst) > 0;
+            if IS_CATCHING.get() {
+                OWN_PLACE.set(place());
+            } else if is_any_catching && rayon::current_thread_index().is_some() {
+                // rayon hands a panic on to the thread that waits for the work.
+                *rayons_place() = place();
             } else {
                 earlier(info);
             }
@@ -90,8 +94,8 @@ fn be_silent_while_catching() {
     });
 }
 
-fn lock_place() -> std::sync::MutexGuard<'static, Option<String>> {
-    PLACE.lock().unwrap_or_else(PoisonError::into_inner)
+fn rayons_place() -> MutexGuard<'static, Option<String>> {
+    RAYONS_PLACE.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 fn message_of(payload: &(dyn Any + Send)) -> String {

@@ -178,10 +178,10 @@ impl<R: BufRead> Lines<R> {
         // A mark tells it, or a NUL does: no line of a list or of JSON has one.
         let is_first = self.offset == 0;
         let nul = line.iter().position(|byte| *byte == 0);
-        if is_first || nul.is_some() {
-            if let Some(encoding) = wide_encoding(&line, self.offset) {
-                return Err(TextError::Wide { encoding });
-            }
+        if (is_first || nul.is_some())
+            && let Some(encoding) = wide_encoding(&line, self.offset)
+        {
+            return Err(TextError::Wide { encoding });
         }
         if let Some(at) = nul {
             let (line, offset) = (self.number, self.offset + at);

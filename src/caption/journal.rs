@@ -11,6 +11,9 @@
 //! is removed but a write that was provably cut short, and that, like a caption that another one replaces,
 //! is kept beside the file first.
 
+mod gist;
+mod stamp;
+
 use std::{
     collections::HashMap,
     ffi::OsString,
@@ -21,19 +24,17 @@ use std::{
         fs::{FileExt, MetadataExt},
     },
     path::{Path, PathBuf},
-    time::SystemTime,
 };
-
-use serde_json::Value;
 
 use super::{
     Format, Identity, Record, Settings,
-    fingerprint::Fingerprint,
     format::NoRecord,
     layout::{End, Fields, Layout, Tail},
-    path_text::{path_of, path_text},
     sidecar::MAX_NAME_BYTES,
 };
+use gist::{Entry, Gist, text_of};
+use stamp::{Stamp, wait_for_writer};
+
 use crate::{
     text::{self, TextError},
     whole_file::{Leftovers, WholeFile},
@@ -125,90 +126,6 @@ impl Drop for Journal {
     }
 }
 
-/// By what it is noticed that somebody else has written to the file.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-struct Stamp {
-    dev: u64,
-    ino: u64,
-    len: u64,
-    modified: Option<SystemTime>,
-}
-
-impl Stamp {
-    fn of(path: &Path) -> io::Result<Self> {
-        path.metadata().map(Self::from)
-    }
-}
-
-impl From<fs::Metadata> for Stamp {
-    fn from(file: fs::Metadata) -> Self {
-        Self {
-            dev: file.dev(),
-            ino: file.ino(),
-            len: file.len(),
-            modified: file.modified().ok(),
-        }
-    }
-}
-
-/// The last record of a path.
-#[derive(Clone, Debug)]
-struct Entry {
-    /// Where its line begins.
-    at: u64,
-    fingerprint: Fingerprint,
-    failed: bool,
-}
-
-/// What a line says that matters here.
-struct Read {
-    path: String,
-    caption: Option<String>,
-    entry: Entry,
-}
-
-impl Read {
-    /// Of the line at `at`.
-    fn new(fields: &Fields, line: &[u8], at: u64) -> Result<Self, NoRecord> {
-        let expected = |what: &str| NoRecord::expected(what.to_owned(), line);
-        let path = text_of(fields, "path").filter(|path| !path.is_empty());
-        let path = path.ok_or_else(|| expected("a record with a string `path`"))?;
-        if !fields.contains_key("caption") && !fields.contains_key("error") {
-            return Err(expected("a record with a `caption` or an `error`"));
-        }
-        let fingerprint = Fingerprint::new(fields.get("size"), fields.get("modified"));
-        let fingerprint = fingerprint.map_err(|found| {
-            NoRecord::expected(
-                format!("a number of bytes in `size`, found `{found}`"),
-                line,
-            )
-        })?;
-        let caption = text_of(fields, "caption");
-        // A person may describe a picture that no model could.
-        let has_caption = caption.as_ref().is_some_and(|caption| !caption.is_empty());
-        let failed =
-            !has_caption && text_of(fields, "error").is_some_and(|error| !error.is_empty());
-        Ok(Self {
-            path: path_text(&path_of(&path)),
-            caption,
-            entry: Entry {
-                at,
-                fingerprint,
-                failed,
-            },
-        })
-    }
-}
-
-/// A field as text, whatever a person's program made of it.
-fn text_of(fields: &Fields, name: &str) -> Option<String> {
-    match fields.get(name)? {
-        Value::Null => None,
-        Value::String(text) => Some(text.clone()),
-        other => Some(other.to_string()),
-    }
-}
-
 impl Journal {
     /// Opens the file at `path`, or makes it, and reads what is done. A write that was cut short is moved to
     /// a file beside it. A file that was made is gone again when this is dropped without a record.
@@ -249,7 +166,7 @@ impl Journal {
         std::mem::take(&mut self.kept)
     }
 
-    /// How the picture at `path` stands, which is `identity` now. The path is as in a record ([`path_text`]).
+    /// How the picture at `path` stands, which is `identity` now. The path is as in a record ([`path_text`](crate::caption::path_text)).
     pub fn standing(&self, path: &str, identity: Identity) -> Standing {
         match self.known.get(path) {
             None => Standing::New,
@@ -290,7 +207,7 @@ impl Journal {
     pub fn append(&mut self, record: &Record) -> Result<(), JournalError> {
         self.read_if_changed()?;
         if let Some(completed) = self.layout.completed() {
-            self.rewrite(completed).map_err(|e| self.io(e))?;
+            self.renew(completed)?;
         }
         let added = self
             .fields(&record.path)?
@@ -343,10 +260,18 @@ impl Journal {
         self.read_if_changed()?;
         let has_one_name = self.file.metadata().is_ok_and(|file| file.nlink() < 2);
         if self.n_superseded > 0 && has_one_name {
-            self.keep_replaced()?;
-            self.rewrite(self.layout.clone()).map_err(|e| self.io(e))?;
-            self.n_superseded = 0;
+            self.renew(self.layout.clone())?;
         }
+        Ok(())
+    }
+
+    /// Writes the file anew as `layout` has it, without the lines to which a later one belongs.
+    fn renew(&mut self, layout: Layout) -> Result<(), JournalError> {
+        if self.n_superseded > 0 {
+            self.keep_replaced()?;
+        }
+        self.rewrite(layout).map_err(|e| self.io(e))?;
+        self.n_superseded = 0;
         Ok(())
     }
 
@@ -385,11 +310,11 @@ impl Journal {
     fn keep_replaced(&mut self) -> Result<(), JournalError> {
         let (mut lines, mut n) = (self.layout.head().to_vec(), 0);
         let collected = self.for_each_line(|_, line, last_of| {
-            let read = self.layout.parse(line).ok().flatten();
-            let read = read.and_then(|fields| Read::new(&fields, line, 0).ok());
-            if let (None, Some(read)) = (last_of, read)
-                && let Some(caption) = read.caption.filter(|caption| !caption.is_empty())
-                && self.caption(&read.path).ok().flatten() != Some(caption)
+            let fields = self.layout.parse(line).ok().flatten();
+            let gist = fields.and_then(|fields| Gist::new(&fields, line, 0).ok());
+            if let (None, Some(gist)) = (last_of, gist)
+                && let Some(caption) = gist.caption.filter(|caption| !caption.is_empty())
+                && self.caption(&gist.path).ok().flatten() != Some(caption)
             {
                 lines.extend(line);
                 n += 1;
@@ -449,10 +374,14 @@ impl Journal {
     }
 
     /// Reads the file again if somebody else has written to it, or put another one in its place.
-    fn read_if_changed(&mut self) -> Result<(), JournalError> {
+    ///
+    /// # Errors
+    /// As [`Self::open`].
+    pub fn read_if_changed(&mut self) -> Result<(), JournalError> {
         if Stamp::of(&self.real).ok() == Some(self.stamp) {
             return Ok(());
         }
+        wait_for_writer(&self.real);
         let _ = self.file.unlock(); // it may be the same file
         self.file = open_locked(&self.real)?;
         self.read()
@@ -520,10 +449,10 @@ impl Journal {
             .parse(line)
             .map_err(|source| self.no_record(number, source))?;
         if let Some(fields) = parsed {
-            let read = Read::new(&fields, line, self.len);
-            let read = read.map_err(|source| self.no_record(number, source))?;
+            let gist = Gist::new(&fields, line, self.len);
+            let gist = gist.map_err(|source| self.no_record(number, source))?;
             self.check(&fields)?;
-            if self.known.insert(read.path, read.entry).is_some() {
+            if self.known.insert(gist.path, gist.entry).is_some() {
                 self.n_superseded += 1;
             }
         }

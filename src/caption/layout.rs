@@ -255,7 +255,7 @@ impl Layout {
             && !stop.is_empty()
             && ["stop", "length", "context", "interrupted"]
                 .iter()
-                .any(|whole| is_part(&whole));
+                .any(is_part);
         matches!(end, End::InQuotes(_)) || is_short || cut_stop
     }
 

@@ -95,11 +95,14 @@ impl Records {
     /// # Errors
     /// If its record cannot be read.
     pub fn decide(
-        &self,
+        &mut self,
         found: &Found,
         sidecars: &Sidecars,
         policy: Policy,
     ) -> Result<Decision, RecordsError> {
+        if let Self::Journal(journal) = self {
+            journal.read_if_changed()?;
+        }
         let path = path_text(&found.path);
         let standing = self.standing(&path, Identity::of(&found.path).unwrap_or_default());
         let mut targets = sidecars.targets(found);
@@ -227,14 +230,21 @@ mod tests {
             retry_failed: false,
             overwrite: true,
         };
-        let ask =
-            |records: &Records, sidecars, policy| records.decide(&found, sidecars, policy).unwrap();
+        let ask = |records: &mut Records, sidecars, policy| {
+            records.decide(&found, sidecars, policy).unwrap()
+        };
 
         // Somebody else's text is neither replaced nor made again, unless that is asked for.
         fs::write(dir.path().join("a.txt"), "by hand").unwrap();
-        assert_eq!(ask(&records, &plain, Policy::default()), Decision::Caption);
-        assert_eq!(ask(&records, &txt, Policy::default()), Decision::Occupied);
-        assert_eq!(ask(&records, &txt, overwrite), Decision::Caption);
+        assert_eq!(
+            ask(&mut records, &plain, Policy::default()),
+            Decision::Caption
+        );
+        assert_eq!(
+            ask(&mut records, &txt, Policy::default()),
+            Decision::Occupied
+        );
+        assert_eq!(ask(&mut records, &txt, overwrite), Decision::Caption);
 
         let identity = Identity::of(&path).unwrap();
         let mut record = Record {
@@ -246,21 +256,24 @@ mod tests {
         };
         records.append(&record).unwrap();
         assert_eq!(
-            ask(&records, &txt, Policy::default()),
+            ask(&mut records, &txt, Policy::default()),
             Decision::FailedBefore
         );
-        assert_eq!(ask(&records, &txt, retry), Decision::Caption);
+        assert_eq!(ask(&mut records, &txt, retry), Decision::Caption);
 
         (record.error, record.caption) = (None, Some("a cat".into()));
         records.append(&record).unwrap();
-        assert_eq!(ask(&records, &txt, retry), Decision::Done);
+        assert_eq!(ask(&mut records, &txt, retry), Decision::Done);
         fs::remove_file(dir.path().join("a.txt")).unwrap();
-        assert_eq!(ask(&records, &plain, retry), Decision::Done);
+        assert_eq!(ask(&mut records, &plain, retry), Decision::Done);
         assert_eq!(
-            ask(&records, &txt, retry),
+            ask(&mut records, &txt, retry),
             Decision::Sidecars("a cat".into())
         );
         fs::write(&path, "12").unwrap();
-        assert_eq!(ask(&records, &txt, Policy::default()), Decision::Caption);
+        assert_eq!(
+            ask(&mut records, &txt, Policy::default()),
+            Decision::Caption
+        );
     }
 }

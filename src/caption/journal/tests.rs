@@ -587,7 +587,7 @@ fn a_file_of_something_else_is_refused_and_left_alone() {
             "line 3: expected a whole JSON object on the line",
         ),
         (
-            format!("{{\n  \"path\": \"b\"\n}}\n"),
+            "{\n  \"path\": \"b\"\n}\n".to_owned(),
             Format::Jsonl,
             "line 1: expected a whole JSON object",
         ),
