@@ -207,7 +207,7 @@ fn corrected_captions_stay_whatever_program_wrote_the_file() {
 
     for (text, told) in [
         (utf16("{}"), "UTF-16LE"),
-        (b"[\n{}\n]".to_vec(), "found an array"),
+        (b"[\n{}\n]".to_vec(), "lines of an array"),
         (
             [&whole[..], b"milk, eggs"].concat(),
             "line 3: expected a record",

@@ -311,7 +311,7 @@ impl Table {
                 continue;
             }
             if let Some(name) = COLUMNS.into_iter().find(|name| count(name) > 1) {
-                let what = format!("one column `{name}`, found {}", count(name));
+                let what = format!("one column `{name}` instead of {}", count(name));
                 return Err(NoRecord::expected(what, header));
             }
             return Ok(table);
@@ -338,7 +338,7 @@ impl Table {
         let cells = self.cells(row);
         let n = self.columns.len();
         if cells.iter().skip(n).any(|cell| !cell.is_empty()) {
-            let what = format!("{n} fields, as the header has, found {}", cells.len());
+            let what = format!("{n} fields as in the header instead of {}", cells.len());
             return Err(NoRecord::expected(what, row));
         }
         // The first line has the row's own beginning.
@@ -347,7 +347,7 @@ impl Table {
             .skip(1)
             .any(|line| self.is_like_row(line))
         {
-            let what = "a quote at the end of a field, found further rows within it".to_owned();
+            let what = "quotes that are closed before the next row".to_owned();
             return Err(NoRecord::expected(what, row));
         }
         let mut fields = Fields::new();
@@ -495,11 +495,10 @@ fn parse_json(line: &[u8]) -> Result<Fields, NoRecord> {
     serde_json::from_slice(line).map_err(|error| {
         let text = line.trim_ascii_start();
         if text.starts_with(b"[") {
-            let what = "a JSON object a line, found an array; `jq -c '.[]'` makes lines of it";
+            let what = "a JSON object a line (`jq -c '.[]'` makes lines of an array)";
             NoRecord::expected(what.to_owned(), line)
         } else if text.starts_with(b"{") && error.is_eof() {
-            let what = "a whole JSON object on the line, found one that does not end there; `jq -c .` \
-                        writes each on a line";
+            let what = "a whole JSON object on the line (`jq -c .` writes each on a line)";
             NoRecord::expected(what.to_owned(), line)
         } else {
             NoRecord::because(line, error.into())

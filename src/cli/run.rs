@@ -6,7 +6,7 @@ use std::{
     process::ExitCode,
 };
 
-use anyhow::{Context, ensure};
+use anyhow::Context;
 use clap::{Args, ValueEnum};
 use xc2_edge::{
     engine::{DEFAULT_N_PREDICT, Engine, MAX_BEAMS, Request},

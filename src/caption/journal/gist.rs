@@ -42,7 +42,7 @@ impl Gist {
         let fingerprint = Fingerprint::new(fields.get("size"), fields.get("modified"));
         let fingerprint = fingerprint.map_err(|found| {
             NoRecord::expected(
-                format!("a number of bytes in `size`, found `{found}`"),
+                format!("a number of bytes in `size` instead of `{found}`"),
                 line,
             )
         })?;

@@ -594,12 +594,12 @@ fn a_file_of_something_else_is_refused_and_left_alone() {
         (
             format!("[{json}]"),
             Format::Jsonl,
-            "found an array; `jq -c '.[]'`",
+            "`jq -c '.[]'` makes lines of an array",
         ),
         (
             format!("[\n{json},\n{json}\n]\n"),
             Format::Jsonl,
-            "found an array",
+            "lines of an array",
         ),
         (format!("{json}{json}\n"), Format::Jsonl, "line 1: "),
         (format!("{json}\n{json},\n"), Format::Jsonl, "line 2: "),
@@ -618,17 +618,17 @@ fn a_file_of_something_else_is_refused_and_left_alone() {
         (
             "path,caption,caption\n".to_owned(),
             Format::Csv,
-            "one column `caption`, found 2",
+            "one column `caption` instead of 2",
         ),
         (
             format!("{header}{row}a,two, cells,,1,,,,m.gguf,What?,,,,,,stop\n"),
             Format::Csv,
-            "line 3: expected 14 fields",
+            "line 3: expected 14 fields as in the header instead of 16",
         ),
         (
             format!("{header}{row}a,x,1,2026-01-01,,,,,,,,,,\n"),
             Format::Csv,
-            "line 3: expected a number of bytes in `size`, found `2026-01-01`",
+            "line 3: expected a number of bytes in `size` instead of `2026-01-01`",
         ),
         (
             format!("{header}{row}\"a,x,,1,,,,m,p,,,,,\n{row}{row}"),
@@ -645,12 +645,12 @@ fn a_file_of_something_else_is_refused_and_left_alone() {
                 "{header}{row}b,\"two\nc,\"more\",,1,,,,m.gguf,What?,,2026-05-01T10:02:12Z,,,\n"
             ),
             Format::Csv,
-            "line 3: expected a quote at the end",
+            "line 3: expected quotes that are closed",
         ),
         (
             format!("{header}{row}b,\"two\nlines\n{row}{row}x\",,1,,,,,,,,,,\n"),
             Format::Csv,
-            "line 3: expected a quote at the end",
+            "line 3: expected quotes that are closed",
         ),
         (
             format!("{header}\"{}", "x,\n".repeat(1 << 19)),

@@ -274,7 +274,7 @@ impl CaptionArgs {
         }
         if let Some((n, path)) = replaced {
             say(&format!(
-                "{output}: {n} caption{} replaced by new ones; the old ones were added to {}",
+                "{output}: {n} caption{} replaced; the old text is in {}",
                 if n == 1 { " was" } else { "s were" },
                 path.display()
             ));
