@@ -79,10 +79,10 @@ pub(super) fn fields(record: &Record) -> Fields {
     }
 }
 
-/// The first characters, for a message.
+/// The first characters, for a message. A row of a table may have several lines.
 fn beginning(line: &[u8]) -> String {
     let text = String::from_utf8_lossy(line);
-    let text = text.trim_end();
+    let text = text.lines().next().unwrap_or_default().trim_end();
     match text.char_indices().nth(60) {
         Some((end, _)) => format!("{}…", &text[..end]),
         None => text.to_owned(),
