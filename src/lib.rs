@@ -26,6 +26,8 @@
 //! | [`cache`] | computed things kept on disk |
 //! | [`memory`], [`metrics`] | what a run takes, in bytes and seconds |
 //! | [`machine`] | what it runs on |
+//! | [`panics`] | a panic in the work on one of many pictures |
+//! | [`text`] | text that people give, in whatever form their programs write it |
 //! | [`whole_file`] | files that are written whole or not at all |
 //!
 //! ```no_run
@@ -56,10 +58,12 @@ pub mod llama;
 pub mod machine;
 pub mod memory;
 pub mod metrics;
+pub mod panics;
 pub mod prompt;
 pub mod quant;
 pub mod scenes;
 pub mod tensor;
+pub mod text;
 pub mod verify;
 pub mod vision;
 pub mod whole_file;

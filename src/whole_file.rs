@@ -4,6 +4,10 @@
 //! reader sees the old file or the new one, and so does whoever comes after a crash. The hidden file is
 //! locked as long as its process lives, so that [`Leftovers`] of a crash can be told from work in progress.
 //! A directory is made in a hidden one in the same way.
+//!
+//! A hidden name is `.xc2-HASH-RANDOM.part`, 33 bytes of ASCII whatever the target is called, because a
+//! target's own name may be as long as the file system allows. The hash (BLAKE3) is that of the target's
+//! name: leftovers are found by it. Earlier versions wrote `.NAMERANDOM.part`; such are found as well.
 
 mod directory;
 
@@ -22,9 +26,12 @@ use std::{
 pub use directory::WholeDir;
 use tempfile::NamedTempFile;
 
+/// How a hidden name begins; behind it stand a hash of the target's name in hexadecimal digits and `-`.
+const BEGINNING: &str = ".xc2-";
 /// How a hidden name ends, after [`RANDOM`] letters and digits.
 const ENDING: &str = ".part";
 const RANDOM: usize = 6;
+const HASH_DIGITS: usize = 16;
 
 /// A file in the making. Dropped before [`Self::commit`], it is gone.
 #[derive(Debug)]
@@ -93,7 +100,15 @@ pub fn write(target: &Path, bytes: &[u8]) -> io::Result<()> {
 }
 
 /// How the names of the target's hidden files begin.
-fn prefix(target: &Path) -> OsString {
+fn prefix(target: &Path) -> String {
+    let name = target.file_name().unwrap_or_default();
+    let hash = blake3::hash(name.as_bytes()).to_hex();
+    let hash = &hash[..HASH_DIGITS];
+    format!("{BEGINNING}{hash}-")
+}
+
+/// How they began in earlier versions.
+fn earlier_prefix(target: &Path) -> OsString {
     let mut prefix = OsString::from(".");
     prefix.push(target.file_name().unwrap_or_default());
     prefix
@@ -107,7 +122,7 @@ fn dir_of(target: &Path) -> &Path {
 /// Hidden files and directories of processes that were killed before they were done.
 #[derive(Debug, Default)]
 pub struct Leftovers {
-    /// What looks like one, by directory and by the name of its target.
+    /// What looks like one, by directory and by the beginning of its name.
     seen: HashMap<PathBuf, HashMap<OsString, Vec<PathBuf>>>,
 }
 
@@ -118,9 +133,11 @@ impl Leftovers {
         if !self.seen.contains_key(dir) {
             self.seen.insert(dir.to_owned(), hidden_files(dir));
         }
-        let hidden = self.seen.get_mut(dir);
-        let name = target.file_name().unwrap_or_default();
-        for path in hidden.and_then(|h| h.remove(name)).unwrap_or_default() {
+        let Some(hidden) = self.seen.get_mut(dir) else {
+            return;
+        };
+        let prefixes = [prefix(target).into(), earlier_prefix(target)];
+        for path in prefixes.iter().filter_map(|p| hidden.remove(p)).flatten() {
             if let Err(error) = remove_if_left(&path, target) {
                 tracing::debug!("{}: stays: {error}", path.display());
             }
@@ -128,24 +145,23 @@ impl Leftovers {
     }
 }
 
-/// The files in `dir` that are called like hidden ones, by their targets' names.
+/// The files in `dir` that are called like hidden ones, by the beginnings of their names.
 fn hidden_files(dir: &Path) -> HashMap<OsString, Vec<PathBuf>> {
     let mut found: HashMap<_, Vec<_>> = HashMap::new();
     for entry in fs::read_dir(dir).into_iter().flatten().flatten() {
-        if let Some(target) = target_name(&entry.file_name()) {
-            found.entry(target).or_default().push(entry.path());
+        if let Some(prefix) = prefix_of(&entry.file_name()) {
+            found.entry(prefix).or_default().push(entry.path());
         }
     }
     found
 }
 
-/// The name of the target of a hidden file that is called so.
-fn target_name(hidden: &OsStr) -> Option<OsString> {
-    let name = hidden.as_bytes().strip_prefix(b".")?;
-    let name = name.strip_suffix(ENDING.as_bytes())?;
-    let (target, random) = name.split_at_checked(name.len().checked_sub(RANDOM)?)?;
-    let is_ours = !target.is_empty() && random.iter().all(u8::is_ascii_alphanumeric);
-    is_ours.then(|| OsString::from_vec(target.to_vec()))
+/// How the name of a hidden file that is called so begins: with its target's [`prefix`].
+fn prefix_of(hidden: &OsStr) -> Option<OsString> {
+    let name = hidden.as_bytes().strip_suffix(ENDING.as_bytes())?;
+    let (prefix, random) = name.split_at_checked(name.len().checked_sub(RANDOM)?)?;
+    let is_ours = prefix.starts_with(b".") && random.iter().all(u8::is_ascii_alphanumeric);
+    is_ours.then(|| OsString::from_vec(prefix.to_vec()))
 }
 
 fn remove_if_left(path: &Path, target: &Path) -> io::Result<()> {
@@ -193,30 +209,57 @@ mod tests {
         assert!(check(dir.path()).is_err());
     }
 
+    /// What a killed process leaves of `target`.
+    fn left_of(target: impl AsRef<Path>) -> String {
+        format!("{}Ab12xY{ENDING}", prefix(target.as_ref()))
+    }
+
     #[test]
     fn leftovers_go_and_work_in_progress_stays() {
         let dir = tempfile::tempdir().unwrap();
         let target = dir.path().join("a.jpg");
         let names = [
-            ".a.jpgAb12xY.part", // left by a process that was killed
-            ".b.jpgAb12xY.part", // of another target
-            ".a.jpgAb12x.part",  // not called as ours are
-            ".a.jpg.part",
-            "a.jpgAb12xY.part",
+            left_of("a.jpg"),
+            ".a.jpgAb12xY.part".to_owned(), // by an earlier version
+            left_of("b.jpg"),               // of another target
+            ".b.jpgAb12xY.part".to_owned(),
+            left_of("a.jpg").replace("Ab12xY", "A"), // not called as ours are
+            left_of("a.jpg").replace(BEGINNING, "."),
+            ".a.jpg.part".to_owned(),
+            "a.jpgAb12xY.part".to_owned(),
         ];
-        for name in names {
+        for name in &names {
             fs::write(dir.path().join(name), "half").unwrap();
         }
         let mut running = WholeFile::create(&target).unwrap();
         running.write_all(b"half").unwrap();
         Leftovers::default().clear(&target);
-        let left = |name: &&str| dir.path().join(name).exists();
-        assert_eq!(names.iter().filter(|n| left(n)).count(), 4);
-        assert!(!left(&names[0]));
+        let left = |name: &&String| dir.path().join(name).exists();
+        assert_eq!(names.iter().filter(left).count(), names.len() - 2);
+        assert!(!left(&&names[0]) && !left(&&names[1]));
         running.commit().unwrap();
         assert_eq!(fs::read(&target).unwrap(), b"half");
         // Nothing of it is there, nor is the directory.
         Leftovers::default().clear(&dir.path().join("none/c.jpg"));
+    }
+
+    #[test]
+    fn a_name_may_be_as_long_and_as_odd_as_the_file_system_allows() {
+        let dir = tempfile::tempdir().unwrap();
+        let chinese = "图".repeat(85); // three bytes each
+        let names: [&[u8]; 4] = [&[b'a'; 255], chinese.as_bytes(), b"caf\xe9 \n\"\t-", b"-- "];
+        for name in names {
+            let target = dir.path().join(std::ffi::OsStr::from_bytes(name));
+            let hidden = dir.path().join(left_of(&target));
+            fs::write(&hidden, "half").unwrap();
+            Leftovers::default().clear(&target);
+            assert!(!hidden.exists());
+            check(&target).unwrap();
+            write(&target, b"whole").unwrap();
+            assert_eq!(fs::read(&target).unwrap(), b"whole");
+            drop(WholeDir::create(&target).unwrap());
+        }
+        assert_eq!(fs::read_dir(&dir).unwrap().count(), names.len());
     }
 
     #[test]

@@ -188,6 +188,34 @@ fn what_killed_runs_left_goes_and_what_others_write_stays() {
 }
 
 #[test]
+fn pages_may_have_the_longest_names_and_any_bytes() {
+    use std::{ffi::OsStr, os::unix::ffi::OsStrExt};
+    let (from, to) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let article = article(from.path());
+    let long = "a".repeat(252) + ".md";
+    let chinese = "图".repeat(83) + ".md";
+    let pages = [
+        long.as_bytes(),
+        chinese.as_bytes(),
+        b"caf\xe9.md",
+        b"caf\xe8.md",
+    ];
+    for name in pages {
+        write(
+            &article,
+            Format::Markdown,
+            &to.path().join(OsStr::from_bytes(name)),
+        )
+        .unwrap();
+    }
+    // Each with a directory of its own, to which it leads.
+    assert_eq!(fs::read_dir(to.path()).unwrap().count(), 2 * pages.len());
+    assert!(to.path().join(r"caf\xe9_files").is_dir());
+    let page = fs::read_to_string(to.path().join(&chinese)).unwrap();
+    assert!(page.contains("_files/01-"), "{page}");
+}
+
+#[test]
 fn json_comes_back() {
     let dir = tempfile::tempdir().unwrap();
     let article = article(dir.path());

@@ -1,7 +1,6 @@
 //! The file: written beside its target, and moved there when it is complete.
 
 use std::{
-    ffi::OsString,
     fs::{self, File, Permissions},
     io::{self, Seek, SeekFrom, Write as _},
     os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt},
@@ -117,11 +116,8 @@ impl PendingFile {
             let dir = dir.to_owned();
             return Err(WriteError::NoDirectory { path: path(), dir });
         }
-        let mut prefix = OsString::from(".");
-        prefix.push(real.file_name().unwrap_or_default());
-        prefix.push(".");
         let temp = tempfile::Builder::new()
-            .prefix(&prefix)
+            .prefix(".xc2-convert-") // without the target's name, which may be as long as can be
             .suffix(".part")
             .permissions(Permissions::from_mode(0o666)) // less the umask, as for any new file
             .tempfile_in(dir);

@@ -11,6 +11,7 @@ use common::{
 };
 use safetensors::tensor::Dtype;
 use serde_json::json;
+use xc2_convert::checkpoint::Checkpoint;
 
 /// A checkpoint after `change`, refused with a message that has all of `expected`.
 #[track_caller]
@@ -78,6 +79,21 @@ fn no_config_and_a_broken_one() {
     )
     .unwrap();
     assert_refused(fixture.path(), &["config.json: `hidden_size`: ", "many"]);
+}
+
+#[test]
+fn a_config_that_an_editor_saved() {
+    let fixture = Fixture::new(SMALL);
+    let config = fixture.save().join("config.json");
+    let text = fs::read_to_string(&config).unwrap();
+    let utf16: Vec<u8> = text.encode_utf16().flat_map(u16::to_le_bytes).collect();
+    fs::write(&config, utf16).unwrap();
+    assert_refused(fixture.path(), &["config.json", "found UTF-16LE", "iconv"]);
+    fs::write(&config, b"{ \"name\": \"caf\xe9\" }").unwrap();
+    assert_refused(fixture.path(), &["config.json", "line 1, byte offset 14"]);
+    let with_mark = format!("\u{feff}{}", text.replace('\n', "\r\n"));
+    fs::write(&config, with_mark).unwrap();
+    Checkpoint::open(fixture.path()).unwrap();
 }
 
 #[test]

@@ -207,6 +207,19 @@ fn an_interrupted_conversion_leaves_the_old_file() {
 }
 
 #[test]
+fn an_output_may_have_the_longest_name() {
+    let fixture = Fixture::new(SMALL);
+    fixture.save();
+    let plan = plan(&fixture, Preset::F32);
+    for name in ["a".repeat(250) + ".gguf", "图".repeat(83) + ".gguf"] {
+        let dir = TempDir::new().unwrap();
+        let target = dir.path().join(&name);
+        convert(&plan, &target, 2, &AtomicBool::new(false), |_| {}).unwrap();
+        assert_eq!(names(dir.path()), [name]);
+    }
+}
+
+#[test]
 fn an_output_that_cannot_be_written_is_named() {
     let fixture = Fixture::new(SMALL);
     fixture.save();

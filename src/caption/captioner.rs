@@ -15,6 +15,7 @@ use crate::{
     engine::{Answer, Engine, EngineError, Offer, Picture, Request, Requests},
     image::ImageError,
     memory,
+    panics::caught,
 };
 
 /// A picture, decoded and made as small as the model sees it.
@@ -115,8 +116,8 @@ impl<'a> Captioner<'a> {
     pub fn open(&self, path: &Path) -> (Identity, Result<Opened, ImageError>) {
         // Before it is read: should it change while it is, it counts as changed the next time.
         let identity = Identity::of(path).unwrap_or_default();
-        let picture = self.engine.open_picture(path);
-        (identity, picture.map(|picture| self.shrink(&picture)))
+        let opened = self.opened(|| self.engine.open_picture(path));
+        (identity, opened)
     }
 
     /// Decodes a picture from the bytes of its file.
@@ -124,8 +125,15 @@ impl<'a> Captioner<'a> {
     /// # Errors
     /// If they are no picture.
     pub fn decode(&self, file: &[u8]) -> Result<Opened, ImageError> {
-        let picture = self.engine.decode_picture(file);
-        picture.map(|picture| self.shrink(&picture))
+        self.opened(|| self.engine.decode_picture(file))
+    }
+
+    /// One picture must not end the run, whatever it does to its reader.
+    fn opened(
+        &self,
+        read: impl FnOnce() -> Result<RgbImage, ImageError>,
+    ) -> Result<Opened, ImageError> {
+        caught(|| read().map(|picture| self.shrink(&picture)))?
     }
 
     /// At once: the original may be large.
@@ -227,7 +235,7 @@ impl<T, F: FnMut(bool) -> Next<Job<T>>> Requests for JobRequests<'_, F, T> {
 /// Whether other pictures may fare better than the one for which this was the answer.
 fn is_of_one_picture(error: &EngineError, own_prompt: bool) -> bool {
     match error {
-        EngineError::Image(_) | EngineError::NotFinite => true,
+        EngineError::Image(_) | EngineError::NotFinite | EngineError::Panic(_) => true,
         EngineError::Prompt(_) | EngineError::PromptTooLong { .. } => own_prompt,
         _ => false,
     }

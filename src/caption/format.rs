@@ -1,8 +1,11 @@
 //! How records are written: JSON Lines or CSV.
 
-use std::io::{self, BufRead};
+use serde_json::Value;
 
-use super::Record;
+use super::{
+    Record,
+    layout::{Fields, Layout},
+};
 
 /// How records are written, one after the other.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -22,19 +25,34 @@ pub const COLUMNS: [&str; 14] = [
 
 /// A piece of a file that is no record.
 #[derive(Debug, thiserror::Error)]
-#[error("expected a record as `xc2-edge caption` writes it, found `{found}`")]
+#[error("expected {what}, found `{found}`")]
 pub struct NoRecord {
+    what: String,
     found: String,
-    source: Box<dyn std::error::Error + Send + Sync>,
+    source: Option<Box<dyn std::error::Error + Send + Sync>>,
 }
 
 impl NoRecord {
+    /// Something else stands there than `what`.
+    pub(super) fn expected(what: String, line: &[u8]) -> Self {
+        Self {
+            what,
+            found: beginning(line),
+            source: None,
+        }
+    }
+
+    /// It cannot be read.
+    pub(super) fn because(line: &[u8], source: Box<dyn std::error::Error + Send + Sync>) -> Self {
+        Self {
+            source: Some(source),
+            ..Self::expected("a record as `xc2-edge caption` writes it".to_owned(), line)
+        }
+    }
+
     /// A last line that has no end.
     pub(super) fn unfinished(line: &[u8]) -> Self {
-        Self {
-            found: beginning(line),
-            source: "the file ends within it".into(),
-        }
+        Self::because(line, "the file ends within it".into())
     }
 }
 
@@ -47,94 +65,24 @@ impl Format {
         }
     }
 
-    /// How a file of records begins.
-    pub fn beginning(self) -> String {
-        match self {
-            Self::Jsonl => "{\"path\":\"".to_owned(),
-            Self::Csv => self.header(),
-        }
-    }
-
     /// The record with its end of line.
     pub fn line(self, record: &Record) -> String {
-        match self {
-            Self::Jsonl => {
-                serde_json::to_string(record).expect("a record has string keys only") + "\n"
-            }
-            Self::Csv => csv_line(record),
-        }
-    }
-
-    /// What [`Self::line`] was made of.
-    ///
-    /// # Errors
-    /// If it was not.
-    pub fn parse(self, line: &[u8]) -> Result<Record, NoRecord> {
-        let record = match self {
-            Self::Jsonl => serde_json::from_slice(line).map_err(Into::into),
-            Self::Csv => parse_csv(line).map_err(Into::into),
-        };
-        record.map_err(|source| NoRecord {
-            found: beginning(line),
-            source,
-        })
-    }
-
-    /// Reads up to the end of the next record into `line`, which was empty. `false` if the input
-    /// ends before the record does; `line` has what there is of it.
-    ///
-    /// # Errors
-    /// If the input cannot be read.
-    pub fn read_line(self, input: &mut impl BufRead, line: &mut Vec<u8>) -> io::Result<bool> {
-        // In CSV a line ends where no quote is open, and a quote within quotes is two of them.
-        let mut is_open = false;
-        loop {
-            let begin = line.len();
-            if input.read_until(b'\n', line)? == 0 || line.last() != Some(&b'\n') {
-                return Ok(false);
-            }
-            let n_quotes = line[begin..].iter().filter(|b| **b == b'"').count();
-            is_open ^= self == Self::Csv && n_quotes % 2 == 1;
-            if !is_open {
-                return Ok(true);
-            }
-        }
+        Layout::ours(self).line(record, Fields::new())
     }
 }
 
-fn csv_line(record: &Record) -> String {
-    let serde_json::Value::Object(fields) =
-        serde_json::to_value(record).expect("a record has string keys only")
-    else {
-        unreachable!("a record is an object");
-    };
-    let column = |name: &&str| match fields.get(*name) {
-        None => String::new(),
-        Some(serde_json::Value::String(text)) => text.clone(),
-        Some(number) => number.to_string(),
-    };
-    let mut writer = csv::Writer::from_writer(Vec::new());
-    let written = writer.write_record(COLUMNS.iter().map(column));
-    written.expect("memory can be written");
-    let bytes = writer.into_inner().expect("memory can be written");
-    String::from_utf8(bytes).expect("it was made of strings")
+/// A record's fields by their names.
+pub(super) fn fields(record: &Record) -> Fields {
+    match serde_json::to_value(record) {
+        Ok(Value::Object(fields)) => fields,
+        _ => unreachable!("a record is an object with string keys"),
+    }
 }
 
-fn parse_csv(line: &[u8]) -> Result<Record, csv::Error> {
-    let mut reader = csv::ReaderBuilder::new()
-        .has_headers(false)
-        .from_reader(line);
-    let row = reader
-        .records()
-        .next()
-        .unwrap_or_else(|| Ok(csv::StringRecord::new()))?;
-    row.deserialize(Some(&csv::StringRecord::from(COLUMNS.to_vec())))
-}
-
-/// The first characters, for a message.
+/// The first characters, for a message. A row of a table may have several lines.
 fn beginning(line: &[u8]) -> String {
     let text = String::from_utf8_lossy(line);
-    let text = text.trim_end();
+    let text = text.lines().next().unwrap_or_default().trim_end();
     match text.char_indices().nth(60) {
         Some((end, _)) => format!("{}…", &text[..end]),
         None => text.to_owned(),
@@ -165,23 +113,6 @@ mod tests {
     }
 
     #[test]
-    fn both_formats_give_back_what_was_written() {
-        let failed = Record {
-            caption: None,
-            error: Some("no picture".into()),
-            template: Some("x {caption}".into()),
-            modified: None,
-            ..record()
-        };
-        for record in [record(), failed] {
-            for format in [Format::Jsonl, Format::Csv] {
-                let line = format.line(&record);
-                assert_eq!(format.parse(line.as_bytes()).unwrap(), record, "{line}");
-            }
-        }
-    }
-
-    #[test]
     fn a_json_record_is_one_line_and_says_only_what_there_is_to_say() {
         let line = Format::Jsonl.line(&record());
         assert_eq!(line.matches('\n').count(), 1);
@@ -203,36 +134,5 @@ mod tests {
             .map(String::as_str)
             .collect();
         assert_eq!(fields, COLUMNS);
-    }
-
-    #[test]
-    fn records_end_where_they_end_and_not_at_line_breaks_within() {
-        let one = Format::Csv.line(&record());
-        let two = one.repeat(2) + &one[..one.len() - 1];
-        let mut input = two.as_bytes();
-        for complete in [true, true, false] {
-            let mut line = Vec::new();
-            assert_eq!(
-                Format::Csv.read_line(&mut input, &mut line).unwrap(),
-                complete
-            );
-            assert!(line.starts_with(b"\"a, "));
-        }
-        for cut in 0..one.len() {
-            let mut line = Vec::new();
-            assert!(
-                !Format::Csv
-                    .read_line(&mut &one.as_bytes()[..cut], &mut line)
-                    .unwrap()
-            );
-        }
-    }
-
-    #[test]
-    fn what_is_no_record_is_told() {
-        for (format, line) in [(Format::Jsonl, "{\"path\":1}\n"), (Format::Csv, "a,b,c\n")] {
-            let error = format.parse(line.as_bytes()).unwrap_err().to_string();
-            assert!(error.contains(line.trim_end()), "{error}");
-        }
     }
 }

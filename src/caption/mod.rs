@@ -6,16 +6,19 @@
 //! a camera's stream ────── mjpeg ───▶ frames ┘   (engine)      └─▶ sidecar   .txt, copies with XMP
 //! ```
 //!
-//! The journal is the only memory: what has a record there, and has not changed since, is done. A
+//! The journal is the only memory, and a person may edit it: what has a record there, and has not changed since, is done. A
 //! record is appended before the sidecars are written, and a sidecar that is missing is made from
 //! its record, so a run may end at any moment and the next one goes on.
 
 mod captioner;
 mod embed;
+mod fingerprint;
 mod format;
 mod gate;
 mod journal;
+mod layout;
 mod mjpeg;
+mod path_text;
 mod record;
 mod records;
 mod shard;
@@ -28,8 +31,9 @@ pub use captioner::{Captioner, Job, Next, Opened};
 pub use embed::{DamagedExif, EmbedError, ExifRule, PacketError, embed};
 pub use format::{COLUMNS, Format, NoRecord};
 pub use gate::Gate;
-pub use journal::{Journal, JournalError, Standing};
+pub use journal::{Journal, JournalError, Kept, Standing};
 pub use mjpeg::Frames;
+pub use path_text::{path_of, path_text};
 pub use record::{Identity, Record, Settings};
 pub use records::{Decision, Policy, Records, RecordsError};
 pub use shard::Shard;

@@ -6,7 +6,9 @@ use std::{
     io::{self, Write},
 };
 
-use super::{Format, Found, Identity, Journal, JournalError, Record, Sidecars, Standing};
+use super::{
+    Format, Found, Identity, Journal, JournalError, Kept, Record, Sidecars, Standing, path_text,
+};
 
 /// Where records go.
 #[derive(Debug)]
@@ -93,19 +95,20 @@ impl Records {
     /// # Errors
     /// If its record cannot be read.
     pub fn decide(
-        &self,
+        &mut self,
         found: &Found,
         sidecars: &Sidecars,
         policy: Policy,
     ) -> Result<Decision, RecordsError> {
-        let standing = match found.path.to_str() {
-            Some(path) => self.standing(path, Identity::of(&found.path).unwrap_or_default()),
-            None => Standing::New,
-        };
+        if let Self::Journal(journal) = self {
+            journal.read_if_changed()?;
+        }
+        let path = path_text(&found.path);
+        let standing = self.standing(&path, Identity::of(&found.path).unwrap_or_default());
         let mut targets = sidecars.targets(found);
         Ok(match standing {
             Standing::Captioned if targets.all(|target| target.exists()) => Decision::Done,
-            Standing::Captioned => match self.caption(found)? {
+            Standing::Captioned => match self.caption(&path)? {
                 Some(caption) => Decision::Sidecars(caption),
                 None => Decision::Done,
             },
@@ -128,12 +131,18 @@ impl Records {
         }
     }
 
-    fn caption(&self, found: &Found) -> Result<Option<String>, RecordsError> {
-        match (self, found.path.to_str()) {
-            (Self::Journal(journal), Some(path)) => {
-                Ok(journal.record(path)?.and_then(|record| record.caption))
-            }
-            _ => Ok(None), // it was made in this very run, and so were the sidecars
+    fn caption(&self, path: &str) -> Result<Option<String>, RecordsError> {
+        match self {
+            Self::Journal(journal) => Ok(journal.caption(path)?),
+            Self::Stream(_) => Ok(None), // it was made in this very run, and so were the sidecars
+        }
+    }
+
+    /// What was taken out of the file of records since this was last asked.
+    pub fn take_kept(&mut self) -> Kept {
+        match self {
+            Self::Journal(journal) => journal.take_kept(),
+            Self::Stream(_) => Kept::default(),
         }
     }
 
@@ -160,13 +169,24 @@ impl Records {
         Ok(())
     }
 
-    /// Drops records to which later ones belong.
+    /// Notes in the record of a captioned picture that its sidecars failed, or that they are there now.
     ///
     /// # Errors
-    /// If the file cannot be written anew.
+    /// If it cannot be written.
+    pub fn set_error(&mut self, path: &str, error: Option<&str>) -> Result<(), RecordsError> {
+        match self {
+            Self::Journal(journal) => Ok(journal.set_error(path, error)?),
+            Self::Stream(_) => Ok(()), // what was read cannot be taken back
+        }
+    }
+
+    /// Drops records to which later ones belong, if the file can be written anew.
+    ///
+    /// # Errors
+    /// If somebody else changed the file, and it cannot be read.
     pub fn tidy(&mut self) -> Result<(), RecordsError> {
         match self {
-            Self::Journal(journal) => Ok(journal.tidy()?),
+            Self::Journal(journal) => Ok(journal.tidy_if_possible()?),
             Self::Stream(_) => Ok(()),
         }
     }
@@ -211,14 +231,21 @@ mod tests {
             retry_failed: false,
             overwrite: true,
         };
-        let ask =
-            |records: &Records, sidecars, policy| records.decide(&found, sidecars, policy).unwrap();
+        let ask = |records: &mut Records, sidecars, policy| {
+            records.decide(&found, sidecars, policy).unwrap()
+        };
 
         // Somebody else's text is neither replaced nor made again, unless that is asked for.
         fs::write(dir.path().join("a.txt"), "by hand").unwrap();
-        assert_eq!(ask(&records, &plain, Policy::default()), Decision::Caption);
-        assert_eq!(ask(&records, &txt, Policy::default()), Decision::Occupied);
-        assert_eq!(ask(&records, &txt, overwrite), Decision::Caption);
+        assert_eq!(
+            ask(&mut records, &plain, Policy::default()),
+            Decision::Caption
+        );
+        assert_eq!(
+            ask(&mut records, &txt, Policy::default()),
+            Decision::Occupied
+        );
+        assert_eq!(ask(&mut records, &txt, overwrite), Decision::Caption);
 
         let identity = Identity::of(&path).unwrap();
         let mut record = Record {
@@ -230,21 +257,24 @@ mod tests {
         };
         records.append(&record).unwrap();
         assert_eq!(
-            ask(&records, &txt, Policy::default()),
+            ask(&mut records, &txt, Policy::default()),
             Decision::FailedBefore
         );
-        assert_eq!(ask(&records, &txt, retry), Decision::Caption);
+        assert_eq!(ask(&mut records, &txt, retry), Decision::Caption);
 
         (record.error, record.caption) = (None, Some("a cat".into()));
         records.append(&record).unwrap();
-        assert_eq!(ask(&records, &txt, retry), Decision::Done);
+        assert_eq!(ask(&mut records, &txt, retry), Decision::Done);
         fs::remove_file(dir.path().join("a.txt")).unwrap();
-        assert_eq!(ask(&records, &plain, retry), Decision::Done);
+        assert_eq!(ask(&mut records, &plain, retry), Decision::Done);
         assert_eq!(
-            ask(&records, &txt, retry),
+            ask(&mut records, &txt, retry),
             Decision::Sidecars("a cat".into())
         );
         fs::write(&path, "12").unwrap();
-        assert_eq!(ask(&records, &txt, Policy::default()), Decision::Caption);
+        assert_eq!(
+            ask(&mut records, &txt, Policy::default()),
+            Decision::Caption
+        );
     }
 }

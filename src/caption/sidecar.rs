@@ -2,6 +2,7 @@
 
 use std::{
     collections::{HashMap, HashSet},
+    ffi::OsStr,
     fs, io,
     path::{Path, PathBuf},
 };
@@ -9,7 +10,13 @@ use std::{
 use bytes::Bytes;
 
 use super::{EmbedError, ExifRule, Found, embed};
-use crate::whole_file;
+use crate::{
+    panics::{Panic, caught},
+    whole_file,
+};
+
+/// The most that file systems take.
+pub(super) const MAX_NAME_BYTES: usize = 255;
 
 /// Which files are made of a caption.
 #[derive(Clone, Debug, Default)]
@@ -32,6 +39,14 @@ pub enum SidecarError {
     Read { path: PathBuf, source: io::Error },
     #[error("{}: cannot carry its caption", path.display())]
     Embed { path: PathBuf, source: EmbedError },
+    #[error(
+        "the name of its text file would have {found} bytes, expected at most {MAX_NAME_BYTES}; \
+         rename the picture"
+    )]
+    LongName { found: usize },
+    /// A mistake in this program.
+    #[error("{}: cannot carry its caption", path.display())]
+    Panic { path: PathBuf, source: Panic },
     #[error(
         "`{}` and `{}` would both be described by `{}`",
         first.display(), second.display(), target.display()
@@ -62,6 +77,22 @@ impl Sidecars {
 
     fn copy(&self, found: &Found) -> Option<PathBuf> {
         self.copies.as_ref().map(|dir| dir.join(&found.name))
+    }
+
+    /// Whether the text of a picture can be called after it: `.txt` may be longer than what it replaces.
+    ///
+    /// # Errors
+    /// If its name is too long.
+    pub fn check_name(&self, found: &Found) -> Result<(), SidecarError> {
+        let text = self.text(found);
+        let len = text
+            .as_ref()
+            .and_then(|text| text.file_name())
+            .map_or(0, OsStr::len);
+        if len > MAX_NAME_BYTES {
+            return Err(SidecarError::LongName { found: len });
+        }
+        Ok(())
     }
 
     /// Refuses pictures of which two would have the same file, or one would be replaced.
@@ -134,11 +165,15 @@ impl Sidecars {
             path: picture.to_owned(),
             source,
         })?;
-        let copy = embed(&Bytes::from(file), caption, self.exif).map_err(|source| {
-            SidecarError::Embed {
+        let copy = caught(|| embed(&Bytes::from(file), caption, self.exif)).map_err(|source| {
+            SidecarError::Panic {
                 path: picture.to_owned(),
                 source,
             }
+        })?;
+        let copy = copy.map_err(|source| SidecarError::Embed {
+            path: picture.to_owned(),
+            source,
         })?;
         let made = target.parent().map_or(Ok(()), fs::create_dir_all);
         made.and_then(|()| whole_file::write(target, &copy))

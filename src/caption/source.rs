@@ -2,11 +2,15 @@
 
 use std::{
     collections::HashSet,
+    ffi::OsString,
     io::{self, BufRead},
+    os::unix::ffi::OsStringExt,
     path::{Path, PathBuf},
 };
 
 use walkdir::WalkDir;
+
+use crate::text::{self, TextError};
 
 /// Endings of the files that are taken from folders. A file named directly may have any.
 pub const EXTENSIONS: [&str; 8] = ["jpg", "jpeg", "png", "webp", "bmp", "gif", "tif", "tiff"];
@@ -34,7 +38,7 @@ pub enum SourceError {
         source: glob::PatternError,
     },
     #[error("the list of pictures cannot be read")]
-    List(#[source] io::Error),
+    List(#[source] TextError),
 }
 
 /// The pictures of a run, each once, in the order in which they were given; those of a folder by
@@ -92,13 +96,12 @@ impl Inventory {
     /// # Errors
     /// If the list cannot be read.
     pub fn add_list(&mut self, list: impl BufRead) -> Result<(), SourceError> {
-        for line in list.split(b'\n') {
+        for line in text::Lines::new(list) {
             let line = line.map_err(SourceError::List)?;
-            let line = line.strip_suffix(b"\r").unwrap_or(&line);
             if line.is_empty() {
                 continue;
             }
-            let path = path_of(line);
+            let path = PathBuf::from(OsString::from_vec(line));
             if path.is_dir() {
                 self.add_path(&path)?;
             } else {
@@ -183,17 +186,6 @@ pub fn is_picture_name(path: &Path) -> bool {
 fn is_hidden(path: &Path) -> bool {
     let name = path.file_name().unwrap_or_default();
     name.as_encoded_bytes().starts_with(b".")
-}
-
-#[cfg(unix)]
-fn path_of(bytes: &[u8]) -> PathBuf {
-    use std::os::unix::ffi::OsStrExt;
-    std::ffi::OsStr::from_bytes(bytes).into()
-}
-
-#[cfg(not(unix))]
-fn path_of(bytes: &[u8]) -> PathBuf {
-    String::from_utf8_lossy(bytes).into_owned().into()
 }
 
 #[cfg(test)]

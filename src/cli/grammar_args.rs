@@ -1,14 +1,16 @@
 //! The options that say what an answer has to look like.
 
-use std::{
-    fs::File,
-    io::Read,
-    path::{Path, PathBuf},
+use std::path::{Path, PathBuf};
+
+use anyhow::Context;
+use clap::Args;
+use xc2_edge::{
+    grammar::{Grammar, GrammarError},
+    text,
 };
 
-use anyhow::{Context, ensure};
-use clap::Args;
-use xc2_edge::grammar::{Grammar, GrammarError};
+/// The largest grammar that is read; llama.cpp takes far less.
+const MAX_BYTES: u64 = 1 << 20;
 
 /// What an answer has to look like.
 #[derive(Debug, Args)]
@@ -31,7 +33,8 @@ impl GrammarArgs {
     /// If the file cannot be read or is no grammar, with its name.
     pub fn grammar(&self) -> anyhow::Result<Option<Grammar>> {
         let read = |path: &Path, parse: fn(&str) -> Result<Grammar, GrammarError>| {
-            let understood = text_of(path).and_then(|text| Ok(parse(&text)?));
+            let text = text::read_at_most(path, MAX_BYTES).map_err(anyhow::Error::from);
+            let understood = text.and_then(|text| Ok(parse(&text)?));
             understood.with_context(|| path.display().to_string())
         };
         match (&self.grammar, &self.json_schema) {
@@ -40,19 +43,4 @@ impl GrammarArgs {
             (None, None) => Ok(None),
         }
     }
-}
-
-/// The largest grammar that is read; llama.cpp takes far less.
-const MAX_BYTES: u64 = 1 << 20;
-
-fn text_of(path: &Path) -> anyhow::Result<String> {
-    let mut text = String::new();
-    let file = File::open(path).context("cannot be read")?;
-    let n = file.take(MAX_BYTES + 1).read_to_string(&mut text);
-    n.context("expected text in UTF-8")?;
-    ensure!(
-        text.len() as u64 <= MAX_BYTES,
-        "expected a grammar of at most {MAX_BYTES} bytes, found more"
-    );
-    Ok(text)
 }

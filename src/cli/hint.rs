@@ -82,14 +82,14 @@ fn journal(error: &JournalError) -> Option<String> {
             "give another `-o`, or the options with which the file was begun"
         }
         JournalError::NoRecord { .. } => {
-            "give another `-o`: only a file that `xc2-edge caption` wrote can be gone on with"
+            "nothing was changed; correct that line, or give another `-o`"
         }
         JournalError::NotAFile { path, .. } if path.is_dir() => {
             let file = path.join("captions.jsonl");
             return Some(format!("name a file: `-o {}`", file.display()));
         }
         JournalError::NotAFile { .. } => "leave `-o` out, and records go to stdout",
-        JournalError::Io { .. } => return None,
+        JournalError::Io { .. } | JournalError::Text { .. } => return None,
     };
     Some(text.to_owned())
 }

@@ -1,16 +1,17 @@
 //! `xc2-edge run`.
 
 use std::{
-    io::{IsTerminal, Read, Write},
+    io::{IsTerminal, Write},
     path::PathBuf,
     process::ExitCode,
 };
 
-use anyhow::{Context, ensure};
+use anyhow::Context;
 use clap::{Args, ValueEnum};
 use xc2_edge::{
     engine::{DEFAULT_N_PREDICT, Engine, MAX_BEAMS, Request},
     prompt::{Chat, PloraPolicy, PromptLayout},
+    text,
 };
 
 use super::{
@@ -181,15 +182,8 @@ impl RunArgs {
             None if std::io::stdin().is_terminal() => return Ok(String::new()),
             None => {}
         }
-        let mut text = String::new();
-        let mut stdin = std::io::stdin().lock().take(MAX_PROMPT_BYTES + 1);
-        stdin
-            .read_to_string(&mut text)
-            .context("the question on stdin: expected text in UTF-8")?;
-        ensure!(
-            text.len() as u64 <= MAX_PROMPT_BYTES,
-            "the question on stdin: expected at most {MAX_PROMPT_BYTES} bytes, found more"
-        );
+        let stdin = std::io::stdin().lock();
+        let text = text::take_at_most(stdin, MAX_PROMPT_BYTES).context("the question on stdin")?;
         Ok(text.trim_end_matches(['\r', '\n']).to_owned())
     }
 

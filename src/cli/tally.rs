@@ -102,6 +102,14 @@ impl Tally {
 
     /// Something about a picture that the user should know.
     pub fn warn(&self, picture: &str, why: &str) {
+        // A name may hold line breaks, and codes that terminals obey.
+        let picture: String = picture
+            .chars()
+            .flat_map(|c| match c.is_control() {
+                true => c.escape_default().collect::<Vec<_>>(),
+                false => vec![c],
+            })
+            .collect();
         let line = format!("warning: {picture}: {why}");
         match &self.state().bar {
             _ if self.quiet => {}

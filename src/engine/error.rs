@@ -7,6 +7,7 @@ use crate::{
     image::ImageError,
     llama::LlamaError,
     memory::{self, MemoryNeed, Remedy},
+    panics::Panic,
     prompt::PromptError,
     vision::VisionError,
 };
@@ -24,6 +25,9 @@ pub enum EngineError {
     /// A picture.
     #[error(transparent)]
     Image(#[from] ImageError),
+    /// A mistake in this program, met in the work on one of many requests.
+    #[error(transparent)]
+    Panic(#[from] Panic),
     /// The tower's tensors.
     #[error(transparent)]
     Vision(#[from] VisionError),

@@ -16,7 +16,10 @@ use super::{
     prepared::{Prepared, Use},
     timed,
 };
-use crate::decoder::{Decoder, Next};
+use crate::{
+    decoder::{Decoder, Next},
+    panics::{Panic, caught},
+};
 
 /// What a source of requests says when it is asked for the next.
 #[derive(Debug)]
@@ -77,7 +80,11 @@ impl Engine {
                         Offer::NotYet | Offer::End => break,
                     },
                 };
-                match many.begin(n_seen, &request)? {
+                let begun = match caught(|| many.begin(n_seen, &request)) {
+                    Ok(begun) => begun?,
+                    Err(panic) => many.drop_what_was_begun(panic),
+                };
+                match begun {
                     Begun::Running => n_seen += 1,
                     Begun::NoRoomYet => {
                         waiting = Some(request);
@@ -91,7 +98,11 @@ impl Engine {
                     }
                 }
             }
-            for (index, result) in many.step()? {
+            let done = match caught(|| many.step()) {
+                Ok(done) => done?,
+                Err(panic) => many.drop_all(&panic),
+            };
+            for (index, result) in done {
                 if on_answer(index, result).is_break() {
                     return Ok(());
                 }
@@ -180,6 +191,27 @@ impl<'a> Many<'a> {
             }
             Some(result) => Ok(Begun::Done(Box::new(result))),
         }
+    }
+
+    /// After a panic in [`Self::begin`]: nobody knows what is in the sequences that do not run.
+    fn drop_what_was_begun(&mut self, panic: Panic) -> Begun {
+        if let Some(decoder) = &mut self.decoder {
+            let lanes = self.lanes.iter().enumerate();
+            for (seq, _) in lanes.filter(|(_, lane)| lane.is_none()) {
+                decoder.truncate(seq, 0);
+            }
+        }
+        Begun::Done(Box::new(Err(panic.into())))
+    }
+
+    /// After a panic in [`Self::step`], which is work on all running answers.
+    fn drop_all(&mut self, panic: &Panic) -> Vec<Done> {
+        self.decoder = None;
+        self.n_cells = 0;
+        let lanes = self.lanes.iter_mut().filter_map(Option::take);
+        lanes
+            .map(|lane| (lane.index, Err(panic.clone().into())))
+            .collect()
     }
 
     /// Sees to `n_needed` free positions; false if running answers have to end first.

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use thiserror::Error;
 
-use crate::memory::human;
+use crate::{memory::human, panics::Panic};
 
 /// A picture that cannot be read.
 #[derive(Debug, Error)]
@@ -20,6 +20,9 @@ pub enum ImageError {
     /// The operating system refused.
     #[error(transparent)]
     Io(#[from] std::io::Error),
+    /// A mistake in this program.
+    #[error(transparent)]
+    Panic(#[from] Panic),
     /// No bytes at all.
     #[error("the file is empty, expected a picture")]
     Empty,

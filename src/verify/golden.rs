@@ -8,7 +8,10 @@ use std::{
 use safetensors::{Dtype, SafeTensors};
 use serde::Deserialize;
 
-use crate::prompt::PloraPolicy;
+use crate::{
+    prompt::PloraPolicy,
+    text::{self, TextError},
+};
 
 /// What is wrong with a golden directory.
 #[derive(Debug, thiserror::Error)]
@@ -20,6 +23,9 @@ pub enum GoldenError {
         path: PathBuf,
         source: std::io::Error,
     },
+    /// A `.json` cannot be read, or is no UTF-8 text.
+    #[error("{}", path.display())]
+    Text { path: PathBuf, source: TextError },
     /// A `.json` has another form.
     #[error("{}", path.display())]
     Json {
@@ -282,11 +288,11 @@ fn speaks_of_ids(path: &Path) -> bool {
 }
 
 fn json<T: serde::de::DeserializeOwned>(path: &Path) -> Result<T, GoldenError> {
-    let text = fs::read(path).map_err(|source| GoldenError::Io {
+    let text = text::read(path).map_err(|source| GoldenError::Text {
         path: path.to_owned(),
         source,
     })?;
-    serde_json::from_slice(&text).map_err(|source| GoldenError::Json {
+    serde_json::from_str(&text).map_err(|source| GoldenError::Json {
         path: path.to_owned(),
         source,
     })

@@ -149,7 +149,9 @@ mod tests {
     fn what_a_killed_process_moved_away_comes_back() {
         let dir = tempfile::tempdir().unwrap();
         let target = dir.path().join("a");
-        let killed = dir.path().join(".aAb12xY.part");
+        let killed = dir
+            .path()
+            .join(format!("{}Ab12xY{ENDING}", prefix(&target)));
         for name in [NEW, OLD] {
             fs::create_dir_all(killed.join(name)).unwrap();
             fs::write(killed.join(name).join(name), "text").unwrap();

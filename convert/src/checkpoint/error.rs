@@ -2,6 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
+use xc2_edge::text::TextError;
+
 use super::{StandIn, pickle::PickleError};
 
 /// What is wrong with a checkpoint: which file or tensor, what was expected, what was found.
@@ -14,6 +16,9 @@ pub enum CheckpointError {
     /// A file that every checkpoint has is not there.
     #[error("{path}: no such file")]
     MissingFile { path: PathBuf },
+    /// A JSON file that is no UTF-8 text.
+    #[error("{path}")]
+    Text { path: PathBuf, source: TextError },
     /// A JSON file that does not parse, or lacks what is needed of it.
     #[error("{path}")]
     Json {

@@ -32,6 +32,7 @@ pub use pickle::PickleError;
 pub use stand_in::StandIn;
 pub use tensor::{Dtype, Shard, SourceTensor};
 use weights::{ADAPTER_CONFIG, Weights};
+use xc2_edge::text;
 
 /// A checkpoint whose tables of contents have been read.
 #[derive(Debug)]
@@ -146,8 +147,11 @@ fn open_weights(path: &Path) -> Result<File, CheckpointError> {
 }
 
 fn read_json<T: serde::de::DeserializeOwned>(path: &Path) -> Result<T, CheckpointError> {
-    let bytes = read_whole(path)?;
-    serde_json::from_slice(&bytes).map_err(|source| CheckpointError::Json {
+    let text = text::decode(read_whole(path)?).map_err(|source| CheckpointError::Text {
+        path: path.to_owned(),
+        source,
+    })?;
+    serde_json::from_str(&text).map_err(|source| CheckpointError::Json {
         path: path.to_owned(),
         source,
     })

@@ -80,7 +80,7 @@ pub fn caption(args: &CaptionArgs) -> anyhow::Result<usize> {
         let source = |_| items.next().map_or(Next::End, Next::Item);
         work = work.run(&captioner, source)?;
     }
-    let n_failed = work.finish()?;
+    let n_failed = work.finish(args)?;
     skipped.tell(args);
     Ok(n_failed + skipped.failed_before)
 }
@@ -136,7 +136,7 @@ pub fn watch(args: &CaptionArgs, dir: &Path) -> anyhow::Result<usize> {
     work.tally.begin(None, args.resumes());
     let source = |idle| Next::received(&arrivals, idle);
     let work = work.run(&args.captioner(&engine)?, source)?;
-    work.finish()?;
+    work.finish(args)?;
     match watcher.join() {
         Ok(result) => result?,
         Err(panic) => std::panic::resume_unwind(panic),
@@ -168,7 +168,7 @@ pub fn frames(args: &CaptionArgs, stream: &Path) -> anyhow::Result<usize> {
     let source = |idle| Next::received(&arrivals, idle);
     work = work.run(&captioner, source)?;
     let counts = work.tally.counts();
-    let n_failed = work.finish()?;
+    let n_failed = work.finish(args)?;
     let n_broken = match reader.join() {
         Ok(result) => result.with_context(|| stream.display().to_string())?,
         Err(panic) => std::panic::resume_unwind(panic),

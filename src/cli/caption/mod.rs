@@ -15,7 +15,7 @@ use anyhow::{Context, ensure};
 use clap::{ArgGroup, Args, ValueEnum};
 use xc2_edge::{
     caption::{
-        Captioner, ExifRule, Format, Journal, Policy, Records, Settings, Shard, Sidecars, Template,
+        Captioner, ExifRule, Format, Journal, Kept, Policy, Records, Settings, Shard, Sidecars, Template,
     },
     engine::{Engine, Request},
     prompt::Chat,
@@ -277,18 +277,33 @@ impl CaptionArgs {
         match &self.output {
             Some(path) => {
                 let journal = Journal::open(path, format, &self.settings())?;
-                if journal.torn_bytes() > 0 && !self.quiet {
-                    say(&format!(
-                        "{}: an earlier run was stopped while it wrote; the unfinished record \
-                         ({} bytes) is removed",
-                        path.display(),
-                        journal.torn_bytes()
-                    ));
-                }
-                Ok(Records::Journal(journal))
+                let mut records = Records::Journal(journal);
+                self.tell_kept(&mut records);
+                Ok(records)
             }
             None if !self.sidecars().is_empty() => Ok(Records::stream(None, format)?),
             None => Ok(Records::stream(Some(Box::new(std::io::stdout())), format)?),
+        }
+    }
+
+    /// Tells what was taken out of the file of records. A person may miss it, so that `--quiet` does not
+    /// silence it.
+    fn tell_kept(&self, records: &mut Records) {
+        let output = self.output.as_deref().unwrap_or(Path::new("")).display();
+        let Kept { torn, replaced } = records.take_kept();
+        if let Some((n_bytes, path)) = torn {
+            say(&format!(
+                "{output}: an earlier run was stopped while it wrote; the unfinished record ({n_bytes} \
+                 bytes) was moved to {}",
+                path.display()
+            ));
+        }
+        if let Some((n, path)) = replaced {
+            say(&format!(
+                "{output}: {n} caption{} replaced; the old text is in {}",
+                if n == 1 { " was" } else { "s were" },
+                path.display()
+            ));
         }
     }
 

@@ -3,8 +3,10 @@
 use std::{
     cell::RefCell,
     collections::BTreeMap,
-    io::{self, BufRead, BufReader, Write},
-    path::Path,
+    ffi::OsStr,
+    io::{self, BufReader, Write},
+    os::unix::ffi::OsStrExt,
+    path::{Path, PathBuf},
     process::ExitCode,
     sync::mpsc,
     thread,
@@ -13,8 +15,9 @@ use std::{
 use anyhow::{Context, ensure};
 use serde_json::{Map, Value, json};
 use xc2_edge::{
-    caption::{Captioner, Job, Next, Template},
+    caption::{Captioner, Job, Next, Template, path_of, path_text},
     engine::{Answer, EngineError},
+    text::{self, TextError},
 };
 
 use super::{
@@ -39,12 +42,12 @@ pub fn run(args: &CaptionArgs, records: &Path) -> anyhow::Result<ExitCode> {
     let (send, lines) = mpsc::sync_channel(QUEUE);
     // A thread of its own, so that answers do not wait for records that come later.
     let reader = thread::spawn(move || {
-        for line in input.split(b'\n') {
+        for line in text::Lines::new(input) {
             if send.send(line?).is_err() {
                 break;
             }
         }
-        Ok::<_, io::Error>(())
+        Ok::<_, TextError>(())
     });
     let mut tally = Tally::new(args.quiet);
     tally.begin(None, false);
@@ -124,9 +127,13 @@ impl Record {
         if line.is_empty() {
             return None;
         }
-        let fields = match serde_json::from_slice(line) {
+        let value = serde_json::from_slice(line);
+        let fields = match value.or_else(|_| serde_json::from_str(&with_escapes(line))) {
             Ok(Value::Object(fields)) => fields,
-            _ => Map::from_iter([("line".to_owned(), String::from_utf8_lossy(line).into())]),
+            _ => {
+                let shown = path_text(Path::new(OsStr::from_bytes(line)));
+                Map::from_iter([("line".to_owned(), shown.into())])
+            }
         };
         Some(Self {
             index,
@@ -143,6 +150,54 @@ impl Record {
     fn name(&self) -> &str {
         self.text("path").or(self.text("line")).unwrap_or_default()
     }
+}
+
+/// The file that a record names, in the way of [`path_text`]. Another program may write a name that only
+/// looks like an escape as it is.
+fn file_of(path: &str) -> PathBuf {
+    let file = path_of(path);
+    let literal = Path::new(path);
+    if !file.exists() && literal.exists() {
+        return literal.to_owned();
+    }
+    file
+}
+
+/// A line of JSON with names that are no UTF-8, as [`path_text`] writes them: their bytes may stand there as
+/// they are, or as Python writes them (`\udce9` for the byte 0xe9).
+fn with_escapes(line: &[u8]) -> String {
+    let mut text = String::new();
+    for chunk in line.utf8_chunks() {
+        text.push_str(chunk.valid());
+        for byte in chunk.invalid() {
+            text.push_str(&format!("\\\\x{byte:02x}"));
+        }
+    }
+    let mut out = String::with_capacity(text.len());
+    let (mut rest, mut is_after_high) = (text.as_str(), false);
+    while let Some(at) = rest.find('\\') {
+        is_after_high &= at == 0;
+        out.push_str(&rest[..at]);
+        rest = &rest[at..];
+        let code = rest.strip_prefix("\\u").and_then(|rest| rest.get(..4));
+        match code.and_then(|code| u16::from_str_radix(code, 16).ok()) {
+            Some(code @ 0xdc80..=0xdcff) if !is_after_high => {
+                out.push_str(&format!("\\\\x{:02x}", code - 0xdc00));
+                rest = &rest[6..];
+            }
+            code => {
+                is_after_high = code.is_some_and(|code| (0xd800..0xdc00).contains(&code));
+                let n = rest.chars().take(2).map(char::len_utf8).sum();
+                out.push_str(&rest[..n]);
+                rest = &rest[n..];
+                if code.is_some() {
+                    out.push_str(&rest[..4]);
+                    rest = &rest[4..];
+                }
+            }
+        }
+    }
+    out + rest
 }
 
 /// What stands between reading and writing.
@@ -165,7 +220,7 @@ impl Pipe {
         let opened = match record.text("path") {
             Some(path) => {
                 self.n_records += 1;
-                captioner.open(path.as_ref()).1.map_err(why)
+                captioner.open(&file_of(path)).1.map_err(why)
             }
             None => Err("expected a JSON object with a string `path`".to_owned()),
         };
@@ -270,5 +325,26 @@ mod tests {
         let record = Record::read(b" [1, 2]\r", 0).unwrap();
         assert_eq!(record.fields["line"], "[1, 2]");
         assert!(Record::read(b" \r", 0).is_none());
+        let record = Record::read(b"caf\xe9", 0).unwrap();
+        assert_eq!(record.fields["line"], r"caf\xe9");
+    }
+
+    #[test]
+    fn a_name_that_is_no_utf8_comes_as_bytes_as_an_escape_or_from_python() {
+        for line in [
+            &b"{\"path\":\"caf\xe9.jpg\"}"[..],
+            br#"{"path":"caf\\xe9.jpg"}"#,
+            br#"{"path": "caf\udce9.jpg"}"#,
+        ] {
+            let record = Record::read(line, 0).unwrap();
+            assert_eq!(record.text("path"), Some(r"caf\xe9.jpg"));
+            let bytes = file_of(r"caf\xe9.jpg");
+            assert_eq!(bytes.as_os_str().as_bytes(), b"caf\xe9.jpg");
+        }
+        // A pair is a character, and an escaped backslash none of a code.
+        let smile = br#"{"path": "\ud83d\ude00\udce9", "x": "\\udce9\u00e9\n"}"#;
+        let record = Record::read(smile, 0).unwrap();
+        assert_eq!(record.text("path"), Some("\u{1f600}\\xe9"));
+        assert_eq!(record.text("x"), Some("\\udce9é\n"));
     }
 }

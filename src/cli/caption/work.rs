@@ -1,16 +1,12 @@
 //! One run: pictures come in, captions and failures go to where they belong.
 
-use std::{
-    cell::RefCell,
-    collections::HashSet,
-    path::{Path, PathBuf},
-};
+use std::{cell::RefCell, collections::HashSet, path::PathBuf};
 
 use jiff::Timestamp;
 use xc2_edge::{
     caption::{
         Captioner, Decision, Found, Gate, Identity, Job, Next, Opened, Policy, Record, Records,
-        Settings, Sidecars, Template,
+        Settings, Sidecars, Template, path_text,
     },
     engine::{Answer, EngineError},
     image::ImageError,
@@ -109,9 +105,10 @@ impl Work {
     ///
     /// # Errors
     /// If records that are out of date cannot be dropped.
-    pub fn finish(mut self) -> anyhow::Result<usize> {
+    pub fn finish(mut self, args: &CaptionArgs) -> anyhow::Result<usize> {
         self.tally.finish();
         self.records.tidy()?;
+        args.tell_kept(&mut self.records);
         Ok(self.tally.counts().failed)
     }
 
@@ -137,12 +134,13 @@ impl Work {
                 if self.plan(&found)? != Decision::Caption {
                     return Ok(None);
                 }
+                if let Err(error) = self.sidecars.check_name(&found) {
+                    let identity = Identity::of(&found.path).unwrap_or_default();
+                    self.fail(path_text(&found.path), identity, in_one_line(error))?;
+                    return Ok(None);
+                }
                 let (identity, opened) = captioner.open(&found.path);
-                let path = match found.path.to_str() {
-                    Some(path) => path.to_owned(),
-                    None => return self.no_text_for(&found.path, identity),
-                };
-                self.pass(path, Some(found), identity, opened)
+                self.pass(path_text(&found.path), Some(found), identity, opened)
             }
             Item::Frame(bytes) => {
                 let identity = Identity {
@@ -169,7 +167,7 @@ impl Work {
             Decision::Caption => {}
             Decision::Sidecars(caption) => {
                 self.tally.skipped();
-                self.write_sidecars(found, caption, true);
+                self.write_sidecars(found, caption, true)?;
             }
             Decision::Done | Decision::FailedBefore | Decision::Occupied => self.tally.skipped(),
         }
@@ -236,7 +234,7 @@ impl Work {
         })?;
         self.tally.captioned();
         if let Some(found) = &subject.found {
-            self.write_sidecars(found, &caption, false);
+            self.write_sidecars(found, &caption, false)?;
         }
         Ok(())
     }
@@ -248,21 +246,6 @@ impl Work {
             ..self.record(path, identity)
         })?;
         Ok(())
-    }
-
-    /// A name that JSON cannot hold.
-    fn no_text_for(
-        &mut self,
-        path: &Path,
-        identity: Identity,
-    ) -> anyhow::Result<Option<Job<Subject>>> {
-        let shown = path.to_string_lossy().into_owned();
-        self.fail(
-            shown,
-            identity,
-            "its name is not UTF-8: rename it".to_owned(),
-        )?;
-        Ok(None)
     }
 
     fn record(&self, path: String, identity: Identity) -> Record {
@@ -278,12 +261,23 @@ impl Work {
         }
     }
 
-    /// The record is there already: should this fail, the next run tries again.
-    fn write_sidecars(&mut self, found: &Found, caption: &str, missing_only: bool) {
-        if let Err(error) = self.sidecars.write(found, caption, missing_only) {
-            self.tally
-                .failed(&found.path.to_string_lossy(), &in_one_line(error));
+    /// The record is there already: should this fail, it is noted there, and the next run tries again.
+    fn write_sidecars(
+        &mut self,
+        found: &Found,
+        caption: &str,
+        missing_only: bool,
+    ) -> anyhow::Result<()> {
+        let path = path_text(&found.path);
+        let written = self.sidecars.write(found, caption, missing_only);
+        let error = written.err().map(in_one_line);
+        if let Some(error) = &error {
+            self.tally.failed(&path, error);
         }
+        if error.is_some() || missing_only {
+            self.records.set_error(&path, error.as_deref())?;
+        }
+        Ok(())
     }
 }
 

@@ -3,7 +3,6 @@
 mod screen;
 
 use std::{
-    fs,
     io::Write,
     path::{Path, PathBuf},
     process::ExitCode,
@@ -21,7 +20,7 @@ use xc2_edge::{
         reply,
     },
     engine::Picture,
-    whole_file,
+    text, whole_file,
 };
 
 use super::{engine_args::EngineArgs, number::whole, sampling_args::SamplingArgs};
@@ -364,9 +363,7 @@ impl Change {
 }
 
 fn read(path: &Path) -> anyhow::Result<String> {
-    let bytes = fs::read(path).with_context(|| path.display().to_string())?;
-    let text = String::from_utf8(bytes);
-    text.with_context(|| format!("{}: expected UTF-8 text", path.display()))
+    text::read(path).with_context(|| path.display().to_string())
 }
 
 /// What was done, but for the first `n_earlier` stages, which earlier runs carried out.

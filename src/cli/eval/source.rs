@@ -1,10 +1,13 @@
 //! Where the prompts come from: a file, or seeds.
 
-use std::{fs, path::Path};
+use std::path::Path;
 
 use anyhow::Context;
 use serde::Serialize;
-use xc2_edge::scenes::{Paper, Task};
+use xc2_edge::{
+    scenes::{Paper, Task},
+    text,
+};
 
 use crate::cli::seeds::Seeds;
 
@@ -28,7 +31,7 @@ impl Source {
     /// The prompts of a file, one JSON object a line.
     pub fn file(path: &Path, limit: usize) -> anyhow::Result<Self> {
         let name = path.display();
-        let text = fs::read_to_string(path).with_context(|| name.to_string())?;
+        let text = text::read(path).with_context(|| name.to_string())?;
         let parse = |(number, line)| {
             let paper = serde_json::from_str(line).with_context(|| format!("{name}:{number}"))?;
             Ok((Place::Line(number), paper))

@@ -15,6 +15,7 @@ pub use markdown::{Page, markdown};
 
 use super::Composition;
 use crate::{
+    caption::path_text,
     image::ImageError,
     whole_file::{self, Leftovers, WholeDir},
 };
@@ -87,10 +88,20 @@ pub fn write(composition: &Composition, format: Format, path: &Path) -> Result<(
     }
 }
 
-/// `article_files` for `article.md`.
+/// `article_files` for `article.md`. Of a name that would be longer than file systems take, the beginning
+/// and a hash.
 fn files_dir(path: &Path) -> String {
-    let stem = path.file_stem().unwrap_or_default().to_string_lossy();
-    format!("{stem}_files")
+    const LONGEST: usize = 255;
+    const ENDING: &str = "_files";
+    let stem = path_text(Path::new(path.file_stem().unwrap_or_default()));
+    if stem.len() + ENDING.len() <= LONGEST {
+        return stem + ENDING;
+    }
+    let hash = &blake3::hash(stem.as_bytes()).to_hex()[..16];
+    let most = LONGEST - ENDING.len() - hash.len() - 1;
+    let end = (0..=most).rev().find(|at| stem.is_char_boundary(*at));
+    let end = end.unwrap_or(0);
+    format!("{}-{hash}{ENDING}", &stem[..end])
 }
 
 /// Refuses a directory with anything but numbered pictures in it.

@@ -1,24 +1,24 @@
 //! Where prompts are read from, and what they are held against.
 
-use std::{
-    fs, io,
-    path::{Path, PathBuf},
-};
+use std::path::{Path, PathBuf};
 
 use serde::de::DeserializeOwned;
 
 use super::{
     ArticlePrompt, CaptionPrompt, Language, PlainPrompt, PositionsPrompt, SelectionPrompt,
 };
-use crate::compose::pattern::Pattern;
+use crate::{
+    compose::pattern::Pattern,
+    text::{self, TextError},
+};
 
 /// What is wrong with a directory of prompts.
 #[derive(Debug, thiserror::Error)]
 #[allow(missing_docs)]
 pub enum PromptsError {
-    /// The file system.
+    /// A file cannot be read, or is no UTF-8 text.
     #[error("{}", path.display())]
-    Io { path: PathBuf, source: io::Error },
+    Text { path: PathBuf, source: TextError },
     /// The file.
     #[error("{path}: {message}")]
     Form { path: String, message: String },
@@ -89,7 +89,7 @@ impl Files<'_> {
                 .map(|dir| dir.join(&relative))
                 .filter(|p| p.exists())
             {
-                let text = fs::read_to_string(&path).map_err(|source| PromptsError::Io {
+                let text = text::read(&path).map_err(|source| PromptsError::Text {
                     path: path.clone(),
                     source,
                 })?;
