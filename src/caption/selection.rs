@@ -7,7 +7,7 @@ use std::{
     str::FromStr,
 };
 
-use globset::{GlobBuilder, GlobMatcher};
+use glob::{MatchOptions, Pattern};
 
 /// Endings of the files that are taken from folders. A file named directly may have any.
 pub const EXTENSIONS: [&str; 17] = [
@@ -99,7 +99,7 @@ impl Kind {
 pub struct Exclude {
     /// Without a `/` at the end.
     text: String,
-    glob: GlobMatcher,
+    pattern: Pattern,
     has_slash: bool,
     folders_only: bool,
 }
@@ -114,16 +114,13 @@ impl FromStr for Exclude {
         if text.is_empty() {
             return Err("expected a name or a pattern, found nothing".to_owned());
         }
-        let glob = |text: &str| GlobBuilder::new(text).literal_separator(true).build();
-        let built = match glob(text) {
-            // A single `[` is part of a name, not the beginning of a class.
-            Err(_) => glob(&globset::escape(text)),
-            built => built,
-        };
-        let glob = built.map_err(|error| error.kind().to_string())?;
+        let pattern = Pattern::new(text);
+        // A single `[` is part of a name, not the beginning of a class.
+        let pattern = pattern.or_else(|_| Pattern::new(&text.replace('[', "[[]")));
+        let pattern = pattern.map_err(|error| error.msg.to_owned())?;
         Ok(Self {
             text: text.to_owned(),
-            glob: glob.compile_matcher(),
+            pattern,
             has_slash: text.contains('/'),
             folders_only,
         })
@@ -138,7 +135,16 @@ impl Exclude {
     }
 
     fn fits(&self, path: &Path, is_path: bool) -> bool {
-        path == Path::new(&self.text) || !is_path && self.glob.is_match(path)
+        const WITHIN_NAMES: MatchOptions = MatchOptions {
+            case_sensitive: true,
+            require_literal_separator: true,
+            require_literal_leading_dot: false,
+        };
+        let matches = || {
+            self.pattern
+                .matches_with(&path.to_string_lossy(), WITHIN_NAMES)
+        };
+        path == Path::new(&self.text) || !is_path && matches()
     }
 
     fn matches(&self, root: &Path, below: &Path, is_path: bool) -> bool {
@@ -362,7 +368,7 @@ mod tests {
             ("photos/a", "a", true, true), // as it was given
             ("./photos/a/", "a", true, true),
             ("a*", "a/b", false, false),
-            ("{thumb,preview}*", "x/preview-1.jpg", false, true),
+            ("[\u{e4}\u{f6}]*", "x/\u{f6}.jpg", false, true),
             ("Bild?.png", "Bild\u{e4}.png", false, true),
             ("old [", "old [", true, true),
             ("[ab].png", "a.png", false, true),
@@ -373,7 +379,7 @@ mod tests {
             let left_out = selection.below(root).leaves_out(&root.join(path), is_dir);
             assert_eq!(left_out, expected, "{pattern} {path}");
         }
-        for pattern in ["", "/", "./"] {
+        for pattern in ["", "/", "./", "a**"] {
             assert!(pattern.parse::<Exclude>().is_err(), "{pattern}");
         }
     }

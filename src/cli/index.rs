@@ -179,7 +179,8 @@ impl IndexArgs {
 /// What is there besides pictures that are taken, to follow a message.
 fn not_taken(survey: &Survey) -> String {
     let n_closed = survey.closed.len();
-    let closed = (n_closed > 0).then(|| format!("{n_closed} directories not readable"));
+    let plural = if n_closed == 1 { "" } else { "s" };
+    let closed = (n_closed > 0).then(|| format!("{n_closed} folder{plural} not readable"));
     let parts = survey.left_out.told().into_iter().chain(closed);
     parts.map(|part| format!("; {part}")).collect()
 }

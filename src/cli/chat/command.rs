@@ -63,8 +63,8 @@ impl Command {
         let (name, rest) = line.split_once(char::is_whitespace).unwrap_or((line, ""));
         let rest = rest.trim();
         match name {
-            "/image" => files(name, rest).map(Self::Images),
-            "/save" => files(name, rest).map(|mut files| Self::Save(files.swap_remove(0))),
+            "/image" => some(name, rest).map(dropped::files).map(Self::Images),
+            "/save" => some(name, rest).map(dropped::file).map(Self::Save),
             "/clear" => nothing(name, rest, Self::Clear),
             "/help" | "/?" => nothing(name, rest, Self::Help),
             "/quit" | "/exit" => nothing(name, rest, Self::Quit),
@@ -89,11 +89,11 @@ fn nothing(name: &str, rest: &str, command: Command) -> Result<Command, String> 
     }
 }
 
-/// What follows a command that takes files.
-fn files(name: &str, text: &str) -> Result<Vec<PathBuf>, String> {
+/// What follows a command that takes a file.
+fn some<'a>(name: &str, text: &'a str) -> Result<&'a str, String> {
     match text {
         "" => Err(format!("`{name}`: expected a file name behind it")),
-        text => Ok(dropped::files(text)),
+        text => Ok(text),
     }
 }
 

@@ -35,7 +35,16 @@ pub fn files(text: &str) -> Vec<PathBuf> {
     } else if are_files && !files.is_empty() {
         files.into_iter().map(|(_, path)| path).collect()
     } else {
-        vec![resolved(&unescaped(text), text.starts_with("~/"))]
+        vec![file(text)]
+    }
+}
+
+/// The one file that a text behind a command names, whether it is there or not.
+pub fn file(text: &str) -> PathBuf {
+    let has_home = text.starts_with("~/");
+    match words(text).as_deref() {
+        Some([word]) => resolved(word, has_home),
+        _ => resolved(&unescaped(text), has_home),
     }
 }
 
