@@ -8,7 +8,7 @@ mod survey;
 mod terms;
 
 use std::{
-    fs,
+    fs, io,
     path::{Path, PathBuf},
 };
 
@@ -59,7 +59,7 @@ pub enum LibraryError {
     #[error("{}: found no index `{}`", dir.display(), index.strip_prefix(dir).unwrap_or(index).display())]
     NoIndex { dir: PathBuf, index: PathBuf },
     /// No index can be made or changed there.
-    #[error("{}: the index cannot be written", path.display())]
+    #[error("{}: is read-only for this user, the index cannot be written", path.display())]
     ReadOnly {
         path: PathBuf,
         source: std::io::Error,
@@ -175,15 +175,7 @@ impl Library {
     /// As there, and if the file is no index.
     pub fn create_at(dir: &Path, index: &Path) -> Result<Self, LibraryError> {
         let path = index_path(dir, index)?;
-        // SQLite needs a journal beside the file, and would only say that it is read-only.
-        let writable = whole_file::check(&path).and_then(|()| match path.exists() {
-            true => fs::OpenOptions::new().append(true).open(&path).map(drop),
-            false => Ok(()),
-        });
-        writable.map_err(|source| LibraryError::ReadOnly {
-            path: path.clone(),
-            source,
-        })?;
+        check_writable(&path)?;
         let library = Self::new(dir, path.clone(), Connection::open(&path), true)?;
         let count = "SELECT count(*) FROM sqlite_schema";
         let n_tables = library
@@ -379,6 +371,29 @@ fn index_path(dir: &Path, index: &Path) -> Result<PathBuf, LibraryError> {
             path: dir.to_owned(),
         }),
     }
+}
+
+/// SQLite needs a journal beside the file, and would not say what is missing.
+fn check_writable(index: &Path) -> Result<(), LibraryError> {
+    let fault = |path: &Path, source: io::Error| {
+        let path = path.to_owned();
+        match source.kind() {
+            io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => {
+                LibraryError::ReadOnly { path, source }
+            }
+            _ => LibraryError::Io { path, source },
+        }
+    };
+    let dir = index.parent().filter(|dir| !dir.as_os_str().is_empty());
+    whole_file::check(index).map_err(|source| match source.kind() {
+        io::ErrorKind::IsADirectory => fault(index, source),
+        _ => fault(dir.unwrap_or(Path::new(".")), source),
+    })?;
+    if index.exists() {
+        let opened = fs::OpenOptions::new().append(true).open(index);
+        opened.map_err(|source| fault(index, source))?;
+    }
+    Ok(())
 }
 
 fn told(dir: &Path, path: &Path, source: rusqlite::Error) -> LibraryError {
