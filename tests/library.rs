@@ -345,7 +345,7 @@ fn a_directory_that_is_read_only_is_told_as_such() {
     let message = String::from_utf8(output.stderr).unwrap();
     assert_eq!(output.status.code(), Some(1), "{message}");
     for told in [
-        "photos: is read-only for this user, the index cannot be written: Permission denied",
+        "photos: is read-only for this user, the index cannot be written: permission denied",
         "hint: `--index FILE` puts the index elsewhere",
     ] {
         assert!(message.contains(told), "{message}");
