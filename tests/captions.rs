@@ -396,7 +396,7 @@ fn a_folder_that_cannot_be_read_is_told_and_the_rest_is_captioned() {
     let truth = draw(&dir, "400..402");
     let closed = dir.join("pictures/lost+found");
     fs::create_dir(&closed).unwrap();
-    fs::set_permissions(&closed, fs::Permissions::from_mode(0)).unwrap();
+    fs::set_permissions(&closed, fs::Permissions::from_mode(0o000)).unwrap();
     symlink("self", dir.join("pictures/self")).unwrap(); // closed to everybody
     let Some(mut command) = without_rights(&dir) else {
         return;
