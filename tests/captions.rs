@@ -4,14 +4,19 @@ mod common;
 
 use std::{
     fs,
-    io::Write,
+    io::{Read, Write},
+    os::unix::fs::{PermissionsExt, symlink},
+    path::Path,
     process::{Command, Output, Stdio},
     thread,
     time::{Duration, Instant},
 };
 
-use common::captions::{
-    Killed, assert_status, caption, captions, draw, lines, records, run, scratch,
+use common::{
+    captions::{
+        Killed, assert_status, caption, captions, draw, lines, model, records, run, scratch,
+    },
+    program::without_rights,
 };
 use serde_json::json;
 
@@ -372,6 +377,275 @@ fn a_watched_folder_gets_captions_of_what_arrives() {
     drop(watching);
     let captions = captions(&records(&dir.join("c.jsonl")));
     assert_eq!(captions["again.png"], truth["scene-00380.png"]);
+}
+
+/// Waits until a file of records has `n` lines.
+#[track_caller]
+fn wait_for_records(file: &Path, n: usize) {
+    let end = Instant::now() + Duration::from_secs(120);
+    let count = || fs::read_to_string(file).map_or(0, |text| text.matches('\n').count());
+    while count() < n {
+        assert!(Instant::now() < end, "{} records instead of {n}", count());
+        thread::sleep(Duration::from_millis(20));
+    }
+}
+
+#[test]
+fn a_folder_that_cannot_be_read_is_told_and_the_rest_is_captioned() {
+    let dir = scratch("unreadable");
+    let truth = draw(&dir, "400..402");
+    let closed = dir.join("pictures/lost+found");
+    fs::create_dir(&closed).unwrap();
+    fs::set_permissions(&closed, fs::Permissions::from_mode(0o000)).unwrap();
+    symlink("self", dir.join("pictures/self")).unwrap(); // closed to everybody
+    let Some(mut command) = without_rights(&dir) else {
+        return;
+    };
+    command
+        .args(["caption", "-o", "c.jsonl", "-m"])
+        .arg(model());
+    let output = command.arg("pictures").output().unwrap();
+    let message = assert_status(&output, 3);
+    assert!(
+        message.contains("warning: pictures/lost+found: Permission denied"),
+        "{message}"
+    );
+    assert!(message.contains("warning: pictures/self: "), "{message}");
+    assert!(
+        message.contains("2 captioned") && message.contains("2 folders not readable"),
+        "{message}"
+    );
+    assert_eq!(captions(&records(&dir.join("c.jsonl"))), truth);
+
+    // Nothing else is there.
+    let Some(mut command) = without_rights(&dir) else {
+        return;
+    };
+    command.args(["caption", "pictures/lost+found", "-m"]);
+    let message = assert_status(&command.arg(model()).output().unwrap(), 1);
+    assert!(
+        message.contains("no pictures found") && message.contains("Permission denied"),
+        "{message}"
+    );
+    // Excluded, it does not count.
+    let args = [
+        "pictures",
+        "-o",
+        "c.jsonl",
+        "--exclude",
+        "lost+found",
+        "--exclude",
+        "self",
+    ];
+    let message = assert_status(&run(&dir, &args), 0);
+    assert!(!message.contains("not readable"), "{message}");
+    fs::set_permissions(&closed, fs::Permissions::from_mode(0o755)).unwrap();
+}
+
+#[test]
+fn pictures_of_a_folder_are_taken_or_counted_and_junk_is_neither() {
+    let dir = scratch("left-out");
+    let truth = draw(&dir, "405..407");
+    let (first, second) = (
+        dir.join("pictures/scene-00405.png"),
+        dir.join("pictures/scene-00406.png"),
+    );
+    for name in [
+        "a.JFIF",
+        "b.jpe",
+        "c.HEIC",
+        "d.heic",
+        "e.heif",
+        "f.avif",
+        "notes.txt",
+        "film.mp4",
+        "@eaDir/a.jpg/SYNOPHOTO_THUMB_M.jpg",
+        "#recycle/a.jpg",
+        "$RECYCLE.BIN/a.jpg",
+        ".thumbnails/a.jpg",
+        "._a.jpg",
+        "raw/a.jpg",
+        "trip [1]/b.PNG",
+        "trip 1/c.png",
+    ] {
+        let path = dir.join("album").join(name);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::copy(&first, path).unwrap();
+    }
+    fs::copy(&second, dir.join("album/raw/z.gif")).unwrap();
+    let args = [
+        "album",
+        "-o",
+        "c.jsonl",
+        "--exclude",
+        "raw/",
+        "--exclude",
+        "trip [1]",
+    ];
+    let message = assert_status(&run(&dir, &args), 0);
+    assert!(message.contains("3 captioned"), "{message}");
+    assert!(
+        message.contains("4 files left out: 3 HEIC, 1 AVIF"),
+        "{message}"
+    );
+    let names: Vec<_> = captions(&records(&dir.join("c.jsonl")))
+        .into_keys()
+        .collect();
+    assert_eq!(names, ["a.JFIF", "b.jpe", "c.png"]);
+
+    // What is named is taken: a folder with brackets, and one that is junk elsewhere.
+    let output = run(&dir, &["album/trip [1]", "album/raw/*.gif", "-q"]);
+    assert_status(&output, 0);
+    let said = captions(&lines(&String::from_utf8(output.stdout).unwrap()));
+    assert_eq!(said["b.PNG"], truth["scene-00405.png"]);
+    assert_eq!(said["z.gif"], truth["scene-00406.png"]);
+    let output = run(&dir, &["album/#recycle", "-q"]);
+    assert_status(&output, 0);
+    let message = assert_status(&run(&dir, &["album", "--exclude", "*"]), 1);
+    assert!(message.contains("no pictures found"), "{message}");
+}
+
+#[test]
+fn two_pictures_with_one_text_stop_nobody_else() {
+    let dir = scratch("clash");
+    let truth = draw(&dir, "410..412");
+    let pictures = dir.join("pictures");
+    fs::copy(
+        pictures.join("scene-00410.png"),
+        pictures.join("scene-00410.jpg"),
+    )
+    .unwrap();
+    let message = assert_status(&run(&dir, &["pictures", "--txt", "-o", "c.jsonl"]), 3);
+    assert_eq!(
+        message.matches("would both be described by").count(),
+        2,
+        "{message}"
+    );
+    assert!(
+        message.contains("1 captioned") && message.contains("2 failed"),
+        "{message}"
+    );
+    let text = fs::read_to_string(pictures.join("scene-00411.txt")).unwrap();
+    assert_eq!(text.trim(), truth["scene-00411.png"]);
+    assert!(!pictures.join("scene-00410.txt").exists());
+    // Once it has a name of its own it is captioned, without further options.
+    fs::rename(pictures.join("scene-00410.jpg"), pictures.join("other.jpg")).unwrap();
+    let message = assert_status(&run(&dir, &["pictures", "--txt", "-o", "c.jsonl"]), 0);
+    assert!(message.contains("2 captioned"), "{message}");
+
+    // Copies from two folders.
+    fs::create_dir(dir.join("more")).unwrap();
+    for name in ["scene-00411.png", "third.png"] {
+        fs::copy(
+            pictures.join("scene-00411.png"),
+            dir.join("more").join(name),
+        )
+        .unwrap();
+    }
+    let args = ["pictures", "more", "--embed", "out"];
+    let message = assert_status(&run(&dir, &args), 3);
+    assert!(
+        message.contains("3 captioned") && message.contains("2 failed"),
+        "{message}"
+    );
+    assert!(dir.join("out/third.png").exists() && !dir.join("out/scene-00411.png").exists());
+}
+
+#[test]
+fn a_watched_folder_that_is_replaced_is_watched_on_and_one_that_is_removed_ends_the_run() {
+    let dir = scratch("replaced");
+    let truth = draw(&dir, "415..417");
+    let drawn = |seed: usize| dir.join(format!("pictures/scene-00{seed}.png"));
+    let incoming = dir.join("incoming");
+    fs::create_dir(&incoming).unwrap();
+    fs::copy(drawn(415), incoming.join("scene-00415.png")).unwrap();
+    fs::copy(drawn(415), incoming.join("photo.heic")).unwrap();
+    let args = ["--watch", "incoming", "-o", "c.jsonl", "--txt"];
+    let mut command = caption(&dir, &args);
+    let mut watching = Killed(command.stderr(Stdio::piped()).spawn().unwrap());
+    wait_for_records(&dir.join("c.jsonl"), 1);
+    fs::rename(&incoming, dir.join("old")).unwrap();
+    fs::create_dir(&incoming).unwrap();
+    fs::copy(drawn(416), incoming.join("scene-00416.png")).unwrap();
+    wait_for_records(&dir.join("c.jsonl"), 2);
+    assert_eq!(captions(&records(&dir.join("c.jsonl"))), truth);
+    // A second picture for the same text, and one more: only that gets a record.
+    fs::copy(drawn(415), incoming.join("scene-00416.jpg")).unwrap();
+    thread::sleep(Duration::from_millis(500));
+    fs::copy(drawn(415), incoming.join("z.png")).unwrap();
+    wait_for_records(&dir.join("c.jsonl"), 3);
+
+    fs::remove_dir_all(&incoming).unwrap();
+    let status = watching.0.wait().unwrap();
+    let mut message = String::new();
+    let mut stderr = watching.0.stderr.take().unwrap();
+    stderr.read_to_string(&mut message).unwrap();
+    assert_eq!(status.code(), Some(1), "{message}");
+    for told in [
+        "incoming: is gone",
+        "1 file left out: HEIC",
+        "3 captioned",
+        "would both be described by `incoming/scene-00416.txt`",
+    ] {
+        assert!(message.contains(told), "`{told}`: {message}");
+    }
+}
+
+#[test]
+fn past_the_limit_of_watched_folders_a_folder_is_looked_through() {
+    let dir = scratch("limit");
+    let truth = draw(&dir, "420..422");
+    let drawn = |seed: usize| dir.join(format!("pictures/scene-00{seed}.png"));
+    let limit = "echo \"$0\" > /proc/sys/user/\"$1\" && shift && exec \"$@\"";
+    let in_namespace = |n: &str, which: &str| {
+        let mut command = Command::new("unshare");
+        command
+            .current_dir(&dir)
+            .args(["-Ur", "sh", "-c", limit, n, which]);
+        command
+    };
+    let tried = in_namespace("1", "max_inotify_watches")
+        .arg("true")
+        .output();
+    if !tried.is_ok_and(|output| output.status.success()) {
+        eprintln!("skipped: limits of a user cannot be set here");
+        return;
+    }
+    for (n, which, setting) in [
+        ("1", "max_inotify_watches", "fs.inotify.max_user_watches"),
+        (
+            "0",
+            "max_inotify_instances",
+            "fs.inotify.max_user_instances",
+        ),
+    ] {
+        let incoming = dir.join(which);
+        fs::create_dir_all(incoming.join("sub")).unwrap();
+        fs::copy(drawn(420), incoming.join("sub/scene-00420.png")).unwrap();
+        let file = dir.join(format!("{which}.jsonl"));
+        let mut command = in_namespace(n, which);
+        command
+            .arg(env!("CARGO_BIN_EXE_xc2-edge"))
+            .args(["caption", "-m"]);
+        command
+            .arg(model())
+            .args(["--watch", which, "-o"])
+            .arg(&file);
+        let mut watching = Killed(command.stderr(Stdio::piped()).spawn().unwrap());
+        wait_for_records(&file, 1);
+        fs::copy(drawn(421), incoming.join("scene-00421.png")).unwrap();
+        wait_for_records(&file, 2);
+        assert_eq!(captions(&records(&file)), truth);
+        fs::remove_dir_all(&incoming).unwrap();
+        assert_eq!(watching.0.wait().unwrap().code(), Some(1));
+        let mut message = String::new();
+        let mut stderr = watching.0.stderr.take().unwrap();
+        stderr.read_to_string(&mut message).unwrap();
+        let command = format!("sudo sysctl {setting}=");
+        for told in [setting, "every 10 s", &command, "is gone"] {
+            assert!(message.contains(told), "`{told}`: {message}");
+        }
+    }
 }
 
 #[test]

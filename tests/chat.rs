@@ -227,6 +227,87 @@ fn what_is_piped_in_is_the_question() {
 }
 
 #[test]
+fn pictures_can_be_dropped_on_the_terminal() {
+    let home = tempfile::tempdir().unwrap();
+    let dir = home.path().to_str().unwrap().to_owned();
+    for name in ["it's.png", "my photo (1).png", "three.png"] {
+        std::fs::copy(picture("three-shapes.png"), home.path().join(name)).unwrap();
+    }
+    std::fs::copy(picture("five-shapes.png"), home.path().join("five.png")).unwrap();
+    let mut talk = Talk::at(home, &[]);
+    talk.types(&format!("'{dir}/it'\\''s.png' "));
+    talk.sees("1 picture for the next question");
+    talk.types(&format!("{dir}/my\\ photo\\ \\(1\\).png"));
+    talk.sees("2 pictures for the next question");
+    talk.types(&format!(
+        "file://{dir}/my%20photo%20(1).png \"{dir}/it's.png\""
+    ));
+    talk.sees("4 pictures for the next question");
+    talk.types("/image three.png gone.png it\\'s.png");
+    talk.sees("6 pictures for the next question");
+    talk.sees("cannot read picture `gone.png`");
+    talk.types(&format!("{dir}/gone.png"));
+    talk.sees("found no picture of this name");
+    talk.types("/clear");
+    talk.sees("forgotten");
+    talk.types("five.png");
+    talk.sees("1 picture for the next question");
+    // A question that names a picture is a question.
+    let answer = talk.asks("Describe five.png briefly.");
+    assert!(!answer.contains("for the next question"), "{answer}");
+    talk.leaves();
+}
+
+#[test]
+fn a_picture_comes_over_stdin() {
+    let model = path(&common::trained(Preset::F16));
+    let picture = picture("three-shapes.png");
+    let expected = single(&picture, CAPTION);
+    let file = std::fs::read(&picture).unwrap();
+    let run = ["run", "-q", "-m", &model];
+    let args = [&run[..], &["--image", "-", "-p", CAPTION]].concat();
+    let output = xc2_edge_with_stdin(&args, &file);
+    assert_eq!(stdout(&output).trim(), expected, "{}", stderr(&output));
+    for (extra, input, told) in [
+        (
+            &["--image", "-", "-p", CAPTION][..],
+            &b""[..],
+            "found nothing",
+        ),
+        (
+            &["--image", "-", "-p", CAPTION],
+            b"no picture",
+            "the picture on stdin: not a picture",
+        ),
+        (
+            &["--image", "-", "-p", CAPTION],
+            &file[..99],
+            "the picture on stdin: ",
+        ),
+        (&["--image", "-", "-p", "-"], b"", "found both"),
+        (&["--image", "-"], b"", "with -p"),
+        (
+            &["--image", "-", "--image", "-", "-p", CAPTION],
+            b"",
+            "found `-` 2 times",
+        ),
+    ] {
+        let output = xc2_edge_with_stdin(&[&run[..], extra].concat(), input);
+        assert_eq!(output.status.code(), Some(1), "{extra:?}");
+        assert!(stderr(&output).contains(told), "{}", stderr(&output));
+    }
+    let small = ["--max-memory", "300MB", "--image", "-", "-p", CAPTION];
+    let args = [
+        "-c",
+        "exec \"$0\" \"$@\" < /dev/zero",
+        env!("CARGO_BIN_EXE_xc2-edge"),
+    ];
+    let mut endless = Command::new("sh");
+    let output = endless.args(args).args(run).args(small).output().unwrap();
+    assert!(stderr(&output).contains("too large"), "{}", stderr(&output));
+}
+
+#[test]
 fn a_grammar_holds_in_every_turn_and_beams_are_possible() {
     let dir = tempfile::tempdir().unwrap();
     let grammar = dir.path().join("answer.gbnf");

@@ -1,12 +1,18 @@
 //! The library of pictures: what is in the index, and what is found.
 
-use std::{fs, path::Path, process::Command};
+mod common;
 
+use std::{fs, os::unix::fs::PermissionsExt, path::Path, process::Command};
+
+use common::program::without_rights;
 use rexpect::session::spawn_command;
 use rusqlite::Connection;
-use xc2_edge::compose::{
-    Library,
-    library::{INDEX, LibraryError, Search, Survey},
+use xc2_edge::{
+    caption::Selection,
+    compose::{
+        Library,
+        library::{INDEX, LibraryError, Search, Survey},
+    },
 };
 
 /// A library of files that hold their own caption.
@@ -235,6 +241,122 @@ fn what_is_no_library_is_told() {
     ));
     Library::create(dir.path()).unwrap();
     Library::open(dir.path()).unwrap();
+}
+
+#[test]
+fn captions_of_pictures_in_a_directory_that_cannot_be_read_are_kept() {
+    let dir = tempfile::tempdir().unwrap();
+    write(dir.path(), "a.png", "A red star.");
+    write(dir.path(), "sub/b.png", "A blue star.");
+    write(dir.path(), "c.heic", "A star.");
+    let mut library = Library::create(dir.path()).unwrap();
+    caption(&mut library);
+    // A link to itself cannot be read by anybody.
+    fs::rename(dir.path().join("sub"), dir.path().join("elsewhere")).unwrap();
+    std::os::unix::fs::symlink("sub", dir.path().join("sub")).unwrap();
+    fs::remove_dir_all(dir.path().join("elsewhere")).unwrap();
+    let survey = library.survey(false).unwrap();
+    assert_eq!((survey.known, survey.gone, survey.closed.len()), (1, 0, 1));
+    assert_eq!(survey.left_out.to_string(), "1 file left out: HEIC");
+    assert_eq!(library.len().unwrap(), 2);
+    // Left out, it is no longer part of the library.
+    let selection = Selection::new(&["sub".parse().unwrap()], None);
+    let survey = library.survey_of(&selection, false).unwrap();
+    assert_eq!((survey.known, survey.gone, survey.closed.len()), (1, 1, 0));
+}
+
+#[test]
+fn an_index_may_be_elsewhere_and_its_directory_may_move() {
+    let (dir, away) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let (old, new) = (dir.path().join("old"), dir.path().join("new"));
+    let index = away.path().join("photos.sqlite");
+    write(&old, "sub/a.png", "A red star.");
+    let mut library = Library::create_at(&old, &index).unwrap();
+    caption(&mut library);
+    drop(library);
+    assert_eq!(fs::read_dir(&old).unwrap().count(), 1);
+    fs::rename(&old, &new).unwrap();
+    let library = Library::open_at(&new, &index).unwrap();
+    let hits = library.search("star", 4, &[]).unwrap().hits;
+    assert_eq!(hits[0].file, new.join("sub/a.png"));
+    assert!(matches!(
+        Library::open(&new),
+        Err(LibraryError::NoIndex { .. })
+    ));
+    drop(library);
+
+    // Another directory, or one in which nothing is mounted: nothing is forgotten.
+    fs::create_dir(&old).unwrap();
+    for name in [None, Some("b.png")] {
+        if let Some(name) = name {
+            write(&old, name, "A cat.");
+        }
+        let mut library = Library::create_at(&old, &index).unwrap();
+        let refused = library.survey(false).unwrap_err();
+        assert!(
+            matches!(refused, LibraryError::OtherFiles { n_known: 1, .. }),
+            "{refused}"
+        );
+        assert_eq!(library.len().unwrap(), 1);
+    }
+    let search = Command::new(env!("CARGO_BIN_EXE_xc2-edge"))
+        .arg("search")
+        .args([&new, Path::new("star"), Path::new("--index"), &index])
+        .output()
+        .unwrap();
+    assert!(
+        String::from_utf8(search.stdout)
+            .unwrap()
+            .contains("A red star.")
+    );
+}
+
+#[test]
+fn a_file_that_is_no_index_is_not_written_to() {
+    let dir = tempfile::tempdir().unwrap();
+    let other = dir.path().join("other.sqlite");
+    let database = Connection::open(&other).unwrap();
+    let script = "CREATE TABLE tags (name); PRAGMA user_version = 1;";
+    database.execute_batch(script).unwrap();
+    drop(database);
+    let photo = dir.path().join("photo.png");
+    fs::write(&photo, "no database, but long enough to look at").unwrap();
+    for file in [&other, &photo] {
+        let before = fs::read(file).unwrap();
+        for opened in [Library::create_at, Library::open_at] {
+            let error = opened(dir.path(), file).unwrap_err();
+            assert!(matches!(error, LibraryError::NotAnIndex { .. }), "{error}");
+        }
+        assert!(fs::read(file).unwrap() == before);
+    }
+}
+
+#[test]
+fn a_directory_that_is_read_only_is_told_as_such() {
+    let dir = tempfile::tempdir().unwrap();
+    let photos = dir.path().join("photos");
+    write(&photos, "a.png", "A red star.");
+    fs::set_permissions(&photos, fs::Permissions::from_mode(0o555)).unwrap();
+    let Some(mut command) = without_rights(dir.path()) else {
+        return;
+    };
+    command.args(["index", "photos", "-m", "gone.gguf"]);
+    let output = command.output().unwrap();
+    let message = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(1), "{message}");
+    for told in [
+        "photos: is read-only for this user, the index cannot be written: permission denied",
+        "hint: `--index FILE` puts the index elsewhere",
+    ] {
+        assert!(message.contains(told), "{message}");
+    }
+    let Some(mut command) = without_rights(dir.path()) else {
+        return;
+    };
+    command.args(["index", "photos", "-m", "gone.gguf", "--index", "a.sqlite"]);
+    let message = String::from_utf8(command.output().unwrap().stderr).unwrap();
+    assert!(message.contains("gone.gguf"), "{message}"); // the next thing that is wrong
+    fs::set_permissions(&photos, fs::Permissions::from_mode(0o755)).unwrap();
 }
 
 #[test]

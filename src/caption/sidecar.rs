@@ -60,6 +60,50 @@ pub enum SidecarError {
     Itself { path: PathBuf },
 }
 
+/// A picture whose files cannot be made, and why.
+#[derive(Debug)]
+pub struct Refused {
+    /// The picture.
+    pub found: Found,
+    /// Why.
+    pub error: SidecarError,
+}
+
+/// Whose the files are, where pictures come one by one: who comes first has the name.
+#[derive(Debug, Default)]
+pub struct Claims(HashMap<PathBuf, Found>);
+
+impl Claims {
+    /// Notes that the files of a picture are its own.
+    ///
+    /// # Errors
+    /// If another picture that is still there has one of them, or one is the picture itself.
+    pub fn claim(&mut self, sidecars: &Sidecars, found: &Found) -> Result<(), SidecarError> {
+        for target in sidecars.targets(found) {
+            if is_same_file(&target, &found.path) {
+                let path = found.path.clone();
+                return Err(SidecarError::Itself { path });
+            }
+            match self.0.get(&target) {
+                Some(first) if first.path != found.path && first.path.exists() => {
+                    return Err(clash(first, found, target));
+                }
+                Some(first) if first.path == found.path => {}
+                _ => drop(self.0.insert(target, found.clone())),
+            }
+        }
+        Ok(())
+    }
+}
+
+fn clash(first: &Found, second: &Found, target: PathBuf) -> SidecarError {
+    SidecarError::Clash {
+        first: first.path.clone(),
+        second: second.path.clone(),
+        target,
+    }
+}
+
 impl Sidecars {
     /// Whether there are any.
     pub fn is_empty(&self) -> bool {
@@ -95,28 +139,45 @@ impl Sidecars {
         Ok(())
     }
 
-    /// Refuses pictures of which two would have the same file, or one would be replaced.
-    ///
-    /// # Errors
-    /// If there are such.
-    pub fn check(&self, pictures: &[Found]) -> Result<(), SidecarError> {
-        let mut owners: HashMap<PathBuf, &Found> = HashMap::new();
-        for found in pictures {
+    /// Takes out of `pictures` those that cannot have files of their own: where two would have the same
+    /// one, both; and those that would be replaced themselves.
+    pub fn refuse(&self, pictures: &mut Vec<Found>) -> Vec<Refused> {
+        if self.is_empty() {
+            return Vec::new();
+        }
+        let mut owners: HashMap<PathBuf, Vec<usize>> = HashMap::new();
+        for (i, found) in pictures.iter().enumerate() {
             for target in self.targets(found) {
-                if is_same_file(&target, &found.path) {
-                    let path = found.path.clone();
-                    return Err(SidecarError::Itself { path });
-                }
-                if let Some(first) = owners.insert(target.clone(), found) {
-                    return Err(SidecarError::Clash {
-                        first: first.path.clone(),
-                        second: found.path.clone(),
-                        target,
-                    });
-                }
+                owners.entry(target).or_default().push(i);
             }
         }
-        Ok(())
+        let fault = |found: &Found| {
+            self.targets(found).find_map(|target| {
+                if is_same_file(&target, &found.path) {
+                    let path = found.path.clone();
+                    return Some(SidecarError::Itself { path });
+                }
+                let [first, second, ..] = owners[&target][..] else {
+                    return None;
+                };
+                let is_first = pictures[first].path == found.path;
+                let (a, b) = if is_first {
+                    (found, &pictures[second])
+                } else {
+                    (&pictures[first], found)
+                };
+                Some(clash(a, b, target))
+            })
+        };
+        let faults: Vec<_> = pictures.iter().map(fault).collect();
+        let mut refused = Vec::new();
+        for (found, fault) in std::mem::take(pictures).into_iter().zip(faults) {
+            match fault {
+                Some(error) => refused.push(Refused { found, error }),
+                None => pictures.push(found),
+            }
+        }
+        refused
     }
 
     /// Finds out whether the files of these pictures can be written, before there is anything to write.
@@ -212,7 +273,7 @@ mod tests {
             copies: Some(dir.path().join("out")),
             ..Sidecars::default()
         };
-        sidecars.check(std::slice::from_ref(&picture)).unwrap();
+        assert!(sidecars.refuse(&mut vec![picture.clone()]).is_empty());
         sidecars.write(&picture, "a cat", false).unwrap();
         assert_eq!(
             fs::read_to_string(dir.path().join("sub/a.txt")).unwrap(),
@@ -232,22 +293,71 @@ mod tests {
     }
 
     #[test]
-    fn two_pictures_with_one_text_are_refused() {
+    fn pictures_with_one_text_are_refused_and_the_others_are_not() {
         let dir = Path::new("d");
         let sidecars = Sidecars {
             txt: true,
             ..Sidecars::default()
         };
-        let error = sidecars
-            .check(&[found(dir, "a.jpg"), found(dir, "a.png")])
-            .unwrap_err();
-        assert_eq!(
-            error.to_string(),
-            "`d/a.jpg` and `d/a.png` would both be described by `d/a.txt`"
+        let names = [
+            "0.jpg", "a.JPG", "a.jpeg", "b.gif", "b.png", "b.webp", "c.jpg", "C.png",
+        ];
+        let mut pictures: Vec<_> = names.map(|name| found(dir, name)).into();
+        let refused = sidecars.refuse(&mut pictures);
+        let left: Vec<_> = pictures
+            .iter()
+            .map(|found| found.name.to_str().unwrap())
+            .collect();
+        assert_eq!(left, ["0.jpg", "c.jpg", "C.png"]);
+        let told: Vec<_> = refused
+            .iter()
+            .map(|refused| refused.error.to_string())
+            .collect();
+        let both = "`d/a.JPG` and `d/a.jpeg` would both be described by `d/a.txt`";
+        assert_eq!(told[..2], [both, both]);
+        assert!(
+            told[4].starts_with("`d/b.gif` and `d/b.webp`"),
+            "{}",
+            told[4]
         );
-        sidecars
-            .check(&[found(dir, "a.jpg"), found(dir, "b.jpg")])
-            .unwrap();
+        assert_eq!(told.len(), 5);
+    }
+
+    #[test]
+    fn copies_of_the_same_name_from_several_folders_are_refused() {
+        let sidecars = Sidecars {
+            copies: Some("out".into()),
+            ..Sidecars::default()
+        };
+        let at = |path: &str, name: &str| Found {
+            path: path.into(),
+            name: name.into(),
+        };
+        let mut pictures = vec![
+            at("a/1.jpg", "1.jpg"),
+            at("b/1.jpg", "1.jpg"),
+            at("b/2.jpg", "2.jpg"),
+        ];
+        let refused = sidecars.refuse(&mut pictures);
+        assert_eq!((refused.len(), pictures), (2, vec![at("b/2.jpg", "2.jpg")]));
+    }
+
+    #[test]
+    fn who_comes_first_has_the_name_for_as_long_as_it_is_there() {
+        let dir = tempfile::tempdir().unwrap();
+        let sidecars = Sidecars {
+            txt: true,
+            ..Sidecars::default()
+        };
+        let mut claims = Claims::default();
+        let (first, second) = (found(dir.path(), "a.jpg"), found(dir.path(), "a.png"));
+        fs::write(&first.path, "").unwrap();
+        claims.claim(&sidecars, &first).unwrap();
+        claims.claim(&sidecars, &first).unwrap();
+        let error = claims.claim(&sidecars, &second).unwrap_err();
+        assert!(matches!(error, SidecarError::Clash { .. }));
+        fs::remove_file(&first.path).unwrap();
+        claims.claim(&sidecars, &second).unwrap();
     }
 
     #[test]
@@ -274,7 +384,7 @@ mod tests {
             copies: Some(dir.path().join(".")),
             ..Sidecars::default()
         };
-        let error = sidecars.check(&[found(dir.path(), "a.jpg")]).unwrap_err();
-        assert!(matches!(error, SidecarError::Itself { .. }));
+        let refused = sidecars.refuse(&mut vec![found(dir.path(), "a.jpg")]);
+        assert!(matches!(refused[0].error, SidecarError::Itself { .. }));
     }
 }

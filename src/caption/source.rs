@@ -8,12 +8,13 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use walkdir::WalkDir;
+use glob::{MatchOptions, Pattern};
 
+use super::{
+    selection::{LeftOut, Selection, is_junk},
+    walk::{Step, walk},
+};
 use crate::text::{self, TextError};
-
-/// Endings of the files that are taken from folders. A file named directly may have any.
-pub const EXTENSIONS: [&str; 8] = ["jpg", "jpeg", "png", "webp", "bmp", "gif", "tif", "tiff"];
 
 /// A picture to be captioned.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -47,47 +48,80 @@ pub enum SourceError {
 pub struct Inventory {
     found: Vec<Found>,
     seen: HashSet<PathBuf>,
-    /// Where copies go: what lies there is none of the pictures.
-    except: Option<PathBuf>,
+    selection: Selection,
+    left_out: LeftOut,
+    unreadable: Vec<SourceError>,
 }
 
 impl Inventory {
-    /// An empty one, which will take nothing that lies below `except`.
-    pub fn new(except: Option<&Path>) -> Self {
+    /// An empty one, which will take from folders what `selection` leaves in.
+    pub fn new(selection: Selection) -> Self {
         Self {
-            except: except.and_then(|dir| dir.canonicalize().ok()),
+            selection,
             ..Self::default()
         }
     }
 
-    /// Adds a file, a folder with all below it, or what a pattern stands for.
+    /// Adds a file, a folder with all below it, or what a pattern stands for. What exists under the
+    /// name that was typed is meant, also if that could be a pattern.
     ///
     /// # Errors
-    /// If there is no such thing.
+    /// If there is no such thing. Folders that cannot be read are noted in [`Self::unreadable`].
     pub fn add(&mut self, typed: &Path) -> Result<(), SourceError> {
         let pattern = typed.to_string_lossy();
         if typed.exists() || !pattern.contains(['*', '?', '[']) {
             return self.add_path(typed);
         }
-        let matches = glob::glob(&pattern).map_err(|source| SourceError::Pattern {
-            pattern: pattern.to_string(),
-            source,
-        })?;
+        // A name with brackets may stand behind a wildcard.
+        let brackets = pattern.replace('[', "[[]");
+        for glob in [with_existing_names(&pattern), brackets] {
+            if self.add_pattern(&glob, &pattern)? {
+                return Ok(());
+            }
+        }
+        Err(SourceError::NoMatch {
+            pattern: pattern.into_owned(),
+        })
+    }
+
+    /// Adds what `glob` stands for; whether there is any such thing. `typed` is the pattern as it was
+    /// typed.
+    fn add_pattern(&mut self, glob: &str, typed: &str) -> Result<bool, SourceError> {
+        const AS_SHELLS_DO: MatchOptions = MatchOptions {
+            case_sensitive: true,
+            require_literal_separator: true,
+            require_literal_leading_dot: true,
+        };
+        let matches =
+            glob::glob_with(glob, AS_SHELLS_DO).map_err(|source| SourceError::Pattern {
+                pattern: typed.to_owned(),
+                source,
+            })?;
+        let begin = typed.split(['*', '?', '[']).next().unwrap_or_default();
+        let root = begin.rsplit_once('/').map_or("", |(dir, _)| dir);
         let mut any = false;
         for path in matches {
-            let path = path.map_err(|e| SourceError::Io {
-                path: e.path().to_owned(),
-                source: e.into(),
-            })?;
             any = true;
-            self.add_path(&path)?;
+            match path {
+                Ok(path) if self.is_left_out(&path, typed, Path::new(root)) => {}
+                Ok(path) if !path.exists() => self.left_out.add(LeftOut::BROKEN_LINK),
+                Ok(path) => self.add_path(&path)?,
+                Err(error) => self.unreadable.push(SourceError::Io {
+                    path: error.path().to_owned(),
+                    source: error.into(),
+                }),
+            }
         }
-        match any {
-            true => Ok(()),
-            false => Err(SourceError::NoMatch {
-                pattern: pattern.into_owned(),
-            }),
-        }
+        Ok(any)
+    }
+
+    /// Whether what a wildcard stands for is left out. A name that the pattern itself has is not junk.
+    fn is_left_out(&self, path: &Path, typed: &str, root: &Path) -> bool {
+        let is_junk = |name: &std::ffi::OsStr| {
+            is_junk(Path::new(name)) && !typed.split('/').any(|typed| name == typed)
+        };
+        let below = self.selection.below(root);
+        path.iter().any(is_junk) || below.is_excluded(path)
     }
 
     /// Adds the files and folders of a list, one a line. A file that is missing is found out when
@@ -112,6 +146,26 @@ impl Inventory {
     }
 
     /// The pictures.
+    pub fn found(&self) -> &[Found] {
+        &self.found
+    }
+
+    /// The same, to take some out.
+    pub fn found_mut(&mut self) -> &mut Vec<Found> {
+        &mut self.found
+    }
+
+    /// Pictures in folders that are not looked at.
+    pub fn left_out(&self) -> &LeftOut {
+        &self.left_out
+    }
+
+    /// Folders that cannot be read.
+    pub fn unreadable(&self) -> &[SourceError] {
+        &self.unreadable
+    }
+
+    /// The pictures.
     pub fn into_found(self) -> Vec<Found> {
         self.found
     }
@@ -125,10 +179,16 @@ impl Inventory {
             self.push(path.to_owned(), None);
             return Ok(());
         }
-        let below: Result<Vec<_>, _> = pictures_below(path, self.except.as_deref()).collect();
-        for picture in below? {
-            self.push(picture, Some(path));
+        let selection = std::mem::take(&mut self.selection);
+        for step in walk(&selection.below(path), path) {
+            match step {
+                Step::Folder(_) => {}
+                Step::Picture(picture) => self.push(picture, Some(path)),
+                Step::LeftOut(_, why) => self.left_out.add(why),
+                Step::Unreadable(error) => self.unreadable.push(error),
+            }
         }
+        self.selection = selection;
         Ok(())
     }
 
@@ -143,49 +203,21 @@ impl Inventory {
     }
 }
 
-/// The pictures below a folder, by name, links followed; hidden files and folders are left out, and
-/// so is the folder `except`.
-pub fn pictures_below<'a>(
-    dir: &'a Path,
-    except: Option<&'a Path>,
-) -> impl Iterator<Item = Result<PathBuf, SourceError>> + 'a {
-    let is_except = move |path: &Path| {
-        except.is_some_and(|except| path.canonicalize().is_ok_and(|path| path == except))
-    };
-    let entries = WalkDir::new(dir)
-        .follow_links(true)
-        .sort_by_file_name()
-        .into_iter()
-        .filter_entry(move |entry| {
-            entry.depth() == 0
-                || !(is_hidden(entry.path())
-                    || entry.file_type().is_dir() && is_except(entry.path()))
-        });
-    entries.filter_map(move |entry| match entry {
-        Ok(entry) if entry.file_type().is_file() && is_picture_name(entry.path()) => {
-            Some(Ok(entry.into_path()))
+/// A pattern whose first names are escaped as far as they are names of things that exist.
+fn with_existing_names(pattern: &str) -> String {
+    let mut path = PathBuf::from(if pattern.starts_with('/') { "/" } else { "" });
+    let mut names = pattern.split('/');
+    let mut escaped = Vec::new();
+    for name in names.by_ref() {
+        path.push(name);
+        if !name.is_empty() && path.symlink_metadata().is_err() {
+            escaped.push(name.to_owned());
+            break;
         }
-        Ok(_) => None,
-        // A link that leads to a folder above it, or to nothing, leads to no picture.
-        Err(error) if error.loop_ancestor().is_some() => None,
-        Err(error) if error.path().is_some_and(Path::is_symlink) => None,
-        Err(error) => Some(Err(SourceError::Io {
-            path: error.path().unwrap_or(dir).to_owned(),
-            source: error.into(),
-        })),
-    })
-}
-
-/// Whether a file of this name is taken from a folder.
-pub fn is_picture_name(path: &Path) -> bool {
-    let extension = path.extension().and_then(|e| e.to_str());
-    !is_hidden(path)
-        && extension.is_some_and(|e| EXTENSIONS.iter().any(|known| e.eq_ignore_ascii_case(known)))
-}
-
-fn is_hidden(path: &Path) -> bool {
-    let name = path.file_name().unwrap_or_default();
-    name.as_encoded_bytes().starts_with(b".")
+        escaped.push(Pattern::escape(name));
+    }
+    escaped.extend(names.map(str::to_owned));
+    escaped.join("/")
 }
 
 #[cfg(test)]
@@ -223,6 +255,10 @@ mod tests {
         symlink("gone.png", dir.path().join("lost.png")).unwrap();
         let mut inventory = Inventory::default();
         inventory.add(dir.path()).unwrap();
+        assert_eq!(
+            inventory.left_out().told().unwrap(),
+            "1 file left out: broken link"
+        );
         assert_eq!(names(inventory), ["a/c.png", "b.JPG"]);
     }
 
@@ -237,16 +273,39 @@ mod tests {
 
     #[test]
     fn patterns_stand_for_files_and_folders() {
-        let dir = tree(&["2023/a.png", "2024/b.png", "2024/c.jpg", "x[1].png"]);
+        let dir = tree(&[
+            "2023/a.png",
+            "2024/b.png",
+            "2024/c.jpg",
+            "x[1].png",
+            "trip [1]/d.png",
+            "trip 1/day [2]/e.png",
+        ]);
         for (pattern, expected) in [
             ("20*/*.png", vec!["a.png", "b.png"]),
             ("202[4-9]", vec!["b.png", "c.jpg"]),
             ("**/c.*", vec!["c.jpg"]),
             ("x[1].png", vec!["x[1].png"]), // a file of that very name
+            ("trip [1]", vec!["d.png"]),
+            ("trip [1]/*.png", vec!["d.png"]),
+            ("*/day [2]/*.png", vec!["e.png"]),
+            ("trip [1]/", vec!["d.png"]),
+            ("trip*", vec!["d.png", "e.png"]), // both folders
         ] {
             let mut inventory = Inventory::default();
             inventory.add(&dir.path().join(pattern)).unwrap();
-            assert_eq!(names(inventory), expected, "{pattern}");
+            let mut found = names(inventory);
+            found.sort();
+            let expected: Vec<_> = expected.iter().map(Path::new).collect();
+            let found: Vec<_> = found
+                .iter()
+                .map(|name| name.rsplit('/').next().unwrap())
+                .collect();
+            assert_eq!(
+                found.iter().map(Path::new).collect::<Vec<_>>(),
+                expected,
+                "{pattern}"
+            );
         }
     }
 
@@ -278,9 +337,37 @@ mod tests {
     }
 
     #[test]
+    fn wildcards_do_not_stand_for_junk_or_for_what_is_excluded() {
+        let dir = tree(&[
+            "a/b.jpg",
+            "a/@eaDir/b.jpg/SYNOPHOTO_THUMB_XL.jpg",
+            "a/.hidden/c.jpg",
+            "a/._b.jpg",
+            "#recycle/d.jpg",
+            "raw/e.jpg",
+        ]);
+        let found = |typed: &str, excludes: &[&str]| {
+            let excludes: Vec<_> = excludes.iter().map(|e| e.parse().unwrap()).collect();
+            let mut inventory = Inventory::new(Selection::new(&excludes, None));
+            inventory.add(&dir.path().join(typed)).unwrap();
+            names(inventory)
+        };
+        assert_eq!(found("**/*.jpg", &["raw"]), ["b.jpg"]);
+        assert_eq!(found("**/*.jpg", &["/raw/"]), ["b.jpg"]);
+        assert_eq!(found("*", &["raw"]), ["b.jpg"]);
+        assert_eq!(found("raw/*.jpg", &["raw"]), ["e.jpg"]); // named itself
+        assert_eq!(found("#recycle/*.jpg", &[]), ["d.jpg"]);
+        assert_eq!(found("#recycle", &[]), ["d.jpg"]);
+        assert_eq!(found("a/@eaDir", &[]), ["b.jpg/SYNOPHOTO_THUMB_XL.jpg"]);
+        assert_eq!(found("a/.hidden", &[]), ["c.jpg"]);
+        assert_eq!(found("", &["*.jpg"]), Vec::<String>::new());
+    }
+
+    #[test]
     fn copies_are_not_captioned_again() {
         let dir = tree(&["a.png", "out/a.png"]);
-        let mut inventory = Inventory::new(Some(&dir.path().join("out")));
+        let selection = Selection::new(&[], Some(&dir.path().join("out")));
+        let mut inventory = Inventory::new(selection);
         inventory.add(dir.path()).unwrap();
         assert_eq!(names(inventory), ["a.png"]);
     }

@@ -96,10 +96,21 @@ fn journal(error: &JournalError) -> Option<String> {
 
 fn library(error: &LibraryError) -> Option<String> {
     let text = match error {
-        LibraryError::NoIndex { path } => {
+        LibraryError::NoIndex { dir, .. } => {
             return Some(format!(
-                "`xc2-edge index {} -m MODEL` makes one",
-                path.display()
+                "`xc2-edge index {} -m MODEL` makes one; `--index FILE` names one that is elsewhere",
+                dir.display()
+            ));
+        }
+        LibraryError::ReadOnly { .. } => {
+            "`--index FILE` puts the index elsewhere; `search` and `compose` take the same option"
+        }
+        LibraryError::NotAnIndex { .. } => "give another file with `--index`",
+        LibraryError::OtherFiles { index, .. } => {
+            return Some(format!(
+                "nothing was changed; mount the pictures or give their directory. If they are gone for \
+                 good, remove {} and index again",
+                index.display()
             ));
         }
         LibraryError::Version { path, .. } | LibraryError::Index { path, .. } => {

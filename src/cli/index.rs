@@ -1,12 +1,17 @@
 //! `xc2-edge index`.
 
-use std::{cell::RefCell, io::Write, path::PathBuf, process::ExitCode};
+use std::{
+    cell::RefCell,
+    io::Write,
+    path::{Path, PathBuf},
+    process::ExitCode,
+};
 
 use anyhow::ensure;
 use clap::Args;
 use xc2_edge::{
-    caption::{Captioner, EXTENSIONS, Job, Next},
-    compose::library::{Fresh, INDEX, Library, Survey},
+    caption::{Captioner, EXTENSIONS, Exclude, Job, Next, Selection},
+    compose::library::{Fresh, Library, Survey},
     engine::{Engine, Request},
     prompt::Chat,
 };
@@ -31,11 +36,18 @@ use super::{
 The index is one file in DIR, `.xc2-library.sqlite`; take it away and everything is as before. It
 can be interrupted, and goes on where it was. Run again, it captions what is new or changed, knows
 moved files again, and forgets those that are gone. Pictures of all directories below DIR belong to
-it; hidden files do not.")]
+it, with the exceptions that docs/captions.md lists. A directory that cannot be read is a warning;
+the captions of its pictures are kept. If DIR is read-only, `--index FILE` puts the index elsewhere.")]
 pub struct IndexArgs {
     /// The directory.
     #[arg(value_name = "DIR")]
     dir: PathBuf,
+    /// Keep the index in this file instead of DIR. `search` and `compose` need the same option then.
+    #[arg(long, value_name = "FILE")]
+    index: Option<PathBuf>,
+    /// Leave out what has this name or path, `*` and `?` being wildcards; repeatable.
+    #[arg(long, value_name = "PATTERN", allow_hyphen_values = true)]
+    exclude: Vec<Exclude>,
     #[command(flatten)]
     engine: EngineArgs,
     #[command(flatten)]
@@ -66,7 +78,10 @@ pub fn run(args: &IndexArgs) -> anyhow::Result<ExitCode> {
         !args.prompt.is_empty(),
         "--prompt: expected a question, found nothing"
     );
-    let mut library = Library::create(&args.dir)?;
+    let mut library = match &args.index {
+        Some(index) => Library::create_at(&args.dir, index)?,
+        None => Library::create(&args.dir)?,
+    };
     let result = index(args, &mut library);
     if result.is_err() {
         library.discard_if_new();
@@ -76,18 +91,23 @@ pub fn run(args: &IndexArgs) -> anyhow::Result<ExitCode> {
 
 /// Brings the library up to date.
 fn index(args: &IndexArgs, library: &mut Library) -> anyhow::Result<ExitCode> {
-    let survey = library.survey(args.again)?;
-    for (file, why) in &survey.unreadable {
+    let survey = library.survey_of(&Selection::new(&args.exclude, None), args.again)?;
+    for (file, why) in survey.unreadable.iter().chain(&survey.closed) {
         say(&format!("warning: {}: {why}", file.display()));
     }
     ensure!(
         survey.known + survey.gone + survey.fresh.len() + survey.unreadable.len() > 0,
-        "{}: no pictures found; it is searched for files that end in {}",
+        "{}: no pictures found; it is searched for files that end in {}{}",
         args.dir.display(),
-        EXTENSIONS.join(", ")
+        EXTENSIONS.join(", "),
+        not_taken(&survey)
     );
     let n_failed = caption(args, library, &survey)?;
-    writeln!(std::io::stdout(), "{}", summary(args, &survey, n_failed))?;
+    writeln!(
+        std::io::stdout(),
+        "{}",
+        summary(library.index(), &survey, n_failed)
+    )?;
     ensure!(
         n_failed == 0 || n_failed < survey.fresh.len(),
         "none of {n_failed} pictures could be captioned"
@@ -156,7 +176,16 @@ impl IndexArgs {
     }
 }
 
-fn summary(args: &IndexArgs, survey: &Survey, n_failed: usize) -> String {
+/// What is there besides pictures that are taken, to follow a message.
+fn not_taken(survey: &Survey) -> String {
+    let n_closed = survey.closed.len();
+    let plural = if n_closed == 1 { "" } else { "s" };
+    let closed = (n_closed > 0).then(|| format!("{n_closed} folder{plural} not readable"));
+    let parts = survey.left_out.told().into_iter().chain(closed);
+    parts.map(|part| format!("; {part}")).collect()
+}
+
+fn summary(index: &Path, survey: &Survey, n_failed: usize) -> String {
     let new = survey.fresh.len() - n_failed;
     let parts = [
         (new, "captioned"),
@@ -168,5 +197,6 @@ fn summary(args: &IndexArgs, survey: &Survey, n_failed: usize) -> String {
     let told =
         |(n, what): &(usize, &str)| (*n > 0 || *what == "captioned").then(|| format!("{n} {what}"));
     let told: Vec<_> = parts.iter().filter_map(told).collect();
-    format!("{}: {}", args.dir.join(INDEX).display(), told.join(", "))
+    let not_taken = not_taken(survey);
+    format!("{}: {}{not_taken}", index.display(), told.join(", "))
 }

@@ -2,14 +2,15 @@
 
 use std::{
     io::{IsTerminal, Write},
-    path::PathBuf,
+    path::{Path, PathBuf},
     process::ExitCode,
 };
 
 use anyhow::Context;
 use clap::{Args, ValueEnum};
 use xc2_edge::{
-    engine::{DEFAULT_N_PREDICT, Engine, MAX_BEAMS, Request},
+    engine::{DEFAULT_N_PREDICT, Engine, EngineError, MAX_BEAMS, Picture, Request},
+    image,
     prompt::{Chat, PloraPolicy, PromptLayout},
     text,
 };
@@ -35,9 +36,10 @@ use super::{
   xc2-edge run -m model.gguf --image photo.jpg -p 'Is it day or night?' --grammar answer.gbnf
   xc2-edge run -m model.gguf --image bill.jpg -p 'Date and total, as JSON.' --json-schema bill.json
   xc2-edge run -m model.gguf --image photo.jpg          # a conversation; /help tells its commands
-  xc2-edge run -m model.gguf < question.txt")]
+  xc2-edge run -m model.gguf < question.txt
+  grim - | xc2-edge run -m model.gguf --image - -p 'What does the screen show?'")]
 pub struct RunArgs {
-    /// A picture (JPEG, PNG, WebP, BMP, GIF or TIFF); repeatable.
+    /// A picture (JPEG, PNG, WebP, BMP, GIF or TIFF), or `-` for one on stdin; repeatable.
     #[arg(long = "image", value_name = "FILE", help_heading = "Prompt")]
     images: Vec<PathBuf>,
     /// The question; `-` reads it from stdin. `<ImageHere>` says where a picture stands; without it
@@ -132,12 +134,18 @@ impl From<Plora> for PloraPolicy {
 
 /// Runs the command.
 pub fn run(args: &RunArgs) -> anyhow::Result<ExitCode> {
+    args.check_stdin()?;
     if args.prompt.is_none() && !args.json && chat::is_possible() {
         return converse(args);
     }
     let mut request = args.request()?; // before the model is loaded: it may not be possible
     request.chat.query = args.prompt()?; // likewise: it may be long in coming, or no text
+    let from_stdin = args.picture_on_stdin()?;
     let engine = args.engine.load()?;
+    if let Some((at, file)) = from_stdin {
+        let picture = engine.decode_picture(&file).map_err(EngineError::from);
+        request.images[at] = Picture::Pixels(picture.context(PICTURE_ON_STDIN)?);
+    }
     args.set_system(&mut request, &engine);
     let mut screen = Screen::new(!args.json, args.quiet);
     let answer = engine.answer(&request, &mut screen)?;
@@ -173,7 +181,56 @@ fn converse(args: &RunArgs) -> anyhow::Result<ExitCode> {
 /// The longest question that is read from stdin; far above any context.
 const MAX_PROMPT_BYTES: u64 = 16 << 20;
 
+const PICTURE_ON_STDIN: &str = "the picture on stdin";
+
 impl RunArgs {
+    /// Places of `-` among the pictures.
+    fn dashes(&self) -> impl Iterator<Item = usize> {
+        let is_dash = |(at, path): (usize, &PathBuf)| (path == Path::new("-")).then_some(at);
+        self.images.iter().enumerate().filter_map(is_dash)
+    }
+
+    /// One thing at most comes over stdin.
+    fn check_stdin(&self) -> anyhow::Result<()> {
+        let n_dashes = self.dashes().count();
+        ensure!(
+            n_dashes <= 1,
+            "--image -: expected one picture on stdin, found `-` {n_dashes} times"
+        );
+        if n_dashes == 0 {
+            return Ok(());
+        }
+        ensure!(
+            self.prompt.as_deref() != Some("-"),
+            "--image - and -p -: expected the picture or the question on stdin, found both; name a file, or \
+             give the question as text"
+        );
+        ensure!(
+            !std::io::stdin().is_terminal(),
+            "--image -: expected a picture on stdin, found a terminal"
+        );
+        ensure!(
+            self.prompt.is_some(),
+            "--image -: the picture comes over stdin, so the question must be given with -p"
+        );
+        Ok(())
+    }
+
+    /// The file of the picture that comes over stdin, and its place.
+    fn picture_on_stdin(&self) -> anyhow::Result<Option<(usize, Vec<u8>)>> {
+        let Some(at) = self.dashes().next() else {
+            return Ok(None);
+        };
+        let max_bytes = self.engine.max_memory.unwrap_or(u64::MAX);
+        let file = image::read_from(std::io::stdin().lock(), max_bytes);
+        let file = file.map_err(EngineError::from).context(PICTURE_ON_STDIN)?;
+        ensure!(
+            !file.is_empty(),
+            "{PICTURE_ON_STDIN}: expected the content of a picture file, found nothing"
+        );
+        Ok(Some((at, file)))
+    }
+
     /// The question as typed, or from stdin. It is empty where nobody gives one.
     fn prompt(&self) -> anyhow::Result<String> {
         match self.prompt.as_deref() {

@@ -29,6 +29,9 @@ pub struct SearchArgs {
     /// A directory that `xc2-edge index` has captioned.
     #[arg(value_name = "DIR")]
     dir: PathBuf,
+    /// The index, if `xc2-edge index` was told to keep it elsewhere.
+    #[arg(long, value_name = "FILE")]
+    index: Option<PathBuf>,
     /// What to look for.
     #[arg(value_name = "WORDS", allow_hyphen_values = true)]
     words: String,
@@ -53,7 +56,10 @@ enum When {
 
 /// Runs the command.
 pub fn run(args: &SearchArgs) -> anyhow::Result<ExitCode> {
-    let library = Library::open(&args.dir)?;
+    let library = match &args.index {
+        Some(index) => Library::open_at(&args.dir, index)?,
+        None => Library::open(&args.dir)?,
+    };
     let search = library.search(&args.words, args.n as usize, &[])?;
     let mut stdout = std::io::stdout();
     for file in &search.vanished {

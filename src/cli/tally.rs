@@ -8,13 +8,15 @@ use std::{
 };
 
 use indicatif::{HumanDuration, ProgressBar, ProgressStyle};
+use xc2_edge::caption::{LeftOut, SourceError};
 
 use super::{ENDED_BY_CTRL_C, say};
 
 /// How often a log is told, where there is no terminal.
 const LOG_EVERY: Duration = Duration::from_secs(60);
 
-/// A bar on a terminal, a line a minute elsewhere.
+/// A bar on a terminal, a line a minute elsewhere. A clone counts the same.
+#[derive(Clone)]
 pub struct Tally {
     quiet: bool,
     /// Shared with whoever notes Ctrl-C.
@@ -26,6 +28,7 @@ struct State {
     begun: Instant,
     logged: Instant,
     counts: Counts,
+    left_out: LeftOut,
     /// Pictures to be captioned, if that is known.
     total: Option<usize>,
 }
@@ -36,6 +39,8 @@ pub struct Counts {
     pub captioned: usize,
     pub failed: usize,
     pub skipped: usize,
+    /// Folders that cannot be read.
+    pub unreadable: usize,
 }
 
 impl Tally {
@@ -45,6 +50,7 @@ impl Tally {
             begun: Instant::now(),
             logged: Instant::now(),
             counts: Counts::default(),
+            left_out: LeftOut::default(),
             total: None,
         };
         Self {
@@ -70,6 +76,7 @@ impl Tally {
             }
             if !quiet {
                 say(&state.summary().stopped(resumes));
+                say_left_out(&state.left_out);
             }
             xc2_edge::llama::end_process(ENDED_BY_CTRL_C);
         });
@@ -100,6 +107,17 @@ impl Tally {
         self.state().counts.skipped += 1;
     }
 
+    /// A folder that cannot be read.
+    pub fn unreadable(&self, error: &SourceError) {
+        self.state().counts.unreadable += 1;
+        self.warn(&error.to_string(), &cause(error));
+    }
+
+    /// Pictures in folders that are not looked at.
+    pub fn left_out(&self, left_out: &LeftOut) {
+        self.state().left_out.extend(left_out);
+    }
+
     /// Something about a picture that the user should know.
     pub fn warn(&self, picture: &str, why: &str) {
         // A name may hold line breaks, and codes that terminals obey.
@@ -126,6 +144,7 @@ impl Tally {
         }
         if !self.quiet {
             say(&state.summary().to_string());
+            say_left_out(&state.left_out);
         }
     }
 
@@ -144,6 +163,18 @@ impl Tally {
             say(&format!("{n_done}{of} pictures{}", summary.rest()));
         }
     }
+}
+
+fn say_left_out(left_out: &LeftOut) {
+    if let Some(told) = left_out.told() {
+        say(&told);
+    }
+}
+
+/// What is behind an error, without its first message.
+fn cause(error: &SourceError) -> String {
+    std::error::Error::source(error)
+        .map_or_else(|| "cannot be read".to_owned(), ToString::to_string)
 }
 
 fn lock(state: &Mutex<State>) -> MutexGuard<'_, State> {
@@ -228,6 +259,7 @@ impl fmt::Display for Summary {
             captioned,
             failed,
             skipped,
+            unreadable,
         } = self.counts;
         write!(f, "{captioned} captioned")?;
         if captioned > 0 {
@@ -244,6 +276,10 @@ impl fmt::Display for Summary {
         if skipped > 0 {
             write!(f, ", {skipped} skipped")?;
         }
+        if unreadable > 0 {
+            let plural = if unreadable == 1 { "" } else { "s" };
+            write!(f, ", {unreadable} folder{plural} not readable")?;
+        }
         Ok(())
     }
 }
@@ -259,6 +295,7 @@ mod tests {
                 captioned: 99,
                 failed: 1,
                 skipped: 7,
+                unreadable: 2,
             },
             elapsed: Duration::from_secs(360),
             total: Some(600),
@@ -266,12 +303,12 @@ mod tests {
         assert_eq!(summary.rest(), ", 1000 an hour, 30 minutes left, 1 failed");
         assert_eq!(
             summary.to_string(),
-            "99 captioned in 360.0 s (1000 an hour), 1 failed, 7 skipped"
+            "99 captioned in 360.0 s (1000 an hour), 1 failed, 7 skipped, 2 folders not readable"
         );
         assert_eq!(
             summary.stopped(true),
-            "stopped: 99 captioned in 360.0 s (1000 an hour), 1 failed, 7 skipped, 500 left; the same \
-             command goes on from there"
+            "stopped: 99 captioned in 360.0 s (1000 an hour), 1 failed, 7 skipped, 2 folders not readable, \
+             500 left; the same command goes on from there"
         );
     }
 }

@@ -50,7 +50,22 @@ pub fn open(path: &Path, orientation: Orientation) -> Result<RgbImage, ImageErro
 /// # Errors
 /// [`ImageError::File`] with the path and, as its source, what is wrong.
 pub fn read(path: &Path) -> Result<Vec<u8>, ImageError> {
-    read_limited(path).map_err(|e| e.of_file(path))
+    let read = || read_from(File::open(path)?, u64::MAX);
+    read().map_err(|e| e.of_file(path))
+}
+
+/// Reads the content of a picture file that comes from somewhere else, without decoding it.
+///
+/// # Errors
+/// If it cannot be read, or is larger than any picture file or than `max_bytes`.
+pub fn read_from(input: impl Read, max_bytes: u64) -> Result<Vec<u8>, ImageError> {
+    let limit_bytes = max_bytes.min(MAX_FILE_BYTES);
+    let mut bytes = Vec::new();
+    input.take(limit_bytes + 1).read_to_end(&mut bytes)?;
+    if bytes.len() as u64 > limit_bytes {
+        return Err(ImageError::FileTooLarge { limit_bytes });
+    }
+    Ok(bytes)
 }
 
 /// Decodes a picture from the content of its file.
@@ -106,19 +121,6 @@ pub fn decode_within(
     let mut upright = DynamicImage::ImageRgb8(rgb);
     upright.apply_orientation(turn);
     Ok(upright.into_rgb8())
-}
-
-fn read_limited(path: &Path) -> Result<Vec<u8>, ImageError> {
-    let mut bytes = Vec::new();
-    File::open(path)?
-        .take(MAX_FILE_BYTES + 1)
-        .read_to_end(&mut bytes)?;
-    if bytes.len() as u64 > MAX_FILE_BYTES {
-        return Err(ImageError::FileTooLarge {
-            limit_bytes: MAX_FILE_BYTES,
-        });
-    }
-    Ok(bytes)
 }
 
 fn format_of(bytes: &[u8]) -> Result<(ImageFormat, &'static str), ImageError> {

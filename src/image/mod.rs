@@ -17,7 +17,7 @@ mod resize;
 
 pub use ::image::RgbImage;
 
-pub use decode::{MAX_DECODED_BYTES, Orientation, decode, decode_within, open, read};
+pub use decode::{MAX_DECODED_BYTES, Orientation, decode, decode_within, open, read, read_from};
 pub use error::ImageError;
 pub use preprocess::{CLIP_MEAN, CLIP_STD, PixelValues, Preprocessor};
 pub use resize::resize_bicubic;

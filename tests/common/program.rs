@@ -1,7 +1,12 @@
 //! The program `xc2-edge`, as a person runs it.
 
 use std::{
+    fs::Permissions,
     io::Write,
+    os::unix::{
+        fs::{MetadataExt, PermissionsExt},
+        process::CommandExt,
+    },
     path::Path,
     process::{Command, Output, Stdio},
 };
@@ -26,6 +31,25 @@ pub fn xc2_edge_with_stdin(args: &[&str], text: &[u8]) -> Output {
         .unwrap();
     child.stdin.take().unwrap().write_all(text).unwrap();
     child.wait_with_output().unwrap()
+}
+
+/// The program as a user without rights over the files of others; `None` where that is not possible,
+/// which is told. `dir` is opened to everybody.
+pub fn without_rights(dir: &Path) -> Option<Command> {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_xc2-edge"));
+    if dir.metadata().unwrap().uid() == 0 {
+        const NOBODY: u32 = 65_534;
+        std::fs::set_permissions(dir, Permissions::from_mode(0o777)).unwrap();
+        command.uid(NOBODY).gid(NOBODY);
+        let mut try_it = Command::new(env!("CARGO_BIN_EXE_xc2-edge"));
+        let tried = try_it.uid(NOBODY).gid(NOBODY).arg("--version").output();
+        if !tried.is_ok_and(|output| output.status.success()) {
+            eprintln!("skipped: the program cannot be run by an unprivileged user here");
+            return None;
+        }
+    }
+    command.current_dir(dir);
+    Some(command)
 }
 
 /// What it said.

@@ -2,13 +2,15 @@
 
 use std::{
     io::BufReader,
-    path::Path,
+    path::{Path, PathBuf},
     sync::mpsc::{self, SyncSender, TrySendError},
     thread,
 };
 
 use anyhow::{Context, ensure};
-use xc2_edge::caption::{self, Decision, EXTENSIONS, Found, Frames, Inventory, Next};
+use xc2_edge::caption::{
+    self, Arrival, Decision, EXTENSIONS, Frames, Inventory, LeftOut, Limit, Next, POLL, Refused,
+};
 
 use super::{
     CaptionArgs, open_input,
@@ -58,9 +60,20 @@ impl Skipped {
 
 /// Captions files and folders. Returns how many of them have no caption.
 pub fn caption(args: &CaptionArgs) -> anyhow::Result<usize> {
-    let found = find(args)?;
-    args.sidecars().check(&found)?;
+    let mut inventory = find(args)?;
+    let refused = refuse(args, &mut inventory)?;
     let mut work = Work::new(args)?;
+    for error in inventory.unreadable() {
+        work.tally.unreadable(error);
+    }
+    work.tally.left_out(inventory.left_out());
+    for refused in refused {
+        work.refused(&refused.found, refused.error);
+    }
+    let mut found = inventory.into_found();
+    if let Some(shard) = args.shard {
+        found.retain(|found| shard.has(&found.name));
+    }
     let (mut todo, mut skipped) = (Vec::new(), Skipped::default());
     for found in found {
         match work.plan(&found)? {
@@ -80,14 +93,31 @@ pub fn caption(args: &CaptionArgs) -> anyhow::Result<usize> {
         let source = |_| items.next().map_or(Next::End, Next::Item);
         work = work.run(&captioner, source)?;
     }
+    let n_unreadable = work.tally.counts().unreadable;
     let n_failed = work.finish(args)?;
     skipped.tell(args);
-    Ok(n_failed + skipped.failed_before)
+    Ok(n_failed + n_unreadable + skipped.failed_before)
+}
+
+/// Takes out the pictures of which the text files or copies would be each other's. Of every share: the
+/// other picture may be another machine's.
+///
+/// # Errors
+/// If no picture is left.
+fn refuse(args: &CaptionArgs, inventory: &mut Inventory) -> anyhow::Result<Vec<Refused>> {
+    let mut refused = args.sidecars().refuse(inventory.found_mut());
+    if inventory.found().is_empty() && !refused.is_empty() {
+        return Err(refused.swap_remove(0).error.into());
+    }
+    if let Some(shard) = args.shard {
+        refused.retain(|refused| shard.has(&refused.found.name));
+    }
+    Ok(refused)
 }
 
 /// The pictures that are meant.
-fn find(args: &CaptionArgs) -> anyhow::Result<Vec<Found>> {
-    let mut inventory = Inventory::new(args.embed.as_deref());
+fn find(args: &CaptionArgs) -> anyhow::Result<Inventory> {
+    let mut inventory = Inventory::new(args.selection());
     for path in &args.paths {
         match path {
             path if path == Path::new("-") => {
@@ -96,20 +126,28 @@ fn find(args: &CaptionArgs) -> anyhow::Result<Vec<Found>> {
             path => inventory.add(path)?,
         }
     }
-    let mut found = inventory.into_found();
+    let is_empty = inventory.found().is_empty();
     let from_list = args.paths.iter().any(|path| path == Path::new("-"));
-    ensure!(
-        !found.is_empty() || from_list,
-        "no pictures found; folders are searched for files that end in {}",
-        EXTENSIONS.join(", ")
-    );
-    if found.is_empty() && !args.quiet {
+    ensure!(!is_empty || from_list, "{}", no_pictures(&inventory));
+    if is_empty && !args.quiet {
         say("the list on stdin names no pictures: nothing is to be done");
     }
-    if let Some(shard) = args.shard {
-        found.retain(|found| shard.has(&found.name));
+    Ok(inventory)
+}
+
+/// That there is nothing, and what there is instead.
+fn no_pictures(inventory: &Inventory) -> String {
+    let endings = EXTENSIONS.join(", ");
+    let mut text =
+        format!("no pictures found; folders are searched for files that end in {endings}");
+    if let Some(left_out) = inventory.left_out().told() {
+        text += &format!("; {left_out}");
     }
-    Ok(found)
+    for error in inventory.unreadable().iter().take(3) {
+        let why = std::error::Error::source(error).map(ToString::to_string);
+        text += &format!("; {error}: {}", why.unwrap_or_default());
+    }
+    text
 }
 
 /// Captions what is in a folder and what arrives, until the folder is gone.
@@ -120,14 +158,30 @@ pub fn watch(args: &CaptionArgs, dir: &Path) -> anyhow::Result<usize> {
         dir.display(),
         if dir.exists() { "a file" } else { "nothing" }
     );
+    let is_dir = |copies: &PathBuf| same_file(copies, dir);
+    ensure!(
+        !args.embed.as_ref().is_some_and(is_dir),
+        "--embed {0}: the copies would replace the pictures of --watch {0}; expected another folder",
+        dir.display()
+    );
     let (send, arrivals) = mpsc::sync_channel(QUEUE);
-    let (folder, except, shard) = (dir.to_owned(), args.embed.clone(), args.shard);
+    let (folder, selection, shard) = (dir.to_owned(), args.selection(), args.shard);
     let mut work = Work::new(args)?;
     let engine = args.engine.load()?;
+    let (tally, quiet) = (work.tally.clone(), args.quiet);
     let watcher = thread::spawn(move || {
-        caption::watch(&folder, except.as_deref(), |found| {
-            let is_ours = shard.is_none_or(|shard| shard.has(&found.name));
-            !is_ours || send.send(Item::File(found)).is_ok()
+        caption::watch(&folder, &selection, |arrival| {
+            match arrival {
+                Arrival::Picture(found) => {
+                    let is_ours = shard.is_none_or(|shard| shard.has(&found.name));
+                    return !is_ours || send.send(Item::Arrival(found)).is_ok();
+                }
+                Arrival::LeftOut(why) => tally.left_out(&LeftOut::one(why)),
+                Arrival::Unreadable(error) => tally.unreadable(&error),
+                Arrival::Polling(_) if quiet => {}
+                Arrival::Polling(limit) => say(&polling(&folder, limit)),
+            }
+            true
         })
     });
     if !args.quiet {
@@ -142,6 +196,24 @@ pub fn watch(args: &CaptionArgs, dir: &Path) -> anyhow::Result<usize> {
         Err(panic) => std::panic::resume_unwind(panic),
     }
     Ok(0)
+}
+
+fn same_file(a: &Path, b: &Path) -> bool {
+    matches!((a.canonicalize(), b.canonicalize()), (Ok(a), Ok(b)) if a == b)
+}
+
+/// That a folder cannot be watched, and what to do about it.
+fn polling(dir: &Path, limit: Limit) -> String {
+    let (setting, enough) = (limit.setting(), limit.enough());
+    let value = limit.value().map_or(String::new(), |n| format!(" ({n})"));
+    format!(
+        "warning: {}: cannot be watched: the system's limit {setting}{value} is reached; it is looked \
+         through every {} s instead\n\
+         hint: `sudo sysctl {setting}={enough}` raises the limit until the next boot, `echo \
+         {setting}={enough} | sudo tee /etc/sysctl.d/60-xc2-edge.conf` for every boot; then start this again",
+        dir.display(),
+        POLL.as_secs()
+    )
 }
 
 /// Captions the frames of a stream, until it ends.

@@ -15,7 +15,8 @@ use anyhow::{Context, ensure};
 use clap::{ArgGroup, Args, ValueEnum};
 use xc2_edge::{
     caption::{
-        Captioner, ExifRule, Format, Journal, Kept, Policy, Records, Settings, Shard, Sidecars, Template,
+        Captioner, Exclude, ExifRule, Format, Journal, Kept, Policy, Records, Selection, Settings, Shard, Sidecars,
+        Template,
     },
     engine::{Engine, Request},
     prompt::Chat,
@@ -57,7 +58,7 @@ was. A picture is the same if its path, size and time of change are. Each record
 docs/captions.md has the details.
 
 Exit status: 0 all done, 1 failed, 2 wrong usage, 3 done but some pictures failed (their records say
-why). With --jsonl-in, failed pictures are records like the others, and the status is 0."
+why) or some folders could not be read. With --jsonl-in, failed pictures are records like the others, and the status is 0."
 )]
 pub struct CaptionArgs {
     /// Pictures: files, folders (with all below them), patterns such as 'a/*.jpg', or `-` for a list
@@ -74,6 +75,10 @@ pub struct CaptionArgs {
     /// stdin, and write them to stdout in the same order with their captions; other fields are kept.
     #[arg(long, value_name = "FILE", group = "source", conflicts_with_all = ["output", "format", "txt", "embed"], help_heading = SELECTION)]
     jsonl_in: Option<PathBuf>,
+    /// Leave out what has this name or path in folders, `*` and `?` being wildcards; repeatable.
+    /// Hidden files, recycle bins and folders of thumbnails such as @eaDir are left out already.
+    #[arg(long, value_name = "PATTERN", allow_hyphen_values = true, conflicts_with_all = ["mjpeg", "jsonl_in"], help_heading = SELECTION)]
+    exclude: Vec<Exclude>,
     /// Take the I-th of N shares, which go by the hash of the file's name below the folder given.
     #[arg(long, value_name = "I/N", allow_hyphen_values = true, conflicts_with = "mjpeg", help_heading = SELECTION)]
     shard: Option<Shard>,
@@ -222,6 +227,11 @@ impl CaptionArgs {
     /// Whether a later run knows what this one did.
     fn resumes(&self) -> bool {
         self.output.is_some() || !self.sidecars().is_empty()
+    }
+
+    /// What is left out of folders.
+    fn selection(&self) -> Selection {
+        Selection::new(&self.exclude, self.embed.as_deref())
     }
 
     fn policy(&self) -> Policy {

@@ -5,8 +5,8 @@ use std::{cell::RefCell, collections::HashSet, path::PathBuf};
 use jiff::Timestamp;
 use xc2_edge::{
     caption::{
-        Captioner, Decision, Found, Gate, Identity, Job, Next, Opened, Policy, Record, Records,
-        Settings, Sidecars, Template, path_text,
+        Captioner, Claims, Decision, Found, Gate, Identity, Job, Next, Opened, Policy, Record,
+        Records, Settings, SidecarError, Sidecars, Template, path_text,
     },
     engine::{Answer, EngineError},
     image::ImageError,
@@ -19,6 +19,8 @@ use crate::cli::{in_one_line, tally::Tally};
 /// A picture on its way to the model.
 pub enum Item {
     File(Found),
+    /// A file that came into a watched folder, and may be gone from it by now.
+    Arrival(Found),
     /// The bytes of a JPEG.
     Frame(Vec<u8>),
 }
@@ -43,6 +45,10 @@ pub struct Work {
     leftovers: Leftovers,
     policy: Policy,
     gate: Option<Gate>,
+    /// Whose the sidecars of pictures are that come one by one.
+    claims: Claims,
+    /// Pictures that were refused, and need not be told again.
+    refused: HashSet<PathBuf>,
     /// Paths of the files that the model looks at.
     running: HashSet<PathBuf>,
     /// Files that came again meanwhile: what is to be done about them is seen when it is done.
@@ -61,6 +67,8 @@ impl Work {
             leftovers: Leftovers::default(),
             policy: args.policy(),
             gate: args.min_change.map(Gate::new),
+            claims: Claims::default(),
+            refused: HashSet::new(),
             running: HashSet::new(),
             deferred: Vec::new(),
             tally: Tally::new(args.quiet),
@@ -126,6 +134,14 @@ impl Work {
         item: Item,
     ) -> anyhow::Result<Option<Job<Subject>>> {
         match item {
+            Item::Arrival(found) if !found.path.exists() => Ok(None),
+            Item::Arrival(found) => match self.claims.claim(&self.sidecars, &found) {
+                Ok(()) => self.open(captioner, Item::File(found)),
+                Err(error) => {
+                    self.refused(&found, error);
+                    Ok(None)
+                }
+            },
             Item::File(found) => {
                 if self.running.contains(&found.path) {
                     self.deferred.push(found);
@@ -150,6 +166,15 @@ impl Work {
                 let name = format!("frame@{:.6}", Timestamp::now());
                 self.pass(name, None, identity, captioner.decode(&bytes))
             }
+        }
+    }
+
+    /// A picture whose sidecars would be another one's. It has no record, so that the next run looks at
+    /// it again.
+    pub fn refused(&mut self, found: &Found, error: SidecarError) {
+        if self.refused.insert(found.path.clone()) {
+            let path = found.path.to_string_lossy();
+            self.tally.failed(&path, &in_one_line(error));
         }
     }
 

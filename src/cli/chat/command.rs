@@ -2,13 +2,15 @@
 
 use std::path::PathBuf;
 
+use super::dropped;
+
 /// A line, understood.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Command {
     /// Put a question to the model.
     Say(String),
-    /// Add a picture to the next question.
-    Image(PathBuf),
+    /// Add pictures to the next question; at least one.
+    Images(Vec<PathBuf>),
     /// Forget everything.
     Clear,
     /// Write the conversation to a file.
@@ -26,7 +28,7 @@ pub const COMMANDS: [(&str, &str, &str); 5] = [
     (
         "/image",
         "FILE",
-        "add a picture to the next question; several may follow each other",
+        "add a picture or several to the next question; so does dropping them here",
     ),
     ("/clear", "", "forget the conversation and its pictures"),
     (
@@ -39,7 +41,8 @@ pub const COMMANDS: [(&str, &str, &str); 5] = [
 ];
 
 impl Command {
-    /// Understands a line. What begins with `/` is a command; `//` says a text that begins with `/`.
+    /// Understands a line. Names of pictures that are there, and nothing else, show them; what begins
+    /// with `/` is a command; `//` says a text that begins with `/`.
     ///
     /// # Errors
     /// Says what was expected.
@@ -47,6 +50,9 @@ impl Command {
         let line = line.trim();
         if line.is_empty() {
             return Ok(Self::Nothing);
+        }
+        if let Some(pictures) = dropped::pictures(line) {
+            return Ok(Self::Images(pictures));
         }
         if !line.starts_with('/') {
             return Ok(Self::Say(line.to_owned()));
@@ -57,11 +63,14 @@ impl Command {
         let (name, rest) = line.split_once(char::is_whitespace).unwrap_or((line, ""));
         let rest = rest.trim();
         match name {
-            "/image" => file(name, rest).map(Self::Image),
-            "/save" => file(name, rest).map(Self::Save),
+            "/image" => some(name, rest).map(dropped::files).map(Self::Images),
+            "/save" => some(name, rest).map(dropped::file).map(Self::Save),
             "/clear" => nothing(name, rest, Self::Clear),
             "/help" | "/?" => nothing(name, rest, Self::Help),
             "/quit" | "/exit" => nothing(name, rest, Self::Quit),
+            path if path[1..].contains('/') => Err(format!(
+                "`{line}`: found no picture of this name; `//` begins a text with `/`"
+            )),
             _ => Err(format!(
                 "there is no command `{name}`; `/help` tells which there are, and `//` begins a \
                  text with `/`"
@@ -80,32 +89,12 @@ fn nothing(name: &str, rest: &str, command: Command) -> Result<Command, String> 
     }
 }
 
-/// A file name as shells take it: in quotes, or with `\` before blanks, and `~/` for home.
-fn file(name: &str, text: &str) -> Result<PathBuf, String> {
-    if text.is_empty() {
-        return Err(format!("`{name}`: expected a file name behind it"));
+/// What follows a command that takes a file.
+fn some<'a>(name: &str, text: &'a str) -> Result<&'a str, String> {
+    match text {
+        "" => Err(format!("`{name}`: expected a file name behind it")),
+        text => Ok(text),
     }
-    let quoted = ['"', '\''].iter().find_map(|quote| {
-        let inner = text.strip_prefix(*quote)?.strip_suffix(*quote)?;
-        (!inner.is_empty()).then_some(inner)
-    });
-    let path = quoted.map_or_else(|| unescape(text), str::to_owned);
-    match (path.strip_prefix("~/"), std::env::var_os("HOME")) {
-        (Some(rest), Some(home)) if quoted.is_none() => Ok(PathBuf::from(home).join(rest)),
-        _ => Ok(PathBuf::from(path)),
-    }
-}
-
-fn unescape(text: &str) -> String {
-    let mut plain = String::with_capacity(text.len());
-    let mut chars = text.chars();
-    while let Some(c) = chars.next() {
-        match c {
-            '\\' => plain.extend(chars.next()),
-            c => plain.push(c),
-        }
-    }
-    plain
 }
 
 #[cfg(test)]
@@ -113,7 +102,7 @@ mod tests {
     use super::*;
 
     fn image(path: &str) -> Command {
-        Command::Image(path.into())
+        Command::Images(vec![path.into()])
     }
 
     #[test]
@@ -142,11 +131,13 @@ mod tests {
             ("/image 'it is.jpg'", "it is.jpg"),
             ("/image /a/b\\\\c.png", "/a/b\\c.png"),
             ("/image '~/a.png'", "~/a.png"),
+            ("/image 'it'\\''s.png'", "it's.png"),
+            ("/image file:///a%20b.png", "/a b.png"),
         ] {
             assert_eq!(Command::parse(line), Ok(image(path)), "{line}");
         }
         let home = PathBuf::from(std::env::var_os("HOME").expect("tests have a home"));
-        let expected = Command::Image(home.join("a.png"));
+        let expected = Command::Images(vec![home.join("a.png")]);
         assert_eq!(Command::parse("/image ~/a.png"), Ok(expected));
     }
 
@@ -157,6 +148,7 @@ mod tests {
             ("/image", "expected a file name"),
             ("/save  ", "expected a file name"),
             ("/clear all", "found `all`"),
+            ("/nowhere/a.png", "found no picture of this name"),
         ] {
             let message = Command::parse(line).unwrap_err();
             assert!(message.contains(naming), "{line}: {message}");

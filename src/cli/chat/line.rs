@@ -189,6 +189,9 @@ mod tests {
         let completed = format!("{}{}", &line[..at], found[0]);
         let expected = dir.path().join("a photo.jpg");
         let command = super::super::command::Command::parse(&completed).unwrap();
-        assert_eq!(command, super::super::command::Command::Image(expected));
+        assert_eq!(
+            command,
+            super::super::command::Command::Images(vec![expected])
+        );
     }
 }

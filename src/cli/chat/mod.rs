@@ -5,6 +5,7 @@
 
 mod command;
 mod conversation;
+mod dropped;
 mod interrupt;
 mod line;
 mod room;
@@ -188,12 +189,7 @@ impl<'a> Talk<'a> {
     fn carry_out(&mut self, command: Command) -> anyhow::Result<()> {
         match command {
             Command::Say(text) => self.ask(&text)?,
-            Command::Image(path) => {
-                self.look_at(&path)?;
-                let n = self.conversation.add_image(path);
-                let plural = if n == 1 { "" } else { "s" };
-                tell(format_args!("{n} picture{plural} for the next question"));
-            }
+            Command::Images(paths) => self.add_images(paths)?,
             Command::Clear => {
                 self.conversation.clear();
                 self.session.clear();
@@ -204,6 +200,26 @@ impl<'a> Talk<'a> {
             Command::Quit | Command::Nothing => {}
         }
         Ok(())
+    }
+
+    /// Adds those pictures that can be read, and tells what is wrong with the others.
+    fn add_images(&mut self, paths: Vec<PathBuf>) -> anyhow::Result<()> {
+        let (mut n, mut fault) = (0, None);
+        for path in paths {
+            match self.look_at(&path) {
+                Ok(()) => n = self.conversation.add_image(path),
+                Err(error) => {
+                    if let Some(earlier) = fault.replace(error) {
+                        tell_error(&earlier);
+                    }
+                }
+            }
+        }
+        if n > 0 {
+            let plural = if n == 1 { "" } else { "s" };
+            tell(format_args!("{n} picture{plural} for the next question"));
+        }
+        fault.map_or(Ok(()), Err)
     }
 
     fn ask(&mut self, text: &str) -> anyhow::Result<()> {

@@ -90,6 +90,9 @@ pub struct ComposeArgs {
     /// Take pictures of this directory, which `xc2-edge index` has captioned.
     #[arg(long, value_name = "DIR", help_heading = "Pictures")]
     library: Option<PathBuf>,
+    /// The library's index, if `xc2-edge index` was told to keep it elsewhere.
+    #[arg(long, value_name = "FILE", help_heading = "Pictures")]
+    index: Option<PathBuf>,
     /// How many pictures the article gets [default: all that are given, or as the model sees fit].
     #[arg(long = "images", value_name = "N", value_parser = whole::<usize>(0..), help_heading = "Pictures")]
     count: Option<usize>,
@@ -163,7 +166,15 @@ pub fn run(args: &ComposeArgs) -> anyhow::Result<ExitCode> {
     let n_earlier = job.n_stages();
     let prompts = Prompts::load(job.language(args.lang.into()), args.prompts.as_deref())?;
     let library = job.library(args.library.as_deref());
-    let library = library.map(Library::open).transpose()?;
+    ensure!(
+        args.index.is_none() || library.is_some(),
+        "--index: expected a `--library` to which it belongs"
+    );
+    let library = library.map(|dir| match &args.index {
+        Some(index) => Library::open_at(dir, index),
+        None => Library::open(dir),
+    });
+    let library = library.transpose()?;
     let engine = args.engine.load()?;
     let mut model = EngineResponder::new(&engine, args.sampling.options(), args.engine.ctx_size);
     let streams = !args.json && job.is_written();
@@ -238,6 +249,11 @@ impl Job {
 
 impl ComposeArgs {
     fn job(&self) -> anyhow::Result<Job> {
+        ensure!(
+            !self.images.iter().any(|image| image == Path::new("-")),
+            "--image -: expected a file: an article names its pictures, and what comes over stdin has no \
+             name (a file of this name is `./-`)"
+        );
         ensure!(
             self.images.len() <= MAX_GIVEN,
             "--image: expected at most {MAX_GIVEN} pictures, found {}",

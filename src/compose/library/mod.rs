@@ -1,18 +1,22 @@
-//! A library of pictures: a directory, and beside the pictures one index file with a caption for
-//! each, [`INDEX`], a SQLite database with a full-text table.
+//! A library of pictures: a directory, and one index file with a caption for each picture, a SQLite
+//! database with a full-text table. It is [`INDEX`] beside the pictures, or any other file. Paths in
+//! it are relative to the directory, which may be moved or mounted elsewhere.
 //!
 //! Every caption is stored in a transaction of its own, so an interrupted run loses nothing.
 
 mod survey;
 mod terms;
 
-use std::path::{Path, PathBuf};
+use std::{
+    fs, io,
+    path::{Path, PathBuf},
+};
 
 use rusqlite::{Connection, ErrorCode, OpenFlags, params};
 pub use survey::{Fresh, Survey};
 
 use super::composition::Candidate;
-use crate::caption::SourceError;
+use crate::{caption::SourceError, whole_file};
 
 /// Name of the index in the library's directory.
 pub const INDEX: &str = ".xc2-library.sqlite";
@@ -52,8 +56,28 @@ pub enum LibraryError {
     #[error("{}: expected a directory of pictures", path.display())]
     NoDirectory { path: PathBuf },
     /// It was never indexed.
-    #[error("{}: found no index `{INDEX}`", path.display())]
-    NoIndex { path: PathBuf },
+    #[error("{}: found no index `{}`", dir.display(), index.strip_prefix(dir).unwrap_or(index).display())]
+    NoIndex { dir: PathBuf, index: PathBuf },
+    /// No index can be made or changed there.
+    #[error("{}: is read-only for this user, the index cannot be written", path.display())]
+    ReadOnly {
+        path: PathBuf,
+        source: std::io::Error,
+    },
+    /// The file is something else.
+    #[error("{}: expected an index that `xc2-edge index` made, or nothing, found another file", path.display())]
+    NotAnIndex { path: PathBuf },
+    /// The pictures of the index are not there.
+    #[error(
+        "{}: expected the pictures of the index {}, found none of its {n_known}",
+        dir.display(),
+        index.display()
+    )]
+    OtherFiles {
+        dir: PathBuf,
+        index: PathBuf,
+        n_known: usize,
+    },
     /// Another program has it open for writing.
     #[error("{}: another program is writing to it", path.display())]
     Busy { path: PathBuf },
@@ -72,6 +96,8 @@ pub enum LibraryError {
 #[derive(Debug)]
 pub struct Library {
     dir: PathBuf,
+    /// Of the index.
+    path: PathBuf,
     index: Connection,
     /// Whether there was no index before.
     is_new: bool,
@@ -114,20 +140,25 @@ impl Library {
     /// # Errors
     /// If there is none, or the index is damaged.
     pub fn open(dir: &Path) -> Result<Self, LibraryError> {
-        let path = index_path(dir)?;
+        Self::open_at(dir, &dir.join(INDEX))
+    }
+
+    /// As [`Self::open`], with the index in the file `index`.
+    ///
+    /// # Errors
+    /// As there, and if the file is no index.
+    pub fn open_at(dir: &Path, index: &Path) -> Result<Self, LibraryError> {
+        let path = index_path(dir, index)?;
         if !path.exists() {
             return Err(LibraryError::NoIndex {
-                path: dir.to_owned(),
+                dir: dir.to_owned(),
+                index: path,
             });
         }
         // To write, if that is allowed: a transaction in which an `index` was killed is taken back.
         let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-        let library = Connection::open_with_flags(&path, flags).map(|index| Self {
-            dir: dir.to_owned(),
-            index,
-            is_new: false,
-        });
-        library.map_err(|e| told(&path, e))?.checked()
+        let opened = Connection::open_with_flags(&path, flags);
+        Self::new(dir, path, opened, false)?.checked()
     }
 
     /// Opens the library of `dir` for writing, and makes its index if there is none.
@@ -135,30 +166,77 @@ impl Library {
     /// # Errors
     /// If the directory is missing or cannot be written to, or the index is damaged.
     pub fn create(dir: &Path) -> Result<Self, LibraryError> {
-        let path = index_path(dir)?;
-        let index = Connection::open(&path).map_err(|e| told(&path, e))?;
-        let count = "SELECT count(*) FROM sqlite_schema";
-        let is_new = index.query_row(count, [], |row| Ok(row.get::<_, i64>(0)? == 0));
-        let is_new = is_new.map_err(|e| told(&path, e))?;
-        if is_new {
-            let script = format!("BEGIN; {SCHEMA} COMMIT;");
-            index.execute_batch(&script).map_err(|e| told(&path, e))?;
-        }
-        let dir = dir.to_owned();
-        Self { dir, index, is_new }.checked()
+        Self::create_at(dir, &dir.join(INDEX))
     }
 
+    /// As [`Self::create`], with the index in the file `index`.
+    ///
+    /// # Errors
+    /// As there, and if the file is no index.
+    pub fn create_at(dir: &Path, index: &Path) -> Result<Self, LibraryError> {
+        let path = index_path(dir, index)?;
+        check_writable(&path)?;
+        let library = Self::new(dir, path.clone(), Connection::open(&path), true)?;
+        let count = "SELECT count(*) FROM sqlite_schema";
+        let n_tables = library
+            .index
+            .query_row(count, [], |row| row.get::<_, i64>(0));
+        if n_tables.map_err(|e| library.told(e))? > 0 {
+            return Self {
+                is_new: false,
+                ..library
+            }
+            .checked();
+        }
+        let script = format!("BEGIN; {SCHEMA} COMMIT;");
+        let made = library.index.execute_batch(&script);
+        made.map_err(|e| library.told(e))?;
+        Ok(library)
+    }
+
+    fn new(
+        dir: &Path,
+        path: PathBuf,
+        opened: rusqlite::Result<Connection>,
+        is_new: bool,
+    ) -> Result<Self, LibraryError> {
+        Ok(Self {
+            dir: dir.to_owned(),
+            index: opened.map_err(|e| told(dir, &path, e))?,
+            path,
+            is_new,
+        })
+    }
+
+    /// Whether it is an index of ours and of this version. Any other database stays what it is.
     fn checked(self) -> Result<Self, LibraryError> {
         let version = self
             .index
             .query_row("PRAGMA user_version", [], |row| row.get(0));
-        match version.map_err(|e| self.told(e))? {
-            VERSION => Ok(self),
+        let version = version.map_err(|e| self.told(e))?;
+        let tables = "SELECT count(*) FROM sqlite_schema WHERE name IN ('picture', 'words')";
+        let tables = self.index.query_row(tables, [], |row| row.get::<_, i64>(0));
+        let is_ours = tables.map_err(|e| self.told(e))? == 2;
+        match version {
+            VERSION if is_ours => Ok(self),
+            _ if self.is_elsewhere() && !is_ours => {
+                Err(LibraryError::NotAnIndex { path: self.path })
+            }
             found => Err(LibraryError::Version {
-                path: self.dir.join(INDEX),
+                path: self.path,
                 found,
             }),
         }
+    }
+
+    /// Whether the index is another file than [`INDEX`] in the directory.
+    fn is_elsewhere(&self) -> bool {
+        self.path != self.dir.join(INDEX)
+    }
+
+    /// The index.
+    pub fn index(&self) -> &Path {
+        &self.path
     }
 
     /// The directory.
@@ -191,7 +269,7 @@ impl Library {
     /// that failed.
     pub fn discard_if_new(self) {
         if self.is_new && self.is_empty().unwrap_or(false) {
-            let _ = std::fs::remove_file(self.dir.join(INDEX));
+            let _ = fs::remove_file(&self.path);
         }
     }
 
@@ -246,7 +324,6 @@ impl Library {
     /// # Errors
     /// If the index cannot be written.
     pub fn put(&mut self, picture: &Fresh, caption: &str, model: &str) -> Result<(), LibraryError> {
-        let path = self.dir.join(INDEX);
         let mut put = || {
             let transaction = self.index.transaction()?;
             delete(&transaction, &picture.path)?;
@@ -268,11 +345,12 @@ impl Library {
             )?;
             transaction.commit()
         };
-        put().map_err(|e| told(&path, e))
+        let put = put();
+        put.map_err(|e| self.told(e))
     }
 
     fn told(&self, error: rusqlite::Error) -> LibraryError {
-        told(&self.dir.join(INDEX), error)
+        told(&self.dir, &self.path, error)
     }
 }
 
@@ -286,19 +364,44 @@ fn delete(index: &Connection, path: &str) -> rusqlite::Result<()> {
     Ok(())
 }
 
-fn index_path(dir: &Path) -> Result<PathBuf, LibraryError> {
+fn index_path(dir: &Path, index: &Path) -> Result<PathBuf, LibraryError> {
     match dir.is_dir() {
-        true => Ok(dir.join(INDEX)),
+        true => Ok(index.to_owned()),
         false => Err(LibraryError::NoDirectory {
             path: dir.to_owned(),
         }),
     }
 }
 
-fn told(path: &Path, source: rusqlite::Error) -> LibraryError {
+/// SQLite needs a journal beside the file, and would not say what is missing.
+fn check_writable(index: &Path) -> Result<(), LibraryError> {
+    let fault = |path: &Path, source: io::Error| {
+        let path = path.to_owned();
+        match source.kind() {
+            io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => {
+                LibraryError::ReadOnly { path, source }
+            }
+            _ => LibraryError::Io { path, source },
+        }
+    };
+    let dir = index.parent().filter(|dir| !dir.as_os_str().is_empty());
+    whole_file::check(index).map_err(|source| match source.kind() {
+        io::ErrorKind::IsADirectory => fault(index, source),
+        _ => fault(dir.unwrap_or(Path::new(".")), source),
+    })?;
+    if index.exists() {
+        let opened = fs::OpenOptions::new().append(true).open(index);
+        opened.map_err(|source| fault(index, source))?;
+    }
+    Ok(())
+}
+
+fn told(dir: &Path, path: &Path, source: rusqlite::Error) -> LibraryError {
+    let is_ours = path == dir.join(INDEX);
     let path = path.to_owned();
     match source.sqlite_error_code() {
         Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => LibraryError::Busy { path },
+        Some(ErrorCode::NotADatabase) if !is_ours => LibraryError::NotAnIndex { path },
         _ => LibraryError::Index { path, source },
     }
 }

@@ -1,6 +1,7 @@
 //! What of a directory is in the index.
 
 use std::{
+    collections::BTreeSet,
     fs, io,
     path::{Path, PathBuf},
     time::UNIX_EPOCH,
@@ -9,7 +10,7 @@ use std::{
 use rusqlite::{OptionalExtension, params};
 
 use super::{Library, LibraryError, delete};
-use crate::caption::pictures_below;
+use crate::caption::{LeftOut, Selection, SourceError, Step, walk};
 
 /// A picture that has no caption yet.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -35,27 +36,75 @@ pub struct Survey {
     pub gone: usize,
     /// Files that cannot be read, and why.
     pub unreadable: Vec<(PathBuf, String)>,
+    /// Folders that cannot be read, and why. Captions of pictures in them are kept.
+    pub closed: Vec<(PathBuf, String)>,
+    /// Pictures that are not looked at.
+    pub left_out: LeftOut,
+}
+
+/// The files of a directory.
+#[derive(Default)]
+struct Listing {
+    pictures: Vec<PathBuf>,
+    closed: Vec<(PathBuf, String)>,
+    left_out: LeftOut,
+}
+
+impl Listing {
+    fn of(dir: &Path, selection: &Selection) -> Result<Self, SourceError> {
+        let mut listing = Self::default();
+        for step in walk(&selection.below(dir), dir) {
+            match step {
+                Step::Folder(_) => {}
+                Step::Picture(picture) => listing.pictures.push(picture),
+                Step::LeftOut(_, why) => listing.left_out.add(why),
+                Step::Unreadable(SourceError::Io { path, source }) if path != dir => {
+                    listing.closed.push((path, source.to_string()));
+                }
+                Step::Unreadable(error) => return Err(error),
+            }
+        }
+        Ok(listing)
+    }
 }
 
 impl Library {
-    /// Holds the directory and all below it against the index: forgets pictures that are gone,
-    /// finds those that were moved or copied, and lists those that need a caption: all, if `again`.
-    /// Hidden files and directories are left out.
+    /// Compares the directory and all below it with the index: forgets pictures that are gone, finds
+    /// those that were moved or copied, and lists those that need a caption: all, if `again`.
     ///
     /// # Errors
-    /// If the directory cannot be listed or the index not be written.
+    /// If the directory cannot be listed or the index not be written, or [`LibraryError::OtherFiles`]
+    /// if nothing of what the index has is there; nothing is forgotten then.
     pub fn survey(&mut self, again: bool) -> Result<Survey, LibraryError> {
-        let files: Result<Vec<_>, _> = pictures_below(self.dir(), None).collect();
-        let mut survey = Survey::default();
-        let mut gone = self.paths()?;
-        for file in files? {
+        self.survey_of(&Selection::default(), again)
+    }
+
+    /// As [`Self::survey`], without what `selection` leaves out.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn survey_of(
+        &mut self,
+        selection: &Selection,
+        again: bool,
+    ) -> Result<Survey, LibraryError> {
+        let listing = Listing::of(self.dir(), selection)?;
+        let mut survey = Survey {
+            closed: listing.closed,
+            left_out: listing.left_out,
+            ..Survey::default()
+        };
+        let has_pictures = !listing.pictures.is_empty();
+        let known = self.paths()?;
+        let mut gone: BTreeSet<_> = known.iter().cloned().collect();
+        for file in listing.pictures {
             let relative = file.strip_prefix(self.dir()).unwrap_or(&file);
             let Some(path) = relative.to_str().map(str::to_owned) else {
                 let why = "its name is no UTF-8".to_owned();
                 survey.unreadable.push((file, why));
                 continue;
             };
-            gone.retain(|known| *known != path);
+            gone.remove(&path);
             match self.look(file.clone(), path, again) {
                 Ok(Look::Known) => survey.known += 1,
                 Ok(Look::Moved) => {
@@ -68,6 +117,15 @@ impl Library {
                 }
                 Err(error) => return Err(error),
             }
+        }
+        gone.retain(|path| !is_below_any(&self.dir().join(path), &survey.closed));
+        let nothing_is_known = gone.len() == known.len() && survey.moved == 0;
+        if nothing_is_known && !known.is_empty() && (self.is_elsewhere() || !has_pictures) {
+            return Err(LibraryError::OtherFiles {
+                dir: self.dir().to_owned(),
+                index: self.path.clone(),
+                n_known: known.len(),
+            });
         }
         survey.gone = gone.len();
         for path in gone {
@@ -133,6 +191,10 @@ impl Library {
         };
         paths().map_err(|e| self.told(e))
     }
+}
+
+fn is_below_any(path: &Path, closed: &[(PathBuf, String)]) -> bool {
+    closed.iter().any(|(folder, _)| path.starts_with(folder))
 }
 
 enum Look {

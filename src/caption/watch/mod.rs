@@ -1,0 +1,592 @@
+//! A folder in which pictures arrive.
+//!
+//! A picture is taken when it is whole. On Linux the kernel says when a file was closed after
+//! writing, or moved to its place; that is waited for, however long the writer takes. A file that
+//! appears with neither (a hard link), and any file on systems that do not tell, is taken when it
+//! has been left alone for a while.
+//!
+//! Every folder is watched for itself, and compared with what it was from time to time: one that was
+//! replaced, mounted over or linked elsewhere is watched anew. Where the system watches no more, the
+//! folder is looked through every [`POLL`].
+
+mod folders;
+mod polled;
+mod what;
+
+use std::{
+    collections::{HashMap, HashSet},
+    io,
+    path::{self, Path, PathBuf},
+    sync::mpsc::{self, Receiver, RecvTimeoutError},
+    thread,
+    time::{Duration, Instant},
+};
+
+pub use folders::Limit;
+use folders::{Folders, Refusal};
+use notify::Event;
+use polled::Polled;
+use what::What;
+
+use super::{
+    Found, Identity, SourceError,
+    selection::{Below, Kind, Selection},
+    walk::{Step, walk},
+};
+
+/// How long a file is left alone after it was closed or moved: some programs open it once more.
+const AFTER_CLOSE: Duration = Duration::from_millis(200);
+/// How long a file is left alone where nothing says that it is complete.
+const UNTOUCHED: Duration = Duration::from_secs(2);
+/// How often folders are compared with what they were; a millisecond for each of them comes to that.
+const CHECK: Duration = Duration::from_secs(1);
+/// How long a folder may be gone: it takes a moment to replace one by another.
+const ABSENCE: Duration = Duration::from_secs(2);
+/// How often the folder is looked through where it cannot be watched.
+pub const POLL: Duration = Duration::from_secs(10);
+
+/// The folder cannot be watched.
+#[derive(Debug, thiserror::Error)]
+#[allow(missing_docs)]
+pub enum WatchError {
+    #[error("{}: cannot be watched", dir.display())]
+    Watch { dir: PathBuf, source: notify::Error },
+    #[error("{}: is gone", dir.display())]
+    Gone { dir: PathBuf },
+    #[error(transparent)]
+    Source(#[from] SourceError),
+}
+
+/// What comes of watching.
+#[derive(Debug)]
+pub enum Arrival {
+    /// A picture that is whole.
+    Picture(Found),
+    /// A picture that cannot be looked at, and why.
+    LeftOut(&'static str),
+    /// A folder that cannot be read.
+    Unreadable(SourceError),
+    /// From now on the folder is looked through every [`POLL`], because of a limit of the system.
+    Polling(Limit),
+}
+
+/// Calls `take` with every picture that is or comes to be whole below `dir`, those that are there
+/// first, until it says `false`. A picture may be given again without having changed. What
+/// `selection` leaves out is left out.
+///
+/// # Errors
+/// If the folder cannot be watched, or is removed.
+pub fn watch(
+    dir: &Path,
+    selection: &Selection,
+    mut take: impl FnMut(Arrival) -> bool,
+) -> Result<(), WatchError> {
+    let below = selection.below(dir);
+    match watch_events(&below, &mut take) {
+        Err(Fault::Limit(limit)) => match take(Arrival::Polling(limit)) {
+            true => poll(&below, &mut take),
+            false => Ok(()),
+        },
+        Err(Fault::Watch(error)) => Err(error),
+        Ok(()) => Ok(()),
+    }
+}
+
+/// Why events come no longer.
+enum Fault {
+    Limit(Limit),
+    Watch(WatchError),
+}
+
+impl From<WatchError> for Fault {
+    fn from(error: WatchError) -> Self {
+        Self::Watch(error)
+    }
+}
+
+fn watch_events(below: &Below<'_>, take: &mut dyn FnMut(Arrival) -> bool) -> Result<(), Fault> {
+    let (send, events) = mpsc::channel();
+    let fail = |refusal| match refusal {
+        Refusal::Limit(limit) => Fault::Limit(limit),
+        Refusal::Other(source) => Fault::Watch(WatchError::Watch {
+            dir: below.root.to_owned(),
+            source,
+        }),
+    };
+    let mut waiting = Waiting {
+        below,
+        absolute: path::absolute(below.root).map_err(|e| fail(notify::Error::io(e).into()))?,
+        folders: Folders::new(send).map_err(fail)?,
+        due: HashMap::new(),
+        told: HashSet::new(),
+        notices: Vec::new(),
+    };
+    waiting.scan(below.root, Duration::ZERO)?;
+    let mut checked = Instant::now();
+    loop {
+        for arrival in waiting.take_ready(Instant::now()) {
+            if !take(arrival) {
+                return Ok(());
+            }
+        }
+        let check_in = waiting.check_every().saturating_sub(checked.elapsed());
+        waiting.receive(&events, check_in)?;
+        if checked.elapsed() >= waiting.check_every() || waiting.root_is_gone() {
+            waiting.check()?;
+            checked = Instant::now();
+        }
+    }
+}
+
+/// Files that are not yet known to be whole.
+struct Waiting<'a> {
+    below: &'a Below<'a>,
+    /// Where the folder is. Events have absolute paths; so does what is watched.
+    absolute: PathBuf,
+    folders: Folders,
+    due: HashMap<PathBuf, Instant>,
+    /// What was said once, and need not be said again.
+    told: HashSet<PathBuf>,
+    notices: Vec<Arrival>,
+}
+
+impl Waiting<'_> {
+    fn root(&self) -> &Path {
+        self.below.root
+    }
+
+    /// Waits for events, for `at_most` or until a file is due, and takes in one.
+    fn receive(
+        &mut self,
+        events: &Receiver<notify::Result<Event>>,
+        at_most: Duration,
+    ) -> Result<(), Fault> {
+        let fail = |source| WatchError::Watch {
+            dir: self.below.root.to_owned(),
+            source,
+        };
+        match events.recv_timeout(self.pause().min(at_most)) {
+            Ok(Ok(event)) => self.see(&event),
+            Ok(Err(error)) => match Refusal::from(error) {
+                Refusal::Limit(limit) => Err(Fault::Limit(limit)),
+                Refusal::Other(error) => Err(fail(error).into()),
+            },
+            Err(RecvTimeoutError::Timeout) => Ok(()),
+            Err(RecvTimeoutError::Disconnected) => {
+                Err(fail(notify::Error::generic("the watcher ended")).into())
+            }
+        }
+    }
+
+    /// Takes in what happened.
+    fn see(&mut self, event: &Event) -> Result<(), Fault> {
+        if event.need_rescan() {
+            return self.scan(self.below.root, AFTER_CLOSE); // events were lost
+        }
+        let Some(what) = What::of(event.kind) else {
+            return Ok(());
+        };
+        for path in &event.paths {
+            // As it would have been found: one picture, one path.
+            let path = match path.strip_prefix(&self.absolute) {
+                Ok(below) if below.as_os_str().is_empty() => continue,
+                Ok(below) => self.root().join(below),
+                Err(_) => path.clone(),
+            };
+            if path.is_dir() {
+                self.see_folder(&path, what)?;
+            } else {
+                self.see_file(path, what);
+            }
+        }
+        Ok(())
+    }
+
+    fn see_folder(&mut self, path: &Path, what: What) -> Result<(), Fault> {
+        let is_new = match what {
+            What::Appeared | What::Complete => true,
+            What::Opened => !self.folders.has(&self.watched(path)),
+            What::BeingWritten | What::Touched | What::Gone => false,
+        };
+        if !is_new || self.below.leaves_out_any_of(path, true) {
+            return Ok(());
+        }
+        // What was in there before it was watched has no events of its own.
+        self.folders.forget(&self.watched(path));
+        self.scan(path, UNTOUCHED)
+    }
+
+    fn see_file(&mut self, path: PathBuf, what: What) {
+        if what == What::Gone {
+            self.due.retain(|due, _| !due.starts_with(&path));
+            self.folders.forget(&self.watched(&path)); // it may have been a folder
+            return;
+        }
+        if self.below.leaves_out_any_of(&path, false) {
+            return;
+        }
+        match (Kind::of(&path), what) {
+            (Kind::Picture, What::Complete) => self.wait(path, AFTER_CLOSE),
+            (Kind::Picture, What::Appeared | What::Touched) => self.wait(path, UNTOUCHED),
+            (Kind::Picture, What::BeingWritten) => drop(self.due.remove(&path)),
+            (Kind::NotRead(format), What::Complete) => self.leave_out(path, format),
+            _ => {}
+        }
+    }
+
+    /// Watches the folders from `from` on, and waits for the pictures in them.
+    fn scan(&mut self, from: &Path, patience: Duration) -> Result<(), Fault> {
+        // A folder is watched when it is known already what is in it; should anything have come
+        // in between, the next time shows it.
+        let mut any_new = true;
+        while any_new {
+            any_new = false;
+            for step in walk(self.below, from) {
+                match step {
+                    Step::Folder(path) => any_new |= self.add_folder(&path)?,
+                    Step::Picture(path) => self.wait(path, patience),
+                    Step::LeftOut(path, why) => self.leave_out(path, why),
+                    Step::Unreadable(error) => self.unreadable(error)?,
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn add_folder(&mut self, path: &Path) -> Result<bool, Fault> {
+        match self.folders.add(&self.watched(path)) {
+            Ok(is_new) => Ok(is_new),
+            Err(Refusal::Limit(limit)) => Err(Fault::Limit(limit)),
+            Err(refusal) if refusal.is_absence() && path != self.root() => Ok(false),
+            Err(Refusal::Other(source)) => Err(Fault::Watch(WatchError::Watch {
+                dir: path.to_owned(),
+                source,
+            })),
+        }
+    }
+
+    /// Under which path a folder is watched.
+    fn watched(&self, path: &Path) -> PathBuf {
+        let below = path.strip_prefix(self.root()).unwrap_or(path);
+        match below.as_os_str().is_empty() {
+            true => self.absolute.clone(),
+            false => self.absolute.join(below),
+        }
+    }
+
+    /// Looks which folders are others than before, and watches those.
+    fn check(&mut self) -> Result<(), Fault> {
+        wait_for(self.root())?;
+        for path in self.folders.replaced() {
+            self.folders.forget(&path);
+            let below = path.strip_prefix(&self.absolute).unwrap_or(&path);
+            let path = match below.as_os_str().is_empty() {
+                true => self.root().to_owned(),
+                false => self.root().join(below),
+            };
+            if path.is_dir() {
+                self.scan(&path, UNTOUCHED)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn root_is_gone(&self) -> bool {
+        !self.root().is_dir()
+    }
+
+    fn check_every(&self) -> Duration {
+        CHECK + Duration::from_millis(self.folders.len() as u64)
+    }
+
+    fn unreadable(&mut self, error: SourceError) -> Result<(), WatchError> {
+        match error {
+            // It was there a moment ago.
+            SourceError::Io { source, .. } if source.kind() == io::ErrorKind::NotFound => {}
+            SourceError::Io { path, source } if path == self.root() => {
+                return Err(SourceError::Io { path, source }.into());
+            }
+            SourceError::Io { path, source } => {
+                if self.told.insert(path.clone()) {
+                    let error = SourceError::Io { path, source };
+                    self.notices.push(Arrival::Unreadable(error));
+                }
+            }
+            error => return Err(error.into()),
+        }
+        Ok(())
+    }
+
+    fn leave_out(&mut self, path: PathBuf, why: &'static str) {
+        if self.told.insert(path) {
+            self.notices.push(Arrival::LeftOut(why));
+        }
+    }
+
+    fn wait(&mut self, path: PathBuf, patience: Duration) {
+        self.due.insert(path, Instant::now() + patience);
+    }
+
+    /// What can be handed over: notices, then the pictures that are due, by name.
+    fn take_ready(&mut self, now: Instant) -> Vec<Arrival> {
+        let due = self.due.extract_if(|_, due| *due <= now);
+        let mut due: Vec<_> = due
+            .map(|(path, _)| path)
+            .filter(|path| has_content(path))
+            .collect();
+        due.sort();
+        let pictures = due.into_iter().map(|path| arrived(self.below.root, path));
+        let mut ready = std::mem::take(&mut self.notices);
+        ready.extend(pictures);
+        ready
+    }
+
+    /// How long there is nothing to do.
+    fn pause(&self) -> Duration {
+        let next = self.due.values().min();
+        next.map_or(Duration::from_secs(3600), |due| {
+            due.saturating_duration_since(Instant::now())
+        })
+    }
+}
+
+/// An empty file is a place that a program keeps for what it will write.
+fn has_content(path: &Path) -> bool {
+    path.metadata().is_ok_and(|meta| meta.len() > 0)
+}
+
+fn arrived(root: &Path, path: PathBuf) -> Arrival {
+    let name = path.strip_prefix(root).unwrap_or(&path).to_owned();
+    Arrival::Picture(Found { path, name })
+}
+
+/// Waits for a folder that is replaced just now.
+fn wait_for(dir: &Path) -> Result<(), WatchError> {
+    let begun = Instant::now();
+    while !dir.is_dir() {
+        if begun.elapsed() >= ABSENCE {
+            return Err(WatchError::Gone {
+                dir: dir.to_owned(),
+            });
+        }
+        thread::sleep(Duration::from_millis(50));
+    }
+    Ok(())
+}
+
+/// Looks through the folder again and again.
+fn poll(below: &Below<'_>, take: &mut dyn FnMut(Arrival) -> bool) -> Result<(), WatchError> {
+    let mut polled = Polled::default();
+    let mut told = HashSet::new();
+    loop {
+        wait_for(below.root)?;
+        let mut pictures = Vec::new();
+        let mut ready = Vec::new();
+        for step in walk(below, below.root) {
+            match step {
+                Step::Folder(_) => {}
+                Step::Picture(path) if has_content(&path) => {
+                    pictures.extend(Identity::of(&path).map(|identity| (path, identity)));
+                }
+                Step::Picture(_) => {}
+                Step::LeftOut(path, why) => {
+                    ready.extend(told.insert(path).then_some(Arrival::LeftOut(why)));
+                }
+                Step::Unreadable(SourceError::Io { path, source }) if path != below.root => {
+                    let is_new = told.insert(path.clone());
+                    let error = SourceError::Io { path, source };
+                    ready.extend(is_new.then_some(Arrival::Unreadable(error)));
+                }
+                Step::Unreadable(error) => return Err(error.into()),
+            }
+        }
+        let pictures = polled.look(pictures).into_iter();
+        ready.extend(pictures.map(|path| arrived(below.root, path)));
+        if !ready.into_iter().all(&mut *take) {
+            return Ok(());
+        }
+        thread::sleep(POLL);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        fs::{self, File},
+        io::Write,
+        os::unix::fs::symlink,
+    };
+
+    use super::*;
+
+    /// What is taken while `act` happens, up to the file `last.png`.
+    fn taken(dir: &Path, act: impl FnOnce(&Path) + Send) -> Vec<String> {
+        let mut names = Vec::new();
+        thread::scope(|scope| {
+            let (ready, is_ready) = mpsc::channel();
+            scope.spawn(move || {
+                is_ready.recv().unwrap();
+                act(dir);
+                fs::rename(dir.join("last.tmp"), dir.join("last.png")).unwrap();
+            });
+            fs::write(dir.join("last.tmp"), "1").unwrap();
+            fs::write(dir.join("first.png"), "1").unwrap(); // there before; says that the watch is on
+            let selection = Selection::new(&[], Some(&dir.join("out")));
+            watch(dir, &selection, |arrival| {
+                let Arrival::Picture(found) = arrival else {
+                    return true;
+                };
+                let name = found.name.to_str().unwrap().to_owned();
+                let size = fs::read(&found.path).unwrap().len();
+                if name == "first.png" {
+                    ready.send(()).unwrap();
+                } else if !names.contains(&format!("{name} {size}")) {
+                    names.push(format!("{name} {size}"));
+                }
+                name != "last.png"
+            })
+            .unwrap();
+        });
+        names.pop();
+        names
+    }
+
+    #[test]
+    fn a_file_is_taken_when_it_is_closed_however_slowly_it_is_written() {
+        let dir = tempfile::tempdir().unwrap();
+        let names = taken(dir.path(), |dir| {
+            let mut file = File::create(dir.join("slow.jpg")).unwrap();
+            for _ in 0..3 {
+                file.write_all(b"12345").unwrap();
+                thread::sleep(UNTOUCHED / 2);
+            }
+            drop(file);
+            thread::sleep(2 * AFTER_CLOSE);
+        });
+        assert_eq!(names, ["slow.jpg 15"]);
+    }
+
+    #[test]
+    fn files_moved_into_place_and_folders_with_what_is_in_them_are_taken() {
+        let dir = tempfile::tempdir().unwrap();
+        fs::create_dir(dir.path().join("out")).unwrap();
+        let names = taken(dir.path(), |dir| {
+            fs::write(dir.join(".b.png.part"), "123").unwrap();
+            fs::rename(dir.join(".b.png.part"), dir.join("b.png")).unwrap();
+            fs::write(dir.join("out/copy.png"), "1").unwrap();
+            fs::write(dir.join("notes.txt"), "1").unwrap();
+            let elsewhere = tempfile::tempdir().unwrap();
+            fs::create_dir(elsewhere.path().join("new")).unwrap();
+            fs::write(elsewhere.path().join("new/c.webp"), "1234").unwrap();
+            fs::rename(elsewhere.path().join("new"), dir.join("new")).unwrap();
+            thread::sleep(UNTOUCHED + 2 * AFTER_CLOSE);
+            fs::write(dir.join("new/d.png"), "12345").unwrap();
+            thread::sleep(2 * AFTER_CLOSE);
+        });
+        assert_eq!(names, ["b.png 3", "new/c.webp 4", "new/d.png 5"]);
+    }
+
+    #[test]
+    fn a_folder_that_is_replaced_is_watched_anew() {
+        let parent = tempfile::tempdir().unwrap();
+        let path = |name: &str| parent.path().join(name);
+        for name in ["a", "b", "a/sub", "b/sub", "c"] {
+            fs::create_dir(path(name)).unwrap();
+        }
+        symlink("a", path("incoming")).unwrap();
+        let names = taken(&path("incoming"), |dir| {
+            // Moved away and back under another name, and another one in its place.
+            fs::rename(dir.join("sub"), dir.join("moved")).unwrap();
+            fs::create_dir(dir.join("sub")).unwrap();
+            thread::sleep(UNTOUCHED);
+            fs::write(dir.join("moved/b.png"), "12").unwrap();
+            fs::write(dir.join("sub/c.png"), "123").unwrap();
+            // A link to a folder elsewhere, and then to another one.
+            symlink("../c", dir.join("link")).unwrap();
+            thread::sleep(UNTOUCHED);
+            fs::write(path("c/d.png"), "1234").unwrap();
+            thread::sleep(2 * AFTER_CLOSE);
+            // The folder itself is another one.
+            fs::write(path("b/sub/e.png"), "12345").unwrap();
+            fs::write(path("b/last.tmp"), "1").unwrap();
+            symlink("b", path("new")).unwrap();
+            fs::rename(path("new"), dir).unwrap();
+            thread::sleep(CHECK + UNTOUCHED + 2 * AFTER_CLOSE);
+            fs::write(dir.join("sub/f.png"), "123456").unwrap();
+            fs::write(path("a/not.png"), "1").unwrap(); // no longer part of it
+            thread::sleep(2 * AFTER_CLOSE);
+        });
+        assert_eq!(
+            names,
+            [
+                "moved/b.png 2",
+                "sub/c.png 3",
+                "link/d.png 4",
+                "sub/e.png 5",
+                "sub/f.png 6"
+            ]
+        );
+    }
+
+    #[test]
+    fn what_is_left_out_stays_out_and_is_told_once() {
+        let dir = tempfile::tempdir().unwrap();
+        for name in ["@eaDir", "raw", "open"] {
+            fs::create_dir(dir.path().join(name)).unwrap();
+        }
+        fs::write(dir.path().join("@eaDir/a.jpg"), "1").unwrap();
+        fs::write(dir.path().join("a.png"), "1").unwrap();
+        let selection = Selection::new(&["raw".parse().unwrap()], None);
+        let (mut names, mut left_out) = (Vec::new(), Vec::new());
+        watch(dir.path(), &selection, |arrival| {
+            match arrival {
+                Arrival::Picture(found) if found.name == Path::new("a.png") => {
+                    for name in ["@eaDir/b.jpg", "raw/b.jpg", "open/._b.jpg", "open/b.HEIC"] {
+                        fs::write(dir.path().join(name), "1").unwrap();
+                        fs::write(dir.path().join(name), "1").unwrap();
+                    }
+                    fs::create_dir_all(dir.path().join("open/#recycle")).unwrap();
+                    fs::write(dir.path().join("open/#recycle/c.jpg"), "1").unwrap();
+                    fs::write(dir.path().join("empty.png"), "").unwrap();
+                    thread::sleep(2 * AFTER_CLOSE);
+                    fs::write(dir.path().join("z.jpg"), "1").unwrap();
+                }
+                Arrival::Picture(found) => names.push(found.name),
+                Arrival::LeftOut(why) => left_out.push(why),
+                other => panic!("{other:?}"),
+            }
+            names.is_empty()
+        })
+        .unwrap();
+        assert_eq!(names, [Path::new("z.jpg")]);
+        assert_eq!(left_out, ["HEIC"]);
+    }
+
+    #[test]
+    fn a_limit_is_named_with_a_value_that_is_enough() {
+        for (code, limit) in [
+            (libc::ENOSPC, Limit::Watches),
+            (libc::EMFILE, Limit::Instances),
+        ] {
+            let error = notify::Error::io(io::Error::from_raw_os_error(code));
+            let Refusal::Limit(found) = Refusal::from(error) else {
+                panic!("{code}");
+            };
+            assert_eq!(found, limit);
+            assert!(found.enough() > found.value().unwrap_or(0));
+        }
+    }
+
+    #[test]
+    fn a_folder_that_is_removed_ends_the_watch() {
+        let parent = tempfile::tempdir().unwrap();
+        let dir = parent.path().join("dir");
+        fs::create_dir(&dir).unwrap();
+        fs::write(dir.join("a.png"), "1").unwrap();
+        let removed = watch(&dir, &Selection::default(), |_| {
+            fs::remove_dir_all(&dir).unwrap();
+            true
+        });
+        assert!(matches!(removed, Err(WatchError::Gone { .. })));
+    }
+}
