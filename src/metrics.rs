@@ -31,6 +31,10 @@ pub struct Timings {
     pub encode: f64,
     /// Pictures encoded.
     pub n_images: usize,
+    /// Those of them that have transparent parts and were put on white.
+    pub n_images_on_white: usize,
+    /// Those of them whose files end early, so that parts of them are grey.
+    pub n_images_truncated: usize,
     /// Pictures that were not encoded, because their embeddings or keys and values were at hand.
     pub n_images_reused: usize,
     /// The prompt, pictures included, as far as it was computed.

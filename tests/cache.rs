@@ -13,7 +13,7 @@ use xc2_convert::mix::Preset;
 use xc2_edge::{
     cache::CacheOptions,
     engine::{Answer, Engine, EngineOptions, Request},
-    image::Orientation,
+    image::{Orientation, Transparency},
     llama::KvType,
     vision::Precision,
 };
@@ -155,6 +155,11 @@ fn anything_else_is_a_miss() {
         ..options()
     };
     assert_eq!(n_restored(Preset::F16, as_stored, &request), 0);
+    let on_white = EngineOptions {
+        transparency: Transparency::White,
+        ..options()
+    };
+    assert_eq!(n_restored(Preset::F16, on_white, &request), 0);
     let mut other_system = request.clone();
     other_system.chat.system.push('!');
     assert_eq!(n_restored(Preset::F16, options(), &other_system), 0);

@@ -13,7 +13,7 @@ use ::image::RgbImage;
 use super::Identity;
 use crate::{
     engine::{Answer, Engine, EngineError, Offer, Picture, Request, Requests},
-    image::ImageError,
+    image::{Decoded, ImageError},
     memory,
     panics::caught,
 };
@@ -27,6 +27,22 @@ pub struct Opened {
     pub width: u32,
     /// Likewise.
     pub height: u32,
+    /// Whether it has transparent parts that were put on white.
+    pub on_white: bool,
+    /// Whether its file ends early, so that parts of it are grey.
+    pub is_short: bool,
+}
+
+impl Opened {
+    /// What a record says of it: see [`Record::background`](super::Record::background).
+    pub fn background(&self) -> Option<String> {
+        self.on_white.then(|| "white".to_owned())
+    }
+
+    /// What a record says of it: see [`Record::truncated`](super::Record::truncated).
+    pub fn truncated(&self) -> Option<bool> {
+        self.is_short.then_some(true)
+    }
 }
 
 /// A picture to be captioned, with what the caller knows it by.
@@ -131,17 +147,20 @@ impl<'a> Captioner<'a> {
     /// One picture must not end the run, whatever it does to its reader.
     fn opened(
         &self,
-        read: impl FnOnce() -> Result<RgbImage, ImageError>,
+        read: impl FnOnce() -> Result<Decoded, ImageError>,
     ) -> Result<Opened, ImageError> {
-        caught(|| read().map(|picture| self.shrink(&picture)))?
+        caught(|| read().map(|decoded| self.shrink(&decoded)))?
     }
 
     /// At once: the original may be large.
-    fn shrink(&self, picture: &RgbImage) -> Opened {
+    fn shrink(&self, decoded: &Decoded) -> Opened {
+        let picture = &decoded.picture;
         Opened {
             picture: self.engine.preprocessor().resize(picture),
             width: picture.width(),
             height: picture.height(),
+            on_white: decoded.on_white,
+            is_short: decoded.is_short,
         }
     }
 

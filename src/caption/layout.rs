@@ -11,7 +11,7 @@ use serde_json::{Map, Value};
 
 use super::{
     COLUMNS, Format, Record,
-    format::{NoRecord, fields},
+    format::{JSON_ONLY, NoRecord, fields},
 };
 use crate::text::{self, BYTE_ORDER_MARK};
 
@@ -210,7 +210,8 @@ impl Layout {
 
     /// Those of the fields that a person added.
     pub fn added(fields: Fields) -> Fields {
-        let is_added = |(name, _): &(String, Value)| !COLUMNS.contains(&name.as_str());
+        let is_ours = |name: &str| COLUMNS.contains(&name) || JSON_ONLY.contains(&name);
+        let is_added = |(name, _): &(String, Value)| !is_ours(name);
         fields.into_iter().filter(is_added).collect()
     }
 

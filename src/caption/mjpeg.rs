@@ -2,7 +2,7 @@
 
 use std::io::{self, Read};
 
-use crate::image::jpeg::{Edge, Markers};
+use crate::image::jpeg::{Edge, Markers, is_whole};
 
 /// The longest frame; prevents a stream that is none from filling the memory.
 const MAX_FRAME_BYTES: usize = 64 << 20;
@@ -11,7 +11,8 @@ const MAX_FRAME_BYTES: usize = 64 << 20;
 const BEGINNING: [u8; 3] = [0xff, 0xd8, 0xff];
 
 /// The frames of a stream. Their ends are found by walking the markers, so that the thumbnails
-/// which cameras embed are not taken for frames; what stands between frames is skipped.
+/// which cameras embed are not taken for frames; what stands between frames is skipped. A frame whose end
+/// is not marked ends where the next one begins, and counts if all its rows are there.
 #[derive(Debug)]
 pub struct Frames<R> {
     stream: R,
@@ -54,8 +55,11 @@ impl<R: Read> Frames<R> {
                     return Some(std::mem::replace(&mut self.buffer, rest));
                 }
                 Edge::Start(start) => {
-                    self.buffer.drain(..start);
-                    self.broke();
+                    let rest = self.buffer.split_off(start);
+                    let frame = std::mem::replace(&mut self.buffer, rest);
+                    if let Some(frame) = self.unmarked(frame) {
+                        return Some(frame);
+                    }
                 }
             }
         }
@@ -70,6 +74,16 @@ impl<R: Read> Frames<R> {
         let before = at.unwrap_or(self.buffer.len().saturating_sub(BEGINNING.len() - 1));
         self.buffer.drain(..before);
         at.map(drop)
+    }
+
+    /// A frame without end marker, if all of it is there.
+    fn unmarked(&mut self, frame: Vec<u8>) -> Option<Vec<u8>> {
+        if is_whole(&frame) {
+            self.markers = None;
+            return Some(frame);
+        }
+        self.broke();
+        None
     }
 
     fn broke(&mut self) {
@@ -106,11 +120,9 @@ impl<R: Read> Iterator for Frames<R> {
             }
             match self.read_more() {
                 Ok(0) => {
-                    if self.markers.is_some() {
-                        self.buffer.clear();
-                        self.broke();
-                    }
-                    return None;
+                    self.markers.as_ref()?;
+                    let frame = std::mem::take(&mut self.buffer);
+                    return self.unmarked(frame).map(Ok);
                 }
                 Ok(_) => {}
                 Err(error) => return Some(Err(error)),
@@ -170,6 +182,19 @@ mod tests {
         let (found, n_broken) = frames(&[half, PHOTO, half].concat(), 1000);
         assert_eq!((found.len(), n_broken), (1, 2));
         assert!(found[0] == PHOTO);
+    }
+
+    #[test]
+    fn a_frame_without_end_marker_counts_if_its_rows_are_there() {
+        let unmarked = &PHOTO[..PHOTO.len() - 2];
+        let between: &[u8] = b"\r\n--boundary\r\nContent-Type: image/jpeg\r\n\r\n";
+        let stream = [unmarked, between, unmarked, PHOTO, &[0; 40], unmarked].concat();
+        for step in [1000, 1 << 16] {
+            let (found, n_broken) = frames(&stream, step);
+            assert_eq!((found.len(), n_broken), (4, 0), "step {step}");
+            assert!(found[0] == [unmarked, between].concat() && found[1] == unmarked);
+            assert!(found[3] == unmarked);
+        }
     }
 
     #[test]

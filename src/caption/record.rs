@@ -70,6 +70,13 @@ pub struct Record {
     /// Pixels, likewise.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub height: Option<u32>,
+    /// `white` if it has transparent parts and was put on white; nothing otherwise. CSV has no
+    /// column for it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub background: Option<String>,
+    /// Whether its file ends early, so that parts of it are grey; nothing otherwise. CSV has no column for it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub truncated: Option<bool>,
     /// File name of the model.
     pub model: String,
     /// The question.

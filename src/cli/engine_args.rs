@@ -6,7 +6,7 @@ use clap::{Args, ValueEnum};
 use xc2_edge::{
     cache::CacheOptions,
     engine::{Engine, EngineOptions, default_threads},
-    image::Orientation,
+    image::{Orientation, Transparency},
     llama::{KvType, LoadOptions, Products},
     memory,
     vision::Precision,
@@ -66,6 +66,14 @@ pub struct EngineArgs {
     /// Ignore the EXIF orientation of pictures, as the original code does.
     #[arg(long, help_heading = "Prompt")]
     pub no_exif_orientation: bool,
+    /// What becomes of transparent parts of pictures: `drop` shows the colours under them, as the original
+    /// code does, `white` puts the picture on white, `auto` does so where they hide a good part of it
+    /// [default: auto; eval: drop].
+    #[arg(long, value_enum, value_name = "HOW", help_heading = "Prompt")]
+    pub transparency: Option<TransparencyArg>,
+    /// Take pictures whose files end early, too: where pixels are missing they are grey.
+    #[arg(long, help_heading = "Prompt")]
+    pub allow_truncated: bool,
 }
 
 /// How many pictures are captioned at once.
@@ -111,6 +119,24 @@ impl From<KvTypeArg> for KvType {
 pub enum Switch {
     On,
     Off,
+}
+
+/// What becomes of transparent parts of pictures.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub enum TransparencyArg {
+    Auto,
+    Drop,
+    White,
+}
+
+impl From<TransparencyArg> for Transparency {
+    fn from(how: TransparencyArg) -> Self {
+        match how {
+            TransparencyArg::Auto => Self::Auto,
+            TransparencyArg::Drop => Self::Drop,
+            TransparencyArg::White => Self::White,
+        }
+    }
 }
 
 /// Whose kernels multiply in the decoder.
@@ -165,11 +191,22 @@ impl EngineArgs {
             } else {
                 Orientation::Apply
             },
+            transparency: self.transparency.map(Into::into).unwrap_or_default(),
+            allow_truncated: self.allow_truncated,
             tower: self.tower.into(),
             check_memory: !self.no_memory_check,
             max_memory: self.max_memory,
             cache: self.cache.as_deref().map(|dir| self.cache_in(dir)),
             ..EngineOptions::default()
+        }
+    }
+
+    /// The same where answers are compared with published ones: transparency is dropped, as the original code
+    /// does, unless something else is asked for.
+    pub fn options_of_reference(&self) -> EngineOptions {
+        EngineOptions {
+            transparency: self.transparency.map_or(Transparency::Drop, Into::into),
+            ..self.options()
         }
     }
 

@@ -64,6 +64,9 @@ fn engine(error: &EngineError) -> Option<String> {
         EngineError::Image(error) if error.is_for_want_of_memory() => {
             "a larger `--max-memory`, if you set one, or a smaller picture; `--no-memory-check` tries anyway"
         }
+        EngineError::Image(error) if error.is_truncated() => {
+            "`--allow-truncated` takes what is there of it, and grey for the rest"
+        }
         EngineError::Prompt(PromptError::Markers { .. }) => {
             "leave the markers out, and the pictures stand before the question"
         }

@@ -61,6 +61,12 @@ impl std::fmt::Display for Report<'_> {
     }
 }
 
+/// What the model did not see of its pictures, for a person.
+pub fn truncated(answer: &Answer) -> Option<&'static str> {
+    let any = answer.timings.n_images_truncated > 0;
+    any.then_some("warning: a picture's file ends early; what is missing of it was grey")
+}
+
 /// Why an answer is not whole, for a person.
 pub fn cut(stop: StopReason) -> Option<&'static str> {
     match stop {

@@ -158,6 +158,9 @@ pub fn run(args: &RunArgs) -> anyhow::Result<ExitCode> {
     }
     if !args.quiet {
         let _ = writeln!(std::io::stderr(), "{report}");
+        if let Some(warning) = report::truncated(&answer) {
+            let _ = writeln!(std::io::stderr(), "{warning}");
+        }
         if let Some(why) = report::cut(answer.stop).filter(|_| !args.json) {
             let _ = writeln!(std::io::stderr(), "{why}");
         }

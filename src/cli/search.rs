@@ -10,7 +10,7 @@ use clap::{Args, ValueEnum};
 use serde_json::json;
 use xc2_edge::{
     compose::library::{Hit, Library},
-    image::{self, Orientation},
+    image::{self, Reading},
 };
 
 use super::number::whole;
@@ -122,7 +122,7 @@ fn show(file: &Path) {
         use_kitty: is_kitty(),
         ..viuer::Config::default()
     };
-    let shown = image::open(file, Orientation::Apply)
+    let shown = image::open(file, Reading::default())
         .map_err(anyhow::Error::new)
         .and_then(|picture| viuer::print(&picture.into(), &config).map_err(anyhow::Error::new));
     if let Err(error) = shown {

@@ -9,7 +9,7 @@ use rayon::prelude::*;
 
 use super::{Engine, EngineOptions};
 use crate::{
-    image::{self, ImageError, RgbImage},
+    image::{self, Decoded, ImageError},
     memory,
 };
 
@@ -31,7 +31,7 @@ impl Engine {
     ///
     /// # Errors
     /// [`ImageError::File`] with the path and, as its source, what is wrong: also if there is no memory for it.
-    pub fn open_picture(&self, path: &Path) -> Result<RgbImage, ImageError> {
+    pub fn open_picture(&self, path: &Path) -> Result<Decoded, ImageError> {
         let bytes = image::read(path)?;
         self.decode_picture(&bytes).map_err(|e| e.of_file(path))
     }
@@ -40,8 +40,8 @@ impl Engine {
     ///
     /// # Errors
     /// If it is none, or there is no memory for it.
-    pub fn decode_picture(&self, file: &[u8]) -> Result<RgbImage, ImageError> {
-        image::decode_within(file, self.options.orientation, self.memory_left())
+    pub fn decode_picture(&self, file: &[u8]) -> Result<Decoded, ImageError> {
+        image::decode_within(file, self.options.reading(), self.memory_left())
     }
 
     /// Opens what needs memory, as many as there are threads at a time, each within its share; those that do

@@ -3,7 +3,7 @@
 use super::{EMBEDDING_CACHE_BYTES, N_BATCH};
 use crate::{
     cache::CacheOptions,
-    image::Orientation,
+    image::{Orientation, Reading, Transparency},
     llama::{KvType, LoadOptions, Products},
     memory::{self, PictureLoad, Workload},
     vision::{Precision, VisionEncoder},
@@ -28,6 +28,10 @@ pub struct EngineOptions {
     pub tower: Precision,
     /// Whether EXIF orientation is applied to pictures.
     pub orientation: Orientation,
+    /// What becomes of transparent parts of pictures.
+    pub transparency: Transparency,
+    /// Whether pictures whose files end early are taken all the same, with grey where pixels are missing.
+    pub allow_truncated: bool,
     /// Whether the memory is checked before a run.
     pub check_memory: bool,
     /// Where pictures and prompts are kept across runs; `None` for nowhere.
@@ -47,6 +51,8 @@ impl Default for EngineOptions {
             load: LoadOptions::default(),
             tower: Precision::default(),
             orientation: Orientation::Apply,
+            transparency: Transparency::Auto,
+            allow_truncated: false,
             check_memory: true,
             cache: None,
             max_memory: None,
@@ -55,6 +61,15 @@ impl Default for EngineOptions {
 }
 
 impl EngineOptions {
+    /// How pictures are read.
+    pub fn reading(&self) -> Reading {
+        Reading {
+            orientation: self.orientation,
+            transparency: self.transparency,
+            allow_truncated: self.allow_truncated,
+        }
+    }
+
     /// What a run with a context of `n_cells` positions, up to `n_ctx` of which are one sequence's, is to
     /// memory: with as many pictures as fit, which `tower` encodes, or without.
     pub fn workload(

@@ -15,7 +15,7 @@ use ndarray::Array2;
 
 use super::{EngineError, Picture};
 use crate::{
-    image::{self, ImageError, Orientation, Preprocessor, RgbImage},
+    image::{self, Decoded, ImageError, Preprocessor, Reading, RgbImage},
     prompt::PictureId,
 };
 
@@ -52,6 +52,15 @@ impl<'a> FoundPicture<'a> {
                 if width == 0 || height == 0 {
                     return Err(ImageError::NoPixels { width, height }.into());
                 }
+                let limit = image::MAX_SIDE;
+                if width.max(height) > limit {
+                    let error = ImageError::TooLong {
+                        width,
+                        height,
+                        limit,
+                    };
+                    return Err(error.into());
+                }
                 let id = PictureId::of_pixels(width, height, pixels.as_raw());
                 let content = Content::Pixels(pixels);
                 Ok(Self { id, content })
@@ -67,15 +76,23 @@ impl<'a> FoundPicture<'a> {
     pub fn resized(
         &self,
         preprocessor: &Preprocessor,
-        orientation: Orientation,
+        how: Reading,
         max_bytes: u64,
-    ) -> Result<RgbImage, ImageError> {
+    ) -> Result<Decoded, ImageError> {
         match &self.content {
             Content::File { path, bytes } => {
-                let picture = image::decode_within(bytes, orientation, max_bytes);
-                Ok(preprocessor.resize(&picture.map_err(|e| e.of_file(path))?))
+                let decoded = image::decode_within(bytes, how, max_bytes);
+                let decoded = decoded.map_err(|e| e.of_file(path))?;
+                Ok(Decoded {
+                    picture: preprocessor.resize(&decoded.picture),
+                    ..decoded
+                })
             }
-            Content::Pixels(pixels) => Ok(preprocessor.resize(pixels)),
+            Content::Pixels(pixels) => Ok(Decoded {
+                picture: preprocessor.resize(pixels),
+                on_white: false, // the caller's own work
+                is_short: false,
+            }),
         }
     }
 }
@@ -86,8 +103,8 @@ pub(super) enum Ready {
     NotNeeded,
     /// They are known.
     Known(Embedding),
-    /// The tower has to compute them.
-    ToEncode(RgbImage),
+    /// The tower has to compute them, of this picture, resized.
+    ToEncode(Decoded),
 }
 
 /// Embeddings of the pictures used last, up to a number of bytes; one picture has always room.

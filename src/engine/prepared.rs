@@ -101,8 +101,8 @@ impl Engine {
             if let Some(embedding) = self.embeddings.get(picture.id) {
                 return Ok(Ready::Known(embedding));
             }
-            let (preprocessor, orientation) = (&self.preprocessor, self.options.orientation);
-            let resized = picture.resized(preprocessor, orientation, max_bytes)?;
+            let (preprocessor, how) = (&self.preprocessor, self.options.reading());
+            let resized = picture.resized(preprocessor, how, max_bytes)?;
             Ok(Ready::ToEncode(resized))
         };
         let pictures: Vec<_> = prepared.pictures.iter().enumerate().collect();
@@ -138,7 +138,7 @@ impl Engine {
                 if let Some(embedding) = self.embeddings.get(picture.id) {
                     return Some(embedding); // the same picture stood earlier in the request
                 }
-                let pixels = self.preprocessor.normalize(&pixels);
+                let pixels = self.preprocessor.normalize(&pixels.picture);
                 let embedding = self.encoder.encode_observed(&pixels, &mut progress);
                 let embedding = Arc::new(embedding);
                 self.embeddings.put(picture.id, &embedding);
@@ -164,6 +164,10 @@ impl Engine {
         observer: &mut dyn Observer,
     ) -> Result<ControlFlow<()>, EngineError> {
         let prompt = &prepared.prompt;
+        let is_on_white = |r: &&Ready| matches!(r, Ready::ToEncode(picture) if picture.on_white);
+        timings.n_images_on_white = ready.iter().filter(is_on_white).count();
+        let is_short = |r: &&Ready| matches!(r, Ready::ToEncode(picture) if picture.is_short);
+        timings.n_images_truncated = ready.iter().filter(is_short).count();
         let (embeddings, n_encoded) = timed(&mut timings.encode, || {
             self.embed(prepared, ready, observer, counts)
         });

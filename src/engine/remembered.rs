@@ -59,7 +59,7 @@ impl Remembered {
         let tower = format!(
             "xc2-edge {version}\nmodel {checksum} {n_bytes}\n{info:?}\ntower {:?} {:?} {}\n",
             options.tower,
-            options.orientation,
+            options.reading(),
             vision::kernels(),
         );
         let decoder = format!(

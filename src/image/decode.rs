@@ -6,16 +6,19 @@
 //! does for colour; for 16-bit grey Pillow clips at 255, which turns nearly every picture white,
 //! and that is not imitated. Colour profiles are ignored, again as in the reference.
 
-use std::fs::File;
+use std::borrow::Cow;
 use std::io::{self, Cursor, Read};
 use std::path::Path;
 
 use ::image::{
-    ColorType, DynamicImage, GrayImage, ImageDecoder, ImageFormat, ImageReader, Limits, RgbImage,
-    metadata::Orientation as Turn,
+    DynamicImage, GrayImage, ImageDecoder, ImageFormat, ImageReader, ImageResult, Limits, RgbImage,
+    error::UnsupportedErrorKind, metadata::Orientation as Turn,
 };
 
-use super::{ImageError, jpeg};
+use super::{
+    ImageError, MAX_SIDE, Transparency, cost::bytes_needed, exif, gif::GifFrame, jpeg, partial,
+    png, signature, tiff, webp,
+};
 
 /// The most memory that the samples of a picture may take when decoded, in bytes.
 ///
@@ -37,12 +40,54 @@ pub enum Orientation {
     Ignore,
 }
 
+/// How a picture is read.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Reading {
+    /// Which way up.
+    pub orientation: Orientation,
+    /// What becomes of transparent parts.
+    pub transparency: Transparency,
+    /// Whether a picture whose file ends early is taken all the same, with grey where pixels are missing.
+    pub allow_truncated: bool,
+}
+
+impl Reading {
+    /// As the reference implementation reads: as stored, and alpha dropped.
+    pub const REFERENCE: Self = Self {
+        orientation: Orientation::Ignore,
+        transparency: Transparency::Drop,
+        allow_truncated: false,
+    };
+}
+
+/// This way up; alpha is dropped, as in the reference.
+impl From<Orientation> for Reading {
+    fn from(orientation: Orientation) -> Self {
+        Self {
+            orientation,
+            transparency: Transparency::Drop,
+            allow_truncated: false,
+        }
+    }
+}
+
+/// A decoded picture, and what was done to it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Decoded {
+    /// The picture.
+    pub picture: RgbImage,
+    /// Whether it has transparent parts that were put on white.
+    pub on_white: bool,
+    /// Whether its file ends early: grey stands where pixels are missing.
+    pub is_short: bool,
+}
+
 /// Reads and decodes the picture in a file.
 ///
 /// # Errors
 /// [`ImageError::File`] with the path and, as its source, what is wrong.
-pub fn open(path: &Path, orientation: Orientation) -> Result<RgbImage, ImageError> {
-    decode(&read(path)?, orientation).map_err(|e| e.of_file(path))
+pub fn open(path: &Path, how: impl Into<Reading>) -> Result<RgbImage, ImageError> {
+    decode(&read(path)?, how).map_err(|e| e.of_file(path))
 }
 
 /// Reads a picture file without decoding it.
@@ -50,7 +95,7 @@ pub fn open(path: &Path, orientation: Orientation) -> Result<RgbImage, ImageErro
 /// # Errors
 /// [`ImageError::File`] with the path and, as its source, what is wrong.
 pub fn read(path: &Path) -> Result<Vec<u8>, ImageError> {
-    let read = || read_from(File::open(path)?, u64::MAX);
+    let read = || read_from(std::fs::File::open(path)?, u64::MAX);
     read().map_err(|e| e.of_file(path))
 }
 
@@ -73,8 +118,8 @@ pub fn read_from(input: impl Read, max_bytes: u64) -> Result<Vec<u8>, ImageError
 /// # Errors
 /// If the bytes are no picture of a known format, are incomplete or damaged, or describe one beyond
 /// [`MAX_DECODED_BYTES`]; the last is found from the header, before memory is taken.
-pub fn decode(bytes: &[u8], orientation: Orientation) -> Result<RgbImage, ImageError> {
-    decode_within(bytes, orientation, u64::MAX)
+pub fn decode(bytes: &[u8], how: impl Into<Reading>) -> Result<RgbImage, ImageError> {
+    decode_within(bytes, how, u64::MAX).map(|decoded| decoded.picture)
 }
 
 /// As [`decode`], if that takes no more than `max_bytes` of memory.
@@ -83,28 +128,30 @@ pub fn decode(bytes: &[u8], orientation: Orientation) -> Result<RgbImage, ImageE
 /// As there, and [`ImageError::NoMemory`], which is found from the header too.
 pub fn decode_within(
     bytes: &[u8],
-    orientation: Orientation,
+    how: impl Into<Reading>,
     max_bytes: u64,
-) -> Result<RgbImage, ImageError> {
-    let (format, name) = format_of(bytes)?;
-    if format == ImageFormat::Jpeg && !jpeg::is_complete(bytes) {
-        return Err(ImageError::Truncated { format: name });
+) -> Result<Decoded, ImageError> {
+    let how = how.into();
+    #[cfg(feature = "heic")]
+    if signature::is_heic(bytes) {
+        return Ok(shown(
+            super::heic::decode(bytes, max_bytes)?,
+            Turn::NoTransforms,
+            how,
+        ));
     }
-    let fail = |source| decode_error(name, source);
+    let (format, name) = format_of(bytes)?;
+    let file = File::new(format, bytes, how.allow_truncated)?;
+    let fail = |source| decode_error(name, file.was_completed(), source);
 
-    let mut reader = ImageReader::with_format(Cursor::new(bytes), format);
-    let mut limits = Limits::default();
-    limits.max_alloc = Some(2 * MAX_DECODED_BYTES); // the samples, and what decoding them takes
-    reader.limits(limits);
-    let mut decoder = reader.into_decoder().map_err(fail)?;
-    check_size(&decoder)?;
+    let decoder = file.decoder().map_err(fail)?;
+    check_size(decoder.dimensions(), decoder.total_bytes())?;
 
-    let turn = match orientation {
-        // A damaged EXIF block is no reason to refuse the picture.
-        Orientation::Apply => decoder.orientation().unwrap_or(Turn::NoTransforms),
+    let turn = match how.orientation {
+        Orientation::Apply => exif::orientation(format, bytes),
         Orientation::Ignore => Turn::NoTransforms,
     };
-    let needed = decoding_bytes(&decoder, turn);
+    let needed = bytes_needed(format, bytes, &decoder, turn);
     if needed > max_bytes {
         let (width, height) = decoder.dimensions();
         return Err(ImageError::NoMemory {
@@ -114,20 +161,120 @@ pub fn decode_within(
             left: max_bytes,
         });
     }
-    let rgb = into_rgb8(DynamicImage::from_decoder(decoder).map_err(fail)?);
-    if turn == Turn::NoTransforms {
-        return Ok(rgb);
+    let (stored, is_short) = match DynamicImage::from_decoder(decoder) {
+        Ok(mut stored) => {
+            let missing = file.missing();
+            missing.iter().for_each(|missing| missing.fill(&mut stored));
+            (stored, file.is_short())
+        }
+        Err(source) => rest(&file, how, fail(source))?,
+    };
+    Ok(Decoded {
+        is_short,
+        ..shown(stored, turn, how)
+    })
+}
+
+/// The stored samples as they are to be seen.
+fn shown(mut stored: DynamicImage, turn: Turn, how: Reading) -> Decoded {
+    let on_white = how.transparency.apply(&mut stored);
+    let mut picture = into_rgb8(stored);
+    if turn != Turn::NoTransforms {
+        let mut upright = DynamicImage::ImageRgb8(picture);
+        upright.apply_orientation(turn);
+        picture = upright.into_rgb8();
     }
-    let mut upright = DynamicImage::ImageRgb8(rgb);
-    upright.apply_orientation(turn);
-    Ok(upright.into_rgb8())
+    Decoded {
+        picture,
+        on_white,
+        is_short: false,
+    }
+}
+
+/// What is there of a picture that its decoder gave up with `error`: all rows may be, all the same.
+fn rest(
+    file: &File<'_>,
+    how: Reading,
+    error: ImageError,
+) -> Result<(DynamicImage, bool), ImageError> {
+    let may_be_whole = matches!(error, ImageError::Truncated { .. });
+    if !how.allow_truncated && !may_be_whole {
+        return Err(error);
+    }
+    match partial::read(|| file.decoder()) {
+        Some(partial) if how.allow_truncated || !partial.is_short => {
+            Ok((partial.picture, partial.is_short))
+        }
+        _ => Err(error),
+    }
+}
+
+/// A file with what its decoder wants and no pixel needs: end markers, lengths, standard tables.
+enum File<'a> {
+    Jpeg(jpeg::Prepared<'a>),
+    Other(ImageFormat, Cow<'a, [u8]>),
+}
+
+impl<'a> File<'a> {
+    fn new(
+        format: ImageFormat,
+        bytes: &'a [u8],
+        allow_truncated: bool,
+    ) -> Result<Self, ImageError> {
+        let bytes = match format {
+            ImageFormat::Jpeg => return Ok(Self::Jpeg(jpeg::prepare(bytes, allow_truncated)?)),
+            ImageFormat::Png => png::prepare(bytes),
+            ImageFormat::WebP => webp::prepare(bytes),
+            _ => Cow::Borrowed(bytes),
+        };
+        Ok(Self::Other(format, bytes))
+    }
+
+    /// The decoder: this project's own where the crate `image` knows too few forms of the format.
+    fn decoder(&self) -> ImageResult<Box<dyn ImageDecoder + '_>> {
+        let (format, bytes) = match self {
+            Self::Jpeg(jpeg) => return jpeg.decoder(),
+            Self::Other(format, bytes) => (*format, bytes),
+        };
+        match format {
+            ImageFormat::Gif => return Ok(Box::new(GifFrame::new(bytes)?)),
+            ImageFormat::Tiff => return Ok(Box::new(tiff::Picture::new(bytes)?)),
+            _ => {}
+        }
+        let mut reader = ImageReader::with_format(Cursor::new(&**bytes), format);
+        let mut limits = Limits::default();
+        limits.max_alloc = Some(2 * MAX_DECODED_BYTES); // the samples, and what decoding them takes
+        reader.limits(limits);
+        Ok(Box::new(reader.into_decoder()?))
+    }
+
+    /// Whether the file ended before its format does.
+    fn was_completed(&self) -> bool {
+        matches!(self, Self::Other(_, Cow::Owned(_)))
+    }
+
+    /// Whether rows are missing, as far as that is known before decoding.
+    fn is_short(&self) -> bool {
+        matches!(self, Self::Jpeg(jpeg) if jpeg.truncated)
+    }
+
+    /// Which these are.
+    fn missing(&self) -> Option<jpeg::Missing> {
+        match self {
+            Self::Jpeg(jpeg) => jpeg.missing,
+            Self::Other(..) => None,
+        }
+    }
 }
 
 fn format_of(bytes: &[u8]) -> Result<(ImageFormat, &'static str), ImageError> {
     if bytes.is_empty() {
         return Err(ImageError::Empty);
     }
-    let format = ::image::guess_format(bytes).ok();
+    let format = match bytes {
+        [b'I', b'I', b'+', 0, ..] | [b'M', b'M', 0, b'+', ..] => Some(ImageFormat::Tiff), // BigTIFF
+        _ => ::image::guess_format(bytes).ok(),
+    };
     let name = match format {
         Some(ImageFormat::Jpeg) => "JPEG",
         Some(ImageFormat::Png) => "PNG",
@@ -137,22 +284,35 @@ fn format_of(bytes: &[u8]) -> Result<(ImageFormat, &'static str), ImageError> {
         Some(ImageFormat::Tiff) => "TIFF",
         _ => "",
     };
-    match format {
-        Some(format) if !name.is_empty() => Ok((format, name)),
-        _ => Err(ImageError::UnknownFormat {
+    let foreign = match format {
+        Some(ImageFormat::Tiff) => signature::raw_photo(bytes),
+        Some(format) if !name.is_empty() => return Ok((format, name)),
+        _ => signature::foreign(bytes),
+    };
+    match (foreign, format) {
+        (Some(foreign), _) => Err(ImageError::Foreign(foreign)),
+        (None, Some(ImageFormat::Tiff)) => Ok((ImageFormat::Tiff, name)),
+        (None, _) => Err(ImageError::UnknownFormat {
             head: bytes[..bytes.len().min(16)].to_vec(),
         }),
     }
 }
 
-fn check_size(decoder: &impl ImageDecoder) -> Result<(), ImageError> {
-    let (width, height) = decoder.dimensions();
+/// Refuses a picture with sides or samples beyond what is taken on; `stored_bytes` is what its samples take.
+pub(super) fn check_size((width, height): (u32, u32), stored_bytes: u64) -> Result<(), ImageError> {
     if width == 0 || height == 0 {
         return Err(ImageError::NoPixels { width, height });
     }
+    if width.max(height) > MAX_SIDE {
+        return Err(ImageError::TooLong {
+            width,
+            height,
+            limit: MAX_SIDE,
+        });
+    }
     // The stored samples, and the RGB made of them (larger for grey pictures).
     let rgb_bytes = 3 * u64::from(width) * u64::from(height);
-    if decoder.total_bytes().max(rgb_bytes) > MAX_DECODED_BYTES {
+    if stored_bytes.max(rgb_bytes) > MAX_DECODED_BYTES {
         return Err(ImageError::TooLarge {
             width,
             height,
@@ -162,28 +322,21 @@ fn check_size(decoder: &impl ImageDecoder) -> Result<(), ImageError> {
     Ok(())
 }
 
-/// Bytes that decoding takes at least: the samples, the RGB made of them where they are something else, and
-/// a turned copy of that.
-fn decoding_bytes(decoder: &impl ImageDecoder, turn: Turn) -> u64 {
-    let (width, height) = decoder.dimensions();
-    let rgb = 3 * u64::from(width) * u64::from(height);
-    let converted = match decoder.color_type() {
-        ColorType::Rgb8 => 0,
-        _ => rgb,
-    };
-    let turned = match turn {
-        Turn::NoTransforms => 0,
-        _ => 2 * rgb,
-    };
-    turned.max(decoder.total_bytes() + converted)
-}
-
-fn decode_error(format: &'static str, source: ::image::ImageError) -> ImageError {
+fn decode_error(format: &'static str, ends_early: bool, source: ::image::ImageError) -> ImageError {
     match source {
+        ::image::ImageError::Decoding(_) if ends_early => ImageError::Truncated { format },
         ::image::ImageError::IoError(e) if e.kind() == io::ErrorKind::UnexpectedEof => {
             ImageError::Truncated { format }
         }
-        ::image::ImageError::Unsupported(source) => ImageError::Unsupported { format, source },
+        ::image::ImageError::Unsupported(source) => match source.kind() {
+            UnsupportedErrorKind::GenericFeature(variety) if format == "TIFF" => {
+                ImageError::Variety {
+                    format,
+                    variety: variety.clone(),
+                }
+            }
+            _ => ImageError::Unsupported { format, source },
+        },
         source => ImageError::Decode { format, source },
     }
 }
@@ -218,5 +371,7 @@ fn high(sample: u16) -> u8 {
     (sample >> 8) as u8
 }
 
+#[cfg(test)]
+mod forms;
 #[cfg(test)]
 mod tests;

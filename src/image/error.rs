@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use thiserror::Error;
 
+use super::Foreign;
 use crate::{memory::human, panics::Panic};
 
 /// A picture that cannot be read.
@@ -26,7 +27,10 @@ pub enum ImageError {
     /// No bytes at all.
     #[error("the file is empty, expected a picture")]
     Empty,
-    /// The first bytes belong to no format that is read here.
+    /// Something known that is not read here.
+    #[error("not a picture that can be read: expected JPEG, PNG, WebP, BMP, GIF or TIFF, {0}")]
+    Foreign(Foreign),
+    /// The first bytes belong to nothing that is known here.
     #[error(
         "not a picture that can be read: expected JPEG, PNG, WebP, BMP, GIF or TIFF, \
          found a file that begins with `{}`",
@@ -49,6 +53,19 @@ pub enum ImageError {
         height: u32,
         /// [`MAX_DECODED_BYTES`](super::MAX_DECODED_BYTES).
         limit_bytes: u64,
+    },
+    /// A side that no picture has.
+    #[error(
+        "the picture is too long: expected sides of at most {limit} pixels, found {width}x{height}; cut it into \
+         parts first, the model sees at most a few hundred pixels a side"
+    )]
+    TooLong {
+        /// Declared width in pixels.
+        width: u32,
+        /// Declared height in pixels.
+        height: u32,
+        /// [`MAX_SIDE`](super::MAX_SIDE).
+        limit: u32,
     },
     /// There is not the memory to decode it.
     #[error(
@@ -94,6 +111,14 @@ pub enum ImageError {
         /// The decoder's own words.
         source: ::image::error::UnsupportedError,
     },
+    /// A kind of the format that cannot be decoded, told by what is special about it.
+    #[error("a {format} with {variety} is not supported; save it as PNG")]
+    Variety {
+        /// Name of the format.
+        format: &'static str,
+        /// Like `arithmetic coding`.
+        variety: String,
+    },
     /// The decoder found something that it cannot make sense of.
     #[error("cannot decode the {format} data")]
     Decode {
@@ -111,6 +136,14 @@ impl ImageError {
         Self::File {
             path: path.to_owned(),
             source: Box::new(self),
+        }
+    }
+
+    /// Whether rows of the picture are missing.
+    pub fn is_truncated(&self) -> bool {
+        match self {
+            Self::File { source, .. } => source.is_truncated(),
+            other => matches!(other, Self::Truncated { .. }),
         }
     }
 

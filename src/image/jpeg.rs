@@ -1,8 +1,23 @@
-//! Where a JPEG ends.
+//! JPEG files as cameras and phones write them, made into what the decoder takes.
 //!
-//! The decoder fills what is missing with grey and says nothing; the model would then describe half
-//! a picture as if it were whole. Pillow, hence the reference, refuses such a file, and so do we.
-//! The same markers tell where one picture of a camera's stream ends and the next begins.
+//! [`prepare`] finds out whether all rows are there ([`survey`]) and supplies what may be missing all the
+//! same: an end-of-image marker, the standard Huffman tables, the height that a DNL segment declares.
+//! [`Markers`] tell where one picture of a camera's stream ends and the next begins.
+
+mod entropy;
+mod frame;
+mod planes;
+mod survey;
+mod tables;
+
+use std::{borrow::Cow, io::Cursor};
+
+use ::image::{DynamicImage, ImageDecoder, ImageResult, codecs::jpeg::JpegDecoder};
+use frame::Process;
+use planes::Planes;
+use survey::{Ending, Survey, survey};
+
+use super::ImageError;
 
 /// Start of image.
 const SOI: u8 = 0xd8;
@@ -10,9 +25,121 @@ const SOI: u8 = 0xd8;
 const EOI: u8 = 0xd9;
 /// Start of scan: its header is followed by entropy-coded data.
 const SOS: u8 = 0xda;
+/// Huffman tables.
+const DHT: u8 = 0xc4;
+/// Number of lines, where the frame header leaves it open.
+const DNL: u8 = 0xdc;
+/// Restart interval.
+const DRI: u8 = 0xdd;
 
-/// Whether the markers of `bytes` lead to an end-of-image marker.
-pub fn is_complete(bytes: &[u8]) -> bool {
+const FORMAT: &str = "JPEG";
+
+/// A JPEG for the decoder.
+#[derive(Debug)]
+pub struct Prepared<'a> {
+    /// The file, with what was missing.
+    pub bytes: Cow<'a, [u8]>,
+    /// Whether rows are missing.
+    pub truncated: bool,
+    /// Which rows these are, where they have no pixels at all.
+    pub missing: Option<Missing>,
+    by_planes: bool,
+}
+
+impl Prepared<'_> {
+    /// Its decoder.
+    ///
+    /// # Errors
+    /// If the header is damaged.
+    pub fn decoder(&self) -> ImageResult<Box<dyn ImageDecoder + '_>> {
+        let bytes = &*self.bytes;
+        Ok(match self.by_planes {
+            true => Box::new(Planes::new(bytes)?),
+            false => Box::new(JpegDecoder::new(Cursor::new(bytes))?),
+        })
+    }
+}
+
+/// The MCUs that a sequential JPEG lacks: all from one on.
+#[derive(Clone, Copy, Debug)]
+pub struct Missing {
+    /// How many are there.
+    n_there: u64,
+    /// How many a row of them has.
+    across: u64,
+    /// Pixels of one, across and down.
+    size: (u32, u32),
+}
+
+impl Missing {
+    fn new(found: &Survey) -> Option<Self> {
+        let (scan, n_there) = found.short.as_ref()?;
+        let (_, frame) = found.frame.as_ref()?;
+        let of_all = scan.components.len() == frame.components.len();
+        (of_all && frame.process == Process::Sequential).then(|| Self {
+            n_there: *n_there,
+            across: frame.mcus(scan).0.into(),
+            size: frame.mcu_size(scan),
+        })
+    }
+
+    /// Makes them grey, as libjpeg leaves them; the decoder goes on with what its last bits seem to say.
+    pub fn fill(&self, picture: &mut DynamicImage) {
+        let (width, n) = (
+            picture.width() as usize,
+            usize::from(picture.color().channel_count()),
+        );
+        let samples = match picture {
+            DynamicImage::ImageRgb8(picture) => &mut **picture,
+            DynamicImage::ImageLuma8(picture) => &mut **picture,
+            _ => return,
+        };
+        for (y, row) in samples.chunks_exact_mut(width * n).enumerate() {
+            let before = (y as u64 / u64::from(self.size.1)) * self.across;
+            let n_there = self.n_there.saturating_sub(before).min(self.across) as usize;
+            let first = (n_there * self.size.0 as usize).min(width);
+            row[first * n..].fill(128);
+        }
+    }
+}
+
+/// Makes a JPEG file into one that the decoder takes. Files with everything in its place stay the bytes
+/// that they are.
+///
+/// # Errors
+/// [`ImageError::Truncated`] if rows are missing, unless `allow_truncated`; [`ImageError::Variety`] for kinds
+/// of JPEG that cannot be decoded.
+pub fn prepare(bytes: &[u8], allow_truncated: bool) -> Result<Prepared<'_>, ImageError> {
+    let found = survey(bytes);
+    if let Some(variety) = found.refused {
+        return Err(ImageError::Variety {
+            format: FORMAT,
+            variety: variety.to_owned(),
+        });
+    }
+    let truncated = match found.ending {
+        Ending::Short => true,
+        Ending::Unknown => !has_end(bytes),
+        Ending::Marked | Ending::Unmarked(_) => false,
+    };
+    if truncated && !allow_truncated {
+        return Err(ImageError::Truncated { format: FORMAT });
+    }
+    Ok(Prepared {
+        bytes: completed(bytes, &found, truncated),
+        truncated,
+        missing: Missing::new(&found).filter(|_| truncated),
+        by_planes: found.by_planes,
+    })
+}
+
+/// Whether all rows of the JPEG are there, its end marked or not.
+pub fn is_whole(bytes: &[u8]) -> bool {
+    prepare(bytes, false).is_ok()
+}
+
+/// Whether the markers lead to an end-of-image marker.
+fn has_end(bytes: &[u8]) -> bool {
     let mut markers = Markers::default();
     loop {
         match markers.advance(bytes) {
@@ -21,6 +148,47 @@ pub fn is_complete(bytes: &[u8]) -> bool {
             None => return false,
         }
     }
+}
+
+/// The file with the markers and segments that are missing.
+fn completed<'a>(bytes: &'a [u8], found: &Survey, truncated: bool) -> Cow<'a, [u8]> {
+    let mut splices: Vec<(std::ops::Range<usize>, Vec<u8>)> = Vec::new();
+    for (before, table) in &found.missing_tables {
+        let length = (table.len() as u16 + 2).to_be_bytes();
+        let segment = [&[0xff, DHT], &length[..], table].concat();
+        splices.push((*before..*before, segment));
+    }
+    if let Some((payload, frame)) = &found.frame {
+        let height = (frame.height as u16).to_be_bytes();
+        let place = payload + 1..payload + 3;
+        if bytes[place.clone()] != height {
+            splices.push((place, height.to_vec()));
+        }
+    }
+    if let Some(segment) = &found.lines {
+        splices.push((segment.clone(), Vec::new()));
+    }
+    match found.ending {
+        Ending::Unmarked(end) => splices.push((end..bytes.len(), vec![0xff, EOI])),
+        _ if truncated => splices.push((bytes.len()..bytes.len(), vec![0xff, EOI])),
+        _ => {}
+    }
+    if splices.is_empty() {
+        return Cow::Borrowed(bytes);
+    }
+    splices.sort_by_key(|(place, _)| place.start);
+    let mut whole = Vec::with_capacity(bytes.len() + 1024);
+    let mut at = 0;
+    for (place, with) in splices {
+        if place.start < at {
+            continue; // behind the end
+        }
+        whole.extend_from_slice(&bytes[at..place.start]);
+        whole.extend(with);
+        at = place.end;
+    }
+    whole.extend_from_slice(&bytes[at..]);
+    Cow::Owned(whole)
 }
 
 /// A place where a picture ends or begins, as an offset in bytes.
@@ -110,25 +278,25 @@ mod tests {
 
     #[test]
     fn a_whole_file_is_complete_and_bytes_after_the_end_do_not_matter() {
-        assert!(is_complete(PHOTO));
-        assert!(is_complete(&[PHOTO, b"trailing"].concat()));
+        assert!(is_whole(PHOTO));
+        assert!(is_whole(&[PHOTO, b"trailing"].concat()));
     }
 
     #[test]
-    fn no_proper_prefix_is_complete() {
+    fn no_part_of_a_scan_is_whole() {
         let len = PHOTO.len();
-        let cuts = (0..40).chain((40..len).step_by(997)).chain(len - 40..len);
+        let cuts = (0..40)
+            .chain((40..len).step_by(997))
+            .chain(len - 40..len - 2); // the last two mark its end
         for cut in cuts {
-            assert!(!is_complete(&PHOTO[..cut]), "first {cut} of {len} bytes");
+            assert!(!is_whole(&PHOTO[..cut]), "first {cut} of {len} bytes");
         }
     }
 
     #[test]
     fn the_end_of_a_thumbnail_does_not_count() {
         // A COM segment whose payload is an end-of-image marker, then nothing.
-        assert!(!is_complete(&[
-            0xff, 0xd8, 0xff, 0xfe, 0, 4, 0xff, 0xd9, 0, 0
-        ]));
+        assert!(!is_whole(&[0xff, 0xd8, 0xff, 0xfe, 0, 4, 0xff, 0xd9, 0, 0]));
     }
 
     #[test]

@@ -9,15 +9,31 @@
 //! published model, bit for bit: the golden pictures of `tests/vision_golden/` are the proof.
 //! The aspect ratio is not kept; that is how these models were trained.
 
+mod alpha;
+mod cost;
 mod decode;
 mod error;
+mod exif;
+mod gif;
+#[cfg(feature = "heic")]
+mod heic;
+mod ifd;
 pub(crate) mod jpeg;
+mod partial;
+mod png;
 mod preprocess;
 mod resize;
+mod signature;
+mod tiff;
+mod webp;
 
 pub use ::image::RgbImage;
 
-pub use decode::{MAX_DECODED_BYTES, Orientation, decode, decode_within, open, read, read_from};
+pub use alpha::Transparency;
+pub use decode::{
+    Decoded, MAX_DECODED_BYTES, Orientation, Reading, decode, decode_within, open, read, read_from,
+};
 pub use error::ImageError;
 pub use preprocess::{CLIP_MEAN, CLIP_STD, PixelValues, Preprocessor};
-pub use resize::resize_bicubic;
+pub use resize::{MAX_SIDE, resize_bicubic, resize_bytes};
+pub use signature::Foreign;

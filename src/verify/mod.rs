@@ -17,7 +17,7 @@ pub use precision::Precision;
 
 use crate::{
     engine::{Engine, EngineError, EngineOptions},
-    image::{ImageError, Orientation},
+    image::{ImageError, Orientation, Transparency},
     llama::{KvType, LlamaError},
 };
 
@@ -62,7 +62,9 @@ pub fn engine_options() -> EngineOptions {
     EngineOptions {
         kv_type: KvType::F32,
         flash_attn: false,
-        orientation: Orientation::Ignore, // as the original
+        // As the original.
+        orientation: Orientation::Ignore,
+        transparency: Transparency::Drop,
         ..EngineOptions::default()
     }
 }

@@ -11,7 +11,7 @@ use super::{
 };
 use crate::{
     engine::Engine,
-    image::{self, Orientation, PixelValues, RgbImage},
+    image::{self, PixelValues, Reading, RgbImage},
     vision::StageObserver,
 };
 
@@ -70,7 +70,7 @@ fn resized(
 
 /// A recorded picture as the tower saw it.
 pub(super) fn open_resized(engine: &Engine, path: &Path) -> Result<RgbImage, VerifyError> {
-    let picture = image::open(path, Orientation::Ignore)?;
+    let picture = image::open(path, Reading::REFERENCE)?;
     let expected = engine.preprocessor().image_size();
     if picture.dimensions() == (expected, expected) {
         return Ok(picture);
@@ -90,7 +90,7 @@ pub(super) fn resize(
     golden: &GoldenDir,
     name: &str,
 ) -> Result<RgbImage, VerifyError> {
-    let picture = image::open(&golden.picture(name)?, Orientation::Ignore)?;
+    let picture = image::open(&golden.picture(name)?, Reading::REFERENCE)?;
     Ok(engine.preprocessor().resize(&picture))
 }
 

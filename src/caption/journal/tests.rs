@@ -352,7 +352,7 @@ fn fields_that_a_person_added_stay_with_a_picture_that_is_captioned_again() {
     for (format, text) in [
         (
             Format::Jsonl,
-            r#"{"path":"a","caption":"mine","size":1,"model":"m.gguf","prompt":"What?","time":"2026-05-01T10:02:12Z","rating":5,"tags":["x"]}
+            r#"{"path":"a","caption":"mine","size":1,"model":"m.gguf","prompt":"What?","time":"2026-05-01T10:02:12Z","background":"white","rating":5,"tags":["x"]}
 "#,
         ),
         (
@@ -371,6 +371,7 @@ fn fields_that_a_person_added_stay_with_a_picture_that_is_captioned_again() {
         assert_eq!(text_of(&fields, "rating").unwrap(), "5");
         assert!(text_of(&fields, "tags").unwrap().contains('x'));
         assert_eq!(text_of(&fields, "caption").unwrap(), "new");
+        assert!(!fields.contains_key("background"), "it was ours, of the old picture");
         // The caption that is replaced may be a person's.
         let [(name, replaced)] = &place.others()[..] else {
             panic!("{:?}", place.others());

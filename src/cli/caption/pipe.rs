@@ -30,8 +30,16 @@ use crate::cli::{in_one_line, say, tally::Tally};
 const QUEUE: usize = 64;
 
 /// Fields of a caption. Those of an earlier one are replaced.
-const OURS: [&str; 7] = [
-    "caption", "error", "width", "height", "seconds", "tokens", "stop",
+const OURS: [&str; 9] = [
+    "caption",
+    "error",
+    "width",
+    "height",
+    "background",
+    "truncated",
+    "seconds",
+    "tokens",
+    "stop",
 ];
 
 /// Captions the records of a file.
@@ -117,6 +125,10 @@ struct Record {
     fields: Map<String, Value>,
     /// Pixels, once the picture is open.
     size: Option<(u32, u32)>,
+    /// `white` if it was put on that.
+    background: Option<String>,
+    /// Whether its file ends early.
+    truncated: Option<bool>,
 }
 
 impl Record {
@@ -139,6 +151,8 @@ impl Record {
             index,
             fields,
             size: None,
+            background: None,
+            truncated: None,
         })
     }
 
@@ -227,6 +241,8 @@ impl Pipe {
         match opened {
             Ok(opened) => {
                 record.size = Some((opened.width, opened.height));
+                record.background = opened.background();
+                record.truncated = opened.truncated();
                 let prompt = record.text("prompt").map(str::to_owned);
                 Ok(Some(Job {
                     tag: record,
@@ -249,7 +265,7 @@ impl Pipe {
         self.tally.captioned();
         let caption = worded(&answer.text, self.template.as_ref());
         let (width, height) = record.size.unzip();
-        let answer = json!({
+        let mut fields = json!({
             "caption": caption,
             "width": width,
             "height": height,
@@ -257,7 +273,13 @@ impl Pipe {
             "tokens": answer.ids.len(),
             "stop": answer.stop,
         });
-        self.write(record, answer)
+        if let Some(background) = &record.background {
+            fields["background"] = json!(background);
+        }
+        if let Some(truncated) = record.truncated {
+            fields["truncated"] = json!(truncated);
+        }
+        self.write(record, fields)
     }
 
     fn fail(&mut self, record: Record, error: &str) -> anyhow::Result<()> {

@@ -33,6 +33,8 @@ struct Subject {
     identity: Identity,
     width: u32,
     height: u32,
+    background: Option<String>,
+    truncated: Option<bool>,
 }
 
 /// One run's outputs and what became of its pictures.
@@ -229,6 +231,8 @@ impl Work {
                 identity,
                 width: opened.width,
                 height: opened.height,
+                background: opened.background(),
+                truncated: opened.truncated(),
             },
             picture: opened.picture,
             prompt: None,
@@ -252,6 +256,8 @@ impl Work {
             caption: Some(caption.clone()),
             width: Some(subject.width),
             height: Some(subject.height),
+            background: subject.background,
+            truncated: subject.truncated,
             seconds: Some(seconds(&answer)),
             tokens: Some(answer.ids.len()),
             stop: Some(answer.stop),

@@ -160,8 +160,9 @@ struct Examiner {
 
 impl Examiner {
     fn new(args: &EvalArgs) -> anyhow::Result<Self> {
-        let model = args.engine.load()?;
-        let load = |path: &PathBuf| Engine::load(path, args.engine.options());
+        let options = args.engine.options_of_reference();
+        let model = args.engine.load_with(options.clone())?;
+        let load = |path: &PathBuf| Engine::load(path, options.clone());
         let reference = args.against.as_ref().map(load).transpose()?;
         if let Some(reference) = &reference {
             let pieces = |engine: &Engine| engine.tokenizer().n_vocab();

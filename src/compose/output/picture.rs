@@ -4,7 +4,7 @@ use std::{fs, io::Cursor, path::Path};
 
 use image::{ImageFormat, codecs::jpeg::JpegEncoder, imageops::FilterType};
 
-use crate::image::{self as pictures, ImageError, Orientation, RgbImage};
+use crate::image::{self as pictures, ImageError, Reading, RgbImage, Transparency};
 
 /// Bytes up to which a picture is put into a page as it is.
 const SMALL: usize = 1 << 20;
@@ -92,8 +92,14 @@ fn read(file: &Path) -> Result<Vec<u8>, ImageError> {
     })
 }
 
+/// On white, as the page is.
 fn open(file: &Path) -> Result<RgbImage, ImageError> {
-    pictures::open(file, Orientation::Apply)
+    let how = Reading {
+        transparency: Transparency::White,
+        allow_truncated: true, // the engine has decided
+        ..Reading::default()
+    };
+    pictures::open(file, how)
 }
 
 fn encode(

@@ -140,6 +140,43 @@ fn a_huge_declared_size_is_refused_from_the_header() {
 }
 
 #[test]
+fn claims_of_every_format_are_refused_before_memory_is_taken() {
+    let picture = DynamicImage::ImageRgb8(small());
+    let patched = |mut file: Vec<u8>, at: usize, bytes: &[u8]| {
+        file[at..at + bytes.len()].copy_from_slice(bytes);
+        file
+    };
+    let jpeg = encode(&picture, ImageFormat::Jpeg);
+    let frame = jpeg.windows(2).position(|w| w == [0xff, 0xc0]).unwrap();
+    let gif = encode(
+        &DynamicImage::ImageRgba8(picture.to_rgba8()),
+        ImageFormat::Gif,
+    );
+    let frame_of_gif = gif
+        .windows(5)
+        .position(|w| w == [b',', 0, 0, 0, 0])
+        .unwrap();
+    let tiff = encode(&picture, ImageFormat::Tiff);
+    let tag = |tag: [u8; 2]| tiff.windows(2).position(|w| w == tag).unwrap() + 8;
+    let files = [
+        patched(jpeg, frame + 5, &[0xff; 4]),
+        patched(patched(gif, 6, &[0xff; 4]), frame_of_gif + 5, &[0xff; 4]),
+        patched(
+            patched(tiff.clone(), tag([0, 1]), &[0xff, 0xff, 0xff, 0x7f]),
+            tag([1, 1]),
+            &[0xff, 0xff, 0xff, 0x7f],
+        ),
+        png_header(1 << 31, 1 << 31),
+        png_header(262_144, 262_144),
+    ];
+    for (i, file) in files.iter().enumerate() {
+        let error = decode(file, Orientation::Apply).unwrap_err();
+        println!("{i}: {error}");
+        assert!(!error.is_for_want_of_memory(), "case {i}: {error:?}");
+    }
+}
+
+#[test]
 fn sides_that_overflow_a_product_are_refused() {
     for (width, height) in [
         (0, 5),
@@ -176,12 +213,46 @@ fn resize(picture: &RgbImage) -> RgbImage {
 fn what_is_no_picture_is_told_by_its_first_bytes() {
     let message = |bytes: &[u8]| decode(bytes, Orientation::Apply).unwrap_err().to_string();
     assert_eq!(message(b""), "the file is empty, expected a picture");
-    assert!(message(b"%PDF-1.7\n").contains("begins with `%PDF-1.7\\n`"));
-    assert!(message(b"{\"a\": 1}").contains("begins with `{\"a\": 1}`"));
+    let pdf = message(b"%PDF-1.7\n");
+    assert!(pdf.contains("expected JPEG, PNG"), "{pdf}");
+    assert!(pdf.contains("found a PDF document; render"), "{pdf}");
+    assert!(message(b"{\"a\": 1}").contains("found JSON; "));
+    let unknown = message(&[0x13, 0x80, 0x81]);
     assert!(
-        message(b"qoif").contains("expected JPEG, PNG"),
-        "known, but not read here"
+        unknown.contains("begins with `\\x13\\x80\\x81`"),
+        "{unknown}"
     );
+}
+
+#[test]
+fn a_raw_photo_is_not_its_thumbnail() {
+    let mut tiff = encode(&DynamicImage::ImageRgb8(small()), ImageFormat::Tiff);
+    decode(&tiff, Orientation::Apply).unwrap();
+    // The compression of the encoder (1, none) becomes that of a Nikon.
+    let at = tiff.windows(4).position(|w| w == [3, 1, 3, 0]).unwrap() + 8;
+    tiff[at..at + 2].copy_from_slice(&34_713_u16.to_le_bytes());
+    let error = decode(&tiff, Orientation::Apply).unwrap_err();
+    assert!(matches!(error, ImageError::Foreign(_)), "{error:?}");
+}
+
+#[test]
+fn a_side_that_no_picture_has_is_refused_from_the_header() {
+    for (width, height) in [
+        (1, 2_000_000),
+        (2_000_000, 1),
+        (1, 178_000_000),
+        (1, super::MAX_SIDE + 1),
+    ] {
+        let error = decode(&png_header(width, height), Orientation::Apply).unwrap_err();
+        let text = error.to_string();
+        assert!(matches!(error, ImageError::TooLong { .. }), "{error:?}");
+        assert!(
+            text.contains(&format!("found {width}x{height}; cut it")),
+            "{text}"
+        );
+    }
+    let longest = DynamicImage::new_rgb8(1, super::MAX_SIDE);
+    decode(&encode(&longest, ImageFormat::Png), Orientation::Apply).unwrap();
 }
 
 #[test]

@@ -1,0 +1,493 @@
+//! The forms in which programs and cameras write pictures, all of one drawn scene.
+
+use std::path::PathBuf;
+
+use ::image::{DynamicImage, RgbaImage};
+
+use super::*;
+
+fn reference(name: &str) -> Vec<u8> {
+    let root = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/reference");
+    std::fs::read(root.join(name)).unwrap()
+}
+
+fn read(bytes: &[u8]) -> Result<RgbImage, ImageError> {
+    decode(bytes, Orientation::Ignore)
+}
+
+fn read_all_the_same(bytes: &[u8]) -> Decoded {
+    let how = Reading {
+        allow_truncated: true,
+        ..Reading::REFERENCE
+    };
+    decode_within(bytes, how, u64::MAX).unwrap()
+}
+
+fn plain() -> RgbImage {
+    read(&reference("reports/plain.png")).unwrap()
+}
+
+/// The mean difference of two pictures' samples.
+fn distance(a: &RgbImage, b: &RgbImage) -> f64 {
+    assert_eq!(a.dimensions(), b.dimensions());
+    let pairs = a.as_raw().iter().zip(b.as_raw());
+    pairs.map(|(a, b)| f64::from(a.abs_diff(*b))).sum::<f64>() / a.len() as f64
+}
+
+fn assert_truncated(bytes: &[u8], what: &str) {
+    let result = read(bytes).map(|picture| picture.dimensions());
+    assert!(
+        matches!(result, Err(ImageError::Truncated { .. })),
+        "{what}: {result:?}"
+    );
+}
+
+/// The whole JPEGs, each of another form.
+fn jpegs() -> Vec<(&'static str, Vec<u8>)> {
+    let names = [
+        "baseline",
+        "optimized",
+        "progressive",
+        "restarts",
+        "progressive-restarts",
+        "component-scans",
+        "component-scans-restarts",
+        "full-chroma",
+        "large-chroma",
+        "rgb",
+        "cmyk",
+        "grey",
+    ];
+    let file = |name| reference(&format!("jpeg/{name}.jpg"));
+    names.map(|name| (name, file(name))).to_vec()
+}
+
+#[test]
+fn reported_files_show_the_scene() {
+    let plain = plain();
+    for name in ["tiff-palette.tif", "tiff-bigtiff.tif"] {
+        assert!(
+            read(&reference(&format!("reports/{name}"))).unwrap() == plain,
+            "{name}"
+        );
+    }
+    let lossy = [
+        "jpeg-no-eoi-trailer.jpg",
+        "jpeg-webcam-no-tables.jpg",
+        "tiff-jpeg-ycbcr.tif",
+        "gif-zero-screen.gif",
+    ];
+    for name in lossy {
+        let distance = distance(
+            &read(&reference(&format!("reports/{name}"))).unwrap(),
+            &plain,
+        );
+        assert!(distance < 4.0, "{name}: {distance}");
+    }
+}
+
+#[test]
+fn every_form_of_jpeg_shows_the_scene() {
+    let plain = plain();
+    for (name, file) in jpegs() {
+        let expected = match name {
+            "grey" => into_rgb8(DynamicImage::ImageRgb8(plain.clone()).to_luma8().into()),
+            _ => plain.clone(),
+        };
+        let distance = distance(&read(&file).unwrap(), &expected);
+        assert!(distance < 4.0, "{name}: {distance}");
+    }
+}
+
+#[test]
+fn a_jpeg_is_whole_when_its_rows_are_there_whatever_follows() {
+    let motion_photo = [
+        b"\0\0\x30\x0aMotionPhoto_Data\0\0\0\x18ftypmp42".as_slice(),
+        &[7; 300],
+        b"SEFT",
+    ]
+    .concat();
+    let thumbnail = reference("jpeg/baseline.jpg");
+    let behind: [(&str, &[u8]); 6] = [
+        ("nothing", b""),
+        ("half a marker", b"\xff"),
+        ("zeros", &[0; 5000]),
+        ("a trailer", &motion_photo),
+        (
+            "a trailer with a picture",
+            &[b"MotionPhoto_Data", &thumbnail[..]].concat(),
+        ),
+        ("a thumbnail's rest", &thumbnail[thumbnail.len() / 2..]),
+    ];
+    for (name, file) in jpegs() {
+        let whole = read(&file).unwrap();
+        let unmarked = file.strip_suffix(&[0xff, EOI]).unwrap();
+        for (what, behind) in behind {
+            let found = read(&[unmarked, behind].concat());
+            assert!(found.is_ok_and(|found| found == whole), "{name}: {what}");
+        }
+    }
+}
+
+/// End of image.
+const EOI: u8 = 0xd9;
+
+#[test]
+fn a_jpeg_without_all_its_rows_is_truncated_whatever_follows() {
+    for (name, file) in jpegs() {
+        for part in [0.5, 0.7, 0.9] {
+            let cut = (file.len() as f64 * part) as usize;
+            let cut = &file[..cut];
+            assert_truncated(cut, name);
+            assert_truncated(&[cut, &[0; 20_000]].concat(), &format!("{name}: zeros"));
+            if !name.starts_with("progressive") {
+                assert_truncated(&[cut, &[0xff, EOI]].concat(), &format!("{name}: marked"));
+            }
+        }
+    }
+}
+
+#[test]
+fn what_is_missing_of_a_jpeg_is_grey_on_demand() {
+    let file = reference("jpeg/baseline.jpg");
+    let whole = read(&file).unwrap();
+    let part = read_all_the_same(&file[..file.len() * 7 / 10]);
+    assert!(part.is_short && !read_all_the_same(&file).is_short);
+    let row = |picture: &RgbImage, y: u32| {
+        (0..picture.width())
+            .map(|x| *picture.get_pixel(x, y))
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(row(&part.picture, 0), row(&whole, 0));
+    assert!(
+        row(&part.picture, whole.height() - 1)
+            .iter()
+            .all(|p| p.0 == [128; 3])
+    );
+    let nothing = decode_within(
+        &file[..200],
+        Reading {
+            allow_truncated: true,
+            ..Reading::REFERENCE
+        },
+        u64::MAX,
+    );
+    nothing.unwrap_err();
+}
+
+/// The segments of a JPEG up to its first scan: marker and bytes.
+fn segments(file: &[u8]) -> (Vec<(u8, &[u8])>, &[u8]) {
+    let (mut found, mut at) = (Vec::new(), 2);
+    loop {
+        let end = at + 2 + usize::from(u16::from_be_bytes([file[at + 2], file[at + 3]]));
+        found.push((file[at + 1], &file[at..end]));
+        at = end;
+        if found.last().unwrap().0 == 0xda {
+            return (found, &file[at..]);
+        }
+    }
+}
+
+fn without(file: &[u8], markers: &[u8]) -> Vec<u8> {
+    let (segments, scan) = segments(file);
+    let kept = segments
+        .iter()
+        .filter(|(marker, _)| !markers.contains(marker));
+    let kept = kept.flat_map(|(_, bytes)| bytes.iter().copied());
+    [0xff, 0xd8]
+        .into_iter()
+        .chain(kept)
+        .chain(scan.iter().copied())
+        .collect()
+}
+
+#[test]
+fn frames_of_webcams_mean_the_standard_tables() {
+    let (dht, app0) = (0xc4, 0xe0);
+    for name in ["baseline", "grey", "restarts", "full-chroma"] {
+        let file = reference(&format!("jpeg/{name}.jpg"));
+        let whole = read(&file).unwrap();
+        let bare = without(&file, &[dht, app0]);
+        let avi1 = [
+            &bare[..2],
+            b"\xff\xe0\0\x10AVI1\0\0\0\0\0\0\0\0\0\0",
+            &bare[2..],
+        ]
+        .concat();
+        for frame in [
+            without(&file, &[dht]),
+            avi1,
+            bare[..bare.len() - 2].to_vec(),
+            bare,
+        ] {
+            assert!(read(&frame).is_ok_and(|found| found == whole), "{name}");
+        }
+    }
+    let progressive = without(&reference("jpeg/progressive.jpg"), &[dht]);
+    let error = read(&progressive).unwrap_err().to_string();
+    assert!(error.contains("missing Huffman tables"), "{error}");
+}
+
+#[test]
+fn a_height_that_stands_behind_the_first_scan_is_found() {
+    let file = reference("jpeg/baseline.jpg");
+    let whole = read(&file).unwrap();
+    let at = file.windows(2).position(|w| w == [0xff, 0xc0]).unwrap() + 5;
+    let lines = [&[0xff, 0xdc, 0, 4], &file[at..at + 2]].concat();
+    let scan = file.strip_suffix(&[0xff, EOI]).unwrap();
+    let open = [&scan[..at], &[0, 0], &scan[at + 2..], &lines].concat();
+    assert!(read(&open).unwrap() == whole);
+    assert!(read(&[&open[..], &[0xff, EOI]].concat()).unwrap() == whole);
+    let nowhere = [&file[..at], &[0, 0], &file[at + 2..]].concat();
+    read(&nowhere).unwrap_err();
+}
+
+#[test]
+fn markers_may_be_filled() {
+    let file = reference("jpeg/baseline.jpg");
+    let (segments, scan) = segments(&file);
+    let mut filled = vec![0xff, 0xd8];
+    for (_, segment) in segments {
+        filled.extend([0xff, 0xff]);
+        filled.extend(segment);
+    }
+    filled.extend(scan);
+    assert!(read(&filled).unwrap() == read(&file).unwrap());
+    filled.truncate(filled.len() - 2);
+    assert!(read(&filled).unwrap() == read(&file).unwrap());
+}
+
+#[test]
+fn kinds_of_jpeg_that_are_not_read_are_told_by_name() {
+    let refused = |file: &[u8]| read(file).unwrap_err().to_string();
+    let file = reference("jpeg/baseline.jpg");
+    let at = file.windows(2).position(|w| w == [0xff, 0xc0]).unwrap();
+    let with = |marker: u8, precision: u8| {
+        let mut file = file.clone();
+        (file[at + 1], file[at + 4]) = (marker, precision);
+        refused(&file)
+    };
+    assert!(refused(&reference("jpeg/arithmetic.jpg")).contains("arithmetic coding"));
+    assert!(with(0xc3, 8).contains("lossless coding"));
+    assert!(with(0xc5, 8).contains("hierarchical coding"));
+    assert!(with(0xf7, 8).contains("JPEG-LS"));
+    assert!(with(0xc1, 12).contains("12-bit samples"));
+}
+
+/// The chunks of a PNG: kind and whole.
+fn chunks(file: &[u8]) -> Vec<(&[u8], &[u8])> {
+    let (mut found, mut at) = (Vec::new(), 8);
+    while at < file.len() {
+        let end = at + 12 + u32::from_be_bytes(file[at..at + 4].try_into().unwrap()) as usize;
+        found.push((&file[at + 4..at + 8], &file[at..end]));
+        at = end;
+    }
+    found
+}
+
+#[test]
+fn a_png_is_whole_when_its_rows_are_there() {
+    let file = reference("reports/plain.png");
+    let plain = plain();
+    let end = file.len() - 12;
+    let forms = [
+        ("no IEND", file[..end].to_vec()),
+        ("part of IEND", file[..end + 3].to_vec()),
+        ("most of IEND", file[..end + 10].to_vec()),
+        ("no checksum of IDAT", file[..end - 4].to_vec()),
+        ("half a checksum of IDAT", file[..end - 2].to_vec()),
+        ("no Adler-32 and nothing behind", file[..end - 8].to_vec()),
+        ("zeros in place of IEND", [&file[..end], &[0; 100]].concat()),
+        (
+            "garbage in place of IEND",
+            [&file[..end], b"garbage, garbage"].concat(),
+        ),
+        ("a trailer", [&file[..], b"a trailer"].concat()),
+        (
+            "a text cut off",
+            [&file[..end], b"\0\0\x01\0tEXtComment\0cut"].concat(),
+        ),
+        ("a text with a wrong checksum", {
+            let text = b"\0\0\0\x04tEXta\0bcXXXX";
+            let header = 8 + 25;
+            [&file[..header], text, &file[header..]].concat()
+        }),
+    ];
+    for (what, bytes) in forms {
+        assert!(read(&bytes).is_ok_and(|found| found == plain), "{what}");
+    }
+    assert!(chunks(&file).len() >= 3);
+    for part in [0.3, 0.6, 0.9] {
+        assert_truncated(&file[..(file.len() as f64 * part) as usize], "half");
+    }
+}
+
+/// A picture of noise, which no compression shortens to a few bytes.
+fn noise() -> RgbImage {
+    let sample = |x: u32, y: u32, c: u32| {
+        (x * 7919 + y * 104_729 + c * 31).wrapping_mul(2_654_435_761) >> 24
+    };
+    RgbImage::from_fn(400, 300, |x, y| {
+        ::image::Rgb([0, 1, 2].map(|c| sample(x, y, c) as u8))
+    })
+}
+
+#[test]
+fn what_is_missing_of_other_formats_is_grey_on_demand() {
+    for format in [ImageFormat::Png, ImageFormat::Bmp, ImageFormat::Gif] {
+        let mut file = Cursor::new(Vec::new());
+        let whole = DynamicImage::ImageRgb8(noise());
+        whole.write_to(&mut file, format).unwrap();
+        let file = file.into_inner();
+        let whole = read(&file).unwrap();
+        let half = &file[..file.len() / 2];
+        assert_truncated(half, &format!("{format:?}"));
+        let part = read_all_the_same(half);
+        assert!(part.is_short);
+        let pixels = || part.picture.pixels().zip(whole.pixels());
+        let n_same = pixels().filter(|(a, b)| a == b).count();
+        let n_grey = pixels().filter(|(a, _)| a.0 == [128; 3]).count();
+        let n = pixels().count();
+        assert!(
+            n_same > n / 5 && n_grey > n / 3 && n_same + n_grey >= n,
+            "{format:?}: {n_same} {n_grey}"
+        );
+    }
+}
+
+/// A GIF of the scene, and where its image descriptor lies.
+fn gif() -> (Vec<u8>, usize) {
+    let file = reference("reports/gif-zero-screen.gif");
+    let palette = 3 << ((file[10] & 7) + 1);
+    let at = (13 + palette..).find(|at| file[*at] == 0x2c).unwrap();
+    (file, at)
+}
+
+fn put(file: &[u8], at: usize, bytes: &[u8]) -> Vec<u8> {
+    [&file[..at], bytes, &file[at + bytes.len()..]].concat()
+}
+
+#[test]
+fn a_gif_is_whole_when_its_rows_are_there() {
+    let (file, _) = gif();
+    let whole = read(&file).unwrap();
+    assert_eq!(file.last(), Some(&b';'));
+    let end = file.len() - 1;
+    for (what, bytes) in [
+        ("no trailer", file[..end].to_vec()),
+        ("no end of blocks", file[..end - 1].to_vec()),
+        ("zeros", [&file[..end], &[0; 40]].concat()),
+        ("garbage", [&file[..end], b"garbage"].concat()),
+    ] {
+        assert!(read(&bytes).is_ok_and(|found| found == whole), "{what}");
+    }
+    assert_truncated(&file[..file.len() * 3 / 4], "half");
+}
+
+#[test]
+fn the_canvas_of_a_gif_holds_its_first_frame() {
+    let (file, at) = gif();
+    let whole = read(&file).unwrap();
+    let side = |n: u16| n.to_le_bytes();
+    let (w, h) = whole.dimensions();
+    let small = put(&file, 6, &[side(30), side(200)].concat());
+    let found = read(&small).unwrap();
+    assert_eq!(found.dimensions(), (w, 200));
+    let moved = put(&file, at + 1, &[side(20), side(30)].concat());
+    let found = read(&moved).unwrap();
+    assert_eq!(found.dimensions(), (w + 20, h + 30));
+    assert!(::image::imageops::crop_imm(&found, 20, 30, w, h).to_image() == whole);
+    let first = &file[13..16]; // of the palette
+    assert_eq!(
+        found.get_pixel(0, 0).0,
+        first,
+        "what is free has the first colour, as in Pillow"
+    );
+    let large = put(&moved, 6, &[side(300), side(250)].concat());
+    assert_eq!(read(&large).unwrap().dimensions(), (300, 250));
+}
+
+#[test]
+fn a_gif_may_have_a_palette_of_its_frame_alone_and_rows_in_four_passes() {
+    let (file, at) = gif();
+    let whole = read(&file).unwrap();
+    let size = file[10] & 7;
+    let palette = &file[13..13 + (3 << (size + 1))];
+    let flags = [file[at + 9] | 0x80 | size];
+    let local = [
+        &file[..10],
+        &[file[10] & 0x70],
+        &file[11..13],
+        &file[at..at + 9],
+        &flags,
+        palette,
+        &file[at + 10..],
+    ];
+    assert!(read(&local.concat()).unwrap() == whole);
+
+    let passes = [(0, 8), (4, 8), (2, 4), (1, 2)];
+    let height = whole.height() as usize;
+    let order: Vec<usize> = passes
+        .into_iter()
+        .flat_map(|(first, step)| (first..height).step_by(step))
+        .collect();
+    assert_eq!(file[at + 9] & 0x40, 0x40, "the file is interlaced");
+    let as_stored = put(&file, at + 9, &[file[at + 9] & !0x40]);
+    let found = read(&as_stored).unwrap();
+    let row =
+        |picture: &RgbImage, y: usize| picture.rows().nth(y).unwrap().copied().collect::<Vec<_>>();
+    for (i, y) in order.into_iter().enumerate() {
+        assert_eq!(row(&found, i), row(&whole, y), "row {y}");
+    }
+}
+
+#[test]
+fn the_length_in_a_webp_header_need_not_be_right() {
+    let rgba = RgbaImage::from_fn(31, 21, |x, y| {
+        ::image::Rgba([x as u8 * 8, y as u8 * 12, 9, 255])
+    });
+    let mut file = Cursor::new(Vec::new());
+    DynamicImage::ImageRgba8(rgba)
+        .write_to(&mut file, ImageFormat::WebP)
+        .unwrap();
+    let file = file.into_inner();
+    let whole = read(&file).unwrap();
+    let length = file.len() as u32 - 8;
+    for declared in [0, length + 1000, u32::MAX] {
+        assert!(
+            read(&put(&file, 4, &declared.to_le_bytes())).unwrap() == whole,
+            "{declared}"
+        );
+    }
+    assert!(read(&[&file[..], b"trailer"].concat()).unwrap() == whole);
+    assert_truncated(&file[..file.len() / 2], "half");
+}
+
+#[test]
+fn a_bmp_without_the_end_code_of_its_last_row_is_whole() {
+    let row = [4, 1, 0, 0];
+    let palette = [[0, 0, 0, 0], [30, 20, 10, 0]].concat();
+    let mut file = b"BM\0\0\0\0\0\0\0\0".to_vec();
+    file.extend((54 + 8_u32).to_le_bytes());
+    for n in [40, 4, 2_u32] {
+        file.extend(n.to_le_bytes());
+    }
+    file.extend([1, 0, 8, 0]);
+    for n in [1_u32, 0, 0, 0, 2, 0] {
+        file.extend(n.to_le_bytes());
+    }
+    file.extend(palette);
+    file.extend([row, row].concat());
+    let n = file.len();
+    for end in [&[0, 1][..], &[]] {
+        let found = read(&[&file[..], end].concat()).unwrap();
+        assert!(found.pixels().all(|p| p.0 == [10, 20, 30]));
+    }
+    assert!(
+        read(&file[..n - 2])
+            .unwrap()
+            .pixels()
+            .all(|p| p.0 == [10, 20, 30])
+    );
+    assert_truncated(&file[..n - 4], "a row is missing");
+}

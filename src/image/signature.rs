@@ -1,0 +1,580 @@
+//! Files that are no pictures of a kind read here, told by their content.
+//!
+//! Photographers' folders hold HEIC files called .jpg, raw photos, sidecars of macOS and login pages that a
+//! download saved as a picture. Each is named as what it is, with what to do.
+
+use std::fmt;
+use std::io::Read;
+
+use super::ifd::{Tiff, tag};
+
+/// What a file is instead of a picture that can be read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Foreign {
+    /// With its article: `a HEIC picture`.
+    name: &'static str,
+    /// What to do.
+    advice: &'static str,
+}
+
+impl fmt::Display for Foreign {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "found {}; {}", self.name, self.advice)
+    }
+}
+
+const fn is(name: &'static str, advice: &'static str) -> Foreign {
+    Foreign { name, advice }
+}
+
+const SAVE: &str = "save it as PNG or JPEG first";
+const CONVERT: &str = "convert it first, for example with ImageMagick: `magick IN OUT.png`";
+const DEVELOP: &str = "develop it first, for example with `darktable-cli IN OUT.jpg`, or give the JPEG that \
+                       the camera made beside it";
+const FRAME: &str = "take a frame of it: `ffmpeg -i IN -frames:v 1 OUT.png`";
+const UNPACK: &str = "unpack it and give the pictures in it";
+const AGAIN: &str = "copy or download it again";
+const NO_PICTURE: &str = "give a picture";
+const NOT_THE_PICTURE: &str =
+    "the server sent it in place of the picture: look into it, and download again";
+
+const HEIC: Foreign = is(
+    "a HEIC picture",
+    "convert it first, for example with `heif-convert IN OUT.jpg` (Debian: libheif-examples), or set the phone \
+     to JPEG (iPhone: Settings, Camera, Formats, Most Compatible); a program built with `--features heic` reads it",
+);
+const HEIF: Foreign = is(
+    "a HEIF picture",
+    "convert it first, for example with `heif-convert IN OUT.jpg` (Debian: libheif-examples)",
+);
+const AVIF: Foreign = is(
+    "an AVIF picture",
+    "convert it first, for example with `avifdec IN OUT.png` (Debian: libavif-bin)",
+);
+const JPEG_XL: Foreign = is(
+    "a JPEG XL picture",
+    "convert it first, for example with `djxl IN OUT.png` (Debian: libjxl-tools)",
+);
+const JPEG_2000: Foreign = is(
+    "a JPEG 2000 picture",
+    "convert it first, for example with `opj_decompress -i IN -o OUT.png` (Debian: libopenjp2-tools)",
+);
+const SVG: Foreign = is(
+    "an SVG drawing",
+    "render it first, for example with `rsvg-convert -o OUT.png IN` (Debian: librsvg2-bin)",
+);
+const PDF: Foreign = is(
+    "a PDF document",
+    "render its pages first, for example with `pdftoppm -png IN page` (Debian: poppler-utils)",
+);
+const POSTSCRIPT: Foreign = is(
+    "a PostScript (EPS) file",
+    "render it first, for example with Ghostscript: `gs -sDEVICE=png16m -r150 -dEPSCrop -o OUT.png IN`",
+);
+const LAYERS: &str = "export it as PNG from the program that made it";
+const VIDEO: Foreign = is("a video (MP4)", FRAME);
+const QUICKTIME: Foreign = is("a video (QuickTime)", FRAME);
+
+/// What begins with these bytes is this, whatever follows.
+const MAGIC: &[(&[u8], Foreign)] = &[
+    (b"\xff\x0a", JPEG_XL),
+    (b"\0\0\0\x0cJXL \r\n\x87\n", JPEG_XL),
+    (b"\0\0\0\x0cjP  \r\n\x87\n", JPEG_2000),
+    (b"\xff\x4f\xff\x51", JPEG_2000),
+    (b"II\xbc", is("a JPEG XR picture", CONVERT)),
+    (b"8BPS\0\x01", is("a Photoshop document (PSD)", LAYERS)),
+    (
+        b"8BPS\0\x02",
+        is("a large Photoshop document (PSB)", LAYERS),
+    ),
+    (b"gimp xcf", is("a GIMP document (XCF)", LAYERS)),
+    (b"%!PS", POSTSCRIPT),
+    (b"\xc5\xd0\xd3\xc6", POSTSCRIPT),
+    (
+        b"AT&TFORM",
+        is(
+            "a DjVu document",
+            "render its pages first, for example with `ddjvu -format=tiff IN OUT.tif`",
+        ),
+    ),
+    // Raw photos with a signature of their own.
+    (b"IIRO", is("a raw photo (Olympus ORF)", DEVELOP)),
+    (b"IIRS", is("a raw photo (Olympus ORF)", DEVELOP)),
+    (b"MMOR", is("a raw photo (Olympus ORF)", DEVELOP)),
+    (
+        b"IIU\0",
+        is("a raw photo (Panasonic RW2 or Leica RWL)", DEVELOP),
+    ),
+    (
+        b"FUJIFILMCCD-RAW",
+        is("a raw photo (Fujifilm RAF)", DEVELOP),
+    ),
+    (
+        b"II\x1a\0\0\0HEAPCCDR",
+        is("a raw photo (Canon CRW)", DEVELOP),
+    ),
+    (b"FOVb", is("a raw photo (Sigma X3F)", DEVELOP)),
+    (b"\0MRM", is("a raw photo (Minolta MRW)", DEVELOP)),
+    // Pictures of renderers, games, science and the past.
+    (b"DDS ", is("a DirectDraw texture (DDS)", CONVERT)),
+    (
+        b"\x76\x2f\x31\x01",
+        is(
+            "an OpenEXR picture",
+            "map its tones to 8 bits first, and save it as PNG",
+        ),
+    ),
+    (
+        b"#?RADIANCE",
+        is(
+            "a Radiance HDR picture",
+            "map its tones to 8 bits first, and save it as PNG",
+        ),
+    ),
+    (
+        b"#?RGBE",
+        is(
+            "a Radiance HDR picture",
+            "map its tones to 8 bits first, and save it as PNG",
+        ),
+    ),
+    (b"qoif", is("a QOI picture", CONVERT)),
+    (b"farbfeld", is("a farbfeld picture", CONVERT)),
+    (
+        b"SIMPLE  =",
+        is(
+            "a FITS file",
+            "scale its values to 8 bits first, and save it as PNG",
+        ),
+    ),
+    (
+        b"BPGB",
+        is(
+            "a BPG picture",
+            "convert it first, for example with `bpgdec -o OUT.png IN`",
+        ),
+    ),
+    (
+        b"FLIF",
+        is(
+            "a FLIF picture",
+            "convert it first, for example with `flif -d IN OUT.png`",
+        ),
+    ),
+    (b"\x8aMNG\r\n", is("an MNG animation", CONVERT)),
+    (b"\x8bJNG\r\n", is("a JNG picture", CONVERT)),
+    (b"icns", is("a macOS icon (ICNS)", CONVERT)),
+    (b"\x01\xda", is("an SGI picture", CONVERT)),
+    (b"\x59\xa6\x6a\x95", is("a Sun raster picture", CONVERT)),
+    (b"\xd7\xcd\xc6\x9a", is("a Windows metafile (WMF)", CONVERT)),
+    (b"/* XPM */", is("an XPM picture", CONVERT)),
+    // Video and sound.
+    (b"\x1a\x45\xdf\xa3", is("a video (Matroska or WebM)", FRAME)),
+    (b"FLV\x01", is("a video (FLV)", FRAME)),
+    (
+        b"\x30\x26\xb2\x75\x8e\x66\xcf\x11",
+        is("a video (Windows Media)", FRAME),
+    ),
+    (b"\0\0\x01\xba", is("a video (MPEG)", FRAME)),
+    (b"\0\0\x01\xb3", is("a video (MPEG)", FRAME)),
+    (b"OggS", is("an Ogg file", FRAME)),
+    (b"ID3", is("a sound file (MP3)", NO_PICTURE)),
+    // What stands in place of a picture.
+    (
+        b"version https://git-lfs.github.com/spec/",
+        is("a Git LFS pointer", "fetch the file itself: `git lfs pull`"),
+    ),
+    (
+        b"\0\x05\x16\x07",
+        is(
+            "an AppleDouble file of macOS, which accompanies a picture",
+            "give the picture without `._` before its name",
+        ),
+    ),
+    (b"\0\x05\x16\0", is("an AppleSingle file of macOS", UNPACK)),
+    (
+        b"\0\0\0\x01Bud1",
+        is("a .DS_Store file of macOS", NO_PICTURE),
+    ),
+    (
+        b"L\0\0\0\x01\x14\x02\0",
+        is("a Windows shortcut", "give the file that it leads to"),
+    ),
+    (
+        b"bplist00",
+        is(
+            "a property list of macOS",
+            "the picture may not be downloaded from iCloud yet: open it there first",
+        ),
+    ),
+    (
+        b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1",
+        is("an Office document or a Thumbs.db", UNPACK),
+    ),
+    (
+        b"PK\x03\x04",
+        is("a ZIP archive (or a document that is one)", UNPACK),
+    ),
+    (b"PK\x05\x06", is("an empty ZIP archive", NO_PICTURE)),
+    (b"7z\xbc\xaf\x27\x1c", is("a 7-Zip archive", UNPACK)),
+    (b"Rar!\x1a\x07", is("a RAR archive", UNPACK)),
+    (b"\xfd7zXZ\0", is("a file packed by xz", UNPACK)),
+    (b"BZh", is("a file packed by bzip2", UNPACK)),
+    (b"\x28\xb5\x2f\xfd", is("a file packed by zstd", UNPACK)),
+    (b"SQLite format 3\0", is("an SQLite database", NO_PICTURE)),
+    (b"\x7fELF", is("a program", NO_PICTURE)),
+    (
+        b"GGUF",
+        is("a model (GGUF)", "give it with `-m`, and a picture here"),
+    ),
+    (
+        b"\xef\xbf\xbd",
+        is(
+            "a file whose bytes were replaced when it was saved as text",
+            AGAIN,
+        ),
+    ),
+    // A PNG's signature is made to show this.
+    (
+        b"\x89PNG",
+        is("a PNG that was damaged by a transfer as text", AGAIN),
+    ),
+    (
+        b"\xc2\x89PNG",
+        is("a PNG that was damaged by a transfer as text", AGAIN),
+    ),
+    (
+        b"\xc3\xbf\xc3\x98\xc3\xbf",
+        is("a JPEG that was damaged by a transfer as text", AGAIN),
+    ),
+];
+
+/// What `file` is, if it is something known that is not read here. A TIFF is only if it is a raw photo.
+pub fn foreign(file: &[u8]) -> Option<Foreign> {
+    let magic = || MAGIC.iter().find(|(magic, _)| file.starts_with(magic));
+    in_boxes(file)
+        .or_else(|| raw_photo(file))
+        .or_else(|| magic().map(|(_, found)| *found))
+        .or_else(|| in_riff(file))
+        .or_else(|| with_a_header(file))
+        .or_else(|| markup(file))
+        .or_else(|| behind_other_bytes(file))
+        .or_else(|| text(file))
+}
+
+/// Whether `file` is HEIC, or HEIF whose codec the brands leave open.
+#[cfg(feature = "heic")]
+pub fn is_heic(file: &[u8]) -> bool {
+    in_boxes(file).is_some_and(|found| found == HEIC || found == HEIF)
+}
+
+/// ISO base media files by their brands: HEIC and its kin, raw photos of newer Canons, videos.
+fn in_boxes(file: &[u8]) -> Option<Foreign> {
+    match file.get(4..8)? {
+        b"ftyp" => {}
+        b"moov" | b"mdat" | b"wide" | b"pnot" => return Some(QUICKTIME),
+        _ => return None,
+    }
+    // A size of 1 stands for one of 64 bits behind the name, 0 for the rest of the file.
+    let len = u32::from_be_bytes(*file.first_chunk()?) as usize;
+    let begin = if len == 1 { 16 } else { 8 };
+    let end = if len < 16 { begin + 64 } else { len };
+    let content = file.get(begin..end.min(file.len()))?;
+    let (brands, _) = content.as_chunks::<4>();
+    let of_brand = |brand: &[u8; 4]| {
+        Some(match brand {
+            b"crx " => is("a raw photo (Canon CR3)", DEVELOP),
+            b"avif" | b"avis" => AVIF,
+            b"heic" | b"heix" | b"heim" | b"heis" | b"hevc" | b"hevx" | b"hevm" | b"hevs" => HEIC,
+            b"jxl " => JPEG_XL,
+            b"jp2 " | b"jpx " | b"jpm " => JPEG_2000,
+            b"qt  " => QUICKTIME,
+            b"M4A " | b"M4B " => is("a sound file (MP4)", NO_PICTURE),
+            _ => return None,
+        })
+    };
+    // The major brand first; the second is the version of it.
+    let others = brands.iter().skip(2);
+    let specific = brands.iter().take(1).chain(others).find_map(of_brand);
+    specific.or_else(|| {
+        let of_heif =
+            |brand: &[u8; 4]| matches!(brand, b"mif1" | b"mif2" | b"msf1" | b"miaf" | b"heif");
+        match brands.iter().any(of_heif) {
+            true => Some(HEIF),
+            false => Some(VIDEO),
+        }
+    })
+}
+
+/// Raw photos that are TIFF inside. Their first directory is a thumbnail, which must not be taken for the photo.
+pub fn raw_photo(file: &[u8]) -> Option<Foreign> {
+    let tiff = Tiff::new(file)?;
+    match file.get(8..12) {
+        Some([b'C', b'R', ..]) => return Some(is("a raw photo (Canon CR2)", DEVELOP)),
+        Some(b"IIII" | b"MMMM") => return Some(is("a raw photo (Phase One IIQ)", DEVELOP)),
+        _ => {}
+    }
+    let first = tiff.first()?;
+    if first.has(tag::DNG_VERSION) {
+        return Some(is("a raw photo (DNG)", DEVELOP));
+    }
+    // Samples of a colour filter array, or linear ones; compressions of Sony, Nikon, Samsung, Kodak, Pentax.
+    let is_raw = |photometric| matches!(photometric, 32_803 | 34_892);
+    let is_of_camera = |compression| {
+        matches!(
+            compression,
+            262 | 32_767 | 32_769..=32_770 | 32_772 | 34_713 | 65_000 | 65_535
+        )
+    };
+    let holds_samples = tiff.directories().into_iter().any(|directory| {
+        directory.value(tag::PHOTOMETRIC).is_some_and(is_raw)
+            || directory.value(tag::COMPRESSION).is_some_and(is_of_camera)
+    });
+    let begins_with_thumbnail = first
+        .value(tag::NEW_SUBFILE_TYPE)
+        .is_some_and(|ty| ty & 1 == 1)
+        && first.has(tag::SUB_IFDS);
+    (holds_samples || begins_with_thumbnail).then_some(is(
+        "a raw photo of a camera (such as NEF, ARW, PEF or SRW)",
+        DEVELOP,
+    ))
+}
+
+fn in_riff(file: &[u8]) -> Option<Foreign> {
+    if !matches!(file.get(..4)?, b"RIFF" | b"RIFX" | b"RF64") {
+        return None;
+    }
+    match file.get(8..12)? {
+        b"AVI " => Some(is("a video (AVI)", FRAME)),
+        b"WAVE" => Some(is("a sound file (WAV)", NO_PICTURE)),
+        b"ACON" => Some(is("an animated cursor (ANI)", SAVE)),
+        [b'C', b'D', b'R', _] => Some(is("a CorelDRAW document", LAYERS)),
+        _ => None,
+    }
+}
+
+/// Formats whose signature is short, or not at the begin, so that more of the header has to fit.
+fn with_a_header(file: &[u8]) -> Option<Foreign> {
+    let at = |offset: usize, expected: &[u8]| {
+        file.get(offset..)
+            .is_some_and(|rest| rest.starts_with(expected))
+    };
+    let byte = |offset: usize| file.get(offset).copied().unwrap_or(0);
+    let is_netpbm = byte(0) == b'P'
+        && matches!(byte(1), b'1'..=b'7' | b'F' | b'f')
+        && byte(2).is_ascii_whitespace();
+    let is_transport_stream = byte(0) == 0x47 && byte(188) == 0x47 && byte(376) == 0x47;
+    Some(match file.first_chunk()? {
+        _ if file.len() >= 64 && file.iter().all(|byte| *byte == 0) => {
+            is("a file of zeros, as a copy that broke off leaves it", AGAIN)
+        }
+        [0, 0, 1, 0] if byte(4) > 0 && byte(9) == 0 => is("a Windows icon (ICO)", CONVERT),
+        [0, 0, 2, 0]
+            if byte(4) > 0 && byte(9) == 0 && file.len() > 22 && byte(5) == 0 && byte(21) == 0 =>
+        {
+            is("a Windows cursor (CUR)", CONVERT)
+        }
+        [0x1f, 0x8b, ..] => packed(file),
+        [0x0a, 0 | 2..=5, 0 | 1, 1 | 2 | 4 | 8] => is("a PCX picture", CONVERT),
+        [1, 0, 0, 0] if at(40, b" EMF") => is("a Windows metafile (EMF)", CONVERT),
+        [b'M', b'Z', ..] => is("a program", NO_PICTURE),
+        _ if is_netpbm => is("a Netpbm picture (PNM)", CONVERT),
+        _ if at(128, b"DICM") => is(
+            "a DICOM file",
+            "convert it first, for example with `dcm2img IN OUT.png` (Debian: dcmtk)",
+        ),
+        _ if at(257, b"ustar") => is("a tar archive", UNPACK),
+        _ if is_transport_stream => is("a video (MPEG-TS)", FRAME),
+        _ if is_targa(file) => is("a TGA picture", CONVERT),
+        _ if file[..file.len().min(1024)]
+            .windows(5)
+            .any(|w| w == b"%PDF-") =>
+        {
+            PDF
+        }
+        _ => return None,
+    })
+}
+
+/// A TGA has no signature: its footer is optional, and its header must make sense in all fields.
+fn is_targa(file: &[u8]) -> bool {
+    if file.ends_with(b"TRUEVISION-XFILE.\0") {
+        return true;
+    }
+    let Some(
+        &[
+            _,
+            has_map,
+            kind,
+            _,
+            _,
+            _,
+            _,
+            map_bits,
+            _,
+            _,
+            _,
+            _,
+            w0,
+            w1,
+            h0,
+            h1,
+            bits,
+            flags,
+        ],
+    ) = file.first_chunk()
+    else {
+        return false;
+    };
+    let map_fits = match has_map {
+        0 => matches!(kind, 2 | 3 | 10 | 11) && map_bits == 0,
+        1 => matches!(kind, 1 | 9) && matches!(map_bits, 15 | 16 | 24 | 32),
+        _ => false,
+    };
+    let bits_fit = match kind {
+        2 | 10 => matches!(bits, 15 | 16 | 24 | 32),
+        _ => matches!(bits, 8 | 16),
+    };
+    let has_pixels = (w0, w1) != (0, 0) && (h0, h1) != (0, 0);
+    map_fits && bits_fit && has_pixels && flags & 0b1100_0000 == 0
+}
+
+/// What is in a gzip file, by its begin.
+fn packed(file: &[u8]) -> Foreign {
+    const HEAD: u64 = 16 << 10;
+    let mut head = Vec::new();
+    let _ = flate2::read::GzDecoder::new(file)
+        .take(HEAD)
+        .read_to_end(&mut head);
+    match markup(&head) {
+        Some(found) if found == SVG => is(
+            "a packed SVG drawing (SVGZ)",
+            "render it first, for example with `rsvg-convert -o OUT.png IN` (Debian: librsvg2-bin)",
+        ),
+        _ => is("a file packed by gzip", UNPACK),
+    }
+}
+
+/// SVG, HTML and other XML, behind a byte order mark, white space, a prolog and comments.
+fn markup(file: &[u8]) -> Option<Foreign> {
+    let head = readable(&file[..file.len().min(64 << 10)]);
+    let mut rest = head.trim_start();
+    let mut is_xml = false;
+    loop {
+        let lower = |n: usize| {
+            rest.chars()
+                .take(n)
+                .collect::<String>()
+                .to_ascii_lowercase()
+        };
+        let end = match &lower(9)[..] {
+            start if start.starts_with("<?") => "?>",
+            start if start.starts_with("<!--") => "-->",
+            "<!doctype" => {
+                match lower(14).split_whitespace().nth(1) {
+                    Some("html") => return Some(is("a web page (HTML)", NOT_THE_PICTURE)),
+                    Some(name) if name.starts_with("svg") => return Some(SVG),
+                    _ => {}
+                }
+                // An internal subset holds `>` of its own.
+                if rest
+                    .find('[')
+                    .is_some_and(|at| rest.find('>').is_none_or(|end| at < end))
+                {
+                    "]>"
+                } else {
+                    ">"
+                }
+            }
+            _ => break,
+        };
+        is_xml = true;
+        rest = rest
+            .find(end)
+            .map_or("", |at| &rest[at + end.len()..])
+            .trim_start();
+    }
+    let element = rest.strip_prefix('<').unwrap_or_default();
+    let name: String = element
+        .chars()
+        .take_while(|c| c.is_alphanumeric() || matches!(c, ':' | '-' | '_'))
+        .take(64)
+        .collect::<String>()
+        .to_ascii_lowercase();
+    match name.rsplit(':').next().unwrap_or_default() {
+        "svg" => Some(SVG),
+        "html" | "head" | "body" | "title" | "meta" | "script" | "div" | "p" | "h1" | "center" => {
+            Some(is("a web page (HTML)", NOT_THE_PICTURE))
+        }
+        "" if !is_xml => None,
+        _ => Some(is("an XML document", NOT_THE_PICTURE)),
+    }
+}
+
+/// A picture with something before it, as some scripts on servers print.
+fn behind_other_bytes(file: &[u8]) -> Option<Foreign> {
+    const REACH: usize = 16;
+    let advice = "remove what stands before it, or download it again";
+    let behind = |magic: &[u8]| {
+        (1..=REACH).any(|at| file.get(at..).is_some_and(|rest| rest.starts_with(magic)))
+    };
+    if behind(b"\xff\xd8\xff") {
+        return Some(is("a JPEG behind other bytes", advice));
+    }
+    behind(b"\x89PNG\r\n\x1a\n").then_some(is("a PNG behind other bytes", advice))
+}
+
+/// Text that is nothing of the above.
+fn text(file: &[u8]) -> Option<Foreign> {
+    let head = &file[..file.len().min(4096)];
+    let text = readable(head);
+    let is_text =
+        |c: char| !c.is_control() && c != char::REPLACEMENT_CHARACTER || c.is_ascii_whitespace();
+    let is_cut = file.len() > head.len(); // and so may the last character be
+    let whole = if is_cut {
+        text.trim_end_matches(char::REPLACEMENT_CHARACTER)
+    } else {
+        &text
+    };
+    if !whole.chars().all(is_text) {
+        return None;
+    }
+    let begin = text.trim_start();
+    Some(if begin.starts_with(['{', '[']) {
+        is("JSON", NOT_THE_PICTURE)
+    } else if begin.starts_with("data:image/") {
+        is(
+            "the text of a data URL",
+            "decode what stands behind its comma from base64 first",
+        )
+    } else if ["/9j/", "iVBORw0KGgo", "R0lGOD", "UklGR"]
+        .iter()
+        .any(|start| begin.starts_with(start))
+    {
+        is(
+            "a picture as base64 text",
+            "decode it first: `base64 -d IN > OUT`",
+        )
+    } else if begin.is_empty() {
+        is("nothing but white space", AGAIN)
+    } else {
+        is("text", NO_PICTURE)
+    })
+}
+
+/// As text, from UTF-8 or UTF-16, without the byte order mark.
+fn readable(bytes: &[u8]) -> String {
+    let wide = |unit: fn([u8; 2]) -> u16| {
+        let units: Vec<u16> = bytes[2..].as_chunks().0.iter().map(|b| unit(*b)).collect();
+        String::from_utf16_lossy(&units)
+    };
+    match bytes {
+        [0xff, 0xfe, ..] => wide(u16::from_le_bytes),
+        [0xfe, 0xff, ..] => wide(u16::from_be_bytes),
+        [0xef, 0xbb, 0xbf, rest @ ..] => String::from_utf8_lossy(rest).into_owned(),
+        bytes => String::from_utf8_lossy(bytes).into_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests;
