@@ -8,7 +8,7 @@
 //! program keeps a core busy, the thread that is waited for is not running, and those that wait burn the time in
 //! which it could; with two busy programs on two cores a token takes thirty times as long. `OMP_WAIT_POLICY=passive`
 //! sleeps at once, which costs a third of the speed of a quiet machine. Ours spin as long as a wake-up costs, then
-//! sleep ([`wait`]); `cargo bench --bench busy` compares them.
+//! sleep, and do not spin beside busy programs ([`wait`]). `cargo bench --bench busy` measures it.
 //!
 //! ggml's own threads (a build without OpenMP) are no alternative: they spin without end.
 //!
@@ -16,6 +16,7 @@
 
 #![allow(unsafe_code)]
 
+mod contention;
 mod gomp;
 mod team;
 mod wait;

@@ -14,7 +14,7 @@ use std::{
     thread,
 };
 
-use super::wait::Counter;
+use super::{contention, wait::Counter};
 
 /// What a team runs, with its argument.
 pub type Function = unsafe extern "C" fn(*mut c_void);
@@ -167,7 +167,8 @@ impl Team {
             self.arrived.store(0, Relaxed);
             self.passed.add(1);
         } else {
-            self.passed.wait_until(|now| now != passed);
+            let waited = self.passed.wait_until(|now| now != passed);
+            contention::waited(waited / (size - 1)); // all the others report the same
         }
     }
 
