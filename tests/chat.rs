@@ -277,12 +277,12 @@ fn a_picture_comes_over_stdin() {
         (
             &["--image", "-", "-p", CAPTION],
             b"no picture",
-            "the picture on stdin: not a picture",
+            "cannot read picture `stdin`: not a picture",
         ),
         (
             &["--image", "-", "-p", CAPTION],
             &file[..99],
-            "the picture on stdin: ",
+            "cannot read picture `stdin`: ",
         ),
         (&["--image", "-", "-p", "-"], b"", "found both"),
         (&["--image", "-"], b"", "with -p"),

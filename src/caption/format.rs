@@ -138,8 +138,12 @@ mod tests {
             .keys()
             .map(String::as_str)
             .collect();
-        let (json_only, columns): (Vec<_>, Vec<_>) =
-            fields.into_iter().partition(|name| JSON_ONLY.contains(name));
-        assert_eq!((&columns[..], &json_only[..]), (&COLUMNS[..], &JSON_ONLY[..]));
+        let (json_only, columns): (Vec<_>, Vec<_>) = fields
+            .into_iter()
+            .partition(|name| JSON_ONLY.contains(name));
+        assert_eq!(
+            (&columns[..], &json_only[..]),
+            (&COLUMNS[..], &JSON_ONLY[..])
+        );
     }
 }

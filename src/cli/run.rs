@@ -6,7 +6,7 @@ use std::{
     process::ExitCode,
 };
 
-use anyhow::Context;
+use anyhow::{Context, ensure};
 use clap::{Args, ValueEnum};
 use xc2_edge::{
     engine::{DEFAULT_N_PREDICT, Engine, EngineError, MAX_BEAMS, Picture, Request},
@@ -140,12 +140,10 @@ pub fn run(args: &RunArgs) -> anyhow::Result<ExitCode> {
     }
     let mut request = args.request()?; // before the model is loaded: it may not be possible
     request.chat.query = args.prompt()?; // likewise: it may be long in coming, or no text
-    let from_stdin = args.picture_on_stdin()?;
-    let engine = args.engine.load()?;
-    if let Some((at, file)) = from_stdin {
-        let picture = engine.decode_picture(&file).map_err(EngineError::from);
-        request.images[at] = Picture::Pixels(picture.context(PICTURE_ON_STDIN)?);
+    if let Some(at) = args.dashes().next() {
+        request.images[at] = args.picture_on_stdin()?;
     }
+    let engine = args.engine.load()?;
     args.set_system(&mut request, &engine);
     let mut screen = Screen::new(!args.json, args.quiet);
     let answer = engine.answer(&request, &mut screen)?;
@@ -219,11 +217,8 @@ impl RunArgs {
         Ok(())
     }
 
-    /// The file of the picture that comes over stdin, and its place.
-    fn picture_on_stdin(&self) -> anyhow::Result<Option<(usize, Vec<u8>)>> {
-        let Some(at) = self.dashes().next() else {
-            return Ok(None);
-        };
+    /// The picture that comes over stdin.
+    fn picture_on_stdin(&self) -> anyhow::Result<Picture> {
         let max_bytes = self.engine.max_memory.unwrap_or(u64::MAX);
         let file = image::read_from(std::io::stdin().lock(), max_bytes);
         let file = file.map_err(EngineError::from).context(PICTURE_ON_STDIN)?;
@@ -231,7 +226,10 @@ impl RunArgs {
             !file.is_empty(),
             "{PICTURE_ON_STDIN}: expected the content of a picture file, found nothing"
         );
-        Ok(Some((at, file)))
+        Ok(Picture::Encoded {
+            name: "stdin".to_owned(),
+            bytes: file.into(),
+        })
     }
 
     /// The question as typed, or from stdin. It is empty where nobody gives one.

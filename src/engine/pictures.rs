@@ -4,13 +4,14 @@
 //! than reading its file.
 
 use std::{
-    path::PathBuf,
+    path::Path,
     sync::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicUsize, Ordering},
     },
 };
 
+use bytes::Bytes;
 use ndarray::Array2;
 
 use super::{EngineError, Picture};
@@ -29,7 +30,7 @@ pub(super) struct FoundPicture<'a> {
 }
 
 enum Content<'a> {
-    File { path: PathBuf, bytes: Vec<u8> },
+    File { path: &'a Path, bytes: Bytes },
     Pixels(&'a RgbImage),
 }
 
@@ -40,13 +41,8 @@ impl<'a> FoundPicture<'a> {
     /// If the file cannot be read, or there are no pixels.
     pub fn find(picture: &'a Picture) -> Result<Self, EngineError> {
         match picture {
-            Picture::File(path) => {
-                let bytes = image::read(path)?;
-                let id = PictureId::of_file(&bytes);
-                let path = path.clone();
-                let content = Content::File { path, bytes };
-                Ok(Self { id, content })
-            }
+            Picture::File(path) => Ok(Self::of_file(path, image::read(path)?.into())),
+            Picture::Encoded { name, bytes } => Ok(Self::of_file(name.as_ref(), bytes.clone())),
             Picture::Pixels(pixels) => {
                 let (width, height) = pixels.dimensions();
                 if width == 0 || height == 0 {
@@ -66,6 +62,12 @@ impl<'a> FoundPicture<'a> {
                 Ok(Self { id, content })
             }
         }
+    }
+
+    fn of_file(path: &'a Path, bytes: Bytes) -> Self {
+        let id = PictureId::of_file(&bytes);
+        let content = Content::File { path, bytes };
+        Self { id, content }
     }
 
     /// The picture, resized for the tower: at once, because the original may be large. Decoding may take

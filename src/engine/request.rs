@@ -2,6 +2,8 @@
 
 use std::{ops::ControlFlow, path::PathBuf};
 
+use bytes::Bytes;
+
 use crate::{
     cache::CacheCounts,
     container::BosRule,
@@ -20,6 +22,13 @@ pub const DEFAULT_N_PREDICT: usize = 1024;
 pub enum Picture {
     /// A file of any known format.
     File(PathBuf),
+    /// The content of such a file, and what errors call it.
+    Encoded {
+        /// For example where it came from.
+        name: String,
+        /// The content.
+        bytes: Bytes,
+    },
     /// 8-bit RGB, as decoded or drawn.
     Pixels(RgbImage),
 }

@@ -371,7 +371,10 @@ fn fields_that_a_person_added_stay_with_a_picture_that_is_captioned_again() {
         assert_eq!(text_of(&fields, "rating").unwrap(), "5");
         assert!(text_of(&fields, "tags").unwrap().contains('x'));
         assert_eq!(text_of(&fields, "caption").unwrap(), "new");
-        assert!(!fields.contains_key("background"), "it was ours, of the old picture");
+        assert!(
+            !fields.contains_key("background"),
+            "it was ours, of the old picture"
+        );
         // The caption that is replaced may be a person's.
         let [(name, replaced)] = &place.others()[..] else {
             panic!("{:?}", place.others());

@@ -15,8 +15,8 @@ use anyhow::{Context, ensure};
 use clap::{ArgGroup, Args, ValueEnum};
 use xc2_edge::{
     caption::{
-        Captioner, Exclude, ExifRule, Format, Journal, Kept, Policy, Records, Selection, Settings, Shard, Sidecars,
-        Template,
+        Captioner, Exclude, ExifRule, Format, Journal, Kept, Policy, Records, Selection, Settings,
+        Shard, Sidecars, Template,
     },
     engine::{Engine, Request},
     prompt::Chat,

@@ -168,7 +168,7 @@ mod tests {
     fn name(picture: &Picture) -> &str {
         match picture {
             Picture::File(path) => path.to_str().unwrap(),
-            Picture::Pixels(_) => panic!("a file"),
+            _ => panic!("a file"),
         }
     }
 
