@@ -100,7 +100,9 @@ mod tests {
                 thread::sleep(pause);
                 assert_eq!(counter.add(1), before);
             }
-            waiting.into_iter().for_each(|t| t.join().unwrap());
+            for thread in waiting {
+                thread.join().unwrap();
+            }
             assert_eq!(counter.sleepers.load(SeqCst), 0);
         }
     }
