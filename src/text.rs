@@ -28,6 +28,12 @@ pub enum TextError {
          `iconv -f {encoding} -t UTF-8`"
     )]
     Wide { encoding: &'static str },
+    /// A file that a program saved in its own form.
+    #[error("expected UTF-8 text, found {found}; {remedy}")]
+    Packed {
+        found: &'static str,
+        remedy: &'static str,
+    },
     /// `line` counts from 1, `offset` from 0 and from the beginning of the file.
     #[error("line {line}, byte offset {offset}: expected text, found a NUL byte")]
     Nul { line: usize, offset: usize },
@@ -109,15 +115,35 @@ pub(crate) fn not_utf8(bytes: &[u8], line: usize, offset: usize) -> TextError {
     }
 }
 
-/// Refuses the beginning of a file in UTF-16 or UTF-32, with or without a byte order mark.
+/// Refuses the beginning of a file in UTF-16 or UTF-32, with or without a byte order mark, and that of a
+/// spreadsheet or archive.
 ///
 /// # Errors
-/// With the name of its encoding.
+/// With the name of its encoding, or of what it is.
 pub fn refuse_wide(beginning: &[u8]) -> Result<(), TextError> {
+    refuse_packed(beginning)?;
     match wide_encoding(beginning, 0) {
         None => Ok(()),
         Some(encoding) => Err(TextError::Wide { encoding }),
     }
+}
+
+/// Refuses what is told by its first bytes. None of them begins UTF-8 text.
+fn refuse_packed(beginning: &[u8]) -> Result<(), TextError> {
+    let (found, remedy) = match beginning {
+        [b'P', b'K', 3, 4, ..] => (
+            "a ZIP file, such as XLSX or ODS",
+            "export a spreadsheet as CSV in UTF-8, unpack an archive",
+        ),
+        [0xd0, 0xcf, 0x11, 0xe0, ..] => (
+            "a file of Microsoft Office, such as XLS",
+            "export it as CSV or plain text in UTF-8",
+        ),
+        [0x1f, 0x8b, ..] => ("a gzip file", "unpack it with `gunzip`"),
+        [0x28, 0xb5, 0x2f, 0xfd, ..] => ("a Zstandard file", "unpack it with `zstd -d`"),
+        _ => return Ok(()),
+    };
+    Err(TextError::Packed { found, remedy })
 }
 
 /// The encoding of bytes that begin `offset` bytes behind the beginning of a file. Without a mark, UTF-16
@@ -138,8 +164,14 @@ fn wide_encoding(bytes: &[u8], offset: usize) -> Option<&'static str> {
             .filter(|(at, byte)| at % 2 == odd && **byte == 0)
             .count()
     };
-    // A NUL in one place of a long text is damage, not an encoding.
-    let is_wide = |n: usize| n > 0 && n * 8 >= sniffed.len();
+    let is_utf8 = match std::str::from_utf8(sniffed) {
+        Ok(_) => true,
+        Err(error) => error.error_len().is_none(), // cut within a character
+    };
+    // The upper halves of Greek to Thai are control characters.
+    let is_text = is_utf8 && !sniffed.iter().any(|byte| matches!(byte, 1..=8 | 14..=31));
+    // A NUL in one place of a long text is damage, not an encoding, and `find -print0` writes one behind each name.
+    let is_wide = |n: usize| n * 3 > sniffed.len() || !is_text && n > 0 && n * 8 >= sniffed.len();
     match (n_nul(0), n_nul(1)) {
         (0, n) if is_wide(n) => Some("UTF-16LE"),
         (n, 0) if is_wide(n) => Some("UTF-16BE"),
@@ -177,6 +209,9 @@ impl<R: BufRead> Lines<R> {
         }
         // A mark tells it, or a NUL does: no line of a list or of JSON has one.
         let is_first = self.offset == 0;
+        if is_first {
+            refuse_packed(&line)?;
+        }
         let nul = line.iter().position(|byte| *byte == 0);
         if (is_first || nul.is_some())
             && let Some(encoding) = wide_encoding(&line, self.offset)
@@ -272,6 +307,15 @@ mod tests {
     }
 
     #[test]
+    fn names_that_end_with_nul_bytes_are_no_other_encoding() {
+        let error = lines(b"a/b.png\0a/c.png\0").unwrap_err().to_string();
+        assert_eq!(
+            error,
+            "line 1, byte offset 7: expected text, found a NUL byte"
+        );
+    }
+
+    #[test]
     fn a_byte_of_another_encoding_is_told_with_its_place() {
         let windows_1252 = b"plain\r\ncaf\xe9\n".to_vec();
         let error = decode(windows_1252).unwrap_err().to_string();
@@ -281,6 +325,21 @@ mod tests {
         let error = decode(gb18030).unwrap_err().to_string();
         assert!(error.starts_with("line 1, byte offset 0: "), "{error}");
         assert!(error.contains("GB18030"), "{error}");
+    }
+
+    #[test]
+    fn spreadsheets_and_archives_are_told_by_what_they_are() {
+        for (bytes, naming) in [
+            (&b"PK\x03\x04\x14\0"[..], "such as XLSX or ODS"),
+            (&b"\xd0\xcf\x11\xe0\xa1"[..], "such as XLS;"),
+            (&b"\x1f\x8b\x08\0"[..], "a gzip file; unpack"),
+            (&b"\x28\xb5\x2f\xfd$"[..], "a Zstandard file"),
+        ] {
+            let error = decode(bytes.to_vec()).unwrap_err().to_string();
+            assert!(error.contains(naming), "{error}");
+            assert_eq!(lines(bytes).unwrap_err().to_string(), error);
+        }
+        assert_eq!(decode(b"PK".to_vec()).unwrap(), "PK");
     }
 
     #[test]

@@ -92,7 +92,7 @@ fn size_of(text: &str) -> Option<RangeInclusive<u64>> {
         .split_once('.')
         .map_or(0, |(_, decimals)| decimals.len());
     // Half a unit of the last digit that is told.
-    let spread = 10_f64.powi(exponent - i32::try_from(n_decimals).ok()?) / 2.0;
+    let spread = 10_f64.powi(exponent.checked_sub(i32::try_from(n_decimals).ok()?)?) / 2.0;
     let is_whole = exponent == 0 && value.fract() == 0.0;
     let spread = if is_whole { 0.0 } else { spread };
     (value < u64::MAX as f64)
@@ -237,6 +237,7 @@ mod tests {
             json!("many"),
             json!(-1),
             json!("184 kB"),
+            json!("1.5e-2147483648"),
             json!([1]),
         ] {
             assert!(Fingerprint::new(Some(&size), None).is_err(), "{size}");

@@ -53,6 +53,11 @@ impl NoRecord {
         }
     }
 
+    /// A last row with quotes that have no end.
+    pub(super) fn unclosed(line: &[u8]) -> Self {
+        Self::because(line, "a quote is not closed".into())
+    }
+
     /// A last line that has no end.
     pub(super) fn unfinished(line: &[u8]) -> Self {
         Self::because(line, "the file ends within it".into())

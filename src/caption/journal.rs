@@ -206,9 +206,7 @@ impl Journal {
     /// else changed the file meanwhile, as [`Self::open`].
     pub fn append(&mut self, record: &Record) -> Result<(), JournalError> {
         self.read_if_changed()?;
-        if let Some(completed) = self.layout.completed() {
-            self.renew(completed)?;
-        }
+        self.complete()?;
         let added = self
             .fields(&record.path)?
             .map(Layout::added)
@@ -231,6 +229,7 @@ impl Journal {
     /// As [`Self::append`].
     pub fn set_error(&mut self, path: &str, error: Option<&str>) -> Result<(), JournalError> {
         self.read_if_changed()?;
+        self.complete()?;
         let Some(mut fields) = self.fields(path)? else {
             return Ok(());
         };
@@ -249,6 +248,14 @@ impl Journal {
             self.n_superseded += 1;
         }
         Ok(())
+    }
+
+    /// Adds the columns that a record needs and a person removed.
+    fn complete(&mut self) -> Result<(), JournalError> {
+        match self.layout.completed() {
+            Some(completed) => self.renew(completed),
+            None => Ok(()),
+        }
     }
 
     /// Drops the lines to which a later one belongs. Captions in them go to a file beside this one: they may
@@ -306,18 +313,21 @@ impl Journal {
         Ok(())
     }
 
-    /// Appends the captions that other ones replace to a file beside this one.
+    /// Appends the lines whose captions, or fields of a person, no later line has to a file beside this one.
     fn keep_replaced(&mut self) -> Result<(), JournalError> {
         let (mut lines, mut n) = (self.layout.head().to_vec(), 0);
         let collected = self.for_each_line(|_, line, last_of| {
             let fields = self.layout.parse(line).ok().flatten();
-            let gist = fields.and_then(|fields| Gist::new(&fields, line, 0).ok());
-            if let (None, Some(gist)) = (last_of, gist)
-                && let Some(caption) = gist.caption.filter(|caption| !caption.is_empty())
-                && self.caption(&gist.path).ok().flatten() != Some(caption)
+            if let (None, Some(fields)) = (last_of, fields)
+                && let Ok(gist) = Gist::new(&fields, line, 0)
             {
-                lines.extend(line);
-                n += 1;
+                let last = self.fields(&gist.path).ok().flatten().unwrap_or_default();
+                let caption = gist.caption.filter(|caption| !caption.is_empty());
+                let is_other = caption.is_some() && caption != text_of(&last, "caption");
+                if is_other || lacks_added(&last, fields) {
+                    lines.extend(line);
+                    n += 1;
+                }
             }
             Ok(())
         });
@@ -597,6 +607,14 @@ impl io::Read for Onward<'_> {
         self.1 += n as u64;
         Ok(n)
     }
+}
+
+/// Whether `earlier` fields have one that a person added, and the `last` ones of the picture have not.
+fn lacks_added(last: &Fields, earlier: Fields) -> bool {
+    Layout::added(earlier).iter().any(|(name, value)| {
+        let is_empty = value.is_null() || value.as_str() == Some("");
+        !is_empty && last.get(name) != Some(value)
+    })
 }
 
 fn n_lines(bytes: &[u8]) -> usize {

@@ -4,7 +4,10 @@
 //! changes quotes, separators and the order of columns. All that is read, and further records are
 //! written in the file's own way.
 
-use std::io::{self, BufRead};
+use std::{
+    io::{self, BufRead},
+    path::Path,
+};
 
 use csv::{ByteRecord, ReaderBuilder, Terminator, WriterBuilder};
 use serde_json::{Map, Value};
@@ -12,6 +15,7 @@ use serde_json::{Map, Value};
 use super::{
     COLUMNS, Format, Record,
     format::{JSON_ONLY, NoRecord, fields},
+    selection::Kind,
 };
 use crate::text::{self, BYTE_ORDER_MARK};
 
@@ -114,6 +118,12 @@ impl Layout {
         }
         if !line.ends_with(b"\n") && format.header().as_bytes().starts_with(&line) {
             return Ok(Ok(None));
+        }
+        // With `\r` alone, as some spreadsheets on a Mac write it, the whole file would be a header.
+        if text::content(&line).contains(&b'\r') {
+            let what = "lines that end with a line feed instead of a carriage return \
+                        (`tr '\\r' '\\n' < IN > OUT` converts them)";
+            return Ok(Err(NoRecord::expected(what.to_owned(), &line)));
         }
         head.extend(&line);
         let is_crlf = line.ends_with(b"\r\n");
@@ -226,6 +236,7 @@ impl Layout {
         let refused = match self.parse(body) {
             _ if body.is_empty() => return Tail::Torn(0),
             Err(error) => error,
+            Ok(_) if matches!(end, End::InQuotes(_)) => NoRecord::unclosed(body),
             Ok(_) if self.is_cut(body, end) => NoRecord::unfinished(body),
             Ok(_) if is_padded => return Tail::Torn(n),
             Ok(_) => return Tail::Whole,
@@ -257,7 +268,7 @@ impl Layout {
             && ["stop", "length", "context", "interrupted"]
                 .iter()
                 .any(is_part);
-        matches!(end, End::InQuotes(_)) || is_short || cut_stop
+        is_short || cut_stop
     }
 
     /// The same with the columns that it lacks for [`ESSENTIAL`] fields, if it lacks any.
@@ -305,7 +316,12 @@ impl Table {
                 let name = String::from_utf8_lossy(cell).into_owned();
                 let plain = name.trim().to_ascii_lowercase();
                 let is_ours = COLUMNS.contains(&plain.as_str());
-                table.columns.push(if is_ours { plain } else { name });
+                let mut name = if is_ours { plain } else { name };
+                // Columns of a person may have one name, or none; each keeps its own cells.
+                while !is_ours && table.columns.contains(&name) {
+                    name.push('\'');
+                }
+                table.columns.push(name);
             }
             let count = |name: &str| table.columns.iter().filter(|c| *c == name).count();
             if count("path") == 0 || count("caption") == 0 {
@@ -337,6 +353,10 @@ impl Table {
 
     fn parse(&self, row: &[u8]) -> Result<Option<Fields>, NoRecord> {
         let cells = self.cells(row);
+        // Spreadsheets write such rows below a table.
+        if cells.iter().all(|cell| cell.trim_ascii().is_empty()) {
+            return Ok(None);
+        }
         let n = self.columns.len();
         if cells.iter().skip(n).any(|cell| !cell.is_empty()) {
             let what = format!("{n} fields as in the header instead of {}", cells.len());
@@ -365,8 +385,7 @@ impl Table {
         Ok((!is_header).then_some(fields))
     }
 
-    /// Whether a line that stands within quotes is a row of its own, so that a quote is missing. A quote in
-    /// its first field is the end of those in which it stands.
+    /// Whether a line that stands within quotes is a row of its own, so that a quote is missing.
     fn is_like_row(&self, line: &[u8]) -> bool {
         const MANY: usize = 8; // a sentence rarely has so many commas
         let n_delimiters = line.iter().filter(|byte| **byte == self.delimiter).count();
@@ -374,13 +393,33 @@ impl Table {
             return false;
         }
         let cells = self.cells(text::content(line));
-        let size = self.columns.iter().position(|name| name == "size");
-        let size = size.and_then(|at| cells.get(at)).unwrap_or_default();
-        let is_number = !size.is_empty() && size.iter().all(u8::is_ascii_digit);
-        let first = cells.get(0).unwrap_or_default();
-        cells.len() == self.columns.len()
-            && (is_number || cells.len() >= MANY)
-            && !first.contains(&b'"')
+        if cells.len() != self.columns.len() || self.ends_quotes(line) {
+            return false;
+        }
+        let place = |column: &str| self.columns.iter().position(|name| name == column);
+        let cell = |column: &str| place(column).and_then(|at| cells.get(at));
+        let size = cell("size").unwrap_or_default();
+        let is_size = |byte: &u8| byte.is_ascii_digit() || b".,eE+".contains(byte);
+        let is_number = size.first().is_some_and(u8::is_ascii_digit) && size.iter().all(is_size);
+        let path = std::str::from_utf8(cell("path").unwrap_or_default());
+        let is_picture = path.is_ok_and(|path| Kind::of(Path::new(path)) != Kind::Other);
+        // Tags may be as many as the columns: only a file without sizes is judged by the number of its cells.
+        is_number || is_picture || place("size").is_none() && cells.len() >= MANY
+    }
+
+    /// Whether a line that begins within quotes ends them as it should: by a quote before a delimiter or the
+    /// end of the line.
+    fn ends_quotes(&self, line: &[u8]) -> bool {
+        let line = text::content(line);
+        let mut at = 0;
+        while let Some(before) = line[at..].iter().position(|byte| *byte == b'"') {
+            at += before + 1;
+            match line.get(at) {
+                Some(b'"') => at += 1, // two of them are a character
+                next => return next.is_none_or(|byte| *byte == self.delimiter),
+            }
+        }
+        false
     }
 
     /// The row of some fields, without its end.
@@ -440,7 +479,24 @@ impl Table {
                 .any(|line| self.is_like_row(line))
         };
         let is_short = row.len() <= MAX_TORN_BYTES && cells.len() <= self.columns.len();
-        is_short && (is_open || is_plain || is_closed) && !has_rows()
+        let is_beginning = is_open || is_plain || is_closed;
+        is_short && is_beginning && !has_rows() && !(is_open && self.has_row_end(last, n_before))
+    }
+
+    /// Whether the rest of the row stands within the quotes that `last` begins with, behind `n_before` cells,
+    /// so that a person left out a quote.
+    fn has_row_end(&self, last: &[u8], n_before: usize) -> bool {
+        let text = last.strip_prefix(b"\"").unwrap_or(last);
+        text.split(|byte| *byte == b'\n').any(|line| {
+            let cells = self.cells(text::content(line));
+            let is_number = |name: &str| {
+                let at = self.columns.iter().position(|column| column == name);
+                let cell = at.and_then(|at| cells.get(at.checked_sub(n_before)?));
+                cell.is_some_and(|cell| !cell.is_empty() && cell.iter().all(u8::is_ascii_digit))
+            };
+            n_before + cells.len() == self.columns.len()
+                && (is_number("size") || is_number("tokens"))
+        })
     }
 }
 

@@ -106,6 +106,14 @@ impl Records {
         let path = path_text(&found.path);
         let standing = self.standing(&path, Identity::of(&found.path).unwrap_or_default());
         let mut targets = sidecars.targets(found);
+        let is_due = match standing {
+            Standing::New | Standing::Changed => true,
+            Standing::Failed => policy.retry_failed,
+            Standing::Captioned => false,
+        };
+        if is_due && !policy.overwrite && self.is_occupied(found, standing, sidecars)? {
+            return Ok(Decision::Occupied);
+        }
         Ok(match standing {
             Standing::Captioned if targets.all(|target| target.exists()) => Decision::Done,
             Standing::Captioned => match self.caption(&path)? {
@@ -113,11 +121,28 @@ impl Records {
                 None => Decision::Done,
             },
             Standing::Failed if !policy.retry_failed => Decision::FailedBefore,
-            Standing::New if !policy.overwrite && targets.any(|target| target.exists()) => {
-                Decision::Occupied
-            }
             _ => Decision::Caption,
         })
+    }
+
+    /// Whether a sidecar is there that is a person's: no record says that we made it, or the text has other
+    /// words than its record.
+    fn is_occupied(
+        &self,
+        found: &Found,
+        standing: Standing,
+        sidecars: &Sidecars,
+    ) -> Result<bool, RecordsError> {
+        let is_there = sidecars.targets(found).any(|target| target.exists());
+        let Self::Journal(journal) = self else {
+            return Ok(is_there && standing == Standing::New);
+        };
+        if !is_there || standing == Standing::New {
+            return Ok(is_there);
+        }
+        let caption = journal.caption(&path_text(&found.path))?;
+        let caption = caption.filter(|caption| !caption.is_empty());
+        Ok(caption.is_none_or(|caption| sidecars.has_other_text(found, &caption)))
     }
 
     fn standing(&self, path: &str, identity: Identity) -> Standing {
@@ -260,7 +285,8 @@ mod tests {
             ask(&mut records, &txt, Policy::default()),
             Decision::FailedBefore
         );
-        assert_eq!(ask(&mut records, &txt, retry), Decision::Caption);
+        assert_eq!(ask(&mut records, &txt, retry), Decision::Occupied);
+        assert_eq!(ask(&mut records, &plain, retry), Decision::Caption);
 
         (record.error, record.caption) = (None, Some("a cat".into()));
         records.append(&record).unwrap();
@@ -272,9 +298,15 @@ mod tests {
             Decision::Sidecars("a cat".into())
         );
         fs::write(&path, "12").unwrap();
-        assert_eq!(
-            ask(&mut records, &txt, Policy::default()),
-            Decision::Caption
-        );
+        for (text, expected) in [
+            ("a cat\n", Decision::Caption),
+            ("a cat\r\n", Decision::Caption),
+            ("a black cat\n", Decision::Occupied),
+        ] {
+            fs::write(dir.path().join("a.txt"), text).unwrap();
+            let asked = ask(&mut records, &txt, Policy::default());
+            assert_eq!(asked, expected, "{text:?}");
+            assert_eq!(ask(&mut records, &txt, overwrite), Decision::Caption);
+        }
     }
 }

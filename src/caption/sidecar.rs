@@ -123,6 +123,13 @@ impl Sidecars {
         self.copies.as_ref().map(|dir| dir.join(&found.name))
     }
 
+    /// Whether the text of a picture is there and says something else than `caption`.
+    pub fn has_other_text(&self, found: &Found, caption: &str) -> bool {
+        let plain = |text: &str| text.replace("\r\n", "\n").trim().to_owned();
+        let text = self.text(found).and_then(|path| fs::read(path).ok());
+        text.is_some_and(|text| plain(&String::from_utf8_lossy(&text)) != plain(caption))
+    }
+
     /// Whether the text of a picture can be called after it: `.txt` may be longer than what it replaces.
     ///
     /// # Errors

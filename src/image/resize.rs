@@ -70,9 +70,18 @@ pub fn resize_bytes(from: (u32, u32), to: (u32, u32), n_threads: usize) -> u64 {
         let taps = 2.0 * SUPPORT * (f64::from(len) / f64::from(new_len)).max(1.0) + 2.0;
         (taps * f64::from(new_len)) as u64 * size_of::<i32>() as u64
     };
-    let band = band_rows(to.0 as usize) * to.0 as usize * CHANNELS;
+    let row_len = to.0 as usize * CHANNELS;
+    let band_rows = band_rows(to.0 as usize);
+    let rows = from.1 as usize;
+    let band = rows.min(band_rows) * row_len;
     let planes = n_threads * from.0 as usize * CHANNELS * size_of::<i32>();
-    let sums = to.0 as usize * to.1 as usize * CHANNELS * size_of::<i32>();
+    // In a single band each thread has the sums of one row; between bands any row may have to keep its own.
+    let rows_of_sums = if rows > band_rows {
+        to.1 as usize
+    } else {
+        n_threads
+    };
+    let sums = rows_of_sums * row_len * size_of::<i32>();
     weights((from.0, to.0)) + weights((from.1, to.1)) + (band + planes + sums) as u64
 }
 
@@ -375,6 +384,7 @@ mod tests {
         assert!(megabytes(1, MAX_SIDE) < 32);
         assert!(megabytes(MAX_SIDE, 1) < 32);
         assert!(megabytes(4000, 3000) < 16);
+        assert!(resize_bytes((1, 1), (490, 490), 2) < 100 << 10);
     }
 
     #[test]

@@ -71,10 +71,11 @@ impl From<Fault> for ImageError {
     }
 }
 
-/// Bytes that the samples of a TIFF take beside the colours made of them; 0 if it cannot be read.
+/// Bytes that the samples of a TIFF and one of its strips or tiles take beside the colours made of them; 0 if it
+/// cannot be read.
 pub fn sample_bytes(file: &[u8]) -> u64 {
     let layout = Directory::first(file).and_then(|tags| Layout::new(&tags).ok());
-    layout.map_or(0, |layout| layout.sample_bytes())
+    layout.map_or(0, |layout| layout.sample_bytes() + layout.chunk_bytes())
 }
 
 /// A TIFF whose tags were read.

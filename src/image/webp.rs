@@ -1,13 +1,47 @@
-//! WebP files whose RIFF header does not know how long they are.
+//! WebP files whose headers do not say what is in them.
 
 use std::borrow::Cow;
 
 /// Length of the tag and of the number that follows it.
 const HEADER_LEN: usize = 8;
 
+/// Where the flags of an extended header stand.
+const FLAGS_AT: usize = 20;
+
+/// What an extended header may announce that no picture needs. Programs that strip metadata leave the flag.
+const OPTIONAL: [(u8, &[u8; 4]); 3] = [(0x20, b"ICCP"), (0x08, b"EXIF"), (0x04, b"XMP ")];
+
+/// A file that the decoder takes: the right length, and nothing announced that is not there.
+pub fn prepare(bytes: &[u8]) -> Cow<'_, [u8]> {
+    let mut file = with_length(bytes);
+    if file.get(12..16) == Some(&b"VP8X"[..])
+        && let Some(flags) = file.get(FLAGS_AT).copied()
+    {
+        let announced = OPTIONAL.iter().filter(|(flag, _)| flags & *flag != 0);
+        let missing = announced.filter(|(_, kind)| !has_chunk(&file, kind));
+        let missing = missing.fold(0, |all, (flag, _)| all | *flag);
+        if missing != 0 {
+            file.to_mut()[FLAGS_AT] = flags & !missing;
+        }
+    }
+    file
+}
+
+fn has_chunk(file: &[u8], kind: &[u8; 4]) -> bool {
+    let mut at = 12;
+    while let Some((header, _)) = file.get(at..).and_then(<[u8]>::split_first_chunk::<8>) {
+        let [a, b, c, d, len @ ..] = *header;
+        if [a, b, c, d] == *kind {
+            return true;
+        }
+        at += 8 + (u32::from_le_bytes(len) as usize).next_multiple_of(2);
+    }
+    false
+}
+
 /// Makes the length that the header declares the file's own where the file is shorter, or nothing is declared:
 /// programs that write to a pipe cannot go back to fill it in.
-pub fn prepare(bytes: &[u8]) -> Cow<'_, [u8]> {
+fn with_length(bytes: &[u8]) -> Cow<'_, [u8]> {
     let Some(&[a, b, c, d]) = bytes.get(4..HEADER_LEN) else {
         return Cow::Borrowed(bytes);
     };
@@ -22,4 +56,27 @@ pub fn prepare(bytes: &[u8]) -> Cow<'_, [u8]> {
     let length = (file.len() - HEADER_LEN) as u32;
     file[4..HEADER_LEN].copy_from_slice(&length.to_le_bytes());
     Cow::Owned(file)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn flags_of_what_is_not_there_are_taken_back() {
+        for (flags, chunk, expected) in [
+            (0x2c, &b""[..], 0),
+            (0x1c, &b""[..], 0x10),
+            (0x0c, &b"EXIF\0\0\0\0"[..], 0x08),
+            (0x0c, &b"EXIF\x01\0\0\0x\0XMP \0\0\0\0"[..], 0x0c),
+        ] {
+            let mut file = b"RIFF\0\0\0\0WEBPVP8X\x0a\0\0\0".to_vec();
+            file.push(flags);
+            file.extend([0; 9]);
+            file.extend(chunk);
+            let len = (file.len() - HEADER_LEN) as u32;
+            file[4..HEADER_LEN].copy_from_slice(&len.to_le_bytes());
+            assert_eq!(prepare(&file)[FLAGS_AT], expected);
+        }
+    }
 }

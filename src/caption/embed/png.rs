@@ -14,6 +14,9 @@ const SIGNATURE_LEN: usize = 8;
 const XMP: &[u8] = b"XML:com.adobe.xmp\0";
 /// What ImageMagick calls a chunk with XMP in hexadecimal digits.
 const RAW_XMP: &[u8] = b"Raw profile type xmp\0";
+/// And one with EXIF, in which the block stands as in a JPEG.
+const RAW_EXIF: &[u8] = b"Raw profile type exif\0";
+const JPEG_EXIF: &[u8] = b"Exif\0\0";
 
 /// The most that a compressed packet may be.
 const MAX_PACKET: u64 = 64 << 20;
@@ -31,18 +34,31 @@ pub fn embed(file: &[u8], caption: Caption<'_>) -> Result<Vec<u8>, EmbedError> {
     let mut edits = Edits::default();
 
     let old: Vec<_> = chunks.iter().filter(|c| c.holds_xmp()).collect();
-    let texts = old.iter().map(|c| Text::of(c));
+    let texts = old.iter().map(|c| Text::of(c, RAW_XMP));
     let texts = texts.collect::<Result<Vec<_>, _>>()?;
     let existing: Vec<_> = texts.iter().map(|text| &*text.packet).collect();
     let (packet, before) = caption.packet(&existing)?;
 
     let block = chunks.iter().find(|c| c.is(b"eXIf"));
-    let contents = block.map(Chunk::intact).transpose()?;
+    // A second block would hide what the raw one says, such as the orientation.
+    let raw = chunks
+        .iter()
+        .filter(|_| block.is_none())
+        .find(|c| c.holds_raw(RAW_EXIF));
+    let raw = raw.and_then(|c| Some((c, Text::of(c, RAW_EXIF).ok()?)));
+    let raw_block = raw.as_ref().map(|(_, text)| &*text.packet);
+    let begin = raw_block.filter(|block| block.starts_with(JPEG_EXIF));
+    let begin = begin.map_or(&[][..], |_| JPEG_EXIF);
+    let raw_block = raw_block.map(|block| &block[begin.len()..]);
+    let contents = block.map(Chunk::intact).transpose()?.or(raw_block);
     if let Some(new) = caption.exif_block(contents, before.as_deref())? {
-        let new = chunk(*b"eXIf", &new)?;
-        match block {
-            Some(old) => edits.replace(old.whole.clone(), new),
-            None => edits.insert(image.whole.start, new),
+        match (block, &raw) {
+            (Some(old), _) => edits.replace(old.whole.clone(), chunk(*b"eXIf", &new)?),
+            (None, Some((old, text))) => {
+                let new = text.with(&[begin, &new].concat());
+                edits.replace(old.whole.clone(), chunk(old.kind, &new)?);
+            }
+            (None, None) => edits.insert(image.whole.start, chunk(*b"eXIf", &new)?),
         }
     }
     match (old.first(), texts.first()) {
@@ -102,9 +118,13 @@ impl<'f> Chunk<'f> {
     }
 
     fn holds_xmp(&self) -> bool {
+        self.is(b"iTXt") && self.contents.starts_with(XMP) || self.holds_raw(RAW_XMP)
+    }
+
+    /// Whether it is a raw profile with this keyword.
+    fn holds_raw(&self, keyword: &[u8]) -> bool {
         let is_raw = self.is(b"tEXt") || self.is(b"zTXt");
-        self.is(b"iTXt") && self.contents.starts_with(XMP)
-            || is_raw && self.contents.starts_with(RAW_XMP)
+        is_raw && self.contents.starts_with(keyword)
     }
 
     /// The contents, if the checksum says that they are what was written.
@@ -137,7 +157,7 @@ fn checksum(kind: [u8; 4], contents: &[u8]) -> u32 {
     hasher.finalize()
 }
 
-/// A text chunk with a packet.
+/// A text chunk with a packet, or with EXIF.
 struct Text<'f> {
     /// All before the text.
     header: &'f [u8],
@@ -147,17 +167,18 @@ struct Text<'f> {
 }
 
 impl<'f> Text<'f> {
-    fn of(chunk: &Chunk<'f>) -> Result<Self, EmbedError> {
+    /// Of a chunk whose keyword is that of XMP or, for a raw profile, `raw_keyword`.
+    fn of(chunk: &Chunk<'f>, raw_keyword: &[u8]) -> Result<Self, EmbedError> {
         let unknown = || EmbedError::Structure("its XMP chunk is cut or of an unknown form");
         let contents = chunk.intact()?;
         let is_raw_profile = !chunk.is(b"iTXt");
         let (header_len, is_compressed) = match &chunk.kind {
             b"iTXt" => international_header(contents),
             b"zTXt" => contents
-                .get(RAW_XMP.len())
+                .get(raw_keyword.len())
                 .filter(|method| **method == 0)
-                .map(|_| (RAW_XMP.len() + 1, true)),
-            _ => Some((RAW_XMP.len(), false)),
+                .map(|_| (raw_keyword.len() + 1, true)),
+            _ => Some((raw_keyword.len(), false)),
         }
         .ok_or_else(unknown)?;
         let (header, text) = contents.split_at(header_len);
@@ -182,7 +203,8 @@ impl<'f> Text<'f> {
     fn with(&self, packet: &[u8]) -> Vec<u8> {
         let mut text = packet.to_vec();
         if self.is_raw_profile {
-            text = as_raw_profile(&text);
+            let is_exif = self.header.starts_with(RAW_EXIF);
+            text = as_raw_profile(if is_exif { "exif" } else { "xmp" }, &text);
         }
         if self.is_compressed {
             text = deflate(&text);
@@ -218,9 +240,9 @@ fn raw_profile(text: &[u8]) -> Option<Vec<u8>> {
     (odd.is_empty() && bytes.len() == len).then_some(bytes)
 }
 
-fn as_raw_profile(bytes: &[u8]) -> Vec<u8> {
+fn as_raw_profile(name: &str, bytes: &[u8]) -> Vec<u8> {
     const BYTES_A_LINE: usize = 36;
-    let mut text = format!("\nxmp\n{:8}\n", bytes.len());
+    let mut text = format!("\n{name}\n{:8}\n", bytes.len());
     for line in bytes.chunks(BYTES_A_LINE) {
         text.extend(line.iter().map(|byte| format!("{byte:02x}")));
         text.push('\n');

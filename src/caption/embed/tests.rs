@@ -355,6 +355,23 @@ fn a_raw_profile_stays_one() {
     }
 }
 
+#[test]
+fn exif_in_a_raw_profile_is_changed_there() {
+    let block = exif_block(true, "m", Some(b"OLYMPUS DIGITAL CAMERA\0"));
+    let bytes = [&b"Exif\0\0"[..], &block].concat();
+    let hex: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
+    let text = format!("\nexif\n{:8}\n{hex}\n", bytes.len());
+    let keyword = b"Raw profile type exif\0";
+    let file = png_with(&[png_chunk(b"tEXt", &[keyword, text.as_bytes()].concat())]);
+    for rule in [ExifRule::Filler, ExifRule::Always] {
+        let copy = embed(&file.clone().into(), "a new caption", rule).unwrap();
+        assert!(!holds(&copy, "eXIf"));
+        let hex = |words: &str| -> String { words.bytes().map(|b| format!("{b:02x}")).collect() };
+        let plain = String::from_utf8_lossy(&copy).replace('\n', "");
+        assert!(plain.contains(&hex("a new caption")), "{plain}");
+    }
+}
+
 /// A TIFF block with a make, a model, notes that know their own place, and a description.
 fn exif_block(big_endian: bool, make: &str, description: Option<&[u8]>) -> Vec<u8> {
     let u16 = |v: u16| {

@@ -173,6 +173,20 @@ fn goes_on(format: Format, text: impl AsRef<[u8]>) -> String {
 }
 
 #[test]
+fn fields_that_only_an_earlier_line_has_are_kept_beside() {
+    let place = Place::new(Format::Jsonl);
+    let line = |more: &str| format!("{{\"path\":\"a\",\"caption\":\"x\",\"size\":1{more}}}\n");
+    place.write([line(",\"note\":\"mine\""), line(",\"note\":\"\""), line("")].concat());
+    drop(place.open());
+    assert_eq!(fs::read_to_string(place.path()).unwrap(), line(""));
+    let name = place.path().file_name().unwrap().to_owned();
+    let mut name = name.into_string().unwrap();
+    name.push_str(".replaced");
+    let kept = fs::read_to_string(place.path().with_file_name(name)).unwrap();
+    assert_eq!(kept, line(",\"note\":\"mine\""));
+}
+
+#[test]
 fn what_editors_do_to_lines_changes_no_record() {
     for format in [Format::Jsonl, Format::Csv] {
         let plain = written(format);
@@ -180,6 +194,9 @@ fn what_editors_do_to_lines_changes_no_record() {
         let added = goes_on(format, plain.trim_end());
         assert!(added.starts_with('\n'), "{added}");
         goes_on(format, format!("{plain}\n\n"));
+        if format == Format::Csv {
+            goes_on(format, format!("{plain}{}\n\"\"\n", ",".repeat(13)));
+        }
         goes_on(format, format!("\u{feff}{plain}"));
         let crlf = plain.replace('\n', "\r\n");
         for crlf in [
@@ -345,6 +362,34 @@ fn columns_without_which_nothing_could_be_resumed_come_back() {
     assert_eq!(journal.caption("a").unwrap().unwrap(), "my, words");
     assert_eq!(journal.standing("c", of_size(3)), Standing::Failed);
     assert_eq!(journal.standing("c", of_size(4)), Standing::Changed);
+}
+
+#[test]
+fn an_error_is_noted_in_a_file_without_a_column_for_it() {
+    let place = Place::new(Format::Csv);
+    place.write("path,caption\na,mine\n");
+    let mut journal = place.open();
+    journal.set_error("a", Some("no room")).unwrap();
+    let fields = journal.fields("a").unwrap().unwrap();
+    assert_eq!(text_of(&fields, "error").as_deref(), Some("no room"));
+    assert_eq!(text_of(&fields, "caption").as_deref(), Some("mine"));
+}
+
+#[test]
+fn columns_of_one_name_keep_their_own_cells() {
+    let place = Place::new(Format::Csv);
+    let header = Format::Csv.header();
+    let row = "a,x,,1,,,,m.gguf,What?,,2026-05-01T10:02:11Z,,,stop";
+    place.write(format!(
+        "{},note,note,,\n{row},one,two,three,four\n",
+        header.trim_end()
+    ));
+    let mut journal = place.open();
+    journal.append(&record("a", 2, "y")).unwrap();
+    drop(journal);
+    let text = fs::read_to_string(place.path()).unwrap();
+    let last = text.lines().last().unwrap();
+    assert!(last.ends_with(",one,two,three,\"four\""), "{text}");
 }
 
 #[test]
@@ -618,6 +663,11 @@ fn a_file_of_something_else_is_refused_and_left_alone() {
             "line 1: expected a header with the columns `path` and `caption`",
         ),
         ("a,b".to_owned(), Format::Csv, "line 1: expected a header"),
+        (
+            format!("{header}{row}").replace('\n', "\r"),
+            Format::Csv,
+            "line 1: expected lines that end with a line feed",
+        ),
         (row.to_owned(), Format::Csv, "line 1: expected a header"),
         (
             "path,caption,caption\n".to_owned(),
@@ -652,6 +702,11 @@ fn a_file_of_something_else_is_refused_and_left_alone() {
             "line 3: expected quotes that are closed",
         ),
         (
+            format!("{header}{row}b,\"two,,1,,,,m.gguf,What?,,2026-05-01T10:02:12Z,1,7,stop\n"),
+            Format::Csv,
+            "a quote is not closed",
+        ),
+        (
             format!("{header}{row}b,\"two\nlines\n{row}{row}x\",,1,,,,,,,,,,\n"),
             Format::Csv,
             "line 3: expected quotes that are closed",
@@ -670,6 +725,22 @@ fn a_file_of_something_else_is_refused_and_left_alone() {
     let place = Place::new(Format::Jsonl);
     let error = Journal::open(place.dir.path(), place.format, &settings()).unwrap_err();
     assert!(matches!(error, JournalError::NotAFile { .. }));
+}
+
+#[test]
+fn captions_of_several_lines_with_commas_are_no_rows() {
+    let tags = ["tag"; 14].join(", ");
+    for caption in [
+        "A cat.\nIt sits on a mat, asleep",
+        "A cat.\nIt says \"hi\", and sleeps",
+        &format!("tags:\n{tags}\nend"),
+        &format!("tags:\n{tags}"),
+    ] {
+        let place = Place::new(Format::Csv);
+        place.open().append(&record("a.jpg", 12, caption)).unwrap();
+        let found = place.open().caption("a.jpg").unwrap();
+        assert_eq!(found.as_deref(), Some(caption));
+    }
 }
 
 #[test]

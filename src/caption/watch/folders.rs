@@ -1,7 +1,7 @@
 //! Folders whose events the system delivers.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     fs, io,
     os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
@@ -124,8 +124,16 @@ impl Folders {
     /// Watches `folder` and those below it no longer.
     pub fn forget(&mut self, folder: &Path) {
         let below = self.watched.extract_if(|path, _| path.starts_with(folder));
-        for (path, _) in below {
-            let _ = self.watcher.unwatch(&path); // if it is gone, so is its watch
+        let below: HashMap<_, _> = below.collect();
+        for path in below.keys() {
+            let _ = self.watcher.unwatch(path); // if it is gone, so is its watch
+        }
+        // A folder that is there under two names has one watch in the system, which went with the other name.
+        let gone: HashSet<_> = below.values().collect();
+        for (path, identity) in &self.watched {
+            if gone.contains(identity) {
+                let _ = self.watcher.watch(path, RecursiveMode::NonRecursive); // if it is gone, it is seen later
+            }
         }
     }
 

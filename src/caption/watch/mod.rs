@@ -529,6 +529,20 @@ mod tests {
     }
 
     #[test]
+    fn a_folder_stays_watched_when_a_link_to_it_is_removed() {
+        let dir = tempfile::tempdir().unwrap();
+        fs::create_dir(dir.path().join("a")).unwrap();
+        symlink("a", dir.path().join("link")).unwrap();
+        let names = taken(dir.path(), |dir| {
+            fs::remove_file(dir.join("link")).unwrap();
+            thread::sleep(2 * AFTER_CLOSE);
+            fs::write(dir.join("a/b.png"), "12").unwrap();
+            thread::sleep(2 * AFTER_CLOSE);
+        });
+        assert_eq!(names, ["a/b.png 2"]);
+    }
+
+    #[test]
     fn what_is_left_out_stays_out_and_is_told_once() {
         let dir = tempfile::tempdir().unwrap();
         for name in ["@eaDir", "raw", "open"] {

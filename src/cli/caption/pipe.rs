@@ -42,6 +42,9 @@ const OURS: [&str; 9] = [
     "stop",
 ];
 
+const NOT_UTF8: &str = "expected UTF-8 text, found other bytes outside of `path`; save the records as \
+    UTF-8, or convert them, for example with `iconv -f WINDOWS-1252 -t UTF-8`";
+
 /// Captions the records of a file.
 pub fn run(args: &CaptionArgs, records: &Path) -> anyhow::Result<ExitCode> {
     let input = BufReader::new(open_input(records)?);
@@ -129,6 +132,8 @@ struct Record {
     background: Option<String>,
     /// Whether its file ends early.
     truncated: Option<bool>,
+    /// Whether it is UTF-8 but for the name of its file.
+    is_text: bool,
 }
 
 impl Record {
@@ -140,7 +145,12 @@ impl Record {
             return None;
         }
         let value = serde_json::from_slice(line);
+        let mut is_text = true;
         let fields = match value.or_else(|_| serde_json::from_str(&with_escapes(line))) {
+            Ok(Value::Object(fields)) if fields.contains_key("path") => {
+                is_text = is_text_but_for_path(line, &fields);
+                fields
+            }
             Ok(Value::Object(fields)) => fields,
             _ => {
                 let shown = path_text(Path::new(OsStr::from_bytes(line)));
@@ -153,6 +163,7 @@ impl Record {
             size: None,
             background: None,
             truncated: None,
+            is_text,
         })
     }
 
@@ -175,6 +186,21 @@ fn file_of(path: &str) -> PathBuf {
         return literal.to_owned();
     }
     file
+}
+
+/// Whether all bytes that are no UTF-8 belong to the `path` in the `fields` of a line. The line may be in
+/// another encoding as a whole.
+fn is_text_but_for_path(line: &[u8], fields: &Map<String, Value>) -> bool {
+    if std::str::from_utf8(line).is_ok() {
+        return true;
+    }
+    let lossy = String::from_utf8_lossy(line);
+    match serde_json::from_str(&with_escapes(lossy.as_bytes())) {
+        Ok(Value::Object(lossy)) => fields
+            .iter()
+            .all(|(name, value)| name == "path" || lossy.get(name) == Some(value)),
+        _ => false,
+    }
 }
 
 /// A line of JSON with names that are no UTF-8, as [`path_text`] writes them: their bytes may stand there as
@@ -232,6 +258,10 @@ impl Pipe {
         mut record: Record,
     ) -> anyhow::Result<Option<Job<Record>>> {
         let opened = match record.text("path") {
+            Some(_) if !record.is_text => {
+                self.n_records += 1;
+                Err(NOT_UTF8.to_owned())
+            }
             Some(path) => {
                 self.n_records += 1;
                 captioner.open(&file_of(path)).1.map_err(why)
@@ -349,6 +379,18 @@ mod tests {
         assert!(Record::read(b" \r", 0).is_none());
         let record = Record::read(b"caf\xe9", 0).unwrap();
         assert_eq!(record.fields["line"], r"caf\xe9");
+    }
+
+    #[test]
+    fn a_prompt_in_another_encoding_is_not_asked() {
+        let is_text = |line: &[u8]| Record::read(line, 0).unwrap().is_text;
+        assert!(!is_text(
+            b"{\"path\":\"a.jpg\",\"prompt\":\"O\xf9 est-ce?\"}"
+        ));
+        assert!(!is_text(b"{\"path\":\"\xe9.jpg\",\"caf\xe9\":1}"));
+        assert!(is_text(
+            b"{\"path\":\"\xe9.jpg\",\"prompt\":\"O\xc3\xb9 est-ce?\"}"
+        ));
     }
 
     #[test]

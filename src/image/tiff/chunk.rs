@@ -162,9 +162,12 @@ fn jpeg(layout: &Layout, tables: Option<&[u8]>, bytes: &[u8]) -> Result<Chunk, F
         let stored = stored.ok_or(Fault::Invalid("no JPEG header"))?;
         decoder.set_options(decoder.options().jpeg_set_out_colorspace(stored));
     }
-    let (width, _) = decoder
+    let (width, height) = decoder
         .dimensions()
         .ok_or(Fault::Invalid("no JPEG header"))?;
+    if !fits(layout, width, height) {
+        return Err(Fault::Invalid("a JPEG that is larger than the picture"));
+    }
     let n = decoder
         .output_colorspace()
         .map_or(0, |c| c.num_components());
@@ -190,8 +193,9 @@ fn webp(layout: &Layout, bytes: &[u8]) -> Result<Chunk, Fault> {
     let failed = |error: ::image::ImageError| Fault::Decode(error.to_string());
     let decoder = WebPDecoder::new(Cursor::new(bytes)).map_err(failed)?;
     let n = usize::from(decoder.color_type().channel_count());
-    let width = decoder.dimensions().0;
-    if n != layout.chunk_samples() || width < layout.chunk.0 {
+    let (width, height) = decoder.dimensions();
+    let is_too_large = !fits(layout, width as usize, height as usize);
+    if n != layout.chunk_samples() || width < layout.chunk.0 || is_too_large {
         return Err(Fault::Invalid(
             "a WebP that is no strip or tile of the file",
         ));
@@ -203,4 +207,12 @@ fn webp(layout: &Layout, bytes: &[u8]) -> Result<Chunk, Fault> {
         row_len: width as usize * n,
         is_rgb: false,
     })
+}
+
+/// Whether a picture inside is no larger than its tile or the whole, but for padding to whole blocks: a few bytes
+/// may declare one that takes a gigabyte.
+fn fits(layout: &Layout, width: usize, height: usize) -> bool {
+    const PADDING: usize = 64;
+    width <= layout.chunk.0.max(layout.width) as usize + PADDING
+        && height <= layout.chunk.1.max(layout.height) as usize + PADDING
 }

@@ -95,22 +95,25 @@ fn row_of_runs(bits: &mut impl BitReader, width: u16) -> Option<Vec<u16>> {
 fn row_from_above(bits: &mut impl BitReader, above: &[u16], width: u16) -> Option<Vec<u16>> {
     let mut changes = Vec::new();
     let (mut at, mut color, mut is_first) = (0_u16, Color::White, true);
+    // Changes above that are passed. Neither row goes back, so none of them is looked at again.
+    let mut n_passed = 0;
     while at < width {
+        let is_passed = |x: &u16| *x <= at && !(is_first && *x == 0);
+        while above.get(n_passed).is_some_and(is_passed) {
+            n_passed += 1;
+        }
         // The next change above to the colour opposite to this, and the one after it.
         let parity = usize::from(color == Color::Black);
-        let to_opposite = above.iter().enumerate();
-        let next = to_opposite
-            .filter(|(i, x)| i % 2 == parity && (**x > at || (is_first && **x == 0)))
-            .map(|(i, _)| i)
-            .next();
-        let place = |i: Option<usize>| {
-            i.and_then(|i| above.get(i))
-                .map_or(width, |x| (*x).min(width))
-        };
+        let next = n_passed + usize::from(n_passed % 2 != parity);
+        let place = |i: usize| above.get(i).map_or(width, |x| (*x).min(width));
         match mode::decode(bits)? {
-            Mode::Pass => at = place(next.map(|i| i + 1)),
+            Mode::Pass => at = place(next + 1),
             Mode::Vertical(by) => {
+                let before = at;
                 at = place(next).checked_add_signed(by.into())?;
+                if at < before {
+                    return None;
+                }
                 changes.push(at);
                 color = !color;
             }

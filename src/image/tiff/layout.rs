@@ -5,6 +5,7 @@ use super::{
     directory::{Directory, tag},
     samples::Samples,
 };
+use crate::image::MAX_DECODED_BYTES;
 
 /// What the samples mean.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -159,6 +160,10 @@ impl Layout {
         {
             return Err(Fault::Invalid("strips or tiles without a size"));
         }
+        // A tile may be larger than its picture, which is checked elsewhere.
+        if tiled && self.chunk_bytes() > MAX_DECODED_BYTES {
+            return Err(Fault::Invalid("tiles that are larger than any picture"));
+        }
         if self.offsets.len() < self.n_chunks() {
             return Err(Fault::Invalid(
                 "fewer strips or tiles than the picture consists of",
@@ -199,6 +204,13 @@ impl Layout {
         let n = u64::from(self.width) * u64::from(self.height);
         n.saturating_mul(self.samples as u64)
             .saturating_mul(Samples::size(self) as u64)
+    }
+
+    /// Bytes that the largest strip or tile takes.
+    pub fn chunk_bytes(&self) -> u64 {
+        let pixels = u64::from(self.chunk.0) * u64::from(self.chunk.1.min(self.height));
+        let bits = self.chunk_samples() as u64 * u64::from(self.bits);
+        pixels.saturating_mul(bits).div_ceil(8)
     }
 
     /// Samples that make up the colour.

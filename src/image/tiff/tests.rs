@@ -417,3 +417,15 @@ fn nonsense_is_an_error_and_no_panic() {
         let _ = image::decode(&file[..cut], Orientation::Ignore);
     }
 }
+
+#[test]
+fn a_tile_that_is_larger_than_any_picture_is_refused_before_memory_is_taken() {
+    let tags = with(grey(8), tag::TILE_WIDTH, Long(vec![1 << 16]));
+    let tags = with(tags, tag::TILE_LENGTH, Long(vec![1 << 16]));
+    let tags = with(tags, tag::TILE_OFFSETS, Long(vec![8; 4]));
+    let mut file = tiff(&tags, &[0; 8]);
+    assert!(Picture::new(&file).is_ok(), "five rows of a tile are few");
+    let height = 8 + 8 + 2 + 12 + 8; // behind header, strip, count of entries and width
+    file[height..height + 4].copy_from_slice(&(1_u32 << 18).to_le_bytes());
+    assert!(Picture::new(&file).is_err());
+}

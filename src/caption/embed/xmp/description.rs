@@ -24,6 +24,9 @@ const DEFAULT: &str = "x-default";
 /// The most elements, texts and comments of a packet: a small file must not cost much memory.
 const MAX_NODES: u32 = 1 << 20;
 
+/// The most comparisons for which a packet is parsed: a small file must not take much time.
+const MAX_COMPARISONS: usize = 1 << 30;
+
 /// `packet` with `caption` as its description in the default language.
 ///
 /// # Errors
@@ -113,7 +116,24 @@ fn escape(text: &str) -> String {
     escaped
 }
 
+/// Refuses a packet that would take long to parse. The parser compares the attributes of a tag with each other,
+/// and at a tag that declares a namespace all that hold there.
+fn check_cost(packet: &str) -> Result<(), PacketError> {
+    let n_attributes = |tag: &str| tag.matches('=').count();
+    let of_attributes = packet.split('<').map(|tag| n_attributes(tag).pow(2));
+    let of_attributes: usize = of_attributes.fold(0, usize::saturating_add);
+    let declarations = packet.split("xmlns").skip(1);
+    let n_declarations = declarations.clone().count();
+    let names: BTreeSet<_> = declarations.map(|rest| rest.split('=').next()).collect();
+    let of_namespaces = n_declarations.saturating_mul(names.len().saturating_pow(2));
+    match of_attributes.saturating_add(of_namespaces) <= MAX_COMPARISONS {
+        true => Ok(()),
+        false => Err(PacketError::TooComplex),
+    }
+}
+
 fn parse(packet: &str) -> Result<Document<'_>, PacketError> {
+    check_cost(packet)?;
     let options = ParsingOptions {
         // Entities of its own would have to be resolved to know what an element says.
         allow_dtd: false,

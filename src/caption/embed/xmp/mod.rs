@@ -22,6 +22,8 @@ pub enum PacketError {
     },
     #[error("its XMP packet is damaged")]
     Xml(#[from] roxmltree::Error),
+    #[error("its XMP packet has too many attributes or namespaces")]
+    TooComplex,
     #[error("its XMP packet has {0} elements `rdf:RDF`, expected one")]
     Rdf(usize),
     #[error("its XMP packet describes several things, `{first}` and `{second}`, expected one")]

@@ -488,3 +488,14 @@ fn whatever_the_packet_nothing_else_changes_or_it_is_refused() {
     }
     assert!(n_edited > 3_000, "{n_edited}");
 }
+
+#[test]
+fn a_packet_that_takes_long_to_parse_is_refused() {
+    let nested: String = (0..3000).map(|i| format!("<a xmlns:n{i}='u'>")).collect();
+    let nested = nested + &"</a>".repeat(3000);
+    let attributes: String = (0..100_000).map(|i| format!(" a{i}=''")).collect();
+    for packet in [nested, format!("<a{attributes}/>")] {
+        let error = read(packet.as_bytes()).unwrap_err();
+        assert!(matches!(error, PacketError::TooComplex), "{error}");
+    }
+}
