@@ -159,7 +159,7 @@ fn phases(program: &Path, model: &Path, pictures: &Path) -> [f64; PHASES.len()] 
 }
 
 /// Asks, and gives the timings by name.
-fn run(program: &Path, model: &Path, args: &[&str]) -> impl Fn(&str) -> f64 {
+fn run(program: &Path, model: &Path, args: &[&str]) -> impl Fn(&str) -> f64 + use<> {
     let mut command = Command::new(program);
     command
         .arg("run")

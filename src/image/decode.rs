@@ -151,23 +151,28 @@ pub fn decode_within(
         Orientation::Apply => exif::orientation(format, bytes),
         Orientation::Ignore => Turn::NoTransforms,
     };
-    let needed = bytes_needed(format, bytes, &decoder, turn);
-    if needed > max_bytes {
-        let (width, height) = decoder.dimensions();
-        return Err(ImageError::NoMemory {
+    let (width, height) = decoder.dimensions();
+    let fits = |needed: u64| match needed > max_bytes {
+        true => Err(ImageError::NoMemory {
             width,
             height,
             needed,
             left: max_bytes,
-        });
-    }
+        }),
+        false => Ok(()),
+    };
+    let needed = bytes_needed(format, bytes, &decoder, turn);
+    fits(needed)?;
+    // What is there of a picture that ends early is found by reading it twice, and may be unpacked before.
+    let n_copies = if how.allow_truncated { 2 } else { 1 };
+    let fits_short = fits(needed.saturating_add(n_copies * decoder.total_bytes()));
     let (stored, is_short) = match DynamicImage::from_decoder(decoder) {
         Ok(mut stored) => {
             let missing = file.missing();
             missing.iter().for_each(|missing| missing.fill(&mut stored));
             (stored, file.is_short())
         }
-        Err(source) => rest(&file, how, fail(source))?,
+        Err(source) => rest(&file, how, fail(source), fits_short)?,
     };
     Ok(Decoded {
         is_short,
@@ -196,11 +201,15 @@ fn rest(
     file: &File<'_>,
     how: Reading,
     error: ImageError,
+    fits: Result<(), ImageError>,
 ) -> Result<(DynamicImage, bool), ImageError> {
     let may_be_whole = matches!(error, ImageError::Truncated { .. });
     if !how.allow_truncated && !may_be_whole {
         return Err(error);
     }
+    fits?;
+    let unpacked = how.allow_truncated.then(|| file.unpacked()).flatten();
+    let file = unpacked.as_ref().unwrap_or(file);
     match partial::read(|| file.decoder()) {
         Some(partial) if how.allow_truncated || !partial.is_short => {
             Ok((partial.picture, partial.is_short))
@@ -246,6 +255,17 @@ impl<'a> File<'a> {
         limits.max_alloc = Some(2 * MAX_DECODED_BYTES); // the samples, and what decoding them takes
         reader.limits(limits);
         Ok(Box::new(reader.into_decoder()?))
+    }
+
+    /// A PNG whose decoder gives all rows that are there.
+    fn unpacked(&self) -> Option<Self> {
+        let Self::Other(ImageFormat::Png, bytes) = self else {
+            return None;
+        };
+        let decoder = self.decoder().ok()?;
+        let n_filters = 2 * u64::from(decoder.dimensions().1) + 16; // a byte for each row of each pass
+        let file = png::unpacked(bytes, decoder.total_bytes() + n_filters)?;
+        Some(Self::Other(ImageFormat::Png, Cow::Owned(file)))
     }
 
     /// Whether the file ended before its format does.

@@ -148,7 +148,7 @@ const MAGIC: &[(&[u8], Foreign)] = &[
         ),
     ),
     (
-        b"BPGB",
+        b"BPG\xfb",
         is(
             "a BPG picture",
             "convert it first, for example with `bpgdec -o OUT.png IN`",

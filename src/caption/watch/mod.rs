@@ -15,7 +15,7 @@ mod what;
 
 use std::{
     collections::{HashMap, HashSet},
-    io,
+    fs, io,
     path::{self, Path, PathBuf},
     sync::mpsc::{self, Receiver, RecvTimeoutError},
     thread,
@@ -258,6 +258,10 @@ impl Waiting<'_> {
             Ok(is_new) => Ok(is_new),
             Err(Refusal::Limit(limit)) => Err(Fault::Limit(limit)),
             Err(refusal) if refusal.is_absence() && path != self.root() => Ok(false),
+            // The walk tells that it cannot be read, and why.
+            Err(Refusal::Other(_)) if path != self.root() && fs::read_dir(path).is_err() => {
+                Ok(false)
+            }
             Err(Refusal::Other(source)) => Err(Fault::Watch(WatchError::Watch {
                 dir: path.to_owned(),
                 source,
@@ -412,9 +416,9 @@ fn poll(below: &Below<'_>, take: &mut dyn FnMut(Arrival) -> bool) -> Result<(), 
 #[cfg(test)]
 mod tests {
     use std::{
-        fs::{self, File},
+        fs::File,
         io::Write,
-        os::unix::fs::symlink,
+        os::unix::fs::{PermissionsExt, symlink},
     };
 
     use super::*;
@@ -589,6 +593,25 @@ mod tests {
             assert_eq!(found, limit);
             assert!(found.enough() > found.value().unwrap_or(0));
         }
+    }
+
+    #[test]
+    fn a_folder_that_cannot_be_read_is_told_and_ends_no_watch() {
+        let dir = tempfile::tempdir().unwrap();
+        let closed = dir.path().join("lost+found");
+        fs::create_dir(&closed).unwrap();
+        fs::set_permissions(&closed, fs::Permissions::from_mode(0o000)).unwrap();
+        if fs::read_dir(&closed).is_ok() {
+            return; // root reads everything
+        }
+        let mut is_told = false;
+        let result = watch(dir.path(), &Selection::default(), |arrival| {
+            is_told = matches!(arrival, Arrival::Unreadable(_));
+            false
+        });
+        fs::set_permissions(&closed, fs::Permissions::from_mode(0o700)).unwrap();
+        result.unwrap();
+        assert!(is_told);
     }
 
     #[test]

@@ -140,6 +140,7 @@ fn a_jpeg_without_all_its_rows_is_truncated_whatever_follows() {
             let cut = &file[..cut];
             assert_truncated(cut, name);
             assert_truncated(&[cut, &[0; 20_000]].concat(), &format!("{name}: zeros"));
+            assert_truncated(&[cut, &file].concat(), &format!("{name}: another behind"));
             if !name.starts_with("progressive") {
                 assert_truncated(&[cut, &[0xff, EOI]].concat(), &format!("{name}: marked"));
             }
@@ -322,6 +323,26 @@ fn a_png_is_whole_when_its_rows_are_there() {
     }
 }
 
+#[test]
+fn zeros_in_place_of_samples_are_no_rows_of_a_png() {
+    let mut file = Cursor::new(Vec::new());
+    let whole = DynamicImage::ImageRgb8(noise());
+    whole.write_to(&mut file, ImageFormat::Png).unwrap();
+    let file = file.into_inner();
+    let data: Vec<u8> = (chunks(&file).iter())
+        .filter(|(kind, _)| *kind == b"IDAT")
+        .flat_map(|(_, chunk)| &chunk[8..chunk.len() - 4])
+        .copied()
+        .collect();
+    let length = (data.len() as u32).to_be_bytes();
+    let one_chunk = [&file[..33], &length[..], b"IDAT", &data[..]].concat(); // behind the header
+    for part in [0.3, 0.7, 0.95] {
+        let there = (one_chunk.len() as f64 * part) as usize;
+        let zeros = vec![0; one_chunk.len() - there + 16];
+        assert_truncated(&[&one_chunk[..there], &zeros].concat(), "zeros");
+    }
+}
+
 /// A picture of noise, which no compression shortens to a few bytes.
 fn noise() -> RgbImage {
     let sample = |x: u32, y: u32, c: u32| {
@@ -353,6 +374,43 @@ fn what_is_missing_of_other_formats_is_grey_on_demand() {
             "{format:?}: {n_same} {n_grey}"
         );
     }
+}
+
+#[test]
+fn rows_of_a_small_png_are_there_on_demand() {
+    let file = reference("reports/plain.png");
+    let half = &file[..file.len() / 2];
+    let ended = [half, &file[file.len() - 12..]].concat();
+    for cut in [half, &ended] {
+        let part = read_all_the_same(cut);
+        assert!(part.is_short);
+        let row = |picture: &RgbImage, y: u32| {
+            let row = (0..picture.width()).map(|x| *picture.get_pixel(x, y));
+            row.collect::<Vec<_>>()
+        };
+        assert_eq!(row(&part.picture, 0), row(&plain(), 0));
+        let last = row(&part.picture, part.picture.height() - 1);
+        assert!(last.iter().all(|p| p.0 == [128; 3]));
+    }
+}
+
+#[test]
+fn reading_what_is_there_keeps_to_the_memory() {
+    let mut file = Cursor::new(Vec::new());
+    let whole = DynamicImage::ImageRgb8(noise());
+    whole.write_to(&mut file, ImageFormat::Png).unwrap();
+    let file = file.into_inner();
+    let half = &file[..file.len() / 2];
+    let needed = |bytes: &[u8]| match decode_within(bytes, Reading::REFERENCE, 1) {
+        Err(ImageError::NoMemory { needed, .. }) => needed,
+        other => panic!("{other:?}"),
+    };
+    let result = decode_within(half, Reading::REFERENCE, needed(half));
+    assert!(
+        matches!(result, Err(ImageError::NoMemory { .. })),
+        "{result:?}"
+    );
+    decode_within(&file, Reading::REFERENCE, needed(&file)).unwrap();
 }
 
 /// A GIF of the scene, and where its image descriptor lies.

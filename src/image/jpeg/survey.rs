@@ -113,6 +113,8 @@ impl Walk<'_> {
             };
             match marker {
                 EOI => return self.at_end_marker(),
+                // Another picture begins: its scans are none of this one.
+                SOI if self.found.frame.is_some() => return Ending::Short,
                 0x01 | SOI | 0xd0..=0xd7 => continue,
                 _ => {}
             }
@@ -300,7 +302,7 @@ impl Walk<'_> {
     fn at_end_marker(&self) -> Ending {
         match self.all_components(|reached| reached[0] != NONE) {
             true => Ending::Marked,
-            false if self.found.short.is_some() => Ending::Short,
+            false if self.found.frame.is_some() => Ending::Short,
             false => Ending::Unknown,
         }
     }

@@ -39,8 +39,13 @@ pub fn decompress(
         Compression::Lzw => lzw(&bytes, len)?,
         Compression::Deflate => upto(flate2::read::ZlibDecoder::new(&*bytes), len)?,
         Compression::Zstd => {
-            let decoder = ruzstd::decoding::StreamingDecoder::new(&*bytes);
-            upto(decoder.map_err(|_| Fault::Invalid("no zstd data"))?, len)?
+            let mut rest = &*bytes;
+            let decoder = ruzstd::decoding::StreamingDecoder::new(&mut rest);
+            let read = upto(decoder.map_err(|_| Fault::Invalid("no zstd data"))?, len);
+            match read {
+                Err(Fault::Decode(_)) if rest.is_empty() => Vec::new(), // the file ends early
+                read => read?,
+            }
         }
         Compression::Huffman | Compression::Group3 | Compression::Group4 => {
             let code = match layout.compression {
