@@ -290,7 +290,7 @@ impl Pool {
 fn work(team: &Team, mailbox: &Mailbox, index: u32) {
     let mut done = 0_u32;
     loop {
-        mailbox.posted.wait_until(|posted| posted != done);
+        mailbox.posted.idle_until(|posted| posted != done);
         done = done.wrapping_add(1);
         // SAFETY: what was posted is not written again before this thread has returned from it.
         if let Some((function, data)) = unsafe { *mailbox.job.get() } {

@@ -16,8 +16,13 @@ use std::{
 
 use super::contention;
 
-/// How long a thread spins before it sleeps. To sleep and be woken costs about 50 µs, and nearly all waits are shorter.
-const SPIN: Duration = Duration::from_micros(100);
+/// How long a thread spins at a barrier before it sleeps. To sleep and be woken costs 50 µs, in virtual machines several
+/// times as much, and nearly all waits are shorter.
+const AT_BARRIER: Duration = Duration::from_micros(200);
+
+/// How long a thread spins that has nothing to do. The next graph of an answer comes when a token has been chosen from
+/// the logits, in a millisecond or two.
+const BETWEEN_GRAPHS: Duration = Duration::from_millis(4);
 
 /// Spins between two looks at the clock.
 const SPINS_PER_LOOK: u32 = 32;
@@ -46,8 +51,18 @@ impl Counter {
         before
     }
 
-    /// Returns when the value is one that `reached` accepts, and how long that took; zero if a few spins were enough.
+    /// Returns when the value is one that `reached` accepts, which threads that are at work bring about, and how long
+    /// that took; zero if a few spins were enough.
     pub fn wait_until(&self, reached: impl Fn(u32) -> bool) -> Duration {
+        self.wait(AT_BARRIER, reached)
+    }
+
+    /// Returns when the value is one that `reached` accepts, for a thread that has nothing to do until then.
+    pub fn idle_until(&self, reached: impl Fn(u32) -> bool) {
+        self.wait(BETWEEN_GRAPHS, reached);
+    }
+
+    fn wait(&self, spin: Duration, reached: impl Fn(u32) -> bool) -> Duration {
         let mut spins = 0_u32;
         let mut begun = None;
         loop {
@@ -60,12 +75,8 @@ impl Counter {
                 spin_loop();
                 continue;
             }
-            let spin = if contention::is_high() {
-                Duration::ZERO
-            } else {
-                SPIN
-            };
-            if begun.get_or_insert_with(Instant::now).elapsed() >= spin {
+            let waited = begun.get_or_insert_with(Instant::now).elapsed();
+            if waited >= spin || contention::is_high() {
                 self.sleep_at(value);
             }
         }
@@ -88,7 +99,7 @@ mod tests {
 
     #[test]
     fn waiting_ends_when_the_value_is_reached_however_late() {
-        for pause in [Duration::ZERO, SPIN / 2, 20 * SPIN] {
+        for pause in [Duration::ZERO, AT_BARRIER / 2, 20 * AT_BARRIER] {
             let counter = Arc::new(Counter::default());
             let waiting: Vec<_> = (0..3)
                 .map(|_| {
