@@ -17,7 +17,7 @@ pub enum Format {
     Csv,
 }
 
-/// The columns of a CSV file, which are [`Record`]'s fields but for [`JSON_ONLY`].
+/// The columns of a CSV file, which are [`Record`]'s fields but for `background` and `truncated`.
 pub const COLUMNS: [&str; 14] = [
     "path", "caption", "error", "size", "modified", "width", "height", "model", "prompt",
     "template", "time", "seconds", "tokens", "stop",

@@ -7,7 +7,7 @@
 //! counts. One process at a time may write; the file is locked.
 //!
 //! The file belongs to the person who corrects captions in it. What this program did not write is read as
-//! well as it can be ([`Layout`], [`Fingerprint`]), and kept. A line that makes no sense ends the run: no line
+//! well as it can be ([`Layout`], `fingerprint.rs`), and kept. A line that makes no sense ends the run: no line
 //! is removed but a write that was provably cut short, and that, like a caption that another one replaces,
 //! is kept beside the file first.
 
@@ -166,7 +166,7 @@ impl Journal {
         std::mem::take(&mut self.kept)
     }
 
-    /// How the picture at `path` stands, which is `identity` now. The path is as in a record ([`path_text`](crate::caption::path_text)).
+    /// How the picture at `path` stands, which is `identity` now. The path is as in a record ([`path_text`](crate::caption::path_text())).
     pub fn standing(&self, path: &str, identity: Identity) -> Standing {
         match self.known.get(path) {
             None => Standing::New,

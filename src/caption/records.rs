@@ -14,7 +14,7 @@ use super::{
 #[derive(Debug)]
 pub enum Records {
     /// To a file, which the next run goes on with.
-    Journal(Journal),
+    Journal(Box<Journal>),
     /// To whoever reads them; what is done is known for as long as the process lives.
     Stream(Stream),
 }
@@ -240,14 +240,9 @@ mod tests {
                 ..Sidecars::default()
             },
         );
-        let mut records = Records::Journal(
-            Journal::open(
-                &dir.path().join("c.jsonl"),
-                Format::Jsonl,
-                &Default::default(),
-            )
-            .unwrap(),
-        );
+        let path = dir.path().join("c.jsonl");
+        let journal = Journal::open(&path, Format::Jsonl, &Default::default()).unwrap();
+        let mut records = Records::Journal(Box::new(journal));
         let retry = Policy {
             retry_failed: true,
             overwrite: false,

@@ -1,6 +1,6 @@
 //! JPEG files as cameras and phones write them, made into what the decoder takes.
 //!
-//! [`prepare`] finds out whether all rows are there ([`survey`]) and supplies what may be missing all the
+//! [`prepare`] finds out whether all rows are there ([`survey()`]) and supplies what may be missing all the
 //! same: an end-of-image marker, the standard Huffman tables, the height that a DNL segment declares.
 //! [`Markers`] tell where one picture of a camera's stream ends and the next begins.
 

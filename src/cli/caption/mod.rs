@@ -287,7 +287,7 @@ impl CaptionArgs {
         match &self.output {
             Some(path) => {
                 let journal = Journal::open(path, format, &self.settings())?;
-                let mut records = Records::Journal(journal);
+                let mut records = Records::Journal(Box::new(journal));
                 self.tell_kept(&mut records);
                 Ok(records)
             }

@@ -86,9 +86,7 @@ mod tests {
         // Waits of this length that end every 5 ms.
         let is_high_after = |waits: u32, wait| {
             let mut lost = Lost::NONE;
-            (1..=waits)
-                .map(|i| lost.add(wait, i * Duration::from_millis(5)))
-                .any(|is_high| is_high)
+            (1..=waits).any(|i| lost.add(wait, i * Duration::from_millis(5)))
         };
         assert!(!is_high_after(2, 2 * TIME_SLICE), "now and then");
         assert!(!is_high_after(1000, TIME_SLICE), "a fifth is tolerated");

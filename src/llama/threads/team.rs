@@ -14,6 +14,8 @@ use std::{
     thread,
 };
 
+use crossbeam_utils::CachePadded;
+
 use super::{contention, wait::Counter};
 
 /// What a team runs, with its argument.
@@ -25,10 +27,10 @@ pub struct Team {
     /// How many they are.
     size: AtomicU32,
     arrived: AtomicU32,
-    /// Barriers that all have passed.
-    passed: Counter,
+    /// Barriers that all have passed. Members that wait read it all the time: nothing else is written beside it.
+    passed: CachePadded<Counter>,
     /// Members besides the first that have returned from the function, since the team exists.
-    returned: Counter,
+    returned: CachePadded<Counter>,
     /// `single` regions that a member has taken.
     singles: AtomicU32,
     loops: Mutex<Loop>,

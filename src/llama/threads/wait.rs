@@ -27,9 +27,8 @@ const BETWEEN_GRAPHS: Duration = Duration::from_millis(4);
 /// Spins between two looks at the clock.
 const SPINS_PER_LOOK: u32 = 32;
 
-/// A counter that threads can wait for. It has a cache line of its own, since those that wait read it all the time.
+/// A counter that threads can wait for.
 #[derive(Debug, Default)]
-#[repr(align(64))]
 pub struct Counter {
     value: AtomicU32,
     sleepers: AtomicU32,
