@@ -13,7 +13,7 @@ use std::{
 /// U+FEFF in UTF-8, which some editors write before the text.
 pub const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 
-/// So much of a file tells whether it is UTF-16.
+/// How much of a file is examined to recognise UTF-16.
 const N_SNIFFED: usize = 4096;
 
 /// What was given is no UTF-8 text.

@@ -236,12 +236,11 @@ mod tests {
             Sidecars::default(),
             Sidecars {
                 txt: true,
-                copies: None,
                 ..Sidecars::default()
             },
         );
-        let path = dir.path().join("c.jsonl");
-        let journal = Journal::open(&path, Format::Jsonl, &Default::default()).unwrap();
+        let output = dir.path().join("c.jsonl");
+        let journal = Journal::open(&output, Format::Jsonl, &Default::default()).unwrap();
         let mut records = Records::Journal(Box::new(journal));
         let retry = Policy {
             retry_failed: true,

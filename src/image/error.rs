@@ -111,7 +111,7 @@ pub enum ImageError {
         /// The decoder's own words.
         source: ::image::error::UnsupportedError,
     },
-    /// A kind of the format that cannot be decoded, told by what is special about it.
+    /// A variant of the format that cannot be decoded, named by its special feature.
     #[error("a {format} with {variety} is not supported; save it as PNG")]
     Variety {
         /// Name of the format.

@@ -83,7 +83,7 @@ impl Missing {
         })
     }
 
-    /// Makes them grey, as libjpeg leaves them; the decoder goes on with what its last bits seem to say.
+    /// Makes them grey, as libjpeg leaves them; the decoder would fill them with what its last bits happen to decode to.
     pub fn fill(&self, picture: &mut DynamicImage) {
         let (width, n) = (
             picture.width() as usize,

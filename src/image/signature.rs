@@ -1,4 +1,4 @@
-//! Files that are no pictures of a kind read here, told by their content.
+//! Files of formats that are not read here, recognised by their content.
 //!
 //! Photographers' folders hold HEIC files called .jpg, raw photos, sidecars of macOS and login pages that a
 //! download saved as a picture. Each is named as what it is, with what to do.

@@ -296,8 +296,7 @@ impl CaptionArgs {
         }
     }
 
-    /// Tells what was taken out of the file of records. A person may miss it, so that `--quiet` does not
-    /// silence it.
+    /// Reports what was taken out of the record file, with `--quiet` too: a person may look for it.
     fn tell_kept(&self, records: &mut Records) {
         let output = self.output.as_deref().unwrap_or(Path::new("")).display();
         let Kept { torn, replaced } = records.take_kept();

@@ -202,7 +202,7 @@ impl<'a> Talk<'a> {
         Ok(())
     }
 
-    /// Adds those pictures that can be read, and tells what is wrong with the others.
+    /// Adds those pictures that can be read, and reports what is wrong with the others.
     fn add_images(&mut self, paths: Vec<PathBuf>) -> anyhow::Result<()> {
         let (mut n, mut fault) = (0, None);
         for path in paths {

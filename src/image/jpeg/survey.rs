@@ -544,7 +544,7 @@ impl Band {
                 (_, 1) => bits.skip(1)?,
                 _ => return Err(Stop::BadCode),
             }
-            // Past `run` zeros; each coefficient that is none has a bit of its own here.
+            // Past `run` zeros; each non-zero coefficient has a correction bit here.
             while k <= self.last {
                 if *nonzero >> k & 1 == 1 {
                     bits.skip(1)?;

@@ -152,7 +152,7 @@ impl Layout {
 
     fn check(&self, tiled: bool) -> Result<(), Fault> {
         if self.width == 0 || self.height == 0 {
-            return Ok(()); // told by the caller, in its words
+            return Ok(()); // the caller reports it
         }
         if self.chunk.0 == 0
             || self.chunk.1 == 0
