@@ -140,7 +140,11 @@ fn a_jpeg_without_all_its_rows_is_truncated_whatever_follows() {
             let cut = &file[..cut];
             assert_truncated(cut, name);
             assert_truncated(&[cut, &[0; 20_000]].concat(), &format!("{name}: zeros"));
-            assert_truncated(&[cut, &file].concat(), &format!("{name}: another behind"));
+            // It may end within a table, which the other's bytes then spoil: refused, but for another reason.
+            assert!(
+                read(&[cut, &file].concat()).is_err(),
+                "{name}: another behind"
+            );
             if !name.starts_with("progressive") {
                 assert_truncated(&[cut, &[0xff, EOI]].concat(), &format!("{name}: marked"));
             }
