@@ -128,7 +128,7 @@ pub fn refuse_wide(beginning: &[u8]) -> Result<(), TextError> {
     }
 }
 
-/// Refuses what is told by its first bytes. None of them begins UTF-8 text.
+/// Refuses formats that their first bytes identify. None of them begins UTF-8 text.
 fn refuse_packed(beginning: &[u8]) -> Result<(), TextError> {
     let (found, remedy) = match beginning {
         [b'P', b'K', 3, 4, ..] => (
@@ -147,7 +147,7 @@ fn refuse_packed(beginning: &[u8]) -> Result<(), TextError> {
 }
 
 /// The encoding of bytes that begin `offset` bytes behind the beginning of a file. Without a mark, UTF-16
-/// is told by its NUL bytes, which are the upper halves of Latin letters and line feeds.
+/// is recognised by its NUL bytes, which are the upper halves of Latin letters and line feeds.
 fn wide_encoding(bytes: &[u8], offset: usize) -> Option<&'static str> {
     match bytes {
         _ if offset > 0 => {}
