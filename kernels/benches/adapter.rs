@@ -11,29 +11,31 @@
 use std::hint::black_box;
 
 use ndarray::Array2;
-use xc2_kernels::blocks::{BlockFormat, BlockMatrix, Kernel, Product, SharedRows};
+use xc2_kernels::quantized::{
+    QuantFormat, QuantizedActivations, QuantizedKernel, QuantizedMatmul, QuantizedMatrix,
+};
 use xc2_kernels::testing::{cpu_seconds, noise};
-use xc2_kernels::{Cpu, SharedOut, available};
+use xc2_kernels::{Cpu, SharedOutput, available};
 
 /// Inputs and outputs of the 7B's matrices: output of the attention, up- and down-projection.
 const SHAPES: [(usize, usize); 3] = [(4096, 4096), (4096, 14336), (14336, 4096)];
 const RANK: usize = 256;
-const BASE: BlockFormat = BlockFormat::Q4K;
-const ADAPTERS: [BlockFormat; 3] = [BlockFormat::Q8_0, BlockFormat::Q6K, BlockFormat::Q4K];
+const BASE: QuantFormat = QuantFormat::Q4K;
+const ADAPTERS: [QuantFormat; 3] = [QuantFormat::Q8_0, QuantFormat::Q6K, QuantFormat::Q4K];
 const REPETITIONS: usize = 3;
 /// CPU seconds of each, at least: their clock advances every few milliseconds.
 const LONG: f64 = 0.4;
 
-/// Weights in blocks.
-struct Weights {
-    format: BlockFormat,
+/// QuantizedWeights in blocks.
+struct QuantizedWeights {
+    format: QuantFormat,
     bytes: Vec<u8>,
     n_out: usize,
     n_in: usize,
 }
 
-impl Weights {
-    fn new(format: BlockFormat, n_out: usize, n_in: usize) -> Self {
+impl QuantizedWeights {
+    fn new(format: QuantFormat, n_out: usize, n_in: usize) -> Self {
         let bytes = vec![0x21; format.row_bytes(n_in).expect("whole blocks") * n_out];
         Self {
             format,
@@ -43,26 +45,26 @@ impl Weights {
         }
     }
 
-    fn matrix(&self) -> BlockMatrix<'_> {
-        BlockMatrix::new(self.format, &self.bytes, self.n_out, self.n_in).expect("its size")
+    fn matrix(&self) -> QuantizedMatrix<'_> {
+        QuantizedMatrix::new(self.format, &self.bytes, self.n_out, self.n_in).expect("its size")
     }
 }
 
 /// Activations for weights of a format, and their memory.
-struct Rows {
+struct AdapterInput {
     x: Array2<f32>,
-    rows: SharedRows,
+    rows: QuantizedActivations,
     _memory: Vec<u64>,
 }
 
-impl Rows {
-    fn new(n: usize, weights: &Weights, kernel: &'static Kernel) -> Self {
-        let bytes = SharedRows::bytes(n, weights.n_in, kernel);
+impl AdapterInput {
+    fn new(n: usize, weights: &QuantizedWeights, kernel: &'static QuantizedKernel) -> Self {
+        let bytes = QuantizedActivations::bytes(n, weights.n_in, kernel);
         let mut memory = vec![0_u64; bytes.div_ceil(8)];
-        let shape = kernel.shape_of_rows(weights.format, n);
+        let scheme = kernel.activation_scheme(weights.format, n);
         let to = memory.as_mut_ptr().cast();
         // SAFETY: so many bytes, which stay where they are as long as the rows.
-        let rows = unsafe { SharedRows::new(to, n, weights.n_in, shape, kernel) };
+        let rows = unsafe { QuantizedActivations::new(to, n, weights.n_in, scheme, kernel) };
         let rows = Self {
             x: noise(n, weights.n_in, 1),
             rows,
@@ -112,18 +114,18 @@ fn main() {
     }
 }
 
-fn steps(cpu: Cpu, n: usize, (n_in, n_out): (usize, usize), format: BlockFormat) {
-    let kernel = Kernel::for_cpu(cpu);
-    let base = Weights::new(BASE, n_out, n_in);
-    let first = Weights::new(format, RANK, n_in);
-    let second = Weights::new(format, n_out, RANK);
-    let [x, x_first, small] = [&base, &first, &second].map(|w| Rows::new(n, w, kernel));
+fn steps(cpu: Cpu, n: usize, (n_in, n_out): (usize, usize), format: QuantFormat) {
+    let kernel = QuantizedKernel::for_cpu(cpu);
+    let base = QuantizedWeights::new(BASE, n_out, n_in);
+    let first = QuantizedWeights::new(format, RANK, n_in);
+    let second = QuantizedWeights::new(format, n_out, RANK);
+    let [x, x_first, small] = [&base, &first, &second].map(|w| AdapterInput::new(n, w, kernel));
     let mut out = Array2::<f32>::zeros((n, n_out));
-    let [to, to_small] = [n_out, RANK].map(|width| SharedOut::new(out.as_mut_ptr(), width));
+    let [to, to_small] = [n_out, RANK].map(|width| SharedOutput::new(out.as_mut_ptr(), width));
 
-    let product = Product::new(base.matrix(), x.rows, to, kernel);
+    let product = QuantizedMatmul::new(base.matrix(), x.rows, to, kernel);
     let sum = product.plus(second.matrix(), small.rows);
-    let little = Product::new(first.matrix(), x_first.rows, to_small, kernel);
+    let little = QuantizedMatmul::new(first.matrix(), x_first.rows, to_small, kernel);
     let [fill, refill, fill_small, plain, sum, first] = times([
         &|| x.fill(),
         &|| x_first.fill(),
@@ -134,7 +136,7 @@ fn steps(cpu: Cpu, n: usize, (n_in, n_out): (usize, usize), format: BlockFormat)
     ]);
     black_box(&out);
 
-    let shared = [format, BASE].map(|format| kernel.shape_of_rows(format, n));
+    let shared = [format, BASE].map(|format| kernel.activation_scheme(format, n));
     let refill = if shared[0] == shared[1] { 0.0 } else { refill };
     let second = sum - plain;
     let adapter = refill + first + fill_small + second;
@@ -156,7 +158,7 @@ fn steps(cpu: Cpu, n: usize, (n_in, n_out): (usize, usize), format: BlockFormat)
 }
 
 /// A product whose rows are filled and whose result may be written.
-fn run(product: Product) {
+fn run(product: QuantizedMatmul) {
     for task in 0..product.tasks(1) {
         // SAFETY: as above; the CPU has the kernel, and there is one thread.
         unsafe { product.run(task, 1) }

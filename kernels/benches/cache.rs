@@ -88,7 +88,7 @@ fn time(cpu: Cpu, n_head: usize, n_key: usize, n_seq: usize) -> Option<f64> {
                 n_key: n_all,
                 scale: 0.1,
             };
-            if !attention.suits(cpu) {
+            if !attention.is_supported(cpu) {
                 return false;
             }
             for task in 0..attention.tasks(cpu, 1) {

@@ -73,7 +73,7 @@ fn product(peak: &Peak, n_in: usize, n_out: usize) {
         }
         let time = measure(times(cpu), || {
             let then = Epilogue::Store;
-            float::product_on(cpu, &x.view(), &weights, None, then, out.view_mut());
+            float::matmul_on(cpu, &x.view(), &weights, None, then, out.view_mut());
         });
         report(&format!("{}, f32", cpu.name()), time, peak.f32);
         assert!(max_diff(&out, &expected) < 1e-3);
@@ -83,7 +83,7 @@ fn product(peak: &Peak, n_in: usize, n_out: usize) {
             continue; // the same as `Scalar`
         }
         let time = measure(times(cpu), || {
-            matrix.product_on(cpu, &x.view(), None, Epilogue::Store, out.view_mut());
+            matrix.matmul_on(cpu, &x.view(), None, Epilogue::Store, out.view_mut());
         });
         report(&format!("{}, bf16", cpu.name()), time, peak.bf16);
         // Two roundings of one in 256 at the most, over sums of n_in products.

@@ -96,7 +96,7 @@ fn int8_product((m, k, n): (usize, usize, usize), cpu: Cpu) -> f64 {
     let mut out = Array2::zeros((m, n));
     best(|| {
         rows.quantize(&x.view(), matrix.kernel());
-        int8::product(&rows, &matrix, None, Epilogue::Store, out.view_mut());
+        int8::matmul(&rows, &matrix, None, Epilogue::Store, out.view_mut());
         black_box(&out);
     })
 }

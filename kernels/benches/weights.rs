@@ -9,8 +9,8 @@ use std::hint::black_box;
 
 use half::{bf16, f16};
 use ndarray::Array2;
-use xc2_kernels::blocks::{self, BlockFormat, BlockMatrix};
-use xc2_kernels::halves::{self, HalfMatrix, Halves};
+use xc2_kernels::float16::{self, Float16Kernel, Float16Matrix, Float16Slice};
+use xc2_kernels::quantized::{self, QuantFormat, QuantizedKernel, QuantizedMatrix};
 use xc2_kernels::testing::{cpu_seconds, noise, with_threads};
 use xc2_kernels::{Cpu, available};
 
@@ -21,24 +21,24 @@ const N_OUT: usize = 8192;
 const N_OUT_FROM_MEMORY: usize = 500_000;
 const REPETITIONS: usize = 3;
 
-/// Weights of some type for so many outputs.
-enum Weights {
-    Blocks(BlockFormat, Vec<u8>),
+/// BenchWeights of some type for so many outputs.
+enum BenchWeights {
+    Blocks(QuantFormat, Vec<u8>),
     F16(Vec<f16>),
     Bf16(Vec<bf16>),
 }
 
 /// Types by name.
 fn types() -> Vec<String> {
-    let blocks = BlockFormat::ALL.map(|format| format!("{format:?}"));
+    let blocks = QuantFormat::ALL.map(|format| format!("{format:?}"));
     let halves = ["F16", "Bf16"].map(str::to_owned);
     blocks.into_iter().chain(halves).collect()
 }
 
-impl Weights {
+impl BenchWeights {
     fn new(name: &str, n_out: usize) -> Self {
         let n = n_out * N_IN;
-        let format = BlockFormat::ALL
+        let format = QuantFormat::ALL
             .into_iter()
             .find(|f| format!("{f:?}") == name);
         match format {
@@ -63,14 +63,14 @@ impl Weights {
         let halves = match self {
             Self::Blocks(format, bytes) => {
                 let bytes = &bytes[..format.row_bytes(N_IN).unwrap() * n_out];
-                let matrix = BlockMatrix::new(*format, bytes, n_out, N_IN).unwrap();
-                return blocks::product(&x, matrix, blocks::Kernel::for_cpu(cpu), out);
+                let matrix = QuantizedMatrix::new(*format, bytes, n_out, N_IN).unwrap();
+                return quantized::matmul(&x, matrix, QuantizedKernel::for_cpu(cpu), out);
             }
-            Self::F16(numbers) => Halves::F16(&numbers[..n_out * N_IN]),
-            Self::Bf16(numbers) => Halves::Bf16(&numbers[..n_out * N_IN]),
+            Self::F16(numbers) => Float16Slice::F16(&numbers[..n_out * N_IN]),
+            Self::Bf16(numbers) => Float16Slice::Bf16(&numbers[..n_out * N_IN]),
         };
-        let matrix = HalfMatrix::new(halves, n_out, N_IN).unwrap();
-        halves::product(&x, matrix, halves::Kernel::for_cpu(cpu, &halves), out);
+        let matrix = Float16Matrix::new(halves, n_out, N_IN).unwrap();
+        float16::matmul(&x, matrix, Float16Kernel::for_cpu(cpu, &halves), out);
     }
 }
 
@@ -100,7 +100,7 @@ fn main() {
         "", "kernel", "rows", "GOP/s", "GB/s"
     );
     for name in types {
-        let weights = Weights::new(&name, n_out);
+        let weights = BenchWeights::new(&name, n_out);
         let cpus = available().into_iter();
         for cpu in cpus.filter(|cpu| wanted_cpus.contains(&cpu.name().to_owned())) {
             let outputs = if cpu == Cpu::Scalar { 512 } else { n_out };
@@ -120,7 +120,7 @@ fn main() {
 
 /// CPU seconds of a product on one thread, with packing the activations: the least of a few means, each
 /// long enough for a clock that the kernel advances every few milliseconds.
-fn time(weights: &Weights, n: usize, n_out: usize, cpu: Cpu) -> f64 {
+fn time(weights: &BenchWeights, n: usize, n_out: usize, cpu: Cpu) -> f64 {
     const LONG: f64 = 0.2;
     let x = noise(n, N_IN, 1);
     let mut out = Array2::zeros((n, n_out));

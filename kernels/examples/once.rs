@@ -13,8 +13,8 @@ use std::ops::Range;
 use ndarray::Array2;
 use xc2_kernels::attention::{Precision, attention_on};
 use xc2_kernels::bf16::Bf16Matrix;
-use xc2_kernels::blocks::{self, BlockFormat, BlockMatrix};
 use xc2_kernels::int8::{self, Int8Matrix, Q8_0_BLOCK_BYTES, QuantizedRows};
+use xc2_kernels::quantized::{self, QuantFormat, QuantizedKernel, QuantizedMatrix};
 use xc2_kernels::testing::noise;
 use xc2_kernels::{Cpu, Epilogue, available, float};
 
@@ -39,16 +39,16 @@ fn main() -> Result<(), String> {
         "int8" => int8(cpu, times),
         "bf16" => bf16(cpu, times),
         "f32" => f32(cpu, times),
-        "q4_0" => blocks(BlockFormat::Q4_0, ROWS, cpu, times),
-        "q4_0-row" => blocks(BlockFormat::Q4_0, 1, cpu, times),
-        "q8_0" => blocks(BlockFormat::Q8_0, ROWS, cpu, times),
-        "q8_0-row" => blocks(BlockFormat::Q8_0, 1, cpu, times),
-        "q4_k" => blocks(BlockFormat::Q4K, ROWS, cpu, times),
-        "q4_k-row" => blocks(BlockFormat::Q4K, 1, cpu, times),
-        "q5_k" => blocks(BlockFormat::Q5K, ROWS, cpu, times),
-        "q5_k-row" => blocks(BlockFormat::Q5K, 1, cpu, times),
-        "q6_k" => blocks(BlockFormat::Q6K, ROWS, cpu, times),
-        "q6_k-row" => blocks(BlockFormat::Q6K, 1, cpu, times),
+        "q4_0" => quantized(QuantFormat::Q4_0, ROWS, cpu, times),
+        "q4_0-row" => quantized(QuantFormat::Q4_0, 1, cpu, times),
+        "q8_0" => quantized(QuantFormat::Q8_0, ROWS, cpu, times),
+        "q8_0-row" => quantized(QuantFormat::Q8_0, 1, cpu, times),
+        "q4_k" => quantized(QuantFormat::Q4K, ROWS, cpu, times),
+        "q4_k-row" => quantized(QuantFormat::Q4K, 1, cpu, times),
+        "q5_k" => quantized(QuantFormat::Q5K, ROWS, cpu, times),
+        "q5_k-row" => quantized(QuantFormat::Q5K, 1, cpu, times),
+        "q6_k" => quantized(QuantFormat::Q6K, ROWS, cpu, times),
+        "q6_k-row" => quantized(QuantFormat::Q6K, 1, cpu, times),
         "attention-f32" => attention(cpu, Precision::F32, times),
         "attention-bf16" => attention(cpu, Precision::Bf16, times),
         _ => return Err(format!("`{operation}` is no operation")),
@@ -71,20 +71,20 @@ fn int8(cpu: Cpu, times: usize) -> usize {
     let mut out = Array2::zeros((ROWS, WIDTH));
     for _ in 0..times {
         rows.quantize(&x.view(), matrix.kernel());
-        int8::product(&rows, &matrix, None, Epilogue::Store, out.view_mut());
+        int8::matmul(&rows, &matrix, None, Epilogue::Store, out.view_mut());
         black_box(&out);
     }
     ROWS * WIDTH * WIDTH
 }
 
-fn blocks(format: BlockFormat, rows: usize, cpu: Cpu, times: usize) -> usize {
+fn quantized(format: QuantFormat, rows: usize, cpu: Cpu, times: usize) -> usize {
     let x = noise(rows, WIDTH, 1);
     let weights = vec![0x21; format.row_bytes(WIDTH).unwrap_or(0) * WIDTH];
-    let matrix = BlockMatrix::new(format, &weights, WIDTH, WIDTH).expect("whole blocks");
-    let kernel = blocks::Kernel::for_cpu(cpu);
+    let matrix = QuantizedMatrix::new(format, &weights, WIDTH, WIDTH).expect("whole blocks");
+    let kernel = QuantizedKernel::for_cpu(cpu);
     let mut out = Array2::zeros((rows, WIDTH));
     for _ in 0..times {
-        blocks::product(&x.view(), matrix, kernel, out.view_mut());
+        quantized::matmul(&x.view(), matrix, kernel, out.view_mut());
         black_box(&out);
     }
     rows * WIDTH * WIDTH
@@ -99,7 +99,7 @@ fn bf16(cpu: Cpu, times: usize) -> usize {
     let matrix = Bf16Matrix::new(&[&weights], WIDTH);
     let mut out = Array2::zeros((ROWS, WIDTH));
     for _ in 0..times {
-        matrix.product_on(cpu, &x.view(), None, Epilogue::Store, out.view_mut());
+        matrix.matmul_on(cpu, &x.view(), None, Epilogue::Store, out.view_mut());
         black_box(&out);
     }
     ROWS * WIDTH * WIDTH
@@ -124,7 +124,7 @@ fn f32(cpu: Cpu, times: usize) -> usize {
     let weights = F32(noise(WIDTH, WIDTH, 2));
     let mut out = Array2::zeros((ROWS, WIDTH));
     for _ in 0..times {
-        float::product_on(
+        float::matmul_on(
             cpu,
             &x.view(),
             &weights,

@@ -18,9 +18,9 @@ use std::marker::PhantomData;
 use std::sync::LazyLock;
 
 /// Rows of a tile, and numbers of 32 bits in one.
-pub const SIDE: usize = 16;
+pub const TILE_SIDE: usize = 16;
 /// Bytes of a tile's row.
-pub const ROW: usize = 64;
+pub const TILE_ROW_BYTES: usize = 64;
 
 /// Whether this process may use AMX with int8 and bf16. Asks the system for it, the first time.
 pub fn is_available() -> bool {
@@ -59,9 +59,9 @@ fn permission() -> bool {
 
 /// The shapes of the eight tiles, as `ldtilecfg` reads them.
 #[repr(C, align(64))]
-struct Shapes([u8; 64]);
+struct TileConfig([u8; 64]);
 
-impl Shapes {
+impl TileConfig {
     /// All tiles as large as they can be.
     const WHOLE: Self = {
         let mut shapes = [0; 64];
@@ -69,7 +69,7 @@ impl Shapes {
         let mut tile = 0;
         while tile < 8 {
             // Bytes of a row, which are numbers of 16 bits, and rows.
-            (shapes[16 + 2 * tile], shapes[48 + tile]) = (ROW as u8, SIDE as u8);
+            (shapes[16 + 2 * tile], shapes[48 + tile]) = (TILE_ROW_BYTES as u8, TILE_SIDE as u8);
             tile += 1;
         }
         Self(shapes)
@@ -89,23 +89,23 @@ impl Shapes {
 
 /// The shapes that this thread's tiles had, and have again when it is dropped: llama.cpp has kernels for AMX too,
 /// which set them once for each thread. Numbers in the tiles are lost.
-pub struct Saved {
-    shapes: Shapes,
+pub struct TileConfigGuard {
+    shapes: TileConfig,
     /// Of this thread and no other.
     _thread: PhantomData<*const ()>,
 }
 
-impl Saved {
-    /// Saves the shapes, and makes all tiles [`SIDE`] rows of [`ROW`] bytes.
+impl TileConfigGuard {
+    /// Saves the shapes, and makes all tiles [`TILE_SIDE`] rows of [`TILE_ROW_BYTES`] bytes.
     ///
     /// # Safety
     /// AMX [is available](is_available).
-    pub unsafe fn replace() -> Self {
-        let mut shapes = Shapes([0; 64]);
+    pub unsafe fn configure() -> Self {
+        let mut shapes = TileConfig([0; 64]);
         // SAFETY: it writes 64 bytes.
         unsafe {
             asm!("sttilecfg [{}]", in(reg) &raw mut shapes.0, options(nostack, preserves_flags));
-            Shapes::WHOLE.set();
+            TileConfig::WHOLE.set();
         }
         Self {
             shapes,
@@ -114,7 +114,7 @@ impl Saved {
     }
 }
 
-impl Drop for Saved {
+impl Drop for TileConfigGuard {
     fn drop(&mut self) {
         // SAFETY: AMX is available, by `replace`; the shapes were this thread's. If there were none, the tiles are
         // released, and the system need not save them any more.

@@ -12,7 +12,7 @@ use rayon::prelude::*;
 
 use crate::cpu::Cpu;
 use crate::epilogue::Epilogue;
-use crate::product::{Activations, with_packed};
+use crate::packed::{PackedInput, with_packed};
 use crate::tile::{Buffer, LANES, ROWS, Scalar, Tile, WIDTH, split_rows};
 
 /// A matrix `[n_out, n_in]` that can be read as f32.
@@ -25,14 +25,14 @@ pub trait Weights: Sync {
 
 /// A thread's buffers, kept for its next task. They are borrowed only where nothing waits for
 /// another task, so rayon cannot start a second one in between.
-struct Scratch {
+struct FloatScratch {
     strip: Vec<f32>,     // [ROWS, n_in]
     panels: Buffer<f32>, // one or two of [n_in, WIDTH]
     sums: Buffer<f32>,   // [chunk, WIDTH]
 }
 
 thread_local! {
-    static SCRATCH: RefCell<Option<Scratch>> = const { RefCell::new(None) };
+    static SCRATCH: RefCell<Option<FloatScratch>> = const { RefCell::new(None) };
 }
 
 /// Bytes that each thread keeps for products of rows of `n_in`.
@@ -44,7 +44,7 @@ pub fn scratch_bytes(n_in: usize) -> usize {
 
 /// Bytes that a product of `n` rows of `n_in` takes for all threads together.
 pub fn shared_bytes(n: usize, n_in: usize) -> usize {
-    Activations::<f32>::bytes(n, n_in)
+    PackedInput::<f32>::bytes(n, n_in)
 }
 
 /// `epilogue` of `x W^T + bias`, for `x: [n, n_in]`, to `out: [n, n_out]`. Rows are contiguous; `out`
@@ -52,21 +52,24 @@ pub fn shared_bytes(n: usize, n_in: usize) -> usize {
 ///
 /// # Panics
 /// If the shapes do not agree.
-pub fn product(
+pub fn matmul(
     x: &ArrayView2<f32>,
     weights: &impl Weights,
     bias: Option<&[f32]>,
     epilogue: Epilogue,
     out: ArrayViewMut2<f32>,
 ) {
-    product_on(Cpu::chosen(), x, weights, bias, epilogue, out);
+    matmul_on(Cpu::chosen(), x, weights, bias, epilogue, out);
 }
+
+#[doc(hidden)]
+pub use self::matmul as product;
 
 /// The same with the instructions of `cpu`, as far as this CPU has them.
 ///
 /// # Panics
 /// If the shapes do not agree.
-pub fn product_on(
+pub fn matmul_on(
     cpu: Cpu,
     x: &ArrayView2<f32>,
     weights: &impl Weights,
@@ -113,7 +116,7 @@ fn run<K: Tile<Element = f32>>(
     with_packed(kernels, x, |packed| {
         let task = |(column, out): (usize, ArrayViewMut2<f32>)| {
             SCRATCH.with_borrow_mut(|scratch| {
-                let scratch = scratch.get_or_insert_with(Scratch::new);
+                let scratch = scratch.get_or_insert_with(FloatScratch::new);
                 let bias = bias.map(|b| &b[column..column + out.ncols()]);
                 scratch.expand(kernels, weights, column..column + out.ncols());
                 scratch.task(kernels, packed, bias, epilogue, out);
@@ -140,7 +143,7 @@ fn chunk_rows(n_in: usize) -> usize {
     (ROWS * (8 * 1024 / n_in)).clamp(2 * ROWS, 8 * ROWS)
 }
 
-impl Scratch {
+impl FloatScratch {
     fn new() -> Self {
         Self {
             strip: Vec::new(),
@@ -169,7 +172,7 @@ impl Scratch {
                 let (strip, added) = self.strip.split_at_mut(n_rows * n_in);
                 weights.expand(row..row + n_rows, strip);
                 added.fill(0.0);
-                kernels.turn(split_rows(&self.strip), width, &mut panel[column..]);
+                kernels.transpose(split_rows(&self.strip), width, &mut panel[column..]);
             }
         }
     }
@@ -178,7 +181,7 @@ impl Scratch {
     fn task<K: Tile<Element = f32>>(
         &mut self,
         kernels: K,
-        packed: &Activations<f32>,
+        packed: &PackedInput<f32>,
         bias: Option<&[f32]>,
         epilogue: Epilogue,
         mut out: ArrayViewMut2<f32>,
@@ -204,7 +207,7 @@ mod tests {
 
     use super::*;
     use crate::cpu::available;
-    use crate::product::depth;
+    use crate::packed::depth;
     use crate::testing::{max_diff, noise, with_threads};
 
     /// Sums of so many products of numbers in -1..1, added in f32 in another order.
@@ -241,7 +244,7 @@ mod tests {
             let expected = reference(&x, &weights);
             for cpu in available() {
                 let mut out = Array2::from_elem((n, n_out), f32::NAN);
-                product_on(
+                matmul_on(
                     cpu,
                     &x.view(),
                     &weights,
@@ -266,7 +269,7 @@ mod tests {
         weights[[48, 7]] = f32::NAN;
         for cpu in available() {
             let mut out = Array2::zeros((12, 50));
-            product_on(
+            matmul_on(
                 cpu,
                 &x.view(),
                 &weights,
@@ -289,7 +292,7 @@ mod tests {
         let run = || {
             let mut out = Array2::zeros((130, 130));
             let then = Epilogue::QuickGelu;
-            product(&x.view(), &weights, None, then, out.view_mut());
+            matmul(&x.view(), &weights, None, then, out.view_mut());
             out
         };
         assert_eq!(with_threads(1, run), with_threads(3, run));

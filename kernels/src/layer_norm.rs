@@ -2,7 +2,7 @@
 
 use ndarray::{Array2, ArrayView2, Axis, Zip};
 
-use crate::int8::{Kernel, QuantizedRows};
+use crate::int8::{Int8Kernel, QuantizedRows};
 use crate::vectorized;
 
 /// `(x - mean) / sqrt(variance + eps) * weight + bias`, each row for itself.
@@ -34,7 +34,7 @@ impl LayerNorm {
     ///
     /// # Panics
     /// If a row is not whole blocks.
-    pub fn quantize(&self, x: &ArrayView2<f32>, kernel: &Kernel, out: &mut QuantizedRows) {
+    pub fn quantize(&self, x: &ArrayView2<f32>, kernel: &Int8Kernel, out: &mut QuantizedRows) {
         out.fill(x.dim(), kernel, |i, row| {
             let x = x.row(i);
             self.row(x.to_slice().expect("rows are contiguous"), row);
@@ -118,7 +118,7 @@ mod tests {
             bias: noise(1, 96, 4).into_raw_vec_and_offset().0,
             eps: 1e-5,
         };
-        let kernel = Kernel::for_cpu(crate::Cpu::chosen());
+        let kernel = Int8Kernel::for_cpu(crate::Cpu::chosen());
         let x = noise(13, 96, 5);
         let mut out = Array2::zeros(x.dim());
         norm.forward(&x.view(), &mut out);

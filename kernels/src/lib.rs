@@ -9,8 +9,8 @@
 //! | [`int8`] | Q8_0 weights, activations quantized to int8 in blocks of 32 | the default on small machines |
 //! | [`bf16`] | BF16 weights and activations, sums in f32 | CPUs with BF16 dot products |
 //! | [`float`] | f32, weights of any type | everything else |
-//! | [`blocks`] | llama.cpp's Q4_0, Q8_0, Q4_K, Q5_K, Q6_K as they lie in a file, activations in int8 | the decoder |
-//! | [`halves`] | llama.cpp's F16 and BF16 as they lie in a file, activations in f32 or BF16 | the decoder |
+//! | [`quantized`] | llama.cpp's Q4_0, Q8_0, Q4_K, Q5_K, Q6_K as they lie in a file, activations in int8 | the decoder |
+//! | [`float16`] | llama.cpp's F16 and BF16 as they lie in a file, activations in f32 or BF16 | the decoder |
 //!
 //! [`Cpu`] says which instructions there are; `XC2_SIMD` narrows the choice.
 //!
@@ -22,19 +22,20 @@ pub mod activation;
 mod amx;
 pub mod attention;
 pub mod bf16;
-pub mod blocks;
 mod cpu;
-mod cut;
 mod epilogue;
 pub mod float;
-pub mod halves;
+pub mod float16;
 pub mod int8;
 mod layer_norm;
+pub mod matmul;
 mod pack;
+mod packed;
+mod partition;
 pub mod peak;
-mod product;
 mod quantize;
-mod shared_out;
+pub mod quantized;
+mod shared_output;
 #[doc(hidden)]
 pub mod testing;
 mod tile;
@@ -42,7 +43,7 @@ mod tile;
 pub use cpu::{Cpu, available, check_environment};
 pub use epilogue::{Epilogue, finish};
 pub use layer_norm::LayerNorm;
-pub use shared_out::SharedOut;
+pub use shared_output::SharedOutput;
 
 /// Runs `f`, compiled for the widest vectors that this CPU has: the crate `pulp` compiles it once for
 /// each instruction set and chooses at run time.

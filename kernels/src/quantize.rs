@@ -1,7 +1,7 @@
 //! Numbers to 8 bits: what every product with integers begins with.
 
 /// Below it the reciprocal is infinite; such a block is zero in every sum of a f32.
-pub const LEAST: f32 = 1e-30;
+pub const MIN_MAGNITUDE: f32 = 1e-30;
 /// 1.5 * 2^23: adding it leaves the nearest integer in the low bits of the sum.
 pub const ROUND: f32 = 12_582_912.0;
 
@@ -15,7 +15,7 @@ pub fn quantize_block<const N: usize>(block: &[f32; N], values: &mut [i8; N]) ->
         .iter()
         .fold(0, |max, v| (v.to_bits() & 0x7fff_ffff).max(max));
     let largest = f32::from_bits(bits);
-    let (scale, inverse) = if largest < LEAST {
+    let (scale, inverse) = if largest < MIN_MAGNITUDE {
         (0.0, 0.0)
     } else {
         (largest / 127.0, 127.0 / largest)

@@ -7,7 +7,7 @@ use xc2_kernels::{
     Cpu, Epilogue,
     bf16::Bf16Matrix,
     float,
-    int8::{self, Int8Matrix, Kernel, QuantizedRows},
+    int8::{self, Int8Kernel, Int8Matrix, QuantizedRows},
 };
 
 use super::{Precision, arena::Wide};
@@ -34,14 +34,14 @@ enum Way {
 }
 
 /// The input of a product, `[n, n_in]`.
-pub enum Rows<'a> {
+pub enum LinearInput<'a> {
     /// As it is, rows contiguous.
     F32(ArrayView2<'a, f32>),
     /// As a matrix in int8 takes it.
     Int8(&'a QuantizedRows),
 }
 
-impl<'a> Rows<'a> {
+impl<'a> LinearInput<'a> {
     /// How many there are.
     pub fn len(&self) -> usize {
         match self {
@@ -103,8 +103,8 @@ impl Linear {
     }
 
     /// The kernel that takes its input in int8, if it is computed so.
-    pub fn int8_kernel(&self) -> Option<&'static Kernel> {
-        matches!(self.way, Way::Int8(_)).then(|| Kernel::for_cpu(Cpu::chosen()))
+    pub fn int8_kernel(&self) -> Option<&'static Int8Kernel> {
+        matches!(self.way, Way::Int8(_)).then(|| Int8Kernel::for_cpu(Cpu::chosen()))
     }
 
     /// Bytes that one thread needs besides input and output.
@@ -129,17 +129,17 @@ impl Linear {
     ///
     /// # Panics
     /// If the shapes do not agree, or `x` is in int8 and the matrix is not.
-    pub fn forward(&self, x: &Rows, epilogue: Epilogue, out: ArrayViewMut2<f32>) {
+    pub fn forward(&self, x: &LinearInput, epilogue: Epilogue, out: ArrayViewMut2<f32>) {
         let bias = self.bias.as_deref();
         let x = match (x, &self.way) {
-            (Rows::Int8(x), _) => return int8::product(x, self.int8(), bias, epilogue, out),
-            (Rows::F32(x), Way::Bf16(matrix)) => {
+            (LinearInput::Int8(x), _) => return int8::matmul(x, self.int8(), bias, epilogue, out),
+            (LinearInput::F32(x), Way::Bf16(matrix)) => {
                 let matrix = matrix.get_or_init(|| self.pack_bf16());
-                return matrix.product(x, bias, epilogue, out);
+                return matrix.matmul(x, bias, epilogue, out);
             }
-            (Rows::F32(x), _) => x,
+            (LinearInput::F32(x), _) => x,
         };
-        float::product(x, self, bias, epilogue, out);
+        float::matmul(x, self, bias, epilogue, out);
     }
 
     /// `activation` of [`Self::forward`], as `next` takes it. `wide` and `quantized` are room for it.
@@ -148,22 +148,22 @@ impl Linear {
     /// As [`Self::forward`].
     pub fn forward_for<'a>(
         &self,
-        x: &Rows,
+        x: &LinearInput,
         activation: Epilogue,
         next: &Self,
         wide: &'a mut Wide,
         quantized: &'a mut QuantizedRows,
-    ) -> Rows<'a> {
+    ) -> LinearInput<'a> {
         match (x, next.int8_kernel()) {
-            (Rows::Int8(x), Some(_)) => {
+            (LinearInput::Int8(x), Some(_)) => {
                 let bias = self.bias.as_deref();
-                int8::product_quantized(x, self.int8(), bias, activation, quantized);
-                Rows::Int8(quantized)
+                int8::matmul_quantized(x, self.int8(), bias, activation, quantized);
+                LinearInput::Int8(quantized)
             }
             _ => {
                 let (n, n_out) = (x.len(), self.n_out());
                 self.forward(x, activation, wide.of(n, n_out));
-                Rows::of(wide.view(n, n_out), next, quantized)
+                LinearInput::of(wide.view(n, n_out), next, quantized)
             }
         }
     }
@@ -268,7 +268,7 @@ mod tests {
                 let x = noise(5, 256, 9);
                 let before = noise(5, n_out, 10);
                 let (mut found, mut expected) = (before.clone(), before);
-                linear.forward(&Rows::F32(x.view()), then, found.view_mut());
+                linear.forward(&LinearInput::F32(x.view()), then, found.view_mut());
                 reference(&linear, &x, then, &mut expected);
                 let diff = max_diff(&found, &expected);
                 if diff > 1e-4 {
@@ -284,10 +284,14 @@ mod tests {
         let linear = linear(GgmlType::F16, 64, 200, true);
         let x = noise(4, 64, 1);
         let mut alone = Array2::zeros((4, 200));
-        linear.forward(&Rows::F32(x.view()), Epilogue::Store, alone.view_mut());
+        linear.forward(
+            &LinearInput::F32(x.view()),
+            Epilogue::Store,
+            alone.view_mut(),
+        );
         let mut wide = Array2::from_elem((4, 600), 9.0);
         linear.forward(
-            &Rows::F32(x.view()),
+            &LinearInput::F32(x.view()),
             Epilogue::Store,
             wide.slice_mut(s![.., 200..400]),
         );
@@ -301,7 +305,11 @@ mod tests {
         let x = noise(37, 96, 2);
         let run = || {
             let mut out = Array2::zeros((37, 700));
-            linear.forward(&Rows::F32(x.view()), Epilogue::QuickGelu, out.view_mut());
+            linear.forward(
+                &LinearInput::F32(x.view()),
+                Epilogue::QuickGelu,
+                out.view_mut(),
+            );
             out
         };
         assert_eq!(with_threads(1, run), with_threads(3, run));
@@ -319,7 +327,7 @@ mod tests {
         let product = |linear: &Linear| {
             let mut out = Array2::zeros((20, 140));
             let mut room = QuantizedRows::default();
-            let x = Rows::of(x.view(), linear, &mut room);
+            let x = LinearInput::of(x.view(), linear, &mut room);
             linear.forward(&x, Epilogue::Store, out.view_mut());
             out
         };

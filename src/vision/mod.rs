@@ -51,7 +51,7 @@ pub enum Precision {
 
 /// The kernels that the tower will use on this machine, for a person.
 pub fn kernels() -> String {
-    let int8 = xc2_kernels::int8::Kernel::for_cpu(Cpu::chosen());
+    let int8 = xc2_kernels::int8::Int8Kernel::for_cpu(Cpu::chosen());
     let bf16 = if Bf16Matrix::is_fast() { "bf16" } else { "f32" };
     format!(
         "int8 products with {}, bf16 matrices in {bf16}, attention in {}",

@@ -11,7 +11,7 @@ use crate::image::PixelValues;
 use super::VisionConfig;
 use super::arena::Arena;
 use super::config::CHANNELS;
-use super::linear::{Linear, Rows};
+use super::linear::{Linear, LinearInput};
 use super::observer::Stages;
 use super::weights::{LayerWeights, VisionWeights};
 use xc2_kernels::attention::{attention, attention_quantized};
@@ -51,7 +51,7 @@ fn embed(
     let mut patches = wide.of(config.n_patches(), config.patch_len());
     cut(config, pixels, &mut patches);
     let embedded = x.slice_mut(s![1.., ..]);
-    let patches = Rows::of(patches.view(), &weights.patch_embd, quantized);
+    let patches = LinearInput::of(patches.view(), &weights.patch_embd, quantized);
     weights
         .patch_embd
         .forward(&patches, Epilogue::Store, embedded);
@@ -118,15 +118,15 @@ fn normalize<'a>(
     next: &Linear,
     normed: &'a mut Array2<f32>,
     quantized: &'a mut QuantizedRows,
-) -> Rows<'a> {
+) -> LinearInput<'a> {
     match next.int8_kernel() {
         Some(kernel) => {
             norm.quantize(&x.view(), kernel, quantized);
-            Rows::Int8(quantized)
+            LinearInput::Int8(quantized)
         }
         None => {
             norm.forward(&x.view(), normed);
-            Rows::F32(normed.view())
+            LinearInput::F32(normed.view())
         }
     }
 }
@@ -138,13 +138,13 @@ fn attend<'a>(
     qkv: &ArrayView2<f32>,
     normed: &'a mut Array2<f32>,
     quantized: &'a mut QuantizedRows,
-) -> Rows<'a> {
+) -> LinearInput<'a> {
     let (n_head, precision) = (config.n_head, layer.attention);
     let whole_blocks = config.head_dim().is_multiple_of(int8::BLOCK);
     if let Some(kernel) = layer.attn_out.int8_kernel().filter(|_| whole_blocks) {
         attention_quantized(qkv, n_head, precision, kernel, quantized);
-        return Rows::Int8(quantized);
+        return LinearInput::Int8(quantized);
     }
     attention(qkv, n_head, precision, normed.view_mut());
-    Rows::of(normed.view(), &layer.attn_out, quantized)
+    LinearInput::of(normed.view(), &layer.attn_out, quantized)
 }

@@ -20,7 +20,7 @@ const QUERIES: usize = 64;
 const LANES: usize = 16;
 
 /// One head's operands and the scores of a block of queries, kept for the thread's next head.
-struct Scratch {
+struct HeadScratch {
     q: Array2<f32>,      // [n, head_dim]
     k_t: Array2<f32>,    // [head_dim, n]
     v: Array2<f32>,      // [n, head_dim]
@@ -28,7 +28,7 @@ struct Scratch {
 }
 
 thread_local! {
-    static SCRATCH: RefCell<Option<Scratch>> = const { RefCell::new(None) };
+    static SCRATCH: RefCell<Option<HeadScratch>> = const { RefCell::new(None) };
 }
 
 /// `qkv: [n, 3 * n_embd]`, the columns of q, then k, then v, each head by head, to `out: [n, n_embd]`.
@@ -54,7 +54,7 @@ pub fn attention(qkv: &ArrayView2<f32>, n_head: usize, mut out: ArrayViewMut2<f3
                 qkv.slice(s![.., first..first + head_dim])
             };
             SCRATCH.with_borrow_mut(|scratch| {
-                let scratch = Scratch::sized(scratch, n, head_dim);
+                let scratch = HeadScratch::sized(scratch, n, head_dim);
                 scratch.q.assign(&part(0));
                 scratch.k_t.assign(&part(1).t());
                 scratch.v.assign(&part(2));
@@ -63,7 +63,7 @@ pub fn attention(qkv: &ArrayView2<f32>, n_head: usize, mut out: ArrayViewMut2<f3
         });
 }
 
-impl Scratch {
+impl HeadScratch {
     fn sized(slot: &mut Option<Self>, n: usize, head_dim: usize) -> &mut Self {
         if slot.as_ref().is_some_and(|s| s.q.dim() != (n, head_dim)) {
             *slot = None;

@@ -38,7 +38,7 @@ mod avx2;
 #[cfg(target_arch = "x86_64")]
 pub(crate) mod avx512;
 #[cfg(target_arch = "x86_64")]
-mod avx512_row;
+mod avx512_decode;
 mod cached;
 #[cfg(target_arch = "aarch64")]
 mod neon;
@@ -57,13 +57,13 @@ use rayon::prelude::*;
 use crate::cpu::Cpu;
 use crate::int8::{self, QuantizedRows};
 use crate::tile::{
-    Buffer, Element, MOST_WIDTH, ROWS, Scalar, Start, Tile, at, prefetch, split_rows,
+    Buffer, Element, MAX_WIDTH, ROWS, Scalar, Start, Tile, at, prefetch, split_rows,
 };
 
 /// Keys in a block: with 48 queries, scores of 12 kB. Whole panels, and what is summed in f16.
 const KEYS: usize = 64;
 /// Queries of a task: 112 tasks for 16 heads and 1226 tokens, so that eight threads end together.
-const PIECE: usize = 2 * MOST_WIDTH;
+const PIECE: usize = 2 * MAX_WIDTH;
 
 /// What the products of attention are made in. Results are f32 in any case.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -103,9 +103,9 @@ impl Precision {
 /// Bytes that one thread keeps for `n` tokens and heads of `head_dim`, in any precision.
 pub fn scratch_bytes(n: usize, head_dim: usize) -> usize {
     let (keys, dim) = (n.next_multiple_of(ROWS), head_dim.next_multiple_of(ROWS));
-    let (tile, piece) = (2 * (dim + KEYS) * MOST_WIDTH, PIECE * head_dim);
+    let (tile, piece) = (2 * (dim + KEYS) * MAX_WIDTH, PIECE * head_dim);
     let numbers = 2 * keys * dim + tile + piece + ROWS * dim;
-    // Eight buffers, each with room to begin at a cache line, and three rows of `MOST_WIDTH`.
+    // Eight buffers, each with room to begin at a cache line, and three rows of `MAX_WIDTH`.
     numbers * size_of::<f32>() + Buffer::<f32>::bytes(0) * 8 + 2048
 }
 
@@ -133,7 +133,7 @@ pub fn attention_quantized(
     qkv: &ArrayView2<f32>,
     n_head: usize,
     precision: Precision,
-    kernel: &int8::Kernel,
+    kernel: &int8::Int8Kernel,
     out: &mut QuantizedRows,
 ) {
     let (n, n_embd) = (qkv.nrows(), qkv.ncols() / 3);
@@ -145,7 +145,7 @@ pub fn attention_quantized(
     let put = |piece: Piece<()>, mixed: &[f32]| {
         for (i, tile) in mixed.chunks(kernel.rows * head_dim).enumerate() {
             for block in 0..blocks {
-                let mut x = [[0.0; int8::BLOCK]; int8::MOST_ROWS];
+                let mut x = [[0.0; int8::BLOCK]; int8::MAX_ROWS];
                 let rows = tile.chunks_exact(head_dim);
                 let x = &mut x[..rows.len()];
                 for (x, row) in x.iter_mut().zip(rows) {
@@ -182,12 +182,12 @@ pub fn attention_on(
     precision: Precision,
     out: ArrayViewMut2<f32>,
 ) {
-    let pieces = cut(qkv, n_head, out);
+    let pieces = split_output(qkv, n_head, out);
     dispatch(cpu, qkv, n_head, precision, pieces, store);
 }
 
 /// `out` in pieces.
-fn cut<'a>(
+fn split_output<'a>(
     qkv: &ArrayView2<f32>,
     n_head: usize,
     mut out: ArrayViewMut2<'a, f32>,
@@ -288,11 +288,11 @@ trait Softmax: Tile {
 #[repr(align(64))]
 struct Running {
     /// The largest score.
-    max: [f32; MOST_WIDTH],
+    max: [f32; MAX_WIDTH],
     /// The sum of the weights against that maximum.
-    sum: [f32; MOST_WIDTH],
+    sum: [f32; MAX_WIDTH],
     /// What the last block made of what was summed before it: two to the old maximum minus the new.
-    shrink: [f32; MOST_WIDTH],
+    shrink: [f32; MAX_WIDTH],
     /// A score is so many times what the product gives: a power of two, and one unless the type is
     /// narrow (the kernels of others do not look).
     unit: f32,
@@ -302,9 +302,9 @@ impl Running {
     fn new(unit: f32) -> Self {
         Self {
             // Not minus infinity: where every score of a block is that, `max - max` would be no number.
-            max: [f32::MIN; MOST_WIDTH],
-            sum: [0.0; MOST_WIDTH],
-            shrink: [0.0; MOST_WIDTH],
+            max: [f32::MIN; MAX_WIDTH],
+            sum: [0.0; MAX_WIDTH],
+            shrink: [0.0; MAX_WIDTH],
             unit,
         }
     }
@@ -330,7 +330,7 @@ fn run<K: Softmax, P: Send>(
             let first = i * n_embd + head * head_dim;
             qkv.slice(s![.., first..first + head_dim])
         };
-        with_scratch(n, head_dim, |scratch: &mut Scratch<K::Element>| {
+        with_scratch(n, head_dim, |scratch: &mut AttentionScratch<K::Element>| {
             if scratch.packed != Some((call, head)) {
                 scratch.pack(kernels, &part(1), &part(2));
                 scratch.packed = Some((call, head));
@@ -347,7 +347,7 @@ fn run<K: Softmax, P: Send>(
 ///
 /// `dim` is the head's width and `keys` the number of tokens, both rounded up to whole panels; the
 /// numbers added are zeros.
-struct Scratch<E> {
+struct AttentionScratch<E> {
     n: usize,
     head_dim: usize,
     /// The call and the head that `keys` and `values` are of.
@@ -374,22 +374,24 @@ struct Units {
 
 /// Lends `f` this thread's scratch. It holds one size and one precision: another replaces it. Nothing
 /// in `f` waits for another task, so rayon cannot start a second one within.
-fn with_scratch<E: Element>(n: usize, head_dim: usize, f: impl FnOnce(&mut Scratch<E>)) {
+fn with_scratch<E: Element>(n: usize, head_dim: usize, f: impl FnOnce(&mut AttentionScratch<E>)) {
     thread_local! {
         static SCRATCH: RefCell<Option<Box<dyn Any>>> = const { RefCell::new(None) };
     }
     SCRATCH.with_borrow_mut(|slot| {
-        let kept = slot.as_mut().and_then(|s| s.downcast_mut::<Scratch<E>>());
+        let kept = slot
+            .as_mut()
+            .and_then(|s| s.downcast_mut::<AttentionScratch<E>>());
         if kept.is_none_or(|s| (s.n, s.head_dim) != (n, head_dim)) {
             *slot = None; // before the new one is made
-            *slot = Some(Box::new(Scratch::<E>::new(n, head_dim)));
+            *slot = Some(Box::new(AttentionScratch::<E>::new(n, head_dim)));
         }
         let scratch = slot.as_mut().and_then(|s| s.downcast_mut());
         f(scratch.expect("just made"));
     });
 }
 
-impl<E: Element> Scratch<E> {
+impl<E: Element> AttentionScratch<E> {
     fn new(n: usize, head_dim: usize) -> Self {
         let (keys, dim) = (n.next_multiple_of(ROWS), head_dim.next_multiple_of(ROWS));
         Self {
@@ -420,7 +422,7 @@ impl<E: Element> Scratch<E> {
         self.units.values = unit(kernels, v);
         let scale = 1.0 / self.units.keys;
         eight_rows(kernels, k, scale, &mut self.rows, |key, rows| {
-            kernels.turn(split_rows(rows), ROWS, &mut self.keys[key * dim..]);
+            kernels.transpose(split_rows(rows), ROWS, &mut self.keys[key * dim..]);
         });
         for (key, v) in rows_ahead(v).enumerate() {
             narrow_row(kernels, &v, 1.0 / self.units.values, &mut self.rows);
@@ -461,11 +463,11 @@ impl<E: Element> Scratch<E> {
         let dim = self.dim();
         let query = &mut self.query[..dim * width];
         eight_rows(kernels, q, scale, &mut self.rows, |column, rows| {
-            kernels.turn(split_rows(rows), width, &mut query[column * E::GROUP..]);
+            kernels.transpose(split_rows(rows), width, &mut query[column * E::GROUP..]);
         });
         self.rows.fill(E::default());
         for column in (q.nrows().next_multiple_of(ROWS)..width).step_by(ROWS) {
-            kernels.turn(
+            kernels.transpose(
                 split_rows(&self.rows),
                 width,
                 &mut query[column * E::GROUP..],
@@ -474,7 +476,7 @@ impl<E: Element> Scratch<E> {
     }
 
     /// The weighted sums of the values into `mixed`; gives the sums of the weights.
-    fn tile<K: Softmax<Element = E>>(&mut self, kernels: K, width: usize) -> [f32; MOST_WIDTH] {
+    fn tile<K: Softmax<Element = E>>(&mut self, kernels: K, width: usize) -> [f32; MAX_WIDTH] {
         let dim = self.dim();
         let query = &self.query[..dim * width];
         let mixed = &mut self.mixed[..dim * width];
@@ -496,7 +498,7 @@ impl<E: Element> Scratch<E> {
     }
 
     /// `result[first + i][c] = mixed[c][i] / sums[i]`, in the values' unit.
-    fn unpack(&mut self, sums: &[f32; MOST_WIDTH], width: usize, rows: Range<usize>) {
+    fn unpack(&mut self, sums: &[f32; MAX_WIDTH], width: usize, rows: Range<usize>) {
         let result = &mut self.result[rows.start * self.head_dim..rows.end * self.head_dim];
         for (i, out) in result.chunks_exact_mut(self.head_dim).enumerate() {
             let factor = self.units.values / sums[i];
@@ -513,12 +515,12 @@ fn unit<K: Tile>(kernels: K, x: &ArrayView2<f32>) -> f32 {
     /// The unit and its reciprocal are then normal numbers, and so is the product of two units.
     const RANGE: std::ops::RangeInclusive<i32> = -60..=60;
 
-    if !K::Element::IS_NARROW {
+    if !K::Element::SUMS_IN_TYPE {
         return 1.0;
     }
     let largest = |row: ndarray::ArrayView1<f32>| match row.to_slice() {
-        Some(row) => kernels.largest(row),
-        None => kernels.largest(&row.to_vec()),
+        Some(row) => kernels.max_finite_abs(row),
+        None => kernels.max_finite_abs(&row.to_vec()),
     };
     let largest = rows_ahead(x).map(largest).fold(0.0, f32::max);
     let exponent = (largest.to_bits() >> 23) as i32 - 126; // it is below two to this
@@ -569,7 +571,7 @@ fn narrow_row<K: Tile>(
 ) {
     let out = &mut out[..row.len()];
     match row.to_slice() {
-        Some(row) => kernels.narrow(row, scale, out),
+        Some(row) => kernels.convert(row, scale, out),
         None => {
             for (out, v) in out.iter_mut().zip(row) {
                 *out = K::Element::from_f32(scale * v);

@@ -63,7 +63,7 @@ fn all_results(qkv: &Array2<f32>, n_head: usize) -> Vec<(String, Array2<f32>, f3
 /// What plain Rust makes of it with operands of a type.
 fn in_scalar<E: Element>(qkv: &Array2<f32>, n_head: usize) -> Array2<f32> {
     let mut out = Array2::zeros((qkv.nrows(), qkv.ncols() / 3));
-    let pieces = cut(&qkv.view(), n_head, out.view_mut());
+    let pieces = split_output(&qkv.view(), n_head, out.view_mut());
     let kernels = Scalar::<E>::default();
     run(kernels, &qkv.view(), n_head, pieces, store);
     out
@@ -147,7 +147,7 @@ fn scratch_takes_no_more_than_is_said() {
 }
 
 fn scratch_of<E: Element>(n: usize, head_dim: usize) -> usize {
-    let s = Scratch::<E>::new(n, head_dim);
+    let s = AttentionScratch::<E>::new(n, head_dim);
     let packed = [&s.keys, &s.values, &s.query, &s.weights, &s.rows];
     let packed: usize = packed.map(|b| Buffer::<E>::bytes(b.len())).iter().sum();
     let sums = [&s.scores, &s.mixed, &s.result];
@@ -260,7 +260,7 @@ fn the_result_does_not_depend_on_the_thread_count() {
 fn the_quantized_result_is_the_quantized_result() {
     for n in [1, 5, 6, 47, 191, 192, 193, 205] {
         let qkv = noise(n, 3 * 128, n as u32);
-        let kernel = int8::Kernel::for_cpu(Cpu::chosen());
+        let kernel = int8::Int8Kernel::for_cpu(Cpu::chosen());
         let mut plain = Array2::zeros((n, 128));
         attention(&qkv.view(), 2, Precision::F32, plain.view_mut());
         let (mut expected, mut found) = (QuantizedRows::default(), QuantizedRows::default());

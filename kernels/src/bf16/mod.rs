@@ -3,7 +3,7 @@
 //! Weights are packed once, into panels of 48 outputs `[panels][n_in / 2][48][2]`; the rest is
 //! `product`'s.
 //!
-//! Activations are rounded to the nearest bf16 (of two equally near, the even one) once for each
+//! PackedInput are rounded to the nearest bf16 (of two equally near, the even one) once for each
 //! product, for all threads. Numbers that are none and infinities follow IEEE 754 as in f32.
 //! Subnormal bf16 may count as zero: the instruction flushes them.
 //!
@@ -19,7 +19,7 @@ use rayon::prelude::*;
 use crate::cpu::Cpu;
 use crate::epilogue::Epilogue;
 use crate::pack::{pack_panels, rows_of};
-use crate::product::{Activations, panel_width, tasks, with_packed};
+use crate::packed::{PackedInput, panel_width, tasks, with_packed};
 use crate::tile::{Buffer, LANES, Scalar, Tile, WIDTH};
 
 /// Rows of a task: the sums of 48 outputs are 48 kB, and 1226 rows make five.
@@ -76,7 +76,7 @@ impl Bf16Matrix {
 
     /// Bytes that a product of `n` rows of `n_in` takes for all threads together, while it runs.
     pub fn shared_bytes(n: usize, n_in: usize) -> usize {
-        Activations::<bf16>::bytes(n, n_in)
+        PackedInput::<bf16>::bytes(n, n_in)
     }
 
     /// Bytes that each thread keeps, whatever the matrix.
@@ -89,21 +89,21 @@ impl Bf16Matrix {
     ///
     /// # Panics
     /// If the shapes do not agree.
-    pub fn product(
+    pub fn matmul(
         &self,
         x: &ArrayView2<f32>,
         bias: Option<&[f32]>,
         epilogue: Epilogue,
         out: ArrayViewMut2<f32>,
     ) {
-        self.product_on(Cpu::chosen(), x, bias, epilogue, out);
+        self.matmul_on(Cpu::chosen(), x, bias, epilogue, out);
     }
 
     /// The same with the instructions of `cpu`, as far as this CPU has them.
     ///
     /// # Panics
     /// If the shapes do not agree.
-    pub fn product_on(
+    pub fn matmul_on(
         &self,
         cpu: Cpu,
         x: &ArrayView2<f32>,
@@ -180,7 +180,7 @@ mod tests {
     use super::*;
     use crate::cpu::available;
     use crate::epilogue::finish;
-    use crate::product::depth;
+    use crate::packed::depth;
     use crate::testing::{max_diff, noise, with_threads};
 
     /// Sums of up to a thousand products of numbers in -1..1, added in f32 in another order; `bfdot` rounds
@@ -213,7 +213,7 @@ mod tests {
             let (matrix, expected) = (matrix(&weights), reference(&x, &weights));
             for cpu in available() {
                 let mut out = Array2::from_elem((n, n_out), f32::NAN);
-                matrix.product_on(cpu, &x.view(), None, Epilogue::Store, out.view_mut());
+                matrix.matmul_on(cpu, &x.view(), None, Epilogue::Store, out.view_mut());
                 let diff = max_diff(&out, &expected);
                 if out.iter().any(|v| v.is_nan())
                     || diff > TOLERANCE * (n_in as f32 / 1000.0).max(1.0)
@@ -257,7 +257,7 @@ mod tests {
             let mut sums = reference(&x, &weights);
             let sums = sums.as_slice_mut().unwrap();
             finish(sums, 70, Some(&bias), epilogue, &mut expected.view_mut());
-            matrix.product(&x.view(), Some(&bias), epilogue, out.view_mut());
+            matrix.matmul(&x.view(), Some(&bias), epilogue, out.view_mut());
             assert!(max_diff(&out, &expected) < TOLERANCE, "{epilogue:?}");
         }
     }
@@ -272,7 +272,7 @@ mod tests {
         let matrix = matrix(&weights);
         for cpu in available() {
             let mut out = Array2::zeros((12, 50));
-            matrix.product_on(cpu, &x.view(), None, Epilogue::Store, out.view_mut());
+            matrix.matmul_on(cpu, &x.view(), None, Epilogue::Store, out.view_mut());
             for ((i, j), v) in out.indexed_iter() {
                 let none = i == 3 || j == 48;
                 let infinite = !none && (i == 5 || i == 6);
@@ -290,10 +290,10 @@ mod tests {
         let matrix = matrix(&noise(70, 64, 3));
         let x = noise(4, 64, 1);
         let mut alone = Array2::zeros((4, 70));
-        matrix.product(&x.view(), None, Epilogue::Store, alone.view_mut());
+        matrix.matmul(&x.view(), None, Epilogue::Store, alone.view_mut());
         let mut wide = Array2::from_elem((4, 90), 9.0);
         let part = wide.slice_mut(s![.., 10..80]);
-        matrix.product(&x.view(), None, Epilogue::Store, part);
+        matrix.matmul(&x.view(), None, Epilogue::Store, part);
         assert_eq!(wide.slice(s![.., 10..80]), alone);
         assert!(wide.slice(s![.., ..10]).iter().all(|&v| v == 9.0));
         assert!(wide.slice(s![.., 80..]).iter().all(|&v| v == 9.0));
@@ -305,7 +305,7 @@ mod tests {
         let x = noise(530, 300, 1);
         let run = || {
             let mut out = Array2::zeros((530, 130));
-            matrix.product(&x.view(), None, Epilogue::QuickGelu, out.view_mut());
+            matrix.matmul(&x.view(), None, Epilogue::QuickGelu, out.view_mut());
             out
         };
         assert_eq!(with_threads(1, run), with_threads(3, run));

@@ -8,15 +8,15 @@
 use std::arch::x86_64::*;
 
 use super::BLOCK;
-use super::kernel::{Kernel, Tile, with_rows};
-use super::rows::{SUM_ZERO, SUM_ZERO_F32};
+use super::activations::{SUM_ZERO, SUM_ZERO_F32};
+use super::kernel::{Int8Kernel, Int8Tile, with_rows};
 use crate::Cpu;
 
 const LANES: usize = 8;
 const TILE: usize = 4;
 const BYTES: usize = LANES * (BLOCK + 2);
 
-pub static KERNEL: Kernel = Kernel {
+pub static KERNEL: Int8Kernel = Int8Kernel {
     cpu: Cpu::Avx2,
     lanes: LANES,
     rows: TILE,
@@ -26,16 +26,16 @@ pub static KERNEL: Kernel = Kernel {
 };
 
 /// # Safety
-/// As [`Kernel::tile`].
-unsafe fn tile(t: &Tile, rows: usize) {
+/// As [`Int8Kernel::tile`].
+unsafe fn tile(t: &Int8Tile, rows: usize) {
     // SAFETY: handed on as they are.
     unsafe { with_rows!(rows, tile_of(t), 1 2 3 4) }
 }
 
 /// # Safety
-/// As [`Kernel::tile`], for `ROWS` rows.
+/// As [`Int8Kernel::tile`], for `ROWS` rows.
 #[target_feature(enable = "avx2,fma,f16c")]
-unsafe fn tile_of<const ROWS: usize>(t: &Tile) {
+unsafe fn tile_of<const ROWS: usize>(t: &Int8Tile) {
     let ones = _mm256_set1_epi16(1);
     let mut total = [_mm256_setzero_ps(); ROWS];
     if t.add {
@@ -46,7 +46,7 @@ unsafe fn tile_of<const ROWS: usize>(t: &Tile) {
     }
     for b in 0..t.blocks {
         // SAFETY: `b` is below the number of blocks and `r` below that of rows, so all reads are
-        // within what `Tile` says the pointers are valid for. None of them needs an alignment.
+        // within what `Int8Tile` says the pointers are valid for. None of them needs an alignment.
         unsafe {
             let panel = t.panel.add(b * BYTES);
             let mut dot = [_mm256_set1_epi32(SUM_ZERO); ROWS];

@@ -9,8 +9,8 @@
 use std::arch::x86_64::*;
 
 use super::BLOCK;
-use super::kernel::{Kernel, Tile, with_rows};
-use super::rows::SUM_ZERO_F32;
+use super::activations::SUM_ZERO_F32;
+use super::kernel::{Int8Kernel, Int8Tile, with_rows};
 use crate::Cpu;
 
 const LANES: usize = 32;
@@ -19,7 +19,7 @@ const BYTES: usize = LANES * (BLOCK + 2);
 /// Vectors of outputs.
 const N: usize = LANES / 16;
 
-pub static KERNEL: Kernel = Kernel {
+pub static KERNEL: Int8Kernel = Int8Kernel {
     cpu: Cpu::Avx512Vnni,
     lanes: LANES,
     rows: TILE,
@@ -29,16 +29,16 @@ pub static KERNEL: Kernel = Kernel {
 };
 
 /// # Safety
-/// As [`Kernel::tile`].
-unsafe fn tile(t: &Tile, rows: usize) {
+/// As [`Int8Kernel::tile`].
+unsafe fn tile(t: &Int8Tile, rows: usize) {
     // SAFETY: handed on as they are.
     unsafe { with_rows!(rows, tile_of(t), 1 2 3 4 5 6) }
 }
 
 /// # Safety
-/// As [`Kernel::tile`], for `ROWS` rows.
+/// As [`Int8Kernel::tile`], for `ROWS` rows.
 #[target_feature(enable = "avx512f,avx512bw,avx512vnni")]
-unsafe fn tile_of<const ROWS: usize>(t: &Tile) {
+unsafe fn tile_of<const ROWS: usize>(t: &Int8Tile) {
     let mut total = [[_mm512_setzero_ps(); N]; ROWS];
     if t.add {
         for (r, total) in total.iter_mut().enumerate() {
@@ -50,12 +50,12 @@ unsafe fn tile_of<const ROWS: usize>(t: &Tile) {
     }
     for b in 0..t.blocks {
         // SAFETY: `b` is below the number of blocks and `r` below that of rows, so all reads are
-        // within what `Tile` says the pointers are valid for. None of them needs an alignment.
+        // within what `Int8Tile` says the pointers are valid for. None of them needs an alignment.
         unsafe {
             let panel = t.panel.add(b * BYTES);
             let mut dot = [[_mm512_setzero_si512(); N]; ROWS];
             for (r, dot) in dot.iter_mut().enumerate() {
-                *dot = [_mm512_set1_epi32(*t.begins.add(b * TILE + r)); N];
+                *dot = [_mm512_set1_epi32(*t.inits.add(b * TILE + r)); N];
             }
             for group in 0..BLOCK / 4 {
                 let mut w = [_mm512_setzero_si512(); N];

@@ -6,15 +6,15 @@
 use std::arch::x86_64::*;
 
 use super::BLOCK;
-use super::kernel::{Kernel, Tile, with_rows};
-use super::rows::SUM_ZERO_F32;
+use super::activations::SUM_ZERO_F32;
+use super::kernel::{Int8Kernel, Int8Tile, with_rows};
 use crate::Cpu;
 
 const LANES: usize = 8;
 const TILE: usize = 6;
 const BYTES: usize = LANES * (BLOCK + 2);
 
-pub static KERNEL: Kernel = Kernel {
+pub static KERNEL: Int8Kernel = Int8Kernel {
     cpu: Cpu::AvxVnni,
     lanes: LANES,
     rows: TILE,
@@ -27,9 +27,9 @@ pub static KERNEL: Kernel = Kernel {
 macro_rules! tile_of {
     ($name:ident, $features:literal, $dpbusd:ident) => {
         /// # Safety
-        /// As [`Kernel::tile`], for `ROWS` rows.
+        /// As [`Int8Kernel::tile`], for `ROWS` rows.
         #[target_feature(enable = $features)]
-        unsafe fn $name<const ROWS: usize>(t: &Tile) {
+        unsafe fn $name<const ROWS: usize>(t: &Int8Tile) {
             let mut total = [_mm256_setzero_ps(); ROWS];
             if t.add {
                 for (r, total) in total.iter_mut().enumerate() {
@@ -39,12 +39,12 @@ macro_rules! tile_of {
             }
             for b in 0..t.blocks {
                 // SAFETY: `b` is below the number of blocks and `r` below that of rows, so all
-                // reads are within what `Tile` says the pointers are valid for, and unaligned.
+                // reads are within what `Int8Tile` says the pointers are valid for, and unaligned.
                 unsafe {
                     let panel = t.panel.add(b * BYTES);
                     let mut dot = [_mm256_setzero_si256(); ROWS];
                     for (r, dot) in dot.iter_mut().enumerate() {
-                        *dot = _mm256_set1_epi32(*t.begins.add(b * TILE + r));
+                        *dot = _mm256_set1_epi32(*t.inits.add(b * TILE + r));
                     }
                     for group in 0..BLOCK / 4 {
                         let w = _mm256_loadu_si256(panel.add(group * LANES * 4).cast());
@@ -76,8 +76,8 @@ macro_rules! tile_of {
 tile_of!(tile_vex, "avx2,fma,f16c,avxvnni", _mm256_dpbusd_avx_epi32);
 
 /// # Safety
-/// As [`Kernel::tile`].
-unsafe fn tile(t: &Tile, rows: usize) {
+/// As [`Int8Kernel::tile`].
+unsafe fn tile(t: &Int8Tile, rows: usize) {
     // SAFETY: handed on as they are.
     unsafe { with_rows!(rows, tile_vex(t), 1 2 3 4 5 6) }
 }
@@ -94,15 +94,15 @@ pub mod evex {
         _mm256_dpbusd_epi32
     );
 
-    pub static KERNEL: Kernel = Kernel {
+    pub static KERNEL: Int8Kernel = Int8Kernel {
         cpu: Cpu::Avx512Vnni,
         tile,
         ..super::KERNEL
     };
 
     /// # Safety
-    /// As [`Kernel::tile`].
-    unsafe fn tile(t: &Tile, rows: usize) {
+    /// As [`Int8Kernel::tile`].
+    unsafe fn tile(t: &Int8Tile, rows: usize) {
         // SAFETY: handed on as they are.
         unsafe { with_rows!(rows, tile_evex(t), 1 2 3 4 5 6) }
     }

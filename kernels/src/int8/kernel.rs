@@ -4,7 +4,7 @@ use super::scalar;
 use crate::Cpu;
 
 /// Rows of the tallest tile of all kernels.
-pub const MOST_ROWS: usize = 12;
+pub const MAX_ROWS: usize = 12;
 
 /// Operands and place of a tile of results: some rows of activations times one panel of weights.
 ///
@@ -13,13 +13,13 @@ pub const MOST_ROWS: usize = 12;
 /// agree to the bit.
 ///
 /// `rows` below is the kernel's number, even where fewer are computed.
-pub struct Tile {
+pub struct Int8Tile {
     /// `[blocks][rows][32]`
     pub values: *const i8,
     /// `[blocks][rows]`
     pub scales: *const f32,
-    /// With what sums begin, if the kernel's weights are unsigned: `[blocks][rows]`.
-    pub begins: *const i32,
+    /// With what sums init, if the kernel's weights are unsigned: `[blocks][rows]`.
+    pub inits: *const i32,
     /// The panel: `blocks` times (groups of `[lanes][group]` bytes, `[lanes]` f16).
     pub panel: *const u8,
     /// Blocks of 32 in a row.
@@ -33,7 +33,7 @@ pub struct Tile {
 }
 
 /// A kernel for one instruction set.
-pub struct Kernel {
+pub struct Int8Kernel {
     /// The instructions it needs.
     pub cpu: Cpu,
     /// Outputs of a panel.
@@ -49,10 +49,10 @@ pub struct Kernel {
     /// # Safety
     /// - The CPU has `cpu`.
     /// - The tile's pointers are valid for what their comments say, for so many rows.
-    pub tile: unsafe fn(&Tile, usize),
+    pub tile: unsafe fn(&Int8Tile, usize),
 }
 
-impl Kernel {
+impl Int8Kernel {
     /// The kernel for a level of instructions.
     pub fn for_cpu(cpu: Cpu) -> &'static Self {
         match cpu {

@@ -19,6 +19,7 @@
 //! four bytes of each output are what `vpdpbusd` and `sdot` multiply at once. (`smmla` takes eight, and
 //! plain NEON sixteen: a kernel says how many.)
 
+mod activations;
 #[cfg(target_arch = "x86_64")]
 mod avx2;
 #[cfg(target_arch = "x86_64")]
@@ -35,7 +36,6 @@ pub(crate) mod neon_i8mm;
 mod pack;
 #[cfg(target_arch = "x86_64")]
 mod quantize_avx512;
-mod rows;
 mod scalar;
 
 use std::cell::RefCell;
@@ -47,12 +47,12 @@ use rayon::prelude::*;
 use crate::epilogue::{Epilogue, finish_part, transform};
 use crate::tile::prefetch;
 
-pub use kernel::Kernel;
-pub(crate) use kernel::MOST_ROWS;
+pub use activations::QuantizedRows;
+pub use kernel::Int8Kernel;
+pub(crate) use kernel::MAX_ROWS;
 pub use pack::{Int8Matrix, Q8_0_BLOCK_BYTES};
-pub use rows::QuantizedRows;
 
-use kernel::Tile;
+use kernel::Int8Tile;
 
 /// Numbers that share a scale, in weights and in activations.
 pub const BLOCK: usize = 32;
@@ -81,7 +81,7 @@ thread_local! {
 ///
 /// # Panics
 /// If the shapes do not agree.
-pub fn product(
+pub fn matmul(
     x: &QuantizedRows,
     matrix: &Int8Matrix,
     bias: Option<&[f32]>,
@@ -89,7 +89,7 @@ pub fn product(
     mut out: ArrayViewMut2<f32>,
 ) {
     assert_eq!(out.dim(), (x.len(), matrix.n_out()), "shape of the output");
-    let product = Product::new(x, matrix, bias);
+    let product = Int8Matmul::new(x, matrix, bias);
     let mut tasks = Vec::new();
     for (i, rows) in out.axis_chunks_iter_mut(Axis(0), product.chunk).enumerate() {
         let mut rest = rows;
@@ -119,12 +119,15 @@ pub fn product(
     tasks.into_par_iter().with_max_len(1).for_each(task);
 }
 
+#[doc(hidden)]
+pub use self::matmul as product;
+
 /// The same, quantized for the next product of this kind while it is in the cache: the inner
 /// activations of an MLP, which nothing else wants to see.
 ///
 /// # Panics
 /// If the shapes do not agree, `epilogue` adds, or the outputs are not whole blocks.
-pub fn product_quantized(
+pub fn matmul_quantized(
     x: &QuantizedRows,
     matrix: &Int8Matrix,
     bias: Option<&[f32]>,
@@ -133,7 +136,7 @@ pub fn product_quantized(
 ) {
     assert_ne!(epilogue, Epilogue::Add, "nothing is there to add to");
     let (n, n_out) = (x.len(), matrix.n_out());
-    let product = Product::new(x, matrix, bias);
+    let product = Int8Matmul::new(x, matrix, bias);
     let cells = out.cells(n, n_out, matrix.kernel());
     let chunks = (0..n).step_by(product.chunk);
     let tasks: Vec<_> = chunks
@@ -157,7 +160,7 @@ pub fn product_quantized(
 }
 
 /// Operands that belong together.
-struct Product<'a> {
+struct Int8Matmul<'a> {
     x: &'a QuantizedRows,
     matrix: &'a Int8Matrix,
     /// Rows of a task.
@@ -175,7 +178,7 @@ fn chunk_rows(n: usize, tile: usize) -> usize {
     n.div_ceil(pieces).next_multiple_of(tile).max(tile)
 }
 
-impl<'a> Product<'a> {
+impl<'a> Int8Matmul<'a> {
     fn new(x: &'a QuantizedRows, matrix: &'a Int8Matrix, bias: Option<&[f32]>) -> Self {
         assert_eq!(x.width(), matrix.n_in(), "width of the input");
         assert!(
@@ -197,7 +200,7 @@ impl<'a> Product<'a> {
         columns: Range<usize>,
         mut finish: impl FnMut(Range<usize>, Range<usize>, &mut [f32]),
     ) {
-        let Kernel {
+        let Int8Kernel {
             rows: tile, lanes, ..
         } = *self.matrix.kernel();
         SCRATCH.with_borrow_mut(|scratch| {
@@ -231,13 +234,13 @@ impl<'a> Product<'a> {
         assert!(row + rows <= self.x.len() && self.x.width() == self.matrix.n_in());
         assert!(rows > 0 && (rows - 1) * STRIP + kernel.lanes <= out.len());
         let panel = self.matrix.panel(panel, blocks.clone());
-        let (values, scales, begins) = self.x.tile(row, blocks.clone());
+        let (values, scales, inits) = self.x.tile(row, blocks.clone());
         let expected = kernel.rows * blocks.len() * BLOCK;
         assert_eq!(values.len(), expected, "quantized for this kernel");
-        let tile = Tile {
+        let tile = Int8Tile {
             values: values.as_ptr(),
             scales: scales.as_ptr(),
-            begins: begins.as_ptr(),
+            inits: inits.as_ptr(),
             panel: panel.as_ptr(),
             blocks: blocks.len(),
             out: out.as_mut_ptr(),

@@ -13,7 +13,7 @@ use std::arch::aarch64::*;
 use std::sync::atomic::{Ordering, compiler_fence};
 
 use super::BLOCK;
-use super::kernel::{Kernel, Tile, with_rows};
+use super::kernel::{Int8Kernel, Int8Tile, with_rows};
 use crate::Cpu;
 
 const LANES: usize = 8;
@@ -21,7 +21,7 @@ const TILE: usize = 8;
 const BYTES: usize = LANES * (BLOCK + 2);
 const GROUP: usize = 16;
 
-pub static KERNEL: Kernel = Kernel {
+pub static KERNEL: Int8Kernel = Int8Kernel {
     cpu: Cpu::Neon,
     lanes: LANES,
     rows: TILE,
@@ -31,16 +31,16 @@ pub static KERNEL: Kernel = Kernel {
 };
 
 /// # Safety
-/// As [`Kernel::tile`].
-unsafe fn tile(t: &Tile, rows: usize) {
+/// As [`Int8Kernel::tile`].
+unsafe fn tile(t: &Int8Tile, rows: usize) {
     // SAFETY: handed on as they are.
     unsafe { with_rows!(rows, tile_of(t), 1 2 3 4 5 6 7 8) }
 }
 
 /// # Safety
-/// As [`Kernel::tile`], for `ROWS` rows.
+/// As [`Int8Kernel::tile`], for `ROWS` rows.
 #[target_feature(enable = "neon")]
-unsafe fn tile_of<const ROWS: usize>(t: &Tile) {
+unsafe fn tile_of<const ROWS: usize>(t: &Int8Tile) {
     for first in (0..LANES).step_by(4) {
         let mut total = [vdupq_n_f32(0.0); ROWS];
         if t.add {
@@ -51,7 +51,7 @@ unsafe fn tile_of<const ROWS: usize>(t: &Tile) {
         }
         for b in 0..t.blocks {
             // SAFETY: `b` is below the number of blocks and `r` below that of rows, so all reads are
-            // within what `Tile` says the pointers are valid for. None of them needs an alignment.
+            // within what `Int8Tile` says the pointers are valid for. None of them needs an alignment.
             unsafe {
                 let panel = t.panel.add(b * BYTES);
                 let mut w = [[vdupq_n_s8(0); BLOCK / GROUP]; 4];

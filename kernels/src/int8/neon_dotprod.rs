@@ -9,7 +9,7 @@
 use std::arch::aarch64::*;
 
 use super::BLOCK;
-use super::kernel::{Kernel, Tile, with_rows};
+use super::kernel::{Int8Kernel, Int8Tile, with_rows};
 use super::neon::to_f32;
 use crate::Cpu;
 
@@ -17,7 +17,7 @@ const LANES: usize = 8;
 const TILE: usize = 6;
 const BYTES: usize = LANES * (BLOCK + 2);
 
-pub static KERNEL: Kernel = Kernel {
+pub static KERNEL: Int8Kernel = Int8Kernel {
     cpu: Cpu::NeonDotprod,
     lanes: LANES,
     rows: TILE,
@@ -27,16 +27,16 @@ pub static KERNEL: Kernel = Kernel {
 };
 
 /// # Safety
-/// As [`Kernel::tile`].
-unsafe fn tile(t: &Tile, rows: usize) {
+/// As [`Int8Kernel::tile`].
+unsafe fn tile(t: &Int8Tile, rows: usize) {
     // SAFETY: handed on as they are.
     unsafe { with_rows!(rows, tile_of(t), 1 2 3 4 5 6) }
 }
 
 /// # Safety
-/// As [`Kernel::tile`], for `ROWS` rows.
+/// As [`Int8Kernel::tile`], for `ROWS` rows.
 #[target_feature(enable = "neon,dotprod")]
-unsafe fn tile_of<const ROWS: usize>(t: &Tile) {
+unsafe fn tile_of<const ROWS: usize>(t: &Int8Tile) {
     let mut total = [[vdupq_n_f32(0.0); 2]; ROWS];
     if t.add {
         for (r, total) in total.iter_mut().enumerate() {
@@ -48,7 +48,7 @@ unsafe fn tile_of<const ROWS: usize>(t: &Tile) {
     }
     for b in 0..t.blocks {
         // SAFETY: `b` is below the number of blocks and `r` below that of rows, so all reads are
-        // within what `Tile` says the pointers are valid for. None of them needs an alignment.
+        // within what `Int8Tile` says the pointers are valid for. None of them needs an alignment.
         unsafe {
             let panel = t.panel.add(b * BYTES);
             let mut dot = [[vdupq_n_s32(0); 2]; ROWS];

@@ -9,7 +9,7 @@ use std::arch::aarch64::*;
 use std::hint::black_box;
 
 use super::BLOCK;
-use super::kernel::{Kernel, Tile, with_rows};
+use super::kernel::{Int8Kernel, Int8Tile, with_rows};
 use super::neon::to_f32;
 use crate::Cpu;
 
@@ -20,7 +20,7 @@ const GROUP: usize = 8;
 /// Pairs of outputs.
 const PAIRS: usize = LANES / 2;
 
-pub static KERNEL: Kernel = Kernel {
+pub static KERNEL: Int8Kernel = Int8Kernel {
     cpu: Cpu::NeonI8mm,
     lanes: LANES,
     rows: TILE,
@@ -30,8 +30,8 @@ pub static KERNEL: Kernel = Kernel {
 };
 
 /// # Safety
-/// As [`Kernel::tile`].
-unsafe fn tile(t: &Tile, rows: usize) {
+/// As [`Int8Kernel::tile`].
+unsafe fn tile(t: &Int8Tile, rows: usize) {
     let tile_of_pairs = (t, rows);
     // SAFETY: handed on as they are.
     unsafe { with_rows!(rows.div_ceil(2), tile_of(tile_of_pairs), 1 2 3) }
@@ -40,9 +40,9 @@ unsafe fn tile(t: &Tile, rows: usize) {
 /// Computes `2 * N` rows, and stores `rows` of them: operands have all rows of a tile in any case.
 ///
 /// # Safety
-/// As [`Kernel::tile`], for `rows` of at most `2 * N`.
+/// As [`Int8Kernel::tile`], for `rows` of at most `2 * N`.
 #[target_feature(enable = "neon,i8mm")]
-unsafe fn tile_of<const N: usize>((t, rows): (&Tile, usize)) {
+unsafe fn tile_of<const N: usize>((t, rows): (&Int8Tile, usize)) {
     // A loop that the compiler must leave one: all of a block at once would need more registers than
     // there are.
     let halves = black_box(BLOCK / 16);
@@ -64,7 +64,7 @@ unsafe fn tile_of<const N: usize>((t, rows): (&Tile, usize)) {
     }
     for b in 0..t.blocks {
         // SAFETY: `b` is below the number of blocks and `2 * N` at most the rows of a tile, so all
-        // reads are within what `Tile` says the pointers are valid for, and unaligned.
+        // reads are within what `Int8Tile` says the pointers are valid for, and unaligned.
         unsafe {
             let panel = t.panel.add(b * BYTES);
             let mut dot = [[vdupq_n_s32(0); PAIRS]; N];

@@ -4,7 +4,7 @@
 use std::ops::Range;
 
 use super::BLOCK;
-use super::kernel::Kernel;
+use super::kernel::Int8Kernel;
 use crate::pack::{pack_panels, rows_of};
 use crate::{Cpu, available};
 
@@ -20,7 +20,7 @@ struct Line([u8; 64]);
 pub struct Int8Matrix {
     n_in: usize,
     n_out: usize,
-    kernel: &'static Kernel,
+    kernel: &'static Int8Kernel,
     lines: Vec<Line>,
 }
 
@@ -31,11 +31,11 @@ impl Int8Matrix {
     /// If `n_in` is not whole blocks, a part not whole rows, or this CPU lacks `cpu`.
     pub fn pack(parts: &[&[u8]], n_in: usize, cpu: Cpu) -> Self {
         assert!(available().contains(&cpu), "this CPU lacks {}", cpu.name());
-        Self::pack_for(Kernel::for_cpu(cpu), parts, n_in)
+        Self::pack_for(Int8Kernel::for_cpu(cpu), parts, n_in)
     }
 
     /// The same for a kernel that need not run here; nothing may then multiply by the matrix.
-    pub(super) fn pack_for(kernel: &'static Kernel, parts: &[&[u8]], n_in: usize) -> Self {
+    pub(super) fn pack_for(kernel: &'static Int8Kernel, parts: &[&[u8]], n_in: usize) -> Self {
         assert_eq!(n_in % BLOCK, 0, "whole blocks of {BLOCK}");
         let row_bytes = n_in / BLOCK * Q8_0_BLOCK_BYTES;
         let rows = rows_of(parts, row_bytes);
@@ -65,7 +65,7 @@ impl Int8Matrix {
     }
 
     /// The kernel it is packed for.
-    pub fn kernel(&self) -> &'static Kernel {
+    pub fn kernel(&self) -> &'static Int8Kernel {
         self.kernel
     }
 
@@ -97,7 +97,7 @@ impl Int8Matrix {
 }
 
 /// `rows`, at most `lanes` of them, into a panel; outputs that do not exist have weights of zero.
-fn pack_panel(kernel: &Kernel, rows: &[&[u8]], panel: &mut [u8]) {
+fn pack_panel(kernel: &Int8Kernel, rows: &[&[u8]], panel: &mut [u8]) {
     let lanes = kernel.lanes;
     let flip = if kernel.unsigned { 0x80 } else { 0 };
     for (b, block) in panel.chunks_exact_mut(lanes * Q8_0_BLOCK_BYTES).enumerate() {

@@ -4,10 +4,10 @@
 use std::arch::x86_64::*;
 
 use super::BLOCK;
-use super::rows::{Cell, SUM_ZERO, SUM_ZERO_F32};
-use crate::quantize::LEAST;
+use super::activations::{Cell, SUM_ZERO, SUM_ZERO_F32};
+use crate::quantize::MIN_MAGNITUDE;
 
-/// As `rows::quantize_each`.
+/// As `activations::quantize_each`.
 ///
 /// # Panics
 /// If the set that is used is narrower.
@@ -21,7 +21,7 @@ pub fn quantize_each<'a>(cells: impl Iterator<Item = Cell<'a>>) {
 fn each<'a>(cells: impl Iterator<Item = Cell<'a>>) {
     for cell in cells {
         let (step, sum) = quantize(cell.x, cell.values);
-        (*cell.scale, *cell.begin) = (step, SUM_ZERO - 128 * sum);
+        (*cell.scale, *cell.init) = (step, SUM_ZERO - 128 * sum);
     }
 }
 
@@ -36,7 +36,7 @@ fn quantize(block: &[f32; BLOCK], values: &mut [i8; BLOCK]) -> (f32, i32) {
     };
     let bits = |v| _mm512_and_si512(_mm512_castps_si512(v), _mm512_set1_epi32(0x7fff_ffff));
     let largest = f32::from_bits(_mm512_reduce_max_epu32(_mm512_max_epu32(bits(a), bits(b))));
-    let (scale, inverse) = if largest < LEAST {
+    let (scale, inverse) = if largest < MIN_MAGNITUDE {
         (0.0, 0.0)
     } else {
         (largest / 127.0, 127.0 / largest)

@@ -4,12 +4,12 @@
 use half::f16;
 
 use super::BLOCK;
-use super::kernel::{Kernel, Tile};
+use super::kernel::{Int8Kernel, Int8Tile};
 use crate::Cpu;
 
 const LANES: usize = 8;
 
-pub static KERNEL: Kernel = Kernel {
+pub static KERNEL: Int8Kernel = Int8Kernel {
     cpu: Cpu::Scalar,
     lanes: LANES,
     rows: 1,
@@ -19,11 +19,11 @@ pub static KERNEL: Kernel = Kernel {
 };
 
 /// # Safety
-/// As [`Kernel::tile`].
-unsafe fn tile(t: &Tile, rows: usize) {
+/// As [`Int8Kernel::tile`].
+unsafe fn tile(t: &Int8Tile, rows: usize) {
     debug_assert_eq!(rows, 1);
     const BYTES: usize = LANES * (BLOCK + 2);
-    // SAFETY: the caller vouches for the pointers; these are the lengths that `Tile` states.
+    // SAFETY: the caller vouches for the pointers; these are the lengths that `Int8Tile` states.
     let (values, scales, panel, out) = unsafe {
         (
             std::slice::from_raw_parts(t.values, t.blocks * BLOCK),

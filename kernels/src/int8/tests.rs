@@ -22,14 +22,14 @@ fn weights(n_out: usize, n_in: usize, seed: u32) -> Vec<u8> {
     bytes
 }
 
-fn quantized(x: &Array2<f32>, kernel: &Kernel) -> QuantizedRows {
+fn quantized(x: &Array2<f32>, kernel: &Int8Kernel) -> QuantizedRows {
     let mut rows = QuantizedRows::default();
     rows.quantize(&x.view(), kernel);
     rows
 }
 
-fn scalar() -> &'static Kernel {
-    Kernel::for_cpu(Cpu::Scalar)
+fn scalar() -> &'static Int8Kernel {
+    Int8Kernel::for_cpu(Cpu::Scalar)
 }
 
 /// In f64, from the quantized activations.
@@ -53,7 +53,7 @@ fn run(cpu: Cpu, x: &Array2<f32>, weights: &[u8], n_out: usize) -> Array2<f32> {
     let matrix = Int8Matrix::pack(&[weights], x.ncols(), cpu);
     let mut out = Array2::from_elem((x.nrows(), n_out), 7.0);
     let x = quantized(x, matrix.kernel());
-    product(&x, &matrix, None, Epilogue::Store, out.view_mut());
+    matmul(&x, &matrix, None, Epilogue::Store, out.view_mut());
     out
 }
 
@@ -108,11 +108,11 @@ fn the_256_bit_kernel_is_right_in_its_other_encoding() {
     let expected = run(Cpu::Scalar, &numbers, &weights, n);
     for rows in 1..=kernel.rows {
         let mut out = Array2::<f32>::zeros((rows, n));
-        let (values, scales, begins) = x.tile(0, 0..k / BLOCK);
-        let tile = Tile {
+        let (values, scales, inits) = x.tile(0, 0..k / BLOCK);
+        let tile = Int8Tile {
             values: values.as_ptr(),
             scales: scales.as_ptr(),
-            begins: begins.as_ptr(),
+            inits: inits.as_ptr(),
             panel: matrix.panel(0, 0..k / BLOCK).as_ptr(),
             blocks: matrix.blocks(),
             out: out.as_mut_ptr(),
@@ -259,7 +259,7 @@ fn parts_lie_below_each_other_and_bias_and_epilogue_follow() {
         let matrix = Int8Matrix::pack(&[&a, &b], 64, cpu);
         let before = noise(10, 64, 5);
         let mut out = before.clone();
-        product(
+        matmul(
             &quantized(&x, matrix.kernel()),
             &matrix,
             Some(&bias),
@@ -301,10 +301,10 @@ fn a_result_may_leave_quantized_for_the_next_product() {
             let x = quantized(&x, matrix.kernel());
             let mut plain = Array2::zeros((m, n));
             let epilogue = Epilogue::QuickGelu;
-            product(&x, &matrix, Some(&bias), epilogue, plain.view_mut());
+            matmul(&x, &matrix, Some(&bias), epilogue, plain.view_mut());
             let expected = quantized(&plain, matrix.kernel());
             let mut found = QuantizedRows::default();
-            product_quantized(&x, &matrix, Some(&bias), epilogue, &mut found);
+            matmul_quantized(&x, &matrix, Some(&bias), epilogue, &mut found);
             for i in 0..m {
                 assert_eq!(
                     found.to_f32(i),

@@ -18,7 +18,7 @@ use x86_64 as arch;
 
 use std::{sync::Barrier, thread, time::Instant};
 
-use crate::tile::{Ahead, SECOND};
+use crate::tile::{L2, PrefetchStream};
 
 /// Operations a second of some threads together, a multiplication and an addition counted as two; 0
 /// where this CPU has no instruction for them.
@@ -73,10 +73,10 @@ pub fn memory_read(n_threads: usize) -> f64 {
         thread::scope(|scope| {
             for part in words.chunks(WORDS.div_ceil(n_threads)) {
                 scope.spawn(|| {
-                    let mut ahead = Ahead::<SECOND>::from(part.as_ptr().wrapping_add(LEAD));
+                    let mut stream = PrefetchStream::<L2>::from(part.as_ptr().wrapping_add(LEAD));
                     let sum = || {
                         part.chunks(ASKED).fold(0u64, |sum, words| {
-                            ahead.ask(size_of_val(words));
+                            stream.prefetch(size_of_val(words));
                             words.iter().fold(sum, |sum, word| sum.wrapping_add(*word))
                         })
                     };

@@ -69,7 +69,7 @@ const TILE_STEPS: usize = 16;
 unsafe fn int8_amx() {
     // SAFETY: handed on. The tiles hold zeros, and nobody else's numbers.
     unsafe {
-        let _saved = crate::amx::Saved::replace();
+        let _guard = crate::amx::TileConfigGuard::configure();
         for _ in 0..super::STEPS * super::SUMS / TILE_STEPS / 4 {
             std::arch::asm!(
                 "tdpbusd tmm0, tmm4, tmm6",

@@ -25,16 +25,16 @@ impl Avx2 {
 impl Tile for Avx2 {
     type Element = f32;
 
-    fn narrow(self, from: &[f32], scale: f32, to: &mut [f32]) {
+    fn convert(self, from: &[f32], scale: f32, to: &mut [f32]) {
         assert_eq!(from.len(), to.len(), "as many");
         for (to, from) in to.iter_mut().zip(from) {
             *to = scale * from;
         }
     }
 
-    fn turn(self, rows: [&[f32]; ROWS], width: usize, to: &mut [f32]) {
+    fn transpose(self, rows: [&[f32]; ROWS], width: usize, to: &mut [f32]) {
         // SAFETY: `self` exists, so the CPU has AVX2.
-        unsafe { turn(rows, width, to) }
+        unsafe { transpose(rows, width, to) }
     }
 
     fn multiply(self, a: &[f32], b: &[f32], width: usize, start: Start, c: &mut [f32]) {
@@ -115,9 +115,9 @@ fn accumulate<const N: usize>(
     }
 }
 
-/// [`Tile::turn`], eight steps at a time.
+/// [`Tile::transpose`], eight steps at a time.
 #[target_feature(enable = "avx2")]
-pub(crate) fn turn(rows: [&[f32]; ROWS], width: usize, to: &mut [f32]) {
+pub(crate) fn transpose(rows: [&[f32]; ROWS], width: usize, to: &mut [f32]) {
     let depth = depth_of(&rows);
     let whole = depth / LANES * LANES;
     for first in (0..whole).step_by(LANES) {
@@ -126,7 +126,7 @@ pub(crate) fn turn(rows: [&[f32]; ROWS], width: usize, to: &mut [f32]) {
             let row = row[first..].first_chunk();
             *vector = load(row.expect("whole vectors"));
         }
-        for (k, column) in transpose(square).into_iter().enumerate() {
+        for (k, column) in transpose_8x8(square).into_iter().enumerate() {
             let to = to[(first + k) * width..].first_chunk_mut();
             store(column, to.expect("room for every step"));
         }
@@ -141,7 +141,7 @@ pub(crate) fn turn(rows: [&[f32]; ROWS], width: usize, to: &mut [f32]) {
 /// Eight vectors as the columns of eight others: pairs, then fours, then halves change places.
 #[inline]
 #[target_feature(enable = "avx2")]
-fn transpose(rows: [__m256; 8]) -> [__m256; 8] {
+fn transpose_8x8(rows: [__m256; 8]) -> [__m256; 8] {
     let mut pairs = rows;
     for i in (0..8).step_by(2) {
         pairs[i] = _mm256_unpacklo_ps(rows[i], rows[i + 1]);

@@ -36,16 +36,16 @@ impl Avx512Bf16 {
 impl Tile for Avx512 {
     type Element = f32;
 
-    fn narrow(self, from: &[f32], scale: f32, to: &mut [f32]) {
+    fn convert(self, from: &[f32], scale: f32, to: &mut [f32]) {
         assert_eq!(from.len(), to.len(), "as many");
         for (to, from) in to.iter_mut().zip(from) {
             *to = scale * from;
         }
     }
 
-    fn turn(self, rows: [&[f32]; ROWS], width: usize, to: &mut [f32]) {
+    fn transpose(self, rows: [&[f32]; ROWS], width: usize, to: &mut [f32]) {
         // SAFETY: `self` exists, so the CPU has AVX-512, and AVX2 with it.
-        unsafe { avx2::turn(rows, width, to) }
+        unsafe { avx2::transpose(rows, width, to) }
     }
 
     fn multiply(self, a: &[f32], b: &[f32], width: usize, start: Start, c: &mut [f32]) {
@@ -64,10 +64,10 @@ impl Tile for Avx512 {
 impl Tile for Avx512Bf16 {
     type Element = bf16;
 
-    fn narrow(self, from: &[f32], scale: f32, to: &mut [bf16]) {
+    fn convert(self, from: &[f32], scale: f32, to: &mut [bf16]) {
         assert_eq!(from.len(), to.len(), "as many");
         // SAFETY: `self` exists, so the CPU has AVX-512 with BF16.
-        unsafe { narrow(from, scale, to) }
+        unsafe { convert(from, scale, to) }
     }
 
     fn multiply(self, a: &[bf16], b: &[bf16], width: usize, start: Start, c: &mut [f32]) {
@@ -84,7 +84,7 @@ impl Tile for Avx512Bf16 {
 }
 
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512bf16")]
-fn narrow(from: &[f32], scale: f32, to: &mut [bf16]) {
+fn convert(from: &[f32], scale: f32, to: &mut [bf16]) {
     let factor = _mm512_set1_ps(scale);
     let (chunks, rest) = from.as_chunks::<LANES>();
     let (to_chunks, to_rest) = to.as_chunks_mut::<LANES>();

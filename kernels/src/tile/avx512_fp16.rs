@@ -30,15 +30,15 @@ impl Avx512Fp16 {
 impl Tile for Avx512Fp16 {
     type Element = f16;
 
-    fn narrow(self, from: &[f32], scale: f32, to: &mut [f16]) {
+    fn convert(self, from: &[f32], scale: f32, to: &mut [f16]) {
         assert_eq!(from.len(), to.len(), "as many");
         // SAFETY: `self` exists, so the CPU has AVX-512.
-        unsafe { narrow(from, scale, to) }
+        unsafe { convert(from, scale, to) }
     }
 
-    fn largest(self, values: &[f32]) -> f32 {
+    fn max_finite_abs(self, values: &[f32]) -> f32 {
         // SAFETY: `self` exists, so the CPU has AVX-512.
-        unsafe { largest(values) }
+        unsafe { max_finite_abs(values) }
     }
 
     fn multiply(self, a: &[f16], b: &[f16], width: usize, start: Start, c: &mut [f32]) {
@@ -55,7 +55,7 @@ impl Tile for Avx512Fp16 {
 }
 
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq")]
-fn narrow(from: &[f32], scale: f32, to: &mut [f16]) {
+fn convert(from: &[f32], scale: f32, to: &mut [f16]) {
     let factor = _mm512_set1_ps(scale);
     let (chunks, rest) = from.as_chunks::<LANES>();
     let (to_chunks, to_rest) = to.as_chunks_mut::<LANES>();
@@ -68,7 +68,7 @@ fn narrow(from: &[f32], scale: f32, to: &mut [f16]) {
 }
 
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq")]
-fn largest(values: &[f32]) -> f32 {
+fn max_finite_abs(values: &[f32]) -> f32 {
     let infinity = _mm512_set1_ps(f32::INFINITY);
     let more = |largest, values: &[f32; LANES]| {
         let size = _mm512_abs_ps(load(values));

@@ -35,7 +35,7 @@ pub(crate) use avx512::{Avx512, Avx512Bf16};
 pub(crate) use avx512_fp16::Avx512Fp16;
 #[cfg(target_arch = "aarch64")]
 pub(crate) use neon::{Neon, NeonBf16};
-pub(crate) use prefetch::{Ahead, FIRST, SECOND, prefetch, prefetch_at, prefetch_early};
+pub(crate) use prefetch::{L1, L2, PrefetchStream, prefetch, prefetch_at, prefetch_l2};
 pub(crate) use scalar::Scalar;
 
 /// Rows in a panel of `a`.
@@ -45,7 +45,7 @@ pub(crate) const LANES: usize = 16;
 /// The most columns of `b` in f32 and bf16.
 pub(crate) const WIDTH: usize = 3 * LANES;
 /// The same in f16, and so of all.
-pub(crate) const MOST_WIDTH: usize = 2 * WIDTH;
+pub(crate) const MAX_WIDTH: usize = 2 * WIDTH;
 
 /// A number that operands are made of.
 pub(crate) trait Element: Copy + Default + PartialEq + Send + Sync + 'static {
@@ -57,9 +57,9 @@ pub(crate) trait Element: Copy + Default + PartialEq + Send + Sync + 'static {
     const WIDTH: usize = 3 * Self::LANES;
     /// Whether sums of products of numbers in -1..1 are safe and those of others may not be: they
     /// are made in the type itself.
-    const IS_NARROW: bool = false;
+    const SUMS_IN_TYPE: bool = false;
     /// The numbers as they are, if this is their type.
-    fn same(_: &[f32]) -> Option<&[Self]> {
+    fn borrow_f32(_: &[f32]) -> Option<&[Self]> {
         None
     }
     /// To the nearest; of two equally near, to the even one.
@@ -69,7 +69,7 @@ pub(crate) trait Element: Copy + Default + PartialEq + Send + Sync + 'static {
 
 impl Element for f32 {
     const GROUP: usize = 1;
-    fn same(values: &[f32]) -> Option<&[Self]> {
+    fn borrow_f32(values: &[f32]) -> Option<&[Self]> {
         Some(values)
     }
     #[inline(always)]
@@ -97,7 +97,7 @@ impl Element for bf16 {
 impl Element for f16 {
     const GROUP: usize = 1;
     const LANES: usize = 2 * LANES;
-    const IS_NARROW: bool = true;
+    const SUMS_IN_TYPE: bool = true;
     #[inline(always)]
     fn from_f32(value: f32) -> Self {
         Self::from_f32(value)
@@ -125,10 +125,10 @@ pub(crate) trait Tile: Copy + Send + Sync {
     type Element: Element;
 
     /// `to[i] = scale * from[i]` in the operands' type; both of the same length, whatever it is.
-    fn narrow(self, from: &[f32], scale: f32, to: &mut [Self::Element]);
+    fn convert(self, from: &[f32], scale: f32, to: &mut [Self::Element]);
 
     /// The largest finite absolute value, or zero.
-    fn largest(self, values: &[f32]) -> f32 {
+    fn max_finite_abs(self, values: &[f32]) -> f32 {
         let finite = values.iter().map(|v| v.abs()).filter(|v| v.is_finite());
         finite.fold(0.0, f32::max)
     }
@@ -139,8 +139,8 @@ pub(crate) trait Tile: Copy + Send + Sync {
     ///
     /// # Panics
     /// If the rows are not equally long, or not whole groups.
-    fn turn(self, rows: [&[Self::Element]; ROWS], width: usize, to: &mut [Self::Element]) {
-        turn(rows, width, to);
+    fn transpose(self, rows: [&[Self::Element]; ROWS], width: usize, to: &mut [Self::Element]) {
+        transpose(rows, width, to);
     }
 
     /// `c = start + a b` in the layout above.
@@ -179,8 +179,8 @@ fn check<E: Element>(a: &[E], b: &[E], width: usize, start: Start, c: &[f32]) ->
     depth
 }
 
-/// [`Tile::turn`] in plain Rust.
-fn turn<E: Element>(rows: [&[E]; ROWS], width: usize, to: &mut [E]) {
+/// [`Tile::transpose`] in plain Rust.
+fn transpose<E: Element>(rows: [&[E]; ROWS], width: usize, to: &mut [E]) {
     let depth = depth_of(&rows);
     crate::vectorized(|| {
         let rows = rows.map(|row| &row[..depth]);
@@ -194,7 +194,7 @@ fn turn<E: Element>(rows: [&[E]; ROWS], width: usize, to: &mut [E]) {
     });
 }
 
-/// How long rows are that [`Tile::turn`] takes.
+/// How long rows are that [`Tile::transpose`] takes.
 fn depth_of<E: Element>(rows: &[&[E]; ROWS]) -> usize {
     let depth = rows[0].len();
     assert!(rows.iter().all(|row| row.len() == depth), "equally long");
@@ -202,7 +202,7 @@ fn depth_of<E: Element>(rows: &[&[E]; ROWS]) -> usize {
     depth
 }
 
-/// `rows: [ROWS, depth]` as [`Tile::turn`] takes them.
+/// `rows: [ROWS, depth]` as [`Tile::transpose`] takes them.
 pub(crate) fn split_rows<E>(rows: &[E]) -> [&[E]; ROWS] {
     let depth = rows.len() / ROWS;
     std::array::from_fn(|r| &rows[r * depth..][..depth])
@@ -310,7 +310,7 @@ mod tests {
     /// All widths, starts and numbers of panels, and depths from none on, against the definition.
     fn equals_the_definition<K: Tile>(kernels: K) {
         let group = K::Element::GROUP;
-        let tolerance = if K::Element::IS_NARROW {
+        let tolerance = if K::Element::SUMS_IN_TYPE {
             NARROW_TOLERANCE
         } else {
             TOLERANCE
@@ -350,7 +350,7 @@ mod tests {
     }
 
     /// Into a panel, and into the last columns of a wider one whose others stay as they are.
-    fn turns_rows_to_columns<K: Tile>(kernels: K) {
+    fn transposes_rows<K: Tile>(kernels: K) {
         let group = K::Element::GROUP;
         for depth in (0..=20).chain([63, 64]).map(|d| d * group) {
             let rows = numbers::<K::Element>(ROWS * depth, 7);
@@ -364,7 +364,7 @@ mod tests {
                     }
                 }
                 let mut found = before;
-                kernels.turn(
+                kernels.transpose(
                     split_rows(&rows),
                     width,
                     &mut found[first.min(depth * width)..],
@@ -375,7 +375,7 @@ mod tests {
     }
 
     /// Every length up to some vectors, and the numbers at which rounding has to choose.
-    fn narrows_as_scalar<K: Tile>(kernels: K) {
+    fn converts_like_scalar<K: Tile>(kernels: K) {
         let mut values = vec![
             0.0,
             -0.0,
@@ -390,7 +390,7 @@ mod tests {
         values.extend(noise(1, 60, 5));
         for len in 0..values.len() {
             let mut found = vec![K::Element::default(); len];
-            kernels.narrow(&values[..len], 0.75, &mut found);
+            kernels.convert(&values[..len], 0.75, &mut found);
             for (found, value) in found.iter().zip(&values) {
                 let (found, expected) = (found.to_f32(), K::Element::from_f32(0.75 * value));
                 let expected = expected.to_f32();
@@ -407,14 +407,14 @@ mod tests {
         let mut values = noise(1, 70, 6).into_raw_vec_and_offset().0;
         for len in 1..values.len() {
             values[len - 1] = if len % 2 == 0 { 1e30 } else { -1e30 } * len as f32;
-            assert_eq!(kernels.largest(&values[..len]), 1e30 * len as f32);
+            assert_eq!(kernels.max_finite_abs(&values[..len]), 1e30 * len as f32);
         }
         values.fill(f32::NAN);
-        assert_eq!(kernels.largest(&values), 0.0);
+        assert_eq!(kernels.max_finite_abs(&values), 0.0);
         values[3] = f32::NEG_INFINITY;
         values[68] = -2.0;
-        assert_eq!(kernels.largest(&values), 2.0);
-        assert_eq!(kernels.largest(&[]), 0.0);
+        assert_eq!(kernels.max_finite_abs(&values), 2.0);
+        assert_eq!(kernels.max_finite_abs(&[]), 0.0);
     }
 
     #[test]
@@ -423,7 +423,7 @@ mod tests {
         equals_the_definition(Scalar::<bf16>::default());
         equals_the_definition(Scalar::<f16>::default());
         finds_the_largest(Scalar::<f16>::default());
-        narrows_as_scalar(Scalar::<bf16>::default());
+        converts_like_scalar(Scalar::<bf16>::default());
     }
 
     #[cfg(target_arch = "x86_64")]
@@ -432,24 +432,24 @@ mod tests {
         for cpu in crate::cpu::available() {
             if let Some(kernels) = Avx2::new(cpu) {
                 equals_the_definition(kernels);
-                narrows_as_scalar(kernels);
-                turns_rows_to_columns(kernels);
+                converts_like_scalar(kernels);
+                transposes_rows(kernels);
             }
             if let Some(kernels) = Avx512::new(cpu) {
                 equals_the_definition(kernels);
-                narrows_as_scalar(kernels);
-                turns_rows_to_columns(kernels);
+                converts_like_scalar(kernels);
+                transposes_rows(kernels);
             }
             if let Some(kernels) = Avx512Bf16::new(cpu) {
                 equals_the_definition(kernels);
-                narrows_as_scalar(kernels);
-                turns_rows_to_columns(kernels);
+                converts_like_scalar(kernels);
+                transposes_rows(kernels);
             }
             if let Some(kernels) = Avx512Fp16::new(cpu) {
                 finds_the_largest(kernels);
                 equals_the_definition(kernels);
-                narrows_as_scalar(kernels);
-                turns_rows_to_columns(kernels);
+                converts_like_scalar(kernels);
+                transposes_rows(kernels);
             }
         }
     }
@@ -460,13 +460,13 @@ mod tests {
         for cpu in crate::cpu::available() {
             if let Some(kernels) = Neon::new(cpu) {
                 equals_the_definition(kernels);
-                narrows_as_scalar(kernels);
-                turns_rows_to_columns(kernels);
+                converts_like_scalar(kernels);
+                transposes_rows(kernels);
             }
             if let Some(kernels) = NeonBf16::new(cpu) {
                 equals_the_definition(kernels);
-                narrows_as_scalar(kernels);
-                turns_rows_to_columns(kernels);
+                converts_like_scalar(kernels);
+                transposes_rows(kernels);
             }
         }
     }

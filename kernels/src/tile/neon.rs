@@ -41,7 +41,7 @@ impl NeonBf16 {
 impl Tile for Neon {
     type Element = f32;
 
-    fn narrow(self, from: &[f32], scale: f32, to: &mut [f32]) {
+    fn convert(self, from: &[f32], scale: f32, to: &mut [f32]) {
         assert_eq!(from.len(), to.len(), "as many");
         for (to, from) in to.iter_mut().zip(from) {
             *to = scale * from;
@@ -58,10 +58,10 @@ impl Tile for Neon {
 impl Tile for NeonBf16 {
     type Element = bf16;
 
-    fn narrow(self, from: &[f32], scale: f32, to: &mut [bf16]) {
+    fn convert(self, from: &[f32], scale: f32, to: &mut [bf16]) {
         assert_eq!(from.len(), to.len(), "as many");
         // SAFETY: `self` exists, so the CPU has NEON with BF16.
-        unsafe { narrow(from, scale, to) }
+        unsafe { convert(from, scale, to) }
     }
 
     fn multiply(self, a: &[bf16], b: &[bf16], width: usize, start: Start, c: &mut [f32]) {
@@ -72,7 +72,7 @@ impl Tile for NeonBf16 {
 }
 
 #[target_feature(enable = "neon,bf16")]
-fn narrow(from: &[f32], scale: f32, to: &mut [bf16]) {
+fn convert(from: &[f32], scale: f32, to: &mut [bf16]) {
     let (chunks, rest) = from.as_chunks::<LANES>();
     let (to_chunks, to_rest) = to.as_chunks_mut::<LANES>();
     for (from, to) in chunks.iter().zip(to_chunks) {

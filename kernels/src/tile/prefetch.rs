@@ -15,32 +15,32 @@ pub(crate) fn prefetch<T>(values: &[T]) {
 #[inline(always)]
 pub(crate) fn prefetch_at<T>(values: *const T, n: usize) {
     for byte in (0..n * size_of::<T>()).step_by(LINE) {
-        ask::<FIRST>(values.cast::<u8>().wrapping_add(byte));
+        prefetch_line::<L1>(values.cast::<u8>().wrapping_add(byte));
     }
 }
 
 /// Asks for the line at an address, whatever lies there, to be brought into the second-level cache: for what is
 /// needed only after as much else as the first level holds.
 #[inline(always)]
-pub(crate) fn prefetch_early<T>(at: *const T) {
-    ask::<SECOND>(at.cast());
+pub(crate) fn prefetch_l2<T>(at: *const T) {
+    prefetch_line::<L2>(at.cast());
 }
 
 /// The level of caches next to a core.
-pub(crate) const FIRST: u8 = 1;
+pub(crate) const L1: u8 = 1;
 /// The one behind it: there is room for what is not needed soon, but must be on its way.
-pub(crate) const SECOND: u8 = 2;
+pub(crate) const L2: u8 = 2;
 
 /// Asks for a line, whatever lies there, to be brought into a level of caches.
 #[inline(always)]
-fn ask<const LEVEL: u8>(line: *const u8) {
+fn prefetch_line<const LEVEL: u8>(line: *const u8) {
     #[cfg(target_arch = "x86_64")]
     {
         use std::arch::x86_64::{_MM_HINT_T0, _MM_HINT_T1, _mm_prefetch};
         // SAFETY: every x86-64 has SSE, and a hint may name any address.
         unsafe {
             match LEVEL {
-                FIRST => _mm_prefetch::<_MM_HINT_T0>(line.cast()),
+                L1 => _mm_prefetch::<_MM_HINT_T0>(line.cast()),
                 _ => _mm_prefetch::<_MM_HINT_T1>(line.cast()),
             }
         }
@@ -62,11 +62,11 @@ fn ask<const LEVEL: u8>(line: *const u8) {
 
 /// Memory that is asked for bit by bit, in the order in which it lies: one stream, which the hardware foresees
 /// and runs ahead of. AMD's cores read twice as fast so as by several streams side by side.
-pub(crate) struct Ahead<const LEVEL: u8> {
+pub(crate) struct PrefetchStream<const LEVEL: u8> {
     next: *const u8,
 }
 
-impl<const LEVEL: u8> Ahead<LEVEL> {
+impl<const LEVEL: u8> PrefetchStream<LEVEL> {
     /// From an address on, whatever lies there.
     #[inline(always)]
     pub(crate) fn from<T>(at: *const T) -> Self {
@@ -76,13 +76,13 @@ impl<const LEVEL: u8> Ahead<LEVEL> {
     /// Asks for so many more bytes, each line once. A few lines with some arithmetic behind them: of many at
     /// once most wait for their turn, and what comes behind them waits too.
     #[inline(always)]
-    pub(crate) fn ask(&mut self, bytes: usize) {
+    pub(crate) fn prefetch(&mut self, bytes: usize) {
         let end = self.next.wrapping_add(bytes);
         let mut line = self
             .next
             .wrapping_add(self.next.addr().wrapping_neg() % LINE);
         while line < end {
-            ask::<LEVEL>(line);
+            prefetch_line::<LEVEL>(line);
             line = line.wrapping_add(LINE);
         }
         self.next = end;

@@ -11,7 +11,7 @@ pub(crate) struct Scalar<E>(PhantomData<E>);
 impl<E: Element> Tile for Scalar<E> {
     type Element = E;
 
-    fn narrow(self, from: &[f32], scale: f32, to: &mut [E]) {
+    fn convert(self, from: &[f32], scale: f32, to: &mut [E]) {
         assert_eq!(from.len(), to.len(), "as many");
         for (to, &from) in to.iter_mut().zip(from) {
             *to = E::from_f32(scale * from);

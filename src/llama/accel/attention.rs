@@ -54,7 +54,7 @@ pub unsafe fn attention(node: &sys::ggml_tensor, cpu: Cpu) -> Option<CachedAtten
         n_key: n_key as usize,
         scale,
     };
-    attention.suits(cpu).then_some(attention)
+    attention.is_supported(cpu).then_some(attention)
 }
 
 /// Where the rows of a tensor lie, if each is contiguous and begins at a whole number.

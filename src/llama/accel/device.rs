@@ -5,12 +5,12 @@ use std::ptr::null_mut;
 use std::sync::OnceLock;
 
 use llama_cpp_sys_2 as sys;
+use xc2_kernels::matmul::MatmulKernels;
 
 use super::abi::{
     API_VERSION, Backend, BackendInterface, Device, DeviceInterface, Registry, RegistryInterface,
 };
 use super::jobs::Jobs;
-use super::operands::Kernels;
 use super::{Products, WANTED};
 
 const NAME: &CStr = c"XC2";
@@ -23,7 +23,7 @@ struct Statics {
     device: Device,
     /// The CPU's.
     cpu: sys::ggml_backend_dev_t,
-    kernels: Kernels,
+    kernels: MatmulKernels,
 }
 
 // SAFETY: it is not changed once it is registered; ggml reads it from several threads.
@@ -38,7 +38,7 @@ fn statics() -> &'static Statics {
 }
 
 /// Tells ggml of the device.
-pub fn register(kernels: Kernels) {
+pub fn register(kernels: MatmulKernels) {
     STATICS.get_or_init(|| {
         // SAFETY: the CPU's registry and its device are there in every build.
         let cpu = unsafe { sys::ggml_backend_reg_dev_get(sys::ggml_backend_cpu_reg(), 0) };

@@ -6,18 +6,18 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use llama_cpp_sys_2 as sys;
 use xc2_kernels::attention::CachedAttention;
-use xc2_kernels::{Cpu, SharedOut};
+use xc2_kernels::matmul::{Matmul, MatmulInput, MatmulKernels, WeightMatrix};
+use xc2_kernels::{Cpu, SharedOutput};
 
 use super::abi::{ALL_THREADS, CustomParams};
 use super::attention::attention;
-use super::operands::{Kernels, Matrix, Product, Rows};
 use super::plan::{Planned, planned};
 use super::slots::{Activations, Place, Slots};
 use crate::llama::threads::Counter;
 
 /// Our part of the graph that is being computed.
 pub struct Jobs {
-    kernels: Kernels,
+    kernels: MatmulKernels,
     slots: Slots,
     /// Nodes as they were.
     nodes: Vec<Node>,
@@ -44,9 +44,9 @@ struct Job {
 enum Work {
     Attention(CachedAttention),
     Product {
-        product: Product,
+        product: Matmul<'static>,
         /// Activations that have to be put in form first, `[n, width]`, and where to.
-        inputs: Vec<(*const f32, Rows)>,
+        inputs: Vec<(*const f32, MatmulInput)>,
         /// The next piece of that, and how many are done.
         filling: AtomicUsize,
         filled: Counter,
@@ -54,7 +54,7 @@ enum Work {
 }
 
 impl Jobs {
-    pub fn new(kernels: Kernels) -> Self {
+    pub fn new(kernels: MatmulKernels) -> Self {
         Self {
             kernels,
             slots: Slots::default(),
@@ -78,10 +78,14 @@ impl Jobs {
         // SAFETY: as the caller says.
         let products = unsafe { planned(&nodes, self.kernels) };
         let kernels = self.kernels;
-        let bytes = |p: &Planned, matrix: &Matrix| matrix.bytes_of_rows(p.rows.len(), kernels);
+        let bytes = |p: &Planned, matrix: &WeightMatrix| matrix.input_bytes(p.rows.len(), kernels);
         let activations = products.iter().map(|p| Activations {
             input: (
-                (p.x, p.rows.start, p.matrix.form(p.rows.len(), kernels)),
+                (
+                    p.x,
+                    p.rows.start,
+                    p.matrix.input_type(p.rows.len(), kernels),
+                ),
                 bytes(p, &p.matrix),
             ),
             adapter_bytes: (p.adapter.as_ref()).map_or(0, |(added, _)| bytes(p, added)),
@@ -95,7 +99,7 @@ impl Jobs {
         }
         for node in nodes {
             // SAFETY: as the caller says.
-            if let Some(attention) = unsafe { attention(&*node, kernels.blocks.cpu) } {
+            if let Some(attention) = unsafe { attention(&*node, kernels.quantized.cpu) } {
                 // SAFETY: as the caller says.
                 unsafe { self.push(node, Work::Attention(attention)) }
             }
@@ -129,17 +133,17 @@ impl Jobs {
         if !place.known {
             inputs.push((row(x, first).cast_const(), rows));
         }
-        let out = |t: &sys::ggml_tensor| SharedOut::new(row(t, first), t.nb[1] / 4);
+        let out = |t: &sys::ggml_tensor| SharedOutput::new(row(t, first), t.nb[1] / 4);
         let product = match &planned.adapter {
-            None => Product::new(matrix, rows, out(node), self.kernels),
+            None => Matmul::new(matrix, rows, out(node), self.kernels),
             Some((added, sum)) => {
                 // SAFETY: as above.
                 let small_rows = unsafe { self.rows(place.adapter, planned, added) };
-                let small_rows = small_rows.times(sum.factor);
+                let small_rows = small_rows.scaled(sum.factor);
                 inputs.push((row(small, first).cast_const(), small_rows));
                 // SAFETY: as above.
                 let out = out(unsafe { &*sum.add });
-                Product::new(matrix, rows, out, self.kernels).plus(*added, small_rows)
+                Matmul::new(matrix, rows, out, self.kernels).plus(*added, small_rows)
             }
         };
         let work = Work::Product {
@@ -173,10 +177,15 @@ impl Jobs {
 
     /// # Safety
     /// The place was planned for the activations of this product that are multiplied by this matrix.
-    unsafe fn rows(&mut self, place: usize, planned: &Planned, matrix: &Matrix) -> Rows {
+    unsafe fn rows(
+        &mut self,
+        place: usize,
+        planned: &Planned,
+        matrix: &WeightMatrix,
+    ) -> MatmulInput {
         let memory = self.slots.memory(place);
         // SAFETY: as above; and the memory stays until the graph is computed.
-        unsafe { matrix.rows(memory, planned.rows.len(), self.kernels) }
+        unsafe { matrix.input(memory, planned.rows.len(), self.kernels) }
     }
 
     /// # Safety
@@ -186,7 +195,7 @@ impl Jobs {
         let (op, params) = unsafe { ((*node).op, (*node).op_params) };
         self.nodes.push(Node { node, op, params });
         self.jobs.push(Job {
-            cpu: self.kernels.blocks.cpu,
+            cpu: self.kernels.quantized.cpu,
             work,
             next: AtomicUsize::new(0),
         });
@@ -268,7 +277,7 @@ impl Job {
 /// - The activations are contiguous, of these shapes, and stay as they are.
 /// - Pieces are filled here only, with these counters.
 unsafe fn fill(
-    inputs: &[(*const f32, Rows)],
+    inputs: &[(*const f32, MatmulInput)],
     next: &AtomicUsize,
     done: &Counter,
     n_threads: usize,

@@ -20,7 +20,6 @@ mod abi;
 mod attention;
 mod device;
 mod jobs;
-mod operands;
 mod plan;
 mod products;
 mod slots;
@@ -31,8 +30,9 @@ use std::cell::Cell;
 use std::sync::OnceLock;
 
 use xc2_kernels::Cpu;
-use xc2_kernels::blocks::Kernel;
-use xc2_kernels::halves::{self, Halves};
+use xc2_kernels::float16::{Float16Kernel, Float16Slice};
+use xc2_kernels::matmul::MatmulKernels;
+use xc2_kernels::quantized::QuantizedKernel;
 
 /// Who multiplies matrices in the decoder.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
@@ -66,16 +66,16 @@ pub(super) fn with_products<T>(products: Products, create: impl FnOnce() -> T) -
 }
 
 /// Registers the device, once. The kernel that it uses, or why there is none.
-pub(super) fn register() -> Result<&'static Kernel, &'static str> {
-    static DONE: OnceLock<Result<&'static Kernel, String>> = OnceLock::new();
+pub(super) fn register() -> Result<&'static QuantizedKernel, &'static str> {
+    static DONE: OnceLock<Result<&'static QuantizedKernel, String>> = OnceLock::new();
     let done = DONE.get_or_init(|| {
-        let kernel = Kernel::for_cpu(Cpu::chosen());
+        let kernel = QuantizedKernel::for_cpu(Cpu::chosen());
         if kernel.cpu == Cpu::Scalar {
             return Err("ours need AVX2 or AArch64's dot products to be faster".to_owned());
         }
         abi::check()
             .map_err(|why| format!("this llama.cpp is not the one it was made for: {why}"))?;
-        device::register(operands::Kernels { blocks: kernel });
+        device::register(MatmulKernels { quantized: kernel });
         Ok(kernel)
     });
     done.as_ref().copied().map_err(String::as_str)
@@ -83,5 +83,5 @@ pub(super) fn register() -> Result<&'static Kernel, &'static str> {
 
 /// Whether weights in BF16 are multiplied by activations in it, and not in f32.
 pub(super) fn multiplies_bf16() -> bool {
-    halves::Kernel::for_cpu(Cpu::chosen(), &Halves::Bf16(&[])).is_bf16()
+    Float16Kernel::for_cpu(Cpu::chosen(), &Float16Slice::Bf16(&[])).is_bf16()
 }

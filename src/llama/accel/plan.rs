@@ -4,8 +4,8 @@ use std::collections::{HashMap, HashSet};
 use std::ops::Range;
 
 use llama_cpp_sys_2 as sys;
+use xc2_kernels::matmul::{MatmulKernels, WeightMatrix};
 
-use super::operands::{Kernels, Matrix};
 use super::products::{AdapterSum, adapter_sums, matrix};
 
 /// A product, or some rows of one, that is to be computed in place of a node.
@@ -15,11 +15,11 @@ pub struct Planned {
     pub at: *mut sys::ggml_tensor,
     /// The product.
     pub node: *mut sys::ggml_tensor,
-    pub matrix: Matrix,
+    pub matrix: WeightMatrix<'static>,
     pub x: *const sys::ggml_tensor,
     pub rows: Range<usize>,
     /// What an adapter adds to it.
-    pub adapter: Option<(Matrix, AdapterSum)>,
+    pub adapter: Option<(WeightMatrix<'static>, AdapterSum)>,
 }
 
 impl Planned {
@@ -40,9 +40,9 @@ impl Planned {
 ///
 /// # Safety
 /// The nodes are valid and their memory is allocated.
-pub unsafe fn planned(nodes: &[*mut sys::ggml_tensor], kernels: Kernels) -> Vec<Planned> {
+pub unsafe fn planned(nodes: &[*mut sys::ggml_tensor], kernels: MatmulKernels) -> Vec<Planned> {
     // SAFETY: as above.
-    let (mut sums, matrices): (_, HashMap<_, Matrix>) = unsafe {
+    let (mut sums, matrices): (_, HashMap<_, WeightMatrix<'static>>) = unsafe {
         let ours = nodes
             .iter()
             .filter_map(|n| Some((*n, matrix(&**n, kernels)?)));
@@ -91,7 +91,7 @@ pub unsafe fn planned(nodes: &[*mut sys::ggml_tensor], kernels: Kernels) -> Vec<
 unsafe fn halved(
     plan: Vec<Planned>,
     nodes: &[*mut sys::ggml_tensor],
-    kernels: Kernels,
+    kernels: MatmulKernels,
 ) -> Vec<Planned> {
     let mut uses = HashMap::new();
     for product in &plan {
@@ -119,7 +119,7 @@ unsafe fn halved(
         None => vec![product],
         Some(at) => {
             let middle = product.rows.len() / 2;
-            let middle = middle.next_multiple_of(kernels.blocks.rows);
+            let middle = middle.next_multiple_of(kernels.quantized.rows);
             product.halves(middle, *at).into()
         }
     };

@@ -3,10 +3,9 @@
 use std::collections::HashMap;
 
 use llama_cpp_sys_2 as sys;
-use xc2_kernels::blocks::{BlockFormat, BlockMatrix};
-use xc2_kernels::halves::{HalfMatrix, Halves};
-
-use super::operands::{Kernels, Matrix};
+use xc2_kernels::float16::{Float16Matrix, Float16Slice};
+use xc2_kernels::matmul::{MatmulKernels, WeightMatrix};
+use xc2_kernels::quantized::{QuantFormat, QuantizedMatrix};
 
 /// How llama.cpp applies an adapter: `add = base + scale(product)`, where the product is that of the adapter's
 /// second matrix with what its first makes of the base's input.
@@ -78,7 +77,10 @@ pub unsafe fn adapter_sums(
 ///
 /// # Safety
 /// The node is valid, and its memory and that of its sources allocated.
-pub unsafe fn matrix(node: &sys::ggml_tensor, kernels: Kernels) -> Option<Matrix> {
+pub unsafe fn matrix(
+    node: &sys::ggml_tensor,
+    kernels: MatmulKernels,
+) -> Option<WeightMatrix<'static>> {
     if node.op != sys::GGML_OP_MUL_MAT || node.type_ != sys::GGML_TYPE_F32 {
         return None;
     }
@@ -113,49 +115,49 @@ pub unsafe fn matrix(node: &sys::ggml_tensor, kernels: Kernels) -> Option<Matrix
     }
     // SAFETY: contiguous, and weights outlive the graph that uses them.
     let matrix = unsafe { weights(w) }?;
-    kernels.pay(&matrix, n).then_some(matrix)
+    kernels.are_faster_than_ggml(&matrix, n).then_some(matrix)
 }
 
 /// The numbers of a matrix, if they are of a type for which there are kernels.
 ///
 /// # Safety
 /// It is contiguous, allocated, and outlives the result.
-unsafe fn weights(w: &sys::ggml_tensor) -> Option<Matrix> {
+unsafe fn weights(w: &sys::ggml_tensor) -> Option<WeightMatrix<'static>> {
     let n_in = usize::try_from(w.ne[0]).ok()?;
     let n_out = usize::try_from(w.ne[1]).ok()?;
     let format = match w.type_ {
         sys::GGML_TYPE_F16 | sys::GGML_TYPE_BF16 => {
             // SAFETY: as above.
-            let halves = unsafe { halves(w, n_in.checked_mul(n_out)?) }?;
-            return HalfMatrix::new(halves, n_out, n_in).map(Matrix::Halves);
+            let weights = unsafe { float16(w, n_in.checked_mul(n_out)?) }?;
+            return Float16Matrix::new(weights, n_out, n_in).map(WeightMatrix::Float16);
         }
-        sys::GGML_TYPE_Q4_0 => BlockFormat::Q4_0,
-        sys::GGML_TYPE_Q8_0 => BlockFormat::Q8_0,
-        sys::GGML_TYPE_Q4_K => BlockFormat::Q4K,
-        sys::GGML_TYPE_Q5_K => BlockFormat::Q5K,
-        sys::GGML_TYPE_Q6_K => BlockFormat::Q6K,
+        sys::GGML_TYPE_Q4_0 => QuantFormat::Q4_0,
+        sys::GGML_TYPE_Q8_0 => QuantFormat::Q8_0,
+        sys::GGML_TYPE_Q4_K => QuantFormat::Q4K,
+        sys::GGML_TYPE_Q5_K => QuantFormat::Q5K,
+        sys::GGML_TYPE_Q6_K => QuantFormat::Q6K,
         _ => return None,
     };
     let bytes = format.row_bytes(n_in)?.checked_mul(n_out)?;
     // SAFETY: contiguous rows of blocks, hence so many bytes.
     let bytes = unsafe { std::slice::from_raw_parts(w.data.cast::<u8>(), bytes) };
-    BlockMatrix::new(format, bytes, n_out, n_in).map(Matrix::Blocks)
+    QuantizedMatrix::new(format, bytes, n_out, n_in).map(WeightMatrix::Quantized)
 }
 
 /// The numbers of a tensor of 16 bits, if they lie at an even address.
 ///
 /// # Safety
 /// There are so many, and they outlive the result.
-unsafe fn halves(w: &sys::ggml_tensor, n: usize) -> Option<Halves<'static>> {
+unsafe fn float16(w: &sys::ggml_tensor, n: usize) -> Option<Float16Slice<'static>> {
     if !w.data.cast::<u16>().is_aligned() {
         return None;
     }
     // SAFETY: aligned, and any bits are a number; the rest is the caller's promise.
     unsafe {
         Some(if w.type_ == sys::GGML_TYPE_F16 {
-            Halves::F16(std::slice::from_raw_parts(w.data.cast(), n))
+            Float16Slice::F16(std::slice::from_raw_parts(w.data.cast(), n))
         } else {
-            Halves::Bf16(std::slice::from_raw_parts(w.data.cast(), n))
+            Float16Slice::Bf16(std::slice::from_raw_parts(w.data.cast(), n))
         })
     }
 }

@@ -3,11 +3,10 @@
 use std::collections::HashMap;
 
 use llama_cpp_sys_2 as sys;
-
-use super::operands::Form;
+use xc2_kernels::matmul::InputType;
 
 /// Which tensor activations are those of, from which row on, and in which form.
-pub type Key = (*const sys::ggml_tensor, usize, Form);
+pub type Key = (*const sys::ggml_tensor, usize, InputType);
 
 /// The activations of a product, and their sizes in bytes.
 #[derive(Clone, Copy)]
@@ -119,17 +118,17 @@ impl Room {
 
 #[cfg(test)]
 mod tests {
-    use xc2_kernels::blocks::BlockFormat;
+    use xc2_kernels::quantized::QuantFormat;
 
     use super::*;
 
-    fn product(tensor: usize, format: BlockFormat, bytes: usize) -> Activations {
+    fn product(tensor: usize, format: QuantFormat, bytes: usize) -> Activations {
         Activations {
             input: (
                 (
                     std::ptr::without_provenance(tensor),
                     0,
-                    Form::Int8(format.shape()),
+                    InputType::Int8(format.scheme()),
                 ),
                 bytes,
             ),
@@ -139,7 +138,7 @@ mod tests {
 
     #[test]
     fn what_several_products_take_stays_and_others_lie_where_it_was() {
-        use BlockFormat::{Q4K, Q8_0};
+        use QuantFormat::{Q4K, Q8_0};
         // Two matrices of the base with an adapter each; then a wide input; then the next layer's.
         let mut products = vec![
             product(1, Q8_0, 100),
@@ -179,7 +178,7 @@ mod tests {
         for i in 0..60_usize {
             // Some tensors come again much later, sizes vary.
             let tensor = if i % 7 == 0 { i / 21 } else { 100 + i / 3 };
-            let mut product = product(tensor, BlockFormat::Q4K, tensor * 37 % 500 + 1);
+            let mut product = product(tensor, QuantFormat::Q4K, tensor * 37 % 500 + 1);
             product.adapter_bytes = i % 5 * 33;
             products.push(product);
         }
@@ -206,11 +205,11 @@ mod tests {
     #[test]
     fn the_memory_reaches_as_far_as_the_places() {
         let mut slots = Slots::default();
-        let places = slots.plan(&[product(1, BlockFormat::Q4K, 4097)]);
+        let places = slots.plan(&[product(1, QuantFormat::Q4K, 4097)]);
         assert_eq!(slots.memory.len(), 4097_usize.div_ceil(LINE));
         let memory = slots.memory(places[0].input);
         assert_eq!(memory.addr() % LINE, 0);
-        slots.plan(&[product(1, BlockFormat::Q4K, 1)]);
+        slots.plan(&[product(1, QuantFormat::Q4K, 1)]);
         assert_eq!(slots.memory.len(), 4097_usize.div_ceil(LINE), "kept");
     }
 }

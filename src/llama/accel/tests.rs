@@ -5,7 +5,6 @@ use std::ptr::null_mut;
 
 use llama_cpp_sys_2 as sys;
 
-use super::operands::Kernels;
 use super::plan::{LONG, planned};
 use super::*;
 use crate::quant::{GgmlType, dequantize, quantize_rows};
@@ -165,9 +164,9 @@ fn ours() -> bool {
 }
 
 /// The kernels of this CPU, if they are [`ours`].
-fn kernels() -> Kernels {
-    let blocks = register().expect("ours");
-    Kernels { blocks }
+fn kernels() -> MatmulKernels {
+    let quantized = register().expect("ours");
+    MatmulKernels { quantized }
 }
 
 const TYPES: [GgmlType; 7] = [
@@ -303,7 +302,7 @@ fn are_planned(graph: &Graph, n: usize, adds: bool) {
     let [_, base, small, product, scale, ..] = nodes[..] else {
         panic!("{} nodes", nodes.len());
     };
-    let middle = (n / 2).next_multiple_of(kernels().blocks.rows);
+    let middle = (n / 2).next_multiple_of(kernels().quantized.rows);
     let expected = match (adds, n >= LONG) {
         (false, _) => [base, small, product].map(|at| (at, at, 0..n)).to_vec(),
         (true, false) => [small, product].map(|at| (at, at, 0..n)).to_vec(),

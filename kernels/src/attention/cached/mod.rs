@@ -17,7 +17,7 @@
 //!
 //! A chunk and the sums of its queries stay in the second-level cache, however long the cache is. Numbers
 //! are f32 throughout, so results are those of f16 keys and values with nothing rounded further.
-//! Few queries, as of tokens one by one, need nothing packed (`avx512_row`).
+//! Few queries, as of tokens one by one, need nothing packed (`avx512_decode`).
 #![allow(unsafe_code)]
 
 use std::cell::RefCell;
@@ -95,7 +95,7 @@ const HIDDEN: u16 = f16::NEG_INFINITY.to_bits();
 
 /// What some queries see of a block of keys.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Sight {
+enum Visibility {
     Nothing,
     All,
     /// Whatever the mask says.
@@ -112,17 +112,17 @@ impl CachedAttention {
             && self.n_head.is_multiple_of(self.n_head_kv)
     }
 
-    /// Whether it is possible, and there is a way that suits it with the instructions of `cpu`: with few
+    /// Whether it is possible, and there is a way that is_supported it with the instructions of `cpu`: with few
     /// queries memory is the limit, which plain code does not reach.
-    pub fn suits(&self, cpu: Cpu) -> bool {
-        self.is_possible() && (self.n_query >= FEW || self.row_by_row(cpu))
+    pub fn is_supported(&self, cpu: Cpu) -> bool {
+        self.is_possible() && (self.n_query >= FEW || self.use_decode_kernel(cpu))
     }
 
     /// Whether few queries are computed one by one.
-    fn row_by_row(&self, cpu: Cpu) -> bool {
+    fn use_decode_kernel(&self, cpu: Cpu) -> bool {
         #[cfg(target_arch = "x86_64")]
-        let has_kernel =
-            super::avx512_row::has_width(self.head_dim) && crate::tile::Avx512::new(cpu).is_some();
+        let has_kernel = super::avx512_decode::has_width(self.head_dim)
+            && crate::tile::Avx512::new(cpu).is_some();
         #[cfg(not(target_arch = "x86_64"))]
         let has_kernel = {
             let _ = cpu;
@@ -133,7 +133,7 @@ impl CachedAttention {
 
     /// Tasks for so many threads. How many there are changes no number.
     pub fn tasks(&self, cpu: Cpu, n_threads: usize) -> usize {
-        if self.row_by_row(cpu) {
+        if self.use_decode_kernel(cpu) {
             return self.n_query * self.n_head_kv.div_ceil(self.heads(n_threads));
         }
         self.n_head_kv * self.n_query.div_ceil(self.piece(n_threads))
@@ -180,14 +180,14 @@ impl CachedAttention {
     pub unsafe fn run(&self, cpu: Cpu, i: usize, n_threads: usize) {
         assert!(self.is_possible() && i < self.tasks(cpu, n_threads));
         #[cfg(target_arch = "x86_64")]
-        if self.row_by_row(cpu) {
+        if self.use_decode_kernel(cpu) {
             let heads = self.heads(n_threads);
             let groups = self.n_head_kv.div_ceil(heads);
             let (first, query) = (i % groups * heads, i / groups);
             let heads = first..self.n_head_kv.min(first + heads);
-            // SAFETY: handed on; the CPU has AVX-512, by `row_by_row`.
+            // SAFETY: handed on; the CPU has AVX-512, by `use_decode_kernel`.
             return SCRATCH.with_borrow_mut(|scratch| unsafe {
-                super::avx512_row::heads(self, heads, query, &mut scratch.single);
+                super::avx512_decode::heads(self, heads, query, &mut scratch.single);
             });
         }
         let piece = self.piece(n_threads);
@@ -227,7 +227,7 @@ impl CachedAttention {
 
 /// What a thread keeps: a chunk of keys and values, what belongs to 48 queries at a time, and the sums of
 /// all of its task.
-struct Scratch {
+struct CachedScratch {
     keys: Buffer<f32>,    // panels of keys, depth head_dim
     values: Buffer<f32>,  // for each block of keys: panels of head_dim, depth KEYS
     query: Buffer<f32>,   // [head_dim][width]
@@ -237,11 +237,11 @@ struct Scratch {
     mixed: Buffer<f32>,   // [tiles][head_dim][WIDTH]
     running: Vec<Running>,
     #[cfg(target_arch = "x86_64")]
-    single: super::avx512_row::Scratch,
+    single: super::avx512_decode::DecodeScratch,
 }
 
 thread_local! {
-    static SCRATCH: RefCell<Scratch> = RefCell::new(Scratch {
+    static SCRATCH: RefCell<CachedScratch> = RefCell::new(CachedScratch {
         keys: Buffer::zeros(0),
         values: Buffer::zeros(0),
         query: Buffer::zeros(0),
@@ -251,11 +251,11 @@ thread_local! {
         mixed: Buffer::zeros(0),
         running: Vec::new(),
         #[cfg(target_arch = "x86_64")]
-        single: super::avx512_row::Scratch::default(),
+        single: super::avx512_decode::DecodeScratch::default(),
     });
 }
 
-impl Scratch {
+impl CachedScratch {
     /// Makes room for so many tiles of queries.
     fn begin(&mut self, tiles: usize, head_dim: usize) {
         self.keys.resize(CHUNK * head_dim);
@@ -296,7 +296,7 @@ struct Task<'a> {
 impl Task<'_> {
     /// # Safety
     /// As [`CachedAttention::run`].
-    unsafe fn run<K: Softmax<Element = f32>>(&self, kernels: K, scratch: &mut Scratch) {
+    unsafe fn run<K: Softmax<Element = f32>>(&self, kernels: K, scratch: &mut CachedScratch) {
         let CachedAttention {
             n_head,
             n_head_kv,
@@ -309,23 +309,23 @@ impl Task<'_> {
         scratch.begin(sharing * firsts.len(), head_dim);
         // SAFETY: the caller's promises, handed on.
         unsafe {
-            let mut sights = Vec::with_capacity(firsts.len() * blocks);
+            let mut visibility = Vec::with_capacity(firsts.len() * blocks);
             for first in &firsts {
-                sights.extend((0..blocks).map(|block| self.sight(*first, block)));
+                visibility.extend((0..blocks).map(|block| self.visibility(*first, block)));
             }
             for chunk in (0..blocks).step_by(CHUNK / KEYS) {
                 for block in chunk..blocks.min(chunk + CHUNK / KEYS) {
-                    let mut seen = sights.iter().skip(block).step_by(blocks);
-                    if seen.any(|sight| *sight != Sight::Nothing) {
+                    let mut seen = visibility.iter().skip(block).step_by(blocks);
+                    if seen.any(|visibility| *visibility != Visibility::Nothing) {
                         self.pack(chunk, block, scratch);
                     }
                 }
                 for (i, first) in firsts.iter().enumerate() {
-                    let sights = &sights[i * blocks..][..blocks];
+                    let visibility = &visibility[i * blocks..][..blocks];
                     for shared in 0..sharing {
                         let head = self.head * sharing + shared;
                         let tile = i * sharing + shared;
-                        self.tile(kernels, (head, *first, tile), chunk, sights, scratch);
+                        self.tile(kernels, (head, *first, tile), chunk, visibility, scratch);
                     }
                 }
             }
@@ -371,7 +371,7 @@ impl Task<'_> {
 
     /// # Safety
     /// As [`CachedAttention::run`].
-    unsafe fn sight(&self, first: usize, block: usize) -> Sight {
+    unsafe fn visibility(&self, first: usize, block: usize) -> Visibility {
         let keys = self.block_keys(block);
         let mut room = [f16::ZERO; KEYS];
         let (mut all, mut nothing) = (true, true);
@@ -384,9 +384,9 @@ impl Task<'_> {
             });
         }
         match (nothing, all) {
-            (true, _) => Sight::Nothing,
-            (_, true) => Sight::All,
-            _ => Sight::Masked,
+            (true, _) => Visibility::Nothing,
+            (_, true) => Visibility::All,
+            _ => Visibility::Masked,
         }
     }
 
@@ -394,7 +394,7 @@ impl Task<'_> {
     ///
     /// # Safety
     /// As [`CachedAttention::run`].
-    unsafe fn pack(&self, chunk: usize, block: usize, scratch: &mut Scratch) {
+    unsafe fn pack(&self, chunk: usize, block: usize, scratch: &mut CachedScratch) {
         let head_dim = self.of.head_dim;
         let keys = self.block_keys(block);
         let first = (block - chunk) * KEYS;
@@ -425,12 +425,15 @@ impl Task<'_> {
         kernels: K,
         (head, first, tile): (usize, usize, usize),
         chunk: usize,
-        sights: &[Sight],
-        scratch: &mut Scratch,
+        visibility: &[Visibility],
+        scratch: &mut CachedScratch,
     ) {
         let head_dim = self.of.head_dim;
-        let blocks = chunk..sights.len().min(chunk + CHUNK / KEYS);
-        if sights[blocks.clone()].iter().all(|s| *s == Sight::Nothing) {
+        let blocks = chunk..visibility.len().min(chunk + CHUNK / KEYS);
+        if visibility[blocks.clone()]
+            .iter()
+            .all(|s| *s == Visibility::Nothing)
+        {
             return;
         }
         let queries = self.tile_queries(first);
@@ -441,7 +444,7 @@ impl Task<'_> {
         let mixed = &mut scratch.mixed[tile * head_dim * WIDTH..][..head_dim * width];
         let running = &mut scratch.running[tile];
         for block in blocks {
-            if sights[block] == Sight::Nothing {
+            if visibility[block] == Visibility::Nothing {
                 continue;
             }
             let at = (block - chunk) * KEYS * head_dim;
@@ -449,7 +452,7 @@ impl Task<'_> {
             let v = &scratch.values[at..at + KEYS * head_dim];
             let scores = &mut scratch.scores[..KEYS * width];
             kernels.multiply(k, query, width, Start::Zero, scores);
-            if sights[block] == Sight::Masked {
+            if visibility[block] == Visibility::Masked {
                 // SAFETY: handed on.
                 unsafe { self.mask(queries.clone(), block, width, scores) };
             }
@@ -469,7 +472,7 @@ impl Task<'_> {
         head: usize,
         queries: Range<usize>,
         width: usize,
-        scratch: &mut Scratch,
+        scratch: &mut CachedScratch,
     ) {
         let scale = self.of.scale * std::f32::consts::LOG2_E; // weights are powers of two
         let packed = &mut scratch.query[..self.of.head_dim * width];
@@ -477,7 +480,7 @@ impl Task<'_> {
         for (column, query) in queries.enumerate() {
             // SAFETY: there are such a head and row.
             let q = unsafe { self.of.query.get(head, query, self.of.head_dim) };
-            kernels.narrow(q, scale, &mut scratch.row);
+            kernels.convert(q, scale, &mut scratch.row);
             place_column(column, &scratch.row, width, packed);
         }
         scratch.row.fill(0.0);
@@ -510,7 +513,7 @@ impl Task<'_> {
     ///
     /// # Safety
     /// As [`CachedAttention::run`].
-    unsafe fn put(&self, head: usize, first: usize, tile: usize, scratch: &Scratch) {
+    unsafe fn put(&self, head: usize, first: usize, tile: usize, scratch: &CachedScratch) {
         let head_dim = self.of.head_dim;
         let queries = self.tile_queries(first);
         let width = queries.len().next_multiple_of(LANES);

@@ -1,0 +1,134 @@
+//! Which instructions a product takes, and the numbers that it multiplies.
+
+use half::bf16;
+
+use super::gemv::Float16GemvFn;
+use super::{Float16Slice, scalar};
+use crate::Cpu;
+use crate::cpu::bf16_is_fast;
+use crate::tile::{self, Element};
+
+/// A kernel for one instruction set and one type of operands.
+#[derive(Clone, Copy, Debug)]
+pub struct Float16Kernel {
+    pub(super) tile: AnyTile,
+    pub(super) ops: &'static Float16Ops,
+}
+
+/// What an instruction set's file provides.
+#[derive(Debug)]
+pub(super) struct Float16Ops {
+    /// The instructions it needs.
+    pub cpu: Cpu,
+    /// A gemv rows times weights as they lie.
+    pub gemv: Float16GemvFn,
+    /// Numbers to f32; as many as there is room for.
+    ///
+    /// # Safety
+    /// The CPU has `cpu`.
+    pub to_f32: unsafe fn(Float16Slice, &mut [f32]),
+}
+
+/// The tiles that products are made of; a value is the proof that this CPU has the instructions.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum AnyTile {
+    #[cfg(target_arch = "x86_64")]
+    Avx2(tile::Avx2),
+    #[cfg(target_arch = "x86_64")]
+    Avx512(tile::Avx512),
+    #[cfg(target_arch = "x86_64")]
+    Avx512Bf16(tile::Avx512Bf16),
+    #[cfg(target_arch = "aarch64")]
+    Neon(tile::Neon),
+    #[cfg(target_arch = "aarch64")]
+    NeonBf16(tile::NeonBf16),
+    Scalar(tile::Scalar<f32>),
+    ScalarBf16(tile::Scalar<bf16>),
+}
+
+/// Evaluates `$then` with the tile that `$any` is as `$tile`.
+macro_rules! with_tile {
+    ($any:expr, |$tile:ident| $then:expr) => {
+        match $any {
+            #[cfg(target_arch = "x86_64")]
+            $crate::float16::kernel::AnyTile::Avx2($tile) => $then,
+            #[cfg(target_arch = "x86_64")]
+            $crate::float16::kernel::AnyTile::Avx512($tile) => $then,
+            #[cfg(target_arch = "x86_64")]
+            $crate::float16::kernel::AnyTile::Avx512Bf16($tile) => $then,
+            #[cfg(target_arch = "aarch64")]
+            $crate::float16::kernel::AnyTile::Neon($tile) => $then,
+            #[cfg(target_arch = "aarch64")]
+            $crate::float16::kernel::AnyTile::NeonBf16($tile) => $then,
+            $crate::float16::kernel::AnyTile::Scalar($tile) => $then,
+            $crate::float16::kernel::AnyTile::ScalarBf16($tile) => $then,
+        }
+    };
+}
+pub(super) use with_tile;
+
+impl Float16Kernel {
+    /// The fastest for these weights on this CPU, with the instructions of `cpu`.
+    pub fn for_cpu(cpu: Cpu, weights: &Float16Slice) -> Self {
+        if matches!(weights, Float16Slice::Bf16(_)) && bf16_is_fast(cpu) {
+            Self::in_bf16(cpu)
+        } else {
+            Self::in_f32(cpu)
+        }
+    }
+
+    /// The one that multiplies f32, with the instructions of `cpu` as far as this CPU has them.
+    pub fn in_f32(cpu: Cpu) -> Self {
+        #[cfg(target_arch = "x86_64")]
+        {
+            if let Some(tile) = tile::Avx512::new(cpu) {
+                return Self::new(AnyTile::Avx512(tile), &super::avx512::OPS);
+            }
+            if let Some(tile) = tile::Avx2::new(cpu) {
+                return Self::new(AnyTile::Avx2(tile), &super::avx2::OPS);
+            }
+        }
+        #[cfg(target_arch = "aarch64")]
+        if let Some(tile) = tile::Neon::new(cpu) {
+            return Self::new(AnyTile::Neon(tile), &super::neon::OPS);
+        }
+        let _ = cpu;
+        Self::new(AnyTile::Scalar(tile::Scalar::default()), &scalar::OPS)
+    }
+
+    /// The one that rounds activations to BF16 and takes weights of that type only.
+    pub fn in_bf16(cpu: Cpu) -> Self {
+        #[cfg(target_arch = "x86_64")]
+        if let Some(tile) = tile::Avx512Bf16::new(cpu) {
+            return Self::new(AnyTile::Avx512Bf16(tile), &super::avx512::OPS);
+        }
+        #[cfg(target_arch = "aarch64")]
+        if let Some(tile) = tile::NeonBf16::new(cpu) {
+            return Self::new(AnyTile::NeonBf16(tile), &super::neon::OPS);
+        }
+        let _ = cpu;
+        Self::new(AnyTile::ScalarBf16(tile::Scalar::default()), &scalar::OPS)
+    }
+
+    fn new(tile: AnyTile, ops: &'static Float16Ops) -> Self {
+        Self { tile, ops }
+    }
+
+    /// Whether it multiplies BF16, and not f32.
+    pub fn is_bf16(&self) -> bool {
+        fn group<K: tile::Tile>(_: K) -> usize {
+            K::Element::GROUP
+        }
+        with_tile!(self.tile, |tile| group(tile)) == bf16::GROUP
+    }
+
+    /// Whether it multiplies such weights.
+    pub fn takes(&self, weights: &Float16Slice) -> bool {
+        !self.is_bf16() || matches!(weights, Float16Slice::Bf16(_))
+    }
+
+    /// Whether it is better than llama.cpp's products.
+    pub fn is_faster_than_ggml(&self) -> bool {
+        self.ops.cpu != Cpu::Scalar
+    }
+}

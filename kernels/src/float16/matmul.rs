@@ -1,0 +1,325 @@
+//! A product, cut into tasks that any threads may run.
+#![allow(unsafe_code)]
+
+use std::cell::RefCell;
+
+use half::bf16;
+use ndarray::{ArrayView2, ArrayViewMut2};
+use rayon::prelude::*;
+
+use super::gemv::{Float16Gemv, MAX_OUTPUTS};
+use super::kernel::{Float16Kernel, Float16Ops, with_tile};
+use super::{Float16Activations, Float16Matrix, Float16Slice};
+use crate::SharedOutput;
+use crate::packed::{depth, panel_width};
+use crate::partition::Partition;
+use crate::tile::{Buffer, Element, ROWS, Start, Tile, WIDTH, split_rows};
+
+/// Inputs that are widened at a time, in the first-level cache.
+const STEP: usize = 256;
+
+/// What a thread keeps for its tasks.
+struct Float16Scratch {
+    /// `[depth / GROUP][width][GROUP]`
+    in_f32: Buffer<f32>,
+    /// The same.
+    in_bf16: Buffer<bf16>,
+    /// `[rows][width]`
+    sums: Buffer<f32>,
+}
+
+/// Numbers that are multiplied by activations.
+trait Operand: Element {
+    /// Where a thread keeps a panel of them, and its sums.
+    fn buffers(scratch: &mut Float16Scratch) -> (&mut Buffer<Self>, &mut Buffer<f32>);
+    /// Weights as these numbers.
+    fn from_float16(ops: &Float16Ops, from: Float16Slice, to: &mut [Self]);
+}
+
+impl Operand for f32 {
+    fn buffers(scratch: &mut Float16Scratch) -> (&mut Buffer<Self>, &mut Buffer<f32>) {
+        (&mut scratch.in_f32, &mut scratch.sums)
+    }
+    fn from_float16(ops: &Float16Ops, from: Float16Slice, to: &mut [Self]) {
+        // SAFETY: a kernel exists only where the CPU has what its set needs.
+        unsafe { (ops.to_f32)(from, to) }
+    }
+}
+
+impl Operand for bf16 {
+    fn buffers(scratch: &mut Float16Scratch) -> (&mut Buffer<Self>, &mut Buffer<f32>) {
+        (&mut scratch.in_bf16, &mut scratch.sums)
+    }
+    fn from_float16(_: &Float16Ops, from: Float16Slice, to: &mut [Self]) {
+        let Float16Slice::Bf16(from) = from else {
+            unreachable!("the kernel takes these weights");
+        };
+        to.copy_from_slice(from);
+    }
+}
+
+/// A matrix, and the rows that it multiplies.
+#[derive(Clone, Copy)]
+struct Float16Term<'a> {
+    matrix: Float16Matrix<'a>,
+    rows: Float16Activations,
+}
+
+impl<'a> Float16Term<'a> {
+    fn new(matrix: Float16Matrix<'a>, rows: Float16Activations) -> Self {
+        assert_eq!(rows.width(), matrix.n_in(), "width of the input");
+        assert!(rows.kernel().takes(&matrix.weights()), "type of weights");
+        Self { matrix, rows }
+    }
+}
+
+/// `rows W^T` to `out`: what it takes, and how it is cut.
+#[derive(Clone, Copy)]
+pub struct Float16Matmul<'a> {
+    base: Float16Term<'a>,
+    /// Another product that is added to it.
+    added: Option<Float16Term<'a>>,
+    out: SharedOutput,
+}
+
+impl<'a> Float16Matmul<'a> {
+    /// A product for threads to run.
+    ///
+    /// # Panics
+    /// If the rows have another width than the matrix, or their kernel does not take its weights.
+    pub fn new(matrix: Float16Matrix<'a>, rows: Float16Activations, out: SharedOutput) -> Self {
+        Self {
+            base: Float16Term::new(matrix, rows),
+            added: None,
+            out,
+        }
+    }
+
+    /// The same with another product added: it costs its multiplications and no pass over the result.
+    ///
+    /// # Panics
+    /// If it has another number of rows or outputs, another kind of numbers, or for the reasons of
+    /// [`Self::new`].
+    pub fn plus(self, matrix: Float16Matrix<'a>, rows: Float16Activations) -> Self {
+        assert_eq!(rows.n(), self.base.rows.n(), "number of rows");
+        assert_eq!(matrix.n_out(), self.n_out(), "number of outputs");
+        let kernels = [rows.kernel(), self.kernel()];
+        assert_eq!(kernels[0].is_bf16(), kernels[1].is_bf16(), "kernel");
+        Self {
+            added: Some(Float16Term::new(matrix, rows)),
+            ..self
+        }
+    }
+
+    fn n(&self) -> usize {
+        self.base.rows.n()
+    }
+
+    fn n_out(&self) -> usize {
+        self.base.matrix.n_out()
+    }
+
+    fn kernel(&self) -> Float16Kernel {
+        self.base.rows.kernel()
+    }
+
+    fn parts(&self) -> impl Iterator<Item = &Float16Term<'a>> + Clone {
+        std::iter::once(&self.base).chain(&self.added)
+    }
+
+    fn partition(&self, n_threads: usize) -> Partition {
+        let group = if self.base.rows.use_gemv() {
+            MAX_OUTPUTS
+        } else {
+            WIDTH
+        };
+        Partition::new((self.n(), self.n_out()), group, ROWS, n_threads)
+    }
+
+    /// Number of tasks for so many threads. How many there are changes no number.
+    pub fn tasks(&self, n_threads: usize) -> usize {
+        self.partition(n_threads).tasks()
+    }
+
+    /// Runs task `i` of those for `n_threads`.
+    ///
+    /// # Safety
+    /// - All pieces of the rows are packed and stay as they are.
+    /// - `out` may be written for all rows and outputs; nobody else touches what this task writes.
+    ///
+    /// # Panics
+    /// If there is no such task.
+    pub unsafe fn run(&self, i: usize, n_threads: usize) {
+        let (rows, outputs) = self.partition(n_threads).task(i);
+        // SAFETY: handed on. Nothing within waits for another task, so a thread does not come here twice.
+        unsafe {
+            if self.base.rows.use_gemv() {
+                return self.run_gemv(outputs);
+            }
+            SCRATCH.with_borrow_mut(|scratch| {
+                let scratch = scratch.get_or_insert_with(Float16Scratch::new);
+                with_tile!(self.kernel().tile, |tile| self
+                    .run_packed(tile, rows, outputs, scratch));
+            });
+        }
+    }
+
+    /// All rows times `n_out` outputs from one on, as they lie.
+    ///
+    /// # Safety
+    /// As [`Self::run`].
+    unsafe fn run_gemv(&self, (output, n_out): (usize, usize)) {
+        for (i, Float16Term { matrix, rows }) in self.parts().enumerate() {
+            let n_in = matrix.n_in();
+            // SAFETY: the kernel's set is this CPU's; the rest is the caller's promise.
+            unsafe {
+                (rows.kernel().ops.gemv)(&Float16Gemv {
+                    rows: rows.gemv(),
+                    n_in,
+                    weights: matrix.weights().part(output * n_in, n_out * n_in),
+                    out: self.out.at(0, output),
+                    stride: self.out.stride(),
+                    add: i > 0,
+                });
+            }
+        }
+    }
+
+    /// Some rows times some outputs, each from one on.
+    ///
+    /// # Safety
+    /// As [`Self::run`], and the rows are packed for `kernels`.
+    unsafe fn run_packed<K: Tile<Element: Operand>>(
+        &self,
+        kernels: K,
+        (row, n): (usize, usize),
+        (output, n_out): (usize, usize),
+        scratch: &mut Float16Scratch,
+    ) {
+        let deep = depth::<K::Element>();
+        let width = panel_width(0, n_out);
+        let (panel, sums) = K::Element::buffers(scratch);
+        sums.resize(n.next_multiple_of(ROWS) * width);
+        let blocks = self
+            .parts()
+            .flat_map(|part| (0..part.matrix.n_in().div_ceil(deep)).map(move |b| (part, b)));
+        let last = blocks.clone().count() - 1;
+        for (i, (part, block)) in blocks.enumerate() {
+            self.fill(kernels, part, (output, n_out), block, panel);
+            // SAFETY: packed, by the caller's promise.
+            let x = unsafe { part.rows.panels::<K::Element>(row, n, block) };
+            let start = if i == 0 { Start::Zero } else { Start::Add };
+            if i < last {
+                kernels.multiply(x, panel, width, start, sums);
+                continue;
+            }
+            // Panel by panel, so that sums are put in place while they are in the first-level cache, and
+            // their place is fetched meanwhile.
+            let xs = x.chunks_exact(ROWS * panel.len() / width);
+            let sums = sums.chunks_exact_mut(ROWS * width);
+            for ((x, sums), first) in xs.zip(sums).zip((0..n).step_by(ROWS)) {
+                let rows = row + first..row + n.min(first + ROWS);
+                for row in rows.clone() {
+                    self.out.prefetch(row, output, n_out);
+                }
+                kernels.multiply(x, panel, width, start, sums);
+                for (row, sums) in rows.zip(sums.chunks_exact(width)) {
+                    // SAFETY: a part of what the caller says may be written.
+                    unsafe { self.out.store(row, output, &sums[..n_out]) }
+                }
+            }
+        }
+    }
+
+    /// A block of a part's inputs of `n_out` outputs from one on, as a panel; columns that are added are
+    /// zero.
+    fn fill<K: Tile<Element: Operand>>(
+        &self,
+        kernels: K,
+        part: &Float16Term,
+        (output, n_out): (usize, usize),
+        block: usize,
+        panel: &mut Buffer<K::Element>,
+    ) {
+        let (matrix, ops) = (&part.matrix, part.rows.kernel().ops);
+        let (deep, group) = (depth::<K::Element>(), K::Element::GROUP);
+        let width = panel_width(0, n_out);
+        let (first, n_in) = (block * deep, matrix.n_in());
+        let inputs = deep.min(n_in - first);
+        panel.resize(inputs.next_multiple_of(group) * width);
+        let weights = |column: usize, k: usize, n: usize| {
+            let at = (output + column.min(n_out - 1)) * n_in + first + k;
+            matrix.weights().part(at, n)
+        };
+        let mut numbers = [K::Element::default(); ROWS * STEP];
+        for (panel, k) in panel.chunks_mut(STEP * width).zip((0..).step_by(STEP)) {
+            let (depth, wanted) = (panel.len() / width, STEP.min(inputs - k));
+            let numbers = &mut numbers[..ROWS * depth];
+            for column in (0..width).step_by(ROWS) {
+                let ahead = if column + ROWS < width {
+                    (column + ROWS, k)
+                } else {
+                    (0, (k + STEP).min(inputs - wanted))
+                };
+                for (r, to) in numbers.chunks_exact_mut(depth).enumerate() {
+                    weights(ahead.0 + r, ahead.1, wanted).prefetch();
+                    let (to, added) = to.split_at_mut(wanted);
+                    if column + r < n_out {
+                        K::Element::from_float16(ops, weights(column + r, k, wanted), to);
+                    } else {
+                        to.fill(K::Element::default());
+                    }
+                    added.fill(K::Element::default());
+                }
+                kernels.transpose(split_rows(numbers), width, &mut panel[column * group..]);
+            }
+        }
+    }
+}
+
+impl Float16Scratch {
+    fn new() -> Self {
+        Self {
+            in_f32: Buffer::zeros(0),
+            in_bf16: Buffer::zeros(0),
+            sums: Buffer::zeros(0),
+        }
+    }
+}
+
+thread_local! {
+    static SCRATCH: RefCell<Option<Float16Scratch>> = const { RefCell::new(None) };
+}
+
+/// `x: [n, n_in]` times the matrix into `out: [n, n_out]`, rows contiguous, on rayon's current pool.
+///
+/// # Panics
+/// If the shapes do not agree, or the kernel does not take the weights.
+pub fn matmul(
+    x: &ArrayView2<f32>,
+    matrix: Float16Matrix,
+    kernel: Float16Kernel,
+    mut out: ArrayViewMut2<f32>,
+) {
+    let (n, n_in) = x.dim();
+    assert_eq!(n_in, matrix.n_in(), "width of the input");
+    assert_eq!(out.dim(), (n, matrix.n_out()), "shape of the output");
+    assert!(out.is_standard_layout(), "rows are contiguous");
+    let x = x.as_slice().expect("rows are contiguous");
+    let mut memory = Buffer::<f32>::zeros(Float16Activations::bytes(n, n_in, kernel).div_ceil(4));
+    // SAFETY: so many bytes, which stay in place until the end.
+    let rows = unsafe { Float16Activations::new(memory.as_mut_ptr().cast(), n, n_in, kernel) };
+    (0..rows.pieces()).into_par_iter().for_each(|piece| {
+        // SAFETY: each piece is written once, and nobody reads meanwhile.
+        unsafe { rows.pack(x, piece) }
+    });
+    let to = SharedOutput::new(out.as_mut_ptr(), matrix.n_out());
+    let product = Float16Matmul::new(matrix, rows, to);
+    let n_threads = rayon::current_num_threads();
+    let tasks = (0..product.tasks(n_threads)).into_par_iter();
+    tasks.with_max_len(1).for_each(|i| {
+        // SAFETY: the rows are packed and stay until the end; `out` is borrowed mutably, has the shape of
+        // the result, and each task is run once.
+        unsafe { product.run(i, n_threads) }
+    });
+}

@@ -1,0 +1,268 @@
+//! One interface to the matmuls with quantized and with 16-bit weights, for callers with threads of their own.
+//!
+//! A graph may hold weights of both kinds. A caller asks [`WeightMatrix::input_type`] in which type a matrix
+//! wants its activations, converts them once for all matrices of the same type ([`MatmulInput::fill`]), and
+//! runs the tasks of a [`Matmul`] on its threads.
+#![allow(unsafe_code)]
+
+use crate::float16::{Float16Activations, Float16Kernel, Float16Matmul, Float16Matrix};
+use crate::quantized::{
+    QuantScheme, QuantizedActivations, QuantizedKernel, QuantizedMatmul, QuantizedMatrix,
+};
+use crate::{Cpu, SharedOutput};
+
+/// Weights `[n_out, n_in]` for which there is a kernel.
+#[derive(Clone, Copy, Debug)]
+pub enum WeightMatrix<'a> {
+    /// Q4_0, Q8_0, Q4_K, Q5_K or Q6_K.
+    Quantized(QuantizedMatrix<'a>),
+    /// F16 or BF16.
+    Float16(Float16Matrix<'a>),
+}
+
+/// The type to which activations are converted before the matmul. Matrices with the same input and input
+/// type share the converted activations.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum InputType {
+    /// int8, quantized for weights of this scheme.
+    Int8(QuantScheme),
+    /// f32, packed.
+    F32,
+    /// bf16, packed.
+    Bf16,
+}
+
+/// The kernels that this process uses.
+#[derive(Clone, Copy)]
+pub struct MatmulKernels {
+    /// For quantized weights. 16-bit weights take [`Cpu::chosen`].
+    pub quantized: &'static QuantizedKernel,
+}
+
+impl MatmulKernels {
+    /// The kernel for 16-bit weights; it depends on their type.
+    fn float16(self, matrix: &Float16Matrix) -> Float16Kernel {
+        Float16Kernel::for_cpu(Cpu::chosen(), &matrix.weights())
+    }
+
+    /// Whether they are faster than llama.cpp's for `n` rows of activations.
+    pub fn are_faster_than_ggml(self, matrix: &WeightMatrix, n: usize) -> bool {
+        match matrix {
+            WeightMatrix::Quantized(matrix) => {
+                self.quantized.is_faster_than_ggml(matrix.format(), n)
+            }
+            WeightMatrix::Float16(matrix) => self.float16(matrix).is_faster_than_ggml(),
+        }
+    }
+}
+
+impl WeightMatrix<'_> {
+    /// Width of the input.
+    pub fn n_in(&self) -> usize {
+        match self {
+            Self::Quantized(matrix) => matrix.n_in(),
+            Self::Float16(matrix) => matrix.n_in(),
+        }
+    }
+
+    /// Width of the output.
+    pub fn n_out(&self) -> usize {
+        match self {
+            Self::Quantized(matrix) => matrix.n_out(),
+            Self::Float16(matrix) => matrix.n_out(),
+        }
+    }
+
+    /// The type in which it takes `n` rows of activations.
+    pub fn input_type(&self, n: usize, kernels: MatmulKernels) -> InputType {
+        match self {
+            Self::Quantized(matrix) => {
+                InputType::Int8(kernels.quantized.activation_scheme(matrix.format(), n))
+            }
+            Self::Float16(matrix) if kernels.float16(matrix).is_bf16() => InputType::Bf16,
+            Self::Float16(_) => InputType::F32,
+        }
+    }
+
+    /// Whether [`Matmul::plus`] can add the matmul with this matrix to the one with `base`.
+    pub fn adds_to(&self, base: &Self, kernels: MatmulKernels) -> bool {
+        match (self, base) {
+            (Self::Quantized(_), Self::Quantized(_)) => true,
+            (Self::Float16(_), Self::Float16(_)) => {
+                self.input_type(1, kernels) == base.input_type(1, kernels)
+            }
+            _ => false,
+        }
+    }
+
+    /// Bytes that `n` rows of activations take in this matrix's input type.
+    pub fn input_bytes(&self, n: usize, kernels: MatmulKernels) -> usize {
+        match self {
+            Self::Quantized(matrix) => {
+                QuantizedActivations::bytes(n, matrix.n_in(), kernels.quantized)
+            }
+            Self::Float16(matrix) => {
+                Float16Activations::bytes(n, matrix.n_in(), kernels.float16(matrix))
+            }
+        }
+    }
+
+    /// Room for `n` rows of activations in this matrix's input type, at `memory`.
+    ///
+    /// # Safety
+    /// `memory` points to [`Self::input_bytes`] initialized bytes, aligned to 4, which stay valid as long as
+    /// the result and its copies are used.
+    pub unsafe fn input(&self, memory: *mut u8, n: usize, kernels: MatmulKernels) -> MatmulInput {
+        // SAFETY: the caller's promise.
+        unsafe {
+            match self {
+                Self::Quantized(matrix) => {
+                    let kernel = kernels.quantized;
+                    let n_in = matrix.n_in();
+                    let scheme = kernel.activation_scheme(matrix.format(), n);
+                    let rows = QuantizedActivations::new(memory, n, n_in, scheme, kernel);
+                    MatmulInput::Int8(rows)
+                }
+                Self::Float16(matrix) => {
+                    let kernel = kernels.float16(matrix);
+                    let rows = Float16Activations::new(memory, n, matrix.n_in(), kernel);
+                    MatmulInput::Packed(rows)
+                }
+            }
+        }
+    }
+}
+
+/// Activations `[n, width]` in the type that a matrix takes. [`Self::fill`] converts them piece by piece.
+#[derive(Clone, Copy)]
+pub enum MatmulInput {
+    /// For quantized weights.
+    Int8(QuantizedActivations),
+    /// For 16-bit weights.
+    Packed(Float16Activations),
+}
+
+impl MatmulInput {
+    /// Number of rows.
+    pub fn n(&self) -> usize {
+        match self {
+            Self::Int8(rows) => rows.n(),
+            Self::Packed(rows) => rows.n(),
+        }
+    }
+
+    /// Length of a row.
+    pub fn width(&self) -> usize {
+        match self {
+            Self::Int8(rows) => rows.width(),
+            Self::Packed(rows) => rows.width(),
+        }
+    }
+
+    /// The same place for rows that [`Self::fill`] multiplies by `factor`.
+    pub fn scaled(self, factor: f32) -> Self {
+        match self {
+            Self::Int8(rows) => Self::Int8(rows.scaled(factor)),
+            Self::Packed(rows) => Self::Packed(rows.scaled(factor)),
+        }
+    }
+
+    /// Number of pieces that can be filled independently.
+    pub fn pieces(&self) -> usize {
+        match self {
+            Self::Int8(rows) => rows.pieces(),
+            Self::Packed(rows) => rows.pieces(),
+        }
+    }
+
+    /// Converts piece `piece` of `x: [n, width]`.
+    ///
+    /// # Safety
+    /// No other thread writes this piece or reads it meanwhile.
+    pub unsafe fn fill(&self, x: &[f32], piece: usize) {
+        // SAFETY: the caller's promise.
+        unsafe {
+            match self {
+                Self::Int8(rows) => rows.quantize(x, piece),
+                Self::Packed(rows) => rows.pack(x, piece),
+            }
+        }
+    }
+}
+
+/// `input W^T`, partitioned into tasks that any thread may run.
+#[derive(Clone, Copy)]
+pub enum Matmul<'a> {
+    /// With quantized weights.
+    Quantized(QuantizedMatmul<'a>),
+    /// With 16-bit weights.
+    Float16(Float16Matmul<'a>),
+}
+
+impl<'a> Matmul<'a> {
+    /// `input: [n, n_in]` times `matrix: [n_out, n_in]`, transposed, to `out: [n, n_out]`.
+    ///
+    /// # Panics
+    /// If the input has another type or width than the matrix takes.
+    pub fn new(
+        matrix: WeightMatrix<'a>,
+        input: MatmulInput,
+        out: SharedOutput,
+        kernels: MatmulKernels,
+    ) -> Self {
+        match (matrix, input) {
+            (WeightMatrix::Quantized(matrix), MatmulInput::Int8(rows)) => {
+                Self::Quantized(QuantizedMatmul::new(matrix, rows, out, kernels.quantized))
+            }
+            (WeightMatrix::Float16(matrix), MatmulInput::Packed(rows)) => {
+                Self::Float16(Float16Matmul::new(matrix, rows, out))
+            }
+            (WeightMatrix::Quantized(_), MatmulInput::Packed(_)) => {
+                panic!("quantized weights: expected int8 activations, found packed ones")
+            }
+            (WeightMatrix::Float16(_), MatmulInput::Int8(_)) => {
+                panic!("16-bit weights: expected packed activations, found int8")
+            }
+        }
+    }
+
+    /// The same plus `input W^T` with another matrix, such as an adapter's.
+    ///
+    /// # Panics
+    /// Unless the matrix [adds to](WeightMatrix::adds_to) the first one and has as many outputs.
+    pub fn plus(self, matrix: WeightMatrix<'a>, input: MatmulInput) -> Self {
+        match (self, matrix, input) {
+            (Self::Quantized(base), WeightMatrix::Quantized(matrix), MatmulInput::Int8(rows)) => {
+                Self::Quantized(base.plus(matrix, rows))
+            }
+            (Self::Float16(base), WeightMatrix::Float16(matrix), MatmulInput::Packed(rows)) => {
+                Self::Float16(base.plus(matrix, rows))
+            }
+            _ => panic!("expected a second matrix and input of the same kind as the first"),
+        }
+    }
+
+    /// Number of tasks for `n_threads`. It does not change the result.
+    pub fn tasks(&self, n_threads: usize) -> usize {
+        match self {
+            Self::Quantized(matmul) => matmul.tasks(n_threads),
+            Self::Float16(matmul) => matmul.tasks(n_threads),
+        }
+    }
+
+    /// Runs task `task` of those for `n_threads`.
+    ///
+    /// # Safety
+    /// - This CPU has the kernels' instructions.
+    /// - All pieces of the inputs are filled and nobody writes them meanwhile.
+    /// - `out` is valid for writes, and no other thread accesses what this task writes.
+    pub unsafe fn run(&self, task: usize, n_threads: usize) {
+        // SAFETY: the caller's promise.
+        unsafe {
+            match self {
+                Self::Quantized(matmul) => matmul.run(task, n_threads),
+                Self::Float16(matmul) => matmul.run(task, n_threads),
+            }
+        }
+    }
+}

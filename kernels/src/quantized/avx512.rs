@@ -1,0 +1,159 @@
+//! AVX-512 with VNNI: `vpdpbusd` multiplies four bytes of sixteen outputs at once.
+//!
+//! A tile is six rows by two vectors of outputs: twelve sums of a run in int32 and twelve of the superblock
+//! in f32 fill 24 of the 32 registers. For the eight products of a run of 32 a sum costs a conversion and
+//! an addition more, and a superblock some for the minima: 87 instructions where 64 are products.
+#![allow(unsafe_code)]
+
+use std::arch::x86_64::*;
+
+use super::activations::{RUNS, SCALES};
+use super::avx512_gemv::add_products;
+use super::kernel::{PanelLayout, QuantizedKernel, QuantizedTile, with_format};
+use super::{SUPER, avx512_gemv, avx512_unpack};
+use crate::Cpu;
+use crate::tile::prefetch;
+
+const VECTORS: usize = 2;
+pub(super) const LANES: usize = 16 * VECTORS;
+const TILE: usize = 6;
+
+pub static KERNEL: QuantizedKernel = QuantizedKernel {
+    cpu: Cpu::Avx512Vnni,
+    lanes: LANES,
+    rows: TILE,
+    layout: PanelLayout::Fours,
+    min_rows: |_| 1,
+    tile,
+    unpack: avx512_unpack::unpack,
+    gemv: avx512_gemv::gemv,
+};
+
+/// # Safety
+/// As [`QuantizedKernel::tile`].
+unsafe fn tile(t: &QuantizedTile, rows: usize) {
+    // SAFETY: handed on as they are.
+    unsafe {
+        if t.prefetch.is_empty() {
+            with_format!(rows, t.format, multiply(t), 1 2 3 4 5 6);
+        } else {
+            with_format!(rows, t.format, multiply_and_prefetch(t), 1 2 3 4 5 6);
+        }
+    }
+}
+
+/// The tile, with what is done with what to ask memory for: a function of its own for nothing, since a loop
+/// around prefetches costs the compiler registers.
+macro_rules! tile_of {
+    ($name:ident, $prefetch:expr) => {
+        /// # Safety
+        /// As [`QuantizedKernel::tile`], for `ROWS` rows and the shape that the other parameters say.
+        #[target_feature(enable = "avx512f,avx512bw,avx512vnni")]
+        unsafe fn $name<
+            const ROWS: usize,
+            const N_RUNS: usize,
+            const MINIMA: bool,
+            const FINE: bool,
+            const BITS: u32,
+        >(
+            t: &QuantizedTile,
+        ) {
+            let groups = SUPER / N_RUNS / 4;
+            let mut total = [[_mm512_setzero_ps(); VECTORS]; ROWS];
+            // SAFETY: runs, groups and rows are within what `QuantizedTile` and `Panel` say the pointers are valid for;
+            // unaligned reads and writes are used throughout.
+            unsafe {
+                let panel = &*t.panel;
+                let ahead = t.prefetch.len() / N_RUNS;
+                for run in 0..N_RUNS {
+                    $prefetch(&t.prefetch[run * ahead..][..ahead]);
+                    let mut dot = [[_mm512_setzero_si512(); VECTORS]; ROWS];
+                    if !MINIMA {
+                        for (r, dot) in dot.iter_mut().enumerate() {
+                            *dot = [_mm512_set1_epi32(*t.sums.add(r * RUNS + run)); VECTORS];
+                        }
+                    }
+                    for group in run * groups..(run + 1) * groups {
+                        let w = panel.values.as_ptr().add(group * LANES * 4);
+                        let w = [load(w), load(w.add(64))];
+                        for (r, dot) in dot.iter_mut().enumerate() {
+                            let a = t.values.add(r * SUPER + group * 4);
+                            let a = _mm512_set1_epi32(a.cast::<i32>().read_unaligned());
+                            for (dot, w) in dot.iter_mut().zip(w) {
+                                *dot = in_order(_mm512_dpbusd_epi32(*dot, w, a));
+                            }
+                        }
+                    }
+                    let scales = panel.scales.as_ptr().add(run * LANES);
+                    let scales = [_mm512_loadu_ps(scales), _mm512_loadu_ps(scales.add(16))];
+                    for (r, (total, dot)) in total.iter_mut().zip(dot).enumerate() {
+                        for ((total, dot), mut scale) in total.iter_mut().zip(dot).zip(scales) {
+                            if FINE {
+                                scale = _mm512_mul_ps(
+                                    scale,
+                                    _mm512_set1_ps(*t.scales.add(r * SCALES + run)),
+                                );
+                            }
+                            *total = _mm512_fmadd_ps(_mm512_cvtepi32_ps(dot), scale, *total);
+                        }
+                    }
+                }
+                if MINIMA {
+                    let mut low = [[_mm512_setzero_si512(); VECTORS]; ROWS];
+                    for pair in 0..4 {
+                        let m = panel.minima.as_ptr().add(pair * LANES * 2);
+                        let m = [load(m.cast()), load(m.add(32).cast())];
+                        for (r, low) in low.iter_mut().enumerate() {
+                            let sums = _mm512_set1_epi32(*t.sums.add(r * RUNS + pair));
+                            for (low, m) in low.iter_mut().zip(m) {
+                                *low = add_products(*low, m, sums);
+                            }
+                        }
+                    }
+                    for (total, low) in total.iter_mut().zip(low) {
+                        for (v, (total, low)) in total.iter_mut().zip(low).enumerate() {
+                            let scale = _mm512_loadu_ps(panel.min_scales.as_ptr().add(v * 16));
+                            *total = _mm512_fnmadd_ps(_mm512_cvtepi32_ps(low), scale, *total);
+                        }
+                    }
+                }
+                for (r, total) in total.iter().enumerate() {
+                    let scale = _mm512_set1_ps(*t.scales.add(r * SCALES));
+                    for (v, total) in total.iter().enumerate() {
+                        let out = t.out.add(r * LANES + v * 16);
+                        let before = _mm512_loadu_ps(out);
+                        let sum = if FINE {
+                            _mm512_add_ps(before, *total)
+                        } else {
+                            _mm512_fmadd_ps(*total, scale, before)
+                        };
+                        _mm512_storeu_ps(out, sum);
+                    }
+                }
+            }
+        }
+    };
+}
+tile_of!(multiply, |_: &[u8]| ());
+tile_of!(multiply_and_prefetch, prefetch);
+
+/// # Safety
+/// 64 bytes may be read there.
+#[inline]
+#[target_feature(enable = "avx512f")]
+unsafe fn load(from: *const u8) -> __m512i {
+    // SAFETY: as above; unaligned.
+    unsafe { _mm512_loadu_si512(from.cast()) }
+}
+
+/// The same, computed before what is asked for later: otherwise the compiler takes one row after the other,
+/// in which each product waits for the one before.
+#[inline]
+#[target_feature(enable = "avx512f")]
+fn in_order(mut x: __m512i) -> __m512i {
+    // SAFETY: no instruction.
+    unsafe {
+        std::arch::asm!("/* {} */", inout(zmm_reg) x, options(nomem, nostack, preserves_flags));
+    }
+    x
+}

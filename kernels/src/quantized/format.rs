@@ -1,0 +1,200 @@
+//! The block formats of llama.cpp that are multiplied here, and their definition: one row at a time.
+
+use half::f16;
+
+use super::SUPER;
+
+/// How weights are stored: numbers in blocks with a common scale, `ggml-common.h` has the structures.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[allow(missing_docs)]
+pub enum QuantFormat {
+    Q4_0,
+    Q8_0,
+    Q4K,
+    Q5K,
+    Q6K,
+}
+
+/// What the kernels have to know of a format: how its numbers follow from bytes.
+///
+/// A number is `scale * (byte - zero)`, and with minima `scale * byte - min`, where the scale is that of
+/// its run of `run` numbers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct QuantScheme {
+    /// Neighbouring numbers of a row that share a scale.
+    pub run: usize,
+    /// The byte that stands for zero; no more than a power of two.
+    pub zero: i32,
+    /// Whether runs have minima, which are 6-bit multiples of one number of the superblock.
+    pub minima: bool,
+    /// Whether activations have a scale for each run, rather than one for 256 numbers: where llama.cpp
+    /// quantizes them so, and its results are that much closer.
+    pub fine: bool,
+}
+
+impl QuantFormat {
+    /// Every format.
+    pub const ALL: [Self; 5] = [Self::Q4_0, Self::Q8_0, Self::Q4K, Self::Q5K, Self::Q6K];
+
+    /// Numbers of a block.
+    pub fn block_len(self) -> usize {
+        match self {
+            Self::Q4_0 | Self::Q8_0 => 32,
+            Self::Q4K | Self::Q5K | Self::Q6K => SUPER,
+        }
+    }
+
+    /// Bytes of a block.
+    pub fn block_bytes(self) -> usize {
+        match self {
+            Self::Q4_0 => 18,
+            Self::Q8_0 => 34,
+            Self::Q4K => 144,
+            Self::Q5K => 176,
+            Self::Q6K => 210,
+        }
+    }
+
+    /// Bytes of a row of `n` numbers, if it is whole blocks.
+    pub fn row_bytes(self, n: usize) -> Option<usize> {
+        let blocks = n / self.block_len();
+        n.is_multiple_of(self.block_len())
+            .then(|| blocks * self.block_bytes())
+    }
+
+    /// How numbers follow from bytes.
+    pub fn scheme(self) -> QuantScheme {
+        let (run, zero, minima, fine) = match self {
+            Self::Q4_0 => (32, 8, false, true),
+            Self::Q8_0 => (32, 128, false, true),
+            Self::Q4K | Self::Q5K => (32, 0, true, false),
+            Self::Q6K => (16, 32, false, false),
+        };
+        QuantScheme {
+            run,
+            zero,
+            minima,
+            fine,
+        }
+    }
+
+    /// The numbers of one output's superblock; `bytes` are its blocks, as many as there are.
+    pub(super) fn expand(self, bytes: &[u8], to: &mut Expanded) {
+        *to = Expanded::default();
+        match self {
+            Self::Q4_0 => expand_q4_0(bytes, to),
+            Self::Q8_0 => expand_q8_0(bytes, to),
+            Self::Q4K => expand_q4_k(bytes, to),
+            Self::Q5K => expand_q5_k(bytes, to),
+            Self::Q6K => expand_q6_k(bytes, to),
+        }
+    }
+}
+
+/// A superblock of one output. Where the row has ended, scales are zero.
+pub struct Expanded {
+    pub bytes: [u8; SUPER],
+    /// One for each run.
+    pub scales: [f32; 16],
+    /// What these are of a unit, where activations have one scale for all.
+    pub multiples: [i16; 16],
+    pub unit: f32,
+    /// One for each run of 32, and what they are multiples of.
+    pub minima: [u8; 8],
+    pub min_scale: f32,
+}
+
+impl Default for Expanded {
+    fn default() -> Self {
+        Self {
+            bytes: [0; SUPER],
+            scales: [0.0; 16],
+            multiples: [0; 16],
+            unit: 0.0,
+            minima: [0; 8],
+            min_scale: 0.0,
+        }
+    }
+}
+
+fn half(bytes: &[u8], at: usize) -> f32 {
+    f16::from_le_bytes([bytes[at], bytes[at + 1]]).to_f32()
+}
+
+fn expand_q4_0(bytes: &[u8], to: &mut Expanded) {
+    let runs = to.bytes.chunks_exact_mut(32).zip(&mut to.scales);
+    for (block, (run, scale)) in bytes.chunks_exact(18).zip(runs) {
+        *scale = half(block, 0);
+        for (i, b) in block[2..].iter().enumerate() {
+            (run[i], run[i + 16]) = (b & 15, b >> 4);
+        }
+    }
+}
+
+fn expand_q8_0(bytes: &[u8], to: &mut Expanded) {
+    let runs = to.bytes.chunks_exact_mut(32).zip(&mut to.scales);
+    for (block, (run, scale)) in bytes.chunks_exact(34).zip(runs) {
+        *scale = half(block, 0);
+        for (v, b) in run.iter_mut().zip(&block[2..]) {
+            *v = b ^ 128;
+        }
+    }
+}
+
+/// Six-bit scales and minima of eight runs, in twelve bytes.
+fn scales_and_minima(packed: &[u8], d: f32, to: &mut Expanded) {
+    for i in 0..4 {
+        to.multiples[i] = i16::from(packed[i] & 63);
+        to.minima[i] = packed[i + 4] & 63;
+        to.multiples[i + 4] = i16::from((packed[i + 8] & 15) | ((packed[i] >> 6) << 4));
+        to.minima[i + 4] = (packed[i + 8] >> 4) | ((packed[i + 4] >> 6) << 4);
+    }
+    to.multiply(d);
+}
+
+impl Expanded {
+    fn multiply(&mut self, unit: f32) {
+        self.unit = unit;
+        self.scales = self.multiples.map(|multiple| unit * f32::from(multiple));
+    }
+}
+
+fn expand_q4_k(block: &[u8], to: &mut Expanded) {
+    scales_and_minima(&block[4..16], half(block, 0), to);
+    to.min_scale = half(block, 2);
+    for (pair, qs) in to.bytes.chunks_exact_mut(64).zip(block[16..].chunks(32)) {
+        for (i, b) in qs.iter().enumerate() {
+            (pair[i], pair[i + 32]) = (b & 15, b >> 4);
+        }
+    }
+}
+
+fn expand_q5_k(block: &[u8], to: &mut Expanded) {
+    scales_and_minima(&block[4..16], half(block, 0), to);
+    to.min_scale = half(block, 2);
+    let high = &block[16..48];
+    let pairs = to.bytes.chunks_exact_mut(64).zip(block[48..].chunks(32));
+    for (j, (pair, qs)) in pairs.enumerate() {
+        for (i, b) in qs.iter().enumerate() {
+            let bits = high[i] >> (2 * j);
+            pair[i] = (b & 15) | ((bits & 1) << 4);
+            pair[i + 32] = (b >> 4) | ((bits & 2) << 3);
+        }
+    }
+}
+
+fn expand_q6_k(block: &[u8], to: &mut Expanded) {
+    for (multiple, b) in to.multiples.iter_mut().zip(&block[192..208]) {
+        *multiple = i16::from(*b as i8);
+    }
+    to.multiply(half(block, 208));
+    for (n, out) in to.bytes.chunks_exact_mut(128).enumerate() {
+        let (low, high) = (&block[64 * n..][..64], &block[128 + 32 * n..][..32]);
+        for (i, h) in high.iter().enumerate() {
+            out[i] = (low[i] & 15) | ((h & 3) << 4);
+            out[i + 32] = (low[i + 32] & 15) | (((h >> 2) & 3) << 4);
+            out[i + 64] = (low[i] >> 4) | (((h >> 4) & 3) << 4);
+            out[i + 96] = (low[i + 32] >> 4) | ((h >> 6) << 4);
+        }
+    }
+}

@@ -1,0 +1,377 @@
+//! A product, cut into tasks that any threads may run.
+#![allow(unsafe_code)]
+
+use std::cell::RefCell;
+
+use ndarray::{ArrayView2, ArrayViewMut2};
+use rayon::prelude::*;
+
+use super::kernel::{MAX_LANES, Panel, PanelLayout, QuantizedGemv, QuantizedKernel, QuantizedTile};
+use super::{OwnedQuantizedActivations, QuantizedActivations, QuantizedMatrix, registers};
+use crate::partition::Partition;
+use crate::tile::{Buffer, prefetch};
+use crate::{SharedOutput, vectorized};
+
+/// Outputs of a task: their panels take 22 kB of the first-level cache.
+const OUTPUTS: usize = 64;
+/// With so few rows weights are multiplied faster than they come from memory. Then a task takes its panels
+/// one after the other, each from its first superblock to its last, and asks for the next meanwhile.
+const FEW: usize = 12;
+/// Outputs of such a task.
+const OUTPUTS_OF_FEW: usize = 128;
+
+/// What a thread keeps for its tasks.
+#[derive(Default)]
+struct QuantizedScratch {
+    panels: Vec<Panel>,
+    /// `[panels][rows][lanes]`
+    sums: Buffer<f32>,
+}
+
+/// A matrix, and the rows that it multiplies.
+#[derive(Clone, Copy)]
+struct QuantizedTerm<'a> {
+    matrix: QuantizedMatrix<'a>,
+    rows: QuantizedActivations,
+}
+
+impl<'a> QuantizedTerm<'a> {
+    fn new(
+        matrix: QuantizedMatrix<'a>,
+        rows: QuantizedActivations,
+        kernel: &QuantizedKernel,
+    ) -> Self {
+        assert_eq!(rows.width(), matrix.n_in(), "width of the input");
+        let scheme = kernel.activation_scheme(matrix.format(), rows.n());
+        assert_eq!(rows.scheme(), scheme, "quantized for the format");
+        assert_eq!(rows.tile_rows(), kernel.rows, "quantized for the kernel");
+        Self { matrix, rows }
+    }
+}
+
+/// `rows W^T` to `out`: what it takes, and how it is cut.
+#[derive(Clone, Copy)]
+pub struct QuantizedMatmul<'a> {
+    base: QuantizedTerm<'a>,
+    /// Another product that is added to it.
+    added: Option<QuantizedTerm<'a>>,
+    out: SharedOutput,
+    kernel: &'static QuantizedKernel,
+}
+
+impl<'a> QuantizedMatmul<'a> {
+    /// A product for threads to run.
+    ///
+    /// # Panics
+    /// If the rows have another width than the matrix, or were quantized for another kernel or
+    /// [shape](QuantizedKernel::activation_scheme).
+    pub fn new(
+        matrix: QuantizedMatrix<'a>,
+        rows: QuantizedActivations,
+        out: SharedOutput,
+        kernel: &'static QuantizedKernel,
+    ) -> Self {
+        let kernel = kernel.for_rows(rows.n());
+        Self {
+            base: QuantizedTerm::new(matrix, rows, kernel),
+            added: None,
+            out,
+            kernel,
+        }
+    }
+
+    /// The same with another product added: it costs its multiplications and no pass over the result.
+    ///
+    /// # Panics
+    /// If it has another number of rows or outputs, or for the reasons of [`Self::new`].
+    pub fn plus(self, matrix: QuantizedMatrix<'a>, rows: QuantizedActivations) -> Self {
+        assert_eq!(rows.n(), self.base.rows.n(), "number of rows");
+        assert_eq!(matrix.n_out(), self.n_out(), "number of outputs");
+        Self {
+            added: Some(QuantizedTerm::new(matrix, rows, self.kernel)),
+            ..self
+        }
+    }
+
+    fn n(&self) -> usize {
+        self.base.rows.n()
+    }
+
+    fn n_out(&self) -> usize {
+        self.base.matrix.n_out()
+    }
+
+    /// Superblocks of all parts, in the order in which they are summed.
+    fn steps(&self) -> usize {
+        let added = self.added.map_or(0, |part| part.matrix.superblocks());
+        self.base.matrix.superblocks() + added
+    }
+
+    /// The part that a step belongs to, and the superblock of its matrix.
+    fn step(&self, step: usize) -> (&QuantizedTerm<'a>, usize) {
+        let superblocks = self.base.matrix.superblocks();
+        match &self.added {
+            Some(part) if step >= superblocks => (part, step - superblocks),
+            _ => (&self.base, step),
+        }
+    }
+
+    fn partition(&self, n_threads: usize) -> Partition {
+        let n = self.n();
+        let outputs = match self.kernel.layout {
+            // One panel: it takes twice the room.
+            PanelLayout::Tiles => self.kernel.lanes,
+            _ if n <= FEW => OUTPUTS_OF_FEW,
+            _ => OUTPUTS,
+        };
+        let group = outputs.next_multiple_of(self.kernel.lanes);
+        Partition::new((self.n(), self.n_out()), group, self.kernel.rows, n_threads)
+    }
+
+    /// Number of tasks for so many threads. How many there are changes no number.
+    pub fn tasks(&self, n_threads: usize) -> usize {
+        self.partition(n_threads).tasks()
+    }
+
+    /// Runs task `i` of those for `n_threads`.
+    ///
+    /// # Safety
+    /// - The CPU has what the kernel needs.
+    /// - All pieces of the rows are quantized and stay as they are.
+    /// - `out` may be written for all rows and outputs; nobody else touches what this task writes.
+    ///
+    /// # Panics
+    /// If there is no such task.
+    pub unsafe fn run(&self, i: usize, n_threads: usize) {
+        let (rows, outputs) = self.partition(n_threads).task(i);
+        // SAFETY: handed on.
+        let _kept = unsafe { registers::prepare(self.kernel) };
+        // SAFETY: handed on. Nothing within waits for another task, so a thread does not come here twice.
+        SCRATCH.with_borrow_mut(|scratch| unsafe { self.run_with(rows, outputs, scratch) });
+    }
+
+    /// Some rows of some outputs, each from one on.
+    ///
+    /// # Safety
+    /// As [`Self::run`].
+    unsafe fn run_with(
+        &self,
+        (row, n): (usize, usize),
+        (output, n_out): (usize, usize),
+        scratch: &mut QuantizedScratch,
+    ) {
+        let lanes = self.kernel.lanes;
+        // SAFETY: the caller's promises, handed on.
+        if unsafe { self.run_gemv((row, n), output, n_out) } {
+            return;
+        }
+        let panels = n_out.div_ceil(lanes);
+        let rows = n.next_multiple_of(self.kernel.rows);
+        if scratch.panels.len() < panels {
+            scratch.panels.resize_with(panels, Panel::zeros);
+        }
+        scratch.sums.resize(panels * rows * lanes);
+        let sums = &mut scratch.sums[..];
+        // SAFETY: the caller's promises, handed on.
+        unsafe {
+            if self.n() <= FEW {
+                for (p, sums) in sums.chunks_exact_mut(rows * lanes).enumerate() {
+                    let panel = &mut scratch.panels[..1];
+                    self.sum::<true>((row, n), output + p * lanes, panel, sums);
+                }
+            } else {
+                let panels = &mut scratch.panels[..panels];
+                self.sum::<false>((row, n), output, panels, sums);
+            }
+        }
+    }
+
+    /// The product of rows with `n_out` outputs, without unpacking, if the kernel can do that for so few.
+    ///
+    /// # Safety
+    /// As [`Self::run`].
+    unsafe fn run_gemv(&self, (row, n): (usize, usize), output: usize, n_out: usize) -> bool {
+        let QuantizedTerm { matrix, rows } = &self.base;
+        let (Some(kernel), None) = ((self.kernel.gemv)(matrix.format(), self.n()), self.added)
+        else {
+            return false;
+        };
+        debug_assert!(n == self.n(), "so few rows are one task's");
+        let (values, scales, sums) = rows.tile(row, 0);
+        let operands = QuantizedGemv {
+            values,
+            scales,
+            sums,
+            height: n.next_multiple_of(self.kernel.rows),
+            superblocks: matrix.superblocks(),
+            weights: matrix.bytes[output * matrix.row_bytes..].as_ptr(),
+            n_out,
+            row_bytes: matrix.row_bytes,
+            out: self.out.at(row, output),
+            stride: self.out.stride(),
+        };
+        // SAFETY: the rows are all there are, and those of a superblock follow each other; the weights are of
+        // `n_out` outputs of the matrix. The rest is what the caller vouches for.
+        unsafe { kernel(&operands) }
+        true
+    }
+
+    /// Puts `sums: [n][lanes]` in place, of rows from one on and outputs from one on.
+    ///
+    /// # Safety
+    /// As [`Self::run`].
+    unsafe fn store(&self, row: usize, n: usize, output: usize, sums: &[f32]) {
+        let lanes = self.kernel.lanes;
+        let width = lanes.min(self.n_out() - output);
+        vectorized(|| {
+            for (i, sums) in sums.chunks_exact(lanes).take(n).enumerate() {
+                // SAFETY: a part of what the caller says may be written.
+                unsafe {
+                    match sums.first_chunk::<MAX_LANES>() {
+                        // Of a length that is known: no call for so few bytes.
+                        Some(sums) if width == MAX_LANES => self.out.store(row + i, output, sums),
+                        _ => self.out.store(row + i, output, &sums[..width]),
+                    }
+                }
+            }
+        });
+    }
+
+    /// Asks memory for what a task needs next, a part of it with each tile of rows: for the weights of the
+    /// next superblock, which lie far apart, and in the last one for the places of the results, each row
+    /// of which lies on another page.
+    #[inline(always)]
+    fn prefetch_next_step(
+        &self,
+        (row, n): (usize, usize),
+        first: usize,
+        output: usize,
+        n_out: usize,
+        step: usize,
+    ) {
+        let tile_rows = self.kernel.rows;
+        let end = self.n_out().min(output + n_out);
+        if step + 1 < self.steps() {
+            let (next, superblock) = self.step(step + 1);
+            let share = n_out.div_ceil(n.div_ceil(tile_rows));
+            let from = output + first / tile_rows * share;
+            for output in from..end.min(from + share) {
+                prefetch(next.matrix.superblock(output, superblock));
+            }
+        } else {
+            for row in row + first..row + n.min(first + tile_rows) {
+                self.out.prefetch(row, output, end - output);
+            }
+        }
+    }
+
+    /// Sums the products of `n` rows from one on with panels from an output on in `sums: [panels][n][lanes]`,
+    /// `n` made whole tiles, and puts them in place while they are in the first-level cache. With `PREFETCH`, of
+    /// one panel, it asks for the weights of the next one meanwhile.
+    ///
+    /// # Safety
+    /// As [`Self::run`].
+    unsafe fn sum<const PREFETCH: bool>(
+        &self,
+        (row, n): (usize, usize),
+        output: usize,
+        panels: &mut [Panel],
+        sums: &mut [f32],
+    ) {
+        let (lanes, tile_rows) = (self.kernel.lanes, self.kernel.rows);
+        let height = sums.len() / panels.len();
+        for step in 0..self.steps() {
+            let (QuantizedTerm { matrix, rows }, superblock) = self.step(step);
+            let (is_first, is_last) = (step == 0, step + 1 == self.steps());
+            let share = if PREFETCH {
+                matrix.share_of_next(output, lanes, superblock)
+            } else {
+                &[]
+            };
+            // Some while the panel is unpacked, the rest while it is multiplied: what is asked for at once
+            // waits for its turn, and the arithmetic with it.
+            let (first, rest) = share.split_at(share.len() / 4);
+            prefetch(first);
+            for (p, panel) in panels.iter_mut().enumerate() {
+                // SAFETY: the panel begins within the matrix; the caller vouches for the CPU.
+                unsafe { (self.kernel.unpack)(panel, matrix, output + p * lanes, superblock) }
+            }
+            let mut rest = rest.chunks(rest.len().div_ceil(n.div_ceil(tile_rows)).max(1));
+            for first in (0..n).step_by(tile_rows) {
+                if !PREFETCH {
+                    self.prefetch_next_step((row, n), first, output, panels.len() * lanes, step);
+                }
+                let ahead = rest.next().unwrap_or_default();
+                let n_rows = tile_rows.min(n - first);
+                let (values, scales, row_sums) = rows.tile(row + first, superblock);
+                for (p, (panel, sums)) in
+                    panels.iter().zip(sums.chunks_exact_mut(height)).enumerate()
+                {
+                    let sums = &mut sums[first * lanes..][..tile_rows * lanes];
+                    if is_first {
+                        sums.fill(0.0);
+                    }
+                    let tile = QuantizedTile {
+                        values,
+                        scales,
+                        sums: row_sums,
+                        panel,
+                        out: sums.as_mut_ptr(),
+                        format: matrix.format(),
+                        prefetch: ahead,
+                    };
+                    // SAFETY: the tile of rows is as long as the kernel takes it, by `QuantizedActivations`; so is
+                    // that of sums (just sliced); the caller vouches for the CPU.
+                    unsafe {
+                        (self.kernel.tile)(&tile, n_rows);
+                        if is_last {
+                            self.store(row + first, n_rows, output + p * lanes, sums);
+                        }
+                    }
+                }
+            }
+        }
+    }
+}
+
+thread_local! {
+    static SCRATCH: RefCell<QuantizedScratch> = RefCell::default();
+}
+
+/// `x: [n, n_in]` times the matrix into `out: [n, n_out]`, rows contiguous, on rayon's current pool with
+/// the instructions of `kernel`. A row with an infinity or a NaN in it gives NaN.
+///
+/// # Panics
+/// If the shapes do not agree, or this CPU lacks the instructions.
+pub fn matmul(
+    x: &ArrayView2<f32>,
+    matrix: QuantizedMatrix,
+    kernel: &'static QuantizedKernel,
+    mut out: ArrayViewMut2<f32>,
+) {
+    assert_eq!(x.ncols(), matrix.n_in(), "width of the input");
+    assert_eq!(
+        out.dim(),
+        (x.nrows(), matrix.n_out()),
+        "shape of the output"
+    );
+    assert!(out.is_standard_layout(), "rows are contiguous");
+    assert!(
+        crate::available().contains(&kernel.cpu),
+        "instructions of the kernel"
+    );
+    let mut rows = OwnedQuantizedActivations::default();
+    let scheme = kernel.activation_scheme(matrix.format(), x.nrows());
+    rows.quantize(x, scheme, kernel);
+    let to = SharedOutput::new(out.as_mut_ptr(), matrix.n_out());
+    let product = QuantizedMatmul::new(matrix, rows.shared(), to, kernel);
+    let n_threads = rayon::current_num_threads();
+    (0..product.tasks(n_threads))
+        .into_par_iter()
+        .with_max_len(1)
+        .for_each(|i| {
+            // SAFETY: the CPU has the instructions; the rows are quantized and borrowed until the end; `out`
+            // is borrowed mutably, has the shape of the result, and each task is run once.
+            unsafe { product.run(i, n_threads) }
+        });
+}

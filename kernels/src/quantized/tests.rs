@@ -1,0 +1,371 @@
+//! Every kernel that this CPU can run, held against the definition in f64 and against the scalar one.
+
+use ndarray::Array2;
+
+use super::format::Expanded;
+use super::kernel::{MAX_LANES, Panel, PanelLayout};
+use super::*;
+use crate::testing::{noise, with_threads};
+use crate::{Cpu, SharedOutput, available};
+
+/// Blocks of random bytes whose scales are small finite numbers.
+fn weights(format: QuantFormat, n_out: usize, n_in: usize, seed: u32) -> Vec<u8> {
+    let len = format.row_bytes(n_in).unwrap() * n_out;
+    let mut bytes: Vec<u8> = noise(1, len, seed)
+        .iter()
+        .map(|v| (v * 128.0).floor() as i8 as u8)
+        .collect();
+    let halves: &[usize] = match format {
+        QuantFormat::Q4_0 | QuantFormat::Q8_0 => &[0],
+        QuantFormat::Q4K | QuantFormat::Q5K => &[0, 2],
+        QuantFormat::Q6K => &[208],
+    };
+    for block in bytes.chunks_exact_mut(format.block_bytes()) {
+        for at in halves {
+            let value = half::f16::from_f32(f32::from(block[*at]) * 1e-4);
+            block[*at..at + 2].copy_from_slice(&value.to_le_bytes());
+        }
+    }
+    bytes
+}
+
+/// `[n_out, n_in]` as numbers.
+fn expanded(matrix: &QuantizedMatrix) -> Array2<f64> {
+    let scheme = matrix.format().scheme();
+    let mut all = Array2::zeros((matrix.n_out(), matrix.n_in()));
+    let mut row = Expanded::default();
+    for (output, mut numbers) in all.rows_mut().into_iter().enumerate() {
+        for (k, number) in numbers.iter_mut().enumerate() {
+            if k % SUPER == 0 {
+                let bytes = matrix.superblock(output, k / SUPER);
+                matrix.format().expand(bytes, &mut row);
+            }
+            let (k, run) = (k % SUPER, k % SUPER / scheme.run);
+            let byte = f64::from(row.bytes[k]) - f64::from(scheme.zero);
+            *number = f64::from(row.scales[run]) * byte;
+            if scheme.minima {
+                *number -= f64::from(row.min_scale) * f64::from(row.minima[run]);
+            }
+        }
+    }
+    all
+}
+
+fn run(cpu: Cpu, x: &Array2<f32>, matrix: QuantizedMatrix) -> Array2<f32> {
+    let mut out = Array2::from_elem((x.nrows(), matrix.n_out()), 7.0);
+    matmul(
+        &x.view(),
+        matrix,
+        QuantizedKernel::for_cpu(cpu),
+        out.view_mut(),
+    );
+    out
+}
+
+/// In f64, from the quantized activations.
+fn reference(x: &Array2<f32>, matrix: &QuantizedMatrix) -> Array2<f64> {
+    let mut rows = OwnedQuantizedActivations::default();
+    rows.quantize(
+        &x.view(),
+        matrix.format().scheme(),
+        QuantizedKernel::for_cpu(Cpu::Scalar),
+    );
+    let w = expanded(matrix);
+    let x: Vec<Vec<f32>> = (0..x.nrows()).map(|i| rows.to_f32(i)).collect();
+    Array2::from_shape_fn((x.len(), matrix.n_out()), |(i, j)| {
+        let products = w.row(j).into_iter().zip(&x[i]);
+        products.map(|(w, x)| w * f64::from(*x)).sum()
+    })
+}
+
+/// Rows, outputs and inputs just below, at and above the sizes of tiles, panels, groups and chunks.
+fn shapes() -> impl Iterator<Item = (usize, usize, usize)> {
+    let rows = [1, 2, 3, 4, 5, 6, 7, 8, 12, 13];
+    let outs = [1, 7, 8, 9, 31, 32, 33, 65, 129];
+    let few = rows
+        .into_iter()
+        .flat_map(move |m| outs.map(|n| (m, n, 256)));
+    few.chain([
+        (3, 40, 1024),
+        (63, 40, 512),
+        (64, 40, 512),
+        (65, 70, 768),
+        (511, 5, 256),
+        (512, 33, 256),
+        (513, 5, 512),
+        (1025, 3, 256),
+    ])
+}
+
+#[test]
+fn every_kernel_equals_f64_and_the_scalar_one_to_the_bit() {
+    let mut failures = Vec::new();
+    for format in QuantFormat::ALL {
+        // Rows of these formats may end within a superblock.
+        let ends = [32, 96, 288]
+            .into_iter()
+            .filter(|_| format.block_len() == 32);
+        let ends = ends.flat_map(|k| [(1, 40, k), (5, 40, k)]);
+        for (m, n, k) in shapes().chain(ends) {
+            let bytes = weights(format, n, k, 3);
+            let matrix = QuantizedMatrix::new(format, &bytes, n, k).unwrap();
+            let x = noise(m, k, 4);
+            let expected = reference(&x, &matrix);
+            let scalar = run(Cpu::Scalar, &x, matrix);
+            let largest = expected.iter().fold(0.0_f64, |max, v| max.max(v.abs()));
+            for cpu in available() {
+                let found = run(cpu, &x, matrix);
+                let off = (found.iter().zip(&expected))
+                    .map(|(f, e)| (f64::from(*f) - e).abs())
+                    .fold(0.0, f64::max);
+                // Few rows may be computed without unpacking, and then in another order; AMX sums whole numbers
+                // where others have begun to round.
+                let kernel = QuantizedKernel::for_cpu(cpu).for_rows(m);
+                let direct = (kernel.gemv)(format, m).is_some();
+                let whole = kernel.layout == PanelLayout::Tiles && !format.scheme().fine;
+                let same = found == scalar || direct || whole;
+                if off > 1e-5 * largest || !same {
+                    failures.push((format, cpu, m, n, k, off / largest, found == scalar));
+                }
+            }
+        }
+    }
+    assert!(
+        failures.is_empty(),
+        "{:?} of {}",
+        &failures[..failures.len().min(3)],
+        failures.len()
+    );
+}
+
+#[test]
+#[cfg(target_arch = "x86_64")]
+#[allow(unsafe_code)]
+fn the_256_bit_kernel_is_right_in_its_other_encoding() {
+    if !available().contains(&Cpu::Avx512Vnni) {
+        return;
+    }
+    for format in QuantFormat::ALL {
+        let bytes = weights(format, 21, 512, 5);
+        let matrix = QuantizedMatrix::new(format, &bytes, 21, 512).unwrap();
+        for n in [1, 13] {
+            let x = noise(n, 512, 6);
+            let mut found = Array2::zeros((n, 21));
+            matmul(
+                &x.view(),
+                matrix,
+                &avx_vnni::OTHER_ENCODING,
+                found.view_mut(),
+            );
+            let expected = run(Cpu::Scalar, &x, matrix);
+            let largest = expected.iter().fold(0.0_f32, |max, v| max.max(v.abs()));
+            for (f, e) in found.iter().zip(&expected) {
+                let tolerance = if n == 1 { 1e-5 * largest } else { 0.0 }; // another order of the sum
+                assert!((f - e).abs() <= tolerance, "{format:?} {n}");
+            }
+        }
+    }
+}
+
+#[test]
+#[allow(unsafe_code)]
+fn every_level_unpacks_as_the_definition_says() {
+    for format in QuantFormat::ALL {
+        for n in [1, 16, 33] {
+            let bytes = weights(format, n, 512, 8);
+            let matrix = QuantizedMatrix::new(format, &bytes, n, 512).unwrap();
+            for cpu in available() {
+                let kernel = QuantizedKernel::for_cpu(cpu);
+                let (mut found, mut expected) = (Panel::zeros(), Panel::zeros());
+                expected.unpack(&matrix, 0, 1, kernel);
+                // SAFETY: the CPU has these instructions; the matrix has an output and two superblocks.
+                unsafe { (kernel.unpack)(&mut found, &matrix, 0, 1) };
+                let scheme = format.scheme();
+                let times = if kernel.layout == PanelLayout::Pairs {
+                    2
+                } else {
+                    1
+                };
+                let scales = SUPER / scheme.run * kernel.lanes * times;
+                assert!(found.values == expected.values, "{format:?} {cpu:?} {n}");
+                assert_eq!(
+                    found.scales[..scales],
+                    expected.scales[..scales],
+                    "{format:?} {cpu:?} {n}"
+                );
+                assert!(found.high == expected.high, "{format:?} {cpu:?} {n}");
+                assert_eq!(found.units, expected.units, "{format:?} {cpu:?} {n}");
+                assert!(kernel.lanes <= MAX_LANES);
+                if scheme.minima {
+                    assert_eq!(found.minima, expected.minima, "{format:?} {cpu:?} {n}");
+                    let tiles = found.tile_minima == expected.tile_minima;
+                    assert!(tiles, "{format:?} {cpu:?} {n}");
+                    assert_eq!(
+                        found.min_scales, expected.min_scales,
+                        "{format:?} {cpu:?} {n}"
+                    );
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn a_product_may_have_another_added_that_is_multiplied_by_a_number() {
+    for m in [13, 77] {
+        sum_of_two_products(m);
+    }
+}
+
+/// A product of `m` rows with a matrix, and one that is added to it.
+#[allow(unsafe_code)]
+fn sum_of_two_products(m: usize) {
+    const FACTOR: f32 = 0.75;
+    const WORDS: usize = 20_000;
+    let n = 70;
+    let (base, small) = (noise(m, 512, 1), noise(m, 256, 2));
+    let (w, b) = (
+        weights(QuantFormat::Q4K, n, 512, 3),
+        weights(QuantFormat::Q8_0, n, 256, 4),
+    );
+    let w = QuantizedMatrix::new(QuantFormat::Q4K, &w, n, 512).unwrap();
+    let b = QuantizedMatrix::new(QuantFormat::Q8_0, &b, n, 256).unwrap();
+    let expected = reference(&base, &w) + f64::from(FACTOR) * reference(&small, &b);
+    let largest = expected.iter().fold(0.0_f64, |max, v| max.max(v.abs()));
+    for cpu in available() {
+        let kernel = QuantizedKernel::for_cpu(cpu);
+        let mut found = Array2::zeros((m, n));
+        let mut memory = [vec![0_u64; WORDS], vec![0_u64; WORDS]];
+        let [base, small] = [(&base, w), (&small, b)].map(|(x, matrix)| {
+            let memory = memory[usize::from(x.ncols() == 256)].as_mut_ptr().cast();
+            let scheme = kernel.activation_scheme(matrix.format(), m);
+            assert!(QuantizedActivations::bytes(m, x.ncols(), kernel) <= 8 * WORDS);
+            // SAFETY: the memory is that large and stays until the end; no other thread has it.
+            unsafe {
+                let rows = QuantizedActivations::new(memory, m, x.ncols(), scheme, kernel);
+                let rows = rows.scaled(if x.ncols() == 256 { FACTOR } else { 1.0 });
+                (0..rows.pieces()).for_each(|piece| rows.quantize(x.as_slice().unwrap(), piece));
+                rows
+            }
+        });
+        let out = SharedOutput::new(found.as_mut_ptr(), n);
+        let product = QuantizedMatmul::new(w, base, out, kernel).plus(b, small);
+        // SAFETY: the rows are quantized, `found` has the scheme, and there is no other thread.
+        (0..product.tasks(3)).for_each(|task| unsafe { product.run(task, 3) });
+        for (f, e) in found.iter().zip(&expected) {
+            assert!((f64::from(*f) - e).abs() < 1e-5 * largest, "{cpu:?}");
+        }
+    }
+}
+
+#[test]
+fn the_largest_weights_and_activations_do_not_overflow() {
+    for format in QuantFormat::ALL {
+        for byte in [0, 0x7f, 0x80, 0xff] {
+            let mut bytes = vec![byte; format.row_bytes(256).unwrap() * 9];
+            for (i, block) in bytes.chunks_exact_mut(format.block_bytes()).enumerate() {
+                let halves: &[usize] = match format {
+                    QuantFormat::Q4K | QuantFormat::Q5K => &[0, 2],
+                    QuantFormat::Q6K => &[208],
+                    _ => &[0],
+                };
+                for at in halves {
+                    let scale = half::f16::from_f32(1.0 + i as f32);
+                    block[*at..at + 2].copy_from_slice(&scale.to_le_bytes());
+                }
+            }
+            let matrix = QuantizedMatrix::new(format, &bytes, 9, 256).unwrap();
+            for (n, sign) in [1, 3, 64].into_iter().flat_map(|n| [(n, 1.0), (n, -1.0)]) {
+                let x = Array2::from_elem((n, 256), sign);
+                let expected = reference(&x, &matrix);
+                for cpu in available() {
+                    for (f, e) in run(cpu, &x, matrix).iter().zip(&expected) {
+                        let off = (f64::from(*f) - e).abs();
+                        assert!(
+                            off <= 1e-5 * e.abs().max(1.0),
+                            "{format:?} {cpu:?} {byte} {sign}"
+                        );
+                    }
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn the_number_of_threads_changes_nothing_and_rows_do_not_see_each_other() {
+    let bytes = weights(QuantFormat::Q4K, 200, 512, 1);
+    let matrix = QuantizedMatrix::new(QuantFormat::Q4K, &bytes, 200, 512).unwrap();
+    let x = noise(100, 512, 2);
+    let one = with_threads(1, || run(Cpu::chosen(), &x, matrix));
+    let three = with_threads(3, || run(Cpu::chosen(), &x, matrix));
+    assert_eq!(one, three);
+    let first = x.slice(ndarray::s![..1, ..]).to_owned();
+    let alone = run(Cpu::chosen(), &first, matrix);
+    let largest = alone.iter().fold(0.0_f32, |max, v| max.max(v.abs()));
+    for (alone, among) in alone.iter().zip(one.row(0)) {
+        assert!((alone - among).abs() <= 1e-5 * largest); // another order of the same sum
+    }
+}
+
+#[test]
+fn what_is_no_finite_number_gives_none_in_its_row_only() {
+    let bytes = weights(QuantFormat::Q6K, 9, 256, 1);
+    let matrix = QuantizedMatrix::new(QuantFormat::Q6K, &bytes, 9, 256).unwrap();
+    for (bad, n) in [f32::NAN, f32::INFINITY]
+        .into_iter()
+        .flat_map(|bad| [(bad, 3), (bad, 70)])
+    {
+        let mut x = noise(n, 256, 5);
+        x[[1, 7]] = bad;
+        for cpu in available() {
+            let found = run(cpu, &x, matrix);
+            for (i, row) in found.rows().into_iter().enumerate() {
+                assert!(
+                    row.iter().all(|v| v.is_finite() != (i == 1)),
+                    "{bad} {cpu:?} {i}"
+                );
+            }
+        }
+    }
+}
+
+#[test]
+fn rows_read_back_the_same_whatever_their_order() {
+    for format in QuantFormat::ALL {
+        for n in [1, 2, 7, 12, 70] {
+            let x = noise(n, 288, 7);
+            let read = |cpu| {
+                let mut rows = OwnedQuantizedActivations::default();
+                rows.quantize(&x.view(), format.scheme(), QuantizedKernel::for_cpu(cpu));
+                (0..n).map(|i| rows.to_f32(i)).collect::<Vec<_>>()
+            };
+            for cpu in available() {
+                assert_eq!(read(cpu), read(Cpu::Scalar), "{format:?} {cpu:?} {n}");
+            }
+        }
+    }
+}
+
+#[test]
+fn bytes_of_another_length_are_no_matrix() {
+    let bytes = vec![0; 144 * 4 + 1];
+    assert!(QuantizedMatrix::new(QuantFormat::Q4K, &bytes[..144 * 4], 2, 512).is_some());
+    assert!(QuantizedMatrix::new(QuantFormat::Q4K, &bytes, 2, 512).is_none());
+    assert!(QuantizedMatrix::new(QuantFormat::Q4K, &bytes[..144], 1, 255).is_none());
+    assert!(QuantizedMatrix::new(QuantFormat::Q4K, &[], 0, 256).is_none());
+    assert!(QuantizedMatrix::new(QuantFormat::Q8_0, &bytes[..34], usize::MAX, 32).is_none());
+}
+
+#[test]
+fn a_cut_for_more_threads_changes_no_number() {
+    let (m, n, width) = (300, 70, 512);
+    let x = noise(m, width, 1);
+    let bytes = weights(QuantFormat::Q4K, n, width, 2);
+    let matrix = QuantizedMatrix::new(QuantFormat::Q4K, &bytes, n, width).unwrap();
+    for cpu in available() {
+        let one = with_threads(1, || run(cpu, &x, matrix));
+        let many = with_threads(7, || run(cpu, &x, matrix));
+        assert_eq!(one, many, "{cpu:?}");
+    }
+}
