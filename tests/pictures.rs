@@ -58,9 +58,16 @@ fn every_reported_picture_is_described_as_the_plain_one() {
 
 #[test]
 fn a_truncated_picture_is_described_on_demand_and_marked() {
-    let dir = scratch("truncated");
-    let whole = fs::read(reference("jpeg/baseline.jpg")).unwrap();
-    fs::write(dir.join("part.jpg"), &whole[..whole.len() * 7 / 10]).unwrap();
+    // One with all components in one scan, and one whose last scan, a chroma's, is missing.
+    for (name, part) in [("baseline", 0.7), ("component-scans", 0.853)] {
+        let whole = fs::read(reference(&format!("jpeg/{name}.jpg"))).unwrap();
+        assert_described_on_demand(name, &whole[..(whole.len() as f64 * part) as usize]);
+    }
+}
+
+fn assert_described_on_demand(name: &str, file: &[u8]) {
+    let dir = scratch(&format!("truncated-{name}"));
+    fs::write(dir.join("part.jpg"), file).unwrap();
     let refused = run(&dir, &["part.jpg"]);
     assert_eq!(refused.status.code(), Some(3));
     let record = lines(std::str::from_utf8(&refused.stdout).unwrap()).remove(0);

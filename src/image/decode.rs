@@ -167,11 +167,7 @@ pub fn decode_within(
     let n_copies = if how.allow_truncated { 2 } else { 1 };
     let fits_short = fits(needed.saturating_add(n_copies * decoder.total_bytes()));
     let (stored, is_short) = match DynamicImage::from_decoder(decoder) {
-        Ok(mut stored) => {
-            let missing = file.missing();
-            missing.iter().for_each(|missing| missing.fill(&mut stored));
-            (stored, file.is_short())
-        }
+        Ok(stored) => (stored, file.is_short()),
         Err(source) => rest(&file, how, fail(source), fits_short)?,
     };
     Ok(Decoded {
@@ -276,14 +272,6 @@ impl<'a> File<'a> {
     /// Whether rows are missing, as far as that is known before decoding.
     fn is_short(&self) -> bool {
         matches!(self, Self::Jpeg(jpeg) if jpeg.truncated)
-    }
-
-    /// Which these are.
-    fn missing(&self) -> Option<jpeg::Missing> {
-        match self {
-            Self::Jpeg(jpeg) => jpeg.missing,
-            Self::Other(..) => None,
-        }
     }
 }
 

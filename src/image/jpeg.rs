@@ -1,10 +1,13 @@
 //! JPEG files as cameras and phones write them, made into what the decoder takes.
 //!
 //! [`prepare`] finds out whether all rows are there ([`survey()`]) and supplies what may be missing all the
-//! same: an end-of-image marker, the standard Huffman tables, the height that a DNL segment declares.
+//! same: an end-of-image marker, the standard Huffman tables, the height that a DNL segment declares; on demand
+//! grey in place of missing rows and components ([`filler`]).
 //! [`Markers`] tell where one picture of a camera's stream ends and the next begins.
 
+mod blocks;
 mod entropy;
+mod filler;
 mod frame;
 mod planes;
 mod survey;
@@ -12,8 +15,7 @@ mod tables;
 
 use std::{borrow::Cow, io::Cursor};
 
-use ::image::{DynamicImage, ImageDecoder, ImageResult, codecs::jpeg::JpegDecoder};
-use frame::Process;
+use ::image::{ImageDecoder, ImageResult, codecs::jpeg::JpegDecoder};
 use planes::Planes;
 use survey::{Ending, Survey, survey};
 
@@ -29,6 +31,8 @@ const SOS: u8 = 0xda;
 const DHT: u8 = 0xc4;
 /// Number of lines, where the frame header leaves it open.
 const DNL: u8 = 0xdc;
+/// Quantization tables.
+const DQT: u8 = 0xdb;
 /// Restart interval.
 const DRI: u8 = 0xdd;
 
@@ -41,8 +45,6 @@ pub struct Prepared<'a> {
     pub bytes: Cow<'a, [u8]>,
     /// Whether rows are missing.
     pub truncated: bool,
-    /// Which rows these are, where they have no pixels at all.
-    pub missing: Option<Missing>,
     by_planes: bool,
 }
 
@@ -57,49 +59,6 @@ impl Prepared<'_> {
             true => Box::new(Planes::new(bytes)?),
             false => Box::new(JpegDecoder::new(Cursor::new(bytes))?),
         })
-    }
-}
-
-/// The MCUs that a sequential JPEG lacks: all from one on.
-#[derive(Clone, Copy, Debug)]
-pub struct Missing {
-    /// How many are there.
-    n_there: u64,
-    /// How many a row of them has.
-    across: u64,
-    /// Pixels of one, across and down.
-    size: (u32, u32),
-}
-
-impl Missing {
-    fn new(found: &Survey) -> Option<Self> {
-        let (scan, n_there) = found.short.as_ref()?;
-        let (_, frame) = found.frame.as_ref()?;
-        let of_all = scan.components.len() == frame.components.len();
-        (of_all && frame.process == Process::Sequential).then(|| Self {
-            n_there: *n_there,
-            across: frame.mcus(scan).0.into(),
-            size: frame.mcu_size(scan),
-        })
-    }
-
-    /// Makes them grey, as libjpeg leaves them; the decoder would fill them with what its last bits happen to decode to.
-    pub fn fill(&self, picture: &mut DynamicImage) {
-        let (width, n) = (
-            picture.width() as usize,
-            usize::from(picture.color().channel_count()),
-        );
-        let samples = match picture {
-            DynamicImage::ImageRgb8(picture) => &mut **picture,
-            DynamicImage::ImageLuma8(picture) => &mut **picture,
-            _ => return,
-        };
-        for (y, row) in samples.chunks_exact_mut(width * n).enumerate() {
-            let before = (y as u64 / u64::from(self.size.1)) * self.across;
-            let n_there = self.n_there.saturating_sub(before).min(self.across) as usize;
-            let first = (n_there * self.size.0 as usize).min(width);
-            row[first * n..].fill(128);
-        }
     }
 }
 
@@ -125,11 +84,15 @@ pub fn prepare(bytes: &[u8], allow_truncated: bool) -> Result<Prepared<'_>, Imag
     if truncated && !allow_truncated {
         return Err(ImageError::Truncated { format: FORMAT });
     }
+    let is_filled = found.ending == Ending::Short && !found.lacking.is_empty();
+    let rest = match is_filled {
+        true => Some(filler::rest(bytes, &found).ok_or(ImageError::Truncated { format: FORMAT })?),
+        false => None,
+    };
     Ok(Prepared {
-        bytes: completed(bytes, &found, truncated),
+        by_planes: found.by_planes || is_filled && planes::read_filled(&found),
+        bytes: completed(bytes, &found, truncated, rest),
         truncated,
-        missing: Missing::new(&found).filter(|_| truncated),
-        by_planes: found.by_planes,
     })
 }
 
@@ -150,8 +113,14 @@ fn has_end(bytes: &[u8]) -> bool {
     }
 }
 
-/// The file with the markers and segments that are missing.
-fn completed<'a>(bytes: &'a [u8], found: &Survey, truncated: bool) -> Cow<'a, [u8]> {
+/// The file with the markers and segments that are missing; `rest` stands in place of all behind the last whole
+/// segment or scan.
+fn completed<'a>(
+    bytes: &'a [u8],
+    found: &Survey,
+    truncated: bool,
+    rest: Option<Vec<u8>>,
+) -> Cow<'a, [u8]> {
     let mut splices: Vec<(std::ops::Range<usize>, Vec<u8>)> = Vec::new();
     for (before, table) in &found.missing_tables {
         let length = (table.len() as u16 + 2).to_be_bytes();
@@ -168,8 +137,10 @@ fn completed<'a>(bytes: &'a [u8], found: &Survey, truncated: bool) -> Cow<'a, [u
     if let Some(segment) = &found.lines {
         splices.push((segment.clone(), Vec::new()));
     }
-    match found.ending {
-        Ending::Unmarked(end) => splices.push((end..bytes.len(), vec![0xff, EOI])),
+    match (found.ending, rest) {
+        (_, Some(rest)) => splices.push((found.end..bytes.len(), rest)),
+        (Ending::Unmarked(end), None) => splices.push((end..bytes.len(), vec![0xff, EOI])),
+        _ if found.in_segment => splices.push((found.end..bytes.len(), vec![0xff, EOI])),
         _ if truncated => splices.push((bytes.len()..bytes.len(), vec![0xff, EOI])),
         _ => {}
     }

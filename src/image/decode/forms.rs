@@ -52,6 +52,10 @@ fn jpegs() -> Vec<(&'static str, Vec<u8>)> {
         "progressive-restarts",
         "component-scans",
         "component-scans-restarts",
+        "full-chroma-component-scans",
+        "cmyk-component-scans",
+        "progressive-component-scans",
+        "chroma-scan",
         "full-chroma",
         "large-chroma",
         "rgb",
@@ -417,90 +421,8 @@ fn reading_what_is_there_keeps_to_the_memory() {
     decode_within(&file, Reading::REFERENCE, needed(&file)).unwrap();
 }
 
-/// A GIF of the scene, and where its image descriptor lies.
-fn gif() -> (Vec<u8>, usize) {
-    let file = reference("reports/gif-zero-screen.gif");
-    let palette = 3 << ((file[10] & 7) + 1);
-    let at = (13 + palette..).find(|at| file[*at] == 0x2c).unwrap();
-    (file, at)
-}
-
 fn put(file: &[u8], at: usize, bytes: &[u8]) -> Vec<u8> {
     [&file[..at], bytes, &file[at + bytes.len()..]].concat()
-}
-
-#[test]
-fn a_gif_is_whole_when_its_rows_are_there() {
-    let (file, _) = gif();
-    let whole = read(&file).unwrap();
-    assert_eq!(file.last(), Some(&b';'));
-    let end = file.len() - 1;
-    for (what, bytes) in [
-        ("no trailer", file[..end].to_vec()),
-        ("no end of blocks", file[..end - 1].to_vec()),
-        ("zeros", [&file[..end], &[0; 40]].concat()),
-        ("garbage", [&file[..end], b"garbage"].concat()),
-    ] {
-        assert!(read(&bytes).is_ok_and(|found| found == whole), "{what}");
-    }
-    assert_truncated(&file[..file.len() * 3 / 4], "half");
-}
-
-#[test]
-fn the_canvas_of_a_gif_holds_its_first_frame() {
-    let (file, at) = gif();
-    let whole = read(&file).unwrap();
-    let side = |n: u16| n.to_le_bytes();
-    let (w, h) = whole.dimensions();
-    let small = put(&file, 6, &[side(30), side(200)].concat());
-    let found = read(&small).unwrap();
-    assert_eq!(found.dimensions(), (w, 200));
-    let moved = put(&file, at + 1, &[side(20), side(30)].concat());
-    let found = read(&moved).unwrap();
-    assert_eq!(found.dimensions(), (w + 20, h + 30));
-    assert!(::image::imageops::crop_imm(&found, 20, 30, w, h).to_image() == whole);
-    let first = &file[13..16]; // of the palette
-    assert_eq!(
-        found.get_pixel(0, 0).0,
-        first,
-        "what is free has the first colour, as in Pillow"
-    );
-    let large = put(&moved, 6, &[side(300), side(250)].concat());
-    assert_eq!(read(&large).unwrap().dimensions(), (300, 250));
-}
-
-#[test]
-fn a_gif_may_have_a_palette_of_its_frame_alone_and_rows_in_four_passes() {
-    let (file, at) = gif();
-    let whole = read(&file).unwrap();
-    let size = file[10] & 7;
-    let palette = &file[13..13 + (3 << (size + 1))];
-    let flags = [file[at + 9] | 0x80 | size];
-    let local = [
-        &file[..10],
-        &[file[10] & 0x70],
-        &file[11..13],
-        &file[at..at + 9],
-        &flags,
-        palette,
-        &file[at + 10..],
-    ];
-    assert!(read(&local.concat()).unwrap() == whole);
-
-    let passes = [(0, 8), (4, 8), (2, 4), (1, 2)];
-    let height = whole.height() as usize;
-    let order: Vec<usize> = passes
-        .into_iter()
-        .flat_map(|(first, step)| (first..height).step_by(step))
-        .collect();
-    assert_eq!(file[at + 9] & 0x40, 0x40, "the file is interlaced");
-    let as_stored = put(&file, at + 9, &[file[at + 9] & !0x40]);
-    let found = read(&as_stored).unwrap();
-    let row =
-        |picture: &RgbImage, y: usize| picture.rows().nth(y).unwrap().copied().collect::<Vec<_>>();
-    for (i, y) in order.into_iter().enumerate() {
-        assert_eq!(row(&found, i), row(&whole, y), "row {y}");
-    }
 }
 
 #[test]

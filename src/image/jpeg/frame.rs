@@ -12,7 +12,10 @@ pub enum Process {
 /// A component (plane) of a frame.
 #[derive(Clone, Copy, Debug)]
 pub struct Component {
-    id: u8,
+    /// Its name in scan headers.
+    pub id: u8,
+    /// Its quantization table.
+    pub quantizer: u8,
     /// Blocks of an MCU, across.
     pub h: u32,
     /// Blocks of an MCU, down.
@@ -59,6 +62,7 @@ impl Frame {
         let components: Vec<_> = components
             .map(|c| Component {
                 id: c[0],
+                quantizer: c[2],
                 h: u32::from(c[1] >> 4),
                 v: u32::from(c[1] & 15),
             })
@@ -78,18 +82,6 @@ impl Frame {
         let h = self.components.iter().map(|c| c.h).max();
         let v = self.components.iter().map(|c| c.v).max();
         (h.unwrap_or(1), v.unwrap_or(1))
-    }
-
-    /// Pixels of an MCU of `scan`, across and down.
-    pub fn mcu_size(&self, scan: &Scan) -> (u32, u32) {
-        let (h, v) = self.max_factors();
-        match scan.components[..] {
-            [one] => {
-                let component = self.components[one.index];
-                (8 * h / component.h, 8 * v / component.v)
-            }
-            _ => (8 * h, 8 * v),
-        }
     }
 
     /// MCUs of `scan`, across and down. Of a component that stands alone, only blocks with samples count.

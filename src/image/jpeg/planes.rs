@@ -11,7 +11,10 @@ use ::image::{
     error::DecodingError, metadata::Orientation,
 };
 
-use super::frame::Frame;
+use super::{
+    frame::{Frame, Process},
+    survey::Survey,
+};
 
 /// Whether the other decoder is needed for a frame whose first scan has `n_in_scan` components.
 pub fn are_needed(frame: &Frame, n_in_scan: usize) -> bool {
@@ -23,6 +26,17 @@ pub fn are_needed(frame: &Frame, n_in_scan: usize) -> bool {
     let in_scans = n_in_scan < frame.components.len() && n_rows > 1;
     let first_is_smaller = others.iter().any(|c| c.h > first.h || c.v > first.v);
     frame.components.len() == 3 && (in_scans || first_is_smaller)
+}
+
+/// Whether the other decoder is needed for a file in which missing scans were filled: the usual one stops where the
+/// components do not all come in one scan.
+pub fn read_filled(found: &Survey) -> bool {
+    let Some((_, frame)) = &found.frame else {
+        return false;
+    };
+    let in_one = (found.broken.as_ref())
+        .is_some_and(|broken| broken.scan.components.len() == frame.components.len());
+    frame.process == Process::Sequential && frame.components.len() == 3 && !in_one
 }
 
 /// Such a JPEG. Its header is read by the usual decoder.

@@ -6,7 +6,8 @@
 //! every scan are counted by reading its Huffman codes.
 
 use super::{
-    DHT, DNL, DRI, EOI, SOI, SOS,
+    DHT, DNL, DQT, DRI, EOI, SOI, SOS,
+    blocks::{Band, dc_first, sequential},
     entropy::{Bits, Stop, Table},
     frame::{Frame, Process, Scan},
     planes, tables,
@@ -14,7 +15,7 @@ use super::{
 
 /// The most zero bytes that a scan may end with if no marker follows it and its last byte is not filled with
 /// ones. Zeros are codes too: a file that a broken download left full of them would otherwise count as whole.
-const MAX_ZEROS: usize = 4;
+pub const MAX_ZEROS: usize = 4;
 
 /// No scan of this coefficient came yet.
 const NONE: u8 = u8::MAX;
@@ -42,12 +43,32 @@ pub struct Survey {
     pub missing_tables: Vec<(usize, Vec<u8>)>,
     /// Where a DNL segment lies.
     pub lines: Option<std::ops::Range<usize>>,
-    /// The first scan that is short, and how many MCUs it has.
-    pub short: Option<(Scan, u64)>,
+    /// Where the last whole segment or scan ends.
+    pub end: usize,
+    /// Whether the file ends within the segment behind `end`.
+    pub in_segment: bool,
+    /// The quantization tables that are defined up to there.
+    pub quantizers: Vec<u8>,
+    /// Components of which no whole scan came, as places in the frame's list.
+    pub lacking: Vec<usize>,
+    /// The scan behind `end`, if it breaks off and its blocks have nothing without it.
+    pub broken: Option<Broken>,
     /// Whether components come in scans for which another decoder is needed.
     pub by_planes: bool,
     /// The kind of JPEG, if it is one that cannot be decoded.
     pub refused: Option<&'static str>,
+}
+
+/// A scan that breaks off, with what it takes to read it.
+#[derive(Debug)]
+pub struct Broken {
+    pub scan: Scan,
+    /// Where its data begin.
+    pub from: usize,
+    /// MCUs between restart markers; 0 for none.
+    pub restart_interval: u64,
+    /// DC and AC tables of its components; progressive scans of this kind have no AC.
+    pub tables: Vec<(Table, Option<Table>)>,
 }
 
 /// Counts what is there of the JPEG `bytes`.
@@ -60,7 +81,11 @@ pub fn survey(bytes: &[u8]) -> Survey {
             frame: None,
             missing_tables: Vec::new(),
             lines: None,
-            short: None,
+            end: 2,
+            in_segment: false,
+            quantizers: Vec::new(),
+            lacking: Vec::new(),
+            broken: None,
             by_planes: false,
             refused: None,
         },
@@ -73,6 +98,7 @@ pub fn survey(bytes: &[u8]) -> Survey {
     let ending = walk.run();
     Survey {
         ending,
+        lacking: walk.lacking(),
         ..walk.found
     }
 }
@@ -108,6 +134,7 @@ enum Scanned {
 impl Walk<'_> {
     fn run(&mut self) -> Ending {
         loop {
+            self.found.end = self.pos.min(self.bytes.len());
             let Some(marker) = self.next_marker() else {
                 return Ending::Short;
             };
@@ -119,6 +146,7 @@ impl Walk<'_> {
                 _ => {}
             }
             let Some(payload) = self.payload() else {
+                self.found.in_segment = true;
                 return Ending::Short;
             };
             match self.segment(marker, payload) {
@@ -127,6 +155,11 @@ impl Walk<'_> {
                 }
                 Some(_) if self.is_complete() => return self.after_last_scan(),
                 Some(_) => {}
+                // A download that broke off within the segment may have left zeros.
+                None if self.is_zero_behind() => {
+                    self.found.in_segment = true;
+                    return Ending::Short;
+                }
                 None => return Ending::Unknown,
             }
         }
@@ -164,6 +197,10 @@ impl Walk<'_> {
                 None
             }
             DHT => self.define_tables(content),
+            DQT => {
+                self.note_quantizers(content);
+                Some(Scanned::Whole)
+            }
             DRI => {
                 self.restart_interval =
                     u16::from_be_bytes([*content.first()?, *content.get(1)?]).into();
@@ -238,7 +275,7 @@ impl Walk<'_> {
                 self.damaged = true;
                 self.note_reached(&scan);
             }
-            Scanned::Short { n_mcus, .. } => {
+            Scanned::Short { n_mcus, coarse } => {
                 let (across, down) = frame.mcus(&scan);
                 let last_row = u64::from(across) * u64::from(down - 1);
                 // A last row that is begun counts if the picture's end is marked: Pillow takes that, too.
@@ -247,7 +284,9 @@ impl Walk<'_> {
                     self.note_reached(&scan);
                     return Some(Scanned::Damaged);
                 }
-                self.found.short.get_or_insert((scan, n_mcus));
+                if coarse {
+                    self.note_broken(scan, header.end);
+                }
             }
         }
         Some(scanned)
@@ -283,6 +322,37 @@ impl Walk<'_> {
         }
     }
 
+    fn note_quantizers(&mut self, mut content: &[u8]) {
+        while let Some((&precision_and_id, rest)) = content.split_first() {
+            self.found.quantizers.push(precision_and_id & 15);
+            let len = if precision_and_id >> 4 == 0 { 64 } else { 128 };
+            content = rest.get(len..).unwrap_or_default();
+        }
+    }
+
+    fn note_broken(&mut self, scan: Scan, from: usize) {
+        let tables = scan.components.iter().map(|c| {
+            let ac = self.tables[1].get(c.ac_table).cloned().flatten();
+            Some((self.tables[0].get(c.dc_table).cloned().flatten()?, ac))
+        });
+        self.found.broken = tables.collect::<Option<_>>().map(|tables| Broken {
+            scan,
+            from,
+            restart_interval: self.restart_interval,
+            tables,
+        });
+    }
+
+    /// Components without a whole scan of their DC coefficients.
+    fn lacking(&self) -> Vec<usize> {
+        let n = self
+            .found
+            .frame
+            .as_ref()
+            .map_or(0, |(_, f)| f.components.len());
+        (0..n).filter(|i| self.reached[*i][0] == NONE).collect()
+    }
+
     /// Whether every coefficient is there to its last bit.
     fn is_complete(&self) -> bool {
         self.all_components(|reached| reached.iter().all(|low| *low == 0))
@@ -291,6 +361,12 @@ impl Walk<'_> {
     fn all_components(&self, holds: impl Fn(&[u8; 64]) -> bool) -> bool {
         let frame = self.found.frame.as_ref();
         frame.is_some_and(|(_, f)| self.reached[..f.components.len()].iter().all(holds))
+    }
+
+    /// Whether nothing but zeros follows, more than a scan ends with.
+    fn is_zero_behind(&self) -> bool {
+        let behind = &self.bytes[self.pos..];
+        behind.len() > MAX_ZEROS && behind.iter().all(|byte| *byte == 0)
     }
 
     /// Whether the file ends here, so that a short scan is the last.
@@ -462,109 +538,4 @@ fn first_stop(
 ) -> Option<(u64, Stop)> {
     mcus.into_iter()
         .find_map(|mcu| read(mcu).err().map(|stop| (mcu, stop)))
-}
-
-fn dc_first(bits: &mut Bits<'_>, dc: &Table) -> Result<(), Stop> {
-    match bits.symbol(dc)? {
-        size @ 0..=15 => bits.skip(size.into()),
-        _ => Err(Stop::BadCode),
-    }
-}
-
-fn sequential(bits: &mut Bits<'_>, dc: &Table, ac: &Table) -> Result<(), Stop> {
-    dc_first(bits, dc)?;
-    let mut k = 1;
-    while k < 64 {
-        let symbol = bits.symbol(ac)?;
-        let (run, size) = (u32::from(symbol >> 4), u32::from(symbol & 15));
-        match (run, size) {
-            (15, 0) => k += 16,
-            (_, 0) => break,
-            _ if k + run > 63 => return Err(Stop::BadCode),
-            _ => {
-                bits.skip(size)?;
-                k += run + 1;
-            }
-        }
-    }
-    Ok(())
-}
-
-/// A band of coefficients of a progressive scan.
-struct Band {
-    first: u32,
-    last: u32,
-    /// Blocks that follow whose band has ended.
-    run: u32,
-}
-
-impl Band {
-    fn first_pass(
-        &mut self,
-        bits: &mut Bits<'_>,
-        ac: &Table,
-        nonzero: &mut u64,
-    ) -> Result<(), Stop> {
-        if self.run > 0 {
-            self.run -= 1;
-            return Ok(());
-        }
-        let mut k = self.first;
-        while k <= self.last {
-            let symbol = bits.symbol(ac)?;
-            let (run, size) = (u32::from(symbol >> 4), u32::from(symbol & 15));
-            match (run, size) {
-                (15, 0) => k += 16,
-                (_, 0) => {
-                    self.run = (1 << run) - 1 + bits.take(run)?;
-                    break;
-                }
-                _ if k + run > self.last => return Err(Stop::BadCode),
-                _ => {
-                    bits.skip(size)?;
-                    *nonzero |= 1 << (k + run);
-                    k += run + 1;
-                }
-            }
-        }
-        Ok(())
-    }
-
-    fn refine(&mut self, bits: &mut Bits<'_>, ac: &Table, nonzero: &mut u64) -> Result<(), Stop> {
-        let mut k = self.first;
-        while self.run == 0 && k <= self.last {
-            let symbol = bits.symbol(ac)?;
-            let (mut run, size) = (u32::from(symbol >> 4), symbol & 15);
-            match (run, size) {
-                (15, 0) => {}
-                (_, 0) => {
-                    self.run = (1 << run) + bits.take(run)?;
-                    break;
-                }
-                (_, 1) => bits.skip(1)?,
-                _ => return Err(Stop::BadCode),
-            }
-            // Past `run` zeros; each non-zero coefficient has a correction bit here.
-            while k <= self.last {
-                if *nonzero >> k & 1 == 1 {
-                    bits.skip(1)?;
-                } else if run == 0 {
-                    break;
-                } else {
-                    run -= 1;
-                }
-                k += 1;
-            }
-            if size == 1 && k <= self.last {
-                *nonzero |= 1 << k;
-            }
-            k += 1;
-        }
-        if self.run > 0 {
-            let rest = (k..=self.last).filter(|k| *nonzero >> k & 1 == 1);
-            rest.into_iter().try_for_each(|_| bits.skip(1))?;
-            self.run -= 1;
-        }
-        Ok(())
-    }
 }
