@@ -3,6 +3,8 @@
 //! The canvas is the logical screen, made larger where the frame does not fit: programs write screens of 0x0
 //! pixels, or of another picture. What the frame leaves free is transparent; its colour there, and that of
 //! transparent pixels, is what Pillow gives them.
+//!
+//! Stray bytes between blocks and extensions of unknown kinds are skipped ([`head`]), as in Pillow.
 
 use std::io::{Chain, Cursor, ErrorKind, Read};
 
@@ -15,9 +17,18 @@ use gif::{ColorOutput, DecodeOptions, Decoder, MemoryLimit};
 /// The end of a frame's data and of a GIF, for files that stop before them.
 const END: &[u8] = b"\0;";
 
+/// What begins an extension, and its kind if it says which index is transparent.
+const EXTENSION: u8 = b'!';
+const GRAPHIC_CONTROL: u8 = 0xf9;
+/// What begins an image, and what ends a GIF.
+const IMAGE: u8 = b',';
+const TRAILER: u8 = b';';
+/// Length of signature and screen descriptor.
+const SCREEN_LEN: usize = 13;
+
 /// A GIF whose first frame's header was read.
 pub struct GifFrame<'a> {
-    decoder: Decoder<Chain<Cursor<&'a [u8]>, &'static [u8]>>,
+    decoder: Decoder<Chain<Chain<Cursor<Vec<u8>>, &'a [u8]>, &'static [u8]>>,
     canvas: (u32, u32),
     /// Whether the file has no trailer: then whatever its decoder finds wrong is that.
     ends_early: bool,
@@ -32,7 +43,8 @@ impl<'a> GifFrame<'a> {
         let mut options = DecodeOptions::new();
         options.set_color_output(ColorOutput::Indexed);
         options.set_memory_limit(MemoryLimit::Unlimited); // the caller checks the size
-        let decoder = options.read_info(Cursor::new(bytes).chain(END));
+        let (head, rest) = head(bytes).ok_or_else(cut)?;
+        let decoder = options.read_info(Cursor::new(head).chain(rest).chain(END));
         let mut decoder = decoder.map_err(failed)?;
         let screen = (decoder.width(), decoder.height());
         let frame = decoder.next_frame_info().map_err(failed)?;
@@ -66,6 +78,50 @@ impl<'a> GifFrame<'a> {
             }
         }
         (rows, None)
+    }
+}
+
+/// What the decoder needs of all that stands before the first image, and the rest of the file from the image on; `None`
+/// if the file ends before.
+///
+/// The decoder gives up at bytes that begin no block, at extensions of unknown kinds and at control extensions of
+/// another length, all of which some programs write.
+fn head(file: &[u8]) -> Option<(Vec<u8>, &[u8])> {
+    let flags = *file.get(10)?;
+    let palette_len = match flags & 0x80 {
+        0 => 0,
+        _ => 3 << ((flags & 7) + 1),
+    };
+    let mut at = SCREEN_LEN + palette_len;
+    let mut head = file.get(..at)?.to_vec();
+    loop {
+        match *file.get(at)? {
+            IMAGE | TRAILER => return Some((head, &file[at..])),
+            EXTENSION => {
+                let kind = *file.get(at + 1)?;
+                let len = usize::from(*file.get(at + 2)?);
+                let first = file.get(at + 3..at + 3 + len)?;
+                if kind == GRAPHIC_CONTROL
+                    && let Some(control) = first.first_chunk::<4>()
+                {
+                    head.extend([EXTENSION, GRAPHIC_CONTROL, 4]);
+                    head.extend(control);
+                    head.push(0);
+                }
+                at = behind_sub_blocks(file, at + 2)?;
+            }
+            _ => at += 1, // stray
+        }
+    }
+}
+
+/// The place behind the sub-blocks that begin at `at`, and their end.
+fn behind_sub_blocks(file: &[u8], mut at: usize) -> Option<usize> {
+    loop {
+        match usize::from(*file.get(at)?) {
+            0 => return Some(at + 1),
+            len => at += 1 + len,
+        }
     }
 }
 
@@ -144,3 +200,6 @@ fn failed(error: gif::DecodingError) -> ImageError {
 fn invalid(why: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> ImageError {
     ImageError::Decoding(DecodingError::new(ImageFormat::Gif.into(), why))
 }
+
+#[cfg(test)]
+mod tests;
