@@ -85,6 +85,25 @@ fn records_tell_what_was_put_on_white() {
 }
 
 #[test]
+fn an_opaque_picture_with_alpha_is_not_marked_as_put_on_white() {
+    let dir = scratch("opaque");
+    draw(&dir, "203..204");
+    let picture = dir.join("opaque.png");
+    let scene = ::image::open(dir.join("pictures/scene-00203.png")).unwrap();
+    scene.into_rgba8().save(&picture).unwrap();
+    let white = ["--transparency", "white"];
+    run(
+        &dir,
+        &[&["opaque.png", "-o", "captions.jsonl"][..], &white].concat(),
+    );
+    let record = records(&dir.join("captions.jsonl")).remove(0);
+    assert!(record["caption"].is_string(), "{record}");
+    assert_eq!(record["background"], Value::Null, "{record}");
+    let answer = ask(&picture, &white);
+    assert_eq!(answer["timings"]["n_images_on_white"], 0);
+}
+
+#[test]
 fn files_that_are_no_pictures_are_told_by_their_name_whatever_they_are_called() {
     let dir = scratch("foreign");
     let model = path(model());

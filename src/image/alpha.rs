@@ -92,46 +92,55 @@ impl Survey {
     }
 }
 
-/// Blends with white where there is alpha; whether there is.
+/// Blends with white where alpha is not full; whether there is such a pixel.
 fn blend(picture: &mut DynamicImage) -> bool {
     match picture {
-        DynamicImage::ImageLumaA8(p) => p.pixels_mut().for_each(|p| blend_8(&mut p.0)),
-        DynamicImage::ImageRgba8(p) => p.pixels_mut().for_each(|p| blend_8(&mut p.0)),
-        DynamicImage::ImageLumaA16(p) => p.pixels_mut().for_each(|p| blend_16(&mut p.0)),
-        DynamicImage::ImageRgba16(p) => p.pixels_mut().for_each(|p| blend_16(&mut p.0)),
-        DynamicImage::ImageRgba32F(p) => p.pixels_mut().for_each(|p| {
-            let [colour @ .., alpha] = &mut p.0;
-            let alpha = alpha.clamp(0.0, 1.0);
-            colour
-                .iter_mut()
-                .for_each(|sample| *sample = *sample * alpha + (1.0 - alpha));
-        }),
-        _ => return false,
+        DynamicImage::ImageLumaA8(p) => any(p.pixels_mut().map(|p| blend_8(&mut p.0))),
+        DynamicImage::ImageRgba8(p) => any(p.pixels_mut().map(|p| blend_8(&mut p.0))),
+        DynamicImage::ImageLumaA16(p) => any(p.pixels_mut().map(|p| blend_16(&mut p.0))),
+        DynamicImage::ImageRgba16(p) => any(p.pixels_mut().map(|p| blend_16(&mut p.0))),
+        DynamicImage::ImageRgba32F(p) => any(p.pixels_mut().map(|p| blend_float(&mut p.0))),
+        _ => false,
     }
-    true
 }
 
-fn blend_8<const N: usize>(pixel: &mut [u8; N]) {
+/// Whether any is true; unlike [`Iterator::any`] it takes them all, since all pixels are to be blended.
+fn any(pixels: impl Iterator<Item = bool>) -> bool {
+    pixels.fold(false, |any, one| any | one)
+}
+
+/// Blends a pixel; whether it is not opaque.
+fn blend_8<const N: usize>(pixel: &mut [u8; N]) -> bool {
     let [colour @ .., alpha] = &mut pixel[..] else {
-        return;
+        return false;
     };
     let alpha = u32::from(*alpha);
     for sample in colour {
         let sum = u32::from(*sample) * alpha + 255 * (255 - alpha);
         *sample = ((sum + 127) / 255) as u8;
     }
+    alpha < 255
 }
 
-fn blend_16<const N: usize>(pixel: &mut [u16; N]) {
+fn blend_16<const N: usize>(pixel: &mut [u16; N]) -> bool {
     const MAX: u64 = u16::MAX as u64;
     let [colour @ .., alpha] = &mut pixel[..] else {
-        return;
+        return false;
     };
     let alpha = u64::from(*alpha);
     for sample in colour {
         let sum = u64::from(*sample) * alpha + MAX * (MAX - alpha);
         *sample = ((sum + MAX / 2) / MAX) as u16;
     }
+    alpha < MAX
+}
+
+fn blend_float([colour @ .., alpha]: &mut [f32; 4]) -> bool {
+    let alpha = alpha.clamp(0.0, 1.0);
+    for sample in colour {
+        *sample = *sample * alpha + (1.0 - alpha);
+    }
+    alpha < 1.0
 }
 
 #[cfg(test)]

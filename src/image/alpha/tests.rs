@@ -185,3 +185,73 @@ fn pictures_without_alpha_stay_as_they_are() {
         assert_eq!(right(&file, how), (HIDDEN, false));
     }
 }
+
+#[test]
+fn an_opaque_picture_with_alpha_was_not_put_on_white() {
+    let opaque = DynamicImage::ImageRgba8(half(0));
+    let grey = DynamicImage::ImageLumaA8(opaque.to_luma_alpha8());
+    let mut gif = Vec::new();
+    GifEncoder::new(&mut gif)
+        .encode_frame(Frame::new(half(0)))
+        .unwrap();
+    let indices = [0; 20];
+    let files = [
+        ("png, rgba", encode(opaque.clone(), ImageFormat::Png)),
+        ("png, rgba of 16 bits", {
+            encode(opaque.to_rgba16(), ImageFormat::Png)
+        }),
+        ("png, grey", encode(grey.clone(), ImageFormat::Png)),
+        ("png, grey of 16 bits", {
+            encode(grey.to_luma_alpha16(), ImageFormat::Png)
+        }),
+        ("png, palette with full alpha", {
+            png_with_key(3, &[RED, HIDDEN].concat(), &[255, 255], &indices)
+        }),
+        ("png, palette with an unused transparent colour", {
+            png_with_key(3, &[RED, HIDDEN].concat(), &[255, 0], &indices)
+        }),
+        ("png, key of an unused colour", {
+            png_with_key(2, &[], &HIDDEN.map(|c| [0, c]).concat(), &RED.repeat(20))
+        }),
+        ("webp", encode(opaque.clone(), ImageFormat::WebP)),
+        ("tiff", encode(opaque.clone(), ImageFormat::Tiff)),
+        ("bmp", encode(opaque, ImageFormat::Bmp)),
+        ("gif", gif),
+    ];
+    for (name, file) in &files {
+        let dropped = right(file, Transparency::Drop).0;
+        for how in [Transparency::White, Transparency::Auto] {
+            assert_eq!(right(file, how), (dropped, false), "{name}: {how:?}");
+        }
+    }
+}
+
+#[test]
+fn a_single_pixel_that_is_not_opaque_counts_when_white_is_asked_for() {
+    let mut nearly = half(0);
+    nearly.get_pixel_mut(3, 4).0[3] = 254;
+    let nearly = DynamicImage::ImageRgba8(nearly);
+    let grey = DynamicImage::ImageLumaA8(nearly.to_luma_alpha8());
+    let mut wide = DynamicImage::ImageRgba8(half(0)).to_rgba16();
+    wide.get_pixel_mut(3, 4).0[3] = u16::MAX - 1;
+    for (name, file) in [
+        ("rgba", encode(nearly.clone(), ImageFormat::Png)),
+        ("grey", encode(grey, ImageFormat::Png)),
+        ("16 bits", encode(wide, ImageFormat::Png)),
+        ("webp", encode(nearly, ImageFormat::WebP)),
+    ] {
+        assert!(right(&file, Transparency::White).1, "{name}");
+        assert!(!right(&file, Transparency::Auto).1, "{name}");
+    }
+}
+
+#[test]
+fn floats_count_by_their_alpha() {
+    let put = |alpha: f32| {
+        let pixel = Rgba([0.2_f32, 0.4, 0.6, alpha]);
+        let mut picture = DynamicImage::ImageRgba32F(::image::ImageBuffer::from_pixel(4, 4, pixel));
+        Transparency::White.apply(&mut picture)
+    };
+    assert!(put(0.5) && put(-1.0));
+    assert!(!put(1.0) && !put(1.5));
+}
