@@ -1,5 +1,8 @@
 //! Directories of tags, as TIFF pictures, EXIF blocks and most raw photos have them.
 
+/// The most values of a tag that are read; a picture has at most as many strips as rows.
+const MAX_VALUES: usize = 1 << 22;
+
 /// The most directories that are looked at, so that a cycle ends.
 const MAX_DIRECTORIES: usize = 64;
 
@@ -12,20 +15,43 @@ pub struct Tiff<'a> {
     wide: bool,
 }
 
-/// Tags that are looked at.
+/// Tags that say what a directory holds, how samples lie in the file and what they mean.
 pub mod tag {
     /// Whether a directory is a thumbnail (bit 0).
-    pub const NEW_SUBFILE_TYPE: u16 = 0xfe;
-    /// How the samples are compressed.
-    pub const COMPRESSION: u16 = 0x103;
-    /// What the samples mean.
-    pub const PHOTOMETRIC: u16 = 0x106;
+    pub const NEW_SUBFILE_TYPE: u16 = 254;
+    pub const WIDTH: u16 = 256;
+    pub const HEIGHT: u16 = 257;
+    pub const BITS_PER_SAMPLE: u16 = 258;
+    pub const COMPRESSION: u16 = 259;
+    pub const PHOTOMETRIC: u16 = 262;
+    pub const FILL_ORDER: u16 = 266;
+    pub const STRIP_OFFSETS: u16 = 273;
     /// How the picture is to be turned, 1 to 8.
-    pub const ORIENTATION: u16 = 0x112;
+    pub const ORIENTATION: u16 = 274;
+    pub const SAMPLES_PER_PIXEL: u16 = 277;
+    pub const ROWS_PER_STRIP: u16 = 278;
+    pub const STRIP_BYTE_COUNTS: u16 = 279;
+    pub const MAX_SAMPLE_VALUE: u16 = 281;
+    pub const PLANAR_CONFIGURATION: u16 = 284;
+    pub const T4_OPTIONS: u16 = 292;
+    pub const PREDICTOR: u16 = 317;
+    pub const COLOR_MAP: u16 = 320;
+    pub const TILE_WIDTH: u16 = 322;
+    pub const TILE_LENGTH: u16 = 323;
+    pub const TILE_OFFSETS: u16 = 324;
+    pub const TILE_BYTE_COUNTS: u16 = 325;
     /// Further directories below one.
-    pub const SUB_IFDS: u16 = 0x14a;
+    pub const SUB_IFDS: u16 = 330;
+    pub const EXTRA_SAMPLES: u16 = 338;
+    pub const SAMPLE_FORMAT: u16 = 339;
+    pub const S_MIN_SAMPLE_VALUE: u16 = 340;
+    pub const S_MAX_SAMPLE_VALUE: u16 = 341;
+    pub const JPEG_TABLES: u16 = 347;
+    pub const YCBCR_COEFFICIENTS: u16 = 529;
+    pub const YCBCR_SUBSAMPLING: u16 = 530;
+    pub const REFERENCE_BLACK_WHITE: u16 = 532;
     /// Says that the file is a DNG.
-    pub const DNG_VERSION: u16 = 0xc612;
+    pub const DNG_VERSION: u16 = 50_706;
 }
 
 impl<'a> Tiff<'a> {
@@ -47,11 +73,8 @@ impl<'a> Tiff<'a> {
 
     /// The first directory.
     pub fn first(self) -> Option<Directory<'a>> {
-        let at = match self.wide {
-            true => self.number(8, 8)?,
-            false => self.number(4, 4)?,
-        };
-        self.directory(at)
+        let at = self.offset(self.offset_len())?;
+        self.directory(at as u64)
     }
 
     /// All directories: the first and those that follow it, each with those below it.
@@ -63,6 +86,7 @@ impl<'a> Tiff<'a> {
                 break;
             }
             let below = directory.values(tag::SUB_IFDS).into_iter();
+            let below = below.take(MAX_DIRECTORIES);
             let others = below.chain(directory.next());
             to_do.extend(others.filter_map(|at| self.directory(at)));
             found.push(directory);
@@ -90,6 +114,15 @@ impl<'a> Tiff<'a> {
             false => bytes.iter().rev().fold(0, append),
         })
     }
+
+    /// The offset, or the count, that stands at an offset.
+    fn offset(self, at: usize) -> Option<usize> {
+        usize::try_from(self.number(at, self.offset_len())?).ok()
+    }
+
+    fn offset_len(self) -> usize {
+        if self.wide { 8 } else { 4 }
+    }
 }
 
 /// One directory: a list of tags with values.
@@ -101,7 +134,17 @@ pub struct Directory<'a> {
     n_entries: usize,
 }
 
-impl Directory<'_> {
+impl<'a> Directory<'a> {
+    /// The first directory of a file; `None` if there is none.
+    pub fn first(file: &'a [u8]) -> Option<Self> {
+        Tiff::new(file)?.first()
+    }
+
+    /// Whether numbers stand with their high byte first.
+    pub fn big_endian(self) -> bool {
+        self.tiff.big_endian
+    }
+
     /// Whether the tag is there.
     pub fn has(self, tag: u16) -> bool {
         self.find(tag).is_some()
@@ -109,35 +152,80 @@ impl Directory<'_> {
 
     /// The first value of a tag, if that is a whole number.
     pub fn value(self, tag: u16) -> Option<u64> {
-        self.values(tag).first().copied()
+        let field = self.field(tag)?;
+        (field.n > 0).then(|| self.whole(&field, 0))?
     }
 
-    /// The values of a tag, at most [`MAX_DIRECTORIES`]; none if they are no whole numbers.
+    /// The values of a tag, up to the first that is negative; none if they are no whole numbers.
     pub fn values(self, tag: u16) -> Vec<u64> {
-        self.find(tag)
-            .and_then(|at| self.values_at(at))
-            .unwrap_or_default()
+        let Some(field) = self.field(tag) else {
+            return Vec::new();
+        };
+        (0..field.n).map_while(|i| self.whole(&field, i)).collect()
     }
 
-    fn values_at(self, entry: usize) -> Option<Vec<u64>> {
-        let Tiff { wide, .. } = self.tiff;
-        let value_len = match self.tiff.number(entry + 2, 2)? {
-            1 | 6 => 1,
+    /// The values of a tag, of any kind of number.
+    pub fn reals(self, tag: u16) -> Vec<f64> {
+        let Some(field) = self.field(tag) else {
+            return Vec::new();
+        };
+        (0..field.n).map_while(|i| self.real(&field, i)).collect()
+    }
+
+    /// The bytes of a tag.
+    pub fn bytes(self, tag: u16) -> Option<&'a [u8]> {
+        let Field { at, n, .. } = self.field(tag)?;
+        self.tiff.bytes.get(at..at.checked_add(n)?)
+    }
+
+    /// One value of a field, if it is a whole number that is not negative.
+    fn whole(self, field: &Field, i: usize) -> Option<u64> {
+        let number = self.tiff.number(field.at + i * field.len, field.len)?;
+        let is_negative = || number >> (8 * field.len - 1) == 1;
+        match field.kind {
+            1 | 3 | 4 | 7 | 13 | 16 | 18 => Some(number),
+            6 | 8 | 9 | 17 => (!is_negative()).then_some(number),
+            _ => None, // text, fractions, floats
+        }
+    }
+
+    fn real(self, field: &Field, i: usize) -> Option<f64> {
+        let number = |i: usize, len: usize| self.tiff.number(field.at + i * len, len);
+        Some(match field.kind {
+            5 => number(2 * i, 4)? as f64 / number(2 * i + 1, 4)? as f64,
+            6 => f64::from(number(i, 1)? as i8),
+            8 => f64::from(number(i, 2)? as i16),
+            9 => f64::from(number(i, 4)? as i32),
+            10 => f64::from(number(2 * i, 4)? as i32) / f64::from(number(2 * i + 1, 4)? as i32),
+            11 => f64::from(f32::from_bits(number(i, 4)? as u32)),
+            12 => f64::from_bits(number(i, 8)?),
+            17 => number(i, 8)? as i64 as f64,
+            _ => self.whole(field, i)? as f64,
+        })
+    }
+
+    /// What the entry of a tag declares.
+    fn field(self, tag: u16) -> Option<Field> {
+        let entry = self.find(tag)?;
+        let kind = self.tiff.number(entry + 2, 2)?;
+        let len = match kind {
+            1 | 2 | 6 | 7 => 1,
             3 | 8 => 2,
-            4 | 9 | 13 => 4,
-            16..=18 => 8,
-            _ => return None, // text, fractions, floats
+            4 | 9 | 11 | 13 => 4,
+            5 | 10 | 12 | 16..=18 => 8,
+            _ => return None,
         };
-        let field = if wide { 8 } else { 4 };
-        let n = self.tiff.number(entry + 4, field)?;
-        let n = usize::try_from(n).ok()?.min(MAX_DIRECTORIES);
-        let inline = entry + 4 + field;
-        let at = match n * value_len <= field {
+        let n = self.tiff.offset(entry + 4)?;
+        let inline_len = self.tiff.offset_len();
+        let inline = entry + 4 + inline_len;
+        let at = match n.checked_mul(len)? <= inline_len {
             true => inline,
-            false => usize::try_from(self.tiff.number(inline, field)?).ok()?,
+            false => self.tiff.offset(inline)?,
         };
-        let value = |i| self.tiff.number(at.checked_add(i * value_len)?, value_len);
-        (0..n).map(value).collect()
+        // What lies outside the file is not there.
+        let room = self.tiff.bytes.len().checked_sub(at)? / len;
+        let n = n.min(room).min(MAX_VALUES);
+        Some(Field { kind, len, at, n })
     }
 
     /// Where the entry of a tag begins.
@@ -153,12 +241,20 @@ impl Directory<'_> {
     fn next(self) -> Option<u64> {
         let after = self.n_entries.checked_mul(self.entry_len())?;
         let at = self.entries.checked_add(after)?;
-        self.tiff.number(at, if self.tiff.wide { 8 } else { 4 })
+        self.tiff.number(at, self.tiff.offset_len())
     }
 
     fn entry_len(self) -> usize {
         if self.tiff.wide { 20 } else { 12 }
     }
+}
+
+/// Kind, length, place and number of a tag's values.
+struct Field {
+    kind: u64,
+    len: usize,
+    at: usize,
+    n: usize,
 }
 
 #[cfg(test)]
@@ -192,6 +288,37 @@ pub(super) mod tests {
             assert_eq!(first.value(tag::ORIENTATION), Some(6), "{bytes:x?}");
             assert!(!first.has(tag::DNG_VERSION));
         }
+    }
+
+    #[test]
+    fn signed_numbers_count_unless_they_are_negative() {
+        for (kind, values, expected) in [
+            (8, [6, 0, 0, 0], Some(6)),
+            (8, [0xff, 0xff, 0, 0], None),
+            (9, [6, 0, 0, 0], Some(6)),
+            (9, [0, 0, 0, 0x80], None),
+            (6, [0x7f, 0, 0, 0], Some(127)),
+            (11, [0, 0, 0x80, 0x3f], None),
+        ] {
+            let mut bytes = with_tags(&[(tag::ORIENTATION, u32::from_le_bytes(values))]);
+            bytes[12] = kind;
+            let first = Directory::first(&bytes).unwrap();
+            assert_eq!(
+                first.value(tag::ORIENTATION),
+                expected,
+                "{kind}: {values:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn values_outside_the_bytes_are_not_there() {
+        let mut bytes = with_tags(&[(tag::STRIP_OFFSETS, 22)]); // behind the entry
+        bytes[14..18].copy_from_slice(&u32::MAX.to_le_bytes());
+        let first = Directory::first(&bytes).unwrap();
+        assert_eq!(first.values(tag::STRIP_OFFSETS), [0]);
+        assert_eq!(first.reals(tag::STRIP_OFFSETS), [0.0]);
+        assert_eq!(first.value(tag::STRIP_OFFSETS), Some(0));
     }
 
     #[test]

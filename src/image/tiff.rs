@@ -8,7 +8,6 @@
 
 mod chunk;
 mod color;
-mod directory;
 mod fax;
 mod layout;
 mod samples;
@@ -21,11 +20,13 @@ use ::image::{
 
 use self::{
     chunk::decompress,
-    directory::{Directory, tag},
     layout::{Layout, Photometric},
     samples::Samples,
 };
-use crate::image::MAX_DECODED_BYTES;
+use crate::image::{
+    MAX_DECODED_BYTES,
+    ifd::{Directory, tag},
+};
 
 /// What can be wrong with a TIFF.
 #[derive(Debug)]

@@ -2,10 +2,10 @@
 
 use super::{
     Fault,
-    directory::{Directory, tag},
     layout::{Alpha, Compression, Format, Layout, Photometric},
     samples::Samples,
 };
+use crate::image::ifd::{Directory, tag};
 
 /// How far floats may lie outside 0..=1 and still be meant to lie in it: filters overshoot.
 const OVERSHOOT: f32 = 0.1;

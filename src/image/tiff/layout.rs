@@ -1,11 +1,10 @@
 //! How the samples of a TIFF lie in the file, and what they mean.
 
-use super::{
-    Fault,
-    directory::{Directory, tag},
-    samples::Samples,
+use super::{Fault, samples::Samples};
+use crate::image::{
+    MAX_DECODED_BYTES,
+    ifd::{Directory, tag},
 };
-use crate::image::MAX_DECODED_BYTES;
 
 /// What the samples mean.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
