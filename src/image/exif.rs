@@ -9,7 +9,10 @@ use std::io::Read;
 
 use ::image::{ImageFormat, metadata::Orientation as Turn};
 
-use super::ifd::{Tiff, tag};
+use super::{
+    ifd::{Directory, tag},
+    png,
+};
 
 /// What stands before an EXIF block in JPEG, and by mistake in WebP and PNG, too.
 const PREFIX: &[u8] = b"Exif\0\0";
@@ -32,7 +35,7 @@ pub fn orientation(format: ImageFormat, file: &[u8]) -> Turn {
 
 fn of_block(block: &[u8]) -> Option<Turn> {
     let block = block.strip_prefix(PREFIX).unwrap_or(block);
-    let value = Tiff::new(block)?.first()?.value(tag::ORIENTATION)?;
+    let value = Directory::first(block)?.value(tag::ORIENTATION)?;
     Turn::from_exif(u8::try_from(value).ok()?)
 }
 
@@ -65,28 +68,12 @@ fn in_jpeg(file: &[u8]) -> Option<&[u8]> {
 /// The first `eXIf` chunk, before or behind the samples; without one the first text in which ImageMagick keeps
 /// EXIF.
 fn in_png(file: &[u8]) -> Option<Cow<'_, [u8]>> {
-    let chunks = || PngChunks(file.get(8..).unwrap_or_default());
-    let exif = chunks().find(|(kind, _)| kind == b"eXIf");
-    match exif {
-        Some((_, block)) => Some(Cow::Borrowed(block)),
+    let chunks = || png::chunks(file).filter(|chunk| chunk.has_content);
+    match chunks().find(|chunk| chunk.is(b"eXIf")) {
+        Some(chunk) => Some(Cow::Borrowed(chunk.content)),
         None => chunks()
-            .find_map(|(kind, content)| profile(&kind, content))
+            .find_map(|chunk| profile(&chunk.kind, chunk.content))
             .map(Cow::Owned),
-    }
-}
-
-/// The chunks of a PNG, kind and content; what is left of a file that ends within one is not among them.
-struct PngChunks<'a>(&'a [u8]);
-
-impl<'a> Iterator for PngChunks<'a> {
-    type Item = ([u8; 4], &'a [u8]);
-
-    fn next(&mut self) -> Option<Self::Item> {
-        let len = u32::from_be_bytes(*self.0.first_chunk()?) as usize;
-        let kind = *self.0.get(4..)?.first_chunk()?;
-        let content = self.0.get(8..)?.get(..len)?;
-        self.0 = self.0.get(8 + len + 4..).unwrap_or_default();
-        Some((kind, content))
     }
 }
 

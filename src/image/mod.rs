@@ -20,7 +20,7 @@ mod heic;
 mod ifd;
 pub(crate) mod jpeg;
 mod partial;
-mod png;
+pub(crate) mod png;
 mod preprocess;
 mod resize;
 mod signature;

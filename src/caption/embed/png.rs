@@ -1,15 +1,12 @@
 //! Metadata chunks of a PNG.
 
-use std::{
-    io::{Read, Write},
-    ops::Range,
-};
+use std::io::{Read, Write};
 
 use flate2::{Compression, read::ZlibDecoder, write::ZlibEncoder};
 
 use super::{Caption, EmbedError, edits::Edits};
+use crate::image::png::{self, Chunk};
 
-const SIGNATURE_LEN: usize = 8;
 /// The keyword of the chunk with XMP, and its end.
 const XMP: &[u8] = b"XML:com.adobe.xmp\0";
 /// What ImageMagick calls a chunk with XMP in hexadecimal digits.
@@ -26,14 +23,14 @@ const MAX_PACKET: u64 = 64 << 20;
 /// # Errors
 /// If it is damaged before its first row, or its metadata cannot be kept.
 pub fn embed(file: &[u8], caption: Caption<'_>) -> Result<Vec<u8>, EmbedError> {
-    let chunks = chunks(file);
+    let chunks: Vec<_> = png::chunks(file).filter(Chunk::is_whole).collect();
     let header = chunks.first().filter(|c| c.is(b"IHDR"));
     header.ok_or(EmbedError::Structure("expected an IHDR chunk"))?;
     let image = chunks.iter().find(|c| c.is(b"IDAT"));
     let image = image.ok_or(EmbedError::Structure("expected an IDAT chunk"))?;
     let mut edits = Edits::default();
 
-    let old: Vec<_> = chunks.iter().filter(|c| c.holds_xmp()).collect();
+    let old: Vec<_> = chunks.iter().filter(|c| holds_xmp(c)).collect();
     let texts = old.iter().map(|c| Text::of(c, RAW_XMP));
     let texts = texts.collect::<Result<Vec<_>, _>>()?;
     let existing: Vec<_> = texts.iter().map(|text| &*text.packet).collect();
@@ -44,13 +41,13 @@ pub fn embed(file: &[u8], caption: Caption<'_>) -> Result<Vec<u8>, EmbedError> {
     let raw = chunks
         .iter()
         .filter(|_| block.is_none())
-        .find(|c| c.holds_raw(RAW_EXIF));
+        .find(|c| holds_raw(c, RAW_EXIF));
     let raw = raw.and_then(|c| Some((c, Text::of(c, RAW_EXIF).ok()?)));
     let raw_block = raw.as_ref().map(|(_, text)| &*text.packet);
     let begin = raw_block.filter(|block| block.starts_with(JPEG_EXIF));
     let begin = begin.map_or(&[][..], |_| JPEG_EXIF);
     let raw_block = raw_block.map(|block| &block[begin.len()..]);
-    let contents = block.map(Chunk::intact).transpose()?.or(raw_block);
+    let contents = block.map(intact).transpose()?.or(raw_block);
     if let Some(new) = caption.exif_block(contents, before.as_deref())? {
         match (block, &raw) {
             (Some(old), _) => edits.replace(old.whole.clone(), chunk(*b"eXIf", &new)?),
@@ -75,86 +72,36 @@ pub fn embed(file: &[u8], caption: Caption<'_>) -> Result<Vec<u8>, EmbedError> {
     Ok(edits.apply(file))
 }
 
-/// One chunk, by its places in the file.
-struct Chunk<'f> {
-    kind: [u8; 4],
-    whole: Range<usize>,
-    contents: &'f [u8],
-    checksum: u32,
+fn holds_xmp(chunk: &Chunk<'_>) -> bool {
+    chunk.is(b"iTXt") && chunk.content.starts_with(XMP) || holds_raw(chunk, RAW_XMP)
 }
 
-/// The chunks that are whole, up to the end of the image.
-fn chunks(file: &[u8]) -> Vec<Chunk<'_>> {
-    let mut chunks: Vec<Chunk<'_>> = Vec::new();
-    let mut at = SIGNATURE_LEN;
-    while let Some(chunk) = Chunk::at(file, at) {
-        at = chunk.whole.end;
-        let is_last = chunk.is(b"IEND");
-        chunks.push(chunk);
-        if is_last {
-            break;
-        }
-    }
-    chunks
+/// Whether it is a raw profile with this keyword.
+fn holds_raw(chunk: &Chunk<'_>, keyword: &[u8]) -> bool {
+    let is_raw = chunk.is(b"tEXt") || chunk.is(b"zTXt");
+    is_raw && chunk.content.starts_with(keyword)
 }
 
-impl<'f> Chunk<'f> {
-    fn at(file: &'f [u8], at: usize) -> Option<Self> {
-        let (len, rest) = file.get(at..)?.split_first_chunk()?;
-        let len = u32::from_be_bytes(*len) as usize;
-        let (kind, rest) = rest.split_first_chunk()?;
-        let (contents, rest) = rest.split_at_checked(len)?;
-        let checksum = u32::from_be_bytes(*rest.first_chunk()?);
-        Some(Self {
-            kind: *kind,
-            whole: at..at + 12 + len,
-            contents,
-            checksum,
-        })
-    }
-
-    fn is(&self, kind: &[u8; 4]) -> bool {
-        self.kind == *kind
-    }
-
-    fn holds_xmp(&self) -> bool {
-        self.is(b"iTXt") && self.contents.starts_with(XMP) || self.holds_raw(RAW_XMP)
-    }
-
-    /// Whether it is a raw profile with this keyword.
-    fn holds_raw(&self, keyword: &[u8]) -> bool {
-        let is_raw = self.is(b"tEXt") || self.is(b"zTXt");
-        is_raw && self.contents.starts_with(keyword)
-    }
-
-    /// The contents, if the checksum says that they are what was written.
-    fn intact(&self) -> Result<&'f [u8], EmbedError> {
-        let is_intact = checksum(self.kind, self.contents) == self.checksum;
-        let contents = is_intact.then_some(self.contents);
-        contents.ok_or(EmbedError::Structure(
-            "the checksum of its metadata is wrong",
-        ))
-    }
+/// The content, if the checksum says that it is what was written.
+fn intact<'f>(chunk: &Chunk<'f>) -> Result<&'f [u8], EmbedError> {
+    let content = chunk.is_sound().then_some(chunk.content);
+    content.ok_or(EmbedError::Structure(
+        "the checksum of its metadata is wrong",
+    ))
 }
 
 /// The bytes of a chunk.
-fn chunk(kind: [u8; 4], contents: &[u8]) -> Result<Vec<u8>, EmbedError> {
-    let too_long = |_| EmbedError::TooLong {
-        format: "PNG",
-        what: "metadata",
-        max: i32::MAX as usize,
-        found: contents.len(),
-    };
-    let len = i32::try_from(contents.len()).map_err(too_long)?;
-    let checksum = checksum(kind, contents).to_be_bytes();
-    Ok([&len.to_be_bytes()[..], &kind, contents, &checksum].concat())
-}
-
-fn checksum(kind: [u8; 4], contents: &[u8]) -> u32 {
-    let mut hasher = crc32fast::Hasher::new();
-    hasher.update(&kind);
-    hasher.update(contents);
-    hasher.finalize()
+fn chunk(kind: [u8; 4], content: &[u8]) -> Result<Vec<u8>, EmbedError> {
+    let max = i32::MAX as usize;
+    if content.len() > max {
+        return Err(EmbedError::TooLong {
+            format: "PNG",
+            what: "metadata",
+            max,
+            found: content.len(),
+        });
+    }
+    Ok(png::chunk(kind, content))
 }
 
 /// A text chunk with a packet, or with EXIF.
@@ -170,7 +117,7 @@ impl<'f> Text<'f> {
     /// Of a chunk whose keyword is that of XMP or, for a raw profile, `raw_keyword`.
     fn of(chunk: &Chunk<'f>, raw_keyword: &[u8]) -> Result<Self, EmbedError> {
         let unknown = || EmbedError::Structure("its XMP chunk is cut or of an unknown form");
-        let contents = chunk.intact()?;
+        let contents = intact(chunk)?;
         let is_raw_profile = !chunk.is(b"iTXt");
         let (header_len, is_compressed) = match &chunk.kind {
             b"iTXt" => international_header(contents),
