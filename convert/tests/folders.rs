@@ -234,6 +234,75 @@ fn wrappers_around_names_are_taken_off() {
 }
 
 #[test]
+fn a_tensor_with_and_without_a_wrapper_is_told_by_both_names() {
+    let plain = "model.layers.1.attention.wo.weight";
+    for wrapped in [
+        "module.model.layers.1.attention.wo.weight",
+        "_orig_mod.model.layers.1.attention.wo.weight",
+        "base_model.model.model.layers.1.attention.wo.weight",
+        "model.layers.1.attention.wo.base_layer.weight",
+    ] {
+        let mut fixture = Fixture::new(SMALL);
+        fixture.add(wrapped, &[64, 64]);
+        let names = [format!("`{plain}`"), format!("`{wrapped}`")];
+        let expected = |file| {
+            [
+                file,
+                "one name",
+                &names[0],
+                &names[1],
+                "save the weights again",
+            ]
+        };
+        assert_refused(fixture.save(), &expected("model.safetensors: "));
+        fs::remove_file(fixture.path().join("model.safetensors")).unwrap();
+        fixture.save_bin(|views| state_dict(views, Protocol::Two));
+        assert_refused(fixture.path(), &expected("pytorch_model.bin: "));
+    }
+}
+
+#[test]
+fn a_tensor_in_two_shards_is_told_with_its_name_in_each() {
+    let plain = "model.norm.weight";
+    let wrapped = format!("module.{plain}");
+    let index = "model.safetensors.index.json";
+    let mut fixture = Fixture::new(SMALL);
+    fixture.save_config();
+    let shards = ["a.safetensors", "b.safetensors"];
+    // An index that does not know the tensor.
+    let mut known = fixture.tensors.clone();
+    known.remove(plain);
+    let all = std::mem::replace(&mut fixture.tensors, known);
+    fixture.save_index(index, &shards);
+    fixture.tensors = all;
+    fixture.save_shard("a.safetensors", |name| name == plain);
+    fixture.save_shard("b.safetensors", |name| name == plain);
+    assert_refused(
+        fixture.path(),
+        &[
+            "`model.norm.weight`",
+            "found in `a.safetensors` and in `b.safetensors`",
+            "index",
+        ],
+    );
+    fixture.add(&wrapped, &[64]);
+    fixture.save_shard("b.safetensors", |name| name == wrapped);
+    let expected = "found in `a.safetensors` and in `b.safetensors` as `module.model.norm.weight`";
+    assert_refused(fixture.path(), &["`model.norm.weight`", expected]);
+    // An index with both names would leave it to chance which of the files is read.
+    fixture.save_index(index, &shards);
+    assert_refused(
+        fixture.path(),
+        &[
+            index,
+            "one name",
+            "`model.norm.weight`",
+            "`module.model.norm.weight`",
+        ],
+    );
+}
+
+#[test]
 fn state_dicts_within_dictionaries_of_trainings_are_found() {
     let mut fixture = Fixture::new(SMALL);
     let (_plain, expected) = converted(fixture.save(), &["--f16"]);

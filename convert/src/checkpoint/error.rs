@@ -118,11 +118,21 @@ pub enum CheckpointError {
     #[error("{path}")]
     Pickle { path: PathBuf, source: PickleError },
     /// Two shards hold a tensor of the same name.
-    #[error("tensor `{name}`: expected in one shard, found in `{first}` and `{second}`")]
+    #[error("tensor `{name}`: expected in one shard, found in {first} and in {second}")]
     Duplicate {
         name: String,
-        first: String,
-        second: String,
+        first: Holder,
+        second: Holder,
+    },
+    /// A file has two names that differ in what training programs put around them.
+    #[error(
+        "{path}: tensor `{name}`: expected one name for it, found `{}` and `{}`, which both mean it \
+         without the prefixes of training programs", names[0], names[1]
+    )]
+    SameTensor {
+        path: PathBuf,
+        name: String,
+        names: [String; 2],
     },
     /// A tensor that the model needs is in none of the files.
     #[error("tensor `{name}` is missing")]
@@ -207,9 +217,35 @@ impl CheckpointError {
                 "a weight file needs no other class, and unpickling one can run code; \
                  use a safetensors copy of the checkpoint, or save its state dict alone"
             }
+            Self::SameTensor { .. } => {
+                "two states of a model were saved as one; delete the names of one of them in Python and save \
+                 the weights again"
+            }
+            Self::Duplicate { .. } => {
+                "name the right file for it in the index, or remove the tensor from the other file"
+            }
             Self::Shape { .. } => "`config.json` and the weights may come from different models",
             _ => return None,
         })
+    }
+}
+
+/// A weight file, and the name that a tensor has there.
+#[derive(Debug)]
+#[allow(missing_docs)]
+pub struct Holder {
+    pub file: String,
+    /// If it is not the tensor's own.
+    pub name: Option<String>,
+}
+
+impl std::fmt::Display for Holder {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "`{}`", self.file)?;
+        match &self.name {
+            Some(name) => write!(f, " as `{name}`"),
+            None => Ok(()),
+        }
     }
 }
 

@@ -26,7 +26,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-pub use error::CheckpointError;
+pub use error::{CheckpointError, Holder};
 use location::Location;
 pub use pickle::PickleError;
 pub use stand_in::StandIn;
@@ -162,6 +162,7 @@ fn read_tables(
     weights: &Weights,
 ) -> Result<HashMap<String, SourceTensor>, CheckpointError> {
     let mut tensors: HashMap<String, SourceTensor> = HashMap::new();
+    let mut names_there: HashMap<String, String> = HashMap::new();
     for file in &weights.files {
         let path = dir.join(file);
         let table = if file.ends_with(".safetensors") {
@@ -170,23 +171,51 @@ fn read_tables(
             torch_zip::open(&path)?
         };
         for mut tensor in table {
-            tensor.name = names::unwrapped(&tensor.name);
+            let name = names::unwrapped(&tensor.name);
+            let there = std::mem::replace(&mut tensor.name, name.clone());
             // The index decides where a tensor is taken from, if it knows the tensor.
-            if weights.index.get(&tensor.name).is_some_and(|f| f != file) {
+            if weights.index.get(&name).is_some_and(|f| f != file) {
                 continue;
             }
-            if let Some(first) = tensors.get(&tensor.name) {
-                let first = first.shard().path.file_name().unwrap_or_default();
-                return Err(CheckpointError::Duplicate {
-                    first: first.to_string_lossy().into_owned(),
-                    second: file.clone(),
-                    name: tensor.name,
-                });
+            if let Some(first) = tensors.get(&name) {
+                return Err(found_twice(first, &names_there[&name], &tensor, &there));
             }
-            tensors.insert(tensor.name.clone(), tensor);
+            names_there.insert(name.clone(), there);
+            tensors.insert(name, tensor);
         }
     }
     Ok(tensors)
+}
+
+/// The error for a tensor that is there two times, under these names.
+fn found_twice(
+    first: &SourceTensor,
+    first_there: &str,
+    second: &SourceTensor,
+    second_there: &str,
+) -> CheckpointError {
+    let name = first.name.clone();
+    let (first_path, second_path) = (&first.shard().path, &second.shard().path);
+    if first_path == second_path {
+        return CheckpointError::SameTensor {
+            path: first_path.clone(),
+            name,
+            names: [first_there, second_there].map(str::to_owned),
+        };
+    }
+    let holder = |path: &Path, there: &str| Holder {
+        file: path
+            .file_name()
+            .unwrap_or_default()
+            .to_string_lossy()
+            .into_owned(),
+        name: (there != name).then(|| there.to_owned()),
+    };
+    CheckpointError::Duplicate {
+        first: holder(first_path, first_there),
+        second: holder(second_path, second_there),
+        name,
+    }
 }
 
 /// Refuses what trainings save in the form of a model without its weights.

@@ -126,15 +126,33 @@ impl Weights {
                 unfinished: unfinished(dir, names),
             });
         }
-        let tensors = index.weight_map.into_iter();
         Ok(Self {
             files,
-            index: tensors
-                .map(|(name, file)| (unwrapped(&name), file))
-                .collect(),
+            index: without_wrappers(path, index.weight_map)?,
             unread: Vec::new(),
         })
     }
+}
+
+/// An index by the names that tensors have in a published checkpoint.
+fn without_wrappers(
+    path: &Path,
+    weight_map: BTreeMap<String, String>,
+) -> Result<HashMap<String, String>, CheckpointError> {
+    let mut there: HashMap<String, String> = HashMap::new();
+    for wrapped in weight_map.keys() {
+        if let Some(first) = there.insert(unwrapped(wrapped), wrapped.clone()) {
+            return Err(CheckpointError::SameTensor {
+                path: path.to_owned(),
+                name: unwrapped(wrapped),
+                names: [first, wrapped.clone()],
+            });
+        }
+    }
+    let tensors = weight_map.into_iter();
+    Ok(tensors
+        .map(|(name, file)| (unwrapped(&name), file))
+        .collect())
 }
 
 /// The names of all files, links to files that are gone among them.
