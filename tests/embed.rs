@@ -318,3 +318,48 @@ fn a_picture_that_cannot_be_described_is_copied_nowhere_and_ends_no_run() {
     let (never, filler) = (with("never"), with("filler"));
     assert!(never.len() < filler.len() && filler == with("always"));
 }
+
+#[test]
+fn a_copy_that_a_person_edited_is_kept_and_said() {
+    let dir = scratch("embed-edited");
+    let (picture, copy) = (dir.join("pictures/a.jpg"), dir.join("out/a.jpg"));
+    fs::create_dir_all(dir.join("pictures")).unwrap();
+    fs::write(&picture, ATTRIBUTE).unwrap();
+    for output in ["c.jsonl", "c.csv"] {
+        let args = ["pictures", "-o", output, "--embed", "out", "-n", "8"];
+        let run_with = |more: &[&str]| run(&dir, &[&args[..], more].concat());
+        let _ = fs::remove_file(&copy);
+        assert_status(&run_with(&[]), 0);
+        // As it was made, it is replaced when the picture changes.
+        let made = fs::read(&copy).unwrap();
+        fs::write(&picture, [ATTRIBUTE, b"1"].concat()).unwrap();
+        let message = assert_status(&run_with(&[]), 0);
+        assert!(message.contains("1 captioned"), "{message}");
+        assert!(fs::read(&copy).unwrap() != made);
+        // Also one that was made later, of a record.
+        fs::remove_file(&copy).unwrap();
+        assert_status(&run_with(&["--embed-exif", "always"]), 0);
+        fs::write(&picture, ATTRIBUTE).unwrap();
+        let message = assert_status(&run_with(&[]), 0);
+        assert!(message.contains("1 captioned"), "{message}");
+
+        let edited = [&fs::read(&copy).unwrap()[..], b"my rating"].concat();
+        fs::write(&copy, &edited).unwrap();
+        fs::write(&picture, [ATTRIBUTE, b"23"].concat()).unwrap();
+        for _ in 0..2 {
+            let message = assert_status(&run_with(&[]), 0);
+            for told in [
+                "warning: pictures/a.jpg: has changed, but out/a.jpg is not as it was made",
+                "0 captioned, 1 skipped",
+                "--overwrite",
+            ] {
+                assert!(message.contains(told), "{told}: {message}");
+            }
+            assert!(fs::read(&copy).unwrap() == edited);
+        }
+        let message = assert_status(&run_with(&["--overwrite"]), 0);
+        assert!(message.contains("1 captioned"), "{message}");
+        assert!(fs::read(&copy).unwrap() != edited);
+        fs::write(&picture, ATTRIBUTE).unwrap();
+    }
+}

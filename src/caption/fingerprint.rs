@@ -7,9 +7,8 @@
 use std::ops::RangeInclusive;
 
 use jiff::Timestamp;
-use serde_json::Value;
 
-use super::Identity;
+use super::{Identity, missing::is_missing};
 
 /// What is recorded of a picture's [`Identity`].
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -28,25 +27,16 @@ struct Moment {
 }
 
 impl Fingerprint {
-    /// Of the two fields of a record.
+    /// Of the texts of the two fields of a record.
     ///
     /// # Errors
-    /// If `size` is there and no number: the fields may stand in wrong columns.
-    pub fn new(size: Option<&Value>, modified: Option<&Value>) -> Result<Self, String> {
-        let size = match size {
-            None | Some(Value::Null) => None,
-            Some(Value::String(text)) if text.trim().is_empty() => None,
-            Some(Value::String(text)) => Some(size_of(text.trim()).ok_or_else(|| text.clone())?),
-            Some(value) => {
-                let text = value.to_string();
-                Some(size_of(&text).ok_or(text)?)
-            }
+    /// If `size` is stated and no number: the fields may stand in wrong columns.
+    pub fn new(size: Option<&str>, modified: Option<&str>) -> Result<Self, String> {
+        let size = match size.filter(|text| !is_missing(text)) {
+            Some(text) => Some(size_of(text.trim()).ok_or_else(|| text.to_owned())?),
+            None => None,
         };
-        let modified = match modified {
-            Some(Value::String(text)) => moment_of(text.trim()),
-            Some(Value::Number(number)) => moment_of(&number.to_string()),
-            _ => None,
-        };
+        let modified = modified.and_then(|text| moment_of(text.trim()));
         Ok(Self { size, modified })
     }
 
@@ -145,12 +135,18 @@ fn moment_of(text: &str) -> Option<Moment> {
 
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
+    use serde_json::{Value, json};
 
     use super::*;
+    use crate::caption::Fields;
 
     fn fingerprint(size: Value, modified: Value) -> Fingerprint {
-        Fingerprint::new(Some(&size), Some(&modified)).unwrap()
+        Fingerprint::new(text(&size).as_deref(), text(&modified).as_deref()).unwrap()
+    }
+
+    fn text(value: &Value) -> Option<String> {
+        let line = json!({ "field": value }).to_string();
+        serde_json::from_str::<Fields>(&line).unwrap().text("field")
     }
 
     fn now(size: u64) -> Identity {
@@ -176,13 +172,14 @@ mod tests {
             json!("1.83204e5"),
             json!("183204,0"),
             json!(""),
+            json!("NaN"),
             json!(null),
         ] {
             assert!(
                 fingerprint(size.clone(), json!(null)).matches(now(183_204)),
                 "{size}"
             );
-            let is_unknown = size == json!("") || size == json!(null);
+            let is_unknown = [json!(""), json!("NaN"), json!(null)].contains(&size);
             assert_eq!(
                 fingerprint(size.clone(), json!(null)).matches(now(190_000)),
                 is_unknown,
@@ -203,6 +200,9 @@ mod tests {
             json!("5/1/2026 10:02"),
             json!("2026-05-01T10:02:11.678"),
             json!("46143.418"),
+            json!("NaT"),
+            json!("NaN"),
+            json!(true),
             json!(null),
         ] {
             assert!(
@@ -240,7 +240,10 @@ mod tests {
             json!("1.5e-2147483648"),
             json!([1]),
         ] {
-            assert!(Fingerprint::new(Some(&size), None).is_err(), "{size}");
+            assert!(
+                Fingerprint::new(text(&size).as_deref(), None).is_err(),
+                "{size}"
+            );
         }
     }
 }

@@ -1,11 +1,6 @@
 //! How records are written: JSON Lines or CSV.
 
-use serde_json::Value;
-
-use super::{
-    Record,
-    layout::{Fields, Layout},
-};
+use super::{Fields, Record, layout::Layout};
 
 /// How records are written, one after the other.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -17,14 +12,18 @@ pub enum Format {
     Csv,
 }
 
-/// The columns of a CSV file, which are [`Record`]'s fields but for `background` and `truncated`.
+/// The columns of a CSV file, which are [`Record`]'s fields but for `background`, `truncated` and
+/// `copy_blake3`. A file gets a column for the last of them once a record has it.
 pub const COLUMNS: [&str; 14] = [
     "path", "caption", "error", "size", "modified", "width", "height", "model", "prompt",
     "template", "time", "seconds", "tokens", "stop",
 ];
 
-/// Fields of a [`Record`] for which CSV has no column.
-pub(super) const JSON_ONLY: [&str; 2] = ["background", "truncated"];
+/// Fields of a [`Record`] for which a new CSV file has no column.
+pub(super) const JSON_ONLY: [&str; 3] = ["background", "truncated", COPY];
+
+/// The field by which a copy is known to be as it was written.
+pub(super) const COPY: &str = "copy_blake3";
 
 /// A piece of a file that is no record.
 #[derive(Debug, thiserror::Error)]
@@ -75,16 +74,14 @@ impl Format {
 
     /// The record with its end of line.
     pub fn line(self, record: &Record) -> String {
-        Layout::ours(self).line(record, Fields::new())
+        Layout::ours(self).line(record, Fields::default())
     }
 }
 
 /// A record's fields by their names.
 pub(super) fn fields(record: &Record) -> Fields {
-    match serde_json::to_value(record) {
-        Ok(Value::Object(fields)) => fields,
-        _ => unreachable!("a record is an object with string keys"),
-    }
+    let line = serde_json::to_string(record).expect("its keys are strings");
+    serde_json::from_str(&line).expect("a record is an object")
 }
 
 /// The first characters, for a message. A row of a table may have several lines.
@@ -134,6 +131,7 @@ mod tests {
             template: Some(String::new()),
             background: Some(String::new()),
             truncated: Some(true),
+            copy_blake3: Some(String::new()),
             ..record()
         };
         let value = serde_json::to_value(&full).unwrap();

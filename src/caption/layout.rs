@@ -10,17 +10,15 @@ use std::{
 };
 
 use csv::{ByteRecord, ReaderBuilder, Terminator, WriterBuilder};
-use serde_json::{Map, Value};
+use serde_json::Value;
 
 use super::{
-    COLUMNS, Format, Record,
-    format::{JSON_ONLY, NoRecord, fields},
+    COLUMNS, Fields, Format, Record,
+    fields::is_compact,
+    format::{COPY, JSON_ONLY, NoRecord, fields},
     selection::Kind,
 };
 use crate::text::{self, BYTE_ORDER_MARK};
-
-/// The fields of a record by their names, those that a person added included.
-pub type Fields = Map<String, Value>;
 
 /// Columns without which the next run would not know what is done.
 const ESSENTIAL: [&str; 7] = [
@@ -205,7 +203,7 @@ impl Layout {
     /// The line of a record, with `added` fields of a person.
     pub fn line(&self, record: &Record, added: Fields) -> String {
         let mut fields = fields(record);
-        fields.extend(added);
+        fields.append(added);
         self.line_of(&fields)
     }
 
@@ -219,10 +217,9 @@ impl Layout {
     }
 
     /// Those of the fields that a person added.
-    pub fn added(fields: Fields) -> Fields {
-        let is_ours = |name: &str| COLUMNS.contains(&name) || JSON_ONLY.contains(&name);
-        let is_added = |(name, _): &(String, Value)| !is_ours(name);
-        fields.into_iter().filter(is_added).collect()
+    pub fn added(mut fields: Fields) -> Fields {
+        fields.retain(|name| !COLUMNS.contains(&name) && !JSON_ONLY.contains(&name));
+        fields
     }
 
     /// What the last line is, which has no line feed.
@@ -271,11 +268,13 @@ impl Layout {
         is_short || cut_stop
     }
 
-    /// The same with the columns that it lacks for [`ESSENTIAL`] fields, if it lacks any.
-    pub fn completed(&self) -> Option<Self> {
+    /// The same with the columns that it lacks for [`ESSENTIAL`] fields, and for [`COPY`] if a record
+    /// `has_copy`; `None` if it lacks none.
+    pub fn completed(&self, has_copy: bool) -> Option<Self> {
         let table = self.table.as_ref()?;
         let is_missing = |name: &&str| !table.columns.iter().any(|column| column == name);
-        let missing: Vec<&str> = ESSENTIAL.into_iter().filter(is_missing).collect();
+        let needed = ESSENTIAL.into_iter().chain(has_copy.then_some(COPY));
+        let missing: Vec<&str> = needed.filter(is_missing).collect();
         if missing.is_empty() {
             return None;
         }
@@ -315,7 +314,7 @@ impl Table {
             for cell in table.cells(header).iter() {
                 let name = String::from_utf8_lossy(cell).into_owned();
                 let plain = name.trim().to_ascii_lowercase();
-                let is_ours = COLUMNS.contains(&plain.as_str());
+                let is_ours = COLUMNS.contains(&plain.as_str()) || plain == COPY;
                 let mut name = if is_ours { plain } else { name };
                 // Columns of a person may have one name, or none; each keeps its own cells.
                 while !is_ours && table.columns.contains(&name) {
@@ -371,15 +370,14 @@ impl Table {
             let what = "quotes that are closed before the next row".to_owned();
             return Err(NoRecord::expected(what, row));
         }
-        let mut fields = Fields::new();
+        let mut fields = Fields::default();
         for (name, cell) in self.columns.iter().zip(cells.iter()) {
             let cell = std::str::from_utf8(cell).map_err(|e| NoRecord::because(row, e.into()))?;
-            fields.insert(name.clone(), cell.into());
+            fields.set(name, cell);
         }
         let is_header = COLUMNS.iter().all(|name| {
             fields
-                .get(*name)
-                .and_then(Value::as_str)
+                .string(name)
                 .is_none_or(|cell| cell.trim().eq_ignore_ascii_case(name))
         });
         Ok((!is_header).then_some(fields))
@@ -424,11 +422,7 @@ impl Table {
 
     /// The row of some fields, without its end.
     fn row(&self, fields: &Fields) -> String {
-        let cell = |name: &String| match fields.get(name) {
-            None | Some(Value::Null) => String::new(),
-            Some(Value::String(text)) => text.clone(),
-            Some(other) => other.to_string(),
-        };
+        let cell = |name: &String| fields.text(name).unwrap_or_default();
         let cells: Vec<String> = self.columns.iter().map(cell).collect();
         match self.columns.split_last() {
             // Its few words tell where it ends; other text needs quotes for that.
@@ -570,13 +564,6 @@ fn is_torn_json(line: &[u8]) -> bool {
     let n = line.len().min(BEGINNING.len());
     let is_ours = line[..n] == BEGINNING[..n];
     let error = serde_json::from_slice::<Value>(line).err();
-    let (mut in_string, mut is_escaped) = (false, false);
-    let is_compact = line.iter().all(|byte| {
-        let is_quote = *byte == b'"' && !is_escaped;
-        is_escaped = in_string && *byte == b'\\' && !is_escaped;
-        in_string ^= is_quote;
-        in_string || !byte.is_ascii_whitespace()
-    });
     let is_short = line.len() <= MAX_TORN_BYTES;
-    is_ours && is_short && is_compact && error.is_some_and(|error| error.is_eof())
+    is_ours && is_short && is_compact(line) && error.is_some_and(|error| error.is_eof())
 }

@@ -12,11 +12,13 @@
 
 mod captioner;
 mod embed;
+mod fields;
 mod fingerprint;
 mod format;
 mod gate;
 mod journal;
 mod layout;
+mod missing;
 mod mjpeg;
 mod path_text;
 mod record;
@@ -31,6 +33,7 @@ mod watch;
 
 pub use captioner::{Captioner, Job, Next, Opened};
 pub use embed::{DamagedExif, EmbedError, ExifRule, PacketError, embed};
+pub use fields::Fields;
 pub use format::{COLUMNS, Format, NoRecord};
 pub use gate::Gate;
 pub use journal::{Journal, JournalError, Kept, Standing};
@@ -40,7 +43,7 @@ pub use record::{Identity, Record, Settings};
 pub use records::{Decision, Policy, Records, RecordsError};
 pub use selection::{Below, EXTENSIONS, Exclude, Kind, LeftOut, Selection};
 pub use shard::Shard;
-pub use sidecar::{Claims, Refused, SidecarError, Sidecars};
+pub use sidecar::{Claims, Prepared, Refused, SidecarError, Sidecars};
 pub use source::{Found, Inventory, SourceError};
 pub use template::Template;
 pub use walk::{Step, walk};

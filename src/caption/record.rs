@@ -95,6 +95,10 @@ pub struct Record {
     /// Why the answer ended: `stop` if the model was done, `length` if it was cut.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub stop: Option<StopReason>,
+    /// BLAKE3 of the copy that carries the caption, in hexadecimal digits, if there is to be one. CSV has a column
+    /// for it once a record has it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub copy_blake3: Option<String>,
 }
 
 impl Record {

@@ -4,6 +4,7 @@ use std::{
     collections::HashMap,
     fmt,
     io::{self, Write},
+    path::PathBuf,
 };
 
 use super::{
@@ -23,7 +24,15 @@ pub enum Records {
 pub struct Stream {
     output: Option<Box<dyn Write>>,
     format: Format,
-    known: HashMap<String, (Identity, Standing)>,
+    known: HashMap<String, Known>,
+}
+
+/// What a record said that a reader has by now.
+struct Known {
+    identity: Identity,
+    standing: Standing,
+    caption: Option<String>,
+    copy_hash: Option<String>,
 }
 
 impl fmt::Debug for Stream {
@@ -60,6 +69,8 @@ pub enum Decision {
     FailedBefore,
     /// Nothing: what would be its sidecar is there, and no record says that we made it.
     Occupied,
+    /// Nothing: it has changed since it was captioned, and so has this sidecar, by somebody else.
+    Edited(PathBuf),
 }
 
 /// What the user said about pictures that were seen before.
@@ -111,8 +122,12 @@ impl Records {
             Standing::Failed => policy.retry_failed,
             Standing::Captioned => false,
         };
-        if is_due && !policy.overwrite && self.is_occupied(found, standing, sidecars)? {
-            return Ok(Decision::Occupied);
+        if is_due && !policy.overwrite {
+            match self.in_the_way(found, standing, sidecars)? {
+                Some(path) if standing == Standing::Changed => return Ok(Decision::Edited(path)),
+                Some(_) => return Ok(Decision::Occupied),
+                None => {}
+            }
         }
         Ok(match standing {
             Standing::Captioned if targets.all(|target| target.exists()) => Decision::Done,
@@ -125,24 +140,22 @@ impl Records {
         })
     }
 
-    /// Whether a sidecar is there that is a person's: no record says that we made it, or the text has other
-    /// words than its record.
-    fn is_occupied(
+    /// A sidecar that is there and is a person's: no record says that we made it, or it is another one than
+    /// its record says.
+    fn in_the_way(
         &self,
         found: &Found,
         standing: Standing,
         sidecars: &Sidecars,
-    ) -> Result<bool, RecordsError> {
-        let is_there = sidecars.targets(found).any(|target| target.exists());
-        let Self::Journal(journal) = self else {
-            return Ok(is_there && standing == Standing::New);
-        };
-        if !is_there || standing == Standing::New {
-            return Ok(is_there);
+    ) -> Result<Option<PathBuf>, RecordsError> {
+        let there = sidecars.targets(found).find(|target| target.exists());
+        if there.is_none() || standing == Standing::New {
+            return Ok(there);
         }
-        let caption = journal.caption(&path_text(&found.path))?;
-        let caption = caption.filter(|caption| !caption.is_empty());
-        Ok(caption.is_none_or(|caption| sidecars.has_other_text(found, &caption)))
+        let path = path_text(&found.path);
+        let caption = self.caption(&path)?.filter(|caption| !caption.is_empty());
+        let hash = self.copy_hash(&path)?;
+        Ok(sidecars.edited(found, caption.as_deref(), hash.as_deref()))
     }
 
     fn standing(&self, path: &str, identity: Identity) -> Standing {
@@ -150,8 +163,8 @@ impl Records {
             Self::Journal(journal) => journal.standing(path, identity),
             Self::Stream(stream) => match stream.known.get(path) {
                 None => Standing::New,
-                Some((known, _)) if *known != identity => Standing::Changed,
-                Some((_, standing)) => *standing,
+                Some(known) if known.identity != identity => Standing::Changed,
+                Some(known) => known.standing,
             },
         }
     }
@@ -159,7 +172,14 @@ impl Records {
     fn caption(&self, path: &str) -> Result<Option<String>, RecordsError> {
         match self {
             Self::Journal(journal) => Ok(journal.caption(path)?),
-            Self::Stream(_) => Ok(None), // it was made in this very run, and so were the sidecars
+            Self::Stream(stream) => Ok(stream.known.get(path).and_then(|k| k.caption.clone())),
+        }
+    }
+
+    fn copy_hash(&self, path: &str) -> Result<Option<String>, RecordsError> {
+        match self {
+            Self::Journal(journal) => Ok(journal.copy_hash(path)?),
+            Self::Stream(stream) => Ok(stream.known.get(path).and_then(|k| k.copy_hash.clone())),
         }
     }
 
@@ -187,7 +207,14 @@ impl Records {
                     Some(_) => Standing::Failed,
                     None => Standing::Captioned,
                 };
-                let known = (record.identity(), standing);
+                let earlier = stream.known.get(&record.path);
+                let copy_hash = record.copy_blake3.clone();
+                let known = Known {
+                    identity: record.identity(),
+                    standing,
+                    caption: record.caption.clone(),
+                    copy_hash: copy_hash.or_else(|| earlier?.copy_hash.clone()),
+                };
                 stream.known.insert(record.path.clone(), known);
             }
         }
@@ -203,6 +230,22 @@ impl Records {
             Self::Journal(journal) => Ok(journal.set_error(path, error)?),
             Self::Stream(_) => Ok(()), // what was read cannot be taken back
         }
+    }
+
+    /// Notes in the record of a captioned picture the BLAKE3 of the copy that is about to be made.
+    ///
+    /// # Errors
+    /// If it cannot be written.
+    pub fn set_copy_hash(&mut self, path: &str, hash: &str) -> Result<(), RecordsError> {
+        match self {
+            Self::Journal(journal) => journal.set_copy_hash(path, hash)?,
+            Self::Stream(stream) => {
+                if let Some(known) = stream.known.get_mut(path) {
+                    known.copy_hash = Some(hash.to_owned());
+                }
+            }
+        }
+        Ok(())
     }
 
     /// Drops records to which later ones belong, if the file can be written anew.
@@ -295,12 +338,80 @@ mod tests {
         for (text, expected) in [
             ("a cat\n", Decision::Caption),
             ("a cat\r\n", Decision::Caption),
-            ("a black cat\n", Decision::Occupied),
+            ("a black cat\n", Decision::Edited(dir.path().join("a.txt"))),
         ] {
             fs::write(dir.path().join("a.txt"), text).unwrap();
             let asked = ask(&mut records, &txt, Policy::default());
             assert_eq!(asked, expected, "{text:?}");
             assert_eq!(ask(&mut records, &txt, overwrite), Decision::Caption);
+        }
+    }
+
+    #[test]
+    fn a_copy_is_replaced_as_it_was_made_and_never_edited() {
+        let dir = tempfile::tempdir().unwrap();
+        let (path, copy) = (dir.path().join("a.jpg"), dir.path().join("out/a.jpg"));
+        fs::create_dir(dir.path().join("out")).unwrap();
+        let found = Found {
+            path: path.clone(),
+            name: "a.jpg".into(),
+        };
+        let sidecars = Sidecars {
+            copies: Some(dir.path().join("out")),
+            ..Sidecars::default()
+        };
+        let overwrite = Policy {
+            overwrite: true,
+            ..Policy::default()
+        };
+        let open = |name: &str| match name {
+            "" => Records::stream(None, Format::Jsonl).unwrap(),
+            name => {
+                let (output, format) = match name {
+                    "c.csv" => (dir.path().join(name), Format::Csv),
+                    name => (dir.path().join(name), Format::Jsonl),
+                };
+                let journal = Journal::open(&output, format, &Default::default()).unwrap();
+                Records::Journal(Box::new(journal))
+            }
+        };
+        for output in ["c.jsonl", "c.csv", ""] {
+            fs::write(&path, "1").unwrap();
+            fs::write(&copy, "as it was made").unwrap();
+            let mut records = open(output);
+            let identity = Identity::of(&path).unwrap();
+            let record = Record {
+                path: path.to_str().unwrap().into(),
+                caption: Some("a cat".into()),
+                size: identity.size,
+                modified: identity.modified,
+                ..Record::default()
+            };
+            records.append(&record).unwrap();
+            let ask =
+                |records: &mut Records, policy| records.decide(&found, &sidecars, policy).unwrap();
+            fs::write(&path, "12").unwrap();
+            let edited = Decision::Edited(copy.clone());
+            assert_eq!(
+                ask(&mut records, Policy::default()),
+                edited,
+                "no word of it"
+            );
+            let hash = blake3::hash(b"as it was made").to_hex().to_string();
+            records.set_copy_hash(&record.path, &hash).unwrap();
+            assert_eq!(ask(&mut records, Policy::default()), Decision::Caption);
+            fs::write(&copy, "as a person edited it").unwrap();
+            assert_eq!(ask(&mut records, Policy::default()), edited);
+            assert_eq!(ask(&mut records, overwrite), Decision::Caption);
+            // A run without copies in between does not forget what was made.
+            records.append(&record).unwrap();
+            fs::write(&copy, "as it was made").unwrap();
+            if !output.is_empty() {
+                drop(records);
+                records = open(output);
+            }
+            let asked = ask(&mut records, Policy::default());
+            assert_eq!(asked, Decision::Caption, "{output}");
         }
     }
 }

@@ -123,11 +123,31 @@ impl Sidecars {
         self.copies.as_ref().map(|dir| dir.join(&found.name))
     }
 
-    /// Whether the text of a picture is there and says something else than `caption`.
-    pub fn has_other_text(&self, found: &Found, caption: &str) -> bool {
+    /// The first file of a picture that is there and not as it was made: a text that says something else
+    /// than `caption`, or a copy with another BLAKE3 than `copy_hash`. What cannot be read is not as it was.
+    pub fn edited(
+        &self,
+        found: &Found,
+        caption: Option<&str>,
+        copy_hash: Option<&str>,
+    ) -> Option<PathBuf> {
         let plain = |text: &str| text.replace("\r\n", "\n").trim().to_owned();
-        let text = self.text(found).and_then(|path| fs::read(path).ok());
-        text.is_some_and(|text| plain(&String::from_utf8_lossy(&text)) != plain(caption))
+        let is_text = |path: &PathBuf| {
+            let text = fs::read(path).ok();
+            let text = text.map(|text| plain(&String::from_utf8_lossy(&text)));
+            text.is_some() && text == caption.map(plain)
+        };
+        let is_copy = |path: &PathBuf| {
+            let hash = fs::read(path).ok().map(|copy| hash_of(&copy));
+            hash.is_some() && hash.as_deref() == copy_hash
+        };
+        let text = self
+            .text(found)
+            .filter(|path| path.exists() && !is_text(path));
+        text.or_else(|| {
+            self.copy(found)
+                .filter(|path| path.exists() && !is_copy(path))
+        })
     }
 
     /// Whether the text of a picture can be called after it: `.txt` may be longer than what it replaces.
@@ -206,50 +226,75 @@ impl Sidecars {
         Ok(())
     }
 
-    /// Makes the files of a picture: all of them, or those that are missing.
+    /// Makes the files of a picture in memory: all of them, or those that are missing.
+    pub fn prepare(&self, found: &Found, caption: &str, missing_only: bool) -> Prepared {
+        let is_due = |target: &PathBuf| !missing_only || !target.exists();
+        let text = self.text(found).filter(is_due);
+        let copy = self.copy(found).filter(is_due);
+        Prepared {
+            text: text.map(|target| (target, format!("{caption}\n"))),
+            copy: copy.map(|target| Ok((target, self.described(&found.path, caption)?))),
+        }
+    }
+
+    /// The bytes of a picture with its caption.
+    fn described(&self, picture: &Path, caption: &str) -> Result<Bytes, SidecarError> {
+        let path = || picture.to_owned();
+        let file = fs::read(picture).map_err(|source| SidecarError::Read {
+            path: path(),
+            source,
+        })?;
+        let copy = caught(|| embed(&Bytes::from(file), caption, self.exif));
+        let copy = copy.map_err(|source| SidecarError::Panic {
+            path: path(),
+            source,
+        })?;
+        copy.map_err(|source| SidecarError::Embed {
+            path: path(),
+            source,
+        })
+    }
+}
+
+/// Files of a picture that are still to be written.
+#[derive(Debug)]
+pub struct Prepared {
+    text: Option<(PathBuf, String)>,
+    copy: Option<Result<(PathBuf, Bytes), SidecarError>>,
+}
+
+impl Prepared {
+    /// BLAKE3 of the copy, in hexadecimal digits, if there is to be one. By it a copy that a person edits
+    /// is told from one that is as it was made.
+    pub fn copy_hash(&self) -> Option<String> {
+        let (_, bytes) = self.copy.as_ref()?.as_ref().ok()?;
+        Some(hash_of(bytes))
+    }
+
+    /// Writes them.
     ///
     /// # Errors
-    /// If one cannot be made. The others are made before.
-    pub fn write(
-        &self,
-        found: &Found,
-        caption: &str,
-        missing_only: bool,
-    ) -> Result<(), SidecarError> {
-        let is_due = |target: &PathBuf| !missing_only || !target.exists();
-        if let Some(path) = self.text(found).filter(is_due) {
-            let text = format!("{caption}\n");
-            whole_file::write(&path, text.as_bytes())
-                .map_err(|source| SidecarError::Write { path, source })?;
+    /// If one cannot be made or written. The others are written before.
+    pub fn write(self) -> Result<(), SidecarError> {
+        let failed = |path: &Path| {
+            let path = path.to_owned();
+            move |source| SidecarError::Write { path, source }
+        };
+        if let Some((path, text)) = self.text {
+            whole_file::write(&path, text.as_bytes()).map_err(failed(&path))?;
         }
-        if let Some(path) = self.copy(found).filter(is_due) {
-            self.write_copy(&found.path, &path, caption)?;
+        if let Some(copy) = self.copy {
+            let (path, bytes) = copy?;
+            let made = path.parent().map_or(Ok(()), fs::create_dir_all);
+            made.and_then(|()| whole_file::write(&path, &bytes))
+                .map_err(failed(&path))?;
         }
         Ok(())
     }
+}
 
-    fn write_copy(&self, picture: &Path, target: &Path, caption: &str) -> Result<(), SidecarError> {
-        let file = fs::read(picture).map_err(|source| SidecarError::Read {
-            path: picture.to_owned(),
-            source,
-        })?;
-        let copy = caught(|| embed(&Bytes::from(file), caption, self.exif)).map_err(|source| {
-            SidecarError::Panic {
-                path: picture.to_owned(),
-                source,
-            }
-        })?;
-        let copy = copy.map_err(|source| SidecarError::Embed {
-            path: picture.to_owned(),
-            source,
-        })?;
-        let made = target.parent().map_or(Ok(()), fs::create_dir_all);
-        made.and_then(|()| whole_file::write(target, &copy))
-            .map_err(|source| SidecarError::Write {
-                path: target.to_owned(),
-                source,
-            })
-    }
+fn hash_of(bytes: &[u8]) -> String {
+    blake3::hash(bytes).to_hex().to_string()
 }
 
 fn is_same_file(a: &Path, b: &Path) -> bool {
@@ -281,7 +326,9 @@ mod tests {
             ..Sidecars::default()
         };
         assert!(sidecars.refuse(&mut vec![picture.clone()]).is_empty());
-        sidecars.write(&picture, "a cat", false).unwrap();
+        let prepared = sidecars.prepare(&picture, "a cat", false);
+        let hash = prepared.copy_hash().unwrap();
+        prepared.write().unwrap();
         assert_eq!(
             fs::read_to_string(dir.path().join("sub/a.txt")).unwrap(),
             "a cat\n"
@@ -291,12 +338,26 @@ mod tests {
         assert!(fs::read(&picture.path).unwrap() == PHOTO);
 
         fs::remove_file(dir.path().join("sub/a.txt")).unwrap();
-        sidecars.write(&picture, "a dog", true).unwrap();
+        let prepared = sidecars.prepare(&picture, "a dog", true);
+        assert_eq!(prepared.copy_hash(), None);
+        prepared.write().unwrap();
         assert_eq!(
             fs::read_to_string(dir.path().join("sub/a.txt")).unwrap(),
             "a dog\n"
         );
         assert!(fs::read(dir.path().join("out/sub/a.jpg")).unwrap() == copy);
+
+        let edited = |caption, hash| sidecars.edited(&picture, caption, hash);
+        assert_eq!(edited(Some("a dog"), Some(&hash)), None);
+        let (text, copy) = (
+            dir.path().join("sub/a.txt"),
+            dir.path().join("out/sub/a.jpg"),
+        );
+        assert_eq!(edited(Some("a cat"), Some(&hash)), Some(text.clone()));
+        assert_eq!(edited(None, Some(&hash)), Some(text));
+        assert_eq!(edited(Some("a dog"), None), Some(copy.clone()));
+        fs::write(&copy, [PHOTO, b"rated"].concat()).unwrap();
+        assert_eq!(edited(Some("a dog"), Some(&hash)), Some(copy));
     }
 
     #[test]

@@ -1,11 +1,10 @@
 //! What a line of the file of records says that matters to further runs.
 
-use serde_json::Value;
-
 use crate::caption::{
+    Fields,
     fingerprint::Fingerprint,
     format::NoRecord,
-    layout::Fields,
+    missing::is_missing,
     path_text::{path_of, path_text},
 };
 
@@ -34,23 +33,23 @@ impl Gist {
     /// If it is no record.
     pub fn new(fields: &Fields, line: &[u8], at: u64) -> Result<Self, NoRecord> {
         let expected = |what: &str| NoRecord::expected(what.to_owned(), line);
-        let path = text_of(fields, "path").filter(|path| !path.is_empty());
+        let path = fields.text("path").filter(|path| !path.is_empty());
         let path = path.ok_or_else(|| expected("a record with a string `path`"))?;
-        if !fields.contains_key("caption") && !fields.contains_key("error") {
+        if !fields.contains("caption") && !fields.contains("error") {
             return Err(expected("a record with a `caption` or an `error`"));
         }
-        let fingerprint = Fingerprint::new(fields.get("size"), fields.get("modified"));
+        let (size, modified) = (fields.text("size"), fields.text("modified"));
+        let fingerprint = Fingerprint::new(size.as_deref(), modified.as_deref());
         let fingerprint = fingerprint.map_err(|found| {
             NoRecord::expected(
                 format!("a number of bytes in `size` instead of `{found}`"),
                 line,
             )
         })?;
-        let caption = text_of(fields, "caption");
+        let caption = caption_of(fields);
         // A person may describe a picture that no model could.
         let has_caption = caption.as_ref().is_some_and(|caption| !caption.is_empty());
-        let failed =
-            !has_caption && text_of(fields, "error").is_some_and(|error| !error.is_empty());
+        let failed = !has_caption && stated(fields, "error").is_some();
         Ok(Self {
             path: path_text(&path_of(&path)),
             caption,
@@ -63,11 +62,14 @@ impl Gist {
     }
 }
 
-/// A field as text, whatever a person's program made of it.
-pub fn text_of(fields: &Fields, name: &str) -> Option<String> {
-    match fields.get(name)? {
-        Value::Null => None,
-        Value::String(text) => Some(text.clone()),
-        other => Some(other.to_string()),
-    }
+/// A field as text, if it is stated: neither blank nor a word for a missing value.
+pub fn stated(fields: &Fields, name: &str) -> Option<String> {
+    fields.text(name).filter(|text| !is_missing(text))
+}
+
+/// The caption of a record. `None` can be a model's answer: only beside an error it is a word for a missing
+/// caption.
+pub fn caption_of(fields: &Fields) -> Option<String> {
+    let is_none = |caption: &String| is_missing(caption) && stated(fields, "error").is_some();
+    fields.text("caption").filter(|caption| !is_none(caption))
 }

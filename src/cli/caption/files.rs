@@ -49,7 +49,7 @@ impl Skipped {
         let failed = "failed in an earlier run; --retry-failed tries them again";
         told(self.failed_before, failed);
         let made = match args.output {
-            Some(_) => "that was not made from these records",
+            Some(_) => "that was edited or not made from these records",
             None => "already",
         };
         let occupied =
@@ -79,7 +79,7 @@ pub fn caption(args: &CaptionArgs) -> anyhow::Result<usize> {
         match work.plan(&found)? {
             Decision::Caption => todo.push(found),
             Decision::FailedBefore => skipped.failed_before += 1,
-            Decision::Occupied => skipped.occupied += 1,
+            Decision::Occupied | Decision::Edited(_) => skipped.occupied += 1,
             Decision::Sidecars(_) => skipped.completed += 1,
             Decision::Done => skipped.known += 1,
         }

@@ -32,7 +32,7 @@ use super::{
 pub use work::why;
 
 /// The exit status of a run that did its work, but not for all pictures.
-const SOME_FAILED: u8 = 3;
+pub const SOME_FAILED: u8 = 3;
 
 const OUTPUT: &str = "Output";
 const SELECTION: &str = "Which pictures";
@@ -54,7 +54,8 @@ const SELECTION: &str = "Which pictures";
 
 A run with -o can be killed at any moment: started again with the same options, it goes on where it
 was. A picture is the same if its path, size and time of change are. Each record has path, caption
-(or error), size, modified, width, height, model, prompt, time, seconds, tokens and stop.
+(or error), size, modified, width, height, model, prompt, time, seconds, tokens and stop, with
+--embed also copy_blake3.
 docs/captions.md has the details.
 
 Exit status: 0 all done, 1 failed, 2 wrong usage, 3 done but some pictures failed (their records say
@@ -139,7 +140,8 @@ pub struct CaptionArgs {
     /// With --embed: when to write the caption into EXIF as well, which many programs prefer to XMP.
     #[arg(long, value_enum, value_name = "WHEN", requires = "embed", default_value_t, help_heading = OUTPUT)]
     embed_exif: EmbedExifArg,
-    /// Replace text files and copies that are there already and were not made from these records.
+    /// Replace text files and copies that are there already and were not made from these records, or were
+    /// edited since.
     #[arg(long, help_heading = OUTPUT)]
     overwrite: bool,
     /// What stands around each caption, for example 'a photo of sks, {caption}'.

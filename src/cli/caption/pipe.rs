@@ -13,9 +13,9 @@ use std::{
 };
 
 use anyhow::{Context, ensure};
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 use xc2_edge::{
-    caption::{Captioner, Job, Next, Template, path_of, path_text},
+    caption::{Captioner, Fields, Job, Next, Template, path_of, path_text},
     engine::{Answer, EngineError},
     text::{self, TextError},
 };
@@ -82,7 +82,7 @@ pub fn run(args: &CaptionArgs, records: &Path) -> anyhow::Result<ExitCode> {
         };
         if args
             .shard
-            .is_some_and(|shard| !shard.has(record.name().as_ref()))
+            .is_some_and(|shard| !shard.has(Path::new(&record.name())))
         {
             continue;
         }
@@ -125,7 +125,7 @@ pub fn run(args: &CaptionArgs, records: &Path) -> anyhow::Result<ExitCode> {
 struct Record {
     /// Its place among those that are answered.
     index: usize,
-    fields: Map<String, Value>,
+    fields: Fields,
     /// Pixels, once the picture is open.
     size: Option<(u32, u32)>,
     /// `white` if it was put on that.
@@ -144,17 +144,17 @@ impl Record {
         if line.is_empty() {
             return None;
         }
-        let value = serde_json::from_slice(line);
+        let value = serde_json::from_slice::<Fields>(line);
         let mut is_text = true;
         let fields = match value.or_else(|_| serde_json::from_str(&with_escapes(line))) {
-            Ok(Value::Object(fields)) if fields.contains_key("path") => {
+            Ok(fields) if fields.contains("path") => {
                 is_text = is_text_but_for_path(line, &fields);
                 fields
             }
-            Ok(Value::Object(fields)) => fields,
-            _ => {
+            Ok(fields) => fields,
+            Err(_) => {
                 let shown = path_text(Path::new(OsStr::from_bytes(line)));
-                Map::from_iter([("line".to_owned(), shown.into())])
+                [("line", shown.as_str())].into()
             }
         };
         Some(Self {
@@ -167,13 +167,14 @@ impl Record {
         })
     }
 
-    fn text(&self, field: &str) -> Option<&str> {
-        self.fields.get(field)?.as_str()
+    fn text(&self, field: &str) -> Option<String> {
+        self.fields.string(field)
     }
 
     /// By what its share is told.
-    fn name(&self) -> &str {
-        self.text("path").or(self.text("line")).unwrap_or_default()
+    fn name(&self) -> String {
+        let name = self.text("path").or_else(|| self.text("line"));
+        name.unwrap_or_default()
     }
 }
 
@@ -190,17 +191,16 @@ fn file_of(path: &str) -> PathBuf {
 
 /// Whether all bytes that are no UTF-8 belong to the `path` in the `fields` of a line. The line may be in
 /// another encoding as a whole.
-fn is_text_but_for_path(line: &[u8], fields: &Map<String, Value>) -> bool {
+fn is_text_but_for_path(line: &[u8], fields: &Fields) -> bool {
     if std::str::from_utf8(line).is_ok() {
         return true;
     }
     let lossy = String::from_utf8_lossy(line);
-    match serde_json::from_str(&with_escapes(lossy.as_bytes())) {
-        Ok(Value::Object(lossy)) => fields
-            .iter()
-            .all(|(name, value)| name == "path" || lossy.get(name) == Some(value)),
-        _ => false,
-    }
+    let lossy = serde_json::from_str::<Fields>(&with_escapes(lossy.as_bytes()));
+    lossy.is_ok_and(|lossy| {
+        let is_same = |name: &str| name == "path" || lossy.written(name) == fields.written(name);
+        fields.names().all(is_same)
+    })
 }
 
 /// A line of JSON with names that are no UTF-8, as [`path_text`] writes them: their bytes may stand there as
@@ -264,7 +264,7 @@ impl Pipe {
             }
             Some(path) => {
                 self.n_records += 1;
-                captioner.open(&file_of(path)).1.map_err(why)
+                captioner.open(&file_of(&path)).1.map_err(why)
             }
             None => Err("expected a JSON object with a string `path`".to_owned()),
         };
@@ -273,7 +273,7 @@ impl Pipe {
                 record.size = Some((opened.width, opened.height));
                 record.background = opened.background();
                 record.truncated = opened.truncated();
-                let prompt = record.text("prompt").map(str::to_owned);
+                let prompt = record.text("prompt");
                 Ok(Some(Job {
                     tag: record,
                     picture: opened.picture,
@@ -313,7 +313,7 @@ impl Pipe {
     }
 
     fn fail(&mut self, record: Record, error: &str) -> anyhow::Result<()> {
-        match record.name() {
+        match record.name().as_str() {
             "" => self
                 .tally
                 .failed(&format!("record {}", record.index + 1), error),
@@ -324,15 +324,17 @@ impl Pipe {
 
     fn write(&mut self, record: Record, answer: Value) -> anyhow::Result<()> {
         let mut fields = record.fields;
-        fields.retain(|name, _| !OURS.contains(&name.as_str()));
-        fields.insert("model".to_owned(), self.model.as_str().into());
+        fields.retain(|name| !OURS.contains(&name));
+        fields.set("model", self.model.as_str());
         if let Value::Object(answer) = answer {
-            fields.extend(answer);
+            for (name, value) in answer {
+                fields.set(&name, value);
+            }
         }
         let mut stdout = io::stdout().lock();
         for line in self
             .output
-            .put(record.index, Value::Object(fields).to_string())
+            .put(record.index, serde_json::to_string(&fields)?)
         {
             writeln!(stdout, "{line}")?;
         }
@@ -375,10 +377,17 @@ mod tests {
     #[test]
     fn a_line_that_is_no_record_is_kept() {
         let record = Record::read(b" [1, 2]\r", 0).unwrap();
-        assert_eq!(record.fields["line"], "[1, 2]");
+        assert_eq!(record.text("line").as_deref(), Some("[1, 2]"));
         assert!(Record::read(b" \r", 0).is_none());
         let record = Record::read(b"caf\xe9", 0).unwrap();
-        assert_eq!(record.fields["line"], r"caf\xe9");
+        assert_eq!(record.text("line").as_deref(), Some(r"caf\xe9"));
+    }
+
+    #[test]
+    fn numbers_of_others_stay_as_they_were_written() {
+        let line = r#"{"path":"a.jpg","id":12345678901234567890123,"score":0.1000,"at":1e5}"#;
+        let record = Record::read(line.as_bytes(), 0).unwrap();
+        assert_eq!(serde_json::to_string(&record.fields).unwrap(), line);
     }
 
     #[test]
@@ -401,14 +410,14 @@ mod tests {
             br#"{"path": "caf\udce9.jpg"}"#,
         ] {
             let record = Record::read(line, 0).unwrap();
-            assert_eq!(record.text("path"), Some(r"caf\xe9.jpg"));
+            assert_eq!(record.text("path").as_deref(), Some(r"caf\xe9.jpg"));
             let bytes = file_of(r"caf\xe9.jpg");
             assert_eq!(bytes.as_os_str().as_bytes(), b"caf\xe9.jpg");
         }
         // A pair is a character, and an escaped backslash none of a code.
         let smile = br#"{"path": "\ud83d\ude00\udce9", "x": "\\udce9\u00e9\n"}"#;
         let record = Record::read(smile, 0).unwrap();
-        assert_eq!(record.text("path"), Some("\u{1f600}\\xe9"));
-        assert_eq!(record.text("x"), Some("\\udce9é\n"));
+        assert_eq!(record.text("path").as_deref(), Some("\u{1f600}\\xe9"));
+        assert_eq!(record.text("x").as_deref(), Some("\\udce9é\n"));
     }
 }

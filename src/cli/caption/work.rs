@@ -5,8 +5,8 @@ use std::{cell::RefCell, collections::HashSet, path::PathBuf};
 use jiff::Timestamp;
 use xc2_edge::{
     caption::{
-        Captioner, Claims, Decision, Found, Gate, Identity, Job, Next, Opened, Policy, Record,
-        Records, Settings, SidecarError, Sidecars, Template, path_text,
+        Captioner, Claims, Decision, Found, Gate, Identity, Job, Next, Opened, Policy, Prepared,
+        Record, Records, Settings, SidecarError, Sidecars, Template, path_text,
     },
     engine::{Answer, EngineError},
     image::ImageError,
@@ -194,7 +194,20 @@ impl Work {
             Decision::Caption => {}
             Decision::Sidecars(caption) => {
                 self.tally.skipped();
-                self.write_sidecars(found, caption, true)?;
+                let prepared = self.sidecars.prepare(found, caption, true);
+                if let Some(hash) = prepared.copy_hash() {
+                    self.records.set_copy_hash(&path_text(&found.path), &hash)?;
+                }
+                self.write_sidecars(found, prepared, true)?;
+            }
+            Decision::Edited(sidecar) => {
+                self.tally.skipped();
+                let why = format!(
+                    "has changed, but {} is not as it was made: somebody edited it; both stay as they are, \
+                     --overwrite captions the picture and replaces the file",
+                    sidecar.display()
+                );
+                self.tally.warn(&found.path.to_string_lossy(), &why);
             }
             Decision::Done | Decision::FailedBefore | Decision::Occupied => self.tally.skipped(),
         }
@@ -252,8 +265,11 @@ impl Work {
             Err(error) => return self.fail(subject.path, subject.identity, in_one_line(error)),
         };
         let caption = worded(&answer.text, self.template.as_ref());
+        let prepare = |found: &Found| self.sidecars.prepare(found, &caption, false);
+        let prepared = subject.found.as_ref().map(prepare);
         self.records.append(&Record {
-            caption: Some(caption.clone()),
+            caption: Some(caption),
+            copy_blake3: prepared.as_ref().and_then(Prepared::copy_hash),
             width: Some(subject.width),
             height: Some(subject.height),
             background: subject.background,
@@ -264,8 +280,8 @@ impl Work {
             ..self.record(subject.path, subject.identity)
         })?;
         self.tally.captioned();
-        if let Some(found) = &subject.found {
-            self.write_sidecars(found, &caption, false)?;
+        if let Some((found, prepared)) = subject.found.as_ref().zip(prepared) {
+            self.write_sidecars(found, prepared, false)?;
         }
         Ok(())
     }
@@ -293,19 +309,19 @@ impl Work {
     }
 
     /// The record is there already: should this fail, it is noted there, and the next run tries again.
+    /// `was_captioned` before this run: an error that was noted then is taken out.
     fn write_sidecars(
         &mut self,
         found: &Found,
-        caption: &str,
-        missing_only: bool,
+        prepared: Prepared,
+        was_captioned: bool,
     ) -> anyhow::Result<()> {
         let path = path_text(&found.path);
-        let written = self.sidecars.write(found, caption, missing_only);
-        let error = written.err().map(in_one_line);
+        let error = prepared.write().err().map(in_one_line);
         if let Some(error) = &error {
             self.tally.failed(&path, error);
         }
-        if error.is_some() || missing_only {
+        if error.is_some() || was_captioned {
             self.records.set_error(&path, error.as_deref())?;
         }
         Ok(())
