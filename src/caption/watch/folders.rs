@@ -1,23 +1,25 @@
 //! Folders whose events the system delivers.
 
 use std::{
-    collections::{HashMap, HashSet},
+    collections::HashMap,
     fs, io,
-    os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
     sync::mpsc::Sender,
 };
 
 use notify::{ErrorKind, Event, RecommendedWatcher, RecursiveMode, Watcher};
 
-/// What tells one folder from another of the same name: device and inode.
-type Identity = (u64, u64);
+use super::names::{Identity, identity, n_links};
 
 /// The folders that are watched, each for itself: what is left out or cannot be read costs nothing and
-/// harms nobody, and a link is a folder like others.
+/// harms nobody, and a link is a folder like others. The system has one watch for a folder, whatever it is
+/// called, and its events come under one name: the first that was added.
 pub struct Folders {
     watcher: RecommendedWatcher,
-    watched: HashMap<PathBuf, Identity>,
+    /// All names.
+    known: HashMap<PathBuf, Identity>,
+    /// The name under which each folder is watched.
+    watched: HashMap<Identity, PathBuf>,
 }
 
 /// Why a folder is not watched.
@@ -96,61 +98,78 @@ impl Folders {
     pub fn new(events: Sender<notify::Result<Event>>) -> Result<Self, Refusal> {
         Ok(Self {
             watcher: RecommendedWatcher::new(events, notify::Config::default())?,
+            known: HashMap::new(),
             watched: HashMap::new(),
         })
     }
 
-    /// Watches a folder. `false` if it is watched already.
+    /// Watches a folder, if it is not watched under another name. `false` if it is known already.
     pub fn add(&mut self, folder: &Path) -> Result<bool, Refusal> {
-        if self.watched.contains_key(folder) {
+        if self.known.contains_key(folder) {
             return Ok(false);
         }
         // Before it is watched: should it be replaced in between, that is seen later.
-        let identity = identity(folder).map_err(notify::Error::io)?;
-        self.watcher.watch(folder, RecursiveMode::NonRecursive)?;
-        self.watched.insert(folder.to_owned(), identity);
+        let id = identity(folder).map_err(notify::Error::io)?;
+        let other = self.watched.get(&id);
+        // A name that was moved away leads there no longer.
+        let is_other = other.is_some_and(|other| identity(other).is_ok_and(|now| now == id));
+        if !is_other {
+            self.watcher.watch(folder, RecursiveMode::NonRecursive)?;
+            self.watched.insert(id, folder.to_owned());
+        }
+        self.known.insert(folder.to_owned(), id);
         Ok(true)
     }
 
-    /// Whether a folder is watched.
+    /// Whether a folder is known, under whatever name it is watched.
     pub fn has(&self, folder: &Path) -> bool {
-        self.watched.contains_key(folder)
+        self.known.contains_key(folder)
+    }
+
+    /// Whether a folder is watched under another name, where its pictures are found.
+    pub fn has_under_other_name(&self, folder: &Path) -> bool {
+        let watched = self.known.get(folder).and_then(|id| self.watched.get(id));
+        watched.is_some_and(|name| name != folder)
     }
 
     pub fn len(&self) -> usize {
-        self.watched.len()
+        self.known.len()
     }
 
-    /// Watches `folder` and those below it no longer.
-    pub fn forget(&mut self, folder: &Path) {
-        let below = self.watched.extract_if(|path, _| path.starts_with(folder));
-        let below: HashMap<_, _> = below.collect();
-        for path in below.keys() {
-            let _ = self.watcher.unwatch(path); // if it is gone, so is its watch
-        }
-        // A folder that is there under two names has one watch in the system, which went with the other name.
-        let gone: HashSet<_> = below.values().collect();
-        for (path, identity) in &self.watched {
-            if gone.contains(identity) {
-                let _ = self.watcher.watch(path, RecursiveMode::NonRecursive); // if it is gone, it is seen later
+    /// Watches `folder` and those below it no longer. Returns the folders that have other names, of which
+    /// one is watched from now on, below `root`.
+    pub fn forget(&mut self, folder: &Path, root: &Path) -> Vec<PathBuf> {
+        self.known.retain(|path, _| !path.starts_with(folder));
+        let gone = self
+            .watched
+            .extract_if(|_, path| path.starts_with(folder))
+            .collect::<Vec<_>>();
+        let mut renamed = Vec::new();
+        for (id, path) in gone {
+            let _ = self.watcher.unwatch(&path); // if it is gone, so is its watch
+            let others = self.known.iter().filter(|(_, known)| **known == id);
+            let other = others
+                .map(|(path, _)| path)
+                .min_by_key(|path| (n_links(root, path), path.as_os_str()));
+            if let Some(other) = other.cloned() {
+                let _ = self.watcher.watch(&other, RecursiveMode::NonRecursive); // if it is gone, it is seen later
+                self.watched.insert(id, other.clone());
+                renamed.push(other);
             }
         }
+        renamed.sort();
+        renamed
     }
 
     /// The folders that are gone or another than they were.
     pub fn replaced(&self) -> Vec<PathBuf> {
         let is_same = |path: &Path, known: Identity| identity(path).is_ok_and(|now| now == known);
         let replaced = self
-            .watched
+            .known
             .iter()
             .filter(|(path, known)| !is_same(path, **known));
         let mut replaced: Vec<_> = replaced.map(|(path, _)| path.clone()).collect();
         replaced.sort();
         replaced
     }
-}
-
-fn identity(folder: &Path) -> io::Result<Identity> {
-    let meta = folder.metadata()?;
-    Ok((meta.dev(), meta.ino()))
 }

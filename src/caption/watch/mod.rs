@@ -8,8 +8,11 @@
 //! Every folder is watched for itself, and compared with what it was from time to time: one that was
 //! replaced, mounted over or linked elsewhere is watched anew. Where the system watches no more, the
 //! folder is looked through every [`POLL`].
+//!
+//! A folder that is there under several names is looked at under one (`names.rs`).
 
 mod folders;
+mod names;
 mod polled;
 mod what;
 
@@ -196,7 +199,7 @@ impl Waiting<'_> {
             if path.is_dir() {
                 self.see_folder(&path, what)?;
             } else {
-                self.see_file(path, what);
+                self.see_file(path, what)?;
             }
         }
         Ok(())
@@ -212,18 +215,17 @@ impl Waiting<'_> {
             return Ok(());
         }
         // What was in there before it was watched has no events of its own.
-        self.folders.forget(&self.watched(path));
+        self.forget(path)?;
         self.scan(path, UNTOUCHED)
     }
 
-    fn see_file(&mut self, path: PathBuf, what: What) {
+    fn see_file(&mut self, path: PathBuf, what: What) -> Result<(), Fault> {
         if what == What::Gone {
             self.due.retain(|due, _| !due.starts_with(&path));
-            self.folders.forget(&self.watched(&path)); // it may have been a folder
-            return;
+            return self.forget(&path); // it may have been a folder
         }
         if self.below.leaves_out_any_of(&path, false) {
-            return;
+            return Ok(());
         }
         match (Kind::of(&path), what) {
             (Kind::Picture, What::Complete) => self.wait(path, AFTER_CLOSE),
@@ -232,6 +234,15 @@ impl Waiting<'_> {
             (Kind::NotRead(format), What::Complete) => self.leave_out(path, format),
             _ => {}
         }
+        Ok(())
+    }
+
+    /// Watches a folder and those below it no longer. What has another name is found under that.
+    fn forget(&mut self, path: &Path) -> Result<(), Fault> {
+        for other in self.folders.forget(&self.watched(path), &self.absolute) {
+            self.scan(&self.named(&other), UNTOUCHED)?;
+        }
+        Ok(())
     }
 
     /// Watches the folders from `from` on, and waits for the pictures in them.
@@ -241,9 +252,15 @@ impl Waiting<'_> {
         let mut any_new = true;
         while any_new {
             any_new = false;
-            for step in walk(self.below, from) {
+            let steps: Vec<Step> = walk(self.below, from).collect();
+            for folder in names::in_order(self.root(), &steps) {
+                any_new |= self.add_folder(folder)?;
+            }
+            for step in steps {
                 match step {
-                    Step::Folder(path) => any_new |= self.add_folder(&path)?,
+                    Step::Folder(_) => {}
+                    Step::Picture(path) if self.has_other_name(&path) => {}
+                    Step::LeftOut(path, _) if self.has_other_name(&path) => {}
                     Step::Picture(path) => self.wait(path, patience),
                     Step::LeftOut(path, why) => self.leave_out(path, why),
                     Step::Unreadable(error) => self.unreadable(error)?,
@@ -251,6 +268,12 @@ impl Waiting<'_> {
             }
         }
         Ok(())
+    }
+
+    /// Whether a file lies in a folder that is looked at under another name.
+    fn has_other_name(&self, path: &Path) -> bool {
+        let folder = path.parent().unwrap_or(path);
+        self.folders.has_under_other_name(&self.watched(folder))
     }
 
     fn add_folder(&mut self, path: &Path) -> Result<bool, Fault> {
@@ -278,16 +301,21 @@ impl Waiting<'_> {
         }
     }
 
+    /// The path as it was given of a folder that is watched.
+    fn named(&self, watched: &Path) -> PathBuf {
+        let below = watched.strip_prefix(&self.absolute).unwrap_or(watched);
+        match below.as_os_str().is_empty() {
+            true => self.root().to_owned(),
+            false => self.root().join(below),
+        }
+    }
+
     /// Looks which folders are others than before, and watches those.
     fn check(&mut self) -> Result<(), Fault> {
         wait_for(self.root())?;
         for path in self.folders.replaced() {
-            self.folders.forget(&path);
-            let below = path.strip_prefix(&self.absolute).unwrap_or(&path);
-            let path = match below.as_os_str().is_empty() {
-                true => self.root().to_owned(),
-                false => self.root().join(below),
-            };
+            let path = self.named(&path);
+            self.forget(&path)?;
             if path.is_dir() {
                 self.scan(&path, UNTOUCHED)?;
             }
@@ -386,9 +414,13 @@ fn poll(below: &Below<'_>, take: &mut dyn FnMut(Arrival) -> bool) -> Result<(), 
         wait_for(below.root)?;
         let mut pictures = Vec::new();
         let mut ready = Vec::new();
-        for step in walk(below, below.root) {
+        let steps: Vec<Step> = walk(below, below.root).collect();
+        let further = names::further(below.root, &steps);
+        let has_other_name = |path: &Path| path.parent().is_some_and(|dir| further.contains(dir));
+        for step in steps {
             match step {
                 Step::Folder(_) => {}
+                Step::Picture(path) | Step::LeftOut(path, _) if has_other_name(&path) => {}
                 Step::Picture(path) if has_content(&path) => {
                     pictures.extend(Identity::of(&path).map(|identity| (path, identity)));
                 }

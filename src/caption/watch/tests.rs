@@ -130,6 +130,69 @@ fn a_folder_stays_watched_when_a_link_to_it_is_removed() {
 }
 
 #[test]
+fn a_folder_of_several_names_gives_each_picture_once_under_the_one_that_counts() {
+    let dir = tempfile::tempdir().unwrap();
+    fs::create_dir_all(dir.path().join("m/sub")).unwrap();
+    for (name, text) in [("m/old.png", "12"), ("m/sub/old.png", "123")] {
+        fs::write(dir.path().join(name), text).unwrap();
+    }
+    // Before it and behind it by name.
+    symlink("m", dir.path().join("a")).unwrap();
+    symlink("m", dir.path().join("z")).unwrap();
+    let names = taken(dir.path(), |dir| {
+        fs::write(dir.join("z/b.png"), "1234").unwrap();
+        thread::sleep(2 * AFTER_CLOSE);
+        symlink("m/sub", dir.join("later")).unwrap();
+        thread::sleep(UNTOUCHED + 2 * AFTER_CLOSE);
+        fs::write(dir.join("later/c.png"), "12345").unwrap();
+        thread::sleep(2 * AFTER_CLOSE);
+    });
+    assert_eq!(
+        names,
+        [
+            "m/old.png 2",
+            "m/sub/old.png 3",
+            "m/b.png 4",
+            "m/sub/c.png 5"
+        ]
+    );
+}
+
+#[test]
+fn a_folder_whose_name_is_gone_is_watched_on_under_another() {
+    let parent = tempfile::tempdir().unwrap();
+    let path = |name: &str| parent.path().join(name);
+    for name in ["incoming", "c"] {
+        fs::create_dir(path(name)).unwrap();
+    }
+    fs::write(path("c/old.png"), "12").unwrap();
+    symlink("../c", path("incoming/a")).unwrap();
+    symlink("../c", path("incoming/b")).unwrap();
+    let names = taken(&path("incoming"), |dir| {
+        fs::remove_file(dir.join("a")).unwrap();
+        thread::sleep(UNTOUCHED + 2 * AFTER_CLOSE);
+        fs::write(path("c/new.png"), "123").unwrap();
+        thread::sleep(2 * AFTER_CLOSE);
+        // The folder itself comes in, and leaves the link behind.
+        fs::rename(path("c"), dir.join("d")).unwrap();
+        thread::sleep(CHECK + UNTOUCHED + 2 * AFTER_CLOSE);
+        fs::write(dir.join("d/newer.png"), "1234").unwrap();
+        thread::sleep(2 * AFTER_CLOSE);
+    });
+    assert_eq!(
+        names,
+        [
+            "a/old.png 2",
+            "b/old.png 2",
+            "b/new.png 3",
+            "d/new.png 3",
+            "d/old.png 2",
+            "d/newer.png 4"
+        ]
+    );
+}
+
+#[test]
 fn what_is_left_out_stays_out_and_is_told_once() {
     let dir = tempfile::tempdir().unwrap();
     for name in ["@eaDir", "raw", "open"] {
