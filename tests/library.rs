@@ -266,6 +266,52 @@ fn captions_of_pictures_in_a_directory_that_cannot_be_read_are_kept() {
 }
 
 #[test]
+fn what_cannot_be_read_is_not_said_to_be_gone_and_ends_with_3() {
+    let dir = tempfile::tempdir().unwrap();
+    write(dir.path(), "a.png", "A red star.");
+    write(dir.path(), "sub/b.png", "A blue star.");
+    let mut library = Library::create(dir.path()).unwrap();
+    caption(&mut library);
+    drop(library);
+    let run = |command: &str, more: &[&str]| {
+        let mut program = Command::new(env!("CARGO_BIN_EXE_xc2-edge"));
+        program.arg(command).arg(dir.path()).args(more);
+        let output = program.output().unwrap();
+        let message = String::from_utf8(output.stderr).unwrap();
+        (output.status.code(), message)
+    };
+    let index = || run("index", &["-m", "no model is needed"]);
+    assert_eq!(index().0, Some(0));
+    // A link to itself cannot be read by anybody.
+    fs::remove_dir_all(dir.path().join("sub")).unwrap();
+    std::os::unix::fs::symlink("sub", dir.path().join("sub")).unwrap();
+    let (status, message) = run("search", &["star"]);
+    assert_eq!(status, Some(0), "{message}");
+    assert!(
+        message.contains("sub/b.png: cannot be read: ") && message.contains("caption is kept"),
+        "{message}"
+    );
+    let (status, message) = index();
+    assert_eq!(status, Some(3), "{message}");
+    assert!(
+        message.contains("warning: ") && message.contains("sub: "),
+        "{message}"
+    );
+    let (status, message) = run("search", &["blue"]);
+    assert_eq!(status, Some(1));
+    assert!(!message.contains("has any of these words"), "{message}");
+    // Excluded, it does not count.
+    let excluded = run("index", &["-m", "none", "--exclude", "sub"]);
+    assert_eq!(excluded.0, Some(0), "{}", excluded.1);
+    fs::remove_file(dir.path().join("a.png")).unwrap();
+    let (_, message) = run("search", &["red"]);
+    assert!(
+        message.contains("a.png: gone; `xc2-edge index`"),
+        "{message}"
+    );
+}
+
+#[test]
 fn an_index_may_be_elsewhere_and_its_directory_may_move() {
     let (dir, away) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
     let (old, new) = (dir.path().join("old"), dir.path().join("new"));

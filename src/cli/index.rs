@@ -17,7 +17,7 @@ use xc2_edge::{
 };
 
 use super::{
-    caption::why,
+    caption::{SOME_FAILED, why},
     engine_args::{EngineArgs, ParallelArgs},
     in_one_line,
     number::whole,
@@ -37,7 +37,10 @@ The index is one file in DIR, `.xc2-library.sqlite`; take it away and everything
 can be interrupted, and goes on where it was. Run again, it captions what is new or changed, knows
 moved files again, and forgets those that are gone. Pictures of all directories below DIR belong to
 it, with the exceptions that docs/captions.md lists. A directory that cannot be read is a warning;
-the captions of its pictures are kept. If DIR is read-only, `--index FILE` puts the index elsewhere.")]
+the captions of its pictures are kept. If DIR is read-only, `--index FILE` puts the index elsewhere.
+
+Exit status: 0 all done, 1 failed, 2 wrong usage, 3 done but some pictures could not be captioned or
+read, or some directories could not be read.")]
 pub struct IndexArgs {
     /// The directory.
     #[arg(value_name = "DIR")]
@@ -112,7 +115,11 @@ fn index(args: &IndexArgs, library: &mut Library) -> anyhow::Result<ExitCode> {
         n_failed == 0 || n_failed < survey.fresh.len(),
         "none of {n_failed} pictures could be captioned"
     );
-    Ok(ExitCode::SUCCESS)
+    let n_left = n_failed + survey.unreadable.len() + survey.closed.len();
+    Ok(match n_left {
+        0 => ExitCode::SUCCESS,
+        _ => ExitCode::from(SOME_FAILED),
+    })
 }
 
 /// Captions what has none; returns how many could not be.

@@ -1,7 +1,8 @@
 //! `xc2-edge search`.
 
 use std::{
-    io::{IsTerminal, Write},
+    fmt, fs,
+    io::{self, IsTerminal, Write},
     path::{Path, PathBuf},
     process::ExitCode,
 };
@@ -24,7 +25,8 @@ use super::number::whole;
 
 A picture is found if its caption has any of the words, in English or Chinese; rarer words count
 more. Each line has the score (BM25, more is better, comparable within one search only), the file
-and its caption. Exit status 1 if nothing is found.")]
+and its caption. A picture that is gone, or in a folder that cannot be read, is left out with a note.
+Exit status 1 if nothing is found.")]
 pub struct SearchArgs {
     /// A directory that `xc2-edge index` has captioned.
     #[arg(value_name = "DIR")]
@@ -65,8 +67,9 @@ pub fn run(args: &SearchArgs) -> anyhow::Result<ExitCode> {
     for file in &search.vanished {
         let _ = writeln!(
             std::io::stderr(),
-            "note: {}: gone; `xc2-edge index` forgets it",
-            file.display()
+            "note: {}: {}",
+            file.display(),
+            Absence::of(file)
         );
     }
     if args.json {
@@ -86,7 +89,7 @@ pub fn run(args: &SearchArgs) -> anyhow::Result<ExitCode> {
                 show(&hit.file);
             }
         }
-        if search.hits.is_empty() {
+        if search.hits.is_empty() && search.vanished.is_empty() {
             let n = library.len()?;
             let _ = writeln!(
                 std::io::stderr(),
@@ -98,6 +101,40 @@ pub fn run(args: &SearchArgs) -> anyhow::Result<ExitCode> {
         true => ExitCode::FAILURE,
         false => ExitCode::SUCCESS,
     })
+}
+
+/// Why a picture of the index cannot be shown.
+#[derive(Debug, PartialEq)]
+enum Absence {
+    /// There is no file of this name.
+    Gone,
+    /// There may be one, but the system does not say: a folder without permission, a disk or a server that
+    /// does not answer.
+    Unreadable(String),
+}
+
+impl Absence {
+    fn of(file: &Path) -> Self {
+        match fs::metadata(file) {
+            Ok(_) => Self::Gone, // something else than a file
+            Err(error) if is_gone(error.kind()) => Self::Gone,
+            Err(error) => Self::Unreadable(error.to_string()),
+        }
+    }
+}
+
+impl fmt::Display for Absence {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Gone => f.write_str("gone; `xc2-edge index` forgets it"),
+            Self::Unreadable(why) => write!(f, "cannot be read: {why}; its caption is kept"),
+        }
+    }
+}
+
+/// Whether an error of this kind says that there is no such file. Any other leaves that open.
+fn is_gone(kind: io::ErrorKind) -> bool {
+    matches!(kind, io::ErrorKind::NotFound | io::ErrorKind::NotADirectory)
 }
 
 impl SearchArgs {
@@ -139,4 +176,44 @@ fn is_kitty() -> bool {
         && (std::env::var_os("KITTY_WINDOW_ID").is_some()
             || ["kitty", "ghostty"].iter().any(|name| term.contains(name))
             || ["ghostty", "wezterm"].contains(&program.as_str()))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::symlink;
+
+    use super::*;
+
+    #[test]
+    fn only_what_is_not_found_is_gone() {
+        use io::ErrorKind::*;
+        for kind in [NotFound, NotADirectory] {
+            assert!(is_gone(kind), "{kind}");
+        }
+        for kind in [
+            PermissionDenied,
+            StaleNetworkFileHandle,
+            HostUnreachable,
+            TimedOut,
+            NetworkDown,
+            NotConnected,
+            InvalidFilename,
+            Interrupted,
+            Other,
+        ] {
+            assert!(!is_gone(kind), "{kind}");
+        }
+    }
+
+    #[test]
+    fn the_system_says_why_a_picture_is_not_there() {
+        let dir = tempfile::tempdir().unwrap();
+        let of = |name: &str| Absence::of(&dir.path().join(name));
+        assert_eq!(of("a.png"), Absence::Gone);
+        fs::write(dir.path().join("file"), "").unwrap();
+        assert_eq!(of("file/a.png"), Absence::Gone);
+        symlink("loop", dir.path().join("loop")).unwrap(); // closed to everybody
+        let told = of("loop/a.png").to_string();
+        assert!(told.starts_with("cannot be read: ") && told.ends_with("its caption is kept"));
+    }
 }
