@@ -7,25 +7,13 @@ use std::{
     collections::HashSet,
     ffi::{OsStr, OsString},
     fs,
-    io::Write,
     os::unix::ffi::{OsStrExt, OsStringExt},
     path::{Path, PathBuf},
-    process::{Command, Output, Stdio},
+    process::{Command, Stdio},
 };
 
-use common::captions::{assert_status, caption, draw, lines, records, run, scratch};
+use common::captions::{assert_status, caption, draw, feed, lines, records, run, scratch};
 use serde_json::json;
-
-fn feed(mut command: Command, input: &[u8]) -> Output {
-    let mut child = command
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .unwrap();
-    let _ = child.stdin.take().unwrap().write_all(input); // who refuses it does not read it all
-    child.wait_with_output().unwrap()
-}
 
 fn utf16(text: &str) -> Vec<u8> {
     let units = "\u{feff}".encode_utf16().chain(text.encode_utf16());

@@ -3,9 +3,11 @@
 use std::{
     collections::BTreeMap,
     fs,
+    io::Write,
     path::{Path, PathBuf},
-    process::{Child, Command, Output},
+    process::{Child, Command, Output, Stdio},
     sync::OnceLock,
+    thread,
 };
 
 use serde_json::Value;
@@ -58,6 +60,22 @@ pub fn caption(dir: &Path, args: &[&str]) -> Command {
 /// Runs it to its end.
 pub fn run(dir: &Path, args: &[&str]) -> Output {
     caption(dir, args).output().unwrap()
+}
+
+/// Runs a command to its end with `input` on stdin. It may end without having read all of that.
+pub fn feed(mut command: Command, input: &[u8]) -> Output {
+    let mut child = command
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut stdin = child.stdin.take().unwrap();
+    let input = input.to_vec();
+    let writer = thread::spawn(move || stdin.write_all(&input));
+    let output = child.wait_with_output().unwrap();
+    let _ = writer.join().unwrap();
+    output
 }
 
 /// The status with which it ended. Returns what it said on stderr.
