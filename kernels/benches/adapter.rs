@@ -1,10 +1,13 @@
-//! What does an adapter cost, beside the matrix that it is added to? Each kernel that this CPU has, but for plain Rust.
+//! Measures what an adapter costs besides the matrix to which it is added, for each kernel of this
+//! CPU except plain Rust.
 //!
-//! For matrices of the 7B's decoder and an adapter of rank 256: milliseconds of CPU time on one thread, the least of a few
-//! means, steps by turns. The base's: quantizing the rows, and the product. The adapter's: quantizing them anew if it wants
-//! them otherwise, its first matrix, quantizing what that makes, and what the second, computed with the base, adds to the
-//! product. `share` is the adapter's time of the base's, `arithmetic` that of its multiplications. `cargo bench -p xc2-kernels
-//! --bench adapter -- [KERNEL ..] [ROWS]`
+//! For matrices of the 7B decoder and an adapter of rank 256: milliseconds of CPU time on one
+//! thread, the smallest of a few means, with the steps interleaved. Base: quantizing the rows, and
+//! the matmul. Adapter: quantizing the rows again if it needs another scheme, its first matmul,
+//! quantizing the result, and what its second matrix adds to the base's matmul. `share` is the
+//! adapter's time relative to the base's, `arithmetic` the same for its multiplications.
+//!
+//! `cargo bench -p xc2-kernels --bench adapter -- [KERNEL ..] [ROWS]`
 
 #![allow(unsafe_code)]
 
@@ -17,16 +20,16 @@ use xc2_kernels::quantized::{
 use xc2_kernels::testing::{cpu_seconds, noise};
 use xc2_kernels::{Cpu, SharedOutput, available};
 
-/// Inputs and outputs of the 7B's matrices: output of the attention, up- and down-projection.
+/// Inputs and outputs of the 7B's matrices: attention output, up- and down-projection.
 const SHAPES: [(usize, usize); 3] = [(4096, 4096), (4096, 14336), (14336, 4096)];
 const RANK: usize = 256;
 const BASE: QuantFormat = QuantFormat::Q4K;
 const ADAPTERS: [QuantFormat; 3] = [QuantFormat::Q8_0, QuantFormat::Q6K, QuantFormat::Q4K];
 const REPETITIONS: usize = 3;
-/// CPU seconds of each, at least: their clock advances every few milliseconds.
+/// CPU seconds per measurement, at least: the clock advances only every few milliseconds.
 const LONG: f64 = 0.4;
 
-/// QuantizedWeights in blocks.
+/// Quantized weights.
 struct QuantizedWeights {
     format: QuantFormat,
     bytes: Vec<u8>,
@@ -36,7 +39,13 @@ struct QuantizedWeights {
 
 impl QuantizedWeights {
     fn new(format: QuantFormat, n_out: usize, n_in: usize) -> Self {
-        let bytes = vec![0x21; format.row_bytes(n_in).expect("whole blocks") * n_out];
+        let bytes = vec![
+            0x21;
+            format
+                .row_bytes(n_in)
+                .expect("a row must be a whole number of blocks")
+                * n_out
+        ];
         Self {
             format,
             bytes,
@@ -46,11 +55,12 @@ impl QuantizedWeights {
     }
 
     fn matrix(&self) -> QuantizedMatrix<'_> {
-        QuantizedMatrix::new(self.format, &self.bytes, self.n_out, self.n_in).expect("its size")
+        QuantizedMatrix::new(self.format, &self.bytes, self.n_out, self.n_in)
+            .expect("bytes match the shape")
     }
 }
 
-/// Activations for weights of a format, and their memory.
+/// Activations quantized for weights of a format, with their memory.
 struct AdapterInput {
     x: Array2<f32>,
     rows: QuantizedActivations,
@@ -63,7 +73,7 @@ impl AdapterInput {
         let mut memory = vec![0_u64; bytes.div_ceil(8)];
         let scheme = kernel.activation_scheme(weights.format, n);
         let to = memory.as_mut_ptr().cast();
-        // SAFETY: so many bytes, which stay where they are as long as the rows.
+        // SAFETY: the memory has this size and lives as long as the rows.
         let rows = unsafe { QuantizedActivations::new(to, n, weights.n_in, scheme, kernel) };
         let rows = Self {
             x: noise(n, weights.n_in, 1),
@@ -75,9 +85,9 @@ impl AdapterInput {
     }
 
     fn fill(&self) {
-        let x = self.x.as_slice().expect("rows are contiguous");
+        let x = self.x.as_slice().expect("rows must be contiguous");
         for piece in 0..self.rows.pieces() {
-            // SAFETY: one thread.
+            // SAFETY: there is only one thread.
             unsafe { self.rows.quantize(x, piece) }
         }
     }
@@ -86,8 +96,10 @@ impl AdapterInput {
 fn main() {
     let args = std::env::args().skip(1).filter(|a| a != "--bench");
     let (rows, names): (Vec<_>, Vec<_>) = args.partition(|a| a.parse::<usize>().is_ok());
-    let n = rows.first().map_or(512, |n| n.parse().expect("a number"));
-    println!("{n} rows, {BASE:?} and an adapter of rank {RANK}, ms");
+    let n = rows
+        .first()
+        .map_or(512, |n| n.parse().expect("expected a number"));
+    println!("{n} rows, {BASE:?} plus an adapter of rank {RANK}, ms");
     println!(
         "{:<12} {:>11} | {:>6} {:>8} | {:<5} {:>8} {:>7} {:>8} {:>7} {:>7} {:>6} {:>10}",
         "kernel",
@@ -157,15 +169,15 @@ fn steps(cpu: Cpu, n: usize, (n_in, n_out): (usize, usize), format: QuantFormat)
     );
 }
 
-/// A product whose rows are filled and whose result may be written.
+/// Runs a matmul whose input is filled and whose output is valid for writes.
 fn run(product: QuantizedMatmul) {
     for task in 0..product.tasks(1) {
-        // SAFETY: as above; the CPU has the kernel, and there is one thread.
+        // SAFETY: as above; the CPU has the kernel's instructions, and there is only one thread.
         unsafe { product.run(task, 1) }
     }
 }
 
-/// CPU seconds of calls on one thread, by turns: the least of a few means of each.
+/// CPU seconds of each call on one thread, interleaved: the smallest of a few means.
 fn times<const N: usize>(calls: [&dyn Fn(); N]) -> [f64; N] {
     let mean = |call: &dyn Fn()| {
         let (start, mut runs) = (cpu_seconds(), 0.0);

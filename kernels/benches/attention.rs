@@ -1,7 +1,8 @@
-//! How much of the machine's peak does attention reach, and how much faster is it than before?
+//! Measures how much of the machine's peak attention reaches, and how much faster it is than the
+//! implementation before.
 //!
-//! `cargo bench -p xc2-kernels --bench attention`. The size is the tower's: 1226 tokens, 16 heads of
-//! 64, 24 layers. `RAYON_NUM_THREADS` sets the threads. Rates are by CPU time.
+//! `cargo bench -p xc2-kernels --bench attention`. The size is the tower's: 1226 tokens, 16 heads
+//! of 64, 24 layers. `RAYON_NUM_THREADS` sets the number of threads. Rates are by CPU time.
 
 mod baseline;
 mod timing;
@@ -26,14 +27,14 @@ fn main() {
     let mut expected = Array2::zeros((N, N_EMBD));
     let flops = 4.0 * (N * N * N_EMBD) as f64;
     println!(
-        "{N} tokens, {N_HEAD} heads of {}, {threads} threads",
+        "{N} tokens, {N_HEAD} heads of width {}, {threads} threads",
         N_EMBD / N_HEAD
     );
     let report = |name: &str, time: Time, peak: f64, diff: f32| {
         let rate = flops / time.cpu;
         let share = 100.0 * rate / (peak * threads as f64);
         println!(
-            "{name:18} {time}; {LAYERS} layers {:.3} s, {:.3} s; {:4.0} GFLOP/s, {share:3.0} % of the peak, off by {diff:.0e}",
+            "{name:18} {time}; {LAYERS} layers {:.3} s, {:.3} s; {:4.0} GFLOP/s, {share:3.0} % of peak, error {diff:.0e}",
             time.wall * LAYERS as f64,
             time.cpu * LAYERS as f64,
             rate / 1e9,
@@ -43,7 +44,7 @@ fn main() {
     let time = measure(8, || {
         baseline::attention(&qkv.view(), N_HEAD, expected.view_mut());
     });
-    report("before, f32", time, peak.f32, 0.0);
+    report("baseline: f32", time, peak.f32, 0.0);
     for cpu in available() {
         for precision in [Precision::F32, Precision::Bf16, Precision::F16] {
             let has = match precision {
@@ -62,11 +63,11 @@ fn main() {
             let (name, peak, limit) = match precision {
                 Precision::F32 => ("f32", peak.f32, 1e-5),
                 Precision::Bf16 => ("bf16", peak.bf16, 1e-2),
-                // Its peak is not measured: twice that of f32.
+                // Its peak is not measured; it is twice that of f32.
                 Precision::F16 => ("f16", 2.0 * peak.f32, 1e-2),
             };
             report(&format!("{}, {name}", cpu.name()), time, peak, diff);
-            assert!(diff < limit, "far from the definition");
+            assert!(diff < limit, "error above the limit");
         }
     }
 }

@@ -1,8 +1,10 @@
-//! How fast does attention read a decoder's cache, for tokens one by one and for those of some sequences?
+//! Measures how fast attention reads a decoder's cache when one token of each of a few sequences is
+//! decoded.
 //!
-//! `cargo bench -p xc2-kernels --bench cache -- [KEYS [SEQUENCES ..]]`. Heads of 128 that share 8 of keys, 16 as
-//! in the 1.8B and 32 as in the 7B, and a cache for each of 24 layers, so that it comes from memory. Each sequence has keys
-//! of its own, in a row, and sees no others. Bytes of keys and values that are seen, by CPU time of one thread, best of a few.
+//! `cargo bench -p xc2-kernels --bench cache -- [KEYS [SEQUENCES ..]]`. 16 heads, as in the 1.8B,
+//! and 32, as in the 7B, of width 128 share 8 heads of keys. Each of 24 layers has its own cache,
+//! so that it comes from memory. Each sequence has its own consecutive keys and sees no others.
+//! Rates count the bytes of visible keys and values, by CPU time of one thread, best of a few.
 
 #![allow(unsafe_code)]
 
@@ -18,10 +20,12 @@ const REPETITIONS: usize = 5;
 
 fn main() {
     let args = std::env::args().skip(1).filter(|a| a != "--bench");
-    let numbers: Vec<usize> = args.map(|a| a.parse().expect("a number")).collect();
+    let numbers: Vec<usize> = args
+        .map(|a| a.parse().expect("expected a number"))
+        .collect();
     let n_key = numbers.first().map_or(448, |n| *n);
     let sequences = numbers.get(1..).filter(|s| !s.is_empty());
-    println!("{n_key} keys a sequence, {LAYERS} layers");
+    println!("{n_key} keys per sequence, {LAYERS} layers");
     for n_seq in sequences.unwrap_or(&[1, 2, 4, 8]) {
         for cpu in available() {
             for n_head in [16, 32] {
@@ -40,7 +44,7 @@ fn main() {
     }
 }
 
-/// CPU seconds of one token of each sequence, if there is a way for so few queries.
+/// CPU seconds for one token of each sequence, if there is a kernel for this few queries.
 fn time(cpu: Cpu, n_head: usize, n_key: usize, n_seq: usize) -> Option<f64> {
     let n_all = n_key * n_seq;
     let row = N_HEAD_KV * DIM;
@@ -92,7 +96,7 @@ fn time(cpu: Cpu, n_head: usize, n_key: usize, n_seq: usize) -> Option<f64> {
                 return false;
             }
             for task in 0..attention.tasks(cpu, 1) {
-                // SAFETY: all operands are there with these shapes; there is no other thread.
+                // SAFETY: all operands have these shapes; there is no other thread.
                 unsafe { attention.run(cpu, task, 1) }
             }
         }

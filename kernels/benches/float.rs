@@ -1,8 +1,8 @@
-//! How much of the machine's peak do the products in f32 and bf16 reach, and how much faster are they
-//! than the crate `gemm`?
+//! Measures how much of the machine's peak the f32 and bf16 matmul reach, and how much faster they
+//! are than the crate `gemm`.
 //!
-//! `cargo bench -p xc2-kernels --bench float`. Shapes are the tower's: 1226 rows. `RAYON_NUM_THREADS`
-//! sets the threads. Rates are by CPU time.
+//! `cargo bench -p xc2-kernels --bench float`. Shapes are the tower's: 1226 rows.
+//! `RAYON_NUM_THREADS` sets the number of threads. Rates are by CPU time.
 
 mod baseline;
 mod timing;
@@ -36,7 +36,7 @@ impl float::Weights for F32 {
 
     fn expand(&self, rows: Range<usize>, out: &mut [f32]) {
         let n_in = self.0.ncols();
-        let all = self.0.as_slice().expect("standard layout");
+        let all = self.0.as_slice().expect("rows must be contiguous");
         out.copy_from_slice(&all[rows.start * n_in..rows.end * n_in]);
     }
 }
@@ -47,7 +47,7 @@ fn product(peak: &Peak, n_in: usize, n_out: usize) {
     let report = |name: &str, time: Time, peak: f64| {
         let share = 100.0 * flops / time.cpu / (peak * threads as f64);
         let rate = flops / time.cpu / 1e9;
-        println!("{name:28} {time}; {rate:5.0} GFLOP/s {share:4.0} % of the peak");
+        println!("{name:28} {time}; {rate:5.0} GFLOP/s {share:4.0} % of peak");
     };
     println!("[{N}, {n_in}] x [{n_out}, {n_in}], {threads} threads");
     let (x, weights) = (noise(N, n_in, 1), noise(n_out, n_in, 2));
@@ -57,7 +57,7 @@ fn product(peak: &Peak, n_in: usize, n_out: usize) {
     let time = measure(20, || {
         baseline::gemm::product(&x, &transposed, &mut expected);
     });
-    report("before, f32 by `gemm`", time, peak.f32);
+    report("baseline: f32 by `gemm`", time, peak.f32);
 
     let bytes: Vec<u8> = weights
         .iter()
@@ -69,7 +69,7 @@ fn product(peak: &Peak, n_in: usize, n_out: usize) {
     let times = |cpu| if cpu == Cpu::Scalar { 1 } else { 20 };
     for cpu in available() {
         if ![Cpu::Scalar, Cpu::Avx2, Cpu::Avx512, Cpu::Neon].contains(&cpu) {
-            continue; // the same as one of these
+            continue; // the same kernel as one of these
         }
         let time = measure(times(cpu), || {
             let then = Epilogue::Store;
@@ -80,13 +80,13 @@ fn product(peak: &Peak, n_in: usize, n_out: usize) {
     }
     for cpu in available() {
         if ![Cpu::Scalar, Cpu::Avx512Bf16, Cpu::NeonI8mm].contains(&cpu) {
-            continue; // the same as `Scalar`
+            continue; // the same kernel as `Scalar`
         }
         let time = measure(times(cpu), || {
             matrix.matmul_on(cpu, &x.view(), None, Epilogue::Store, out.view_mut());
         });
         report(&format!("{}, bf16", cpu.name()), time, peak.bf16);
-        // Two roundings of one in 256 at the most, over sums of n_in products.
+        // Both operands are rounded by at most one in 256, over sums of n_in products.
         let limit = (n_in as f32).sqrt() / 128.0;
         assert!(max_diff(&out, &expected) < limit);
     }

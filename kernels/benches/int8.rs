@@ -1,7 +1,7 @@
-//! How fast are the int8 products? Each kernel that this CPU has, beside the scalar one and f32's.
+//! Measures the int8 matmul: each kernel of this CPU, compared with the scalar one and with f32.
 //!
-//! Billions of operations (two for each multiplication) a second of CPU time on one thread, best
-//! of a few: other work on the machine disturbs that least. `cargo bench -p xc2-kernels --bench int8`
+//! Billions of operations (two per multiply-add) per second of CPU time on one thread, best of a
+//! few, which other work on the machine disturbs least. `cargo bench -p xc2-kernels --bench int8`
 
 mod baseline;
 
@@ -47,8 +47,8 @@ fn line(name: &str, (m, k, n): (usize, usize, usize), seconds: f64) {
     );
 }
 
-/// CPU seconds of a run on one thread: the least of a few means, each long enough for a clock that
-/// the kernel advances every few milliseconds.
+/// CPU seconds of a run on one thread: the smallest of a few means, each long enough for a clock
+/// that advances only every few milliseconds.
 fn best(f: impl FnMut() + Send) -> f64 {
     const LONG: f64 = 0.3;
     let mut f = f;
@@ -79,7 +79,7 @@ fn f32_product((m, k, n): (usize, usize, usize)) -> f64 {
     })
 }
 
-/// With quantizing the activations.
+/// Includes quantizing the activations.
 fn int8_product((m, k, n): (usize, usize, usize), cpu: Cpu) -> f64 {
     let x = noise(m, k, 1);
     let weights: Vec<u8> = (0..n * k / 32 * Q8_0_BLOCK_BYTES)

@@ -1,9 +1,11 @@
-//! How fast are products with llama.cpp's weights as they lie in a file? Each kernel that this CPU has.
+//! Measures the matmul with llama.cpp's weight formats, for each kernel of this CPU.
 //!
-//! Many rows: billions of operations (two for each multiplication) a second. Few rows: bytes of weights
-//! a second, which memory limits. Both of CPU time on one thread, best of a few: other work on the machine
-//! disturbs that least. `cargo bench -p xc2-kernels --bench weights -- [TYPE ..] [KERNEL ..] [ROWS ..]
-//! [memory]`; with `memory` there are more weights than caches hold.
+//! With many rows, billions of operations (two per multiply-add) per second; with few rows, bytes
+//! of weights per second, which memory limits. Both by CPU time on one thread, best of a few, which
+//! other work on the machine disturbs least. With `memory` there are more weights than the caches
+//! hold.
+//!
+//! `cargo bench -p xc2-kernels --bench weights -- [TYPE ..] [KERNEL ..] [ROWS ..] [memory]`
 
 use std::hint::black_box;
 
@@ -17,18 +19,18 @@ use xc2_kernels::{Cpu, available};
 /// Inputs and outputs of the up-projection of the 1.8B.
 const N_IN: usize = 2048;
 const N_OUT: usize = 8192;
-/// With so many outputs weights take half a gigabyte or more.
+/// With this many outputs the weights take half a gigabyte or more.
 const N_OUT_FROM_MEMORY: usize = 500_000;
 const REPETITIONS: usize = 3;
 
-/// BenchWeights of some type for so many outputs.
+/// Weights of some type, for the benched number of outputs.
 enum BenchWeights {
     Blocks(QuantFormat, Vec<u8>),
     F16(Vec<f16>),
     Bf16(Vec<bf16>),
 }
 
-/// Types by name.
+/// The names of the types.
 fn types() -> Vec<String> {
     let blocks = QuantFormat::ALL.map(|format| format!("{format:?}"));
     let halves = ["F16", "Bf16"].map(str::to_owned);
@@ -118,8 +120,8 @@ fn main() {
     }
 }
 
-/// CPU seconds of a product on one thread, with packing the activations: the least of a few means, each
-/// long enough for a clock that the kernel advances every few milliseconds.
+/// CPU seconds of a matmul on one thread, including packing the activations: the smallest of a few
+/// means, each long enough for a clock that advances only every few milliseconds.
 fn time(weights: &BenchWeights, n: usize, n_out: usize, cpu: Cpu) -> f64 {
     const LONG: f64 = 0.2;
     let x = noise(n, N_IN, 1);

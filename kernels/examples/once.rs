@@ -1,11 +1,12 @@
-//! Runs one operation of the tower some times, for tools that count or record what it executes, and
-//! prints how many multiply-adds one time is.
+//! Runs one operation several times, for tools that count or record the instructions that it
+//! executes, and prints the number of multiply-adds of one run.
 //!
 //! `cargo run --release -p xc2-kernels --example once -- int8 neon-dotprod 2`. The operations are
-//! `int8`, `bf16` and `f32`, 48 of the tower's 1226 rows by 1024 inputs and as many outputs, `q4_k` and the decoder's
-//! other formats likewise, `q4_k-row` and so on with one row, and
-//! `attention-f32` and `attention-bf16`, one of its 16 heads: few, because emulated. With quantizing, packing of activations,
-//! and epilogues, as in the tower.
+//! `int8`, `bf16` and `f32` with 48 of the tower's 1226 rows, 1024 inputs and 1024 outputs; `q4_k`
+//! and the decoder's other formats in the same size; `q4_k-row` and so on with one row; and
+//! `attention-f32` and `attention-bf16` with one of the tower's 16 heads. The sizes are small
+//! because this runs under emulation. Quantizing, packing and epilogues are included, as in the
+//! tower.
 
 use std::hint::black_box;
 use std::ops::Range;
@@ -27,13 +28,11 @@ const HEAD_DIM: usize = 64;
 fn main() -> Result<(), String> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let [operation, level, times] = &arguments[..] else {
-        return Err(
-            "expected an operation, a level of instructions, and how many times".to_owned(),
-        );
+        return Err("expected an operation, an instruction set and a number of runs".to_owned());
     };
     let levels = available();
     let cpu = levels.iter().copied().find(|cpu| cpu.name() == level);
-    let cpu = cpu.ok_or_else(|| format!("`{level}` is no level of this CPU"))?;
+    let cpu = cpu.ok_or_else(|| format!("this CPU has no level `{level}`"))?;
     let times = times.parse().map_err(|e| format!("`{times}`: {e}"))?;
     let multiply_adds = match operation.as_str() {
         "int8" => int8(cpu, times),
@@ -51,7 +50,7 @@ fn main() -> Result<(), String> {
         "q6_k-row" => quantized(QuantFormat::Q6K, 1, cpu, times),
         "attention-f32" => attention(cpu, Precision::F32, times),
         "attention-bf16" => attention(cpu, Precision::Bf16, times),
-        _ => return Err(format!("`{operation}` is no operation")),
+        _ => return Err(format!("unknown operation `{operation}`")),
     };
     println!("{multiply_adds}");
     Ok(())
@@ -80,7 +79,8 @@ fn int8(cpu: Cpu, times: usize) -> usize {
 fn quantized(format: QuantFormat, rows: usize, cpu: Cpu, times: usize) -> usize {
     let x = noise(rows, WIDTH, 1);
     let weights = vec![0x21; format.row_bytes(WIDTH).unwrap_or(0) * WIDTH];
-    let matrix = QuantizedMatrix::new(format, &weights, WIDTH, WIDTH).expect("whole blocks");
+    let matrix = QuantizedMatrix::new(format, &weights, WIDTH, WIDTH)
+        .expect("a row must be a whole number of blocks");
     let kernel = QuantizedKernel::for_cpu(cpu);
     let mut out = Array2::zeros((rows, WIDTH));
     for _ in 0..times {
@@ -105,7 +105,7 @@ fn bf16(cpu: Cpu, times: usize) -> usize {
     ROWS * WIDTH * WIDTH
 }
 
-/// Weights that are there in f32.
+/// Weights in f32.
 struct F32(Array2<f32>);
 
 impl float::Weights for F32 {
@@ -114,7 +114,7 @@ impl float::Weights for F32 {
     }
 
     fn expand(&self, rows: Range<usize>, out: &mut [f32]) {
-        let all = self.0.as_slice().expect("rows are contiguous");
+        let all = self.0.as_slice().expect("rows must be contiguous");
         out.copy_from_slice(&all[rows.start * WIDTH..rows.end * WIDTH]);
     }
 }

@@ -1,16 +1,16 @@
-//! What this CPU can do, and which of it may be used.
+//! Instruction sets: which this CPU has, and which one the kernels use.
 //!
-//! Detection is written once, here. A [`Cpu`] is the widest set found, or a narrower one that
-//! `XC2_SIMD` names; every kernel folder asks it and nothing else.
+//! All detection is here. A [`Cpu`] is the widest set found, or a narrower one that `XC2_SIMD`
+//! names. Kernels take their decisions from it alone.
 
 use std::sync::LazyLock;
 
-/// One level of instructions. Within an architecture they are ordered by width, and the kernels of
-/// `tile` rely on it: all from [`Self::Avx2`] on have AVX2, all from [`Self::Avx512`] on AVX-512, and all
-/// from [`Self::Neon`] on NEON. (A level of another architecture is never available.)
+/// A level of instructions. Within an architecture the levels are ordered by width, and `tile`
+/// relies on it: all from [`Self::Avx2`] on have AVX2, all from [`Self::Avx512`] on AVX-512, and
+/// all from [`Self::Neon`] on NEON. Levels of another architecture are never available.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Cpu {
-    /// Plain Rust: the reference, and what is left where nothing else fits.
+    /// Plain Rust: the reference, and the fallback.
     Scalar,
     /// x86-64: AVX2, FMA and F16C.
     Avx2,
@@ -26,7 +26,7 @@ pub enum Cpu {
     Avx512Fp16,
     /// x86-64: the same with AMX for int8 and bf16.
     Amx,
-    /// AArch64: what every one has.
+    /// AArch64: NEON, which every such CPU has.
     Neon,
     /// AArch64: with `sdot` (Cortex-A76, A78AE).
     NeonDotprod,
@@ -34,7 +34,7 @@ pub enum Cpu {
     NeonI8mm,
 }
 
-/// All levels that this CPU has, narrowest first; [`Cpu::Scalar`] always.
+/// All levels that this CPU has, narrowest first. [`Cpu::Scalar`] is always one of them.
 pub fn available() -> Vec<Cpu> {
     let mut found = vec![Cpu::Scalar];
     found.extend(arch::detect());
@@ -55,7 +55,7 @@ static CHOSEN: LazyLock<Cpu> = LazyLock::new(|| {
 });
 
 impl Cpu {
-    /// Every level there is.
+    /// Every level.
     pub const ALL: [Self; 11] = [
         Self::Scalar,
         Self::Avx2,
@@ -70,12 +70,13 @@ impl Cpu {
         Self::NeonI8mm,
     ];
 
-    /// The level that kernels use in this process: the widest, or the one that `XC2_SIMD` names.
+    /// The level that the kernels of this process use: the widest, or the one that `XC2_SIMD`
+    /// names.
     pub fn chosen() -> Self {
         *CHOSEN
     }
 
-    /// Whether it multiplies bf16 in one instruction.
+    /// Whether one instruction computes bf16 dot products.
     pub fn has_bf16(self) -> bool {
         matches!(
             self,
@@ -83,12 +84,12 @@ impl Cpu {
         )
     }
 
-    /// Whether it multiplies f16 and adds in f16.
+    /// Whether it has f16 multiply-add.
     pub fn has_f16(self) -> bool {
         matches!(self, Self::Avx512Fp16 | Self::Amx)
     }
 
-    /// As `XC2_SIMD` names it.
+    /// The name that `XC2_SIMD` takes.
     pub fn name(self) -> &'static str {
         match self {
             Self::Scalar => "scalar",
@@ -106,11 +107,11 @@ impl Cpu {
     }
 }
 
-/// Whether a set multiplies bf16 faster than f32, on this CPU.
+/// Whether `cpu` multiplies bf16 faster than f32.
 ///
-/// AMD's cores (Zen 4 and 5) do so twice as fast. Intel's start `vdpbf16ps` every fourth cycle, half
-/// as fast as two fused multiplications each cycle (measured on Emerald Rapids: 86 against 176
-/// GFLOP/s), and leave bf16 to AMX. Arm's start `bfdot` as often as `fmla`, for twice the numbers.
+/// AMD's cores (Zen 4 and 5) do so at twice the speed. Intel's start `vdpbf16ps` only every fourth
+/// cycle, which is half the rate of two FMAs per cycle (Emerald Rapids: 86 against 176 GFLOP/s),
+/// and leave bf16 to AMX. Arm's cores start `bfdot` as often as `fmla`, for twice as many products.
 pub(crate) fn bf16_is_fast(cpu: Cpu) -> bool {
     match cpu {
         Cpu::Avx512Bf16 | Cpu::Avx512Fp16 | Cpu::Amx => *IS_AMD,
@@ -120,10 +121,10 @@ pub(crate) fn bf16_is_fast(cpu: Cpu) -> bool {
 
 static IS_AMD: LazyLock<bool> = LazyLock::new(arch::is_amd);
 
-/// Whether `XC2_SIMD` names a set that this CPU has, if it is set.
+/// Checks that `XC2_SIMD`, if it is set, names a level that this CPU has.
 ///
 /// # Errors
-/// Says what is wrong with the name, and which there are.
+/// Says what is wrong with the name, and lists the levels that this CPU has.
 pub fn check_environment() -> Result<(), String> {
     let Ok(name) = std::env::var("XC2_SIMD") else {
         return Ok(());
@@ -135,9 +136,9 @@ pub fn check_environment() -> Result<(), String> {
     let names: Vec<_> = found.iter().map(|cpu| cpu.name()).collect();
     let known = Cpu::ALL.iter().any(|cpu| cpu.name() == name);
     let why = if known {
-        "this CPU lacks it"
+        "this CPU does not have it"
     } else {
-        "there is no such set"
+        "there is no instruction set of this name"
     };
     Err(format!(
         "XC2_SIMD={name}: {why}; this CPU has {}",
@@ -150,7 +151,7 @@ mod arch {
     use super::Cpu;
 
     pub fn is_amd() -> bool {
-        // SAFETY: every x86-64 has the instruction. (Newer standard libraries know.)
+        // SAFETY: every x86-64 CPU has CPUID. (It is a safe function in newer standard libraries.)
         #[allow(unsafe_code, unused_unsafe)]
         let vendor = unsafe { std::arch::x86_64::__cpuid(0) };
         [vendor.ebx, vendor.edx, vendor.ecx]

@@ -1,4 +1,4 @@
-//! What is fused behind a matrix product.
+//! Operations fused after a matmul.
 
 use std::ops::Range;
 
@@ -6,22 +6,23 @@ use ndarray::ArrayViewMut2;
 
 use crate::{activation, vectorized};
 
-/// What happens to `x W^T + b`, while it is in the cache.
+/// What happens to `x W^T + b` while it is in the cache.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Epilogue {
-    /// It is stored.
+    /// Store it.
     Store,
-    /// It is added to what the result held before: a residual connection.
+    /// Add it to the output: a residual connection.
     Add,
-    /// Its [quick-GELU](crate::activation::quick_gelu) is stored.
+    /// Store its [quick GELU](crate::activation::quick_gelu).
     QuickGelu,
-    /// Its [exact GELU](crate::activation::gelu) is stored.
+    /// Store its [exact GELU](crate::activation::gelu).
     Gelu,
 }
 
-/// Bias and activation on a block of results, then into `out`, while both are in the cache.
+/// Applies bias and activation to a block of results and stores it in `out`, while both are in the
+/// cache.
 ///
-/// `block: [out.nrows(), width]` holds the results; its columns beyond `out`'s are ignored.
+/// `block: [out.nrows(), width]` holds the results; columns beyond those of `out` are ignored.
 ///
 /// # Panics
 /// If the shapes do not agree, or rows of `out` are not contiguous.
@@ -36,7 +37,7 @@ pub fn finish(
     finish_part(block, width, bias, epilogue, out, (rows, columns));
 }
 
-/// The same into some rows and columns of `out`.
+/// The same for some rows and columns of `out`.
 pub(crate) fn finish_part(
     block: &mut [f32],
     width: usize,
@@ -47,9 +48,10 @@ pub(crate) fn finish_part(
 ) {
     assert!(
         columns.len() <= width && block.len() == rows.len() * width,
-        "as many results as there is room for"
+        "block must be [rows, width] and at least as wide as the columns"
     );
-    // An activation in the cache, then the store; all else in one pass.
+    // Activations take a pass of their own over the block in the cache; everything else is one
+    // pass.
     let mut bias = bias;
     if !matches!(epilogue, Epilogue::Store | Epilogue::Add) {
         transform(block, width, bias.take(), epilogue);
@@ -58,7 +60,7 @@ pub(crate) fn finish_part(
     vectorized(|| {
         for (i, row) in rows.zip(block.chunks_exact(width)) {
             let mut out = out.row_mut(i);
-            let out = out.as_slice_mut().expect("rows are contiguous");
+            let out = out.as_slice_mut().expect("rows must be contiguous");
             let out = out[columns.clone()].iter_mut().zip(row);
             match (add, bias) {
                 (false, None) => out.for_each(|(out, v)| *out = *v),
@@ -70,7 +72,8 @@ pub(crate) fn finish_part(
     });
 }
 
-/// Bias and activation, on `block: [.., width]` in place; an addition is left to the caller.
+/// Applies bias and activation to `block: [.., width]` in place. The caller does the addition of
+/// [`Epilogue::Add`].
 pub(crate) fn transform(block: &mut [f32], width: usize, bias: Option<&[f32]>, epilogue: Epilogue) {
     if let Some(bias) = bias {
         vectorized(|| {

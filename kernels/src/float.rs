@@ -1,8 +1,8 @@
-//! Products in f32, with weights of any type, expanded as they are needed.
+//! Matmul in f32, with weights of any type.
 //!
-//! A task expands the weights of some outputs, transposed, and multiplies all rows by them: so every
-//! weight is expanded once in a product, which costs a few percent of its time and saves a copy of
-//! the weights of four bytes each. The inner product is `Tile`'s.
+//! A task expands the weights of some outputs, transposes them, and multiplies all rows by them. So
+//! each weight is expanded once per matmul. That costs a few percent of the time and saves an f32
+//! copy of the weights. The inner matmul is `Tile`'s.
 
 use std::cell::RefCell;
 use std::ops::Range;
@@ -15,16 +15,16 @@ use crate::epilogue::Epilogue;
 use crate::packed::{PackedInput, with_packed};
 use crate::tile::{Buffer, LANES, ROWS, Scalar, Tile, WIDTH, split_rows};
 
-/// A matrix `[n_out, n_in]` that can be read as f32.
+/// A matrix `[n_out, n_in]` that can be expanded to f32.
 pub trait Weights: Sync {
-    /// Width of the input and of the output.
+    /// `(n_in, n_out)`
     fn dim(&self) -> (usize, usize);
-    /// Some rows, to `out: [rows.len(), n_in]`.
+    /// Expands some rows into `out: [rows.len(), n_in]`.
     fn expand(&self, rows: Range<usize>, out: &mut [f32]);
 }
 
 /// A thread's buffers, kept for its next task. They are borrowed only where nothing waits for
-/// another task, so rayon cannot start a second one in between.
+/// another task, so rayon cannot start a second task on this thread meanwhile.
 struct FloatScratch {
     strip: Vec<f32>,     // [ROWS, n_in]
     panels: Buffer<f32>, // one or two of [n_in, WIDTH]
@@ -35,20 +35,20 @@ thread_local! {
     static SCRATCH: RefCell<Option<FloatScratch>> = const { RefCell::new(None) };
 }
 
-/// Bytes that each thread keeps for products of rows of `n_in`.
+/// Bytes that each thread keeps for inputs of width `n_in`.
 pub fn scratch_bytes(n_in: usize) -> usize {
     ROWS * n_in * size_of::<f32>()
         + Buffer::<f32>::bytes(n_in * group_width(n_in, usize::MAX))
         + Buffer::<f32>::bytes(chunk_rows(n_in) * WIDTH)
 }
 
-/// Bytes that a product of `n` rows of `n_in` takes for all threads together.
+/// Bytes that a matmul of `n` rows of width `n_in` takes, for all threads together.
 pub fn shared_bytes(n: usize, n_in: usize) -> usize {
     PackedInput::<f32>::bytes(n, n_in)
 }
 
-/// `epilogue` of `x W^T + bias`, for `x: [n, n_in]`, to `out: [n, n_out]`. Rows are contiguous; `out`
-/// may be part of a wider array.
+/// Computes `epilogue(x W^T + bias)` for `x: [n, n_in]` and stores it in `out: [n, n_out]`. Rows
+/// are contiguous; `out` may be part of a wider array.
 ///
 /// # Panics
 /// If the shapes do not agree.
@@ -103,11 +103,15 @@ fn run<K: Tile<Element = f32>>(
     mut out: ArrayViewMut2<f32>,
 ) {
     let (n_in, n_out) = weights.dim();
-    assert_eq!(x.ncols(), n_in, "width of the input");
-    assert_eq!(out.dim(), (x.nrows(), n_out), "shape of the output");
+    assert_eq!(x.ncols(), n_in, "x must be as wide as the matrix's input");
+    assert_eq!(
+        out.dim(),
+        (x.nrows(), n_out),
+        "out must be [rows of x, outputs]"
+    );
     assert!(
         bias.is_none_or(|b| b.len() == n_out),
-        "a bias for each output"
+        "bias must have one element per output"
     );
     if out.is_empty() {
         return;
@@ -128,8 +132,9 @@ fn run<K: Tile<Element = f32>>(
     });
 }
 
-/// Outputs of a task: two panels, so that `x`, which may come from far, is read half as often; one
-/// where two would not stay in the second-level cache, or tasks would be too few to end together.
+/// Outputs per task. Two panels halve the reads of `x`, which may come from memory. One panel is
+/// used where two do not fit the L2 cache, or where there would be too few tasks for threads to
+/// finish together.
 fn group_width(n_in: usize, n_out: usize) -> usize {
     if n_in <= 2048 && n_out >= 2048 {
         2 * WIDTH
@@ -138,7 +143,7 @@ fn group_width(n_in: usize, n_out: usize) -> usize {
     }
 }
 
-/// Rows that are multiplied by all panels of a task in turn, in whole panels: 256 kB or so.
+/// Rows that are multiplied by all panels of a task in turn: whole panels, about 256 kB.
 fn chunk_rows(n_in: usize) -> usize {
     (ROWS * (8 * 1024 / n_in)).clamp(2 * ROWS, 8 * ROWS)
 }
@@ -152,7 +157,7 @@ impl FloatScratch {
         }
     }
 
-    /// Rows of the matrix as the columns of panels; those added are zero.
+    /// Expands `rows` of the matrix into the columns of panels, padded with zeros.
     fn expand<K: Tile<Element = f32>>(
         &mut self,
         kernels: K,
@@ -177,7 +182,7 @@ impl FloatScratch {
         }
     }
 
-    /// All rows times the expanded weights.
+    /// Multiplies all rows by the expanded weights.
     fn task<K: Tile<Element = f32>>(
         &mut self,
         kernels: K,
@@ -210,7 +215,7 @@ mod tests {
     use crate::packed::depth;
     use crate::testing::{max_diff, noise, with_threads};
 
-    /// Sums of so many products of numbers in -1..1, added in f32 in another order.
+    /// Sums of `n_in` products of numbers in -1..1, added in f32 in another order.
     fn tolerance(n_in: usize) -> f32 {
         2e-5 * (n_in as f32 / 300.0).max(1.0)
     }
@@ -221,7 +226,7 @@ mod tests {
         }
         fn expand(&self, rows: Range<usize>, out: &mut [f32]) {
             let n_in = self.ncols();
-            let all = self.as_slice().expect("standard layout");
+            let all = self.as_slice().expect("rows must be contiguous");
             out.copy_from_slice(&all[rows.start * n_in..rows.end * n_in]);
         }
     }
@@ -262,7 +267,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_number_or_infinite_stays_in_its_row_or_column() {
+    fn nan_and_infinity_propagate_within_their_row_or_column() {
         let (mut x, mut weights) = (noise(12, 30, 1).abs() + 0.1, noise(50, 30, 2).abs() + 0.1);
         x[[3, 29]] = f32::NAN;
         x[[5, 0]] = f32::INFINITY;

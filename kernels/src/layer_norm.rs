@@ -1,11 +1,11 @@
-//! Layer normalisation of rows.
+//! Layer normalization of rows.
 
 use ndarray::{Array2, ArrayView2, Axis, Zip};
 
 use crate::int8::{Int8Kernel, QuantizedRows};
 use crate::vectorized;
 
-/// `(x - mean) / sqrt(variance + eps) * weight + bias`, each row for itself.
+/// `(x - mean) / sqrt(variance + eps) * weight + bias`, for each row.
 pub struct LayerNorm {
     /// `[n_embd]`
     pub weight: Vec<f32>,
@@ -15,42 +15,43 @@ pub struct LayerNorm {
     pub eps: f32,
 }
 
-/// Partial sums: enough independent ones to fill vector registers, always combined alike.
+/// Independent partial sums: enough to fill vector registers, always combined in the same order.
 const LANES: usize = 16;
 
 impl LayerNorm {
-    /// Normalises the rows of `x` into `out`, both `[n, n_embd]` with contiguous rows.
+    /// Normalizes the rows of `x` into `out`, both `[n, n_embd]` with contiguous rows.
     pub fn forward(&self, x: &ArrayView2<f32>, out: &mut Array2<f32>) {
         Zip::from(out.axis_iter_mut(Axis(0)))
             .and(x.axis_iter(Axis(0)))
             .par_for_each(|mut out, x| {
-                let x = x.to_slice().expect("rows are contiguous");
-                let out = out.as_slice_mut().expect("rows are contiguous");
+                let x = x.to_slice().expect("rows must be contiguous");
+                let out = out.as_slice_mut().expect("rows must be contiguous");
                 vectorized(|| self.row(x, out));
             });
     }
 
-    /// Normalises the rows of `x: [n, n_embd]`, contiguous, as the input of a product in int8.
+    /// Normalizes the rows of `x: [n, n_embd]`, contiguous, and quantizes them for an int8 matmul.
     ///
     /// # Panics
-    /// If a row is not whole blocks.
+    /// If `n_embd` is not a multiple of the block size.
     pub fn quantize(&self, x: &ArrayView2<f32>, kernel: &Int8Kernel, out: &mut QuantizedRows) {
         out.fill(x.dim(), kernel, |i, row| {
             let x = x.row(i);
-            self.row(x.to_slice().expect("rows are contiguous"), row);
+            self.row(x.to_slice().expect("rows must be contiguous"), row);
         });
     }
 
     /// The same in place.
     pub fn forward_in_place(&self, x: &mut Array2<f32>) {
         Zip::from(x.axis_iter_mut(Axis(0))).par_for_each(|mut row| {
-            let row = row.as_slice_mut().expect("rows are contiguous");
+            let row = row.as_slice_mut().expect("rows must be contiguous");
             let x = row.to_vec();
             vectorized(|| self.row(&x, row));
         });
     }
 
-    /// Two passes: the variance is that of the differences, which loses no digits to a large mean.
+    /// Two passes: first the mean, then the variance of the differences, which loses no digits to a
+    /// large mean.
     #[inline(always)]
     fn row(&self, x: &[f32], out: &mut [f32]) {
         let n = x.len() as f32;
@@ -64,7 +65,7 @@ impl LayerNorm {
     }
 }
 
-/// The sum of `f` over all values, in an order that depends on nothing but their number.
+/// The sum of `f` over all values, in an order that depends only on their number.
 #[inline(always)]
 fn sum(values: &[f32], f: impl Fn(f32) -> f32) -> f32 {
     let mut lanes = [0.0; LANES];
@@ -112,7 +113,7 @@ mod tests {
     }
 
     #[test]
-    fn quantizes_what_it_gives() {
+    fn quantize_equals_forward_then_quantize() {
         let norm = LayerNorm {
             weight: noise(1, 96, 3).into_raw_vec_and_offset().0,
             bias: noise(1, 96, 4).into_raw_vec_and_offset().0,

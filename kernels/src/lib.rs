@@ -1,21 +1,22 @@
-//! The arithmetic of a transformer on a CPU: matrix products, attention, norms, activations.
+//! CPU kernels for transformers: matmul, attention, layer norm and activations.
 //!
-//! It knows caches and instructions, and nothing of models and files. One folder for each operation;
-//! in a folder, `mod.rs` holds the operation and its dispatch, `scalar.rs` the reference, and one
-//! file for each instruction set the same under the same name.
+//! The crate knows caches and instruction sets, but nothing about models or files. Each operation
+//! has a folder: `mod.rs` holds the operation and its dispatch, `scalar.rs` the reference
+//! implementation, and one file per instruction set the same functions under the same names.
 //!
-//! | | operands | where |
+//! | module | operands | used |
 //! |---|---|---|
-//! | [`int8`] | Q8_0 weights, activations quantized to int8 in blocks of 32 | the default on small machines |
-//! | [`bf16`] | BF16 weights and activations, sums in f32 | CPUs with BF16 dot products |
-//! | [`float`] | f32, weights of any type | everything else |
-//! | [`quantized`] | llama.cpp's Q4_0, Q8_0, Q4_K, Q5_K, Q6_K as they lie in a file, activations in int8 | the decoder |
-//! | [`float16`] | llama.cpp's F16 and BF16 as they lie in a file, activations in f32 or BF16 | the decoder |
+//! | [`int8`] | Q8_0 weights, activations quantized to int8 in blocks of 32 | by default on small machines |
+//! | [`bf16`] | BF16 weights and activations, f32 sums | on CPUs with BF16 dot products |
+//! | [`float`] | weights of any type, expanded to f32 | everywhere else |
+//! | [`quantized`] | Q4_0, Q8_0, Q4_K, Q5_K, Q6_K weights in llama.cpp's layout, int8 activations | in the decoder |
+//! | [`float16`] | F16 and BF16 weights in llama.cpp's layout, f32 or BF16 activations | in the decoder |
+//! | [`matmul`] | one interface to the last two | in the decoder |
 //!
-//! [`Cpu`] says which instructions there are; `XC2_SIMD` narrows the choice.
+//! [`Cpu`] lists the instruction sets; `XC2_SIMD` selects a narrower one.
 //!
-//! All operations run on rayon's current pool. Work is cut into pieces of fixed size, and every
-//! number is summed in one fixed order, so the result does not depend on the number of threads.
+//! All operations run on rayon's current pool, except where the caller brings its own threads.
+//! Every sum has one fixed order, so the result does not depend on the number of threads.
 
 pub mod activation;
 #[cfg(target_arch = "x86_64")]
@@ -45,11 +46,11 @@ pub use epilogue::{Epilogue, finish};
 pub use layer_norm::LayerNorm;
 pub use shared_output::SharedOutput;
 
-/// Runs `f`, compiled for the widest vectors that this CPU has: the crate `pulp` compiles it once for
-/// each instruction set and chooses at run time.
+/// Runs `f`, compiled for the widest vectors of this CPU. The crate `pulp` compiles `f` once per
+/// instruction set and chooses at run time.
 ///
-/// What `f` calls takes part only if it is inlined. No sums are reordered and nothing is fused, so
-/// the result is the same with every set.
+/// Only code that is inlined into `f` benefits. The compiler reorders no sums and fuses no
+/// operations, so the result is the same with every instruction set.
 #[inline(always)]
 pub fn vectorized<R>(f: impl FnOnce() -> R) -> R {
     pulp::Arch::new().dispatch(f)

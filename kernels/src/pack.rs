@@ -1,10 +1,10 @@
-//! Packing weights on several threads.
+//! Packs weights on several threads.
 
-/// Calls `pack` for every panel with its rows, of which each panel has `per_panel` and the last
-/// perhaps fewer.
+/// Calls `pack` for every panel with its rows. Each panel takes `per_panel` rows; the last may have
+/// fewer.
 ///
-/// On threads of its own: a matrix may be packed under a lock, and a worker of rayon's that waited
-/// for others here could take up a task that waits for the same lock.
+/// This uses threads of its own. A matrix may be packed under a lock, and a rayon worker that
+/// waited here could steal a task that waits for the same lock.
 pub(crate) fn pack_panels<T: Send>(
     panels: &mut [T],
     panel_len: usize,
@@ -28,14 +28,17 @@ pub(crate) fn pack_panels<T: Send>(
     });
 }
 
-/// Rows of `row_bytes`, those of one part below those of the part before.
+/// Splits `parts` into rows of `row_bytes`. The rows of a part follow those of the part before.
 ///
 /// # Panics
-/// If a part is not whole rows.
+/// If a part is not a whole number of rows.
 pub(crate) fn rows_of<'a>(parts: &[&'a [u8]], row_bytes: usize) -> Vec<&'a [u8]> {
     let rows = parts.iter().flat_map(|part| {
         let rows = part.chunks_exact(row_bytes);
-        assert!(rows.remainder().is_empty(), "whole rows");
+        assert!(
+            rows.remainder().is_empty(),
+            "a part must be a whole number of rows"
+        );
         rows
     });
     rows.collect()

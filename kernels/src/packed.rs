@@ -1,12 +1,12 @@
-//! What the products in f32 and in bf16 share: `x` packed for all threads, then task by task sums of
-//! the outputs of a panel.
+//! What the f32 and the bf16 matmul share: `x` is packed once for all threads; then each task
+//! computes the sums of one panel of outputs.
 //!
 //! ```text
 //! x in the weights' type, in blocks of inputs               [blocks][n / 8][depth][8]
 //! for some rows and each panel of 48 outputs, in parallel:
 //!     for each block of inputs:
-//!         c [rows, 48] += x block * W panel                 W's part stays in the second-level cache
-//!     bias, activation, out
+//!         c [rows, 48] += x block * W panel                 W's part stays in the L2 cache
+//!     bias, activation, store in out
 //! ```
 
 use std::any::Any;
@@ -18,17 +18,17 @@ use rayon::prelude::*;
 use crate::epilogue::{Epilogue, finish};
 use crate::tile::{Buffer, Element, LANES, ROWS, Start, Tile, WIDTH, prefetch, split_rows};
 
-/// Inputs of a block: with 48 outputs they are 192 kB, for the second-level cache. Blocks for the first
-/// would be read from the second as often as not, and cost more passes over the sums.
+/// Inputs per block. With 48 outputs a block of weights is 192 kB, which fits the L2 cache. Blocks
+/// that fit L1 would be read from L2 just as often, and need more passes over the sums.
 pub(crate) const fn depth<E>() -> usize {
     4096 / size_of::<E>()
 }
 
-/// Rows of `x` in the order in which tiles walk them; what is added to fill panels is zero.
+/// Rows of `x` in the order in which tiles read them, padded with zeros to whole panels.
 pub(crate) struct PackedInput<E> {
-    /// Rows, with those added.
+    /// Rows, with padding.
     pub rows: usize,
-    /// Inputs, with those added.
+    /// Inputs, with padding.
     pub n_in: usize,
     data: Buffer<E>,
 }
@@ -53,9 +53,12 @@ impl<E: Element> PackedInput<E> {
             let depth = block.len() / rows;
             let panels = block.par_chunks_mut(ROWS * depth);
             let pack = |rows: &mut Vec<E>, (panel, x): (&mut [E], ArrayView2<f32>)| {
-                let row = |r| &x.row(r).to_slice().expect("rows are contiguous")[inputs.clone()];
+                let row =
+                    |r| &x.row(r).to_slice().expect("rows must be contiguous")[inputs.clone()];
                 if x.nrows() == ROWS && E::borrow_f32(row(0)).is_some() {
-                    let rows = std::array::from_fn(|r| E::borrow_f32(row(r)).expect("one type"));
+                    let rows = std::array::from_fn(|r| {
+                        E::borrow_f32(row(r)).expect("the element type is f32")
+                    });
                     return kernels.transpose(rows, ROWS, panel);
                 }
                 for (r, placed) in rows.chunks_exact_mut(depth).enumerate().take(x.nrows()) {
@@ -70,8 +73,8 @@ impl<E: Element> PackedInput<E> {
         }
     }
 
-    /// `x W^T + bias` of the rows of `out`, which begin at `row`, and a panel
-    /// `[n_in / GROUP][width][GROUP]`, and what follows it. `sums` is room for all of them.
+    /// Computes `epilogue(x W^T + bias)` for the rows of `out`, which start at `row`, and a panel
+    /// `[n_in / GROUP][width][GROUP]`. `sums` has room for `[rows, width]`.
     pub(crate) fn multiply<K: Tile<Element = E>>(
         &self,
         kernels: K,
@@ -93,14 +96,14 @@ impl<E: Element> PackedInput<E> {
                 kernels.multiply(x, w, width, start, sums);
                 continue;
             }
-            // Panel by panel, so that sums are finished while they are in the first-level cache, and
-            // where they go is fetched meanwhile.
+            // Panel by panel: the epilogue runs while the sums are in the L1 cache, and `out` is
+            // prefetched during the multiplication.
             let panels = x
                 .chunks_exact(ROWS * depth)
                 .zip(sums.chunks_exact_mut(ROWS * width));
             for ((x, sums), mut out) in panels.zip(out.axis_chunks_iter_mut(Axis(0), ROWS)) {
                 for row in out.rows().into_iter().filter(|_| epilogue == Epilogue::Add) {
-                    prefetch(row.to_slice().expect("rows are contiguous"));
+                    prefetch(row.to_slice().expect("rows must be contiguous"));
                 }
                 kernels.multiply(x, w, width, start, sums);
                 let sums = &mut sums[..out.nrows() * width];
@@ -110,7 +113,7 @@ impl<E: Element> PackedInput<E> {
     }
 }
 
-/// Lends `f` the packed `x`, in memory that this thread keeps for its next product.
+/// Calls `f` with the packed `x`. This thread keeps the memory for its next matmul.
 pub(crate) fn with_packed<K: Tile>(
     kernels: K,
     x: &ArrayView2<f32>,
@@ -119,7 +122,7 @@ pub(crate) fn with_packed<K: Tile>(
     thread_local! {
         static KEPT: RefCell<Option<Box<dyn Any>>> = const { RefCell::new(None) };
     }
-    // Taken, not borrowed: while this thread waits for the others it may begin another product.
+    // Taken, not borrowed: while this thread waits for the others, it may begin another matmul.
     let kept = KEPT.take().and_then(|kept| kept.downcast().ok());
     let mut packed = kept.unwrap_or_else(|| {
         Box::new(PackedInput::<K::Element> {
@@ -133,13 +136,13 @@ pub(crate) fn with_packed<K: Tile>(
     KEPT.set(Some(packed));
 }
 
-/// Columns of the panel that begins at output `column`, with those added.
+/// Width of the panel that begins at output `column`, with padding.
 pub(crate) fn panel_width(column: usize, n_out: usize) -> usize {
     WIDTH.min((n_out - column).next_multiple_of(LANES))
 }
 
-/// `out` cut into chunks of rows and panels of columns: first row, first column, part. The panels of
-/// a chunk follow each other, so that a thread finds its rows in the cache.
+/// Splits `out` into chunks of rows and panels of columns: (first row, first column, part). The
+/// panels of a chunk are consecutive, so that a thread finds its rows in the cache.
 pub(crate) fn tasks(
     mut out: ArrayViewMut2<f32>,
     chunk: usize,

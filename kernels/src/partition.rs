@@ -1,30 +1,31 @@
-//! How a product `[n, n_out]` is cut into tasks for threads: some rows of some outputs each.
+//! How a matmul with output `[n, n_out]` is partitioned into tasks: each computes some rows of some
+//! outputs.
 
-/// Rows of a task, at most: what its outputs take for them (96 or 128 kB) stays in the second-level cache, and
-/// bringing weights into form is a fiftieth of the work.
+/// Most rows per task. Their activations (96 or 128 kB) stay in the L2 cache, and unpacking the
+/// weights is a fiftieth of the work.
 const CHUNK: usize = 512;
-/// Rows of a task at least, where there are so few outputs that threads would end at different times: an
-/// adapter's first matrix has 256.
+/// Fewest rows per task. It matters where there are few outputs, and so few tasks that threads
+/// would finish at different times: the first matrix of an adapter has 256 outputs.
 const MIN_CHUNK: usize = 96;
-/// Tasks of a thread, if the rows suffice.
+/// Tasks per thread, if there are enough rows.
 const TASKS: usize = 4;
 
 /// The first row or output of a task, and how many there are.
 pub(crate) type Span = (usize, usize);
 
-/// A cut.
+/// A partition of the output into tasks.
 #[derive(Clone, Copy)]
 pub(crate) struct Partition {
     n: usize,
     n_out: usize,
-    /// Rows of a task.
+    /// Rows per task.
     chunk: usize,
-    /// Outputs of a task.
+    /// Outputs per task.
     group: usize,
 }
 
 impl Partition {
-    /// For so many threads: tasks of `group` outputs, and of a multiple of `tile` rows.
+    /// A partition for `n_threads`: tasks of `group` outputs and of a multiple of `tile` rows.
     pub(crate) fn new(
         (n, n_out): (usize, usize),
         group: usize,
@@ -47,7 +48,7 @@ impl Partition {
         self.n.div_ceil(self.chunk) * self.n_out.div_ceil(self.group)
     }
 
-    /// Rows and outputs of task `i`. Tasks for the same rows follow each other.
+    /// Rows and outputs of task `i`. Tasks for the same rows are consecutive.
     ///
     /// # Panics
     /// If there is no such task.

@@ -1,16 +1,17 @@
-//! Numbers to 8 bits: what every product with integers begins with.
+//! Quantization of f32 to int8, the first step of every int8 matmul.
 
-/// Below it the reciprocal is infinite; such a block is zero in every sum of a f32.
+/// Blocks whose largest magnitude is below this become zero: the reciprocal of the scale would be
+/// infinite, and such a block adds nothing to an f32 sum.
 pub const MIN_MAGNITUDE: f32 = 1e-30;
-/// 1.5 * 2^23: adding it leaves the nearest integer in the low bits of the sum.
+/// 1.5 * 2^23. Adding it leaves the nearest integer in the low bits of the sum.
 pub const ROUND: f32 = 12_582_912.0;
 
-/// Rounds a block to steps of a 127th of its largest number, and gives the step; it is not finite where
-/// the block has a number that is not.
+/// Quantizes a block and returns the scale, which is the largest magnitude divided by 127. If the
+/// block holds a NaN or an infinity, the scale is not finite.
 #[inline(always)]
 pub fn quantize_block<const N: usize>(block: &[f32; N], values: &mut [i8; N]) -> f32 {
-    // As whole numbers the bits of absolute values have their order, with infinity and then NaN on
-    // top: neither is lost, and neither is a finite scale.
+    // The bits of non-negative floats, compared as integers, have the order of the floats, with
+    // infinity and NaN on top. So both survive the maximum and give a scale that is not finite.
     let bits = block
         .iter()
         .fold(0, |max, v| (v.to_bits() & 0x7fff_ffff).max(max));

@@ -1,50 +1,50 @@
-//! A place for results that several threads write.
+//! An output matrix that several threads write.
 #![allow(unsafe_code)]
 
 use crate::tile::prefetch_at;
 
-/// Where results `[n, n_out]` go, for several threads that write parts of it.
+/// A pointer to an output `[n, n_out]`, of which several threads write disjoint parts.
 #[derive(Clone, Copy, Debug)]
 pub struct SharedOutput {
     to: *mut f32,
-    /// Numbers from row to row.
+    /// Elements between the starts of two rows.
     stride: usize,
 }
 
-// SAFETY: the functions that write are unsafe and say who may do it when.
+// SAFETY: all functions that write are unsafe and state what the caller must guarantee.
 unsafe impl Send for SharedOutput {}
 // SAFETY: as above.
 unsafe impl Sync for SharedOutput {}
 
 impl SharedOutput {
-    /// Rows that begin `stride` numbers apart.
+    /// An output whose rows start `stride` elements apart.
     pub fn new(to: *mut f32, stride: usize) -> Self {
         Self { to, stride }
     }
 
-    /// Numbers from row to row.
+    /// Elements between the starts of two rows.
     pub(crate) fn stride(&self) -> usize {
         self.stride
     }
 
-    /// Where the numbers of a row from an output on go. It may be used where they may be written.
+    /// A pointer to element `output` of `row`. It is valid wherever the output itself is.
     pub(crate) fn at(&self, row: usize, output: usize) -> *mut f32 {
         self.to.wrapping_add(row * self.stride + output)
     }
 
-    /// Tells the cache that `n` numbers from a row and an output on will be put there.
+    /// Prefetches `n` elements of `row`, starting at `output`.
     #[inline(always)]
     pub(crate) fn prefetch(&self, row: usize, output: usize, n: usize) {
         prefetch_at(self.at(row, output), n);
     }
 
-    /// Puts numbers in place, from a row and an output on.
+    /// Stores `numbers` in `row`, starting at `output`.
     ///
     /// # Safety
-    /// They may be written there, and nobody else touches them.
+    /// These elements are valid for writes, and no other thread accesses them.
     #[inline(always)]
     pub(crate) unsafe fn store(&self, row: usize, output: usize, numbers: &[f32]) {
-        // SAFETY: as above.
+        // SAFETY: the caller's promise.
         unsafe {
             let to = self.at(row, output);
             to.copy_from_nonoverlapping(numbers.as_ptr(), numbers.len());

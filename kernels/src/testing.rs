@@ -1,8 +1,8 @@
-//! What the tests of several modules need.
+//! Helpers for the tests and benches of several modules.
 
 use ndarray::Array2;
 
-/// Numbers in -1..1 that look random and are the same in every run.
+/// Pseudo-random numbers in -1..1, the same in every run.
 pub fn noise(rows: usize, cols: usize, seed: u32) -> Array2<f32> {
     let mut state = seed.wrapping_mul(2_654_435_761) | 1;
     Array2::from_shape_simple_fn((rows, cols), || {
@@ -11,7 +11,7 @@ pub fn noise(rows: usize, cols: usize, seed: u32) -> Array2<f32> {
     })
 }
 
-/// Runs `f` in a pool of so many threads.
+/// Runs `f` in a pool of `n` threads.
 pub fn with_threads<T: Send>(n: usize, f: impl FnOnce() -> T + Send) -> T {
     let pool = rayon::ThreadPoolBuilder::new().num_threads(n).build();
     pool.unwrap().install(f)
@@ -25,7 +25,7 @@ pub fn max_diff(a: &Array2<f32>, b: &Array2<f32>) -> f32 {
         .fold(0.0, |m, (a, b)| f32::max(m, (a - b).abs()))
 }
 
-/// CPU time of this thread in seconds (Linux; zero elsewhere).
+/// CPU time of this thread in seconds, on Linux; zero elsewhere.
 pub fn cpu_seconds() -> f64 {
     let stat = std::fs::read_to_string("/proc/thread-self/schedstat").unwrap_or_default();
     let nanoseconds = stat

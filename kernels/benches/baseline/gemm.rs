@@ -1,14 +1,13 @@
 //! The crate `gemm`: `out = alpha * a * b` in f32, on one thread.
-//!
 #![allow(unsafe_code)]
 
 use ndarray::{Array2, ArrayView2, ArrayViewMut2, Axis, s};
 use rayon::prelude::*;
 
-/// `out = alpha * a * b` for `a: [m, k]`, `b: [k, n]`, `out: [m, n]`, any strides.
+/// `out = alpha * a * b` for `a: [m, k]`, `b: [k, n]`, `out: [m, n]`, with any strides.
 ///
-/// What `out` held before does not matter, not even if it was infinite or no number. The sum over
-/// `k` has the same order wherever it is called.
+/// The old contents of `out` do not matter, even if they are NaN. The sum over `k` always has the
+/// same order.
 ///
 /// # Panics
 /// If the shapes do not agree.
@@ -53,8 +52,8 @@ fn row_col(strides: &[isize]) -> (isize, isize) {
     (strides[0], strides[1])
 }
 
-/// `out = x W^T` with `transposed: [n_in, n_out]`, 64 outputs to a task: the tower's product in f32
-/// before it had one of its own.
+/// `out = x W^T` with `transposed: [n_in, n_out]`, 64 outputs per task: the tower's f32 matmul
+/// before it had its own.
 pub fn product(x: &Array2<f32>, transposed: &Array2<f32>, out: &mut Array2<f32>) {
     let panels: Vec<_> = out.axis_chunks_iter_mut(Axis(1), 64).collect();
     let panels = panels.into_par_iter().enumerate().with_max_len(1);

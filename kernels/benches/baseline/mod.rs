@@ -1,5 +1,5 @@
-//! Attention as it was before it was blocked over the keys: two products of the crate `gemm` and the
-//! scores of 64 queries between them. What the present one is measured against.
+//! Attention as it was before it was blocked over the keys: two matmuls of the crate `gemm`, with
+//! the scores of 64 queries in between. The benches compare with it.
 
 #![allow(dead_code)]
 
@@ -16,7 +16,7 @@ use gemm::gemm;
 
 /// Queries in a block.
 const QUERIES: usize = 64;
-/// Partial sums and maxima, always combined alike.
+/// Partial sums and maxima, always combined in the same order.
 const LANES: usize = 16;
 
 /// One head's operands and the scores of a block of queries, kept for the thread's next head.
@@ -39,8 +39,8 @@ thread_local! {
 /// If the shapes do not agree.
 pub fn attention(qkv: &ArrayView2<f32>, n_head: usize, mut out: ArrayViewMut2<f32>) {
     let (n, n_embd) = out.dim();
-    assert_eq!(qkv.dim(), (n, 3 * n_embd), "q, k and v side by side");
-    assert_eq!(n_embd % n_head, 0, "whole heads");
+    assert_eq!(qkv.dim(), (n, 3 * n_embd), "qkv must be [n, 3 * n_embd]");
+    assert_eq!(n_embd % n_head, 0, "n_embd must be a multiple of n_head");
     let head_dim = n_embd / n_head;
 
     let heads: Vec<_> = out.axis_chunks_iter_mut(Axis(1), head_dim).collect();
@@ -85,7 +85,7 @@ impl HeadScratch {
             gemm(scale, &q, &self.k_t.view(), &mut scores);
             let mut sums = [0.0; QUERIES];
             for (mut row, sum) in scores.rows_mut().into_iter().zip(&mut sums) {
-                let row = row.as_slice_mut().expect("rows are contiguous");
+                let row = row.as_slice_mut().expect("rows must be contiguous");
                 *sum = vectorized(|| exp_minus_max(row));
             }
             gemm(1.0, &scores.view(), &self.v.view(), &mut out);
@@ -96,7 +96,7 @@ impl HeadScratch {
     }
 }
 
-/// The numerators of a softmax in place; gives their sum. A number that is none stays visible.
+/// Computes the numerators of a softmax in place and returns their sum. NaN propagates.
 #[inline(always)]
 fn exp_minus_max(row: &mut [f32]) -> f32 {
     let mut maxima = [f32::NEG_INFINITY; LANES];

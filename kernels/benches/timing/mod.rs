@@ -1,4 +1,4 @@
-//! How long a run takes, by the clock and of the processor.
+//! Measures a run in wall time and in CPU time.
 #![allow(dead_code)]
 
 use std::time::Instant;
@@ -6,24 +6,21 @@ use std::time::Instant;
 /// Seconds that a run took.
 #[derive(Clone, Copy)]
 pub struct Time {
-    /// By the clock, the shortest run.
+    /// Wall time of the fastest run.
     pub wall: f64,
-    /// Of the processor, for each thread: the mean of all runs, and what the clock would show if
-    /// nothing else ran. The clock's, where the system does not tell.
+    /// CPU time per thread, the mean of all runs: the wall time if nothing else ran. Equal to the
+    /// wall time if the system does not report it.
     pub cpu: f64,
 }
 
 impl std::fmt::Display for Time {
     fn fmt(&self, f: &mut std::fmt::Formatter) -> std::fmt::Result {
         let (wall, cpu) = (self.wall * 1e3, self.cpu * 1e3);
-        write!(
-            f,
-            "{wall:7.2} ms by the clock, {cpu:7.2} ms of CPU a thread"
-        )
+        write!(f, "{wall:7.2} ms wall, {cpu:7.2} ms CPU per thread")
     }
 }
 
-/// Times `times` runs, after one that is not counted.
+/// Measures `times` runs, after one that does not count.
 pub fn measure(times: usize, mut run: impl FnMut()) -> Time {
     run();
     let before = cpu_seconds();
@@ -40,10 +37,11 @@ pub fn measure(times: usize, mut run: impl FnMut()) -> Time {
     Time { wall, cpu }
 }
 
-/// What this process has used of the processor, as Linux tells: in hundredths, hence over many runs.
+/// CPU time of this process. Linux reports it in hundredths of a second, so it takes many runs.
 fn cpu_seconds() -> Option<f64> {
     let line = std::fs::read_to_string("/proc/self/stat").ok()?;
-    // The name before may hold spaces; of what follows it, user and system time are 12th and 13th.
+    // The process name may contain spaces. After it, user and system time are the 12th and 13th
+    // fields.
     let fields = line.rsplit_once(") ")?.1.split(' ');
     let ticks = fields.skip(11).take(2).map(str::parse::<f64>);
     ticks

@@ -1,5 +1,4 @@
-//! AVX-512: quick-GELU with fused operations, and without the division, which takes as long as all
-//! the rest.
+//! AVX-512: quick GELU with FMA, and without the division, which takes as long as everything else.
 #![allow(unsafe_code)]
 
 use std::arch::x86_64::*;
@@ -8,13 +7,16 @@ use crate::attention::avx512::exp2;
 use crate::tile::LANES;
 use crate::tile::avx512::{load, store};
 
-/// As [`super::quick_gelu`].
+/// The same as [`super::quick_gelu`].
 ///
 /// # Panics
-/// If the set that is used is narrower.
+/// If the chosen set is narrower than AVX-512.
 pub fn quick_gelu(values: &mut [f32]) {
-    assert!(crate::Cpu::chosen() >= crate::Cpu::Avx512, "AVX-512");
-    // SAFETY: what is chosen was found, and on x86-64 only sets with AVX-512 are that wide.
+    assert!(
+        crate::Cpu::chosen() >= crate::Cpu::Avx512,
+        "expected a CPU level with AVX-512"
+    );
+    // SAFETY: a chosen set is available, and on x86-64 all sets from AVX-512 on include it.
     unsafe { all(values) }
 }
 
@@ -31,11 +33,11 @@ fn all(values: &mut [f32]) {
     rest.copy_from_slice(&last[..rest.len()]);
 }
 
-/// `x / (1 + 2^t)`: the reciprocal from 14 bits by one step of Newton's.
+/// `x / (1 + 2^t)`. One Newton step refines the 14-bit reciprocal.
 #[inline]
 #[target_feature(enable = "avx512f,avx512dq")]
 fn one(x: __m512) -> __m512 {
-    /// The sum and its reciprocal are normal numbers up to it.
+    /// Largest exponent for which the sum and its reciprocal are normal numbers.
     const MOST: f32 = 100.0;
 
     let t = _mm512_mul_ps(x, _mm512_set1_ps(-1.702 * std::f32::consts::LOG2_E));

@@ -1,15 +1,16 @@
-//! Element-wise functions, written so that the compiler vectorises them over a slice.
+//! Element-wise functions over slices, written so that the compiler vectorizes them.
 
 #[cfg(target_arch = "x86_64")]
 mod avx512;
 
 use crate::vectorized;
 
-/// `e^x` for finite `x`, within 2 ULP; below -87.3 it gives 1.2e-38 in place of a subnormal or zero.
+/// `e^x` for finite `x`, within 2 ULP; below -87.3 it gives 1.2e-38 instead of a subnormal or zero.
 ///
-/// Cody and Waite: `x = n ln 2 + r`, `|r| <= ln 2 / 2`, then a polynomial for `e^r` and `n` into the
-/// exponent. The polynomial is the one of Cephes' `expf` (S. Moshier). The standard library's `exp`
-/// is a call per number, which the 600 million exponentials of a picture's attention would feel.
+/// Cody and Waite: `x = n ln 2 + r`, `|r| <= ln 2 / 2`; then a polynomial for `e^r`, and `n` goes
+/// into the exponent. The polynomial is that of Cephes' `expf` (S. Moshier). The standard library's
+/// `exp` is a function call per number, too slow for the 600 million exponentials of a picture's
+/// attention.
 #[inline(always)]
 pub fn exp(x: f32) -> f32 {
     const LN2_HIGH: f32 = 0.693_359_4;
@@ -32,7 +33,7 @@ pub fn exp(x: f32) -> f32 {
         p = p * r + c;
     }
     let e_r = p * r * r + r + 1.0;
-    // 2^n in two factors: n is up to 128, and 2^128 alone is no f32.
+    // 2^n in two factors: `n` is up to 128, and 2^128 does not fit in f32.
     let n = (shifted.to_bits() as i32).wrapping_sub(ROUND.to_bits() as i32);
     let half = n >> 1;
     let power = |n: i32| f32::from_bits(((n + 127) << 23) as u32);
@@ -57,7 +58,7 @@ fn quick_gelu_anywhere(values: &mut [f32]) {
     });
 }
 
-/// GELU by its definition, `x / 2 * (1 + erf(x / sqrt 2))`: PyTorch's `nn.GELU()`.
+/// Exact GELU, `x / 2 * (1 + erf(x / sqrt 2))`: PyTorch's `nn.GELU()`.
 pub fn gelu(values: &mut [f32]) {
     vectorized(|| {
         for x in values {
@@ -66,10 +67,10 @@ pub fn gelu(values: &mut [f32]) {
     });
 }
 
-/// The error function within 3e-7, everywhere.
+/// The error function, within 3e-7.
 ///
-/// Abramowitz and Stegun 7.1.26: `1 - (a1 t + ... + a5 t^5) e^(-x^2)`, `t = 1 / (1 + p |x|)`, whose
-/// own error is 1.5e-7; what is left is rounding.
+/// Abramowitz and Stegun 7.1.26: `1 - (a1 t + ... + a5 t^5) e^(-x^2)`, `t = 1 / (1 + p |x|)`. Its
+/// own error is 1.5e-7; the rest is rounding.
 #[inline(always)]
 fn erf(x: f32) -> f32 {
     let size = x.abs();
@@ -86,7 +87,7 @@ fn erf(x: f32) -> f32 {
 mod tests {
     use super::*;
 
-    /// Every hundredth of -120..120, and numbers at the edges of the range reduction.
+    /// Every hundredth in -120..120, and numbers at the edges of the range reduction.
     fn samples() -> impl Iterator<Item = f32> {
         (-12_000..=12_000).map(|i| i as f32 / 100.0).chain([
             -0.0,
@@ -151,7 +152,7 @@ mod tests {
     }
 
     #[test]
-    fn quick_gelu_has_its_limits_and_every_tail() {
+    fn quick_gelu_handles_limits_and_every_tail() {
         for quick_gelu in [quick_gelu, quick_gelu_anywhere] {
             let expected = 2.0 / (1.0 + (-3.404_f32).exp());
             for len in 0..40 {

@@ -1,33 +1,39 @@
-//! AVX2 with FMA: the softmax eight queries at a time.
+//! AVX2 with FMA: the softmax of eight queries at a time.
 #![allow(unsafe_code)]
 
 use std::arch::x86_64::*;
 
 use super::scalar::POLYNOMIAL;
-use super::{Running, Softmax};
+use super::{RunningSoftmax, Softmax};
 use crate::tile::Avx2;
 use crate::tile::avx2::{LANES, load, store};
 
 impl Softmax for Avx2 {
-    fn weigh(self, scores: &[f32], width: usize, running: &mut Running, weights: &mut [f32]) {
+    fn update(
+        self,
+        scores: &[f32],
+        width: usize,
+        running: &mut RunningSoftmax,
+        weights: &mut [f32],
+    ) {
         // SAFETY: `self` exists, so the CPU has AVX2 and FMA.
-        unsafe { weigh(scores, width, running, weights) }
+        unsafe { update(scores, width, running, weights) }
     }
 }
 
 #[target_feature(enable = "avx2,fma")]
-fn weigh(scores: &[f32], width: usize, running: &mut Running, weights: &mut [f32]) {
+fn update(scores: &[f32], width: usize, running: &mut RunningSoftmax, weights: &mut [f32]) {
     let columns = width / LANES;
     let (scores, _) = scores.as_chunks::<LANES>();
     let (weights, _) = weights.as_chunks_mut::<LANES>();
     let (kept_max, _) = running.max.as_chunks_mut::<LANES>();
     let (kept_sum, _) = running.sum.as_chunks_mut::<LANES>();
-    let (shrink, _) = running.shrink.as_chunks_mut::<LANES>();
+    let (rescale, _) = running.rescale.as_chunks_mut::<LANES>();
     for j in 0..columns {
         let old = load(&kept_max[j]);
         let mut max = old;
         for scores in scores.chunks_exact(columns) {
-            // Of a score that is no number, the second operand is given.
+            // `max` returns its second operand if the score is NaN.
             max = _mm256_max_ps(load(&scores[j]), max);
         }
         let factor = exp2(_mm256_sub_ps(old, max));
@@ -40,7 +46,7 @@ fn weigh(scores: &[f32], width: usize, running: &mut Running, weights: &mut [f32
         }
         store(max, &mut kept_max[j]);
         store(sum, &mut kept_sum[j]);
-        store(factor, &mut shrink[j]);
+        store(factor, &mut rescale[j]);
     }
 }
 
@@ -48,7 +54,7 @@ fn weigh(scores: &[f32], width: usize, running: &mut Running, weights: &mut [f32
 #[inline]
 #[target_feature(enable = "avx2,fma")]
 fn exp2(x: __m256) -> __m256 {
-    // A number that is none is the second operand, which is then given.
+    // `max` returns its second operand if that is NaN, so NaN propagates.
     let x = _mm256_max_ps(_mm256_set1_ps(-126.0), x);
     let n = _mm256_round_ps::<{ _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC }>(x);
     let r = _mm256_sub_ps(x, n);
@@ -58,7 +64,7 @@ fn exp2(x: __m256) -> __m256 {
     }
     let exponent = _mm256_slli_epi32::<23>(_mm256_cvtps_epi32(n));
     let scaled = _mm256_add_epi32(_mm256_castps_si256(p), exponent);
-    // Where `x` is no number, the integer arithmetic may have made one of it.
+    // If `x` is NaN, the integer arithmetic may have changed it into a number.
     let none = _mm256_cmp_ps::<_CMP_UNORD_Q>(x, x);
     _mm256_blendv_ps(_mm256_castsi256_ps(scaled), x, none)
 }

@@ -1,4 +1,4 @@
-//! AVX-512: the softmax in registers, sixteen queries to a vector.
+//! AVX-512: the softmax in registers, sixteen queries per vector.
 #![allow(unsafe_code)]
 
 use std::arch::x86_64::*;
@@ -6,55 +6,73 @@ use std::arch::x86_64::*;
 use half::{bf16, f16};
 
 use super::scalar::POLYNOMIAL;
-use super::{Running, Softmax};
+use super::{RunningSoftmax, Softmax};
 use crate::tile::avx512::{load, store, store_pairs};
 use crate::tile::avx512_fp16::store_half;
 use crate::tile::{Avx512, Avx512Bf16, Avx512Fp16, Element, LANES};
 
 impl Softmax for Avx512 {
-    fn weigh(self, scores: &[f32], width: usize, running: &mut Running, weights: &mut [f32]) {
+    fn update(
+        self,
+        scores: &[f32],
+        width: usize,
+        running: &mut RunningSoftmax,
+        weights: &mut [f32],
+    ) {
         // SAFETY: `self` exists, so the CPU has AVX-512.
         unsafe {
             match width / LANES {
-                1 => weigh_f32::<1>(scores, running, weights),
-                2 => weigh_f32::<2>(scores, running, weights),
-                _ => weigh_f32::<3>(scores, running, weights),
+                1 => update_f32::<1>(scores, running, weights),
+                2 => update_f32::<2>(scores, running, weights),
+                _ => update_f32::<3>(scores, running, weights),
             }
         }
     }
 }
 
 impl Softmax for Avx512Bf16 {
-    fn weigh(self, scores: &[f32], width: usize, running: &mut Running, weights: &mut [bf16]) {
+    fn update(
+        self,
+        scores: &[f32],
+        width: usize,
+        running: &mut RunningSoftmax,
+        weights: &mut [bf16],
+    ) {
         // SAFETY: `self` exists, so the CPU has AVX-512 with BF16.
         unsafe {
             match width / LANES {
-                1 => weigh_bf16::<1>(scores, running, weights),
-                2 => weigh_bf16::<2>(scores, running, weights),
-                _ => weigh_bf16::<3>(scores, running, weights),
+                1 => update_bf16::<1>(scores, running, weights),
+                2 => update_bf16::<2>(scores, running, weights),
+                _ => update_bf16::<3>(scores, running, weights),
             }
         }
     }
 }
 
 impl Softmax for Avx512Fp16 {
-    fn weigh(self, scores: &[f32], width: usize, running: &mut Running, weights: &mut [f16]) {
+    fn update(
+        self,
+        scores: &[f32],
+        width: usize,
+        running: &mut RunningSoftmax,
+        weights: &mut [f16],
+    ) {
         // SAFETY: `self` exists, so the CPU has AVX-512.
         unsafe {
             match width / f16::LANES {
-                1 => weigh_f16::<2>(scores, running, weights),
-                2 => weigh_f16::<4>(scores, running, weights),
-                _ => weigh_f16::<6>(scores, running, weights),
+                1 => update_f16::<2>(scores, running, weights),
+                2 => update_f16::<4>(scores, running, weights),
+                _ => update_f16::<6>(scores, running, weights),
             }
         }
     }
 }
 
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq")]
-fn weigh_f32<const N: usize>(scores: &[f32], running: &mut Running, weights: &mut [f32]) {
+fn update_f32<const N: usize>(scores: &[f32], running: &mut RunningSoftmax, weights: &mut [f32]) {
     let (scores, _) = scores.as_chunks::<LANES>();
     let (weights, _) = weights.as_chunks_mut::<LANES>();
-    let (max, mut sums) = advance::<N>(scores, running);
+    let (max, mut sums) = update_max::<N>(scores, running);
     for (scores, weights) in scores.chunks_exact(N).zip(weights.chunks_exact_mut(N)) {
         for j in 0..N {
             let weight = exp2(_mm512_sub_ps(load(&scores[j]), max[j]));
@@ -62,14 +80,14 @@ fn weigh_f32<const N: usize>(scores: &[f32], running: &mut Running, weights: &mu
             store(weight, &mut weights[j]);
         }
     }
-    keep(sums, running);
+    store_sums(sums, running);
 }
 
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512bf16")]
-fn weigh_bf16<const N: usize>(scores: &[f32], running: &mut Running, weights: &mut [bf16]) {
+fn update_bf16<const N: usize>(scores: &[f32], running: &mut RunningSoftmax, weights: &mut [bf16]) {
     let (scores, _) = scores.as_chunks::<LANES>();
     let (weights, _) = weights.as_chunks_mut::<{ 2 * LANES }>();
-    let (max, mut sums) = advance::<N>(scores, running);
+    let (max, mut sums) = update_max::<N>(scores, running);
     for (scores, weights) in scores.chunks_exact(2 * N).zip(weights.chunks_exact_mut(N)) {
         for j in 0..N {
             let first = exp2_short(_mm512_sub_ps(load(&scores[j]), max[j]));
@@ -78,14 +96,14 @@ fn weigh_bf16<const N: usize>(scores: &[f32], running: &mut Running, weights: &m
             store_pairs(first, second, &mut weights[j]);
         }
     }
-    keep(sums, running);
+    store_sums(sums, running);
 }
 
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq")]
-fn weigh_f16<const N: usize>(scores: &[f32], running: &mut Running, weights: &mut [f16]) {
+fn update_f16<const N: usize>(scores: &[f32], running: &mut RunningSoftmax, weights: &mut [f16]) {
     let (scores, _) = scores.as_chunks::<LANES>();
     let (weights, _) = weights.as_chunks_mut::<LANES>();
-    let (max, mut sums) = advance::<N>(scores, running);
+    let (max, mut sums) = update_max::<N>(scores, running);
     let unit = _mm512_set1_ps(running.unit);
     for (scores, weights) in scores.chunks_exact(N).zip(weights.chunks_exact_mut(N)) {
         for j in 0..N {
@@ -94,24 +112,24 @@ fn weigh_f16<const N: usize>(scores: &[f32], running: &mut Running, weights: &mu
             store_half(weight, &mut weights[j]);
         }
     }
-    keep(sums, running);
+    store_sums(sums, running);
 }
 
-/// The maxima with this block, and the sums shrunk to them.
+/// Updates the maxima with this block and rescales the sums to them.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq")]
-fn advance<const N: usize>(
+fn update_max<const N: usize>(
     scores: &[[f32; LANES]],
-    running: &mut Running,
+    running: &mut RunningSoftmax,
 ) -> ([__m512; N], [__m512; N]) {
     let (old, _) = running.max.as_chunks_mut::<LANES>();
     let (sum, _) = running.sum.as_chunks::<LANES>();
-    let (shrink, _) = running.shrink.as_chunks_mut::<LANES>();
+    let (rescale, _) = running.rescale.as_chunks_mut::<LANES>();
     let mut max = [_mm512_set1_ps(f32::MIN); N];
     let mut sums = max;
     for scores in scores.chunks_exact(N) {
         for j in 0..N {
-            // Of a score that is no number, the second operand is given.
+            // `max` returns its second operand if the score is NaN.
             max[j] = _mm512_max_ps(load(&scores[j]), max[j]);
         }
     }
@@ -120,7 +138,7 @@ fn advance<const N: usize>(
         max[j] = _mm512_max_ps(found, load(&old[j]));
         let factor = exp2(_mm512_sub_ps(load(&old[j]), max[j]));
         sums[j] = _mm512_mul_ps(load(&sum[j]), factor);
-        store(factor, &mut shrink[j]);
+        store(factor, &mut rescale[j]);
         store(max[j], &mut old[j]);
     }
     (max, sums)
@@ -128,14 +146,14 @@ fn advance<const N: usize>(
 
 #[inline]
 #[target_feature(enable = "avx512f")]
-fn keep<const N: usize>(sums: [__m512; N], running: &mut Running) {
+fn store_sums<const N: usize>(sums: [__m512; N], running: &mut RunningSoftmax) {
     let (kept, _) = running.sum.as_chunks_mut::<LANES>();
     for (sum, kept) in sums.into_iter().zip(kept) {
         store(sum, kept);
     }
 }
 
-/// As [`exp2`](super::scalar::exp2), but gives zero far below -126.
+/// As [`exp2`](super::scalar::exp2), but returns zero far below -126.
 #[inline]
 #[target_feature(enable = "avx512f,avx512dq")]
 pub(crate) fn exp2(x: __m512) -> __m512 {
@@ -147,7 +165,7 @@ pub(crate) fn exp2(x: __m512) -> __m512 {
     _mm512_scalef_ps(p, n)
 }
 
-/// The same with a polynomial that is off by 3e-6, a hundredth of what rounding to f16 is.
+/// The same with a shorter polynomial. Its error of 3e-6 is a hundredth of the rounding to f16.
 #[inline]
 #[target_feature(enable = "avx512f,avx512dq")]
 fn exp2_short(x: __m512) -> __m512 {
@@ -160,12 +178,12 @@ fn exp2_short(x: __m512) -> __m512 {
     _mm512_scalef_ps(p, n)
 }
 
-/// The nearest integer, and what is left.
+/// Splits `x` into the nearest integer and the rest.
 #[inline]
 #[target_feature(enable = "avx512f,avx512dq")]
 fn split(x: __m512) -> (__m512, __m512) {
-    // From minus infinity nothing sensible would be left. A number that is none is the second
-    // operand, which is then given.
+    // Minus infinity would leave a meaningless rest. `max` returns its second operand if that is
+    // NaN, so NaN propagates.
     let x = _mm512_max_ps(_mm512_set1_ps(-200.0), x);
     let n = _mm512_roundscale_ps::<_MM_FROUND_TO_NEAREST_INT>(x);
     (n, _mm512_sub_ps(x, n))

@@ -1,11 +1,12 @@
-//! Attention of single queries to a cache, with AVX-512: for tokens one by one.
+//! Attention of single queries to a cache with AVX-512, for decoding one token at a time.
 //!
-//! A cache of some thousand positions comes from memory, where the heads of a position lie side by side. So some
-//! keys at a time are met by all heads of a task, and those that follow are asked for one by one in the order in
-//! which they lie: AMD's cores read that half as fast again as the keys of one head, which lie apart. Two heads
-//! that share keys are computed at once, so that each key and value is widened once for both. Keys that the
-//! query does not see are left out beforehand, so that numbers do not depend on where in the cache a sequence
-//! has its own.
+//! A cache of some thousand positions is read from memory, where the heads of a position are side
+//! by side. So all heads of a task process a few keys at a time, and the following keys are
+//! prefetched one by one in the order of their addresses. AMD's cores read that half as fast again
+//! as the keys of a single head, which are far apart. Two heads that share keys are computed
+//! together, so that each key and value is converted once for both. Keys that the query does not
+//! see are skipped beforehand, so results do not depend on where in the cache a sequence has its
+//! keys.
 #![allow(unsafe_code)]
 
 use std::arch::x86_64::*;
@@ -17,51 +18,51 @@ use super::avx512::exp2;
 use super::cached::{CachedAttention, HeadRows};
 use crate::tile::prefetch_l2;
 
-/// Numbers of a register.
+/// Elements of a register.
 const LANES: usize = 16;
-/// Keys that all heads of a task meet before the next are looked at.
+/// Keys that all heads of a task process before the next ones.
 const KEYS: usize = 16;
-/// Keys from the one that is asked for back to the one whose turn it is.
+/// How many keys ahead to prefetch.
 const AHEAD: usize = 32;
-/// Numbers of a cache line.
+/// f16 elements of a cache line.
 const LINE: usize = 32;
 
-/// What single queries need for a while.
+/// Buffers that a thread keeps for single queries.
 #[derive(Default)]
 pub struct DecodeScratch {
-    /// `[heads][keys seen]`
+    /// `[heads][visible keys]`
     scores: Vec<f32>,
-    /// The keys that the query sees, and what the mask adds to their scores.
-    seen: Vec<(usize, f32)>,
+    /// The visible keys, and what the mask adds to their scores.
+    visible: Vec<(usize, f32)>,
     /// `[heads][head_dim]`
     query: Vec<f32>,
     /// `[heads][head_dim]`
     mixed: Vec<f32>,
 }
 
-/// Widths of heads for which there is a kernel.
+/// Whether there is a kernel for heads of this width.
 pub fn has_width(head_dim: usize) -> bool {
     matches!(head_dim, 64 | 128)
 }
 
-/// The heads that share some heads of keys, for one query.
+/// Computes the heads of one query that share the given heads of keys.
 ///
 /// # Safety
 /// - The CPU has AVX-512.
-/// - As [`CachedAttention::run`], for such a query and heads.
+/// - As [`CachedAttention::run`], for this query and these heads.
 pub unsafe fn heads(
     of: &CachedAttention,
     heads_kv: Range<usize>,
     query: usize,
     scratch: &mut DecodeScratch,
 ) {
-    // SAFETY: handed on; the widths are those of the kernels.
+    // SAFETY: the caller's promise; the widths are those of the kernels.
     unsafe {
-        scratch.see(of, query);
+        scratch.find_visible(of, query);
         match of.head_dim {
             64 => some::<4>(of, heads_kv, query, scratch),
             128 => some::<8>(of, heads_kv, query, scratch),
-            width => unreachable!("heads of {width}"),
+            width => unreachable!("no kernel for heads of width {width}"),
         }
     }
 }
@@ -69,21 +70,21 @@ pub unsafe fn heads(
 impl DecodeScratch {
     /// # Safety
     /// As [`heads`].
-    unsafe fn see(&mut self, of: &CachedAttention, query: usize) {
-        // SAFETY: the mask has a row for each query, and a number for each key.
+    unsafe fn find_visible(&mut self, of: &CachedAttention, query: usize) {
+        // SAFETY: the mask has a row for each query, and an element for each key.
         let mask = unsafe { of.mask.get(0, query, of.n_key) };
-        self.seen.clear();
-        let seen = mask
+        self.visible.clear();
+        let visible = mask
             .iter()
             .enumerate()
             .filter(|(_, m)| **m != f16::NEG_INFINITY);
-        let seen = seen.map(|(key, m)| (key, m.to_f32() * std::f32::consts::LOG2_E));
-        self.seen.extend(seen);
+        let visible = visible.map(|(key, m)| (key, m.to_f32() * std::f32::consts::LOG2_E));
+        self.visible.extend(visible);
     }
 
     /// # Safety
     /// As [`heads`].
-    unsafe fn begin(
+    unsafe fn reset(
         &mut self,
         of: &CachedAttention,
         heads: Range<usize>,
@@ -97,24 +98,26 @@ impl DecodeScratch {
         self.mixed.resize(heads.len() * of.head_dim, 0.0);
         self.query.clear();
         for head in heads {
-            // SAFETY: there is such a row.
+            // SAFETY: the row exists.
             let query = unsafe { of.query.get(head, query, of.head_dim) };
             self.query.extend(query.iter().map(|q| q * scale));
         }
     }
 }
 
-/// Heads that share one of keys, two at most: the first of them, among the task's.
+/// One or two heads that share a head of keys. `head` is the first of them, counted within the
+/// task.
 #[derive(Clone, Copy)]
 struct Pair {
     kv: usize,
     head: usize,
     has_two: bool,
-    /// Whether it is the first of those that share: the others find its keys in the cache.
+    /// Whether these are the first heads of this head of keys. The others find its keys in the
+    /// cache.
     is_first: bool,
 }
 
-/// Those of a task, with so many heads to one of keys.
+/// The pairs of a task, for `sharing` heads per head of keys.
 fn pairs(heads_kv: Range<usize>, sharing: usize) -> impl Iterator<Item = Pair> {
     heads_kv.enumerate().flat_map(move |(i, kv)| {
         (0..sharing).step_by(2).map(move |shared| Pair {
@@ -127,7 +130,7 @@ fn pairs(heads_kv: Range<usize>, sharing: usize) -> impl Iterator<Item = Pair> {
 }
 
 /// # Safety
-/// As [`heads`], of `N` registers.
+/// As [`heads`], for heads of `N` registers.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq")]
 unsafe fn some<const N: usize>(
     of: &CachedAttention,
@@ -138,12 +141,12 @@ unsafe fn some<const N: usize>(
     let dim = N * LANES;
     let sharing = of.n_head / of.n_head_kv;
     let heads = heads_kv.start * sharing..heads_kv.end * sharing;
-    let padded = scratch.seen.len().next_multiple_of(LANES).max(LANES);
-    // SAFETY: there are such rows.
-    unsafe { scratch.begin(of, heads.clone(), query, padded) }
+    let padded = scratch.visible.len().next_multiple_of(LANES).max(LANES);
+    // SAFETY: these rows exist.
+    unsafe { scratch.reset(of, heads.clone(), query, padded) }
     let DecodeScratch {
         scores,
-        seen,
+        visible,
         query: queries,
         mixed,
     } = scratch;
@@ -151,13 +154,13 @@ unsafe fn some<const N: usize>(
         rows,
         heads: heads_kv.clone(),
         dim,
-        seen,
+        visible,
         next: (AHEAD, heads_kv.start),
     };
-    // SAFETY: the caller's promises, handed on; heads and blocks are within the task's.
+    // SAFETY: the caller's promise; heads and blocks are within the task's.
     unsafe {
         let mut ahead = stream(of.key);
-        for (b, block) in seen.chunks(KEYS).enumerate() {
+        for (b, block) in visible.chunks(KEYS).enumerate() {
             for pair in pairs(heads_kv.clone(), sharing) {
                 let Pair { kv, head, .. } = pair;
                 let ahead = pair.is_first.then_some(&mut ahead);
@@ -170,9 +173,9 @@ unsafe fn some<const N: usize>(
             }
         }
         let scores_of_heads = scores.chunks_exact_mut(padded);
-        let factors: Vec<_> = scores_of_heads.map(|scores| weigh(scores)).collect();
+        let factors: Vec<_> = scores_of_heads.map(|scores| softmax(scores)).collect();
         let mut ahead = stream(of.value);
-        for (b, block) in seen.chunks(KEYS).enumerate() {
+        for (b, block) in visible.chunks(KEYS).enumerate() {
             for pair in pairs(heads_kv.clone(), sharing) {
                 let Pair { kv, head, .. } = pair;
                 let ahead = pair.is_first.then_some(&mut ahead);
@@ -193,23 +196,23 @@ unsafe fn some<const N: usize>(
     }
 }
 
-/// Rows that are asked for some time before their turn, one at a time, in the order in which they lie.
+/// Prefetches rows one at a time, in the order of their addresses, some time before they are read.
 struct RowPrefetcher<'a> {
     rows: HeadRows<f16>,
     heads: Range<usize>,
     dim: usize,
-    seen: &'a [(usize, f32)],
+    visible: &'a [(usize, f32)],
     /// The key and the head of the next row.
     next: (usize, usize),
 }
 
 impl RowPrefetcher<'_> {
     /// # Safety
-    /// There are such rows.
+    /// The rows exist.
     #[inline(always)]
     unsafe fn prefetch_next(&mut self) {
         let (key, head) = self.next;
-        let Some((key_row, _)) = self.seen.get(key) else {
+        let Some((key_row, _)) = self.visible.get(key) else {
             return;
         };
         // SAFETY: as above.
@@ -222,10 +225,11 @@ impl RowPrefetcher<'_> {
     }
 }
 
-/// Scores of a block of keys for `HEADS` heads, whose queries follow each other; scores are `padded` apart.
+/// Scores of a block of keys for `HEADS` heads, whose queries are consecutive; their scores are
+/// `padded` apart.
 ///
 /// # Safety
-/// As [`heads`], of `N` registers.
+/// As [`heads`], for heads of `N` registers.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq")]
 unsafe fn score<const N: usize, const HEADS: usize>(
@@ -247,12 +251,12 @@ unsafe fn score<const N: usize, const HEADS: usize>(
         }
     }
     for (j, (key, added)) in block.iter().enumerate() {
-        // SAFETY: there are such rows.
+        // SAFETY: these rows exist.
         let k = unsafe {
             if let Some(ahead) = &mut ahead {
                 ahead.prefetch_next();
             }
-            widen::<N>(of.key.get(head_kv, *key, dim))
+            load_f16::<N>(of.key.get(head_kv, *key, dim))
         };
         for (h, q) in q.iter().enumerate() {
             let mut sum = _mm512_mul_ps(q[0], k[0]);
@@ -264,10 +268,11 @@ unsafe fn score<const N: usize, const HEADS: usize>(
     }
 }
 
-/// Adds a block of values, weighed, to the sums `mixed` of `HEADS` heads; weights are `padded` apart.
+/// Adds a block of weighted values to the sums `mixed` of `HEADS` heads; their weights are `padded`
+/// apart.
 ///
 /// # Safety
-/// As [`heads`], of `N` registers.
+/// As [`heads`], for heads of `N` registers.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq")]
 unsafe fn mix<const N: usize, const HEADS: usize>(
@@ -282,7 +287,7 @@ unsafe fn mix<const N: usize, const HEADS: usize>(
     let dim = N * LANES;
     assert!(mixed.len() >= HEADS * dim && weights.len() >= (HEADS - 1) * padded + block.len());
     let mut sums = [[_mm512_setzero_ps(); N]; HEADS];
-    // SAFETY: within `mixed`, here and below; there are such rows.
+    // SAFETY: within `mixed`, here and below; the rows exist.
     unsafe {
         for (h, sums) in sums.iter_mut().enumerate() {
             for (i, sum) in sums.iter_mut().enumerate() {
@@ -293,7 +298,7 @@ unsafe fn mix<const N: usize, const HEADS: usize>(
             if let Some(ahead) = &mut ahead {
                 ahead.prefetch_next();
             }
-            let v = widen::<N>(of.value.get(head_kv, *key, dim));
+            let v = load_f16::<N>(of.value.get(head_kv, *key, dim));
             for (h, sums) in sums.iter_mut().enumerate() {
                 let weight = _mm512_set1_ps(weights[h * padded + j]);
                 for (sum, v) in sums.iter_mut().zip(v) {
@@ -309,28 +314,28 @@ unsafe fn mix<const N: usize, const HEADS: usize>(
     }
 }
 
-/// A row of `N` registers.
+/// Loads and converts a row of `N` registers.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq")]
-fn widen<const N: usize>(row: &[f16]) -> [__m512; N] {
+fn load_f16<const N: usize>(row: &[f16]) -> [__m512; N] {
     let (row, _) = row.as_chunks::<LANES>();
     std::array::from_fn(|i| {
-        // SAFETY: 32 bytes of a chunk, unaligned.
+        // SAFETY: 32 bytes of a chunk; unaligned.
         _mm512_cvtph_ps(unsafe { _mm256_loadu_si256(row[i].as_ptr().cast()) })
     })
 }
 
-/// Scores, whole registers of them, to weights against the largest; gives one by their sum, or zero where
-/// there is nothing to weigh.
+/// Replaces scores, whole registers of them, by their exponentials relative to the largest. Returns
+/// one divided by their sum, or zero if no key is visible.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq")]
-fn weigh(scores: &mut [f32]) -> f32 {
+fn softmax(scores: &mut [f32]) -> f32 {
     let (scores, _) = scores.as_chunks_mut::<LANES>();
-    // SAFETY: 64 bytes of a chunk, unaligned, here and below.
+    // SAFETY: 64 bytes of a chunk; unaligned. Also below.
     let load = |scores: &[f32; LANES]| unsafe { _mm512_loadu_ps(scores.as_ptr()) };
     let mut max = _mm512_set1_ps(f32::MIN);
     for scores in scores.iter() {
-        // Of a score that is no number, the second operand is given.
+        // `max` returns its second operand if the score is NaN.
         max = _mm512_max_ps(load(scores), max);
     }
     let largest = _mm512_reduce_max_ps(max);

@@ -1,4 +1,4 @@
-//! Full attention without a mask, blocked, with the softmax made as the keys go by.
+//! Full attention without a mask, blocked over the keys, with an online softmax.
 //!
 //! ```text
 //! for each head and each piece of its queries, in parallel:
@@ -15,23 +15,23 @@
 //!         out = (o / sum)^T
 //! ```
 //!
-//! (Dao et al., "FlashAttention", 2022.) So no scores outlive a block: a thread keeps one head's keys
-//! and values and some 30 kB that stay in the first-level cache, in place of `n * n` for each head
-//! (96 MB for 1226 tokens).
+//! (Dao et al., "FlashAttention", 2022.) Scores are kept for one block only: a thread stores one
+//! head's keys and values and about 30 kB that stay in the L1 cache, instead of `n * n` scores per
+//! head (96 MB for 1226 tokens).
 //!
-//! Everything is transposed against the formula: queries lie along the lanes of a vector. Maxima,
-//! sums and factors are then vectors too, a query never meets another one, and the weights `p` leave
-//! the registers in just the layout in which the second product loads them.
+//! Everything is transposed compared with the formula: queries are the lanes of a vector. Maxima,
+//! sums and factors are then vectors too, queries never interact, and the weights `p` leave the
+//! registers in the layout in which the second matmul loads them.
 //!
-//! Scores are powers of two: the factor `log2 e` joins the root of the head's width, which is
+//! Scores are exponents of two: the factor `log2 e`, together with the root of the head's width, is
 //! multiplied into the queries as they are packed.
 //!
-//! Both products are `Tile`'s; `Softmax` is what else an instruction set provides here.
+//! Both matmuls are `Tile`'s; `Softmax` is the rest that each instruction set implements.
 //!
-//! f16 has few exponents, and AVX-512 sums it in itself. So a head's keys, its values and a tile's
-//! queries are each divided by a power of two that leaves numbers of -1..1: no sum of 64 overflows,
-//! and what is lost of small numbers is 2^-25 of the largest. Scores and result are multiplied again
-//! where they are f32.
+//! f16 has a small range, and AVX-512 FP16 also sums in it. So a head's keys, its values and a
+//! tile's queries are each divided by a power of two that brings them into -1..1. Then no sum of 64
+//! products overflows, and small numbers lose at most 2^-25 of the largest. Scores and results are
+//! multiplied back in f32.
 
 #[cfg(target_arch = "x86_64")]
 mod avx2;
@@ -60,21 +60,23 @@ use crate::tile::{
     Buffer, Element, MAX_WIDTH, ROWS, Scalar, Start, Tile, at, prefetch, split_rows,
 };
 
-/// Keys in a block: with 48 queries, scores of 12 kB. Whole panels, and what is summed in f16.
+/// Keys per block: with 48 queries the scores take 12 kB. A multiple of the panel's rows, and the
+/// number of products that are summed in f16.
 const KEYS: usize = 64;
-/// Queries of a task: 112 tasks for 16 heads and 1226 tokens, so that eight threads end together.
+/// Queries per task: 16 heads and 1226 tokens make 112 tasks, so that eight threads finish
+/// together.
 const PIECE: usize = 2 * MAX_WIDTH;
 
-/// What the products of attention are made in. Results are f32 in any case.
+/// The type in which attention multiplies. Results are always f32.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Precision {
-    /// f32 throughout.
+    /// f32 only.
     F32,
-    /// Queries, keys, values and weights rounded to bf16, sums in f32; f32 on CPUs that have no
-    /// bf16. Numbers of size 1 come out within 0.01.
+    /// Queries, keys, values and weights rounded to bf16, sums in f32; f32 on CPUs without bf16.
+    /// Results of size 1 are within 0.01.
     Bf16,
-    /// The same rounded to f16, and sums of 64 too; f32 on CPUs that have no f16. Numbers of size 1
-    /// come out within 0.002.
+    /// The same in f16, with sums of 64 products in f16 too; f32 on CPUs without f16. Results of
+    /// size 1 are within 0.002.
     F16,
 }
 
@@ -90,7 +92,7 @@ impl Precision {
         }
     }
 
-    /// For a person.
+    /// The name for users.
     pub fn name(self) -> &'static str {
         match self {
             Self::F32 => "f32",
@@ -100,19 +102,20 @@ impl Precision {
     }
 }
 
-/// Bytes that one thread keeps for `n` tokens and heads of `head_dim`, in any precision.
+/// Bytes that each thread keeps for `n` tokens and heads of `head_dim`, in any precision.
 pub fn scratch_bytes(n: usize, head_dim: usize) -> usize {
     let (keys, dim) = (n.next_multiple_of(ROWS), head_dim.next_multiple_of(ROWS));
     let (tile, piece) = (2 * (dim + KEYS) * MAX_WIDTH, PIECE * head_dim);
     let numbers = 2 * keys * dim + tile + piece + ROWS * dim;
-    // Eight buffers, each with room to begin at a cache line, and three rows of `MAX_WIDTH`.
+    // Eight buffers, each aligned to a cache line, and three rows of `MAX_WIDTH`.
     numbers * size_of::<f32>() + Buffer::<f32>::bytes(0) * 8 + 2048
 }
 
-/// `qkv: [n, 3 * n_embd]`, the columns of q, then k, then v, each head by head, to `out: [n, n_embd]`.
+/// Attention of `qkv: [n, 3 * n_embd]`, whose columns are q, then k, then v, each head by head. The
+/// result goes to `out: [n, n_embd]`.
 ///
-/// Scores are divided by the root of the head's width. A number that is none, in a query, stays
-/// visible in its row; in a key or a value it reaches every row, as the definition has it.
+/// Scores are divided by the root of the head's width. A NaN in a query propagates to its row; a
+/// NaN in a key or a value propagates to every row.
 ///
 /// # Panics
 /// If the shapes do not agree.
@@ -125,10 +128,11 @@ pub fn attention(
     attention_on(Cpu::chosen(), qkv, n_head, precision, out);
 }
 
-/// The same, quantized as the input of a product in int8.
+/// The same, with the output quantized for an int8 matmul.
 ///
 /// # Panics
-/// If heads are not whole blocks of the quantization.
+/// If the shapes do not agree, or the width of a head is not a multiple of the quantization's block
+/// size.
 pub fn attention_quantized(
     qkv: &ArrayView2<f32>,
     n_head: usize,
@@ -138,8 +142,8 @@ pub fn attention_quantized(
 ) {
     let (n, n_embd) = (qkv.nrows(), qkv.ncols() / 3);
     let head_dim = n_embd / n_head;
-    assert_eq!(head_dim % int8::BLOCK, 0, "whole blocks");
-    assert_eq!(PIECE % kernel.rows, 0, "pieces begin at tiles");
+    assert_eq!(head_dim % int8::BLOCK, 0, "head_dim must be whole blocks");
+    assert_eq!(PIECE % kernel.rows, 0, "pieces must begin at tiles");
     let cells = out.cells(n, n_embd, kernel);
     let blocks = head_dim / int8::BLOCK;
     let put = |piece: Piece<()>, mixed: &[f32]| {
@@ -153,8 +157,8 @@ pub fn attention_quantized(
                 }
                 let row = piece.first + i * kernel.rows;
                 #[allow(unsafe_code)]
-                // SAFETY: a piece of a head is given once, pieces begin at tiles (asserted), and a
-                // head is whole blocks, so no two of these share a tile and block.
+                // SAFETY: a piece of a head comes once, pieces begin at tiles (asserted), and a
+                // head is whole blocks, so no two calls share a tile and block.
                 unsafe {
                     cells.quantize(row, piece.head * blocks + block, x);
                 }
@@ -186,15 +190,15 @@ pub fn attention_on(
     dispatch(cpu, qkv, n_head, precision, pieces, store);
 }
 
-/// `out` in pieces.
+/// Splits `out` into pieces.
 fn split_output<'a>(
     qkv: &ArrayView2<f32>,
     n_head: usize,
     mut out: ArrayViewMut2<'a, f32>,
 ) -> Vec<Piece<ArrayViewMut2<'a, f32>>> {
     let (n, n_embd) = out.dim();
-    assert_eq!(qkv.dim(), (n, 3 * n_embd), "q, k and v side by side");
-    assert_eq!(n_embd % n_head, 0, "whole heads");
+    assert_eq!(qkv.dim(), (n, 3 * n_embd), "qkv must be [n, 3 * n_embd]");
+    assert_eq!(n_embd % n_head, 0, "n_embd must be a multiple of n_head");
     let head_dim = n_embd / n_head;
     let mut pieces = Vec::new();
     for head in 0..n_head {
@@ -220,19 +224,19 @@ struct Piece<P> {
     head: usize,
     /// The first query.
     first: usize,
-    /// How many.
+    /// Number of queries.
     rows: usize,
     out: P,
 }
 
-/// `mixed: [rows, head_dim]` to where the piece belongs.
+/// Stores `mixed: [rows, head_dim]` in the output of the piece.
 fn store(mut piece: Piece<ArrayViewMut2<f32>>, mixed: &[f32]) {
     let mixed = ArrayView2::from_shape(piece.out.dim(), mixed);
-    piece.out.assign(&mixed.expect("whole rows"));
+    piece.out.assign(&mixed.expect("mixed is [rows, head_dim]"));
 }
 
-/// Computes the pieces with the kernels for `cpu`, and has each result, `[rows, head_dim]`, put where
-/// it belongs.
+/// Computes the pieces with the kernels for `cpu` and calls `put` with each result, `[rows,
+/// head_dim]`.
 fn dispatch<P: Send>(
     cpu: Cpu,
     qkv: &ArrayView2<f32>,
@@ -271,40 +275,41 @@ fn dispatch<P: Send>(
     run(Scalar::<f32>::default(), qkv, n_head, pieces, put);
 }
 
-/// What attention needs of an instruction set besides the products.
+/// What each instruction set implements besides the matmul.
 trait Softmax: Tile {
-    /// Takes a block of `scores: [keys, width]` into `running`, and leaves the weights of the block,
-    /// against the new maxima, in `weights: [keys / GROUP, width, GROUP]`.
-    fn weigh(
+    /// Updates `running` with a block of `scores: [keys, width]` and stores the block's weights,
+    /// relative to the new maxima, in `weights: [keys / GROUP, width, GROUP]`.
+    fn update(
         self,
         scores: &[f32],
         width: usize,
-        running: &mut Running,
+        running: &mut RunningSoftmax,
         weights: &mut [Self::Element],
     );
 }
 
-/// The softmax of each query of a tile so far.
+/// The running softmax of each query of a tile.
 #[repr(align(64))]
-struct Running {
+struct RunningSoftmax {
     /// The largest score.
     max: [f32; MAX_WIDTH],
-    /// The sum of the weights against that maximum.
+    /// The sum of the weights relative to that maximum.
     sum: [f32; MAX_WIDTH],
-    /// What the last block made of what was summed before it: two to the old maximum minus the new.
-    shrink: [f32; MAX_WIDTH],
-    /// A score is so many times what the product gives: a power of two, and one unless the type is
-    /// narrow (the kernels of others do not look).
+    /// The factor for older sums after the last block: two to the old maximum minus the new one.
+    rescale: [f32; MAX_WIDTH],
+    /// The factor from products to scores: a power of two, and one unless the type sums in itself.
+    /// (The kernels of other types ignore it.)
     unit: f32,
 }
 
-impl Running {
+impl RunningSoftmax {
     fn new(unit: f32) -> Self {
         Self {
-            // Not minus infinity: where every score of a block is that, `max - max` would be no number.
+            // Not minus infinity: for a block whose scores are all minus infinity, `max - max`
+            // would be NaN.
             max: [f32::MIN; MAX_WIDTH],
             sum: [0.0; MAX_WIDTH],
-            shrink: [0.0; MAX_WIDTH],
+            rescale: [0.0; MAX_WIDTH],
             unit,
         }
     }
@@ -317,11 +322,11 @@ fn run<K: Softmax, P: Send>(
     pieces: Vec<Piece<P>>,
     put: impl Fn(Piece<P>, &[f32]) + Sync,
 ) {
-    /// Names a call, so that a thread knows whether its packed head is of this one.
+    /// Identifies a call, so that a thread knows whether its packed head belongs to this one.
     static CALLS: AtomicU64 = AtomicU64::new(0);
 
     let (n, n_embd) = (qkv.nrows(), qkv.ncols() / 3);
-    assert_eq!(n_embd % n_head, 0, "whole heads");
+    assert_eq!(n_embd % n_head, 0, "n_embd must be a multiple of n_head");
     let head_dim = n_embd / n_head;
     let call = CALLS.fetch_add(1, Ordering::Relaxed);
     let compute = |piece: Piece<P>| {
@@ -343,16 +348,16 @@ fn run<K: Softmax, P: Send>(
     pieces.into_par_iter().with_max_len(1).for_each(compute);
 }
 
-/// What a thread keeps: one head's keys and values, and what belongs to a tile of queries.
+/// Buffers that a thread keeps: one head's keys and values, and those of a tile of queries.
 ///
-/// `dim` is the head's width and `keys` the number of tokens, both rounded up to whole panels; the
-/// numbers added are zeros.
+/// `dim` is the head's width and `keys` the number of tokens, both rounded up to whole panels and
+/// padded with zeros.
 struct AttentionScratch<E> {
     n: usize,
     head_dim: usize,
-    /// The call and the head that `keys` and `values` are of.
+    /// The call and the head to which `keys` and `values` belong.
     packed: Option<(u64, usize)>,
-    /// Keys, values and queries are so many times what is packed of them.
+    /// The factors by which keys, values and queries were divided.
     units: Units,
     keys: Buffer<E>,     // panels of keys, depth dim
     values: Buffer<E>,   // for each block of keys: panels of dim, depth the block's keys
@@ -364,7 +369,7 @@ struct AttentionScratch<E> {
     result: Buffer<f32>, // [PIECE, head_dim]
 }
 
-/// Powers of two, all one unless the type is narrow.
+/// Powers of two; one unless the type sums in itself.
 #[derive(Default)]
 struct Units {
     keys: f32,
@@ -372,8 +377,8 @@ struct Units {
     query: f32,
 }
 
-/// Lends `f` this thread's scratch. It holds one size and one precision: another replaces it. Nothing
-/// in `f` waits for another task, so rayon cannot start a second one within.
+/// Calls `f` with this thread's scratch, which is for one size and one precision at a time. Nothing
+/// in `f` waits for another task, so rayon cannot start a second one on this thread.
 fn with_scratch<E: Element>(n: usize, head_dim: usize, f: impl FnOnce(&mut AttentionScratch<E>)) {
     thread_local! {
         static SCRATCH: RefCell<Option<Box<dyn Any>>> = const { RefCell::new(None) };
@@ -383,11 +388,11 @@ fn with_scratch<E: Element>(n: usize, head_dim: usize, f: impl FnOnce(&mut Atten
             .as_mut()
             .and_then(|s| s.downcast_mut::<AttentionScratch<E>>());
         if kept.is_none_or(|s| (s.n, s.head_dim) != (n, head_dim)) {
-            *slot = None; // before the new one is made
+            *slot = None; // free it before the new one is allocated
             *slot = Some(Box::new(AttentionScratch::<E>::new(n, head_dim)));
         }
         let scratch = slot.as_mut().and_then(|s| s.downcast_mut());
-        f(scratch.expect("just made"));
+        f(scratch.expect("the scratch has this type"));
     });
 }
 
@@ -410,22 +415,22 @@ impl<E: Element> AttentionScratch<E> {
         }
     }
 
-    /// The head's width in whole panels.
+    /// The head's width, rounded up to whole panels.
     fn dim(&self) -> usize {
         self.rows.len() / ROWS
     }
 
-    /// Packs a head's `k` and `v`, both `[n, head_dim]`. What was added to fill panels stays zero.
+    /// Packs a head's `k` and `v`, both `[n, head_dim]`. The padding stays zero.
     fn pack<K: Tile<Element = E>>(&mut self, kernels: K, k: &ArrayView2<f32>, v: &ArrayView2<f32>) {
         let dim = self.dim();
         self.units.keys = unit(kernels, k);
         self.units.values = unit(kernels, v);
         let scale = 1.0 / self.units.keys;
-        eight_rows(kernels, k, scale, &mut self.rows, |key, rows| {
+        for_each_panel(kernels, k, scale, &mut self.rows, |key, rows| {
             kernels.transpose(split_rows(rows), ROWS, &mut self.keys[key * dim..]);
         });
-        for (key, v) in rows_ahead(v).enumerate() {
-            narrow_row(kernels, &v, 1.0 / self.units.values, &mut self.rows);
+        for (key, v) in rows_with_prefetch(v).enumerate() {
+            convert_row(kernels, &v, 1.0 / self.units.values, &mut self.rows);
             let first = key / KEYS * KEYS;
             let depth = KEYS.min(self.keys.len() / dim - first);
             let block = &mut self.values[first * dim..][..depth * dim];
@@ -441,7 +446,7 @@ impl<E: Element> AttentionScratch<E> {
         }
     }
 
-    /// Attention of the queries `q: [piece, head_dim]` to the packed head; gives the same shape.
+    /// Attention of the queries `q: [piece, head_dim]` to the packed head. Returns the same shape.
     fn piece<K: Softmax<Element = E>>(&mut self, kernels: K, q: &ArrayView2<f32>) -> &[f32] {
         for (i, q) in q.axis_chunks_iter(Axis(0), E::WIDTH).enumerate() {
             let width = q.nrows().next_multiple_of(E::LANES);
@@ -462,7 +467,7 @@ impl<E: Element> AttentionScratch<E> {
         let scale = std::f32::consts::LOG2_E / (self.head_dim as f32).sqrt() / self.units.query;
         let dim = self.dim();
         let query = &mut self.query[..dim * width];
-        eight_rows(kernels, q, scale, &mut self.rows, |column, rows| {
+        for_each_panel(kernels, q, scale, &mut self.rows, |column, rows| {
             kernels.transpose(split_rows(rows), width, &mut query[column * E::GROUP..]);
         });
         self.rows.fill(E::default());
@@ -475,29 +480,29 @@ impl<E: Element> AttentionScratch<E> {
         }
     }
 
-    /// The weighted sums of the values into `mixed`; gives the sums of the weights.
+    /// Stores the weighted sums of the values in `mixed` and returns the sums of the weights.
     fn tile<K: Softmax<Element = E>>(&mut self, kernels: K, width: usize) -> [f32; MAX_WIDTH] {
         let dim = self.dim();
         let query = &self.query[..dim * width];
         let mixed = &mut self.mixed[..dim * width];
         mixed.fill(0.0);
-        let mut running = Running::new(self.units.query * self.units.keys);
+        let mut running = RunningSoftmax::new(self.units.query * self.units.keys);
         let blocks = self.keys.chunks(KEYS * dim);
         for (i, (k, v)) in blocks.zip(self.values.chunks(KEYS * dim)).enumerate() {
             let keys = k.len() / dim;
             let scores = &mut self.scores[..keys * width];
             kernels.multiply(k, query, width, Start::Zero, scores);
-            // The keys added to fill a panel.
+            // Hides the padding of the last panel of keys.
             scores[keys.min(self.n - i * KEYS) * width..].fill(f32::NEG_INFINITY);
             let weights = &mut self.weights[..keys * width];
-            kernels.weigh(scores, width, &mut running, weights);
-            let shrink = Start::Scaled(&running.shrink[..width]);
-            kernels.multiply(v, weights, width, shrink, mixed);
+            kernels.update(scores, width, &mut running, weights);
+            let rescale = Start::Scaled(&running.rescale[..width]);
+            kernels.multiply(v, weights, width, rescale, mixed);
         }
         running.sum
     }
 
-    /// `result[first + i][c] = mixed[c][i] / sums[i]`, in the values' unit.
+    /// `result[first + i][c] = mixed[c][i] / sums[i]`, times the values' factor.
     fn unpack(&mut self, sums: &[f32; MAX_WIDTH], width: usize, rows: Range<usize>) {
         let result = &mut self.result[rows.start * self.head_dim..rows.end * self.head_dim];
         for (i, out) in result.chunks_exact_mut(self.head_dim).enumerate() {
@@ -509,10 +514,10 @@ impl<E: Element> AttentionScratch<E> {
     }
 }
 
-/// What numbers are divided by, as elements: for a narrow type a power of two that leaves numbers of
-/// -1..1, whatever is no finite number not counted.
+/// The factor by which elements are divided: if the type sums in itself, a power of two that brings
+/// all finite elements into -1..1, otherwise one.
 fn unit<K: Tile>(kernels: K, x: &ArrayView2<f32>) -> f32 {
-    /// The unit and its reciprocal are then normal numbers, and so is the product of two units.
+    /// In this range the factor, its reciprocal and the product of two factors are normal numbers.
     const RANGE: std::ops::RangeInclusive<i32> = -60..=60;
 
     if !K::Element::SUMS_IN_TYPE {
@@ -522,13 +527,15 @@ fn unit<K: Tile>(kernels: K, x: &ArrayView2<f32>) -> f32 {
         Some(row) => kernels.max_finite_abs(row),
         None => kernels.max_finite_abs(&row.to_vec()),
     };
-    let largest = rows_ahead(x).map(largest).fold(0.0, f32::max);
-    let exponent = (largest.to_bits() >> 23) as i32 - 126; // it is below two to this
+    let largest = rows_with_prefetch(x).map(largest).fold(0.0, f32::max);
+    let exponent = (largest.to_bits() >> 23) as i32 - 126; // largest < 2^exponent
     2.0_f32.powi(exponent.clamp(*RANGE.start(), *RANGE.end()))
 }
 
-/// The rows, each of which the cache is told of some rows before it comes.
-fn rows_ahead<'a>(rows: &'a ArrayView2<f32>) -> impl Iterator<Item = ndarray::ArrayView1<'a, f32>> {
+/// Iterates over the rows and prefetches each of them some rows ahead.
+fn rows_with_prefetch<'a>(
+    rows: &'a ArrayView2<f32>,
+) -> impl Iterator<Item = ndarray::ArrayView1<'a, f32>> {
     const AHEAD: usize = 12;
     (0..rows.nrows()).map(move |i| {
         if i + AHEAD < rows.nrows()
@@ -540,9 +547,9 @@ fn rows_ahead<'a>(rows: &'a ArrayView2<f32>) -> impl Iterator<Item = ndarray::Ar
     })
 }
 
-/// Gives `f` eight rows of a head at a time in the operands' type, and the number of the first. After the
-/// last one there are zeros.
-fn eight_rows<K: Tile>(
+/// Calls `f` with eight rows of a head at a time, converted and padded with zeros, and the number
+/// of the first.
+fn for_each_panel<K: Tile>(
     kernels: K,
     x: &ArrayView2<f32>,
     scale: f32,
@@ -550,9 +557,9 @@ fn eight_rows<K: Tile>(
     mut f: impl FnMut(usize, &[K::Element]),
 ) {
     let dim = room.len() / ROWS;
-    for (i, x_row) in rows_ahead(x).enumerate() {
+    for (i, x_row) in rows_with_prefetch(x).enumerate() {
         let (here, after) = room[i % ROWS * dim..].split_at_mut(dim);
-        narrow_row(kernels, &x_row, scale, here);
+        convert_row(kernels, &x_row, scale, here);
         if i + 1 == x.nrows() {
             after.fill(K::Element::default());
         } else if i % ROWS != ROWS - 1 {
@@ -562,8 +569,8 @@ fn eight_rows<K: Tile>(
     }
 }
 
-/// A row of a head in the operands' type, into the first numbers of `out`.
-fn narrow_row<K: Tile>(
+/// Converts a row of a head into the first elements of `out`.
+fn convert_row<K: Tile>(
     kernels: K,
     row: &ndarray::ArrayView1<f32>,
     scale: f32,

@@ -1,4 +1,4 @@
-//! NEON: the softmax sixteen queries at a time.
+//! NEON: the softmax of sixteen queries at a time.
 #![allow(unsafe_code)]
 
 use std::arch::aarch64::*;
@@ -6,34 +6,46 @@ use std::arch::aarch64::*;
 use half::bf16;
 
 use super::scalar::POLYNOMIAL;
-use super::{Running, Softmax};
+use super::{RunningSoftmax, Softmax};
 use crate::tile::neon::{LANES, load, store, store_pairs};
 use crate::tile::{Neon, NeonBf16};
 
-/// Vectors of queries that are taken at a time; widths are whole numbers of them.
+/// Vectors of queries at a time; widths are multiples of it.
 const N: usize = crate::tile::LANES / LANES;
 
 impl Softmax for Neon {
-    fn weigh(self, scores: &[f32], width: usize, running: &mut Running, weights: &mut [f32]) {
+    fn update(
+        self,
+        scores: &[f32],
+        width: usize,
+        running: &mut RunningSoftmax,
+        weights: &mut [f32],
+    ) {
         // SAFETY: `self` exists, so the CPU has NEON.
-        unsafe { weigh_f32(scores, width, running, weights) }
+        unsafe { update_f32(scores, width, running, weights) }
     }
 }
 
 impl Softmax for NeonBf16 {
-    fn weigh(self, scores: &[f32], width: usize, running: &mut Running, weights: &mut [bf16]) {
+    fn update(
+        self,
+        scores: &[f32],
+        width: usize,
+        running: &mut RunningSoftmax,
+        weights: &mut [bf16],
+    ) {
         // SAFETY: `self` exists, so the CPU has NEON with BF16.
-        unsafe { weigh_bf16(scores, width, running, weights) }
+        unsafe { update_bf16(scores, width, running, weights) }
     }
 }
 
 #[target_feature(enable = "neon")]
-fn weigh_f32(scores: &[f32], width: usize, running: &mut Running, weights: &mut [f32]) {
+fn update_f32(scores: &[f32], width: usize, running: &mut RunningSoftmax, weights: &mut [f32]) {
     let columns = width / LANES;
     let (scores, _) = scores.as_chunks::<LANES>();
     let (weights, _) = weights.as_chunks_mut::<LANES>();
     for first in (0..columns).step_by(N) {
-        let (max, mut sums) = advance(scores, first, columns, running);
+        let (max, mut sums) = update_max(scores, first, columns, running);
         let rows = scores.chunks_exact(columns);
         for (scores, weights) in rows.zip(weights.chunks_exact_mut(columns)) {
             let (scores, weights) = (&scores[first..][..N], &mut weights[first..][..N]);
@@ -43,17 +55,17 @@ fn weigh_f32(scores: &[f32], width: usize, running: &mut Running, weights: &mut 
                 store(weight, &mut weights[j]);
             }
         }
-        keep(sums, first, running);
+        store_sums(sums, first, running);
     }
 }
 
 #[target_feature(enable = "neon,bf16")]
-fn weigh_bf16(scores: &[f32], width: usize, running: &mut Running, weights: &mut [bf16]) {
+fn update_bf16(scores: &[f32], width: usize, running: &mut RunningSoftmax, weights: &mut [bf16]) {
     let columns = width / LANES;
     let (scores, _) = scores.as_chunks::<LANES>();
     let (weights, _) = weights.as_chunks_mut::<{ 2 * LANES }>();
     for first in (0..columns).step_by(N) {
-        let (max, mut sums) = advance(scores, first, columns, running);
+        let (max, mut sums) = update_max(scores, first, columns, running);
         let pairs = scores.chunks_exact(2 * columns);
         for (scores, weights) in pairs.zip(weights.chunks_exact_mut(columns)) {
             let (scores, others) = scores.split_at(columns);
@@ -66,22 +78,22 @@ fn weigh_bf16(scores: &[f32], width: usize, running: &mut Running, weights: &mut
                 store_pairs(weight, other, &mut weights[j]);
             }
         }
-        keep(sums, first, running);
+        store_sums(sums, first, running);
     }
 }
 
-/// The maxima with this block, and the sums shrunk to them, of `N` vectors from `first` on.
+/// Updates the maxima of `N` vectors from `first` on with this block and rescales the sums to them.
 #[inline]
 #[target_feature(enable = "neon")]
-fn advance(
+fn update_max(
     scores: &[[f32; LANES]],
     first: usize,
     columns: usize,
-    running: &mut Running,
+    running: &mut RunningSoftmax,
 ) -> ([float32x4_t; N], [float32x4_t; N]) {
     let (kept_max, _) = running.max.as_chunks_mut::<LANES>();
     let (kept_sum, _) = running.sum.as_chunks::<LANES>();
-    let (shrink, _) = running.shrink.as_chunks_mut::<LANES>();
+    let (rescale, _) = running.rescale.as_chunks_mut::<LANES>();
     let mut max = [vdupq_n_f32(0.0); N];
     let mut sums = max;
     for (max, kept) in max.iter_mut().zip(&kept_max[first..]) {
@@ -89,7 +101,7 @@ fn advance(
     }
     for scores in scores.chunks_exact(columns) {
         for (max, scores) in max.iter_mut().zip(&scores[first..][..N]) {
-            // Of a score that is no number, the other operand is given.
+            // `vmaxnm` returns the other operand if the score is NaN.
             *max = vmaxnmq_f32(load(scores), *max);
         }
     }
@@ -97,7 +109,7 @@ fn advance(
         let i = first + j;
         let factor = exp2(vsubq_f32(load(&kept_max[i]), max[j]));
         sums[j] = vmulq_f32(load(&kept_sum[i]), factor);
-        store(factor, &mut shrink[i]);
+        store(factor, &mut rescale[i]);
         store(max[j], &mut kept_max[i]);
     }
     (max, sums)
@@ -105,19 +117,20 @@ fn advance(
 
 #[inline]
 #[target_feature(enable = "neon")]
-fn keep(sums: [float32x4_t; N], first: usize, running: &mut Running) {
+fn store_sums(sums: [float32x4_t; N], first: usize, running: &mut RunningSoftmax) {
     let (kept, _) = running.sum.as_chunks_mut::<LANES>();
     for (sum, kept) in sums.into_iter().zip(&mut kept[first..]) {
         store(sum, kept);
     }
 }
 
-/// As [`exp2`](super::scalar::exp2), but for the order of the polynomial's sum: `fmla` overwrites the
-/// addend, so each constant that is one costs a copy. In pairs there are three of them instead of six.
+/// As [`exp2`](super::scalar::exp2), except for the order of the polynomial's sum. `fmla`
+/// overwrites the addend, so each constant addend costs a copy; summed in pairs there are three
+/// instead of six.
 #[inline]
 #[target_feature(enable = "neon")]
 fn exp2(x: float32x4_t) -> float32x4_t {
-    let x = vmaxq_f32(x, vdupq_n_f32(-126.0)); // a number that is none stays one
+    let x = vmaxq_f32(x, vdupq_n_f32(-126.0)); // NaN propagates
     let n = vrndnq_f32(x);
     let r = vsubq_f32(x, n);
     let r2 = vmulq_f32(r, r);
@@ -125,7 +138,7 @@ fn exp2(x: float32x4_t) -> float32x4_t {
     let high = vfmaq_f32(vfmaq_f32(c[2], c[1], r), c[0], r2);
     let middle = vfmaq_f32(vfmaq_f32(c[4], c[3], r), high, r2);
     let p = vfmaq_f32(vfmaq_f32(c[6], c[5], r), middle, r2);
-    // Of no number `n` is zero as an integer, and `p` stays as it is.
+    // If `x` is NaN, the integer of `n` is zero, and `p` stays NaN.
     let exponent = vshlq_n_s32::<23>(vcvtnq_s32_f32(n));
     vreinterpretq_f32_s32(vaddq_s32(vreinterpretq_s32_f32(p), exponent))
 }

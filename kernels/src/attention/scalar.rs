@@ -1,14 +1,14 @@
-//! Plain Rust: the reference.
+//! Plain Rust: the reference implementation.
 
-use super::{Running, Softmax};
+use super::{RunningSoftmax, Softmax};
 use crate::tile::{Element, Scalar};
 
 impl<E: Element> Softmax for Scalar<E> {
-    fn weigh(self, scores: &[f32], width: usize, running: &mut Running, weights: &mut [E]) {
+    fn update(self, scores: &[f32], width: usize, running: &mut RunningSoftmax, weights: &mut [E]) {
         let unit = running.unit;
         let max = &mut running.max[..width];
-        let shrink = &mut running.shrink[..width];
-        shrink.copy_from_slice(max);
+        let rescale = &mut running.rescale[..width];
+        rescale.copy_from_slice(max);
         for scores in scores.chunks_exact(width) {
             for (max, &s) in max.iter_mut().zip(scores) {
                 let s = s * unit;
@@ -16,9 +16,9 @@ impl<E: Element> Softmax for Scalar<E> {
             }
         }
         let sum = &mut running.sum[..width];
-        for ((shrink, max), sum) in shrink.iter_mut().zip(&*max).zip(&mut *sum) {
-            *shrink = exp2(*shrink - max);
-            *sum *= *shrink;
+        for ((rescale, max), sum) in rescale.iter_mut().zip(&*max).zip(&mut *sum) {
+            *rescale = exp2(*rescale - max);
+            *sum *= *rescale;
         }
         for (key, scores) in scores.chunks_exact(width).enumerate() {
             let weights = &mut weights[key / E::GROUP * width * E::GROUP + key % E::GROUP..];
@@ -31,16 +31,16 @@ impl<E: Element> Softmax for Scalar<E> {
     }
 }
 
-/// `2^x` for `x <= 0`, within 2 ULP; below -126 it gives 1.2e-38 in place of a subnormal or zero.
+/// `2^x` for `x <= 0`, within 2 ULP; below -126 it gives 1.2e-38 instead of a subnormal or zero.
 ///
-/// The nearest integer goes into the exponent; what is left, at most a half, into a polynomial with
-/// the least relative error (2e-9) of those of its degree that give 1 at 0.
+/// The nearest integer goes into the exponent. The rest, at most a half, goes into the polynomial
+/// with the smallest relative error (2e-9) of those of this degree that give 1 at 0.
 #[inline(always)]
 pub(super) fn exp2(x: f32) -> f32 {
     /// Adding it leaves the nearest integer in the low bits of the sum.
     const ROUND: f32 = 12_582_912.0; // 1.5 * 2^23
 
-    // Not `max`, which would make a number of one that is none.
+    // Not `max`, which would turn NaN into a number.
     let x = if x < -126.0 { -126.0 } else { x };
     let shifted = x + ROUND;
     let r = x - (shifted - ROUND);
@@ -52,7 +52,7 @@ pub(super) fn exp2(x: f32) -> f32 {
     p * f32::from_bits((n.wrapping_add(127) << 23) as u32)
 }
 
-/// Of `2^r` for `|r| <= 1/2`, the highest power first.
+/// Coefficients for `2^r` with `|r| <= 1/2`, highest power first.
 pub(super) const POLYNOMIAL: [f32; 7] = [
     1.535_336_2e-4,
     1.339_887_4e-3,

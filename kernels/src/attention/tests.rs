@@ -1,4 +1,4 @@
-//! Every level that this CPU has, in every precision, held against the definition in f64.
+//! Compares every level that this CPU has, in every precision, with the definition in f64.
 
 use half::{bf16, f16};
 use ndarray::Array2;
@@ -31,13 +31,13 @@ fn reference(qkv: &Array2<f32>, n_head: usize) -> Array2<f32> {
     })
 }
 
-/// Of results of size 1 from operands in -1..1: their rounding, by one in 512 at the most, moves
-/// scores of size 1 by some thousandths, and so the weights.
+/// For results of size 1 from operands in -1..1. Rounding changes operands by up to one in 512, so
+/// scores of size 1 change by some thousandths, and the weights with them.
 const BF16_TOLERANCE: f32 = 1e-2;
-/// The same of f16, by one in 4096, and of sums in it.
+/// The same for f16: operands change by up to one in 4096, and sums are rounded too.
 const F16_TOLERANCE: f32 = 2e-3;
 
-/// What every level and precision makes of `qkv`, with a name and the tolerance.
+/// The results of every level and precision, with a name and the tolerance.
 fn all_results(qkv: &Array2<f32>, n_head: usize) -> Vec<(String, Array2<f32>, f32)> {
     let zeros = Array2::zeros((qkv.nrows(), qkv.ncols() / 3));
     let mut results = Vec::new();
@@ -60,7 +60,7 @@ fn all_results(qkv: &Array2<f32>, n_head: usize) -> Vec<(String, Array2<f32>, f3
     results
 }
 
-/// What plain Rust makes of it with operands of a type.
+/// The result of plain Rust with operands of type `E`.
 fn in_scalar<E: Element>(qkv: &Array2<f32>, n_head: usize) -> Array2<f32> {
     let mut out = Array2::zeros((qkv.nrows(), qkv.ncols() / 3));
     let pieces = split_output(&qkv.view(), n_head, out.view_mut());
@@ -69,14 +69,14 @@ fn in_scalar<E: Element>(qkv: &Array2<f32>, n_head: usize) -> Array2<f32> {
     out
 }
 
-/// Those results that are off, with by how much.
+/// The results whose error is too large, with the error.
 fn failures(qkv: &Array2<f32>, n_head: usize) -> Vec<String> {
     let expected = reference(qkv, n_head);
     let size = format!("{} tokens, {} wide", qkv.nrows(), qkv.ncols() / 3 / n_head);
     let results = all_results(qkv, n_head).into_iter();
     let off = results.filter_map(|(name, out, tolerance)| {
         let diff = max_diff(&out, &expected);
-        // Not `>=`: a number that is none is a failure, and `max_diff` would hide it.
+        // Not `>=`: NaN is a failure, and `max_diff` would hide it.
         let fine = diff < tolerance && out.iter().all(|v| v.is_finite());
         (!fine).then(|| format!("{size}, {name}: {diff}"))
     });
@@ -128,7 +128,7 @@ fn operands_need_not_be_contiguous() {
 }
 
 #[test]
-fn nothing_gives_nothing() {
+fn zero_tokens_are_allowed() {
     let mut out = Array2::zeros((0, 48));
     attention(
         &Array2::zeros((0, 144)).view(),
@@ -139,7 +139,7 @@ fn nothing_gives_nothing() {
 }
 
 #[test]
-fn scratch_takes_no_more_than_is_said() {
+fn scratch_fits_scratch_bytes() {
     for (n, head_dim) in [(1, 1), (50, 17), (1226, 64), (300, 128)] {
         assert!(scratch_of::<f32>(n, head_dim) <= scratch_bytes(n, head_dim));
         assert!(scratch_of::<f16>(n, head_dim) <= scratch_bytes(n, head_dim));
@@ -152,11 +152,11 @@ fn scratch_of<E: Element>(n: usize, head_dim: usize) -> usize {
     let packed: usize = packed.map(|b| Buffer::<E>::bytes(b.len())).iter().sum();
     let sums = [&s.scores, &s.mixed, &s.result];
     let sums: usize = sums.map(|b| Buffer::<f32>::bytes(b.len())).iter().sum();
-    packed + sums + size_of_val(&s) + size_of::<Running>()
+    packed + sums + size_of_val(&s) + size_of::<RunningSoftmax>()
 }
 
 #[test]
-fn f16_takes_numbers_of_any_size() {
+fn f16_handles_operands_of_any_magnitude() {
     for (q, k, v) in [
         (1e5, 1e-5, 1.0),
         (1e-9, 1e9, 1e12),
@@ -179,10 +179,10 @@ fn f16_takes_numbers_of_any_size() {
 }
 
 #[test]
-fn a_large_number_costs_the_small_ones_nothing_in_f16() {
+fn an_outlier_does_not_reduce_the_precision_of_small_numbers_in_f16() {
     let mut qkv = noise(130, 3 * 64, 5);
     for row in [0, 50, 129] {
-        qkv[[row, 64 + 7]] = 3e3; // of a key, where queries are
+        qkv[[row, 64 + 7]] = 3e3; // a key, at the column of the queries above
         qkv[[row, 128 + 9]] = 3e3; // of a value
     }
     qkv.column_mut(7).fill(1e-3);
@@ -200,7 +200,7 @@ fn a_large_number_costs_the_small_ones_nothing_in_f16() {
 }
 
 #[test]
-fn large_scores_neither_overflow_nor_lose_the_winner() {
+fn large_scores_do_not_overflow() {
     let mut qkv = noise(70, 3 * 16, 1);
     qkv.slice_mut(s![.., ..32]).mapv_inplace(|v| v * 1e4);
     for (name, out, _) in all_results(&qkv, 1) {
@@ -210,7 +210,7 @@ fn large_scores_neither_overflow_nor_lose_the_winner() {
 }
 
 #[test]
-fn a_number_that_is_none_stays_visible_and_in_its_row() {
+fn nan_in_a_query_propagates_to_its_row_only() {
     let mut qkv = noise(40, 3 * 16, 4);
     qkv[[7, 3]] = f32::NAN; // of a query
     for (name, out, _) in all_results(&qkv, 1) {
@@ -224,7 +224,7 @@ fn a_number_that_is_none_stays_visible_and_in_its_row() {
 }
 
 #[test]
-fn a_key_or_value_that_is_no_number_reaches_every_row() {
+fn nan_in_a_key_or_value_propagates_to_every_row() {
     for column in [16 + 3, 32 + 3] {
         let mut qkv = noise(40, 3 * 16, 4);
         qkv[[7, column]] = f32::NAN;
@@ -257,7 +257,7 @@ fn the_result_does_not_depend_on_the_thread_count() {
 }
 
 #[test]
-fn the_quantized_result_is_the_quantized_result() {
+fn attention_quantized_equals_attention_then_quantize() {
     for n in [1, 5, 6, 47, 191, 192, 193, 205] {
         let qkv = noise(n, 3 * 128, n as u32);
         let kernel = int8::Int8Kernel::for_cpu(Cpu::chosen());

@@ -1,14 +1,14 @@
-//! `x W^T + b` with BF16 weights and activations, sums in f32.
+//! `x W^T + b` with BF16 weights and activations, and f32 sums.
 //!
-//! Weights are packed once, into panels of 48 outputs `[panels][n_in / 2][48][2]`; the rest is
-//! `product`'s.
+//! Weights are packed once, into panels of 48 outputs `[panels][n_in / 2][48][2]`; the rest is in
+//! `packed`.
 //!
-//! PackedInput are rounded to the nearest bf16 (of two equally near, the even one) once for each
-//! product, for all threads. Numbers that are none and infinities follow IEEE 754 as in f32.
-//! Subnormal bf16 may count as zero: the instruction flushes them.
+//! Activations are rounded to the nearest bf16 (ties to even) once per matmul, for all threads. NaN
+//! and infinities propagate as in f32. Subnormal bf16 numbers may count as zero, because the
+//! instruction flushes them.
 //!
-//! The inner product is `Tile`'s. Where the CPU has no dot products of bf16 it is plain Rust, which
-//! is right, and slower than f32: [`Bf16Matrix::is_fast`] tells.
+//! The inner matmul is `Tile`'s. On CPUs without BF16 dot products it is plain Rust, which is
+//! correct but slower than f32; see [`Bf16Matrix::is_fast`].
 
 use std::cell::RefCell;
 
@@ -22,25 +22,25 @@ use crate::pack::{pack_panels, rows_of};
 use crate::packed::{PackedInput, panel_width, tasks, with_packed};
 use crate::tile::{Buffer, LANES, Scalar, Tile, WIDTH};
 
-/// Rows of a task: the sums of 48 outputs are 48 kB, and 1226 rows make five.
+/// Rows per task: the sums of 48 outputs are 48 kB, and 1226 rows make five tasks.
 const CHUNK: usize = 256;
 
 /// Weights `[n_out, n_in]`, packed.
 pub struct Bf16Matrix {
     n_in: usize,
     n_out: usize,
-    /// Panels of [`WIDTH`] outputs, the last as wide as needed; `[depth / 2][width][2]` each, where
-    /// `depth` is `n_in` made even. What is added is zero.
+    /// Panels of [`WIDTH`] outputs, the last one as wide as needed, each `[depth / 2][width][2]`,
+    /// where `depth` is `n_in` rounded up to even. The padding is zero.
     panels: Buffer<bf16>,
 }
 
 impl Bf16Matrix {
-    /// Packs rows of `n_in` little-endian bf16, those of one part below those of the part before.
+    /// Packs rows of `n_in` little-endian bf16. The rows of a part follow those of the part before.
     ///
     /// # Panics
-    /// If `n_in` is zero, or a part not whole rows.
+    /// If `n_in` is zero, or a part is not a whole number of rows.
     pub fn new(parts: &[&[u8]], n_in: usize) -> Self {
-        assert!(n_in > 0, "an input");
+        assert!(n_in > 0, "n_in must not be zero");
         let rows = rows_of(parts, 2 * n_in);
         let (n_out, depth) = (rows.len(), n_in.next_multiple_of(2));
         let mut panels = Buffer::zeros(n_out.next_multiple_of(LANES) * depth);
@@ -74,18 +74,18 @@ impl Bf16Matrix {
         crate::cpu::bf16_is_fast(Cpu::chosen())
     }
 
-    /// Bytes that a product of `n` rows of `n_in` takes for all threads together, while it runs.
+    /// Bytes that a matmul of `n` rows of `n_in` takes while it runs, for all threads together.
     pub fn shared_bytes(n: usize, n_in: usize) -> usize {
         PackedInput::<bf16>::bytes(n, n_in)
     }
 
-    /// Bytes that each thread keeps, whatever the matrix.
+    /// Bytes that each thread keeps, for any matrix.
     pub fn scratch_bytes() -> usize {
         Buffer::<f32>::bytes(CHUNK * WIDTH)
     }
 
-    /// `epilogue` of `x W^T + bias`, for `x: [n, n_in]`, to `out: [n, n_out]`. Rows are contiguous;
-    /// `out` may be part of a wider array.
+    /// Computes `epilogue(x W^T + bias)` for `x: [n, n_in]` and stores it in `out: [n, n_out]`.
+    /// Rows are contiguous; `out` may be part of a wider array.
     ///
     /// # Panics
     /// If the shapes do not agree.
@@ -131,11 +131,19 @@ impl Bf16Matrix {
         epilogue: Epilogue,
         out: ArrayViewMut2<f32>,
     ) {
-        assert_eq!(x.ncols(), self.n_in, "width of the input");
-        assert_eq!(out.dim(), (x.nrows(), self.n_out), "shape of the output");
+        assert_eq!(
+            x.ncols(),
+            self.n_in,
+            "x must be as wide as the matrix's input"
+        );
+        assert_eq!(
+            out.dim(),
+            (x.nrows(), self.n_out),
+            "out must be [rows of x, outputs]"
+        );
         assert!(
             bias.is_none_or(|b| b.len() == self.n_out),
-            "a bias for each output"
+            "bias must have one element per output"
         );
         with_packed(kernels, x, |packed| {
             let task = |(row, column, mut out): (usize, usize, ArrayViewMut2<f32>)| {
@@ -157,12 +165,12 @@ impl Bf16Matrix {
 }
 
 thread_local! {
-    /// A task's sums, kept for the thread's next. Nothing within waits for another task, so rayon
-    /// cannot start a second one while it is borrowed.
+    /// A task's sums, kept for the thread's next task. While they are borrowed nothing waits for
+    /// another task, so rayon cannot start one on this thread.
     static SUMS: RefCell<Option<Buffer<f32>>> = const { RefCell::new(None) };
 }
 
-/// Rows of little-endian bytes to a panel.
+/// Packs rows of little-endian bytes into a panel.
 fn pack_panel(rows: &[&[u8]], n_in: usize, panel: &mut [bf16]) {
     let width = panel.len() / n_in.next_multiple_of(2);
     for (column, row) in rows.iter().enumerate() {
@@ -183,8 +191,8 @@ mod tests {
     use crate::packed::depth;
     use crate::testing::{max_diff, noise, with_threads};
 
-    /// Sums of up to a thousand products of numbers in -1..1, added in f32 in another order; `bfdot` rounds
-    /// every pair to odd on the way, and comes to 2.3e-5.
+    /// Sums of up to a thousand products of numbers in -1..1, added in f32 in another order.
+    /// `bfdot` rounds each pair to odd, which makes up to 2.3e-5.
     const TOLERANCE: f32 = 3e-5;
 
     fn matrix(weights: &Array2<f32>) -> Bf16Matrix {
@@ -196,7 +204,7 @@ mod tests {
         Bf16Matrix::new(&[&bytes], n_in)
     }
 
-    /// Plain loops in f64 over rounded operands.
+    /// Plain loops in f64, over operands rounded to bf16.
     fn reference(x: &Array2<f32>, weights: &Array2<f32>) -> Array2<f32> {
         let round = |v: f32| f64::from(bf16::from_f32(v).to_f32());
         Array2::from_shape_fn((x.nrows(), weights.nrows()), |(i, j)| {
@@ -205,7 +213,7 @@ mod tests {
         })
     }
 
-    /// Every case on every level of this CPU; those that are off, with by how much.
+    /// Runs every case on every level of this CPU and lists those whose error is too large.
     fn failures(cases: impl Iterator<Item = (usize, usize, usize)>) -> Vec<String> {
         let mut failures = Vec::new();
         for (n, n_in, n_out) in cases {
@@ -246,7 +254,7 @@ mod tests {
     }
 
     #[test]
-    fn bias_and_every_epilogue_are_applied_to_the_sums() {
+    fn bias_and_every_epilogue_are_applied() {
         let (x, weights) = (noise(20, 40, 1), noise(70, 40, 2));
         let bias = noise(1, 70, 3).into_raw_vec_and_offset().0;
         let matrix = matrix(&weights);
@@ -263,7 +271,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_number_or_infinite_stays_in_its_row_or_column() {
+    fn nan_and_infinity_propagate_within_their_row_or_column() {
         let (mut x, mut weights) = (noise(12, 30, 1).abs() + 0.1, noise(50, 30, 2).abs() + 0.1);
         x[[3, 29]] = f32::NAN;
         x[[5, 0]] = f32::INFINITY;
@@ -286,7 +294,7 @@ mod tests {
     }
 
     #[test]
-    fn a_slice_of_a_wider_array_may_take_the_result() {
+    fn out_may_be_a_slice_of_a_wider_array() {
         let matrix = matrix(&noise(70, 64, 3));
         let x = noise(4, 64, 1);
         let mut alone = Array2::zeros((4, 70));

@@ -1,36 +1,38 @@
-//! Activations, in the order and the numbers in which they are multiplied by halves.
+//! Activations, converted and packed for the 16-bit matmul.
 #![allow(unsafe_code)]
 
 use super::kernel::{Float16Kernel, with_tile};
 use crate::packed::depth;
 use crate::tile::{Element, ROWS, Tile, split_rows};
 
-/// Rows at most that are multiplied by weights as they lie.
+/// Most rows for which the GEMV is used.
 pub const MAX_GEMV_ROWS: usize = 8;
-/// Inputs that are packed at a time, in the first-level cache.
+/// Inputs that are packed at a time, in the L1 cache.
 const STEP: usize = 256;
 
-/// Where rows of activations lie, for several threads that write them and, when all have, read them.
+/// A pointer to activations `[n, width]`: several threads write them, and read them once all are
+/// written.
 ///
-/// A gemv are f32 `[n, width]`. More are panels of eight rows, for a block of inputs after the other, in the
-/// kernel's numbers: `[blocks][n / 8][depth / GROUP][8][GROUP]`, filled up with zeros.
+/// For the GEMV they are f32 `[n, width]`. Otherwise they are panels of eight rows, one block of
+/// inputs after the other, in the kernel's type: `[blocks][n / 8][depth / GROUP][8][GROUP]`, padded
+/// with zeros.
 #[derive(Clone, Copy, Debug)]
 pub struct Float16Activations {
     n: usize,
     width: usize,
-    /// What numbers are multiplied by as they are packed.
+    /// Factor applied while packing.
     factor: f32,
     kernel: Float16Kernel,
     memory: *mut u8,
 }
 
-// SAFETY: the functions that touch the memory are unsafe and say who may do it when.
+// SAFETY: all functions that access the memory are unsafe and state what the caller must guarantee.
 unsafe impl Send for Float16Activations {}
 // SAFETY: as above.
 unsafe impl Sync for Float16Activations {}
 
 impl Float16Activations {
-    /// Bytes of memory that rows `[n, width]` take for a kernel.
+    /// Bytes that activations `[n, width]` take for `kernel`.
     pub fn bytes(n: usize, width: usize, kernel: Float16Kernel) -> usize {
         fn bytes<K: Tile>(_: K, n: usize, width: usize) -> usize {
             let width = width.next_multiple_of(K::Element::GROUP);
@@ -43,11 +45,11 @@ impl Float16Activations {
         }
     }
 
-    /// Rows `[n, width]` that lie at `memory`.
+    /// Activations `[n, width]` at `memory`.
     ///
     /// # Safety
-    /// - There are [`Self::bytes`], aligned to 4 bytes, initialized.
-    /// - They stay there as long as this and its copies are used.
+    /// `memory` points to [`Self::bytes`] initialized bytes, aligned to 4, which stay valid as long
+    /// as this value and its copies are used.
     pub unsafe fn new(memory: *mut u8, n: usize, width: usize, kernel: Float16Kernel) -> Self {
         Self {
             n,
@@ -58,7 +60,7 @@ impl Float16Activations {
         }
     }
 
-    /// The same, for rows that are multiplied by a number as they are packed.
+    /// The same place for activations that [`Self::pack`] multiplies by `factor`.
     pub fn scaled(self, factor: f32) -> Self {
         Self { factor, ..self }
     }
@@ -73,17 +75,18 @@ impl Float16Activations {
         self.width
     }
 
-    /// For which kernel.
+    /// The kernel they are packed for.
     pub fn kernel(&self) -> Float16Kernel {
         self.kernel
     }
 
-    /// Whether they are gemv.
+    /// Whether there are few enough rows for the GEMV.
     pub(super) fn use_gemv(&self) -> bool {
         self.n <= MAX_GEMV_ROWS
     }
 
-    /// Pieces that can be packed independently: rows of a gemv, else a panel's block of inputs.
+    /// Number of pieces that can be packed independently: rows for the GEMV, else a block of inputs
+    /// of a panel.
     pub fn pieces(&self) -> usize {
         fn blocks<K: Tile>(_: K, width: usize) -> usize {
             width.div_ceil(depth::<K::Element>())
@@ -95,10 +98,10 @@ impl Float16Activations {
         }
     }
 
-    /// Packs a piece of rows `x: [n, width]`.
+    /// Packs piece `piece` of `x: [n, width]`.
     ///
     /// # Safety
-    /// Nobody else writes this piece or reads meanwhile.
+    /// No other thread writes this piece or reads it meanwhile.
     ///
     /// # Panics
     /// If there is no such piece, or `x` has another size.
@@ -106,8 +109,8 @@ impl Float16Activations {
         assert!(piece < self.pieces() && x.len() == self.n * self.width);
         if self.use_gemv() {
             let place = piece * self.width;
-            // SAFETY: a row's place in the memory that `new`'s caller vouches for, and this caller that
-            // nobody else has it.
+            // SAFETY: a row within the memory, by the promise of `new`'s caller; no other thread
+            // accesses it, by the promise of this one.
             let to = unsafe {
                 let to = self.memory.cast::<f32>().add(place);
                 std::slice::from_raw_parts_mut(to, self.width)
@@ -117,7 +120,7 @@ impl Float16Activations {
             }
             return;
         }
-        // SAFETY: handed on.
+        // SAFETY: the caller's promise.
         with_tile!(self.kernel.tile, |tile| unsafe {
             self.pack_panel(tile, x, piece);
         });
@@ -131,8 +134,8 @@ impl Float16Activations {
         let first = block * depth::<K::Element>();
         let last = self.width.min(first + depth::<K::Element>());
         let (from, len) = self.place::<K::Element>(row, ROWS, block);
-        // SAFETY: the panel's place in the memory that `new`'s caller vouches for, and this caller that
-        // nobody else has it.
+        // SAFETY: a panel within the memory, by the promise of `new`'s caller; no other thread
+        // accesses it, by the promise of this one.
         let panel = unsafe {
             let to = self.memory.cast::<K::Element>().add(from);
             std::slice::from_raw_parts_mut(to, len)
@@ -154,7 +157,8 @@ impl Float16Activations {
         }
     }
 
-    /// Where the panels of `n` rows from one on lie in a block of inputs, and how many numbers they are.
+    /// Offset and length, in elements, of the panels of `n` rows from `row` on in a block of
+    /// inputs.
     fn place<E: Element>(&self, row: usize, n: usize, block: usize) -> (usize, usize) {
         let padded = self.width.next_multiple_of(E::GROUP);
         let first = block * depth::<E>();
@@ -163,10 +167,10 @@ impl Float16Activations {
         (from, n.next_multiple_of(ROWS) * depth)
     }
 
-    /// The panels of `n` rows from one on, a multiple of eight, in a block of inputs.
+    /// The panels of `n` rows from `row` on, a multiple of eight, in a block of inputs.
     ///
     /// # Safety
-    /// All pieces are packed, in `E`, and stay as they are.
+    /// All pieces are packed, in `E`, and nobody writes them meanwhile.
     ///
     /// # Panics
     /// If there are no such rows or inputs.
@@ -177,13 +181,13 @@ impl Float16Activations {
         unsafe { std::slice::from_raw_parts(self.memory.cast::<E>().add(from), len) }
     }
 
-    /// All rows, `[n, width]`, if they are gemv.
+    /// All rows, f32 `[n, width]`, for the GEMV.
     ///
     /// # Safety
-    /// All pieces are packed, and stay as they are.
+    /// All pieces are packed, and nobody writes them meanwhile.
     pub(super) unsafe fn gemv(&self) -> &[f32] {
         assert!(self.use_gemv());
-        // SAFETY: so many numbers are there; the rest is the caller's promise.
+        // SAFETY: `bytes` counts this many elements; the rest is the caller's promise.
         unsafe { std::slice::from_raw_parts(self.memory.cast(), self.n * self.width) }
     }
 }

@@ -1,4 +1,4 @@
-//! AVX2, FMA and F16C: eight at a time.
+//! AVX2, FMA and F16C: eight elements at a time.
 #![allow(unsafe_code)]
 
 use std::arch::x86_64::*;
@@ -20,7 +20,7 @@ pub static OPS: Float16Ops = Float16Ops {
 /// As [`Float16Ops::gemv`].
 #[target_feature(enable = "avx2,fma,f16c")]
 unsafe fn gemv(of: &Float16Gemv) {
-    // SAFETY: compiled for the ops; the rest is the caller's promise.
+    // SAFETY: compiled for these instructions; the rest is the caller's promise.
     unsafe { gemv::gemv::<__m256, 2>(of) }
 }
 
@@ -28,18 +28,18 @@ unsafe fn gemv(of: &Float16Gemv) {
 /// As [`Float16Ops::to_f32`].
 #[target_feature(enable = "avx2,fma,f16c")]
 unsafe fn to_f32(from: Float16Slice, to: &mut [f32]) {
-    // SAFETY: compiled for the set.
+    // SAFETY: compiled for these instructions.
     unsafe { gemv::to_f32::<__m256>(from, to) }
 }
 
-// SAFETY: each function touches eight numbers.
+// SAFETY: each function accesses eight elements.
 unsafe impl Vector for __m256 {
     const LANES: usize = 8;
     const SUM_REGISTERS: usize = 12;
 
     #[inline(always)]
     unsafe fn zero() -> Self {
-        // SAFETY: as the trait says; so for all that follow.
+        // SAFETY: as the trait requires; also for all below.
         unsafe { _mm256_setzero_ps() }
     }
     #[inline(always)]
@@ -54,7 +54,7 @@ unsafe impl Vector for __m256 {
     }
     #[inline(always)]
     unsafe fn load_bf16(from: *const bf16) -> Self {
-        // SAFETY: as above. A bf16 is the upper half of the f32.
+        // SAFETY: as above. A bf16 is the upper half of an f32.
         unsafe {
             let wide = _mm256_cvtepu16_epi32(_mm_loadu_si128(from.cast()));
             _mm256_castsi256_ps(_mm256_slli_epi32::<16>(wide))

@@ -1,10 +1,12 @@
-//! A gemv rows of activations times weights as they lie in memory.
+//! GEMV: up to eight rows of activations times weights as they are in memory.
 //!
-//! A single row that stays in the first-level cache takes output by output: weights follow each other then, and
-//! the hardware foresees them best. Others take some outputs at a time, so that activations are read once for
-//! all of them. Either asks for the next outputs meanwhile, without which Intel's cores read half as fast.
-//! Each product of a row with an output has 16 sums, for every sixteenth input, whatever the number of rows and
-//! the instruction ops: so a row's result does not depend on those beside it.
+//! A single row that fits the L1 cache takes one output after the other, because the hardware
+//! prefetches consecutive weights best. Otherwise several outputs are computed at a time, so that
+//! activations are read once for all of them. In both cases the next outputs are prefetched;
+//! without that, Intel's cores read at half the speed.
+//!
+//! Each result has 16 partial sums, one for every sixteenth input, for any number of rows and any
+//! instruction set. So the result of a row does not depend on the other rows.
 #![allow(unsafe_code)]
 
 use std::mem::MaybeUninit;
@@ -15,7 +17,7 @@ use half::{bf16, f16};
 use super::Float16Slice;
 use crate::tile::prefetch_l2;
 
-/// Operands and place of such a product.
+/// The operands and the output of a GEMV.
 #[derive(Clone, Copy, Debug)]
 pub struct Float16Gemv<'a> {
     /// `[n, n_in]`
@@ -24,36 +26,37 @@ pub struct Float16Gemv<'a> {
     pub n_in: usize,
     /// `[n_out, n_in]`
     pub weights: Float16Slice<'a>,
-    /// `[n, n_out]`, rows `stride` numbers apart.
+    /// `[n, n_out]`, rows `stride` elements apart.
     pub out: *mut f32,
     /// See above.
     pub stride: usize,
-    /// Whether the products are added to what is there.
+    /// Whether the results are added to `out`.
     pub add: bool,
 }
 
-/// Computes such a product.
+/// Computes a GEMV.
 ///
 /// # Safety
-/// - The CPU has the set's instructions.
-/// - `out` may be written for all rows and outputs, and holds numbers if they are added to; nobody else
-///   touches them.
+/// - The CPU has the instructions.
+/// - `out` is valid for writes for all rows and outputs, and initialized if the results are added
+///   to it; no other thread accesses it.
 ///
 /// # Panics
-/// If there are no rows, or more than [`MAX_GEMV_ROWS`](super::MAX_GEMV_ROWS), or more outputs than [`MAX_OUTPUTS`].
+/// If there are no rows, or more than [`MAX_GEMV_ROWS`](super::MAX_GEMV_ROWS), or more outputs than
+/// [`MAX_OUTPUTS`].
 pub type Float16GemvFn = unsafe fn(&Float16Gemv);
 
-/// A register of f32, and what of an instruction set these products need.
+/// A register of f32, and the instructions that the GEMV needs.
 ///
-/// The functions are for callers that are compiled for the ops, and inlined there.
+/// The functions are inlined into callers that are compiled for the instruction set.
 ///
 /// # Safety
-/// The CPU has the set. Where a function takes a pointer, [`LANES`](Self::LANES) numbers may be read or
-/// written there; none needs an alignment.
+/// The CPU has the instruction set. Where a function takes a pointer, [`LANES`](Self::LANES)
+/// elements are valid for reads or writes there. No alignment is needed.
 pub unsafe trait Vector: Copy {
-    /// Numbers in it.
+    /// Elements of a register.
     const LANES: usize;
-    /// How many there are for sums, beside those for operands.
+    /// Registers available for sums, besides those for operands.
     const SUM_REGISTERS: usize;
     unsafe fn zero() -> Self;
     unsafe fn load(from: *const f32) -> Self;
@@ -64,7 +67,7 @@ pub unsafe trait Vector: Copy {
     unsafe fn mul_add(self, by: Self, to: Self) -> Self;
 }
 
-/// A number of 16 bits.
+/// A 16-bit float.
 trait Float16: Copy {
     /// # Safety
     /// As [`Vector`]'s.
@@ -75,7 +78,7 @@ trait Float16: Copy {
 impl Float16 for f16 {
     #[inline(always)]
     unsafe fn load<V: Vector>(from: *const Self) -> V {
-        // SAFETY: handed on.
+        // SAFETY: the caller's promise.
         unsafe { V::load_f16(from) }
     }
     #[inline(always)]
@@ -87,7 +90,7 @@ impl Float16 for f16 {
 impl Float16 for bf16 {
     #[inline(always)]
     unsafe fn load<V: Vector>(from: *const Self) -> V {
-        // SAFETY: handed on.
+        // SAFETY: the caller's promise.
         unsafe { V::load_bf16(from) }
     }
     #[inline(always)]
@@ -96,13 +99,13 @@ impl Float16 for bf16 {
     }
 }
 
-/// Numbers to f32, as [`Float16Ops::to_f32`](super::kernel::Float16Ops::to_f32) says.
+/// Converts to f32, as [`Float16Ops::to_f32`](super::kernel::Float16Ops::to_f32).
 ///
 /// # Safety
 /// As [`Vector`]'s.
 #[inline(always)]
 pub unsafe fn to_f32<V: Vector>(from: Float16Slice, to: &mut [f32]) {
-    // SAFETY: handed on.
+    // SAFETY: the caller's promise.
     unsafe {
         match from {
             Float16Slice::F16(from) => slice_to_f32::<V, _>(from, to),
@@ -118,7 +121,7 @@ unsafe fn slice_to_f32<V: Vector, H: Float16>(from: &[H], to: &mut [f32]) {
     let n = from.len().min(to.len());
     let whole = n / V::LANES * V::LANES;
     for i in (0..whole).step_by(V::LANES) {
-        // SAFETY: so many numbers follow in both.
+        // SAFETY: both slices have at least `whole` elements.
         unsafe { H::load::<V>(from.as_ptr().add(i)).store(to.as_mut_ptr().add(i)) }
     }
     for (to, from) in to[whole..n].iter_mut().zip(&from[whole..n]) {
@@ -126,13 +129,13 @@ unsafe fn slice_to_f32<V: Vector, H: Float16>(from: &[H], to: &mut [f32]) {
     }
 }
 
-/// All of a product, as [`Float16GemvFn`] says, with `S` registers of 16 numbers together.
+/// A whole GEMV, as [`Float16GemvFn`], with `S` registers for 16 partial sums.
 ///
 /// # Safety
 /// As [`Vector`]'s and [`Float16GemvFn`]'s.
 #[inline(always)]
 pub unsafe fn gemv<V: Vector, const S: usize>(of: &Float16Gemv) {
-    // SAFETY: handed on.
+    // SAFETY: the caller's promise.
     unsafe {
         match of.weights {
             Float16Slice::F16(weights) => by_rows::<V, _, S>(of, weights),
@@ -141,14 +144,14 @@ pub unsafe fn gemv<V: Vector, const S: usize>(of: &Float16Gemv) {
     }
 }
 
-/// As many rows and outputs at a time as there are registers for.
+/// Chooses how many rows and outputs to compute at a time, by the number of registers.
 ///
 /// # Safety
 /// As [`gemv`].
 #[inline(always)]
 unsafe fn by_rows<V: Vector, H: Float16, const S: usize>(of: &Float16Gemv, weights: &[H]) {
     let n = of.rows.len() / of.n_in;
-    // SAFETY: handed on; rows are the first ones, and those after them.
+    // SAFETY: the caller's promise; the two calls split the rows.
     unsafe {
         match (n, V::SUM_REGISTERS / S) {
             (1, _) if of.n_in <= IN_CACHE => by_outputs::<V, H, S, 1, 1>(of, weights),
@@ -178,13 +181,13 @@ unsafe fn by_rows<V: Vector, H: Float16, const S: usize>(of: &Float16Gemv, weigh
                     weights,
                 );
             }
-            (n, _) => panic!("{n} rows"),
+            (n, _) => panic!("expected 1 to 8 rows, found {n}"),
         }
     }
 }
 
-/// All outputs of `R` rows, `N` at a time. Where each takes all rows anew, for as many inputs at a time as
-/// stay in the first-level cache beside the weights.
+/// Computes all outputs of `R` rows, `N` at a time. If each output reads all rows again, inputs are
+/// split into blocks of which the rows fit the L1 cache beside the weights.
 ///
 /// # Safety
 /// As [`gemv`].
@@ -197,7 +200,7 @@ unsafe fn by_outputs<V: Vector, H: Float16, const S: usize, const R: usize, cons
     let n_out = weights.len() / n_in;
     let whole = n_in / SUMS * SUMS;
     assert!(of.rows.len() == R * n_in && n_out <= MAX_OUTPUTS && S * V::LANES == SUMS);
-    // What outputs have come to; not all of them are used.
+    // Partial sums of each group of outputs between two blocks of inputs; not all entries are used.
     let mut kept = [const { MaybeUninit::<[[[V; S]; N]; R]>::uninit() }; MAX_OUTPUTS];
     let is_read_often = N == 1 && R > 1;
     let block = if is_read_often {
@@ -208,14 +211,14 @@ unsafe fn by_outputs<V: Vector, H: Float16, const S: usize, const R: usize, cons
     for begin in (0..whole.max(1)).step_by(block) {
         let end = whole.min(begin + block);
         for (kept, from) in kept.iter_mut().zip((0..n_out).step_by(N)) {
-            // The last gemv are computed with others that are there already.
+            // The last group is moved back to be whole, so it computes some outputs a second time.
             let first = from.min(n_out.saturating_sub(N));
             let mut w = [&weights[..0]; N];
             for (i, w) in w.iter_mut().enumerate() {
                 *w = &weights[(first + i).min(n_out - 1) * n_in..][..n_in];
             }
-            // SAFETY: kept by the block of inputs before, if this is not the first; inputs below `whole` are
-            // there in vectors; the rest is handed on.
+            // SAFETY: the block before wrote `kept`, if this is not the first; vectors of inputs
+            // below `whole` are within the rows; the rest is the caller's promise.
             unsafe {
                 let mut sums = if begin == 0 {
                     [[[V::zero(); S]; N]; R]
@@ -230,7 +233,8 @@ unsafe fn by_outputs<V: Vector, H: Float16, const S: usize, const R: usize, cons
                 let found = finished(sums, of.rows, w);
                 for (r, found) in found.iter().enumerate() {
                     for (i, sum) in found.iter().enumerate().take(n_out).skip(from - first) {
-                        // Those that were computed with the former ones are left out, so none is added twice.
+                        // Outputs that the group before computed are skipped, so that none is added
+                        // twice.
                         let out = of.out.add(r * of.stride + first + i);
                         *out = if of.add { *out + sum } else { *sum };
                     }
@@ -240,7 +244,7 @@ unsafe fn by_outputs<V: Vector, H: Float16, const S: usize, const R: usize, cons
     }
 }
 
-/// Adds the products of `R` rows with `N` outputs for some inputs, whole vectors of them.
+/// Adds the products of `R` rows and `N` outputs for whole vectors of inputs.
 ///
 /// # Safety
 /// As [`Vector`]'s.
@@ -260,7 +264,7 @@ unsafe fn add<V: Vector, H: Float16, const S: usize, const R: usize, const N: us
         }
         for s in 0..S {
             let k = k + s * V::LANES;
-            // SAFETY: the caller vouches for the vectors.
+            // SAFETY: the caller's promise, for these vectors.
             unsafe {
                 let mut weights = [V::zero(); N];
                 for (v, w) in weights.iter_mut().zip(&w) {
@@ -277,7 +281,7 @@ unsafe fn add<V: Vector, H: Float16, const S: usize, const R: usize, const N: us
     }
 }
 
-/// What products come to, with the inputs that are no whole vectors.
+/// Adds the inputs after the last whole vector and reduces the partial sums.
 ///
 /// # Safety
 /// As [`Vector`]'s.
@@ -293,7 +297,7 @@ unsafe fn finished<V: Vector, H: Float16, const S: usize, const R: usize, const 
         for (n, (found, sums)) in found.iter_mut().zip(sums).enumerate() {
             let mut all = [0.0; SUMS];
             for (s, sum) in sums.iter().enumerate() {
-                // SAFETY: as many numbers as the registers have together.
+                // SAFETY: the registers hold `SUMS` elements together.
                 unsafe { sum.store(all.as_mut_ptr().add(s * V::LANES)) }
             }
             for (k, sum) in (n_in / SUMS * SUMS..n_in).zip(&mut all) {
@@ -305,7 +309,7 @@ unsafe fn finished<V: Vector, H: Float16, const S: usize, const R: usize, const 
     found
 }
 
-/// Float16Slice, and halves of these, added up.
+/// The sum of all elements: pairwise, half onto half.
 #[inline(always)]
 fn sum(mut sums: [f32; SUMS]) -> f32 {
     let mut n = SUMS / 2;
@@ -319,11 +323,11 @@ fn sum(mut sums: [f32; SUMS]) -> f32 {
     sums[0]
 }
 
-/// Outputs at most.
+/// Most outputs of a call.
 pub const MAX_OUTPUTS: usize = 64;
-/// Sums of a product.
+/// Partial sums of a result.
 const SUMS: usize = 16;
-/// Numbers of rows that stay in the first-level cache: half of 32 kB.
+/// f32 elements of the rows that fit the L1 cache: half of 32 kB.
 const IN_CACHE: usize = 4096;
-/// Weights of a cache line.
+/// 16-bit weights in a cache line.
 const LINE: usize = 32;

@@ -1,4 +1,4 @@
-//! Which instructions a product takes, and the numbers that it multiplies.
+//! The kernels of the 16-bit matmul: which instructions they use, and in which type they multiply.
 
 use half::bf16;
 
@@ -15,21 +15,22 @@ pub struct Float16Kernel {
     pub(super) ops: &'static Float16Ops,
 }
 
-/// What an instruction set's file provides.
+/// The functions that the file of an instruction set provides.
 #[derive(Debug)]
 pub(super) struct Float16Ops {
     /// The instructions it needs.
     pub cpu: Cpu,
-    /// A gemv rows times weights as they lie.
+    /// Multiplies up to [`MAX_GEMV_ROWS`](super::MAX_GEMV_ROWS) rows by weights as they are in
+    /// memory.
     pub gemv: Float16GemvFn,
-    /// Numbers to f32; as many as there is room for.
+    /// Converts to f32, as many elements as fit the output.
     ///
     /// # Safety
     /// The CPU has `cpu`.
     pub to_f32: unsafe fn(Float16Slice, &mut [f32]),
 }
 
-/// The tiles that products are made of; a value is the proof that this CPU has the instructions.
+/// The tiles that matmuls use. A value proves that this CPU has the instructions.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum AnyTile {
     #[cfg(target_arch = "x86_64")]
@@ -46,7 +47,7 @@ pub(super) enum AnyTile {
     ScalarBf16(tile::Scalar<bf16>),
 }
 
-/// Evaluates `$then` with the tile that `$any` is as `$tile`.
+/// Evaluates `$then`, with the tile of `$any` as `$tile`.
 macro_rules! with_tile {
     ($any:expr, |$tile:ident| $then:expr) => {
         match $any {
@@ -68,7 +69,7 @@ macro_rules! with_tile {
 pub(super) use with_tile;
 
 impl Float16Kernel {
-    /// The fastest for these weights on this CPU, with the instructions of `cpu`.
+    /// The fastest kernel for these weights with the instructions of `cpu`.
     pub fn for_cpu(cpu: Cpu, weights: &Float16Slice) -> Self {
         if matches!(weights, Float16Slice::Bf16(_)) && bf16_is_fast(cpu) {
             Self::in_bf16(cpu)
@@ -77,7 +78,7 @@ impl Float16Kernel {
         }
     }
 
-    /// The one that multiplies f32, with the instructions of `cpu` as far as this CPU has them.
+    /// The kernel that multiplies f32, with the instructions of `cpu` as far as this CPU has them.
     pub fn in_f32(cpu: Cpu) -> Self {
         #[cfg(target_arch = "x86_64")]
         {
@@ -96,7 +97,7 @@ impl Float16Kernel {
         Self::new(AnyTile::Scalar(tile::Scalar::default()), &scalar::OPS)
     }
 
-    /// The one that rounds activations to BF16 and takes weights of that type only.
+    /// The kernel that rounds activations to BF16. It takes BF16 weights only.
     pub fn in_bf16(cpu: Cpu) -> Self {
         #[cfg(target_arch = "x86_64")]
         if let Some(tile) = tile::Avx512Bf16::new(cpu) {
@@ -114,7 +115,7 @@ impl Float16Kernel {
         Self { tile, ops }
     }
 
-    /// Whether it multiplies BF16, and not f32.
+    /// Whether it multiplies BF16 instead of f32.
     pub fn is_bf16(&self) -> bool {
         fn group<K: tile::Tile>(_: K) -> usize {
             K::Element::GROUP
@@ -122,12 +123,12 @@ impl Float16Kernel {
         with_tile!(self.tile, |tile| group(tile)) == bf16::GROUP
     }
 
-    /// Whether it multiplies such weights.
+    /// Whether it takes these weights.
     pub fn takes(&self, weights: &Float16Slice) -> bool {
         !self.is_bf16() || matches!(weights, Float16Slice::Bf16(_))
     }
 
-    /// Whether it is better than llama.cpp's products.
+    /// Whether it is faster than llama.cpp's matmul.
     pub fn is_faster_than_ggml(&self) -> bool {
         self.ops.cpu != Cpu::Scalar
     }

@@ -1,4 +1,4 @@
-//! A product, cut into tasks that any threads may run.
+//! A 16-bit matmul, partitioned into tasks that any thread may run.
 #![allow(unsafe_code)]
 
 use std::cell::RefCell;
@@ -15,24 +15,24 @@ use crate::packed::{depth, panel_width};
 use crate::partition::Partition;
 use crate::tile::{Buffer, Element, ROWS, Start, Tile, WIDTH, split_rows};
 
-/// Inputs that are widened at a time, in the first-level cache.
+/// Inputs that are converted at a time, in the L1 cache.
 const STEP: usize = 256;
 
-/// What a thread keeps for its tasks.
+/// Buffers that a thread keeps for its tasks.
 struct Float16Scratch {
     /// `[depth / GROUP][width][GROUP]`
     in_f32: Buffer<f32>,
-    /// The same.
+    /// `[depth / GROUP][width][GROUP]`
     in_bf16: Buffer<bf16>,
     /// `[rows][width]`
     sums: Buffer<f32>,
 }
 
-/// Numbers that are multiplied by activations.
+/// The type in which a kernel multiplies.
 trait Operand: Element {
-    /// Where a thread keeps a panel of them, and its sums.
+    /// The thread's buffers for a panel and for the sums.
     fn buffers(scratch: &mut Float16Scratch) -> (&mut Buffer<Self>, &mut Buffer<f32>);
-    /// Weights as these numbers.
+    /// Converts 16-bit weights to this type.
     fn from_float16(ops: &Float16Ops, from: Float16Slice, to: &mut [Self]);
 }
 
@@ -41,7 +41,7 @@ impl Operand for f32 {
         (&mut scratch.in_f32, &mut scratch.sums)
     }
     fn from_float16(ops: &Float16Ops, from: Float16Slice, to: &mut [Self]) {
-        // SAFETY: a kernel exists only where the CPU has what its set needs.
+        // SAFETY: a kernel exists only if the CPU has its instructions.
         unsafe { (ops.to_f32)(from, to) }
     }
 }
@@ -52,13 +52,13 @@ impl Operand for bf16 {
     }
     fn from_float16(_: &Float16Ops, from: Float16Slice, to: &mut [Self]) {
         let Float16Slice::Bf16(from) = from else {
-            unreachable!("the kernel takes these weights");
+            unreachable!("bf16 kernels take bf16 weights only");
         };
         to.copy_from_slice(from);
     }
 }
 
-/// A matrix, and the rows that it multiplies.
+/// A matrix and the activations that it multiplies.
 #[derive(Clone, Copy)]
 struct Float16Term<'a> {
     matrix: Float16Matrix<'a>,
@@ -67,23 +67,30 @@ struct Float16Term<'a> {
 
 impl<'a> Float16Term<'a> {
     fn new(matrix: Float16Matrix<'a>, rows: Float16Activations) -> Self {
-        assert_eq!(rows.width(), matrix.n_in(), "width of the input");
-        assert!(rows.kernel().takes(&matrix.weights()), "type of weights");
+        assert_eq!(
+            rows.width(),
+            matrix.n_in(),
+            "x must be as wide as the matrix's input"
+        );
+        assert!(
+            rows.kernel().takes(&matrix.weights()),
+            "the kernel does not take this type of weights"
+        );
         Self { matrix, rows }
     }
 }
 
-/// `rows W^T` to `out`: what it takes, and how it is cut.
+/// `rows W^T`, stored in `out`.
 #[derive(Clone, Copy)]
 pub struct Float16Matmul<'a> {
     base: Float16Term<'a>,
-    /// Another product that is added to it.
+    /// A second matmul that is added to it.
     added: Option<Float16Term<'a>>,
     out: SharedOutput,
 }
 
 impl<'a> Float16Matmul<'a> {
-    /// A product for threads to run.
+    /// The matmul of `rows: [n, n_in]` with `matrix: [n_out, n_in]`, to `out: [n, n_out]`.
     ///
     /// # Panics
     /// If the rows have another width than the matrix, or their kernel does not take its weights.
@@ -95,16 +102,29 @@ impl<'a> Float16Matmul<'a> {
         }
     }
 
-    /// The same with another product added: it costs its multiplications and no pass over the result.
+    /// The same plus `rows matrix^T` of a second matrix, such as an adapter's. It costs its
+    /// multiplications, but no further pass over the output.
     ///
     /// # Panics
-    /// If it has another number of rows or outputs, another kind of numbers, or for the reasons of
-    /// [`Self::new`].
+    /// If the second matmul has another number of rows or outputs or multiplies in another type, or
+    /// for the reasons of [`Self::new`].
     pub fn plus(self, matrix: Float16Matrix<'a>, rows: Float16Activations) -> Self {
-        assert_eq!(rows.n(), self.base.rows.n(), "number of rows");
-        assert_eq!(matrix.n_out(), self.n_out(), "number of outputs");
+        assert_eq!(
+            rows.n(),
+            self.base.rows.n(),
+            "both inputs must have the same number of rows"
+        );
+        assert_eq!(
+            matrix.n_out(),
+            self.n_out(),
+            "both matrices must have the same number of outputs"
+        );
         let kernels = [rows.kernel(), self.kernel()];
-        assert_eq!(kernels[0].is_bf16(), kernels[1].is_bf16(), "kernel");
+        assert_eq!(
+            kernels[0].is_bf16(),
+            kernels[1].is_bf16(),
+            "both kernels must multiply in the same type"
+        );
         Self {
             added: Some(Float16Term::new(matrix, rows)),
             ..self
@@ -136,7 +156,7 @@ impl<'a> Float16Matmul<'a> {
         Partition::new((self.n(), self.n_out()), group, ROWS, n_threads)
     }
 
-    /// Number of tasks for so many threads. How many there are changes no number.
+    /// Number of tasks for `n_threads`. It does not change the result.
     pub fn tasks(&self, n_threads: usize) -> usize {
         self.partition(n_threads).tasks()
     }
@@ -144,14 +164,15 @@ impl<'a> Float16Matmul<'a> {
     /// Runs task `i` of those for `n_threads`.
     ///
     /// # Safety
-    /// - All pieces of the rows are packed and stay as they are.
-    /// - `out` may be written for all rows and outputs; nobody else touches what this task writes.
+    /// - All pieces of the rows are packed and nobody writes them meanwhile.
+    /// - `out` is valid for writes, and no other thread accesses what this task writes.
     ///
     /// # Panics
     /// If there is no such task.
     pub unsafe fn run(&self, i: usize, n_threads: usize) {
         let (rows, outputs) = self.partition(n_threads).task(i);
-        // SAFETY: handed on. Nothing within waits for another task, so a thread does not come here twice.
+        // SAFETY: the caller's promise. Nothing within waits for another task, so the scratch is
+        // not borrowed twice.
         unsafe {
             if self.base.rows.use_gemv() {
                 return self.run_gemv(outputs);
@@ -164,14 +185,15 @@ impl<'a> Float16Matmul<'a> {
         }
     }
 
-    /// All rows times `n_out` outputs from one on, as they lie.
+    /// All rows times `n_out` outputs from `output` on, with weights as they are in memory.
     ///
     /// # Safety
     /// As [`Self::run`].
     unsafe fn run_gemv(&self, (output, n_out): (usize, usize)) {
         for (i, Float16Term { matrix, rows }) in self.parts().enumerate() {
             let n_in = matrix.n_in();
-            // SAFETY: the kernel's set is this CPU's; the rest is the caller's promise.
+            // SAFETY: a kernel exists only if the CPU has its instructions; the rest is the
+            // caller's promise.
             unsafe {
                 (rows.kernel().ops.gemv)(&Float16Gemv {
                     rows: rows.gemv(),
@@ -185,7 +207,7 @@ impl<'a> Float16Matmul<'a> {
         }
     }
 
-    /// Some rows times some outputs, each from one on.
+    /// `n` rows from `row` on times `n_out` outputs from `output` on.
     ///
     /// # Safety
     /// As [`Self::run`], and the rows are packed for `kernels`.
@@ -213,8 +235,8 @@ impl<'a> Float16Matmul<'a> {
                 kernels.multiply(x, panel, width, start, sums);
                 continue;
             }
-            // Panel by panel, so that sums are put in place while they are in the first-level cache, and
-            // their place is fetched meanwhile.
+            // Panel by panel: sums are stored while they are in the L1 cache, and the output is
+            // prefetched during the multiplication.
             let xs = x.chunks_exact(ROWS * panel.len() / width);
             let sums = sums.chunks_exact_mut(ROWS * width);
             for ((x, sums), first) in xs.zip(sums).zip((0..n).step_by(ROWS)) {
@@ -224,15 +246,15 @@ impl<'a> Float16Matmul<'a> {
                 }
                 kernels.multiply(x, panel, width, start, sums);
                 for (row, sums) in rows.zip(sums.chunks_exact(width)) {
-                    // SAFETY: a part of what the caller says may be written.
+                    // SAFETY: a part of the output that this task may write.
                     unsafe { self.out.store(row, output, &sums[..n_out]) }
                 }
             }
         }
     }
 
-    /// A block of a part's inputs of `n_out` outputs from one on, as a panel; columns that are added are
-    /// zero.
+    /// Converts and transposes a block of inputs of `n_out` outputs from `output` on into a panel,
+    /// padded with zero columns.
     fn fill<K: Tile<Element: Operand>>(
         &self,
         kernels: K,
@@ -291,7 +313,8 @@ thread_local! {
     static SCRATCH: RefCell<Option<Float16Scratch>> = const { RefCell::new(None) };
 }
 
-/// `x: [n, n_in]` times the matrix into `out: [n, n_out]`, rows contiguous, on rayon's current pool.
+/// Computes `out = x W^T` on rayon's current pool, for `x: [n, n_in]` and `out: [n, n_out]`, rows
+/// contiguous.
 ///
 /// # Panics
 /// If the shapes do not agree, or the kernel does not take the weights.
@@ -302,15 +325,23 @@ pub fn matmul(
     mut out: ArrayViewMut2<f32>,
 ) {
     let (n, n_in) = x.dim();
-    assert_eq!(n_in, matrix.n_in(), "width of the input");
-    assert_eq!(out.dim(), (n, matrix.n_out()), "shape of the output");
-    assert!(out.is_standard_layout(), "rows are contiguous");
-    let x = x.as_slice().expect("rows are contiguous");
+    assert_eq!(
+        n_in,
+        matrix.n_in(),
+        "x must be as wide as the matrix's input"
+    );
+    assert_eq!(
+        out.dim(),
+        (n, matrix.n_out()),
+        "out must be [rows of x, outputs]"
+    );
+    assert!(out.is_standard_layout(), "rows must be contiguous");
+    let x = x.as_slice().expect("rows must be contiguous");
     let mut memory = Buffer::<f32>::zeros(Float16Activations::bytes(n, n_in, kernel).div_ceil(4));
-    // SAFETY: so many bytes, which stay in place until the end.
+    // SAFETY: `memory` has this many bytes and lives until the end.
     let rows = unsafe { Float16Activations::new(memory.as_mut_ptr().cast(), n, n_in, kernel) };
     (0..rows.pieces()).into_par_iter().for_each(|piece| {
-        // SAFETY: each piece is written once, and nobody reads meanwhile.
+        // SAFETY: each piece is written once, and nobody reads it meanwhile.
         unsafe { rows.pack(x, piece) }
     });
     let to = SharedOutput::new(out.as_mut_ptr(), matrix.n_out());
@@ -318,8 +349,8 @@ pub fn matmul(
     let n_threads = rayon::current_num_threads();
     let tasks = (0..product.tasks(n_threads)).into_par_iter();
     tasks.with_max_len(1).for_each(|i| {
-        // SAFETY: the rows are packed and stay until the end; `out` is borrowed mutably, has the shape of
-        // the result, and each task is run once.
+        // SAFETY: the rows are packed and live until the end; `out` is borrowed mutably and has the
+        // shape of the result; each task runs once.
         unsafe { product.run(i, n_threads) }
     });
 }

@@ -1,23 +1,24 @@
-//! Products with weights of 16 bits, F16 and BF16, straight from a file.
+//! Matmul with 16-bit weights, F16 and BF16, in the layout of the model file.
 //!
-//! Many rows of activations are packed once for all threads ([`Float16Activations`]), in the numbers that are
-//! multiplied: f32, or BF16 where the weights are BF16 and the CPU multiplies that faster. Weights become
-//! the same for some outputs and inputs at a time, a panel in the second-level cache that all rows of a
-//! chunk pass by:
+//! Activations are packed once for all threads ([`Float16Activations`]), in the type that is
+//! multiplied: f32, or BF16 if the weights are BF16 and the CPU multiplies that faster. Weights are
+//! converted to the same type for some outputs and inputs at a time. This panel stays in the L2
+//! cache while all rows of a chunk are multiplied by it:
 //!
 //! ```text
 //! for each chunk of rows and 48 outputs, in parallel:
 //!     for each block of inputs:
-//!         panel [depth, 48] = the weights, widened and turned
+//!         panel [depth, 48] = the weights, converted and transposed
 //!         c [rows, 48] += rows' block * panel
-//!     c to where it belongs
+//!     store c in out
 //! ```
 //!
-//! The inner product is `tile::Tile`'s. A gemv rows ([`MAX_GEMV_ROWS`] at most) take weights as they lie instead
-//! (`gemv`): then memory is the limit. A row's result does not depend on the rows beside it, but that with so
-//! gemv the order of its sum is another.
+//! The inner matmul is `tile::Tile`'s. With at most [`MAX_GEMV_ROWS`] rows memory is the limit, and
+//! a GEMV (`gemv`) takes the weights as they are. The result of a row does not depend on the other
+//! rows, except that the GEMV sums in another order.
 //!
-//! Callers with threads of their own cut the work with [`Float16Matmul`]; [`matmul()`] runs it on rayon's.
+//! Callers with threads of their own run the tasks of a [`Float16Matmul`]; [`matmul()`] runs them
+//! on rayon.
 
 mod activations;
 #[cfg(target_arch = "x86_64")]
@@ -39,17 +40,17 @@ pub use matmul::{Float16Matmul, matmul};
 
 use crate::tile::prefetch;
 
-/// Numbers of 16 bits.
+/// A slice of 16-bit floats.
 #[derive(Clone, Copy, Debug)]
 pub enum Float16Slice<'a> {
-    /// IEEE 754's: 5 bits of exponent, 10 of fraction.
+    /// IEEE 754 half precision: 5 bits of exponent, 10 of fraction.
     F16(&'a [f16]),
-    /// The upper half of an f32: 8 and 7.
+    /// The upper half of an f32: 8 bits of exponent, 7 of fraction.
     Bf16(&'a [bf16]),
 }
 
 impl<'a> Float16Slice<'a> {
-    /// How many there are.
+    /// Number of elements.
     pub fn len(&self) -> usize {
         match self {
             Self::F16(numbers) => numbers.len(),
@@ -57,12 +58,12 @@ impl<'a> Float16Slice<'a> {
         }
     }
 
-    /// Whether there are none.
+    /// Whether there are no elements.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
-    /// `n` of them from one on.
+    /// `n` elements from `from` on.
     fn part(&self, from: usize, n: usize) -> Self {
         match self {
             Self::F16(numbers) => Self::F16(&numbers[from..][..n]),
@@ -70,7 +71,7 @@ impl<'a> Float16Slice<'a> {
         }
     }
 
-    /// Tells the cache that they will be read.
+    /// Prefetches them into the L1 cache.
     #[inline(always)]
     fn prefetch(&self) {
         match self {
@@ -80,7 +81,7 @@ impl<'a> Float16Slice<'a> {
     }
 }
 
-/// Weights `[n_out, n_in]`, wherever they lie.
+/// Weights `[n_out, n_in]` somewhere in memory.
 #[derive(Clone, Copy, Debug)]
 pub struct Float16Matrix<'a> {
     weights: Float16Slice<'a>,
@@ -89,7 +90,7 @@ pub struct Float16Matrix<'a> {
 }
 
 impl<'a> Float16Matrix<'a> {
-    /// Row by row. `None` if there are not as many weights as such a matrix has, or there is nothing in it.
+    /// A row-major matrix. `None` if it would have another number of weights, or none at all.
     pub fn new(weights: Float16Slice<'a>, n_out: usize, n_in: usize) -> Option<Self> {
         let size = n_out.checked_mul(n_in)?;
         (size == weights.len() && size > 0).then_some(Self {
@@ -99,7 +100,7 @@ impl<'a> Float16Matrix<'a> {
         })
     }
 
-    /// All of them.
+    /// All weights, row by row.
     pub fn weights(&self) -> Float16Slice<'a> {
         self.weights
     }

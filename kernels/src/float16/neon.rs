@@ -1,4 +1,4 @@
-//! NEON as every AArch64 has it: `fcvtl` and `fmla`, four at a time.
+//! NEON as every AArch64 CPU has it: `fcvtl` and `fmla`, four elements at a time.
 #![allow(unsafe_code)]
 
 use std::arch::aarch64::*;
@@ -21,7 +21,7 @@ pub static OPS: Float16Ops = Float16Ops {
 /// As [`Float16Ops::gemv`].
 #[target_feature(enable = "neon")]
 unsafe fn gemv(of: &Float16Gemv) {
-    // SAFETY: compiled for the ops; the rest is the caller's promise.
+    // SAFETY: compiled for these instructions; the rest is the caller's promise.
     unsafe { gemv::gemv::<float32x4_t, 4>(of) }
 }
 
@@ -29,18 +29,18 @@ unsafe fn gemv(of: &Float16Gemv) {
 /// As [`Float16Ops::to_f32`].
 #[target_feature(enable = "neon")]
 unsafe fn to_f32(from: Float16Slice, to: &mut [f32]) {
-    // SAFETY: compiled for the set.
+    // SAFETY: compiled for these instructions.
     unsafe { gemv::to_f32::<float32x4_t>(from, to) }
 }
 
-// SAFETY: each function touches four numbers.
+// SAFETY: each function accesses four elements.
 unsafe impl Vector for float32x4_t {
     const LANES: usize = 4;
     const SUM_REGISTERS: usize = 24;
 
     #[inline(always)]
     unsafe fn zero() -> Self {
-        // SAFETY: as the trait says; so for all that follow.
+        // SAFETY: as the trait requires; also for all below.
         unsafe { vdupq_n_f32(0.0) }
     }
     #[inline(always)]
@@ -50,8 +50,8 @@ unsafe impl Vector for float32x4_t {
     }
     #[inline(always)]
     unsafe fn load_f16(from: *const f16) -> Self {
-        // SAFETY: as above. In assembly because the intrinsic is not stable; it touches nothing but its
-        // registers.
+        // SAFETY: as above. Inline assembly because the intrinsic is not stable; it accesses only
+        // its registers.
         unsafe {
             let (halves, numbers): (_, Self);
             halves = vld1_u16(from.cast());
@@ -66,7 +66,7 @@ unsafe impl Vector for float32x4_t {
     }
     #[inline(always)]
     unsafe fn load_bf16(from: *const bf16) -> Self {
-        // SAFETY: as above. A bf16 is the upper half of the f32.
+        // SAFETY: as above. A bf16 is the upper half of an f32.
         unsafe { vreinterpretq_f32_u32(vshll_n_u16::<16>(vld1_u16(from.cast()))) }
     }
     #[inline(always)]

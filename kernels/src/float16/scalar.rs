@@ -1,4 +1,4 @@
-//! Plain Rust: the reference.
+//! Plain Rust: the reference implementation.
 #![allow(unsafe_code)]
 
 use half::{bf16, f16};
@@ -13,7 +13,7 @@ pub static OPS: Float16Ops = Float16Ops {
     to_f32: gemv::to_f32::<f32>,
 };
 
-// SAFETY: each function touches one number.
+// SAFETY: each function accesses one element.
 unsafe impl Vector for f32 {
     const LANES: usize = 1;
     const SUM_REGISTERS: usize = 384;
@@ -24,7 +24,7 @@ unsafe impl Vector for f32 {
     }
     #[inline(always)]
     unsafe fn load(from: *const f32) -> Self {
-        // SAFETY: as the trait says; so for all that follow.
+        // SAFETY: as the trait requires; also for all below.
         unsafe { from.read_unaligned() }
     }
     #[inline(always)]

@@ -1,4 +1,4 @@
-//! Every kernel that this CPU can run, held against the definition in f64.
+//! Compares every kernel that this CPU can run with the definition in f64.
 
 use half::slice::HalfFloatSliceExt;
 use ndarray::{Array2, Axis, concatenate, s};
@@ -8,7 +8,7 @@ use crate::packed::depth;
 use crate::testing::{noise, with_threads};
 use crate::{Cpu, SharedOutput, available};
 
-/// A matrix of numbers in -1..1 in either type, and as it is then in f64.
+/// A matrix of numbers in -1..1 in both types.
 struct TestWeights {
     f16: Vec<f16>,
     bf16: Vec<bf16>,
@@ -53,10 +53,10 @@ fn run(x: &Array2<f32>, matrix: Float16Matrix, kernel: Float16Kernel) -> Array2<
     out
 }
 
-/// The largest difference, as a share of what numbers in -1..1 come to.
+/// The largest error, relative to the typical size of a sum of `n_in` products of numbers in -1..1.
 fn off(found: &Array2<f32>, expected: &Array2<f64>, n_in: usize) -> f64 {
     let off = (found.iter().zip(expected)).map(|(f, e)| (f64::from(*f) - e).abs());
-    // Not `max`, which passes over what is no number.
+    // Not `max`, which ignores NaN.
     let off = off.fold(0.0, |most, off| if off <= most { most } else { off });
     off / (n_in as f64).sqrt()
 }
@@ -87,7 +87,7 @@ fn every_kernel_equals_f64() {
             let w = expanded(&matrix);
             for cpu in available() {
                 for kernel in kernels(cpu, matrix.weights()) {
-                    // Rows that are gemv are not rounded.
+                    // The GEMV does not round activations.
                     let rounds = kernel.is_bf16() && n > MAX_GEMV_ROWS;
                     let x64 = x.mapv(|v| {
                         if rounds {
@@ -109,7 +109,7 @@ fn every_kernel_equals_f64() {
 }
 
 #[test]
-fn a_row_does_not_depend_on_those_beside_it() {
+fn a_row_does_not_depend_on_other_rows() {
     let (n_in, n_out) = (300, 70);
     let weights = TestWeights::new(n_out, n_in, 3);
     for matrix in weights.both() {
@@ -135,7 +135,7 @@ fn a_row_does_not_depend_on_those_beside_it() {
 }
 
 #[test]
-fn an_added_product_is_the_product_with_more_inputs() {
+fn plus_equals_a_matmul_with_concatenated_inputs() {
     const FACTOR: f32 = 0.5;
     let (base, adapter) = (TestWeights::new(50, 290, 5), TestWeights::new(50, 70, 6));
     for n in [1, 8, 9, 100] {
@@ -179,7 +179,7 @@ fn sum(
     });
     let rows = [(x, 1.0), (small, factor)].into_iter().zip(&mut memories);
     let rows = rows.map(|((x, factor), memory)| {
-        // SAFETY: memory of the size that is asked for; one thread.
+        // SAFETY: the memory has the required size, and there is only one thread.
         unsafe {
             let memory = memory.as_mut_ptr().cast();
             let rows = Float16Activations::new(memory, x.nrows(), x.ncols(), kernel).scaled(factor);
@@ -190,13 +190,13 @@ fn sum(
     let rows: Vec<_> = rows.collect();
     let to = SharedOutput::new(out.as_mut_ptr(), base.n_out());
     let product = Float16Matmul::new(base, rows[0], to).plus(adapter, rows[1]);
-    // SAFETY: the rows are packed; one thread.
+    // SAFETY: the rows are packed, and there is only one thread.
     (0..product.tasks(2)).for_each(|i| unsafe { product.run(i, 2) });
     out
 }
 
 #[test]
-fn what_is_no_number_or_infinite_stays_in_its_row_or_column() {
+fn nan_and_infinity_propagate_within_their_row_or_column() {
     let (mut x, weights) = (noise(12, 30, 1).abs() + 0.1, noise(50, 30, 2).abs() + 0.1);
     x[[3, 29]] = f32::NAN;
     x[[5, 0]] = f32::INFINITY;
@@ -220,7 +220,7 @@ fn what_is_no_number_or_infinite_stays_in_its_row_or_column() {
 }
 
 #[test]
-fn every_half_is_widened_to_its_number() {
+fn every_16_bit_float_converts_exactly() {
     let all: Vec<u16> = (0..=u16::MAX).collect();
     let f16: Vec<_> = all.iter().map(|bits| f16::from_bits(*bits)).collect();
     let bf16: Vec<_> = all.iter().map(|bits| bf16::from_bits(*bits)).collect();
@@ -235,7 +235,7 @@ fn every_half_is_widened_to_its_number() {
         let ops = Float16Kernel::in_f32(cpu).ops;
         for n in [all.len(), all.len() - 1] {
             #[allow(unsafe_code)]
-            // SAFETY: the CPU has the set.
+            // SAFETY: the CPU has the instructions.
             unsafe {
                 (ops.to_f32)(Float16Slice::F16(&f16[..n]), &mut found[..n]);
                 assert_eq!(same(&found[..n], &|i| f16[i].to_f32()), 0, "{cpu:?}");
@@ -260,7 +260,7 @@ fn the_result_does_not_depend_on_the_thread_count() {
 }
 
 #[test]
-fn matrices_have_as_many_weights_as_they_say() {
+fn matrices_of_another_size_are_refused() {
     let numbers = [f16::ONE; 6];
     let matrix = |n_out, n_in| Float16Matrix::new(Float16Slice::F16(&numbers), n_out, n_in);
     assert!(matrix(2, 3).is_some());

@@ -11,14 +11,14 @@ use super::BLOCK;
 use super::kernel::{Int8Kernel, MAX_ROWS};
 use crate::{quantize::quantize_block, vectorized};
 
-/// Rows of numbers in int8 with a scale for each block of [`BLOCK`], in the order in which a kernel
-/// walks them.
+/// Rows of int8 values with one scale per block of [`BLOCK`], in the order in which a kernel reads
+/// them.
 ///
-/// A number is `scale * value` with `value` in -127..=127, the nearest one, and `scale` the largest
-/// absolute value of the block divided by 127: llama.cpp's Q8_0 with the scale in f32.
+/// An element is `scale * value`, with `value` in -127..=127 rounded to the nearest, and `scale`
+/// the largest magnitude of the block divided by 127: llama.cpp's Q8_0 with an f32 scale.
 ///
-/// The rows of a tile lie block by block side by side, so that a kernel reads one stream where it
-/// would otherwise read twelve, which is more than a prefetcher follows.
+/// The rows of a tile are interleaved block by block, so that a kernel reads one stream. Twelve
+/// separate streams would be more than the hardware prefetcher follows.
 #[derive(Default)]
 pub struct QuantizedRows {
     len: usize,
@@ -29,37 +29,38 @@ pub struct QuantizedRows {
     values: Vec<i8>,
     /// `[tiles][width / BLOCK][tile]`
     scales: Vec<f32>,
-    /// With what the sums of a block init, for kernels whose weights are 128 too large:
-    /// `[tiles][width / BLOCK][tile]`. See [`SUM_ZERO`].
-    inits: Vec<i32>,
+    /// Initial sums of the blocks, for kernels whose weights are offset by 128: `[tiles][width /
+    /// BLOCK][tile]`. See [`SUM_ZERO`].
+    init_sums: Vec<i32>,
 }
 
-/// A block's sum begins here, less 128 times the sum of its values where the kernel wants that.
+/// The initial sum of a block, minus 128 times the sum of its values if the kernel needs that.
 ///
-/// As f32 these bits are [`SUM_ZERO_F32`], and one more is one more: so the sum of a block, which is
-/// below 2^20, becomes a float by a subtraction. A conversion would take the ports of the products.
+/// As f32 these bits are [`SUM_ZERO_F32`], and adding 1 to the bits adds 1 to the number. A block's
+/// sum is below 2^20, so a subtraction converts it to f32. A conversion instruction would compete
+/// for the ports of the multiplications.
 pub const SUM_ZERO: i32 = SUM_ZERO_F32.to_bits() as i32;
 /// 1.5 * 2^23
 pub const SUM_ZERO_F32: f32 = 12_582_912.0;
 
 impl QuantizedRows {
-    /// Rows of `x: [n, width]`, in place of those that were here before, as `kernel` takes them; no
-    /// allocation if they fit.
+    /// Replaces the contents with the quantized rows of `x: [n, width]`, in the layout of `kernel`.
+    /// Allocates only if they do not fit.
     ///
     /// # Panics
-    /// If a row is not whole blocks or not contiguous.
+    /// If a row is not contiguous or not a whole number of blocks.
     pub fn quantize(&mut self, x: &ArrayView2<f32>, kernel: &Int8Kernel) {
         self.fill(x.dim(), kernel, |i, row| {
             let x = x.row(i);
-            row.copy_from_slice(x.to_slice().expect("rows are contiguous"));
+            row.copy_from_slice(x.to_slice().expect("rows must be contiguous"));
         });
     }
 
-    /// Rows that `row` makes, for which it gets a number and room: `[n, width]`, in place of those
-    /// that were here before; no allocation if they fit.
+    /// Replaces the contents with `n` rows that `row` writes: it gets the number of the row and a
+    /// slice of length `width`. Allocates only if they do not fit.
     ///
     /// # Panics
-    /// If a row is not whole blocks.
+    /// If `width` is not a multiple of [`BLOCK`].
     pub(crate) fn fill(
         &mut self,
         (n, width): (usize, usize),
@@ -73,12 +74,13 @@ impl QuantizedRows {
         let (tile, blocks) = (self.tile, self.width / BLOCK);
         let values = self.values.par_chunks_exact_mut(tile * self.width);
         let scales = self.scales.par_chunks_exact_mut(tile * blocks);
-        let inits = self.inits.par_chunks_exact_mut(tile * blocks);
-        let tiles = (values, scales, inits).into_par_iter().enumerate();
-        let make = |room: &mut Vec<f32>, (t, (values, scales, inits)): (usize, TileSlices<'_>)| {
+        let init_sums = self.init_sums.par_chunks_exact_mut(tile * blocks);
+        let tiles = (values, scales, init_sums).into_par_iter().enumerate();
+        let make = |room: &mut Vec<f32>,
+                    (t, (values, scales, init_sums)): (usize, TileSlices<'_>)| {
             for i in 0..tile.min(n - t * tile) {
                 vectorized(|| row(t * tile + i, room));
-                quantize_row(room, tile, i, (values, scales, inits));
+                quantize_row(room, tile, i, (values, scales, init_sums));
             }
         };
         tiles.for_each_init(|| vec![0.0; width], make);
@@ -93,25 +95,25 @@ impl QuantizedRows {
             tile: self.tile,
             values: self.values.as_mut_ptr(),
             scales: self.scales.as_mut_ptr(),
-            inits: self.inits.as_mut_ptr(),
+            init_sums: self.init_sums.as_mut_ptr(),
             rows: PhantomData,
         }
     }
 
-    /// Bytes of `[n, width]`, at most.
+    /// Most bytes that `[n, width]` takes.
     pub fn bytes(n: usize, width: usize) -> usize {
         let n = n.next_multiple_of(MAX_ROWS);
         n * width + n * width / BLOCK * (size_of::<f32>() + size_of::<i32>())
     }
 
-    /// Makes room for `[n, width]`; what is there is left as it is.
+    /// Makes room for `[n, width]` and leaves the old contents.
     fn resize(&mut self, n: usize, width: usize, tile: usize) {
-        assert_eq!(width % BLOCK, 0, "whole blocks of {BLOCK}");
+        assert_eq!(width % BLOCK, 0, "the width must be a multiple of {BLOCK}");
         (self.len, self.width, self.tile) = (n, width, tile);
         let numbers = n.next_multiple_of(tile) * width;
         self.values.resize(numbers, 0);
         self.scales.resize(numbers / BLOCK, 0.0);
-        self.inits.resize(numbers / BLOCK, 0);
+        self.init_sums.resize(numbers / BLOCK, 0);
     }
 
     /// Number of rows.
@@ -129,22 +131,22 @@ impl QuantizedRows {
         self.width
     }
 
-    /// Values, scales and beginnings of some blocks of the tile that begins with a row.
+    /// Values, scales and initial sums of some blocks of the tile that begins at `row`.
     ///
     /// # Panics
-    /// If no tile does.
+    /// If no tile begins there.
     pub(super) fn tile(&self, row: usize, blocks: Range<usize>) -> (&[i8], &[f32], &[i32]) {
-        assert_eq!(row % self.tile, 0, "the first row of a tile");
+        assert_eq!(row % self.tile, 0, "row {row} is not the first of a tile");
         let first = row * (self.width / BLOCK);
         let cells = first + blocks.start * self.tile..first + blocks.end * self.tile;
         (
             &self.values[cells.start * BLOCK..cells.end * BLOCK],
             &self.scales[cells.clone()],
-            &self.inits[cells],
+            &self.init_sums[cells],
         )
     }
 
-    /// Row `i` as numbers again.
+    /// Row `i`, dequantized.
     pub fn to_f32(&self, i: usize) -> Vec<f32> {
         let first = i / self.tile * self.tile;
         let (values, scales, _) = self.tile(first, 0..self.width / BLOCK);
@@ -156,10 +158,10 @@ impl QuantizedRows {
     }
 }
 
-/// Values, scales and beginnings of a tile.
+/// Values, scales and initial sums of a tile.
 type TileSlices<'a> = (&'a mut [i8], &'a mut [f32], &'a mut [i32]);
 
-/// [`QuantizedRows`] that several threads fill, each its own tiles and blocks.
+/// [`QuantizedRows`] that several threads fill, each with its own tiles and blocks.
 pub(crate) struct Cells<'a> {
     n: usize,
     /// Blocks in a row.
@@ -168,35 +170,35 @@ pub(crate) struct Cells<'a> {
     tile: usize,
     values: *mut i8,
     scales: *mut f32,
-    inits: *mut i32,
+    init_sums: *mut i32,
     rows: PhantomData<&'a mut QuantizedRows>,
 }
 
-// SAFETY: the pointers are those of one `QuantizedRows`, borrowed mutably for `'a`; what is written
-// through them is disjoint by the contract of `quantize`.
+// SAFETY: the pointers belong to one `QuantizedRows`, borrowed mutably for `'a`; by the contract of
+// `quantize` the threads write disjoint parts.
 unsafe impl Sync for Cells<'_> {}
-// SAFETY: as above; numbers may be written from any thread.
+// SAFETY: as above; the elements may be written from any thread.
 unsafe impl Send for Cells<'_> {}
 
 impl Cells<'_> {
-    /// Rows from `row` on, where a tile inits, in the columns of one block.
+    /// Quantizes the columns of one block of the rows from `row` on, where a tile begins.
     ///
     /// # Safety
-    /// - No other thread is given the same tile and block meanwhile.
+    /// No other thread accesses the same tile and block meanwhile.
     ///
     /// # Panics
-    /// If there are more rows than a tile's, or than there are.
+    /// If there are more rows than a tile has, or than there are left.
     pub(crate) unsafe fn quantize(&self, row: usize, block: usize, x: &[[f32; BLOCK]]) {
         assert!(row.is_multiple_of(self.tile) && block < self.blocks);
         assert!(x.len() <= self.tile && row + x.len() <= self.n);
         let first = row * self.blocks + block * self.tile;
-        // SAFETY: tiles and blocks are in range (asserted), so these are parts of the three vectors,
-        // which are as long as all tiles; nobody else has them by the caller's promise.
-        let (values, scales, inits) = unsafe {
+        // SAFETY: tiles and blocks are in range (asserted), so these are parts of the three
+        // vectors, which cover all tiles; no other thread accesses them, by the caller's promise.
+        let (values, scales, init_sums) = unsafe {
             (
                 std::slice::from_raw_parts_mut(self.values.add(first * BLOCK), x.len() * BLOCK),
                 std::slice::from_raw_parts_mut(self.scales.add(first), x.len()),
-                std::slice::from_raw_parts_mut(self.inits.add(first), x.len()),
+                std::slice::from_raw_parts_mut(self.init_sums.add(first), x.len()),
             )
         };
         let (values, _) = values.as_chunks_mut();
@@ -204,42 +206,42 @@ impl Cells<'_> {
             x,
             values.iter_mut(),
             scales.iter_mut(),
-            inits.iter_mut(),
+            init_sums.iter_mut(),
         ));
     }
 }
 
-/// A block and where it goes.
+/// A block, and where its quantized form goes.
 pub(super) struct Cell<'a> {
     pub x: &'a [f32; BLOCK],
     pub values: &'a mut [i8; BLOCK],
     pub scale: &'a mut f32,
-    pub init: &'a mut i32,
+    pub init_sum: &'a mut i32,
 }
 
-/// One row, the `i`th of a tile.
-fn quantize_row(row: &[f32], tile: usize, i: usize, (values, scales, inits): TileSlices<'_>) {
+/// Quantizes a row, the `i`th of its tile.
+fn quantize_row(row: &[f32], tile: usize, i: usize, (values, scales, init_sums): TileSlices<'_>) {
     let (blocks, _) = row.as_chunks::<BLOCK>();
     let (values, _) = values.as_chunks_mut::<BLOCK>();
     let values = values.iter_mut().skip(i).step_by(tile);
     let scales = scales.iter_mut().skip(i).step_by(tile);
-    let inits = inits.iter_mut().skip(i).step_by(tile);
-    quantize_each(cells(blocks, values, scales, inits));
+    let init_sums = init_sums.iter_mut().skip(i).step_by(tile);
+    quantize_each(cells(blocks, values, scales, init_sums));
 }
 
 fn cells<'a>(
     blocks: &'a [[f32; BLOCK]],
     values: impl Iterator<Item = &'a mut [i8; BLOCK]>,
     scales: impl Iterator<Item = &'a mut f32>,
-    inits: impl Iterator<Item = &'a mut i32>,
+    init_sums: impl Iterator<Item = &'a mut i32>,
 ) -> impl Iterator<Item = Cell<'a>> {
-    let places = values.zip(scales).zip(inits);
+    let places = values.zip(scales).zip(init_sums);
     let cells = blocks.iter().zip(places);
     cells.map(|(x, ((values, scale), init))| Cell {
         x,
         values,
         scale,
-        init,
+        init_sum: init,
     })
 }
 
@@ -257,7 +259,7 @@ fn quantize_anywhere<'a>(cells: impl Iterator<Item = Cell<'a>>) {
         for cell in cells {
             *cell.scale = quantize_block(cell.x, cell.values);
             let sum: i32 = cell.values.iter().map(|v| i32::from(*v)).sum();
-            *cell.init = SUM_ZERO - 128 * sum;
+            *cell.init_sum = SUM_ZERO - 128 * sum;
         }
     });
 }
@@ -276,9 +278,9 @@ mod tests {
     }
 
     #[test]
-    fn every_number_is_within_half_a_step_of_its_block() {
+    fn every_element_is_within_half_a_step() {
         let mut x = noise(3, 96, 1);
-        x[[1, 40]] = 500.0; // an outlier coarsens its own block only
+        x[[1, 40]] = 500.0; // an outlier makes only its own block coarser
         let rows = quantized(&x);
         for (i, row) in x.rows().into_iter().enumerate() {
             let found = rows.to_f32(i);
@@ -294,12 +296,12 @@ mod tests {
     }
 
     #[test]
-    fn sums_begin_128_times_the_sum_of_the_values_below_zero() {
+    fn initial_sums_are_minus_128_times_the_values() {
         let rows = quantized(&noise(2, 64, 3));
-        let (values, _, inits) = rows.tile(0, 0..2);
+        let (values, _, init_sums) = rows.tile(0, 0..2);
         let first = &values[..BLOCK];
         let sum: i32 = first.iter().map(|&v| i32::from(v)).sum();
-        assert_eq!(inits[0], SUM_ZERO - 128 * sum);
+        assert_eq!(init_sums[0], SUM_ZERO - 128 * sum);
     }
 
     #[test]
@@ -310,7 +312,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_finite_number_leaves_no_finite_scale() {
+    fn nan_and_infinity_make_the_scale_non_finite() {
         for bad in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
             let mut x = noise(1, 64, 5);
             x[[0, 7]] = bad;
@@ -321,10 +323,10 @@ mod tests {
     }
 
     #[test]
-    fn what_is_chosen_quantizes_as_plain_rust_to_the_bit() {
+    fn the_chosen_level_quantizes_like_plain_rust_bit_for_bit() {
         let mut x = noise(40, 64, 7);
         for (i, mut row) in x.rows_mut().into_iter().enumerate() {
-            row *= 10_f32.powi(i as i32 - 33); // around the least, too
+            row *= 10_f32.powi(i as i32 - 33); // includes magnitudes around MIN_MAGNITUDE
         }
         x[[39, 3]] = 127.5;
         x.row_mut(38).fill(0.0);
@@ -332,19 +334,19 @@ mod tests {
         let quantized = |plain: bool| {
             let n = blocks.len();
             let (mut values, mut scales) = (vec![[0; BLOCK]; n], vec![0.0; n]);
-            let mut inits = vec![0; n];
+            let mut init_sums = vec![0; n];
             let cells = cells(
                 blocks,
                 values.iter_mut(),
                 scales.iter_mut(),
-                inits.iter_mut(),
+                init_sums.iter_mut(),
             );
             if plain {
                 quantize_anywhere(cells);
             } else {
                 quantize_each(cells);
             }
-            (values, scales, inits)
+            (values, scales, init_sums)
         };
         assert_eq!(quantized(false), quantized(true));
     }

@@ -1,8 +1,8 @@
-//! AVX2: `vpmaddubsw` on the absolute weights and activations with the weights' signs.
+//! AVX2: `vpmaddubsw` of the weights' magnitudes and the activations with the weights' signs.
 //!
-//! Its sums of two products are 16 bits wide and saturate; with one factor at most 128 and the other
-//! at most 127 they stay below: 2 * 128 * 127 = 32512. Four instructions for 32 products, where f32
-//! takes four fused ones that only two ports have.
+//! It sums two products in 16 bits and saturates. With one factor at most 128 and the other at most
+//! 127 the sum stays in range: 2 * 128 * 127 = 32512. That makes four instructions for 32 products;
+//! f32 takes four FMAs, which only two ports execute.
 #![allow(unsafe_code)]
 
 use std::arch::x86_64::*;
@@ -28,7 +28,7 @@ pub static KERNEL: Int8Kernel = Int8Kernel {
 /// # Safety
 /// As [`Int8Kernel::tile`].
 unsafe fn tile(t: &Int8Tile, rows: usize) {
-    // SAFETY: handed on as they are.
+    // SAFETY: the caller's promise.
     unsafe { with_rows!(rows, tile_of(t), 1 2 3 4) }
 }
 
@@ -46,13 +46,13 @@ unsafe fn tile_of<const ROWS: usize>(t: &Int8Tile) {
     }
     for b in 0..t.blocks {
         // SAFETY: `b` is below the number of blocks and `r` below that of rows, so all reads are
-        // within what `Int8Tile` says the pointers are valid for. None of them needs an alignment.
+        // within what `Int8Tile` says the pointers are valid for. None needs an alignment.
         unsafe {
             let panel = t.panel.add(b * BYTES);
             let mut dot = [_mm256_set1_epi32(SUM_ZERO); ROWS];
             for group in 0..BLOCK / 4 {
                 let w = _mm256_loadu_si256(panel.add(group * LANES * 4).cast());
-                let size = _mm256_abs_epi8(w); // -128 becomes 128, which is right for unsigned bytes
+                let size = _mm256_abs_epi8(w); // -128 becomes 128, which is correct as an unsigned byte
                 for (r, dot) in dot.iter_mut().enumerate() {
                     let a = t.values.add((b * TILE + r) * BLOCK + group * 4);
                     let a = _mm256_set1_epi32(a.cast::<i32>().read_unaligned());

@@ -1,9 +1,9 @@
 //! AVX-512 with VNNI: `vpdpbusd` multiplies four bytes of sixteen outputs at once.
 //!
-//! A tile is six rows by 32 outputs: twelve sums of a block in int32 and twelve running sums in f32
-//! fill 24 of the 32 registers, twelve chains hide the latency of the instruction, and of twelve
-//! multiplications only eight need a load. For every eight of them a block costs two operations for
-//! the scales, so four fifths of the instruction's rate are the most there is.
+//! A tile is six rows by 32 outputs. Twelve int32 sums of a block and twelve f32 running sums fill
+//! 24 of the 32 registers, twelve chains hide the latency of the instruction, and twelve
+//! multiplications need only eight loads. Each eight multiplications of a block cost two operations
+//! for the scales, so at most four fifths of the instruction's peak rate are reached.
 #![allow(unsafe_code)]
 
 use std::arch::x86_64::*;
@@ -31,7 +31,7 @@ pub static KERNEL: Int8Kernel = Int8Kernel {
 /// # Safety
 /// As [`Int8Kernel::tile`].
 unsafe fn tile(t: &Int8Tile, rows: usize) {
-    // SAFETY: handed on as they are.
+    // SAFETY: the caller's promise.
     unsafe { with_rows!(rows, tile_of(t), 1 2 3 4 5 6) }
 }
 
@@ -43,7 +43,9 @@ unsafe fn tile_of<const ROWS: usize>(t: &Int8Tile) {
     if t.add {
         for (r, total) in total.iter_mut().enumerate() {
             for (j, total) in total.iter_mut().enumerate() {
-                // SAFETY: `out` has `ROWS` rows of `LANES`.
+                // SAFETY: `b` is below the number of blocks and `r` below that of rows, so all
+                // reads are within what `Int8Tile` says the pointers are valid for. None needs an
+                // alignment.
                 *total = unsafe { _mm512_loadu_ps(t.out.add(r * t.stride + j * 16)) };
             }
         }
@@ -55,7 +57,7 @@ unsafe fn tile_of<const ROWS: usize>(t: &Int8Tile) {
             let panel = t.panel.add(b * BYTES);
             let mut dot = [[_mm512_setzero_si512(); N]; ROWS];
             for (r, dot) in dot.iter_mut().enumerate() {
-                *dot = [_mm512_set1_epi32(*t.inits.add(b * TILE + r)); N];
+                *dot = [_mm512_set1_epi32(*t.init_sums.add(b * TILE + r)); N];
             }
             for group in 0..BLOCK / 4 {
                 let mut w = [_mm512_setzero_si512(); N];

@@ -1,6 +1,6 @@
-//! AVX-VNNI: `vpdpbusd` on 256 bits, for CPUs without AVX-512.
+//! AVX-VNNI: 256-bit `vpdpbusd`, for CPUs without AVX-512.
 //!
-//! A tile is six rows by eight outputs: six sums of a block and six running sums of 16 registers.
+//! A tile is six rows by eight outputs: six sums of a block and six running sums, in 16 registers.
 #![allow(unsafe_code)]
 
 use std::arch::x86_64::*;
@@ -23,7 +23,7 @@ pub static KERNEL: Int8Kernel = Int8Kernel {
     tile,
 };
 
-/// The tile with one of the two encodings of `vpdpbusd`.
+/// The tile, with either encoding of `vpdpbusd`.
 macro_rules! tile_of {
     ($name:ident, $features:literal, $dpbusd:ident) => {
         /// # Safety
@@ -39,12 +39,13 @@ macro_rules! tile_of {
             }
             for b in 0..t.blocks {
                 // SAFETY: `b` is below the number of blocks and `r` below that of rows, so all
-                // reads are within what `Int8Tile` says the pointers are valid for, and unaligned.
+                // reads, which are unaligned, are within what `Int8Tile` says the pointers are
+                // valid for.
                 unsafe {
                     let panel = t.panel.add(b * BYTES);
                     let mut dot = [_mm256_setzero_si256(); ROWS];
                     for (r, dot) in dot.iter_mut().enumerate() {
-                        *dot = _mm256_set1_epi32(*t.inits.add(b * TILE + r));
+                        *dot = _mm256_set1_epi32(*t.init_sums.add(b * TILE + r));
                     }
                     for group in 0..BLOCK / 4 {
                         let w = _mm256_loadu_si256(panel.add(group * LANES * 4).cast());
@@ -78,12 +79,12 @@ tile_of!(tile_vex, "avx2,fma,f16c,avxvnni", _mm256_dpbusd_avx_epi32);
 /// # Safety
 /// As [`Int8Kernel::tile`].
 unsafe fn tile(t: &Int8Tile, rows: usize) {
-    // SAFETY: handed on as they are.
+    // SAFETY: the caller's promise.
     unsafe { with_rows!(rows, tile_vex(t), 1 2 3 4 5 6) }
 }
 
-/// The same in the encoding that CPUs with AVX-512 have, most of which lack the other: so that
-/// this file is tested there.
+/// The same in the EVEX encoding. CPUs with AVX-512 have it, and most of them lack the VEX
+/// encoding, so tests use this one there.
 #[cfg(test)]
 pub mod evex {
     use super::*;
@@ -103,7 +104,7 @@ pub mod evex {
     /// # Safety
     /// As [`Int8Kernel::tile`].
     unsafe fn tile(t: &Int8Tile, rows: usize) {
-        // SAFETY: handed on as they are.
+        // SAFETY: the caller's promise.
         unsafe { with_rows!(rows, tile_evex(t), 1 2 3 4 5 6) }
     }
 }

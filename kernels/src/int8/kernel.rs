@@ -1,4 +1,5 @@
-//! What a kernel is: a tile of results, its shape, and the layout of weights that it walks.
+//! Int8 kernels: the function that computes a tile, its size, and the layout of weights that it
+//! reads.
 
 use super::scalar;
 use crate::Cpu;
@@ -6,11 +7,11 @@ use crate::Cpu;
 /// Rows of the tallest tile of all kernels.
 pub const MAX_ROWS: usize = 12;
 
-/// Operands and place of a tile of results: some rows of activations times one panel of weights.
+/// Operands and output of a tile: some rows of activations times one panel of weights.
 ///
-/// For each block, in this order: the dot product of int8 exactly, times the weights' scale, rounded
-/// to f32; that times the activations' scale, added to the sum by a fused operation. So all kernels
-/// agree to the bit.
+/// For each block, in this order: the exact int8 dot product, times the weights' scale, rounded to
+/// f32; that times the activations' scale is added to the sum with an FMA. So all kernels agree bit
+/// for bit.
 ///
 /// `rows` below is the kernel's number, even where fewer are computed.
 pub struct Int8Tile {
@@ -18,17 +19,18 @@ pub struct Int8Tile {
     pub values: *const i8,
     /// `[blocks][rows]`
     pub scales: *const f32,
-    /// With what sums init, if the kernel's weights are unsigned: `[blocks][rows]`.
-    pub inits: *const i32,
-    /// The panel: `blocks` times (groups of `[lanes][group]` bytes, `[lanes]` f16).
+    /// Initial sums, `[blocks][rows]`, for kernels with unsigned weights.
+    pub init_sums: *const i32,
+    /// The panel: for each of `blocks` blocks, groups of `[lanes][group]` bytes, then `[lanes]` f16
+    /// scales.
     pub panel: *const u8,
-    /// Blocks of 32 in a row.
+    /// Blocks of 32 inputs.
     pub blocks: usize,
-    /// `[rows][lanes]`, where the results go; a row begins `stride` numbers after the one before.
+    /// Output `[rows][lanes]`, rows `stride` elements apart.
     pub out: *mut f32,
     /// See `out`.
     pub stride: usize,
-    /// Whether the sums begin with what is there.
+    /// Whether the results are added to the output.
     pub add: bool,
 }
 
@@ -36,19 +38,19 @@ pub struct Int8Tile {
 pub struct Int8Kernel {
     /// The instructions it needs.
     pub cpu: Cpu,
-    /// Outputs of a panel.
+    /// Outputs per panel.
     pub lanes: usize,
-    /// Rows of a tile, at most.
+    /// Most rows per tile.
     pub rows: usize,
-    /// Neighbouring inputs of an output that lie side by side: 4, 8 or 16.
+    /// Consecutive inputs of an output that are stored side by side: 4, 8 or 16.
     pub group: usize,
-    /// Whether it takes weights as bytes that are 128 too large, as `vpdpbusd` does.
+    /// Whether it takes weights as unsigned bytes, offset by 128, as `vpdpbusd` does.
     pub unsigned: bool,
-    /// Computes so many rows, 1 to `rows`.
+    /// Computes the given number of rows, 1 to `rows`.
     ///
     /// # Safety
     /// - The CPU has `cpu`.
-    /// - The tile's pointers are valid for what their comments say, for so many rows.
+    /// - The tile's pointers are valid for what their comments say, for this many rows.
     pub tile: unsafe fn(&Int8Tile, usize),
 }
 
@@ -75,12 +77,12 @@ impl Int8Kernel {
     }
 }
 
-/// Calls `$tile::<N>($args)` for the `N` that `$rows` is: the tile's rows become a constant.
+/// Calls `$tile::<N>($args)` with `N` equal to `$rows`, so that the number of rows is a constant.
 macro_rules! with_rows {
     ($rows:expr, $tile:ident($args:expr), $($n:literal)+) => {
         match $rows {
             $($n => $tile::<$n>($args),)+
-            rows => unreachable!("a tile of {rows} rows"),
+            rows => unreachable!("no tile of {rows} rows"),
         }
     };
 }

@@ -1,23 +1,23 @@
-//! Products of int8 numbers with block scales: Q8_0 weights, activations quantized on the way in.
+//! Int8 matmul with block scales: Q8_0 weights, and activations that are quantized first.
 //!
 //! ```text
 //! y[m, n] = sum over blocks b of  sa[m, b] * sw[n, b] * sum over k in b of  a[m, k] * w[n, k]
 //! ```
 //!
-//! Both operands have one scale for 32 numbers, so an outlier among the channels (CLIP has some a
-//! hundred times larger than the rest) coarsens its own block and no other.
+//! Both operands have one scale per 32 elements. So an outlier channel (CLIP has some a hundred
+//! times larger than the rest) makes its own block coarser, and no other.
 //!
 //! Weights are packed once, into panels of as many outputs as the kernel computes at a time:
 //!
 //! ```text
 //! panel:  for each block of 32 inputs
-//!             groups of [lanes][4] bytes      four neighbouring inputs of each output
+//!             groups of [lanes][4] bytes      four consecutive inputs of each output
 //!             [lanes] f16                     the scales
 //! ```
 //!
-//! which takes the 34 bytes of a Q8_0 block, and no more. A kernel walks a panel from front to back;
-//! four bytes of each output are what `vpdpbusd` and `sdot` multiply at once. (`smmla` takes eight, and
-//! plain NEON sixteen: a kernel says how many.)
+//! This takes the same 34 bytes as a Q8_0 block. A kernel reads a panel from front to back.
+//! `vpdpbusd` and `sdot` multiply four bytes of each output at once; `smmla` takes eight and plain
+//! NEON sixteen, and the kernel says how many.
 
 mod activations;
 #[cfg(target_arch = "x86_64")]
@@ -54,30 +54,32 @@ pub use pack::{Int8Matrix, Q8_0_BLOCK_BYTES};
 
 use kernel::Int8Tile;
 
-/// Numbers that share a scale, in weights and in activations.
+/// Elements that share a scale, in weights and in activations.
 pub const BLOCK: usize = 32;
 
-/// Rows of a task, about; the true number divides the rows evenly and is a multiple of the tile's.
+/// Approximate rows per task. The actual number divides the rows evenly and is a multiple of the
+/// tile's rows.
 ///
-/// The quantized rows of a task (200 kB where they are 1024 long) stay in the second-level cache
-/// beside a panel of weights, and 1226 rows make six tasks for each group of panels.
+/// The quantized rows of a task (200 kB if they are 1024 long) stay in the L2 cache beside a panel
+/// of weights, and 1226 rows make six tasks per group of panels.
 const CHUNK: usize = 208;
-/// Outputs of a task. With the chunks, 1024 outputs make 48 tasks for 1226 rows.
+/// Outputs per task. Together with [`CHUNK`], 1024 outputs and 1226 rows make 48 tasks.
 const GROUP: usize = 128;
-/// Outputs that are finished together: the widest panel's, a multiple of every other's, and one
-/// block of what may be quantized of them. Divides [`GROUP`].
+/// Outputs whose epilogue runs together: those of the widest panel, which is a multiple of every
+/// other's, and one block of a quantized output. Divides [`GROUP`].
 const STRIP: usize = BLOCK;
-/// Inputs that are summed before the next rows' turn: those of a panel of 32 outputs are 34 kB.
+/// Inputs that are summed before the next rows: in a panel of 32 outputs they take 34 kB.
 const DEPTH: usize = 1024;
 
 thread_local! {
-    /// Results of a strip for a chunk: `[rows, STRIP]`.
+    /// Results of a strip for a chunk of rows: `[rows, STRIP]`.
     static SCRATCH: RefCell<Vec<f32>> = const { RefCell::new(Vec::new()) };
 }
 
-/// `x: [n, n_in]` times the matrix, then bias and epilogue, into `out: [n, n_out]`, rows contiguous.
+/// Computes `epilogue(x W^T + bias)` for `x: [n, n_in]` and stores it in `out: [n, n_out]`, rows
+/// contiguous.
 ///
-/// A row with an infinity or a NaN in it gives no finite number in any of its outputs.
+/// If a row of `x` holds a NaN or an infinity, no output of that row is finite.
 ///
 /// # Panics
 /// If the shapes do not agree.
@@ -88,7 +90,11 @@ pub fn matmul(
     epilogue: Epilogue,
     mut out: ArrayViewMut2<f32>,
 ) {
-    assert_eq!(out.dim(), (x.len(), matrix.n_out()), "shape of the output");
+    assert_eq!(
+        out.dim(),
+        (x.len(), matrix.n_out()),
+        "out must be [rows of x, outputs]"
+    );
     let product = Int8Matmul::new(x, matrix, bias);
     let mut tasks = Vec::new();
     for (i, rows) in out.axis_chunks_iter_mut(Axis(0), product.chunk).enumerate() {
@@ -108,7 +114,7 @@ pub fn matmul(
                 let rows = tile.start - row..tile.end - row;
                 let columns = strip.start - column..strip.end - column;
                 for i in rows.end..out.nrows().min(rows.end + rows.len()) {
-                    let next = out.row(i).to_slice().expect("rows are contiguous");
+                    let next = out.row(i).to_slice().expect("rows must be contiguous");
                     prefetch(&next[columns.clone()]);
                 }
                 let bias = bias.map(|b| &b[strip]);
@@ -122,11 +128,12 @@ pub fn matmul(
 #[doc(hidden)]
 pub use self::matmul as product;
 
-/// The same, quantized for the next product of this kind while it is in the cache: the inner
-/// activations of an MLP, which nothing else wants to see.
+/// The same, with the output quantized for the next int8 matmul while it is in the cache, for the
+/// inner activations of an MLP.
 ///
 /// # Panics
-/// If the shapes do not agree, `epilogue` adds, or the outputs are not whole blocks.
+/// If the shapes do not agree, `epilogue` is `Add`, or the outputs are not a whole number of
+/// blocks.
 pub fn matmul_quantized(
     x: &QuantizedRows,
     matrix: &Int8Matrix,
@@ -134,7 +141,7 @@ pub fn matmul_quantized(
     epilogue: Epilogue,
     out: &mut QuantizedRows,
 ) {
-    assert_ne!(epilogue, Epilogue::Add, "nothing is there to add to");
+    assert_ne!(epilogue, Epilogue::Add, "Epilogue::Add needs an f32 output");
     let (n, n_out) = (x.len(), matrix.n_out());
     let product = Int8Matmul::new(x, matrix, bias);
     let cells = out.cells(n, n_out, matrix.kernel());
@@ -150,7 +157,7 @@ pub fn matmul_quantized(
             let (sums, _) = sums.as_chunks();
             #[allow(unsafe_code)]
             // SAFETY: the tasks' rows and columns are disjoint, their rows begin at tiles, and
-            // within a task tile and strip are not given twice.
+            // within a task no tile and strip comes twice.
             unsafe {
                 cells.quantize(tile.start, strip.start / BLOCK, sums);
             }
@@ -159,7 +166,7 @@ pub fn matmul_quantized(
     tasks.into_par_iter().with_max_len(1).for_each(task);
 }
 
-/// Operands that belong together.
+/// The operands, and the rows per task.
 struct Int8Matmul<'a> {
     x: &'a QuantizedRows,
     matrix: &'a Int8Matrix,
@@ -167,12 +174,13 @@ struct Int8Matmul<'a> {
     chunk: usize,
 }
 
-/// Bytes that a thread keeps for [`product`].
+/// Bytes that each thread keeps for [`matmul`].
 pub fn scratch_bytes() -> usize {
     2 * CHUNK * STRIP * size_of::<f32>()
 }
 
-/// `n` rows in pieces of one size, about [`CHUNK`], a multiple of the tile's rows.
+/// Rows per task for `n` rows: pieces of equal size, about [`CHUNK`], a multiple of the tile's
+/// rows.
 fn chunk_rows(n: usize, tile: usize) -> usize {
     let pieces = n.div_ceil(CHUNK).max(1);
     n.div_ceil(pieces).next_multiple_of(tile).max(tile)
@@ -180,20 +188,24 @@ fn chunk_rows(n: usize, tile: usize) -> usize {
 
 impl<'a> Int8Matmul<'a> {
     fn new(x: &'a QuantizedRows, matrix: &'a Int8Matrix, bias: Option<&[f32]>) -> Self {
-        assert_eq!(x.width(), matrix.n_in(), "width of the input");
+        assert_eq!(
+            x.width(),
+            matrix.n_in(),
+            "x must be as wide as the matrix's input"
+        );
         assert!(
             bias.is_none_or(|b| b.len() == matrix.n_out()),
-            "a bias for each output"
+            "bias must have one element per output"
         );
         let chunk = chunk_rows(x.len(), matrix.kernel().rows);
         Self { x, matrix, chunk }
     }
 
-    /// Rows times outputs, given to `finish` by tiles of rows and strips of outputs, as
-    /// `[rows, STRIP]`: what lies beyond the outputs has no meaning.
+    /// Multiplies rows by outputs and calls `finish` with a tile of rows, a strip of outputs, and
+    /// the sums `[rows, STRIP]`; columns beyond the outputs are unspecified.
     ///
-    /// Panel by panel, and in each [`DEPTH`] inputs after the other: what all rows share stays in the
-    /// first-level cache.
+    /// It goes panel by panel, and within a panel [`DEPTH`] inputs at a time, so that what all rows
+    /// share stays in the L1 cache.
     fn group(
         &self,
         rows: Range<usize>,
@@ -225,8 +237,8 @@ impl<'a> Int8Matmul<'a> {
         });
     }
 
-    /// Rows from `row` on times some blocks of a panel, to `out` (rows [`STRIP`] apart, as many as
-    /// begin in it); added to what is there unless the blocks are the first.
+    /// Multiplies rows from `row` on by some blocks of a panel. `out` holds rows [`STRIP`] apart,
+    /// as many as begin in it. The results are added to it unless `blocks` begins at zero.
     #[allow(unsafe_code)]
     fn tile(&self, row: usize, panel: usize, blocks: Range<usize>, out: &mut [f32]) {
         let kernel = self.matrix.kernel();
@@ -234,28 +246,32 @@ impl<'a> Int8Matmul<'a> {
         assert!(row + rows <= self.x.len() && self.x.width() == self.matrix.n_in());
         assert!(rows > 0 && (rows - 1) * STRIP + kernel.lanes <= out.len());
         let panel = self.matrix.panel(panel, blocks.clone());
-        let (values, scales, inits) = self.x.tile(row, blocks.clone());
+        let (values, scales, init_sums) = self.x.tile(row, blocks.clone());
         let expected = kernel.rows * blocks.len() * BLOCK;
-        assert_eq!(values.len(), expected, "quantized for this kernel");
+        assert_eq!(
+            values.len(),
+            expected,
+            "the rows were quantized for another kernel"
+        );
         let tile = Int8Tile {
             values: values.as_ptr(),
             scales: scales.as_ptr(),
-            inits: inits.as_ptr(),
+            init_sums: init_sums.as_ptr(),
             panel: panel.as_ptr(),
             blocks: blocks.len(),
             out: out.as_mut_ptr(),
             stride: STRIP,
             add: blocks.start > 0,
         };
-        // SAFETY: `Int8Matrix::pack` refuses what detection did not find. The tile of values is as
-        // long as the kernel takes it (just asserted), and so are its scales and beginnings; the
+        // SAFETY: `Int8Matrix::pack` accepts only kernels of this CPU. The tile of values has the
+        // length that the kernel takes (just asserted), and so do its scales and initial sums; the
         // panel is `blocks` long by `Int8Matrix::panel`; `out`, borrowed mutably, has room for
-        // `lanes` numbers in each of `rows` rows `STRIP` apart (asserted).
+        // `lanes` elements in each of `rows` rows `STRIP` apart (asserted).
         unsafe { (kernel.tile)(&tile, rows) }
     }
 }
 
-/// `blocks` blocks in pieces of [`DEPTH`] inputs.
+/// Splits `blocks` blocks into pieces of [`DEPTH`] inputs.
 fn pieces(blocks: usize) -> impl Iterator<Item = Range<usize>> {
     const PIECE: usize = DEPTH / BLOCK;
     (0..blocks)

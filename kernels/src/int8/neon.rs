@@ -1,12 +1,12 @@
-//! NEON as every AArch64 has it (Cortex-A72): `smull` and `smlal2` to 16 bits, `sadalp` to 32.
+//! NEON as every AArch64 CPU has it (Cortex-A72): `smull` and `smlal2` to 16 bits, `sadalp` to 32.
 //!
-//! Two products fit in 16 bits, just: the largest sum is 2 * 127 * 128 = 32512. An output's inputs lie
-//! sixteen and sixteen side by side, so that nothing has to be spread over a vector; what that leaves,
-//! partial sums of one output in each register, three `addp` make a vector of four outputs of. A block
-//! of four outputs is 16 multiplications, 8 pairwise additions and 3 `addp` for 128 products.
+//! Two products just fit in 16 bits: the largest sum is 2 * 127 * 128 = 32512. Sixteen inputs of an
+//! output are stored side by side, so no element needs to be broadcast. Each register then holds
+//! partial sums of one output, which three `addp` reduce to a vector of four outputs. A block of
+//! four outputs takes 16 multiplications, 8 pairwise additions and 3 `addp` for 128 products.
 //!
-//! A tile is eight rows by eight outputs, of which first four are walked, then the others: a block of
-//! their weights stays in eight registers for all rows, beside eight running sums.
+//! A tile is eight rows by eight outputs, computed four outputs at a time: a block of their weights
+//! stays in eight registers for all rows, beside eight running sums.
 #![allow(unsafe_code)]
 
 use std::arch::aarch64::*;
@@ -33,7 +33,7 @@ pub static KERNEL: Int8Kernel = Int8Kernel {
 /// # Safety
 /// As [`Int8Kernel::tile`].
 unsafe fn tile(t: &Int8Tile, rows: usize) {
-    // SAFETY: handed on as they are.
+    // SAFETY: the caller's promise.
     unsafe { with_rows!(rows, tile_of(t), 1 2 3 4 5 6 7 8) }
 }
 
@@ -50,8 +50,8 @@ unsafe fn tile_of<const ROWS: usize>(t: &Int8Tile) {
             }
         }
         for b in 0..t.blocks {
-            // SAFETY: `b` is below the number of blocks and `r` below that of rows, so all reads are
-            // within what `Int8Tile` says the pointers are valid for. None of them needs an alignment.
+            // SAFETY: `b` is below the number of blocks and `r` below that of rows, so all reads
+            // are within what `Int8Tile` says the pointers are valid for. None needs an alignment.
             unsafe {
                 let panel = t.panel.add(b * BYTES);
                 let mut w = [[vdupq_n_s8(0); BLOCK / GROUP]; 4];
@@ -63,7 +63,7 @@ unsafe fn tile_of<const ROWS: usize>(t: &Int8Tile) {
                 }
                 let sw = to_f32(vld1_u16(panel.add(LANES * BLOCK).cast::<u16>().add(first)));
                 for (r, total) in total.iter_mut().enumerate() {
-                    // Rows woven into each other would need more registers than there are.
+                    // Interleaving rows would need more registers than there are.
                     compiler_fence(Ordering::SeqCst);
                     let a = t.values.add((b * TILE + r) * BLOCK);
                     let dot = four_dots(&w, [vld1q_s8(a), vld1q_s8(a.add(GROUP))]);
@@ -79,7 +79,7 @@ unsafe fn tile_of<const ROWS: usize>(t: &Int8Tile) {
     }
 }
 
-/// Products of a row's block with those of four outputs.
+/// Dot products of a row's block with those of four outputs.
 #[inline]
 #[target_feature(enable = "neon")]
 fn four_dots(w: &[[int8x16_t; 2]; 4], a: [int8x16_t; 2]) -> int32x4_t {
@@ -92,14 +92,14 @@ fn four_dots(w: &[[int8x16_t; 2]; 4], a: [int8x16_t; 2]) -> int32x4_t {
     vpaddq_s32(first, vpaddq_s32(part(&w[2]), part(&w[3])))
 }
 
-/// Four numbers from f16.
+/// Converts four f16 to f32.
 ///
-/// In assembly because vectors of f16 are not stable in all versions of Rust that build this.
+/// Inline assembly because vectors of f16 are not stable in all Rust versions that build this.
 #[inline]
 #[target_feature(enable = "neon")]
 pub(crate) fn to_f32(halves: uint16x4_t) -> float32x4_t {
     let numbers;
-    // SAFETY: one instruction that touches these registers only, and that every AArch64 has.
+    // SAFETY: one instruction of every AArch64 CPU, which accesses only these registers.
     unsafe {
         std::arch::asm!(
             "fcvtl {numbers:v}.4s, {halves:v}.4h",

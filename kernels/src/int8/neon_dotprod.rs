@@ -1,9 +1,9 @@
-//! NEON with `sdot`: four bytes of four outputs at once, times four of a row.
+//! NEON with `sdot`: four bytes of each of four outputs times four bytes of a row.
 //!
-//! It takes the row's four bytes from any quarter of a register, so nothing is spread over a vector.
-//! A tile is six rows by eight outputs: twelve sums of a block, twelve running sums, six registers of
-//! activations and one or two of weights are all 32. For every eight `sdot` a block costs a conversion,
-//! a multiplication and an addition for the scales.
+//! It takes the row's four bytes from any quarter of a register, so nothing needs to be broadcast.
+//! A tile is six rows by eight outputs. Twelve sums of a block, twelve running sums, six registers
+//! of activations and two of weights take all 32. For every eight `sdot` a block costs a
+//! conversion, a multiplication and an addition for the scales.
 #![allow(unsafe_code)]
 
 use std::arch::aarch64::*;
@@ -29,7 +29,7 @@ pub static KERNEL: Int8Kernel = Int8Kernel {
 /// # Safety
 /// As [`Int8Kernel::tile`].
 unsafe fn tile(t: &Int8Tile, rows: usize) {
-    // SAFETY: handed on as they are.
+    // SAFETY: the caller's promise.
     unsafe { with_rows!(rows, tile_of(t), 1 2 3 4 5 6) }
 }
 
@@ -48,7 +48,7 @@ unsafe fn tile_of<const ROWS: usize>(t: &Int8Tile) {
     }
     for b in 0..t.blocks {
         // SAFETY: `b` is below the number of blocks and `r` below that of rows, so all reads are
-        // within what `Int8Tile` says the pointers are valid for. None of them needs an alignment.
+        // within what `Int8Tile` says the pointers are valid for. None needs an alignment.
         unsafe {
             let panel = t.panel.add(b * BYTES);
             let mut dot = [[vdupq_n_s32(0); 2]; ROWS];
@@ -82,10 +82,10 @@ unsafe fn tile_of<const ROWS: usize>(t: &Int8Tile) {
     }
 }
 
-/// The `I`th of four groups of `w`, times the `I`th quarter of each row.
+/// Multiplies the `I`th of four groups of `w` by the `I`th quarter of each row.
 ///
 /// # Safety
-/// So many groups may be read.
+/// Four groups are valid for reads.
 #[inline]
 #[target_feature(enable = "neon,dotprod")]
 unsafe fn group<const I: usize, const ROWS: usize>(
@@ -93,7 +93,7 @@ unsafe fn group<const I: usize, const ROWS: usize>(
     a: &[int8x16_t; ROWS],
     dot: &mut [[int32x4_t; 2]; ROWS],
 ) {
-    // SAFETY: the caller's promise; no alignment is asked for.
+    // SAFETY: the caller's promise; no alignment is needed.
     let w = unsafe {
         let group = w.add(I * LANES * 4).cast();
         [vld1q_s8(group), vld1q_s8(group.add(16))]
@@ -107,11 +107,11 @@ unsafe fn group<const I: usize, const ROWS: usize>(
 
 /// `sum[i] + w[4 i..][..4] . a[4 I..][..4]`
 ///
-/// In assembly because the intrinsic, `vdotq_laneq_s32`, is not stable.
+/// Inline assembly because the intrinsic, `vdotq_laneq_s32`, is not stable.
 #[inline]
 #[target_feature(enable = "neon,dotprod")]
 pub(crate) fn sdot<const I: usize>(mut sum: int32x4_t, w: int8x16_t, a: int8x16_t) -> int32x4_t {
-    // SAFETY: one instruction that touches these registers only, and that the features above are.
+    // SAFETY: one instruction of the features above, which accesses only these registers.
     unsafe {
         std::arch::asm!(
             "sdot {sum:v}.4s, {w:v}.16b, {a:v}.4b[{i}]",

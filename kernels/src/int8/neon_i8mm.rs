@@ -1,8 +1,9 @@
-//! NEON with `smmla`: eight bytes of two outputs times eight of two rows, 32 products at once.
+//! NEON with `smmla`: eight bytes of two outputs times eight bytes of two rows, 32 products at
+//! once.
 //!
-//! Results come as squares of two rows by two outputs, and so do the running sums, until the end. A
-//! tile is three pairs of rows by four pairs of outputs. For every four `smmla` a block costs a
-//! conversion, a multiplication and an addition for the scales.
+//! Results are 2 x 2 blocks, two rows by two outputs. The running sums keep this layout until the
+//! end. A tile is three pairs of rows by four pairs of outputs. For every four `smmla` a block
+//! costs a conversion, a multiplication and an addition for the scales.
 #![allow(unsafe_code)]
 
 use std::arch::aarch64::*;
@@ -33,17 +34,17 @@ pub static KERNEL: Int8Kernel = Int8Kernel {
 /// As [`Int8Kernel::tile`].
 unsafe fn tile(t: &Int8Tile, rows: usize) {
     let tile_of_pairs = (t, rows);
-    // SAFETY: handed on as they are.
+    // SAFETY: the caller's promise.
     unsafe { with_rows!(rows.div_ceil(2), tile_of(tile_of_pairs), 1 2 3) }
 }
 
-/// Computes `2 * N` rows, and stores `rows` of them: operands have all rows of a tile in any case.
+/// Computes `2 * N` rows and stores `rows` of them: the operands always have all rows of a tile.
 ///
 /// # Safety
 /// As [`Int8Kernel::tile`], for `rows` of at most `2 * N`.
 #[target_feature(enable = "neon,i8mm")]
 unsafe fn tile_of<const N: usize>((t, rows): (&Int8Tile, usize)) {
-    // A loop that the compiler must leave one: all of a block at once would need more registers than
+    // Keeps the compiler from unrolling this loop: a whole block would need more registers than
     // there are.
     let halves = black_box(BLOCK / 16);
     let mut total = [[vdupq_n_f32(0.0); PAIRS]; N];
@@ -64,7 +65,7 @@ unsafe fn tile_of<const N: usize>((t, rows): (&Int8Tile, usize)) {
     }
     for b in 0..t.blocks {
         // SAFETY: `b` is below the number of blocks and `2 * N` at most the rows of a tile, so all
-        // reads are within what `Int8Tile` says the pointers are valid for, and unaligned.
+        // reads, which are unaligned, are within what `Int8Tile` says the pointers are valid for.
         unsafe {
             let panel = t.panel.add(b * BYTES);
             let mut dot = [[vdupq_n_s32(0); PAIRS]; N];
@@ -109,7 +110,7 @@ unsafe fn tile_of<const N: usize>((t, rows): (&Int8Tile, usize)) {
     }
 }
 
-/// Sixteen bytes of two rows to twice eight bytes of both.
+/// Interleaves two rows of sixteen bytes, eight at a time.
 #[inline]
 #[target_feature(enable = "neon")]
 fn side_by_side(first: int8x16_t, second: int8x16_t) -> [int8x16_t; 2] {
@@ -120,14 +121,14 @@ fn side_by_side(first: int8x16_t, second: int8x16_t) -> [int8x16_t; 2] {
     ]
 }
 
-/// Eight outputs' scales, as pairs twice: for squares of which both rows have the same.
+/// The scales of eight outputs in 2 x 2 blocks: both rows of a block have the same.
 #[inline]
 #[target_feature(enable = "neon")]
 fn twice(scales: [float32x4_t; 2]) -> [float32x4_t; PAIRS] {
     in_squares([scales[0], scales[1], scales[0], scales[1]])
 }
 
-/// Two rows of eight outputs, each two vectors, as squares of two rows by two outputs.
+/// Rearranges two rows of eight outputs, two vectors each, into 2 x 2 blocks.
 #[inline]
 #[target_feature(enable = "neon")]
 fn in_squares(rows: [float32x4_t; PAIRS]) -> [float32x4_t; PAIRS] {
@@ -141,7 +142,7 @@ fn in_squares(rows: [float32x4_t; PAIRS]) -> [float32x4_t; PAIRS] {
     squares.map(|v| vreinterpretq_f32_f64(v))
 }
 
-/// The way back.
+/// Rearranges 2 x 2 blocks into rows.
 #[inline]
 #[target_feature(enable = "neon")]
 fn in_rows(squares: [float32x4_t; PAIRS]) -> [float32x4_t; PAIRS] {
@@ -155,13 +156,13 @@ fn in_rows(squares: [float32x4_t; PAIRS]) -> [float32x4_t; PAIRS] {
     rows.map(|v| vreinterpretq_f32_f64(v))
 }
 
-/// `sum[r][i] + a[r] . w[i]`, all in squares of two by two and eight bytes long.
+/// `sum[r][i] + a[r] . w[i]`, for two rows and two outputs, eight bytes long.
 ///
-/// In assembly because the intrinsic, `vmmlaq_s32`, is not stable.
+/// Inline assembly because the intrinsic, `vmmlaq_s32`, is not stable.
 #[inline]
 #[target_feature(enable = "neon,i8mm")]
 pub(crate) fn smmla(mut sum: int32x4_t, a: int8x16_t, w: int8x16_t) -> int32x4_t {
-    // SAFETY: one instruction that touches these registers only, and that the features above are.
+    // SAFETY: one instruction of the features above, which accesses only these registers.
     unsafe {
         std::arch::asm!(
             "smmla {sum:v}.4s, {a:v}.16b, {w:v}.16b",

@@ -1,4 +1,4 @@
-//! Weights in the layout that a kernel walks.
+//! Weights, packed in the layout that a kernel reads.
 #![allow(unsafe_code)]
 
 use std::ops::Range;
@@ -8,15 +8,15 @@ use super::kernel::Int8Kernel;
 use crate::pack::{pack_panels, rows_of};
 use crate::{Cpu, available};
 
-/// A Q8_0 block in a file: a scale in f16, then 32 numbers in int8.
+/// A Q8_0 block in a model file: an f16 scale, then 32 int8 values.
 pub const Q8_0_BLOCK_BYTES: usize = 2 + BLOCK;
 
-/// A cache line, so that the packed weights begin at one.
+/// A cache line. The packed weights begin at one.
 #[repr(C, align(64))]
 #[derive(Clone, Copy)]
 struct Line([u8; 64]);
 
-/// A matrix `[n_out, n_in]` of int8 with block scales, packed for one kernel.
+/// A matrix `[n_out, n_in]` in int8 with block scales, packed for one kernel.
 pub struct Int8Matrix {
     n_in: usize,
     n_out: usize,
@@ -25,18 +25,19 @@ pub struct Int8Matrix {
 }
 
 impl Int8Matrix {
-    /// Packs Q8_0 rows of `n_in` numbers, those of one part below those of the part before.
+    /// Packs Q8_0 rows of `n_in` elements. The rows of a part follow those of the part before.
     ///
     /// # Panics
-    /// If `n_in` is not whole blocks, a part not whole rows, or this CPU lacks `cpu`.
+    /// If `n_in` is not a multiple of the block size, a part is not a whole number of rows, or this
+    /// CPU lacks `cpu`.
     pub fn pack(parts: &[&[u8]], n_in: usize, cpu: Cpu) -> Self {
         assert!(available().contains(&cpu), "this CPU lacks {}", cpu.name());
         Self::pack_for(Int8Kernel::for_cpu(cpu), parts, n_in)
     }
 
-    /// The same for a kernel that need not run here; nothing may then multiply by the matrix.
+    /// The same for a kernel that this CPU may lack. Then nothing may multiply by the matrix.
     pub(super) fn pack_for(kernel: &'static Int8Kernel, parts: &[&[u8]], n_in: usize) -> Self {
-        assert_eq!(n_in % BLOCK, 0, "whole blocks of {BLOCK}");
+        assert_eq!(n_in % BLOCK, 0, "the width must be a multiple of {BLOCK}");
         let row_bytes = n_in / BLOCK * Q8_0_BLOCK_BYTES;
         let rows = rows_of(parts, row_bytes);
         let panel_bytes = row_bytes * kernel.lanes;
@@ -74,16 +75,16 @@ impl Int8Matrix {
         size_of_val(&self.lines[..])
     }
 
-    /// Blocks of a row.
+    /// Blocks per row.
     pub(super) fn blocks(&self) -> usize {
         self.n_in / BLOCK
     }
 
-    /// Some blocks of the panel of outputs from `i * lanes` on.
+    /// Some blocks of panel `i`, whose outputs begin at `i * lanes`.
     pub(super) fn panel(&self, i: usize, blocks: Range<usize>) -> &[u8] {
         let block = Q8_0_BLOCK_BYTES * self.kernel.lanes;
         let panel = self.blocks() * block;
-        // SAFETY: a `Line` is 64 bytes without padding, so the lines are that many bytes.
+        // SAFETY: a `Line` is 64 bytes without padding, so the lines are `size` bytes.
         let all =
             unsafe { std::slice::from_raw_parts(self.lines.as_ptr().cast::<u8>(), self.size()) };
         &all[i * panel..][..panel][blocks.start * block..blocks.end * block]
@@ -91,12 +92,13 @@ impl Int8Matrix {
 
     fn bytes_mut(&mut self) -> &mut [u8] {
         let size = self.size();
-        // SAFETY: as in `panel`; every pattern of bytes is a `Line`, and it is borrowed mutably.
+        // SAFETY: as in `panel`; every pattern of bytes is a valid `Line`, and `self` is borrowed
+        // mutably.
         unsafe { std::slice::from_raw_parts_mut(self.lines.as_mut_ptr().cast::<u8>(), size) }
     }
 }
 
-/// `rows`, at most `lanes` of them, into a panel; outputs that do not exist have weights of zero.
+/// Packs up to `lanes` rows into a panel. Missing outputs get zero weights.
 fn pack_panel(kernel: &Int8Kernel, rows: &[&[u8]], panel: &mut [u8]) {
     let lanes = kernel.lanes;
     let flip = if kernel.unsigned { 0x80 } else { 0 };

@@ -1,4 +1,4 @@
-//! The reference: plain Rust, and what runs where no other kernel does.
+//! Plain Rust: the reference implementation and the fallback.
 #![allow(unsafe_code)]
 
 use half::f16;
@@ -23,7 +23,7 @@ pub static KERNEL: Int8Kernel = Int8Kernel {
 unsafe fn tile(t: &Int8Tile, rows: usize) {
     debug_assert_eq!(rows, 1);
     const BYTES: usize = LANES * (BLOCK + 2);
-    // SAFETY: the caller vouches for the pointers; these are the lengths that `Int8Tile` states.
+    // SAFETY: the caller's promise, for the lengths that `Int8Tile` states.
     let (values, scales, panel, out) = unsafe {
         (
             std::slice::from_raw_parts(t.values, t.blocks * BLOCK),

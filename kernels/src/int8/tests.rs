@@ -1,4 +1,4 @@
-//! Every kernel that this CPU can run, held against the scalar one and against f64.
+//! Compares every kernel that this CPU can run with the scalar one and with f64.
 
 use half::f16;
 use ndarray::{Array2, s};
@@ -7,7 +7,7 @@ use super::*;
 use crate::testing::{noise, with_threads};
 use crate::{Cpu, available};
 
-/// Q8_0 bytes of rows that look random, all values of int8 among them.
+/// Pseudo-random Q8_0 rows that include all int8 values.
 fn weights(n_out: usize, n_in: usize, seed: u32) -> Vec<u8> {
     let numbers = noise(n_out, n_in, seed);
     let scales = noise(n_out, n_in / BLOCK, seed + 1);
@@ -66,7 +66,7 @@ fn shapes() -> impl Iterator<Item = (usize, usize, usize)> {
 }
 
 #[test]
-fn every_kernel_equals_f64_and_the_scalar_one_to_the_bit() {
+fn every_kernel_is_close_to_f64_and_equals_scalar_bit_for_bit() {
     let mut failures = Vec::new();
     for (m, n, k) in shapes() {
         let weights = weights(n, k, 3);
@@ -95,7 +95,7 @@ fn every_kernel_equals_f64_and_the_scalar_one_to_the_bit() {
 #[test]
 #[cfg(target_arch = "x86_64")]
 #[allow(unsafe_code)]
-fn the_256_bit_kernel_is_right_in_its_other_encoding() {
+fn the_256_bit_kernel_works_in_evex_encoding() {
     if !available().contains(&Cpu::Avx512Vnni) {
         return;
     }
@@ -108,18 +108,19 @@ fn the_256_bit_kernel_is_right_in_its_other_encoding() {
     let expected = run(Cpu::Scalar, &numbers, &weights, n);
     for rows in 1..=kernel.rows {
         let mut out = Array2::<f32>::zeros((rows, n));
-        let (values, scales, inits) = x.tile(0, 0..k / BLOCK);
+        let (values, scales, init_sums) = x.tile(0, 0..k / BLOCK);
         let tile = Int8Tile {
             values: values.as_ptr(),
             scales: scales.as_ptr(),
-            inits: inits.as_ptr(),
+            init_sums: init_sums.as_ptr(),
             panel: matrix.panel(0, 0..k / BLOCK).as_ptr(),
             blocks: matrix.blocks(),
             out: out.as_mut_ptr(),
             stride: n,
             add: false,
         };
-        // SAFETY: the CPU was asked above; all operands have at least `rows` rows.
+        // SAFETY: the CPU has these instructions (checked above); all operands have at least `rows`
+        // rows.
         unsafe { (kernel.tile)(&tile, rows) }
         assert_eq!(out, expected.slice(s![..rows, ..]), "{rows} rows");
     }
@@ -149,13 +150,13 @@ fn the_largest_products_do_not_saturate() {
 
 #[test]
 #[should_panic(expected = "this CPU lacks")]
-fn a_matrix_is_not_packed_for_instructions_that_are_not_there() {
+fn packing_for_a_missing_instruction_set_panics() {
     let lacking = Cpu::ALL.into_iter().find(|c| !available().contains(c));
-    Int8Matrix::pack(&[], BLOCK, lacking.expect("no CPU is of two architectures"));
+    Int8Matrix::pack(&[], BLOCK, lacking.expect("no CPU has all levels"));
 }
 
 #[test]
-fn an_outlier_harms_nothing_beyond_its_block() {
+fn an_outlier_affects_only_its_block() {
     let (n, k) = (8, 256);
     let weights = weights(n, k, 9);
     let mut x = noise(1, k, 10);
@@ -166,15 +167,11 @@ fn an_outlier_harms_nothing_beyond_its_block() {
     x.slice_mut(s![.., 192..224]).fill(0.0);
     let mut rest = noise(1, k, 10);
     rest.slice_mut(s![.., 192..224]).fill(0.0);
-    assert_eq!(
-        exact(&x),
-        exact(&rest),
-        "the other blocks do not know of it"
-    );
+    assert_eq!(exact(&x), exact(&rest), "other blocks must not change");
     assert_ne!(fine, coarse);
 }
 
-/// Least and mean cosine similarity of rows.
+/// Smallest and mean cosine similarity of rows.
 fn cosines(a: &Array2<f64>, b: &Array2<f64>) -> (f64, f64) {
     let rows = a.rows().into_iter().zip(b.rows());
     let all: Vec<f64> = rows
@@ -184,10 +181,11 @@ fn cosines(a: &Array2<f64>, b: &Array2<f64>) -> (f64, f64) {
     (all.into_iter().fold(1.0, f64::min), mean)
 }
 
-/// A channel a hundred times the rest, as CLIP's layer norms leave some, whose weights are as much
-/// smaller (else it would be all there is in the result, and errors elsewhere would not show).
+/// One channel is a hundred times larger than the rest, as after CLIP's layer norms, and its
+/// weights are as much smaller; otherwise it would dominate the result, and errors elsewhere would
+/// not show.
 #[test]
-fn massive_activations_spoil_a_block_where_one_scale_for_a_row_spoils_the_row() {
+fn block_scales_limit_the_error_of_massive_activations() {
     const K: usize = 1024;
     let (m, n, outlier) = (24, 256, 333);
     let mut x = noise(m, K, 13);
@@ -209,7 +207,7 @@ fn massive_activations_spoil_a_block_where_one_scale_for_a_row_spoils_the_row() 
         assert!(least > 0.996 && mean > 0.997, "{cpu:?}: {least}, {mean}");
     }
 
-    // Beyond the block of the outlier the result is that of rows without one.
+    // Outside the outlier's block the result is that of rows without an outlier.
     x.column_mut(outlier).fill(0.0);
     weights.column_mut(outlier).fill(0.0);
     let exact = x.mapv(f64::from).dot(&weights.mapv(f64::from).t());
@@ -219,7 +217,8 @@ fn massive_activations_spoil_a_block_where_one_scale_for_a_row_spoils_the_row() 
     assert!(least > 0.9999 && mean > 0.9999, "{least}, {mean}");
 }
 
-/// As ggml stores Q8_0: a scale in f16, the largest size divided by 127, and the nearest numbers.
+/// Quantizes as ggml's Q8_0: an f16 scale, the largest magnitude divided by 127, and the nearest
+/// values.
 fn quantize_q8_0(weights: &Array2<f32>) -> Vec<u8> {
     let mut bytes = Vec::new();
     for row in weights.rows() {
@@ -233,7 +232,7 @@ fn quantize_q8_0(weights: &Array2<f32>) -> Vec<u8> {
 }
 
 #[test]
-fn a_row_with_a_number_that_is_none_gives_none_and_spares_the_others() {
+fn nan_in_a_row_propagates_to_that_row_only() {
     for bad in [f32::NAN, f32::INFINITY] {
         let mut x = noise(9, 64, 11);
         x[[4, 33]] = bad;
@@ -251,7 +250,7 @@ fn a_row_with_a_number_that_is_none_gives_none_and_spares_the_others() {
 }
 
 #[test]
-fn parts_lie_below_each_other_and_bias_and_epilogue_follow() {
+fn parts_are_stacked_and_bias_and_epilogue_applied() {
     let (a, b) = (weights(24, 64, 1), weights(40, 64, 2));
     let x = noise(10, 64, 3);
     let bias = noise(1, 64, 4).into_raw_vec_and_offset().0;
@@ -292,7 +291,7 @@ fn the_result_does_not_depend_on_the_thread_count() {
 }
 
 #[test]
-fn a_result_may_leave_quantized_for_the_next_product() {
+fn matmul_quantized_equals_matmul_then_quantize() {
     for (m, n) in [(1, 32), (5, 64), (13, 96), (CHUNK + 1, GROUP + 32)] {
         let (weights, x) = (weights(n, 96, 1), noise(m, 96, 2));
         let bias = noise(1, n, 3).into_raw_vec_and_offset().0;

@@ -1,6 +1,6 @@
-//! AArch64: NEON, with the dot products and the small matrix products that the CPU has.
+//! AArch64: NEON, with the dot product and matrix multiply instructions that the CPU has.
 //!
-//! The int8 and bf16 instructions have no stable intrinsics; they are written as they are.
+//! The int8 and bf16 instructions have no stable intrinsics, so they are inline assembly.
 #![allow(unsafe_code)]
 
 use std::arch::{aarch64::*, asm, is_aarch64_feature_detected as has};
@@ -15,7 +15,7 @@ pub fn f32_loop() -> Option<Loop> {
 }
 
 pub fn bf16_loop() -> Option<Loop> {
-    // SAFETY: the feature was just found.
+    // SAFETY: just detected.
     let run = || unsafe { bf16() };
     has!("bf16").then_some(Loop {
         run,
@@ -25,7 +25,7 @@ pub fn bf16_loop() -> Option<Loop> {
 
 pub fn int8_loop() -> Option<Loop> {
     if has!("i8mm") {
-        // SAFETY: the feature was just found.
+        // SAFETY: just detected.
         let run = || unsafe { int8_i8mm() };
         // Two rows of eight by two columns.
         return Some(Loop {
@@ -33,7 +33,7 @@ pub fn int8_loop() -> Option<Loop> {
             operations: 2 * 2 * 2 * 8,
         });
     }
-    // SAFETY: the feature was just found.
+    // SAFETY: just detected.
     let run = || unsafe { int8_dotprod() };
     has!("dotprod").then_some(Loop {
         run,
@@ -56,8 +56,8 @@ fn multiply_add(sum: float32x4_t) -> float32x4_t {
 macro_rules! step {
     ($text:literal, $sum:ident, $a:ident) => {{
         let mut sum = $sum;
-        // SAFETY: it reads and writes the named registers only, and the function that it stands in is
-        // called where the CPU has it.
+        // SAFETY: it accesses only the named registers, and the enclosing function is called only
+        // where the CPU has the instruction.
         unsafe {
             asm!($text, sum = inout(vreg) sum, a = in(vreg) $a,
                  options(pure, nomem, nostack, preserves_flags));

@@ -1,10 +1,10 @@
-//! What this machine multiplies at most, measured: the yardstick of the benches, of `xc2-edge bench`
-//! and of `xc2-edge doctor`.
+//! Measures the peak arithmetic and memory rates of this machine, for the benches, `xc2-edge bench`
+//! and `xc2-edge doctor`.
 //!
-//! A run is a loop of one multiplying instruction on registers, with as many independent sums as hide
-//! its latency. Nothing is loaded, so no product of matrices is faster. (With AMX that is far from what products reach
-//! whose scales change every 32 numbers.) [`memory_read`] is the other
-//! limit, of whatever touches each weight once.
+//! A run repeats one multiply instruction on registers, with enough independent sums to hide its
+//! latency. It loads nothing, so no matmul is faster. (With AMX, matmuls whose scales change every
+//! 32 inputs stay far below this peak.) [`memory_read`] measures the other limit: the rate at which
+//! weights can be read.
 
 #[cfg(target_arch = "aarch64")]
 mod aarch64;
@@ -20,31 +20,32 @@ use std::{sync::Barrier, thread, time::Instant};
 
 use crate::tile::{L2, PrefetchStream};
 
-/// Operations a second of some threads together, a multiplication and an addition counted as two; 0
-/// where this CPU has no instruction for them.
+/// Operations per second of several threads together. A multiplication and an addition count as
+/// two. 0 where this CPU has no such instruction.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Peak {
     /// f32 multiply and add.
     pub f32: f64,
     /// Dot products of bf16 pairs, sums in f32.
     pub bf16: f64,
-    /// Dot products of int8, sums in 32 bits.
+    /// Dot products of int8, sums in int32.
     pub int8: f64,
 }
 
-/// Times that the loop's body runs.
+/// Iterations of the loop.
 const STEPS: usize = 300_000;
-/// Independent sums: more than latency times throughput asks for, few enough for the registers.
+/// Independent sums: more than latency times throughput, and few enough for the registers.
 const SUMS: usize = 12;
-/// Runs of which the best counts: the machine may be shared. One takes a millisecond or two.
+/// Runs, of which the best counts because the machine may be shared. One takes a millisecond or
+/// two.
 const RUNS: usize = 20;
 
 impl Peak {
-    /// The best of several short runs on so many threads at once. Two that share a core, or the
-    /// core's turbo, are slower than twice one.
+    /// The best of several short runs on `n_threads` threads at once. Two threads that share a
+    /// core, or the core's turbo, reach less than twice the rate of one.
     ///
     /// # Panics
-    /// If the system refuses the threads.
+    /// If the system cannot start the threads.
     pub fn measure(n_threads: usize) -> Self {
         let best = |each| best(each, n_threads);
         Self {
@@ -55,19 +56,19 @@ impl Peak {
     }
 }
 
-/// Bytes a second that so many threads read from memory together, best of a few passes over more
-/// than caches hold. They ask for what they read some time before, as our products do: on AMD that
-/// is a tenth more than without.
+/// Bytes per second that `n_threads` threads read from memory together: the best of a few passes
+/// over more than the caches hold. The threads prefetch as our matmuls do, which gives a tenth more
+/// on AMD.
 ///
 /// # Panics
-/// If the system refuses the threads.
+/// If the system cannot start the threads.
 pub fn memory_read(n_threads: usize) -> f64 {
     const WORDS: usize = 256 << 20 >> 3;
     const PASSES: usize = 4;
-    /// Words that are asked for at a time, and how far from those whose turn it is.
+    /// Words per prefetch, and how far ahead of the reads.
     const ASKED: usize = 32;
     const LEAD: usize = 64 * ASKED;
-    let words = vec![1u64; WORDS]; // written, or all of it would be one page of zeros
+    let words = vec![1u64; WORDS]; // not zeros, which would all be one shared page
     let pass = |_| {
         let start = Instant::now();
         thread::scope(|scope| {
@@ -101,17 +102,17 @@ impl std::fmt::Display for Peak {
             .map(|(rate, unit)| format!("{:.0} {unit}", rate / 1e9))
             .collect();
         match &known[..] {
-            [] => f.write_str("not known"),
+            [] => f.write_str("unknown"),
             known => f.write_str(&known.join(", ")),
         }
     }
 }
 
-/// A loop of [`STEPS`] times [`SUMS`] steps.
+/// A loop of [`STEPS`] iterations of [`SUMS`] instructions.
 #[derive(Clone, Copy)]
 struct Loop {
     run: fn(),
-    /// Operations of one step.
+    /// Operations per instruction.
     operations: usize,
 }
 
@@ -133,15 +134,15 @@ fn best(each: Option<Loop>, n_threads: usize) -> f64 {
         let threads: Vec<_> = (0..n_threads).map(|_| scope.spawn(rates)).collect();
         let threads = threads
             .into_iter()
-            .map(|t| t.join().expect("it cannot panic"));
+            .map(|t| t.join().expect("the measuring thread does not panic"));
         let rates: Vec<_> = threads.collect();
         let sum = |run: usize| rates.iter().map(|r| r[run]).sum();
         (0..RUNS).map(sum).fold(0.0, f64::max)
     })
 }
 
-/// `SUMS` copies of a start, each taken through a step `STEPS` times. A macro, since the steps must be
-/// compiled for the instruction set of the function that they stand in.
+/// Starts `SUMS` sums and applies a step to each, `STEPS` times. This is a macro because the step
+/// must be compiled for the instruction set of the function that contains it.
 #[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
 macro_rules! repeat {
     ($start:expr, |$sum:ident| $step:expr) => {{
@@ -181,9 +182,9 @@ mod tests {
     use crate::{Cpu, available};
 
     #[test]
-    fn what_the_kernels_use_has_a_peak() {
+    fn every_type_that_kernels_use_has_a_peak() {
         let peak = Peak::measure(2);
-        let widest = *available().last().expect("there is always one");
+        let widest = *available().last().expect("Cpu::Scalar is always available");
         if widest != Cpu::Scalar {
             assert!(peak.f32 > 0.0, "{peak:?}");
         }
@@ -193,13 +194,13 @@ mod tests {
     }
 
     #[test]
-    fn peaks_read_well() {
+    fn peaks_are_formatted() {
         let peak = Peak {
             f32: 115.4e9,
             bf16: 0.0,
             int8: 468.0e9,
         };
         assert_eq!(peak.to_string(), "115 GFLOP/s f32, 468 GOP/s int8");
-        assert_eq!(Peak::default().to_string(), "not known");
+        assert_eq!(Peak::default().to_string(), "unknown");
     }
 }

@@ -5,12 +5,12 @@ use std::arch::x86_64::*;
 
 use super::{Loop, repeat};
 
-/// The loop if the CPU has the features that its function is compiled for; they are written twice,
-/// here and at the function.
+/// Returns the loop if the CPU has the features that its function is compiled for. The features are
+/// listed twice, here and at the function.
 macro_rules! with {
     ($($feature:tt),+ => $run:ident, $operations:expr) => {
         if $(is_x86_feature_detected!($feature))&&+ {
-            // SAFETY: the features were just found.
+            // SAFETY: just detected.
             let run = || unsafe { $run() };
             return Some(Loop { run, operations: $operations });
         }
@@ -30,7 +30,7 @@ pub fn bf16_loop() -> Option<Loop> {
 
 pub fn int8_loop() -> Option<Loop> {
     if crate::amx::is_available() {
-        // SAFETY: just asked.
+        // SAFETY: just checked.
         let run = || unsafe { int8_amx() };
         return Some(Loop {
             run,
@@ -61,13 +61,13 @@ fn bf16_avx512() {
     repeat!(_mm512_setzero_ps(), |sum| _mm512_dpbf16_ps(sum, a, a));
 }
 
-/// Steps of other loops that one product of tiles stands for: it takes sixteen cycles.
+/// Instructions of the other loops that one tile product replaces: it takes sixteen cycles.
 const TILE_STEPS: usize = 16;
 
 /// # Safety
 /// AMX is available.
 unsafe fn int8_amx() {
-    // SAFETY: handed on. The tiles hold zeros, and nobody else's numbers.
+    // SAFETY: the caller's promise. The tiles hold zeros, and no other code uses them meanwhile.
     unsafe {
         let _guard = crate::amx::TileConfigGuard::configure();
         for _ in 0..super::STEPS * super::SUMS / TILE_STEPS / 4 {
@@ -97,8 +97,8 @@ fn int8_avx_vnni() {
     ));
 }
 
-/// Three instructions for what VNNI does in one. The sum is one operand, or they would be lifted out
-/// of the loop.
+/// Three instructions for what VNNI does in one. One operand is the sum; otherwise the compiler
+/// would hoist them out of the loop.
 #[target_feature(enable = "avx2")]
 fn int8_avx2() {
     let (a, ones) = (_mm256_set1_epi8(3), _mm256_set1_epi16(1));

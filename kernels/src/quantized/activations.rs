@@ -1,27 +1,27 @@
-//! Activations, quantized to int8 for one shape of weights.
+//! Activations, quantized to int8 for one quantization scheme of weights.
 #![allow(unsafe_code)]
 
 use ndarray::ArrayView2;
 use rayon::prelude::*;
 
 use super::kernel::{PanelLayout, QuantizedKernel};
-use super::{QuantScheme, SUPER};
+use super::{QuantScheme, SUPERBLOCK};
 use crate::{quantize::quantize_block, tile::Buffer, vectorized};
 
-/// Runs of a superblock at most: numbers for each that a kernel may need.
+/// Most runs per superblock: the sums that a kernel may need.
 pub const RUNS: usize = 16;
-/// Scales of a superblock at most.
+/// Most scales per superblock.
 pub const SCALES: usize = 8;
-/// Values of a row that lie side by side with those of another, for a kernel that computes in pairs.
+/// Values of a row that are stored beside those of the other row of a pair.
 const PAIRED: usize = 8;
 /// Bytes of a row's superblock: values, scales and sums.
-const BYTES: usize = SUPER + 4 * SCALES + 4 * RUNS;
+const BYTES: usize = SUPERBLOCK + 4 * SCALES + 4 * RUNS;
 
-/// Rows of numbers in int8, in the order in which a kernel walks them.
+/// Owned rows of int8 values, in the order in which a kernel reads them.
 ///
-/// A number is `scale * value` with `value` in -127..=127, the nearest one, and `scale` the largest
-/// absolute value of its 256 numbers, or of its 32 where the shape is [fine](QuantScheme::fine), divided by 127.
-/// Rows are filled up with zeros to whole superblocks.
+/// An element is `scale * value`, with `value` in -127..=127 rounded to the nearest. `scale` is the
+/// largest magnitude of its 256 elements, or of its 32 if the scheme is [fine](QuantScheme::fine),
+/// divided by 127. Rows are padded with zeros to whole superblocks.
 #[derive(Default)]
 pub struct OwnedQuantizedActivations {
     memory: Buffer<f32>,
@@ -29,34 +29,34 @@ pub struct OwnedQuantizedActivations {
 }
 
 impl OwnedQuantizedActivations {
-    /// Rows of `x: [n, width]`, contiguous, in place of those that were here before, for the shape that is the
-    /// [kernel's](QuantizedKernel::activation_scheme).
+    /// Replaces the contents with the quantized rows of `x: [n, width]`, contiguous. `scheme` is
+    /// the [kernel's](QuantizedKernel::activation_scheme).
     ///
     /// # Panics
-    /// If they are not contiguous.
+    /// If the rows are not contiguous.
     pub fn quantize(&mut self, x: &ArrayView2<f32>, scheme: QuantScheme, kernel: &QuantizedKernel) {
         let (n, width) = x.dim();
         let bytes = QuantizedActivations::bytes(n, width, kernel);
         self.memory.resize(bytes.div_ceil(4));
-        // SAFETY: so many bytes were just made room for, they are ours alone, and they stay in place for
-        // as long as `layout` does: until the next time.
+        // SAFETY: `memory` was just resized to this many bytes, nobody else uses it, and it stays
+        // valid as long as `layout`: until the next call.
         let rows = unsafe {
             QuantizedActivations::new(self.memory.as_mut_ptr().cast(), n, width, scheme, kernel)
         };
         self.layout = Some(rows);
-        let x = x.as_slice().expect("rows are contiguous");
+        let x = x.as_slice().expect("rows must be contiguous");
         (0..rows.pieces()).into_par_iter().for_each(|piece| {
-            // SAFETY: each piece is written once, and nobody reads meanwhile.
+            // SAFETY: each piece is written once, and nobody reads it meanwhile.
             unsafe { rows.quantize(x, piece) }
         });
     }
 
-    /// To multiply by, as long as these rows are not replaced.
+    /// A view for the matmul, valid until the rows are replaced.
     pub(super) fn shared(&self) -> QuantizedActivations {
-        self.layout.expect("rows have been quantized")
+        self.layout.expect("quantize must be called first")
     }
 
-    /// Row `i` as numbers again.
+    /// Row `i`, dequantized.
     ///
     /// # Panics
     /// If there is no such row.
@@ -64,68 +64,71 @@ impl OwnedQuantizedActivations {
         let rows = self.shared();
         assert!(i < rows.n, "row {i} of {}", rows.n);
         let number = |k: usize| {
-            let within = k % SUPER;
+            let within = k % SUPERBLOCK;
             let scale = if rows.scheme.fine {
                 within / rows.scheme.run
             } else {
                 0
             };
-            let (values, scales, _) = rows.tile(i / rows.tile * rows.tile, k / SUPER);
+            let (values, scales, _) = rows.tile(i / rows.tile * rows.tile, k / SUPERBLOCK);
             let (value, scale) = (
-                rows.place::<SUPER, PAIRED>(i, within),
+                rows.place::<SUPERBLOCK, PAIRED>(i, within),
                 rows.place::<SCALES, 1>(i, scale),
             );
-            // SAFETY: the row and the superblock are there, and nobody writes.
+            // SAFETY: the row and the superblock exist, and nobody writes them.
             unsafe { f32::from(*values.add(value)) * *scales.add(scale) }
         };
         (0..rows.width).map(number).collect()
     }
 }
 
-/// Where such rows lie, for several threads that write them and, when all have, read them.
+/// A pointer to quantized activations: several threads write them, and read them once all are
+/// written.
 ///
-/// For each superblock tiles of as many rows as the kernel takes lie one after the other, as a panel meets
-/// them. Where it
-/// computes [in pairs](PanelLayout::Pairs), `[tile][LEN]` below is `[tile / 2][LEN / part][2][part]`, but for a
-/// last row without a second.
+/// For each superblock, tiles of as many rows as the kernel takes are stored one after the other,
+/// in the order in which a panel is multiplied by them. For kernels that take [pairs of
+/// rows](PanelLayout::RowPairs), `[tile][LEN]` below is `[tile / 2][LEN / part][2][part]`, except
+/// for a last row without a second.
 #[derive(Clone, Copy, Debug)]
 pub struct QuantizedActivations {
     n: usize,
     width: usize,
     scheme: QuantScheme,
-    /// What numbers are multiplied by as they are quantized.
+    /// Factor applied while quantizing.
     factor: f32,
-    /// Rows of a tile.
+    /// Rows per tile.
     tile: usize,
-    /// How they lie.
+    /// The kernel's layout.
     layout: PanelLayout,
-    /// `[superblocks][tiles][tile][SUPER]`, parts of eight
+    /// `[superblocks][tiles][tile][SUPERBLOCK]`, in parts of eight.
     values: *mut i8,
-    /// `[superblocks][tiles][tile][SCALES]`, parts of one; only the first counts where the shape is not
-    /// fine.
+    /// `[superblocks][tiles][tile][SCALES]`, in parts of one. If the scheme is not fine, only the
+    /// first is used.
     scales: *mut f32,
-    /// With what the sums of a run begin: less `zero` times its values. With minima instead the sums of
-    /// runs, two neighbours of 16 bits in one number; for [`PanelLayout::Tiles`] each in two of bf16.
-    /// `[superblocks][tiles][tile][RUNS]`, parts of one
+    /// Initial sums of the runs: minus `zero` times the sum of the values. If the scheme has
+    /// minima, the sums of the runs instead, two of 16 bits in one word, or for
+    /// [`PanelLayout::Amx`] one split into two bf16. `[superblocks][tiles][tile][RUNS]`, in parts
+    /// of one.
     sums: *mut i32,
 }
 
-// SAFETY: the functions that touch the memory are unsafe and say who may do it when.
+// SAFETY: all functions that access the memory are unsafe and state what the caller must guarantee.
 unsafe impl Send for QuantizedActivations {}
 // SAFETY: as above.
 unsafe impl Sync for QuantizedActivations {}
 
 impl QuantizedActivations {
-    /// Bytes of memory that rows `[n, width]` take for a kernel.
+    /// Bytes that activations `[n, width]` take for `kernel`.
     pub fn bytes(n: usize, width: usize, kernel: &QuantizedKernel) -> usize {
-        n.next_multiple_of(kernel.for_rows(n).rows) * width.div_ceil(SUPER) * BYTES
+        n.next_multiple_of(kernel.for_rows(n).rows) * width.div_ceil(SUPERBLOCK) * BYTES
     }
 
-    /// Rows `[n, width]` that lie at `memory`, for the shape that is the [kernel's](QuantizedKernel::activation_scheme).
+    /// Activations `[n, width]` at `memory`. `scheme` is the
+    /// [kernel's](QuantizedKernel::activation_scheme).
     ///
     /// # Safety
-    /// - There are [`Self::bytes`], aligned to 4 bytes, initialized.
-    /// - They stay there as long as this and its copies are used.
+    /// `memory` points to [`Self::bytes`] initialized bytes, aligned to 4, which stay valid as long
+    /// as this value and its copies are used.
     pub unsafe fn new(
         memory: *mut u8,
         n: usize,
@@ -134,10 +137,10 @@ impl QuantizedActivations {
         kernel: &QuantizedKernel,
     ) -> Self {
         let kernel = kernel.for_rows(n);
-        let count = n.next_multiple_of(kernel.rows) * width.div_ceil(SUPER);
-        // SAFETY: within the bytes that the caller vouches for.
+        let count = n.next_multiple_of(kernel.rows) * width.div_ceil(SUPERBLOCK);
+        // SAFETY: within the bytes that the caller promises.
         let (scales, sums) = unsafe {
-            let scales = memory.add(count * SUPER);
+            let scales = memory.add(count * SUPERBLOCK);
             (scales, scales.add(count * SCALES * 4))
         };
         Self {
@@ -153,7 +156,7 @@ impl QuantizedActivations {
         }
     }
 
-    /// The same, for rows that are multiplied by a number as they are quantized.
+    /// The same place for activations that [`Self::quantize`] multiplies by `factor`.
     pub fn scaled(self, factor: f32) -> Self {
         Self { factor, ..self }
     }
@@ -168,67 +171,71 @@ impl QuantizedActivations {
         self.width
     }
 
-    /// For which weights they are quantized.
+    /// The scheme of the weights for which they are quantized.
     pub fn scheme(&self) -> QuantScheme {
         self.scheme
     }
 
-    /// Rows of a tile.
+    /// Rows per tile.
     pub(super) fn tile_rows(&self) -> usize {
         self.tile
     }
 
-    /// Pieces that can be quantized independently: superblocks of tiles.
+    /// Number of pieces that can be quantized independently: superblocks of tiles.
     pub fn pieces(&self) -> usize {
-        self.n.div_ceil(self.tile) * self.width.div_ceil(SUPER)
+        self.n.div_ceil(self.tile) * self.width.div_ceil(SUPERBLOCK)
     }
 
-    /// Quantizes a piece of rows `x: [n, width]`.
+    /// Quantizes piece `piece` of `x: [n, width]`.
     ///
     /// # Safety
-    /// Nobody else writes this piece or reads meanwhile.
+    /// No other thread writes this piece or reads it meanwhile.
     ///
     /// # Panics
     /// If there is no such piece, or `x` has another size.
     pub unsafe fn quantize(&self, x: &[f32], piece: usize) {
         assert!(piece < self.pieces() && x.len() == self.n * self.width);
-        let superblocks = self.width.div_ceil(SUPER);
-        let (row, from) = (piece / superblocks * self.tile, piece % superblocks * SUPER);
-        let to = self.width.min(from + SUPER);
+        let superblocks = self.width.div_ceil(SUPERBLOCK);
+        let (row, from) = (
+            piece / superblocks * self.tile,
+            piece % superblocks * SUPERBLOCK,
+        );
+        let to = self.width.min(from + SUPERBLOCK);
         let n = self.tile.min(self.n - row);
         let rows = x.chunks_exact(self.width).skip(row).take(n);
-        let first = self.first_of_tile(row, from / SUPER);
+        let first = self.first_of_tile(row, from / SUPERBLOCK);
         for (i, x) in rows.enumerate() {
             let at = first + i;
-            // SAFETY: the piece and the row are within the memory that `new`'s caller vouches for, and
-            // this caller that nobody else has it. The arrays have no alignment beyond their elements'.
+            // SAFETY: the piece and the row are within the memory, by the promise of `new`'s
+            // caller; no other thread accesses them, by the promise of this one. The arrays need no
+            // alignment beyond that of their elements.
             let mut row = unsafe {
                 Quantized {
-                    values: &mut *self.values.add(at * SUPER).cast(),
+                    values: &mut *self.values.add(at * SUPERBLOCK).cast(),
                     scales: &mut *self.scales.add(at * SCALES).cast(),
                     sums: &mut *self.sums.add(at * RUNS).cast(),
                 }
             };
-            let mut padded = [0.0; SUPER];
+            let mut padded = [0.0; SUPERBLOCK];
             let x = &x[from..to];
             let x = x.try_into().unwrap_or_else(|_| {
                 padded[..x.len()].copy_from_slice(x);
                 &padded
             });
             row.quantize(x, self.scheme);
-            if self.layout == PanelLayout::Tiles && self.scheme.minima {
+            if self.layout == PanelLayout::Amx && self.scheme.minima {
                 row.split_sums();
             }
             for scale in row.scales {
                 *scale *= self.factor;
             }
         }
-        if self.layout == PanelLayout::Pairs {
+        if self.layout == PanelLayout::RowPairs {
             for at in (first..first + n / 2 * 2).step_by(2) {
-                // SAFETY: as above, two rows each.
+                // SAFETY: as above, for two rows each.
                 unsafe {
-                    let values = self.values.add(at * SUPER);
-                    pair::<[i8; PAIRED], { SUPER / PAIRED }>(&mut *values.cast());
+                    let values = self.values.add(at * SUPERBLOCK);
+                    pair::<[i8; PAIRED], { SUPERBLOCK / PAIRED }>(&mut *values.cast());
                     pair::<f32, SCALES>(&mut *self.scales.add(at * SCALES).cast());
                     pair::<i32, RUNS>(&mut *self.sums.add(at * RUNS).cast());
                 }
@@ -236,34 +243,38 @@ impl QuantizedActivations {
         }
     }
 
-    /// The first row of the tile that begins with row `row`, in one superblock, among all of all superblocks.
+    /// Index of the first row of the tile that begins at `row` in a superblock, counted over all
+    /// superblocks.
     fn first_of_tile(&self, row: usize, superblock: usize) -> usize {
         superblock * self.n.next_multiple_of(self.tile) + row
     }
 
-    /// Where the `i`th of a row's `LEN` numbers lies in its tile, if pairs are made of `PART`s.
+    /// Index, within its tile, of element `i` of a row's `LEN`, if pairs are interleaved in
+    /// `PART`s.
     fn place<const LEN: usize, const PART: usize>(&self, row: usize, i: usize) -> usize {
         let has_second = row | 1 < self.n;
         let row = row % self.tile;
-        if self.layout == PanelLayout::Pairs && has_second {
+        if self.layout == PanelLayout::RowPairs && has_second {
             row / 2 * 2 * LEN + (i / PART * 2 + row % 2) * PART + i % PART
         } else {
             row * LEN + i
         }
     }
 
-    /// Values, scales and sums of the tile that begins with a row, in one superblock.
+    /// Values, scales and sums of the tile that begins at `row`, in one superblock.
     pub(super) fn tile(
         &self,
         row: usize,
         superblock: usize,
     ) -> (*const i8, *const f32, *const i32) {
-        assert!(row.is_multiple_of(self.tile) && row < self.n && superblock * SUPER < self.width);
+        assert!(
+            row.is_multiple_of(self.tile) && row < self.n && superblock * SUPERBLOCK < self.width
+        );
         let at = self.first_of_tile(row, superblock);
-        // SAFETY: the row and the superblock are there (just asserted).
+        // SAFETY: the row and the superblock exist (just asserted).
         unsafe {
             (
-                self.values.add(at * SUPER),
+                self.values.add(at * SUPERBLOCK),
                 self.scales.add(at * SCALES),
                 self.sums.add(at * RUNS),
             )
@@ -271,7 +282,7 @@ impl QuantizedActivations {
     }
 }
 
-/// Two rows, one behind the other, to numbers of both side by side.
+/// Interleaves two consecutive rows.
 fn pair<T: Copy, const N: usize>(rows: &mut [[T; N]; 2]) {
     let [first, second] = *rows;
     let (pairs, _) = rows.as_flattened_mut().as_chunks_mut();
@@ -280,40 +291,41 @@ fn pair<T: Copy, const N: usize>(rows: &mut [[T; N]; 2]) {
     }
 }
 
-/// A superblock of a row, and what of it is in integers.
+/// A superblock of a row, quantized.
 pub(super) struct Quantized<'a> {
-    pub values: &'a mut [i8; SUPER],
+    pub values: &'a mut [i8; SUPERBLOCK],
     pub scales: &'a mut [f32; SCALES],
     pub sums: &'a mut [i32; RUNS],
 }
 
 impl Quantized<'_> {
-    fn quantize(&mut self, x: &[f32; SUPER], scheme: QuantScheme) {
+    fn quantize(&mut self, x: &[f32; SUPERBLOCK], scheme: QuantScheme) {
         #[cfg(target_arch = "x86_64")]
         if crate::Cpu::chosen() >= crate::Cpu::Avx512 {
-            // SAFETY: what is chosen was found, and on x86-64 only sets with AVX-512 are that wide.
+            // SAFETY: a chosen set is available, and on x86-64 all sets from AVX-512 on include it.
             return unsafe { super::activations_avx512::fill(self, x, scheme) };
         }
         vectorized(|| self.fill(x, scheme));
     }
 
-    /// Sums of runs, as they are beside minima, to two numbers in bf16 each: 13 bits with a sign do not fit in one.
+    /// Splits the sums of runs, stored for schemes with minima, into two bf16 each: 13 bits with a
+    /// sign do not fit in one.
     fn split_sums(&mut self) {
         let sums = *self.sums;
         *self.sums = std::array::from_fn(|run| {
-            if run >= SUPER / 32 {
+            if run >= SUPERBLOCK / 32 {
                 return 0;
             }
             let sum = i32::from((sums[run / 2] >> (16 * (run % 2))) as i16);
-            // Floats of so few bits have zeros in their lower half.
+            // Numbers with this few bits have zeros in the lower half of their f32.
             let [low, high] = [sum & 15, sum & !15].map(|part| (part as f32).to_bits() as i32);
             high | (low >> 16)
         });
     }
 
-    /// The definition.
+    /// The reference implementation.
     #[inline(always)]
-    pub fn fill(&mut self, x: &[f32; SUPER], scheme: QuantScheme) {
+    pub fn fill(&mut self, x: &[f32; SUPERBLOCK], scheme: QuantScheme) {
         if scheme.fine {
             let (x, _) = x.as_chunks::<32>();
             let (values, _) = self.values.as_chunks_mut::<32>();

@@ -1,23 +1,23 @@
-//! AVX-512: a superblock of activations to int8, in registers from the first look to the sums.
+//! AVX-512: quantizes a superblock of activations, in registers from the loads to the sums.
 #![allow(unsafe_code)]
 
 use std::arch::x86_64::*;
 
 use super::activations::{Quantized, SCALES};
-use super::{QuantScheme, SUPER};
+use super::{QuantScheme, SUPERBLOCK};
 use crate::quantize::{MIN_MAGNITUDE, ROUND};
 
-/// Numbers of a register.
+/// Elements of a register.
 const LANES: usize = 16;
 
-/// As `Quantized::fill`, to the bit.
+/// The same as `Quantized::fill`, bit for bit.
 ///
 /// # Safety
 /// The CPU has AVX-512.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq")]
-pub unsafe fn fill(row: &mut Quantized, x: &[f32; SUPER], scheme: QuantScheme) {
+pub unsafe fn fill(row: &mut Quantized, x: &[f32; SUPERBLOCK], scheme: QuantScheme) {
     let (x, _) = x.as_chunks::<LANES>();
-    // SAFETY: 64 bytes of a chunk, unaligned.
+    // SAFETY: 64 bytes of a chunk; unaligned.
     let x: [__m512; LANES] = std::array::from_fn(|i| unsafe { _mm512_loadu_ps(x[i].as_ptr()) });
     let magnitude = |v| _mm512_and_si512(_mm512_castps_si512(v), _mm512_set1_epi32(0x7fff_ffff));
     let largest: [__m512i; SCALES] =
@@ -38,18 +38,18 @@ pub unsafe fn fill(row: &mut Quantized, x: &[f32; SUPER], scheme: QuantScheme) {
     });
     let (values, _) = row.values.as_chunks_mut::<LANES>();
     for (to, bytes) in values.iter_mut().zip(bytes) {
-        // SAFETY: 16 bytes of a chunk, unaligned.
+        // SAFETY: 16 bytes of a chunk; unaligned.
         unsafe { _mm_storeu_si128(to.as_mut_ptr().cast(), bytes) }
     }
     sum(row, runs(bytes), scheme);
 }
 
-/// Steps and their inverses, of the largest magnitudes' bits.
+/// Scales and their inverses, from the bits of the largest magnitudes.
 #[inline]
 #[target_feature(enable = "avx512f,avx512vl")]
 fn steps(largest: [u32; SCALES]) -> ([f32; SCALES], [f32; SCALES]) {
     let (mut scales, mut inverses) = ([0.0; SCALES], [0.0; SCALES]);
-    // SAFETY: 32 bytes each, unaligned.
+    // SAFETY: 32 bytes each; unaligned.
     unsafe {
         let largest = _mm256_loadu_ps(largest.as_ptr().cast());
         let some = _mm256_cmp_ps_mask::<_CMP_NLT_UQ>(largest, _mm256_set1_ps(MIN_MAGNITUDE));
@@ -66,23 +66,23 @@ fn steps(largest: [u32; SCALES]) -> ([f32; SCALES], [f32; SCALES]) {
     (scales, inverses)
 }
 
-/// The sums of 16 bytes each.
+/// Sums of 16 bytes each.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl")]
 fn runs(bytes: [__m128i; LANES]) -> __m512i {
     let mut sums = [0; LANES];
     for (sum, bytes) in sums.iter_mut().zip(bytes) {
-        // 128 is added to each to sum bytes without signs.
+        // `vpsadbw` sums unsigned bytes, so 128 is added to each.
         let unsigned = _mm_xor_si128(bytes, _mm_set1_epi8(-128));
         let halves = _mm_sad_epu8(unsigned, _mm_setzero_si128());
         let both = _mm_add_epi32(halves, _mm_unpackhi_epi64(halves, halves));
         *sum = _mm_cvtsi128_si32(both) - 128 * LANES as i32;
     }
-    // SAFETY: 64 bytes, unaligned.
+    // SAFETY: 64 bytes; unaligned.
     unsafe { _mm512_loadu_si512(sums.as_ptr().cast()) }
 }
 
-/// What the shape wants to know of the sums of 16.
+/// Stores the sums of 16 values in the form that the scheme needs.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq")]
 fn sum(row: &mut Quantized, runs: __m512i, scheme: QuantScheme) {
@@ -92,7 +92,7 @@ fn sum(row: &mut Quantized, runs: __m512i, scheme: QuantScheme) {
     } else {
         runs
     };
-    // SAFETY: 16 and 64 bytes of `sums`, unaligned.
+    // SAFETY: 16 and 64 bytes of `sums`; unaligned.
     unsafe {
         if scheme.minima {
             let halves = _mm256_cvtepi32_epi16(_mm512_castsi512_si256(runs));
@@ -111,20 +111,20 @@ mod tests {
     use super::*;
     use crate::testing::noise;
 
-    /// To the bit, numbers that are none among them.
+    /// Bit for bit, with NaN and infinities among the inputs.
     #[test]
-    fn superblocks_are_quantized_as_defined() {
+    fn superblocks_quantize_like_the_reference() {
         if !crate::available().contains(&crate::Cpu::Avx512) {
             return;
         }
-        let random: [f32; SUPER] = noise(1, SUPER, 5)
+        let random: [f32; SUPERBLOCK] = noise(1, SUPERBLOCK, 5)
             .into_raw_vec_and_offset()
             .0
             .try_into()
             .unwrap();
         let mut cases = vec![
             random,
-            [0.0; SUPER],
+            [0.0; SUPERBLOCK],
             random.map(|v| v * 1e-32),
             random.map(|v| v * 1e30),
         ];
@@ -137,7 +137,8 @@ mod tests {
             let scheme = format.scheme();
             for x in &cases {
                 let quantized = |fill: &dyn Fn(&mut Quantized)| {
-                    let (mut values, mut scales, mut sums) = ([1; SUPER], [1.0; SCALES], [1; RUNS]);
+                    let (mut values, mut scales, mut sums) =
+                        ([1; SUPERBLOCK], [1.0; SCALES], [1; RUNS]);
                     fill(&mut Quantized {
                         values: &mut values,
                         scales: &mut scales,
@@ -146,7 +147,7 @@ mod tests {
                     (values, scales.map(f32::to_bits), sums)
                 };
                 let expected = quantized(&|row| row.fill(x, scheme));
-                // SAFETY: it was just found.
+                // SAFETY: just detected.
                 let found = quantized(&|row| unsafe { fill(row, x, scheme) });
                 assert!(expected == found, "{format:?}: {x:?}");
             }

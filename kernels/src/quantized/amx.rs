@@ -1,16 +1,17 @@
 //! AMX: a tile instruction multiplies sixteen rows by sixteen outputs, 64 inputs of each.
 //!
-//! What its sums cannot do is change the scale on the way. Weights of K-quants are multiplied by their run's
-//! scale, a whole number, when they are unpacked; the product takes two bytes, which are multiplied by the
-//! same activations:
+//! It cannot change the scale between inputs. So unpacking multiplies the weights of K-quants by
+//! their run's scale, an integer. The product takes two bytes, which are multiplied by the same
+//! activations:
 //!
 //! ```text
 //! sum over k of  a[k] * scale[k] * w[k]  =  sum of  a[k] * low[k]  +  256 * sum of  a[k] * high[k]
 //! ```
 //!
-//! So a superblock of K-quants is summed in whole numbers, with one conversion at its end where other kernels
-//! have one for each run. Minima are multiplied by the runs' sums of activations in bf16: those have up to 13 bits,
-//! and go in two numbers, each exactly. Where activations have a scale for each run (Q4_0, Q8_0) vectors multiply.
+//! A superblock of K-quants is thus summed in integers, with one conversion at its end where other
+//! kernels have one per run. Minima are multiplied by the runs' sums of activations in bf16. The
+//! sums have up to 13 bits, so each is split into two bf16 numbers, which are exact. For formats
+//! whose activations have a scale per run (Q4_0, Q8_0) the AVX-512 kernel is used.
 #![allow(unsafe_code)]
 
 use std::arch::asm;
@@ -19,7 +20,7 @@ use std::mem::MaybeUninit;
 
 use super::activations::{RUNS, SCALES};
 use super::kernel::{Panel, PanelLayout, QuantizedKernel, QuantizedTile};
-use super::{QuantFormat, SUPER, amx_unpack, avx512};
+use super::{QuantFormat, SUPERBLOCK, amx_unpack, avx512};
 use crate::Cpu;
 use crate::amx::{TILE_ROW_BYTES, TILE_SIDE};
 
@@ -28,31 +29,31 @@ const GROUPS: usize = 2;
 pub(super) const LANES: usize = GROUPS * TILE_SIDE;
 /// Rows of two tiles.
 const ROWS: usize = 2 * TILE_SIDE;
-/// Bytes from a row of weights, four inputs of each output, to the next.
+/// Bytes from one row of `B` to the next: four inputs of each output.
 const STRIDE: usize = 4 * LANES;
-/// With fewer rows tiles would be too empty.
+/// With fewer rows the tiles would be too empty.
 pub(super) const MIN_ROWS: usize = 64;
 
 pub static KERNEL: QuantizedKernel = QuantizedKernel {
     cpu: Cpu::Amx,
     lanes: LANES,
     rows: ROWS,
-    layout: PanelLayout::Tiles,
+    layout: PanelLayout::Amx,
     min_rows: |_| MIN_ROWS,
     tile,
     unpack: amx_unpack::unpack,
     gemv: |_, _| None,
 };
 
-/// What a tile register holds.
+/// The contents of a tile register.
 type Square = [[i32; TILE_SIDE]; TILE_SIDE];
-/// Squares of both tiles of rows.
+/// Both tiles of rows.
 type Both = [Square; 2];
 
 /// # Safety
 /// As [`QuantizedKernel::tile`].
 unsafe fn tile(t: &QuantizedTile, rows: usize) {
-    // SAFETY: handed on as they are.
+    // SAFETY: the caller's promise.
     unsafe {
         match t.format {
             QuantFormat::Q4_0 | QuantFormat::Q8_0 => in_vectors(t, rows),
@@ -62,8 +63,8 @@ unsafe fn tile(t: &QuantizedTile, rows: usize) {
     }
 }
 
-/// Without AMX. A tile whose activations have a scale for each run would be one run, whose sums would have to leave
-/// the registers: no faster than vectors are.
+/// Computes the tile with AVX-512. If activations have a scale per run, an AMX tile could sum one
+/// run only and its sums would have to leave the registers, which is no faster.
 ///
 /// # Safety
 /// As [`tile`].
@@ -71,11 +72,11 @@ unsafe fn in_vectors(t: &QuantizedTile, rows: usize) {
     const { assert!(LANES == avx512::LANES) };
     let height = avx512::KERNEL.rows;
     for first in (0..rows).step_by(height) {
-        // SAFETY: a part of the tile; its operands lie as that kernel wants them, too, and of the last part's rows it
-        // reads no more than there are.
+        // SAFETY: a part of the tile. Its operands have the layout of that kernel too, which reads
+        // no more rows of the last part than there are.
         unsafe {
             let part = QuantizedTile {
-                values: t.values.add(first * SUPER),
+                values: t.values.add(first * SUPERBLOCK),
                 scales: t.scales.add(first * SCALES),
                 sums: t.sums.add(first * RUNS),
                 out: t.out.add(first * LANES),
@@ -100,8 +101,8 @@ struct Sums {
 #[target_feature(enable = "avx512f,avx512bw")]
 unsafe fn in_tiles<const MINIMA: bool>(t: &QuantizedTile, rows: usize) {
     let mut sums = MaybeUninit::<Sums>::uninit();
-    // SAFETY: rows, groups and lanes are within what `QuantizedTile` and `Panel` say the pointers are valid for, and those
-    // of activations for whole tiles.
+    // SAFETY: rows, groups and lanes are within what `QuantizedTile` and `Panel` say the pointers
+    // are valid for; those of activations are valid for whole tiles.
     unsafe {
         let panel = &*t.panel;
         for group in 0..GROUPS {
@@ -132,7 +133,7 @@ unsafe fn in_tiles<const MINIMA: bool>(t: &QuantizedTile, rows: usize) {
     }
 }
 
-/// Sums of activations times a group's minima.
+/// Multiplies the sums of activations by a group's minima.
 ///
 /// # Safety
 /// As [`tile`], for whole tiles of rows.
@@ -162,7 +163,7 @@ unsafe fn multiply_minima(t: &QuantizedTile, panel: &Panel, group: usize, minima
     }
 }
 
-/// 64 inputs of a tile of rows times both bytes of weights.
+/// 64 inputs of a tile of rows times both bytes of the weights.
 macro_rules! products_of_64 {
     ($rows:literal, $k:literal, $low:literal, $high:literal) => {
         concat!(
@@ -187,16 +188,16 @@ macro_rules! products_of_64 {
     };
 }
 
-/// Activations times both bytes of a group's weights. While one tile of rows is multiplied, the results of the one
-/// before are stored.
+/// Multiplies activations by both bytes of a group's weights. While one tile of rows is multiplied,
+/// the results of the tile before are stored.
 ///
 /// # Safety
 /// As [`tile`], for whole tiles of rows.
 #[inline]
 unsafe fn multiply(t: &QuantizedTile, panel: &Panel, group: usize, sums: *mut Sums) {
-    const { assert!(TILE_SIDE * STRIDE == 2048 && SUPER == 4 * TILE_ROW_BYTES) };
-    // SAFETY: 256 inputs of each row and of the group's outputs, 64 at a time; four tiles of results, which begin
-    // `sums`.
+    const { assert!(TILE_SIDE * STRIDE == 2048 && SUPERBLOCK == 4 * TILE_ROW_BYTES) };
+    // SAFETY: 256 inputs of each row and of the group's outputs, 64 at a time; four tiles of
+    // results, which are the first fields of `sums`.
     unsafe {
         asm!(
             "tilezero tmm2",
@@ -216,8 +217,8 @@ unsafe fn multiply(t: &QuantizedTile, panel: &Panel, group: usize, sums: *mut Su
             "tilestored [{to} + {line}*1 + 1024], tmm0",
             "tilestored [{to} + {line}*1 + 3072], tmm1",
             rows = in(reg) t.values,
-            more = in(reg) t.values.add(TILE_SIDE * SUPER),
-            row = in(reg) SUPER,
+            more = in(reg) t.values.add(TILE_SIDE * SUPERBLOCK),
+            row = in(reg) SUPERBLOCK,
             low = in(reg) panel.values.as_ptr().add(group * TILE_ROW_BYTES),
             high = in(reg) panel.high.as_ptr().add(group * TILE_ROW_BYTES),
             stride = in(reg) STRIDE,

@@ -1,4 +1,4 @@
-//! Blocks to a panel for AMX: weights of K-quants are multiplied by their run's scale.
+//! Unpacks blocks into a panel for AMX: weights of K-quants are multiplied by their run's scale.
 #![allow(unsafe_code)]
 
 use std::arch::x86_64::*;
@@ -9,7 +9,7 @@ use super::avx512_unpack::{
     store, store_f32, zero,
 };
 use super::kernel::Panel;
-use super::{QuantFormat, QuantizedMatrix, SUPER};
+use super::{QuantFormat, QuantizedMatrix, SUPERBLOCK};
 
 const VECTOR_LANES: usize = 16;
 type Bytes4 = __m512i;
@@ -25,7 +25,7 @@ pub unsafe fn unpack(
     output: usize,
     superblock: usize,
 ) {
-    // SAFETY: handed on; the caller vouches for the instructions.
+    // SAFETY: the caller's promise.
     unsafe {
         formats::unpack(panel, matrix, output, superblock);
         match matrix.format() {
@@ -36,10 +36,11 @@ pub unsafe fn unpack(
     }
 }
 
-/// Bytes less what stands for zero, times the scale of their run of `RUN`: lower and upper bytes.
+/// Subtracts the zero point from the bytes, multiplies them by the scale of their run of `RUN`, and
+/// stores the low and high bytes.
 #[target_feature(enable = "avx512f,avx512bw")]
 fn multiply<const RUN: usize, const ZERO: i16>(panel: &mut Panel) {
-    /// Vectors of the same inputs.
+    /// Vectors with the same inputs.
     const VECTORS: usize = LANES / VECTOR_LANES;
     /// Every second byte.
     const ODD: __mmask64 = 0xaaaa_aaaa_aaaa_aaaa;
@@ -47,15 +48,19 @@ fn multiply<const RUN: usize, const ZERO: i16>(panel: &mut Panel) {
     let (high, _) = panel.high.as_chunks_mut::<64>();
     let (scales, _) = panel.scales.as_chunks::<VECTOR_LANES>();
     let zero = _mm512_set1_epi16(ZERO);
-    for (run, scales) in scales.chunks_exact(VECTORS).take(SUPER / RUN).enumerate() {
+    for (run, scales) in scales
+        .chunks_exact(VECTORS)
+        .take(SUPERBLOCK / RUN)
+        .enumerate()
+    {
         for (vector, scale) in scales.iter().enumerate() {
-            // SAFETY: sixteen numbers, unaligned.
+            // SAFETY: sixteen elements; unaligned.
             let scale = unsafe { _mm512_cvtps_epi32(_mm512_loadu_ps(scale.as_ptr())) };
             let low_half = _mm512_and_si512(scale, _mm512_set1_epi32(0xffff));
             let scale = _mm512_or_si512(low_half, _mm512_slli_epi32::<16>(scale));
             for group in run * RUN / 4..(run + 1) * RUN / 4 {
                 let at = group * VECTORS + vector;
-                // SAFETY: 64 bytes each, unaligned.
+                // SAFETY: 64 bytes each; unaligned.
                 unsafe {
                     let x = _mm512_loadu_si512(values[at].as_ptr().cast());
                     let even = _mm512_and_si512(x, _mm512_set1_epi16(0xff));
@@ -79,7 +84,7 @@ fn multiply<const RUN: usize, const ZERO: i16>(panel: &mut Panel) {
     }
 }
 
-/// The formats' order of bits, with scales of runs as whole numbers.
+/// Unpacks the formats, with the scales of runs as integers.
 mod formats {
     use super::super::unpack::{store_fours_with, unpack_formats_with};
     use super::*;
@@ -99,12 +104,13 @@ mod formats {
     fn store_minima(panel: &mut Panel, first: usize, minima: [Bytes4; 2]) {
         for (i, four) in minima.into_iter().enumerate() {
             for (j, numbers) in from_u8(four).into_iter().enumerate() {
-                // So small a whole number is in the upper half of a float's bits.
+                // The f32 of such a small integer has only zeros in its lower half, so the upper
+                // half is its bf16.
                 let bits = _mm512_castps_si512(numbers);
                 let twice = _mm512_or_si512(bits, _mm512_srli_epi32::<16>(bits));
                 let at = (4 * i + j) * LANES + first;
                 let to: &mut [u32] = &mut panel.tile_minima[at..at + VECTOR_LANES];
-                // SAFETY: so many numbers may be written there.
+                // SAFETY: just sliced to this length.
                 unsafe { store(to.as_mut_ptr().cast(), twice) }
             }
         }

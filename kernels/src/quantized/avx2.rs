@@ -1,15 +1,15 @@
-//! AVX2: `vpmaddubsw` on weights as they are, unsigned, and activations.
+//! AVX2: `vpmaddubsw` of the weights, which are unsigned as stored, and the activations.
 //!
-//! Its sums of two products are 16 bits wide, and so are the sums of as many of them as fit: for weights of
-//! four bits a whole run, so that most of the work is one multiplication and one addition for 32 products.
-//! Weights of eight bits are multiplied in two parts, the lower four and the upper four.
-//! A tile is six rows by eight outputs: six sums of a run and six running sums of 16 registers.
+//! It sums two products in 16 bits, and several such sums fit in 16 bits too. For 4-bit weights a
+//! whole run fits, so most of the work is one multiplication and one addition per 32 products.
+//! 8-bit weights are multiplied in two parts, the lower and the upper four bits. A tile is six rows
+//! by eight outputs: six sums of a run and six running sums, in 16 registers.
 #![allow(unsafe_code)]
 
 use std::arch::x86_64::*;
 
 use super::kernel::{PanelLayout, QuantizedKernel, QuantizedTile, with_format};
-use super::{QuantFormat, SUPER, avx2_gemv, avx2_unpack};
+use super::{QuantFormat, SUPERBLOCK, avx2_gemv, avx2_unpack};
 use crate::Cpu;
 
 pub(super) const LANES: usize = 8;
@@ -18,7 +18,7 @@ pub static KERNEL: QuantizedKernel = QuantizedKernel {
     cpu: Cpu::Avx2,
     lanes: LANES,
     rows: 6,
-    layout: PanelLayout::Fours,
+    layout: PanelLayout::Groups4,
     min_rows: |format| match format {
         QuantFormat::Q8_0 => 4,
         _ => 2,
@@ -31,12 +31,12 @@ pub static KERNEL: QuantizedKernel = QuantizedKernel {
 /// # Safety
 /// As [`QuantizedKernel::tile`].
 unsafe fn tile(t: &QuantizedTile, rows: usize) {
-    // SAFETY: handed on as they are.
+    // SAFETY: the caller's promise.
     unsafe { with_format!(rows, t.format, tile_avx2(t), 1 2 3 4 5 6) }
 }
 
-/// Of how many groups of four inputs products with weights of so many bits are summed in 16 bits: two of
-/// them are added at once, each at most 127 times the largest weight.
+/// How many groups of four inputs are summed in 16 bits, for weights of `bits` bits. Each addition
+/// is two products, at most 127 times the largest weight each.
 const fn at_once(bits: u32) -> usize {
     match bits {
         4 => 8,
@@ -45,11 +45,12 @@ const fn at_once(bits: u32) -> usize {
     }
 }
 
-/// Adds the products of a run's `GROUPS` groups to `dot`; of weights of eight bits the lower four and the
-/// upper four apart.
+/// Adds the products of a run's `GROUPS` groups to `dot`. For 8-bit weights the lower and the upper
+/// four bits are multiplied separately.
 ///
 /// # Safety
-/// The CPU has AVX2. So many groups of eight outputs are at `w`, and rows `SUPER` apart from `a` on.
+/// The CPU has AVX2. `w` points to `GROUPS` groups of eight outputs, and `a` to rows `SUPERBLOCK`
+/// apart.
 #[inline]
 #[target_feature(enable = "avx2")]
 unsafe fn add_run<const ROWS: usize, const GROUPS: usize, const BITS: u32>(
@@ -76,7 +77,11 @@ unsafe fn add_run<const ROWS: usize, const GROUPS: usize, const BITS: u32>(
                 }
                 for (r, sum) in sum.iter_mut().enumerate() {
                     // SAFETY: as above; unaligned.
-                    let a = unsafe { a.add(r * SUPER + group * 4).cast::<i32>().read_unaligned() };
+                    let a = unsafe {
+                        a.add(r * SUPERBLOCK + group * 4)
+                            .cast::<i32>()
+                            .read_unaligned()
+                    };
                     let products = _mm256_maddubs_epi16(w, _mm256_set1_epi32(a));
                     *sum = _mm256_add_epi16(*sum, products);
                 }
@@ -88,7 +93,7 @@ unsafe fn add_run<const ROWS: usize, const GROUPS: usize, const BITS: u32>(
     }
 }
 
-/// The tile with one of several ways to multiply bytes.
+/// The tile, with one of several ways to multiply bytes.
 macro_rules! tile_of {
     ($name:ident, $features:literal, $add_run:ident) => {
         /// # Safety
@@ -105,8 +110,8 @@ macro_rules! tile_of {
         ) {
             use $crate::quantized::activations::{RUNS, SCALES};
             let mut total = [_mm256_setzero_ps(); ROWS];
-            // SAFETY: runs, groups and rows are within what `QuantizedTile` and `Panel` say the pointers are valid
-            // for; unaligned reads and writes are used throughout.
+            // SAFETY: runs, groups and rows are within what `QuantizedTile` and `Panel` say the
+            // pointers are valid for; all accesses are unaligned.
             unsafe {
                 let panel = &*t.panel;
                 for run in 0..N_RUNS {
@@ -116,9 +121,9 @@ macro_rules! tile_of {
                             *dot = _mm256_set1_epi32(*t.sums.add(r * RUNS + run));
                         }
                     }
-                    let w = panel.values.as_ptr().add(run * SUPER / N_RUNS * LANES);
-                    let a = t.values.add(run * SUPER / N_RUNS);
-                    // The number of groups is a constant in each.
+                    let w = panel.values.as_ptr().add(run * SUPERBLOCK / N_RUNS * LANES);
+                    let a = t.values.add(run * SUPERBLOCK / N_RUNS);
+                    // Two calls, so that the number of groups is a constant.
                     if N_RUNS == 8 {
                         $add_run::<ROWS, 8, BITS>(&mut dot, w, a);
                     } else {

@@ -1,7 +1,9 @@
-//! One row of activations times weights as they lie in memory, with AVX2 or AVX-VNNI: for tokens one by one.
+//! GEMV with AVX2 or AVX-VNNI: one row of activations times weights as they are in memory, for
+//! decoding one token at a time.
 //!
-//! A register has 32 neighbouring inputs of one output. Where scales of runs are whole numbers, products are
-//! multiplied by them as 16-bit numbers and stay whole until the superblock ends.
+//! A register holds 32 consecutive inputs of one output. In formats whose run scales are integers,
+//! products are multiplied by the scale in 16 bits and stay integers until the end of the
+//! superblock.
 #![allow(unsafe_code)]
 
 use std::arch::x86_64::*;
@@ -9,26 +11,27 @@ use std::arch::x86_64::*;
 use super::activations::{RUNS, SCALES};
 use super::gemv::{gemv_of_one_row, next_outputs, scales_and_minima};
 use super::kernel::{QuantizedGemv, QuantizedGemvFn};
-use super::{QuantFormat, SUPER};
+use super::{QuantFormat, SUPERBLOCK};
 
-/// Outputs at a time, of superblocks and of blocks of 32: they share what is computed of the activations.
+/// Outputs at a time, for superblocks and for blocks of 32. They share the work on the activations.
 const OUTPUTS: usize = 2;
 const OUTPUTS_OF_32: usize = 4;
 
-/// What a lane of products has of its scale: four bytes of a shuffle, the rest of which is zero.
+/// The bytes of the scale that go to a 32-bit lane: four indices of a byte shuffle, where -1 gives
+/// zero.
 type Lane = [i8; 4];
 
-/// A scale of one byte twice in 16 bits, for two sums of 16 bits.
+/// A one-byte scale twice in 16 bits, for two 16-bit sums.
 const fn twice(byte: i8) -> Lane {
     [byte, -1, byte, -1]
 }
 
-/// A scale of one byte, for one sum of 32 bits that is below 2^15.
+/// A one-byte scale, for one 32-bit sum below 2^15.
 const fn once(byte: i8) -> Lane {
     [byte, -1, -1, -1]
 }
 
-/// The same of scales of two bytes.
+/// The same for scales of two bytes.
 const fn twice_wide(byte: i8) -> Lane {
     [byte, byte + 1, byte, byte + 1]
 }
@@ -37,7 +40,7 @@ const fn once_wide(byte: i8) -> Lane {
     [byte, byte + 1, -1, -1]
 }
 
-/// Eight lanes that are the same.
+/// Eight equal lanes.
 const fn all(lane: Lane) -> [i8; 32] {
     let mut bytes = [0; 32];
     let mut i = 0;
@@ -49,7 +52,7 @@ const fn all(lane: Lane) -> [i8; 32] {
 }
 
 /// # Safety
-/// 32 bytes may be read there.
+/// 32 bytes are valid for reads.
 #[inline]
 #[target_feature(enable = "avx2")]
 unsafe fn load(at: *const u8) -> __m256i {
@@ -76,10 +79,10 @@ fn sum(x: __m256, y: __m128) -> f32 {
     _mm_cvtss_f32(_mm_add_ss(x, _mm_movehdup_ps(x)))
 }
 
-/// The f16 at the begin of a block, times a scale, in all lanes.
+/// The f16 at the start of a block, times a scale, in all lanes.
 ///
 /// # Safety
-/// Two bytes may be read there.
+/// Two bytes are valid for reads.
 #[inline]
 #[target_feature(enable = "avx2,f16c")]
 unsafe fn half(at: *const u8, scale: __m128) -> __m256 {
@@ -88,11 +91,11 @@ unsafe fn half(at: *const u8, scale: __m128) -> __m256 {
     _mm256_broadcastss_ps(_mm_mul_ss(_mm_cvtph_ps(_mm_cvtsi32_si128(d)), scale))
 }
 
-/// Defines `row` with one of several ways to multiply:
+/// Defines `gemv` with one of several ways to multiply:
 ///
-/// - `$dot(sum, w, a)` adds products of bytes, unsigned and signed, to sums of 32 bits; two neighbouring
-///   ones are below 2^15;
-/// - `$add_scaled(sum, w, a, scale)` multiplies them by scales before, each as `$lane` says.
+/// - `$dot(sum, w, a)` adds products of unsigned and signed bytes to 32-bit sums; the sum of two
+///   adjacent products is below 2^15;
+/// - `$add_scaled(sum, w, a, scale)` multiplies them by scales first, in the layout of `$lane`.
 macro_rules! row_with {
     ($features:literal, $dot:ident, $add_scaled:ident, $lane:ident, $wide_lane:ident) => {
         /// As [`QuantizedKernel::gemv`](crate::quantized::kernel::QuantizedKernel::gemv).
@@ -113,7 +116,7 @@ macro_rules! row_with {
         /// `rows` are blocks of Q4_K, as many as the row has superblocks.
         #[target_feature(enable = $features)]
         unsafe fn q4_k(row: &QuantizedGemv, rows: [*const u8; OUTPUTS]) -> [f32; OUTPUTS] {
-            // SAFETY: handed on.
+            // SAFETY: the caller's promise.
             unsafe { with_minima::<144>(row, rows) }
         }
 
@@ -121,7 +124,7 @@ macro_rules! row_with {
         /// `rows` are blocks of Q5_K, as many as the row has superblocks.
         #[target_feature(enable = $features)]
         unsafe fn q5_k(row: &QuantizedGemv, rows: [*const u8; OUTPUTS]) -> [f32; OUTPUTS] {
-            // SAFETY: handed on.
+            // SAFETY: the caller's promise.
             unsafe { with_minima::<176>(row, rows) }
         }
 
@@ -147,9 +150,9 @@ macro_rules! row_with {
             let mut low = [_mm_setzero_ps(); OUTPUTS];
             let mut stream = next_outputs(&rows, row.row_bytes);
             for s in 0..row.superblocks {
-                // SAFETY: superblock `s` of the activations and of each row of weights is there.
+                // SAFETY: superblock `s` of the activations and of each row of weights exists.
                 unsafe {
-                    let a = row.values.add(s * row.height * SUPER).cast::<u8>();
+                    let a = row.values.add(s * row.height * SUPERBLOCK).cast::<u8>();
                     let sums = _mm_loadu_si128(row.sums.add(s * row.height * RUNS).cast());
                     let scale = _mm_set1_ps(*row.scales.add(s * row.height * SCALES));
                     for ((total, low), block) in total.iter_mut().zip(&mut low).zip(rows) {
@@ -160,7 +163,7 @@ macro_rules! row_with {
                         let of = |run: usize| {
                             _mm256_shuffle_epi8(scales, load(LANES[run].as_ptr().cast()))
                         };
-                        let mut bits = load(block.add(16)); // of Q5_K, a pair of runs' come lowest
+                        let mut bits = load(block.add(16)); // Q5_K: fifth bits, those of the next pair lowest
                         let mut dot = _mm256_setzero_si256();
                         for pair in 0..4 {
                             let [mut q, mut r] = nibbles(load(block.add(BYTES - 128 + 32 * pair)));
@@ -203,15 +206,16 @@ macro_rules! row_with {
                 lanes
             };
             let two = _mm256_set1_epi8(48);
-            // Scales of even runs to the lower half, of odd ones to the upper.
+            // Scales of even runs to the lower half, of odd runs to the upper.
             let apart = _mm_set_epi8(15, 13, 11, 9, 7, 5, 3, 1, 14, 12, 10, 8, 6, 4, 2, 0);
             let mut total = [_mm256_setzero_ps(); OUTPUTS];
             let mut stream = next_outputs(&rows, row.row_bytes);
             for s in 0..row.superblocks {
-                // SAFETY: superblock `s` of the activations and of each row of weights is there.
+                // SAFETY: superblock `s` of the activations and of each row of weights exists.
                 unsafe {
-                    let a = row.values.add(s * row.height * SUPER).cast::<u8>();
-                    // What weights are too large by, 32 times sums of runs: they fit 16 bits without it.
+                    let a = row.values.add(s * row.height * SUPERBLOCK).cast::<u8>();
+                    // The correction for the zero point: 32 times the sums of runs. Divided by 32
+                    // it fits 16 bits.
                     let sums = row.sums.add(s * row.height * RUNS).cast::<u8>();
                     let sums = [load(sums), load(sums.add(32))].map(|x| _mm256_srai_epi32::<5>(x));
                     let sums = _mm256_packs_epi32(sums[0], sums[1]);
@@ -261,15 +265,19 @@ macro_rules! row_with {
             let mut stream = next_outputs(&rows, row.row_bytes);
             for b in 0..row.row_bytes / 34 {
                 let (s, run) = (b / 8, b % 8);
-                // SAFETY: block `b` of the activations and of each row of weights is there.
+                // SAFETY: block `b` of the activations and of each row of weights exists.
                 unsafe {
-                    let a = load(row.values.add(s * row.height * SUPER + run * 32).cast());
+                    let a = load(
+                        row.values
+                            .add(s * row.height * SUPERBLOCK + run * 32)
+                            .cast(),
+                    );
                     let scale = _mm_load_ss(row.scales.add(s * row.height * SCALES + run));
                     for (total, block) in total.iter_mut().zip(rows) {
                         let block = block.add(b * 34);
                         stream.prefetch(34);
                         let w = load(block.add(2));
-                        // Two products of 128 and 127 are less than 2^15 as well.
+                        // Two products of 128 and 127 are below 2^15 too.
                         let a = _mm256_sign_epi8(a, w);
                         let dot = $dot(_mm256_setzero_si256(), _mm256_abs_epi8(w), a);
                         let d = half(block, scale);
@@ -293,11 +301,15 @@ macro_rules! row_with {
             let mut stream = next_outputs(&rows, row.row_bytes);
             for b in 0..row.row_bytes / 18 {
                 let (s, run) = (b / 8, b % 8);
-                // SAFETY: block `b` of the activations and of each row of weights is there.
+                // SAFETY: block `b` of the activations and of each row of weights exists.
                 unsafe {
-                    let a = load(row.values.add(s * row.height * SUPER + run * 32).cast());
+                    let a = load(
+                        row.values
+                            .add(s * row.height * SUPERBLOCK + run * 32)
+                            .cast(),
+                    );
                     let scale = _mm_load_ss(row.scales.add(s * row.height * SCALES + run));
-                    // What weights are too large by, in one lane.
+                    // The correction for the zero point, in one lane.
                     let begin = _mm_cvtsi32_si128(*row.sums.add(s * row.height * RUNS + run));
                     let begin = _mm256_zextsi128_si256(begin);
                     for (total, block) in total.iter_mut().zip(rows) {
@@ -354,7 +366,7 @@ pub mod vnni {
     row_with!("avx2,fma,f16c,avxvnni", dot, add_scaled, once, once_wide);
 }
 
-/// The same in the encoding that CPUs with AVX-512 have, for tests.
+/// The same in the EVEX encoding, which CPUs with AVX-512 have, for tests.
 #[cfg(test)]
 pub mod vnni_evex {
     use super::*;

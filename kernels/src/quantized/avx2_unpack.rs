@@ -1,4 +1,4 @@
-//! Blocks to a panel with AVX2: eight outputs at a time.
+//! Unpacks blocks into a panel with AVX2, eight outputs at a time.
 #![allow(unsafe_code)]
 
 use std::arch::x86_64::*;
@@ -6,7 +6,7 @@ use std::arch::x86_64::*;
 use super::avx2::LANES;
 use super::kernel::Panel;
 use super::unpack::unpack_with;
-use super::{QuantFormat, QuantizedMatrix, SUPER};
+use super::{QuantFormat, QuantizedMatrix, SUPERBLOCK};
 
 const VECTOR_LANES: usize = 8;
 type Bytes4 = __m256i;
@@ -14,16 +14,16 @@ type F32s = __m256;
 
 unpack_with!("avx2,f16c");
 
-/// Sixteen bytes at `offset` of each row, turned: word `i` of lane `l` is the `i`th of row `l`.
+/// Sixteen bytes at `offset` of each row, transposed: word `i` of lane `l` is the `i`th of row `l`.
 ///
 /// # Safety
-/// So many bytes may be read from each row.
+/// Sixteen bytes at `offset` of each row are valid for reads.
 #[inline]
 #[target_feature(enable = "avx2,f16c")]
 unsafe fn load_words(rows: &Rows, offset: usize) -> [Bytes4; 4] {
     // SAFETY: as above; unaligned.
     let load = |row: usize| unsafe { _mm_loadu_si128(rows[row].add(offset).cast()) };
-    // Rows 4 apart share a register, so that turning within 128 bits leaves the rows in order.
+    // Rows 4 apart share a register, so that transposing within 128 bits leaves the rows in order.
     let two = |i: usize| _mm256_inserti128_si256::<1>(_mm256_castsi128_si256(load(i)), load(i + 4));
     let (a, b, c, d) = (two(0), two(1), two(2), two(3));
     let (ab, cd) = (_mm256_unpacklo_epi32(a, b), _mm256_unpacklo_epi32(c, d));
@@ -36,10 +36,10 @@ unsafe fn load_words(rows: &Rows, offset: usize) -> [Bytes4; 4] {
     ]
 }
 
-/// The f16 at `offset` of each row.
+/// The f16 at `offset` of each row, as f32.
 ///
 /// # Safety
-/// Two bytes may be read there.
+/// Two bytes are valid for reads there.
 #[inline]
 #[target_feature(enable = "avx2,f16c")]
 unsafe fn load_f16(rows: &Rows, offset: usize) -> F32s {
@@ -148,7 +148,7 @@ fn widen_to_i16(x: Bytes4) -> [Bytes4; 2] {
 }
 
 /// # Safety
-/// 32 bytes may be written there.
+/// 32 bytes are valid for writes.
 #[inline]
 #[target_feature(enable = "avx2,f16c")]
 unsafe fn store(to: *mut u8, x: Bytes4) {
@@ -157,7 +157,7 @@ unsafe fn store(to: *mut u8, x: Bytes4) {
 }
 
 /// # Safety
-/// Eight numbers may be written there.
+/// Eight elements are valid for writes.
 #[inline]
 #[target_feature(enable = "avx2,f16c")]
 unsafe fn store_f32(to: *mut f32, x: F32s) {

@@ -1,8 +1,9 @@
 //! AVX-512 with VNNI: `vpdpbusd` multiplies four bytes of sixteen outputs at once.
 //!
-//! A tile is six rows by two vectors of outputs: twelve sums of a run in int32 and twelve of the superblock
-//! in f32 fill 24 of the 32 registers. For the eight products of a run of 32 a sum costs a conversion and
-//! an addition more, and a superblock some for the minima: 87 instructions where 64 are products.
+//! A tile is six rows by two vectors of outputs: twelve int32 sums of a run and twelve f32 sums of
+//! the superblock fill 24 of the 32 registers. Besides its eight multiplications, a run of 32 costs
+//! a conversion and an FMA per sum, and a superblock some more for the minima: 87 instructions, of
+//! which 64 are multiplications.
 #![allow(unsafe_code)]
 
 use std::arch::x86_64::*;
@@ -10,7 +11,7 @@ use std::arch::x86_64::*;
 use super::activations::{RUNS, SCALES};
 use super::avx512_gemv::add_products;
 use super::kernel::{PanelLayout, QuantizedKernel, QuantizedTile, with_format};
-use super::{SUPER, avx512_gemv, avx512_unpack};
+use super::{SUPERBLOCK, avx512_gemv, avx512_unpack};
 use crate::Cpu;
 use crate::tile::prefetch;
 
@@ -22,7 +23,7 @@ pub static KERNEL: QuantizedKernel = QuantizedKernel {
     cpu: Cpu::Avx512Vnni,
     lanes: LANES,
     rows: TILE,
-    layout: PanelLayout::Fours,
+    layout: PanelLayout::Groups4,
     min_rows: |_| 1,
     tile,
     unpack: avx512_unpack::unpack,
@@ -32,7 +33,7 @@ pub static KERNEL: QuantizedKernel = QuantizedKernel {
 /// # Safety
 /// As [`QuantizedKernel::tile`].
 unsafe fn tile(t: &QuantizedTile, rows: usize) {
-    // SAFETY: handed on as they are.
+    // SAFETY: the caller's promise.
     unsafe {
         if t.prefetch.is_empty() {
             with_format!(rows, t.format, multiply(t), 1 2 3 4 5 6);
@@ -42,8 +43,8 @@ unsafe fn tile(t: &QuantizedTile, rows: usize) {
     }
 }
 
-/// The tile, with what is done with what to ask memory for: a function of its own for nothing, since a loop
-/// around prefetches costs the compiler registers.
+/// The tile, with or without prefetches. Two functions, because a loop with prefetches, even if it
+/// runs zero times, costs the compiler registers.
 macro_rules! tile_of {
     ($name:ident, $prefetch:expr) => {
         /// # Safety
@@ -58,10 +59,10 @@ macro_rules! tile_of {
         >(
             t: &QuantizedTile,
         ) {
-            let groups = SUPER / N_RUNS / 4;
+            let groups = SUPERBLOCK / N_RUNS / 4;
             let mut total = [[_mm512_setzero_ps(); VECTORS]; ROWS];
-            // SAFETY: runs, groups and rows are within what `QuantizedTile` and `Panel` say the pointers are valid for;
-            // unaligned reads and writes are used throughout.
+            // SAFETY: runs, groups and rows are within what `QuantizedTile` and `Panel` say the
+            // pointers are valid for; all accesses are unaligned.
             unsafe {
                 let panel = &*t.panel;
                 let ahead = t.prefetch.len() / N_RUNS;
@@ -77,7 +78,7 @@ macro_rules! tile_of {
                         let w = panel.values.as_ptr().add(group * LANES * 4);
                         let w = [load(w), load(w.add(64))];
                         for (r, dot) in dot.iter_mut().enumerate() {
-                            let a = t.values.add(r * SUPER + group * 4);
+                            let a = t.values.add(r * SUPERBLOCK + group * 4);
                             let a = _mm512_set1_epi32(a.cast::<i32>().read_unaligned());
                             for (dot, w) in dot.iter_mut().zip(w) {
                                 *dot = in_order(_mm512_dpbusd_epi32(*dot, w, a));
@@ -138,7 +139,7 @@ tile_of!(multiply, |_: &[u8]| ());
 tile_of!(multiply_and_prefetch, prefetch);
 
 /// # Safety
-/// 64 bytes may be read there.
+/// 64 bytes are valid for reads.
 #[inline]
 #[target_feature(enable = "avx512f")]
 unsafe fn load(from: *const u8) -> __m512i {
@@ -146,12 +147,12 @@ unsafe fn load(from: *const u8) -> __m512i {
     unsafe { _mm512_loadu_si512(from.cast()) }
 }
 
-/// The same, computed before what is asked for later: otherwise the compiler takes one row after the other,
-/// in which each product waits for the one before.
+/// Keeps the order of the instructions. Otherwise the compiler computes one row after the other,
+/// and each multiplication waits for the one before.
 #[inline]
 #[target_feature(enable = "avx512f")]
 fn in_order(mut x: __m512i) -> __m512i {
-    // SAFETY: no instruction.
+    // SAFETY: this is no instruction.
     unsafe {
         std::arch::asm!("/* {} */", inout(zmm_reg) x, options(nomem, nostack, preserves_flags));
     }

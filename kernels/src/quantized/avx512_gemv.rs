@@ -1,10 +1,11 @@
-//! A few rows of activations times weights as they lie in memory, with AVX-512 and VNNI: for tokens one by
-//! one, and for those of some sequences together.
+//! GEMV with AVX-512 and VNNI: up to eight rows of activations times weights as they are in memory,
+//! for decoding one token of each of a few sequences.
 //!
-//! An eighth of a register has eight neighbouring inputs of one of eight outputs: weights are turned so in
-//! registers, once for all rows, and eight activations go into all eighths as they are loaded. (Shuffles share
-//! units with products: on AMD sixteen activations, into quarters, cost more than half a product.) Nothing is
-//! stored on the way.
+//! An eighth of a register holds eight consecutive inputs of one of eight outputs. Weights are
+//! transposed into this layout in registers, once for all rows, and eight activations are broadcast
+//! to all eighths as they are loaded. (Shuffles compete with multiplications. On AMD, broadcasting
+//! sixteen activations to quarters costs more than half a multiplication.) Nothing is stored in
+//! between.
 //!
 //! ```text
 //! lane i (of four):   8 inputs of output i   | the same inputs of output 4 + i
@@ -13,9 +14,10 @@
 //! times scales:       p    q    p    q
 //! ```
 //!
-//! Products of a run are multiplied by its scale as 16-bit numbers, two dots at a time, and stay whole until
-//! the superblock ends. For eight outputs of Q4_K and a row that is 32 multiplications of bytes, 4 by scales
-//! and 5 for the rest. However many rows there are, each is summed in the same order.
+//! The products of a run are multiplied by its scale as 16-bit numbers, two dot products at a time,
+//! and stay integers until the end of the superblock. For eight outputs of Q4_K and one row that is
+//! 32 multiplications of bytes, 4 by scales and 5 for the rest. Each row is summed in the same
+//! order, for any number of rows.
 #![allow(unsafe_code)]
 
 use std::arch::x86_64::*;
@@ -23,19 +25,19 @@ use std::arch::x86_64::*;
 use super::activations::{RUNS, SCALES};
 use super::gemv::{gemv_of, next_outputs_l2};
 use super::kernel::{QuantizedGemv, QuantizedGemvFn};
-use super::{QuantFormat, SUPER};
+use super::{QuantFormat, SUPERBLOCK};
 use crate::tile::prefetch_at;
 
 /// Outputs at a time, an eighth of a register each.
 const OUTPUTS: usize = 8;
 
-/// Where the weights of so many outputs begin.
+/// Pointers to the weights of these outputs.
 type Outputs = [*const u8; OUTPUTS];
 
-/// As [`super::kernel::QuantizedKernel::gemv`]. With more rows unpacking is_faster_than_ggml: it scales the sums of a run for
-/// sixteen outputs at once.
+/// As [`super::kernel::QuantizedKernel::gemv`]. With more rows unpacking is faster, because it
+/// scales the sums of a run for sixteen outputs at once.
 pub fn gemv(format: QuantFormat, rows: usize) -> Option<QuantizedGemvFn> {
-    /// The function for so many rows.
+    /// The function for this number of rows.
     macro_rules! for_rows {
         ($($n:literal)+: $of:ident) => {
             match rows {
@@ -53,10 +55,10 @@ pub fn gemv(format: QuantFormat, rows: usize) -> Option<QuantizedGemvFn> {
     }
 }
 
-/// Sixteen bytes at an offset of outputs 0 to 3, and of 4 to 7: a quarter of a register each.
+/// Sixteen bytes at an offset of outputs 0 to 3, and of 4 to 7, a quarter of a register each.
 ///
 /// # Safety
-/// So many bytes may be read there.
+/// These bytes are valid for reads.
 #[inline]
 #[target_feature(enable = "avx512f")]
 unsafe fn quarters(outputs: &Outputs, offset: usize) -> [__m512i; 2] {
@@ -71,18 +73,19 @@ unsafe fn quarters(outputs: &Outputs, offset: usize) -> [__m512i; 2] {
     [four(0), four(4)]
 }
 
-/// Of such quarters the first eight bytes, and the second.
+/// The first eight bytes of such quarters, and the second eight.
 #[inline]
 #[target_feature(enable = "avx512f")]
 fn eighths([p, q]: [__m512i; 2]) -> [__m512i; 2] {
     [_mm512_unpacklo_epi64(p, q), _mm512_unpackhi_epi64(p, q)]
 }
 
-/// Thirty-two bytes at an offset of each output, eight in each register. Loaded by sixteens: wider ones would
-/// need fewer shuffles and cross lines, which costs Intel's cores more than AMD's save.
+/// Thirty-two bytes at an offset of each output, eight in each register. The loads are 16 bytes
+/// wide: wider ones would need fewer shuffles but cross cache lines, which costs Intel's cores more
+/// than it saves AMD's.
 ///
 /// # Safety
-/// So many bytes may be read there.
+/// These bytes are valid for reads.
 #[inline]
 #[target_feature(enable = "avx512f")]
 unsafe fn turned(outputs: &Outputs, offset: usize) -> [__m512i; 4] {
@@ -95,7 +98,7 @@ unsafe fn turned(outputs: &Outputs, offset: usize) -> [__m512i; 4] {
 /// The same eight bytes in each eighth.
 ///
 /// # Safety
-/// So many may be read there.
+/// Eight bytes are valid for reads.
 #[inline]
 #[target_feature(enable = "avx512f")]
 unsafe fn all_eighths<T>(at: *const T) -> __m512i {
@@ -103,7 +106,7 @@ unsafe fn all_eighths<T>(at: *const T) -> __m512i {
     _mm512_set1_epi64(unsafe { at.cast::<i64>().read_unaligned() })
 }
 
-/// Low and high halves of bytes.
+/// The low and the high four bits of each byte.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw")]
 fn nibbles(q: __m512i) -> [__m512i; 2] {
@@ -114,20 +117,20 @@ fn nibbles(q: __m512i) -> [__m512i; 2] {
     ]
 }
 
-/// A register whose lanes are all these bytes.
+/// These bytes in each 128-bit lane.
 #[inline]
 #[target_feature(enable = "avx512f")]
 fn lanes_of(bytes: [i8; 16]) -> __m512i {
-    // SAFETY: as many bytes as a lane has; any are a register.
+    // SAFETY: both types are 16 bytes and take any pattern of bits.
     _mm512_broadcast_i32x4(unsafe { std::mem::transmute::<[i8; 16], __m128i>(bytes) })
 }
 
-/// `sum += scale * (w a)` of each row: two dots of the same number of registers of weights, whose activations
-/// begin in a superblock where `a` says, eight for each register. Products of a lane stay below 2^15; so do
-/// scales.
+/// `sum += scale * (w a)` for each row, for two dot products over `N` registers of weights each.
+/// The activations begin at offset `a` in the superblock, eight per register. Products of a lane
+/// are below 2^15, and so are scales.
 ///
 /// # Safety
-/// So many activations may be read there in superblock `s` of `R` rows.
+/// These activations of superblock `s` are valid for reads, for `R` rows.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vnni")]
 unsafe fn add_dots<const R: usize, const N: usize>(
@@ -144,7 +147,7 @@ unsafe fn add_dots<const R: usize, const N: usize>(
             for (i, w) in w.into_iter().enumerate() {
                 // SAFETY: as above.
                 let a = unsafe {
-                    let row = rows.values.add((s * rows.height + r) * SUPER);
+                    let row = rows.values.add((s * rows.height + r) * SUPERBLOCK);
                     all_eighths(row.add(a + 8 * i))
                 };
                 *dot = _mm512_dpbusd_epi32(*dot, w, a);
@@ -154,11 +157,12 @@ unsafe fn add_dots<const R: usize, const N: usize>(
     }
 }
 
-/// `_mm512_dpwssd_epi32`, which the compiler would take apart into a product and a sum.
+/// `_mm512_dpwssd_epi32`. The compiler would split the intrinsic into a multiplication and an
+/// addition.
 #[inline]
 #[target_feature(enable = "avx512f,avx512vnni")]
 pub(super) fn add_products(mut sum: __m512i, a: __m512i, b: __m512i) -> __m512i {
-    // SAFETY: one instruction that touches these registers only, and that the features above are.
+    // SAFETY: one instruction of the features above, which accesses only these registers.
     unsafe {
         std::arch::asm!(
             "vpdpwssd {sum}, {a}, {b}",
@@ -171,7 +175,7 @@ pub(super) fn add_products(mut sum: __m512i, a: __m512i, b: __m512i) -> __m512i 
     sum
 }
 
-/// Of sums `p q p q` of each lane those of the outputs.
+/// Reduces the sums `p q p q` of each lane to one per output.
 #[inline]
 #[target_feature(enable = "avx512f")]
 fn sums_of_outputs(x: __m512) -> [f32; OUTPUTS] {
@@ -179,18 +183,18 @@ fn sums_of_outputs(x: __m512) -> [f32; OUTPUTS] {
     let order = _mm512_set_epi32(0, 0, 0, 0, 0, 0, 0, 0, 13, 9, 5, 1, 12, 8, 4, 0);
     let x = _mm512_castps512_ps256(_mm512_permutexvar_ps(order, x));
     let mut outputs = [0.0; OUTPUTS];
-    // SAFETY: as many as half a register has.
+    // SAFETY: the array has eight elements.
     unsafe { _mm256_storeu_ps(outputs.as_mut_ptr(), x) }
     outputs
 }
 
-/// Of the first sixteen bytes of blocks of Q4_K or Q5_K: scales of the eight runs, a byte each, and behind
-/// them minima.
+/// From the first sixteen bytes of blocks of Q4_K or Q5_K: the scales of the eight runs, a byte
+/// each, followed by the minima.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw")]
 fn scales_and_minima(header: __m512i) -> __m512i {
     const NONE: i32 = -1;
-    /// Bytes of a word.
+    /// Byte indices of word `i`.
     const fn word(i: i32) -> i32 {
         0x0302_0100 + 0x0404_0404 * i
     }
@@ -211,13 +215,14 @@ fn scales_and_minima(header: __m512i) -> __m512i {
     _mm512_or_si512(_mm512_or_si512(first, top), rest)
 }
 
-/// Of the same bytes the scale of scales and that of minima, `p q p q` in each lane.
+/// The scale of the scales and the scale of the minima, `p q p q` in each lane, from the same
+/// bytes.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,f16c")]
 fn scales_of_block([p, q]: [__m512i; 2]) -> [__m512; 2] {
-    let halves = _mm512_unpacklo_epi32(p, q); // in each lane: scale and minimum's of p, of q
+    let halves = _mm512_unpacklo_epi32(p, q); // in each lane: scale and min scale of p, then of q
     let lanes = _mm512_set_epi16(
-        27, 25, 27, 25, 19, 17, 19, 17, 11, 9, 11, 9, 3, 1, 3, 1, // minima's
+        27, 25, 27, 25, 19, 17, 19, 17, 11, 9, 11, 9, 3, 1, 3, 1, // min scales
         26, 24, 26, 24, 18, 16, 18, 16, 10, 8, 10, 8, 2, 0, 2, 0,
     );
     let halves = _mm512_permutexvar_epi16(lanes, halves);
@@ -227,7 +232,7 @@ fn scales_of_block([p, q]: [__m512i; 2]) -> [__m512; 2] {
     ]
 }
 
-/// The fifth bits of a run of Q5_K, where they belong: bit `run` of each byte.
+/// Bit `run` of each byte, moved to bit 4: the fifth bits of a run of Q5_K.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw")]
 fn fifth_bits(high: __m512i, run: usize) -> __m512i {
@@ -240,8 +245,8 @@ fn fifth_bits(high: __m512i, run: usize) -> __m512i {
     _mm512_and_si512(moved, _mm512_set1_epi8(1 << 4))
 }
 
-/// Takes 8-bit numbers of two runs, one of `p` and eight behind it one of `q`, to `p p q q` of the first and
-/// then of the second, 16 bits each.
+/// Widens the 8-bit numbers of two runs to 16 bits: `p p q q` of the first, then of the second.
+/// Those of `q` are eight bytes after those of `p`.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw")]
 fn spread(numbers: __m512i, first: usize, second: usize) -> __m512i {
@@ -255,7 +260,7 @@ fn spread(numbers: __m512i, first: usize, second: usize) -> __m512i {
 /// As [`with_minima`], of Q4_K.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni,f16c,fma")]
 unsafe fn q4_k<const R: usize>(rows: &QuantizedGemv, outputs: Outputs) -> [[f32; OUTPUTS]; R] {
-    // SAFETY: handed on.
+    // SAFETY: the caller's promise.
     unsafe { with_minima::<R, false>(rows, outputs) }
 }
 
@@ -263,27 +268,27 @@ unsafe fn q4_k<const R: usize>(rows: &QuantizedGemv, outputs: Outputs) -> [[f32;
 /// As [`with_minima`], of Q5_K.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni,f16c,fma")]
 unsafe fn q5_k<const R: usize>(rows: &QuantizedGemv, outputs: Outputs) -> [[f32; OUTPUTS]; R] {
-    // SAFETY: handed on.
+    // SAFETY: the caller's promise.
     unsafe { with_minima::<R, true>(rows, outputs) }
 }
 
-/// Q4_K, or with a `FIFTH` bit Q5_K.
+/// Q4_K, or Q5_K with a `FIFTH` bit.
 ///
 /// # Safety
-/// The outputs are blocks of the format, as many as the rows have superblocks.
+/// The outputs point to blocks of the format, one per superblock of the rows.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni,f16c,fma")]
 unsafe fn with_minima<const R: usize, const FIFTH: bool>(
     rows: &QuantizedGemv,
     outputs: Outputs,
 ) -> [[f32; OUTPUTS]; R] {
     let (bytes, first) = if FIFTH { (176, 48) } else { (144, 16) };
-    // From bytes, of `p` and of `q`, to the 16 bits of four neighbouring runs.
+    // Widens the bytes of four consecutive runs, of `p` and of `q`, to 16 bits.
     let four = lanes_of([0, -1, 1, -1, 2, -1, 3, -1, 8, -1, 9, -1, 10, -1, 11, -1]);
     let next_four = lanes_of([4, -1, 5, -1, 6, -1, 7, -1, 12, -1, 13, -1, 14, -1, 15, -1]);
     let mut total = [_mm512_setzero_ps(); R];
     let mut stream = next_outputs_l2(&outputs, rows.row_bytes);
     for s in 0..rows.superblocks {
-        // SAFETY: superblock `s` of each row of activations and of each output is there.
+        // SAFETY: superblock `s` of each row of activations and of each output exists.
         unsafe {
             let at = outputs.map(|output| output.add(s * bytes));
             let headers = quarters(&at, 0);
@@ -336,7 +341,8 @@ unsafe fn with_minima<const R: usize, const FIFTH: bool>(
     total.map(|total| sums_of_outputs(total))
 }
 
-/// Of bytes of `p` and of `q` the first eight as 16 bits: of four runs `p p q q p p q q`, two neighbours each.
+/// Widens the first eight bytes of `p` and of `q` to 16 bits: for two pairs of runs each, `p p q q
+/// p p q q`.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw")]
 fn eight_scales([p, q]: [__m512i; 2]) -> [__m512i; 2] {
@@ -346,7 +352,7 @@ fn eight_scales([p, q]: [__m512i; 2]) -> [__m512i; 2] {
     [_mm512_unpacklo_epi32(p, q), _mm512_unpackhi_epi32(p, q)]
 }
 
-/// Of bytes in lanes the second eight.
+/// The second eight bytes of each lane.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw")]
 fn second_eight([p, q]: [__m512i; 2]) -> [__m512i; 2] {
@@ -354,18 +360,18 @@ fn second_eight([p, q]: [__m512i; 2]) -> [__m512i; 2] {
 }
 
 /// # Safety
-/// The outputs are blocks of Q6_K, as many as the rows have superblocks.
+/// The outputs point to blocks of Q6_K, one per superblock of the rows.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni,f16c,fma")]
 unsafe fn q6_k<const R: usize>(rows: &QuantizedGemv, outputs: Outputs) -> [[f32; OUTPUTS]; R] {
     let two = _mm512_set1_epi8(0x30);
     let with = |nibble, bits| _mm512_or_si512(nibble, _mm512_and_si512(bits, two));
-    // Of two pairs of neighbouring runs the first of the first, and of the second: `p p q q p p q q`.
+    // From two pairs of runs, the first of the first pair and of the second: `p p q q p p q q`.
     let lower = lanes_of([0, 1, 0, 1, 4, 5, 4, 5, 0, 1, 0, 1, 4, 5, 4, 5]);
     let upper = lanes_of([8, 9, 8, 9, 12, 13, 12, 13, 8, 9, 8, 9, 12, 13, 12, 13]);
     let mut total = [_mm512_setzero_ps(); R];
     let mut stream = next_outputs_l2(&outputs, rows.row_bytes);
     for s in 0..rows.superblocks {
-        // SAFETY: superblock `s` of each row of activations and of each output is there.
+        // SAFETY: superblock `s` of each row of activations and of each output exists.
         unsafe {
             let at = outputs.map(|output| output.add(s * 210));
             let bytes = quarters(&at, 192);
@@ -430,7 +436,8 @@ unsafe fn q6_k<const R: usize>(rows: &QuantizedGemv, outputs: Outputs) -> [[f32;
             let d = halves::<true>(&at, 208);
             for (r, (total, sum)) in total.iter_mut().zip(sums).enumerate() {
                 let row = s * rows.height + r;
-                // 32 for each weight too many: sums of runs, packed to 16 bits, times scales.
+                // The correction for the zero point of 32: sums of runs, packed to 16 bits, times
+                // the scales.
                 let low = _mm512_loadu_si512(rows.sums.add(row * RUNS).cast());
                 let low = _mm512_cvtepi32_epi16(_mm512_srai_epi32::<5>(low));
                 let low = times_scales(_mm512_castsi256_si512(low), &scales);
@@ -444,7 +451,8 @@ unsafe fn q6_k<const R: usize>(rows: &QuantizedGemv, outputs: Outputs) -> [[f32;
     total.map(|total| sums_of_outputs(total))
 }
 
-/// The products of a row's numbers for sixteen runs with their scales, `p q p q` in each lane.
+/// Products of a row's sixteen 16-bit numbers, one per run, and their scales: `p q p q` in each
+/// lane.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vnni")]
 fn times_scales(numbers: __m512i, scales: &[__m512i; 4]) -> __m512i {
@@ -460,7 +468,7 @@ fn times_scales(numbers: __m512i, scales: &[__m512i; 4]) -> __m512i {
 /// The f16 at an offset of each output: `p q p q` in each lane if they `ALTERNATE`, else `p p q q`.
 ///
 /// # Safety
-/// Two bytes may be read there.
+/// Two bytes are valid for reads there.
 #[inline]
 #[target_feature(enable = "avx512f,avx512vl,f16c")]
 unsafe fn halves<const ALTERNATE: bool>(outputs: &Outputs, offset: usize) -> __m512 {
@@ -481,7 +489,7 @@ unsafe fn halves<const ALTERNATE: bool>(outputs: &Outputs, offset: usize) -> __m
 /// As [`blocks_of_32`], of Q4_0.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni,f16c,fma")]
 unsafe fn q4_0<const R: usize>(rows: &QuantizedGemv, outputs: Outputs) -> [[f32; OUTPUTS]; R] {
-    // SAFETY: handed on.
+    // SAFETY: the caller's promise.
     unsafe { blocks_of_32::<R, false>(rows, outputs) }
 }
 
@@ -489,14 +497,14 @@ unsafe fn q4_0<const R: usize>(rows: &QuantizedGemv, outputs: Outputs) -> [[f32;
 /// As [`blocks_of_32`], of Q8_0.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni,f16c,fma")]
 unsafe fn q8_0<const R: usize>(rows: &QuantizedGemv, outputs: Outputs) -> [[f32; OUTPUTS]; R] {
-    // SAFETY: handed on.
+    // SAFETY: the caller's promise.
     unsafe { blocks_of_32::<R, true>(rows, outputs) }
 }
 
-/// Q4_0, or `EIGHT` bits: Q8_0. Each block of 32 has a scale, and so have the rows.
+/// Q4_0, or Q8_0 with `EIGHT` bits. Each block of 32 has a scale, in the weights and in the rows.
 ///
 /// # Safety
-/// The outputs are blocks of the format, of the rows' width.
+/// The outputs point to blocks of the format, of the rows' width.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni,f16c,fma")]
 unsafe fn blocks_of_32<const R: usize, const EIGHT: bool>(
     rows: &QuantizedGemv,
@@ -508,7 +516,7 @@ unsafe fn blocks_of_32<const R: usize, const EIGHT: bool>(
     let mut stream = next_outputs_l2(&outputs, rows.row_bytes);
     for b in 0..rows.row_bytes / bytes {
         let (s, run) = (b / 8, b % 8);
-        // SAFETY: block `b` of each row of activations and of each output is there.
+        // SAFETY: block `b` of each row of activations and of each output exists.
         unsafe {
             let at = outputs.map(|output| output.add(b * bytes));
             stream.prefetch(OUTPUTS * bytes);
@@ -521,11 +529,12 @@ unsafe fn blocks_of_32<const R: usize, const EIGHT: bool>(
             let d = halves::<false>(&at, 0);
             for (r, total) in total.iter_mut().enumerate() {
                 let row = s * rows.height + r;
-                // What weights that begin at zero make too much: a whole number for each lane of an eighth.
+                // The correction for the zero point, half of it in each of the two 32-bit lanes of
+                // an eighth.
                 let begin = _mm512_set1_epi32(*rows.sums.add(row * RUNS + run));
                 let mut dot = _mm512_srai_epi32::<1>(begin);
                 for (i, w) in w.into_iter().enumerate() {
-                    let a = all_eighths(rows.values.add(row * SUPER + 32 * run + 8 * i));
+                    let a = all_eighths(rows.values.add(row * SUPERBLOCK + 32 * run + 8 * i));
                     dot = _mm512_dpbusd_epi32(dot, w, a);
                 }
                 let scale = _mm512_set1_ps(*rows.scales.add(row * SCALES + run));

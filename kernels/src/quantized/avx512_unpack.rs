@@ -1,4 +1,4 @@
-//! Blocks to a panel with AVX-512: sixteen outputs at a time.
+//! Unpacks blocks into a panel with AVX-512, sixteen outputs at a time.
 #![allow(unsafe_code)]
 
 use std::arch::x86_64::*;
@@ -6,7 +6,7 @@ use std::arch::x86_64::*;
 use super::avx512::LANES;
 use super::kernel::Panel;
 use super::unpack::unpack_with;
-use super::{QuantFormat, QuantizedMatrix, SUPER};
+use super::{QuantFormat, QuantizedMatrix, SUPERBLOCK};
 
 const VECTOR_LANES: usize = 16;
 type Bytes4 = __m512i;
@@ -14,16 +14,16 @@ type F32s = __m512;
 
 unpack_with!("avx512f,avx512bw");
 
-/// Sixteen bytes at `offset` of each row, turned: word `i` of lane `l` is the `i`th of row `l`.
+/// Sixteen bytes at `offset` of each row, transposed: word `i` of lane `l` is the `i`th of row `l`.
 ///
 /// # Safety
-/// So many bytes may be read from each row.
+/// Sixteen bytes at `offset` of each row are valid for reads.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw")]
 pub(super) unsafe fn load_words(rows: &Rows, offset: usize) -> [Bytes4; 4] {
     // SAFETY: as above; unaligned.
     let load = |row: usize| unsafe { _mm_loadu_si128(rows[row].add(offset).cast()) };
-    // Rows 4 apart share a register, so that turning within 128 bits leaves the rows in order.
+    // Rows 4 apart share a register, so that transposing within 128 bits leaves the rows in order.
     let four = |i: usize| {
         let x = _mm512_castsi128_si512(load(i));
         let x = _mm512_inserti32x4::<1>(x, load(i + 4));
@@ -41,10 +41,10 @@ pub(super) unsafe fn load_words(rows: &Rows, offset: usize) -> [Bytes4; 4] {
     ]
 }
 
-/// The f16 at `offset` of each row.
+/// The f16 at `offset` of each row, as f32.
 ///
 /// # Safety
-/// Two bytes may be read there.
+/// Two bytes are valid for reads there.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw")]
 pub(super) unsafe fn load_f16(rows: &Rows, offset: usize) -> F32s {
@@ -144,7 +144,7 @@ pub(super) fn widen_to_i16(x: Bytes4) -> [Bytes4; 2] {
 }
 
 /// # Safety
-/// 64 bytes may be written there.
+/// 64 bytes are valid for writes.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw")]
 pub(super) unsafe fn store(to: *mut u8, x: Bytes4) {
@@ -153,7 +153,7 @@ pub(super) unsafe fn store(to: *mut u8, x: Bytes4) {
 }
 
 /// # Safety
-/// Sixteen numbers may be written there.
+/// Sixteen elements are valid for writes.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw")]
 pub(super) unsafe fn store_f32(to: *mut f32, x: F32s) {

@@ -1,10 +1,12 @@
-//! The block formats of llama.cpp that are multiplied here, and their definition: one row at a time.
+//! The quantization formats of llama.cpp that have kernels, and their definition, one row at a
+//! time.
 
 use half::f16;
 
-use super::SUPER;
+use super::SUPERBLOCK;
 
-/// How weights are stored: numbers in blocks with a common scale, `ggml-common.h` has the structures.
+/// A quantization format: weights in blocks with a common scale. `ggml-common.h` has the
+/// structures.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[allow(missing_docs)]
 pub enum QuantFormat {
@@ -15,20 +17,20 @@ pub enum QuantFormat {
     Q6K,
 }
 
-/// What the kernels have to know of a format: how its numbers follow from bytes.
+/// What kernels need to know about a format: how a weight follows from its byte.
 ///
-/// A number is `scale * (byte - zero)`, and with minima `scale * byte - min`, where the scale is that of
-/// its run of `run` numbers.
+/// A weight is `scale * (byte - zero)`, or with minima `scale * byte - min`. The scale and the
+/// minimum are those of its run of `run` weights.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct QuantScheme {
-    /// Neighbouring numbers of a row that share a scale.
+    /// Consecutive weights of a row that share a scale.
     pub run: usize,
-    /// The byte that stands for zero; no more than a power of two.
+    /// The zero point: the byte that stands for zero. It is zero or a power of two.
     pub zero: i32,
-    /// Whether runs have minima, which are 6-bit multiples of one number of the superblock.
+    /// Whether runs have minima: 6-bit multiples of one number per superblock.
     pub minima: bool,
-    /// Whether activations have a scale for each run, rather than one for 256 numbers: where llama.cpp
-    /// quantizes them so, and its results are that much closer.
+    /// Whether activations have a scale per run of 32, instead of one per 256 elements. llama.cpp
+    /// quantizes them the same way, which keeps the results close to its.
     pub fine: bool,
 }
 
@@ -36,15 +38,15 @@ impl QuantFormat {
     /// Every format.
     pub const ALL: [Self; 5] = [Self::Q4_0, Self::Q8_0, Self::Q4K, Self::Q5K, Self::Q6K];
 
-    /// Numbers of a block.
+    /// Weights per block.
     pub fn block_len(self) -> usize {
         match self {
             Self::Q4_0 | Self::Q8_0 => 32,
-            Self::Q4K | Self::Q5K | Self::Q6K => SUPER,
+            Self::Q4K | Self::Q5K | Self::Q6K => SUPERBLOCK,
         }
     }
 
-    /// Bytes of a block.
+    /// Bytes per block.
     pub fn block_bytes(self) -> usize {
         match self {
             Self::Q4_0 => 18,
@@ -55,14 +57,14 @@ impl QuantFormat {
         }
     }
 
-    /// Bytes of a row of `n` numbers, if it is whole blocks.
+    /// Bytes of a row of `n` weights, or `None` if `n` is not a multiple of [`Self::block_len`].
     pub fn row_bytes(self, n: usize) -> Option<usize> {
         let blocks = n / self.block_len();
         n.is_multiple_of(self.block_len())
             .then(|| blocks * self.block_bytes())
     }
 
-    /// How numbers follow from bytes.
+    /// How weights follow from bytes.
     pub fn scheme(self) -> QuantScheme {
         let (run, zero, minima, fine) = match self {
             Self::Q4_0 => (32, 8, false, true),
@@ -78,7 +80,7 @@ impl QuantFormat {
         }
     }
 
-    /// The numbers of one output's superblock; `bytes` are its blocks, as many as there are.
+    /// Expands one output's superblock. `bytes` holds its blocks, fewer at the end of a row.
     pub(super) fn expand(self, bytes: &[u8], to: &mut Expanded) {
         *to = Expanded::default();
         match self {
@@ -91,15 +93,16 @@ impl QuantFormat {
     }
 }
 
-/// A superblock of one output. Where the row has ended, scales are zero.
+/// An expanded superblock of one output. After the end of the row the scales are zero.
 pub struct Expanded {
-    pub bytes: [u8; SUPER],
-    /// One for each run.
+    pub bytes: [u8; SUPERBLOCK],
+    /// One per run.
     pub scales: [f32; 16],
-    /// What these are of a unit, where activations have one scale for all.
+    /// The scales as multiples of `unit`, in formats whose activations have one scale per
+    /// superblock.
     pub multiples: [i16; 16],
     pub unit: f32,
-    /// One for each run of 32, and what they are multiples of.
+    /// One per run of 32, as multiples of `min_scale`.
     pub minima: [u8; 8],
     pub min_scale: f32,
 }
@@ -107,7 +110,7 @@ pub struct Expanded {
 impl Default for Expanded {
     fn default() -> Self {
         Self {
-            bytes: [0; SUPER],
+            bytes: [0; SUPERBLOCK],
             scales: [0.0; 16],
             multiples: [0; 16],
             unit: 0.0,

@@ -1,56 +1,61 @@
-//! What a kernel is: a tile of results, its scheme, and a superblock of weights as it walks it.
+//! Quantized kernels: the functions that unpack weights and multiply a tile, and the layouts that
+//! they take.
 
 use half::bf16;
 
 use super::format::Expanded;
-use super::{QuantFormat, QuantScheme, QuantizedMatrix, SUPER, scalar};
+use super::{QuantFormat, QuantScheme, QuantizedMatrix, SUPERBLOCK, scalar};
 use crate::Cpu;
 
 /// Outputs of the widest panel.
 pub const MAX_LANES: usize = 32;
 
-/// How a kernel wants its operands to lie.
+/// The layout of a kernel's operands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PanelLayout {
-    /// Four neighbouring inputs of an output side by side.
-    Fours,
-    /// It computes two rows of two outputs at once, eight inputs of each. Of two rows lie side by side: eight values of
-    /// each, one scale, one sum. A row without a second lies as it would otherwise.
-    Pairs,
-    /// In fours; where activations have one scale for a superblock, as AMX multiplies them: weights, less what stands for
-    /// zero, are multiplied by the whole number that is their run's scale. Sums of runs, where there are minima, are two
-    /// numbers in bf16, of which one is a multiple of 16.
-    Tiles,
+    /// Four consecutive inputs of an output, side by side.
+    Groups4,
+    /// For kernels that multiply two rows by two outputs at once, eight inputs of each. Two rows
+    /// are interleaved: eight values of each, one scale, one sum. A last row without a second has
+    /// the layout of [`Self::Groups4`].
+    RowPairs,
+    /// For AMX: groups of four as above. In formats whose activations have one scale per
+    /// superblock, weights, minus the zero point, are multiplied by their run's integer scale. If
+    /// the format has minima, each sum of a run is split into two bf16 numbers, one of them a
+    /// multiple of 16.
+    Amx,
 }
 
-/// A superblock of as many outputs as a kernel computes at a time, unpacked: it lives in the first-level
-/// cache for as long as rows pass by. `lanes` is the kernel's number; what is different with another [`PanelLayout`]
-/// than `Fours` is said.
+/// An unpacked superblock of as many outputs as a kernel computes at a time. It stays in the L1
+/// cache while all rows are multiplied by it. `lanes` is the kernel's number; fields say where a
+/// [`PanelLayout`] other than `Groups4` differs.
 #[repr(C, align(64))]
 pub struct Panel {
-    /// Four neighbouring inputs of each output, `[SUPER / 4][lanes][4]`; `Pairs`: eight, `[SUPER / 8][lanes][8]`;
-    /// `Tiles`: the lower bytes, where weights are multiplied.
-    pub values: [u8; SUPER * MAX_LANES],
-    /// The upper bytes, of `Tiles` only.
-    pub high: [u8; SUPER * MAX_LANES],
-    /// `[runs][lanes]`; `Pairs`: each twice, `[runs][lanes][2]`; `Tiles`: whole numbers, where weights are multiplied.
+    /// Four consecutive inputs of each output, `[SUPERBLOCK / 4][lanes][4]`. `RowPairs`: eight,
+    /// `[SUPERBLOCK / 8][lanes][8]`. `Amx`: the low bytes of scaled weights.
+    pub values: [u8; SUPERBLOCK * MAX_LANES],
+    /// `Amx` only: the high bytes of scaled weights.
+    pub high: [u8; SUPERBLOCK * MAX_LANES],
+    /// `[runs][lanes]`. `RowPairs`: each twice, `[runs][lanes][2]`. `Amx`: integers, where weights
+    /// are scaled.
     pub scales: [f32; 16 * MAX_LANES],
-    /// What those whole numbers are multiples of, `[lanes]`, of `Tiles` only.
+    /// `Amx` only: the factor of those integers, `[lanes]`.
     pub units: [f32; MAX_LANES],
-    /// Of two neighbouring runs of 32, `[4][lanes][2]`; `Pairs`: of all, `[lanes][8]`.
+    /// Minima, two consecutive runs of 32 side by side, `[4][lanes][2]`. `RowPairs`: all runs,
+    /// `[lanes][8]`.
     pub minima: [i16; 8 * MAX_LANES],
-    /// `Tiles`: of a run each, in bf16 and twice in 32 bits, `[8][lanes]`, and as many zeros.
+    /// `Amx`: one minimum per run as bf16, twice in 32 bits, `[8][lanes]`, then as many zeros.
     pub tile_minima: [u32; 16 * MAX_LANES],
-    /// What minima are multiples of, `[lanes]`; `Pairs`: each twice, `[lanes][2]`.
+    /// The factor of the minima, `[lanes]`. `RowPairs`: each twice, `[lanes][2]`.
     pub min_scales: [f32; MAX_LANES],
 }
 
 impl Panel {
-    /// Nothing but zeros.
+    /// A panel of zeros.
     pub fn zeros() -> Self {
         Self {
-            values: [0; SUPER * MAX_LANES],
-            high: [0; SUPER * MAX_LANES],
+            values: [0; SUPERBLOCK * MAX_LANES],
+            high: [0; SUPERBLOCK * MAX_LANES],
             scales: [0.0; 16 * MAX_LANES],
             units: [0.0; MAX_LANES],
             minima: [0; 8 * MAX_LANES],
@@ -59,8 +64,8 @@ impl Panel {
         }
     }
 
-    /// The definition: outputs from `output` on, the kernel's lanes of them, where the matrix ends its last
-    /// again.
+    /// The reference for [`QuantizedKernel::unpack`]: unpacks the kernel's `lanes` outputs from
+    /// `output` on. Beyond the end of the matrix it repeats the last output.
     pub fn unpack(
         &mut self,
         matrix: &QuantizedMatrix,
@@ -70,16 +75,16 @@ impl Panel {
     ) {
         let lanes = kernel.lanes;
         let (group, times) = match kernel.layout {
-            PanelLayout::Pairs => (8, 2),
-            PanelLayout::Fours | PanelLayout::Tiles => (4, 1),
+            PanelLayout::RowPairs => (8, 2),
+            PanelLayout::Groups4 | PanelLayout::Amx => (4, 1),
         };
         let scheme = matrix.format().scheme();
         let mut row = Expanded::default();
         for lane in 0..lanes {
             let bytes = matrix.superblock((output + lane).min(matrix.n_out() - 1), superblock);
             matrix.format().expand(bytes, &mut row);
-            if kernel.layout == PanelLayout::Tiles && !scheme.fine {
-                self.put_tiles(lane, lanes, &row, scheme);
+            if kernel.layout == PanelLayout::Amx && !scheme.fine {
+                self.store_amx_lane(lane, lanes, &row, scheme);
                 continue;
             }
             let groups = self.values.chunks_exact_mut(group * lanes);
@@ -92,7 +97,7 @@ impl Panel {
             }
             for (i, min) in row.minima.iter().enumerate() {
                 let at = match kernel.layout {
-                    PanelLayout::Pairs => lane * 8 + i,
+                    PanelLayout::RowPairs => lane * 8 + i,
                     _ => (i / 2 * lanes + lane) * 2 + i % 2,
                 };
                 self.minima[at] = i16::from(*min);
@@ -101,15 +106,16 @@ impl Panel {
         }
     }
 
-    /// A lane of [`PanelLayout::Tiles`], for activations with one scale.
-    fn put_tiles(&mut self, lane: usize, lanes: usize, row: &Expanded, scheme: QuantScheme) {
+    /// Stores a lane in the layout [`PanelLayout::Amx`], for activations with one scale per
+    /// superblock.
+    fn store_amx_lane(&mut self, lane: usize, lanes: usize, row: &Expanded, scheme: QuantScheme) {
         for (k, byte) in row.bytes.iter().enumerate() {
             let at = (k / 4 * lanes + lane) * 4 + k % 4;
             let value = i16::from(*byte) - scheme.zero as i16;
             let [low, high] = (value * row.multiples[k / scheme.run]).to_le_bytes();
             (self.values[at], self.high[at]) = (low, high);
         }
-        for (run, multiple) in row.multiples[..SUPER / scheme.run].iter().enumerate() {
+        for (run, multiple) in row.multiples[..SUPERBLOCK / scheme.run].iter().enumerate() {
             self.scales[run * lanes + lane] = f32::from(*multiple);
         }
         self.units[lane] = row.unit;
@@ -121,32 +127,33 @@ impl Panel {
     }
 }
 
-/// Operands and place of a tile of results: some rows of activations times a panel, in one superblock.
+/// Operands and output of a tile: some rows of activations times a panel, in one superblock.
 ///
-/// `rows` below is the kernel's number, even where fewer are computed. With [`PanelLayout::Pairs`] two rows lie side by
-/// side.
+/// `rows` below is the kernel's number, even where fewer are computed. With
+/// [`PanelLayout::RowPairs`] two rows are interleaved.
 pub struct QuantizedTile<'a> {
-    /// `[rows][SUPER]`
+    /// `[rows][SUPERBLOCK]`
     pub values: *const i8,
     /// `[rows][SCALES]`
     pub scales: *const f32,
-    /// `[rows][RUNS]`; see [`PanelLayout::Tiles`]
+    /// `[rows][RUNS]`; see [`PanelLayout::Amx`].
     pub sums: *const i32,
     /// The weights.
     pub panel: *const Panel,
-    /// `[rows][lanes]`, to which the results are added.
+    /// `[rows][lanes]`; the results are added to it.
     pub out: *mut f32,
-    /// Of the weights.
+    /// The format of the weights.
     pub format: QuantFormat,
-    /// What to ask memory for meanwhile, a part with each run; a kernel may leave it.
+    /// Memory to prefetch meanwhile, a part with each run. A kernel may ignore it.
     pub prefetch: &'a [u8],
 }
 
-/// Operands of a few rows of activations times outputs: weights as they lie in memory.
+/// Operands and output of a GEMV: a few rows of activations times weights as they are in memory.
 ///
-/// Superblocks of a row are `height` superblocks apart: all rows, filled up to whole tiles.
+/// The superblocks of a row are `height` superblocks apart: the number of rows, rounded up to whole
+/// tiles.
 pub struct QuantizedGemv {
-    /// `[superblocks][height][SUPER]`
+    /// `[superblocks][height][SUPERBLOCK]`
     pub values: *const i8,
     /// `[superblocks][height][SCALES]`
     pub scales: *const f32,
@@ -154,15 +161,15 @@ pub struct QuantizedGemv {
     pub sums: *const i32,
     /// See above.
     pub height: usize,
-    /// Superblocks of a row.
+    /// Superblocks per row.
     pub superblocks: usize,
-    /// Outputs, `row_bytes` each.
+    /// The outputs' weights, `row_bytes` each.
     pub weights: *const u8,
-    /// How many there are.
+    /// Number of outputs.
     pub n_out: usize,
-    /// Bytes of one.
+    /// Bytes of an output's weights.
     pub row_bytes: usize,
-    /// `[rows][n_out]`, rows `stride` numbers apart.
+    /// `[rows][n_out]`, rows `stride` elements apart.
     pub out: *mut f32,
     /// See above.
     pub stride: usize,
@@ -172,64 +179,64 @@ pub struct QuantizedGemv {
 pub struct QuantizedKernel {
     /// The instructions it needs.
     pub cpu: Cpu,
-    /// Outputs of a panel.
+    /// Outputs per panel.
     pub lanes: usize,
-    /// Rows of a tile, at most.
+    /// Most rows per tile.
     pub rows: usize,
-    /// How its operands lie; in pairs `rows` is even.
+    /// The layout of its operands. With row pairs, `rows` is even.
     pub layout: PanelLayout,
-    /// From how many rows on unpacking is_faster_than_ggml, for a format: with fewer it takes longer than what it saves,
-    /// against llama.cpp's products.
+    /// Fewest rows for which unpacking is faster than llama.cpp's matmul, by format.
     pub min_rows: fn(QuantFormat) -> usize,
-    /// Computes so many rows, 1 to `rows`.
+    /// Computes the given number of rows, 1 to `rows`.
     ///
     /// # Safety
     /// - The CPU has `cpu`.
-    /// - The tile's pointers are valid for what their comments say, for so many rows; those of activations for
-    ///   all of the kernel's rows, whatever these hold.
-    /// - The thread's registers are ready, by `registers`.
+    /// - The tile's pointers are valid for what their comments say, for this many rows; those of
+    ///   activations for all of the kernel's rows, with any contents.
+    /// - `registers::prepare` has prepared the thread's registers.
     pub tile: unsafe fn(&QuantizedTile, usize),
-    /// Unpacks a superblock of outputs from one on, as `Panel::unpack` does for the kernel's lanes.
+    /// Unpacks a superblock of the kernel's `lanes` outputs, from the given output on, as
+    /// `Panel::unpack` does.
     ///
     /// # Safety
     /// - The CPU has `cpu`.
-    /// - The first output and the superblock are the matrix's.
+    /// - The first output and the superblock are within the matrix.
     pub unpack: unsafe fn(&mut Panel, &QuantizedMatrix, usize, usize),
-    /// What computes so many rows without unpacking, if there is such a way for the format, and it is
-    /// faster.
+    /// The GEMV for a format and a number of rows, if there is one and it is faster than unpacking.
     pub gemv: fn(QuantFormat, usize) -> Option<QuantizedGemvFn>,
 }
 
-/// Computes rows, as many as it was chosen for.
+/// Computes the number of rows for which it was chosen.
 ///
 /// # Safety
 /// - The CPU has the kernel's `cpu`.
-/// - The pointers are valid for what their comments say, for so many rows and outputs.
+/// - The pointers are valid for what their comments say, for these rows and outputs.
 pub type QuantizedGemvFn = unsafe fn(&QuantizedGemv);
 
 impl QuantizedKernel {
-    /// Whether it is good at products of so many rows with weights of a format.
+    /// Whether it is faster than llama.cpp's matmul for `n` rows and weights of a format.
     pub fn is_faster_than_ggml(&self, format: QuantFormat, n: usize) -> bool {
         let kernel = self.for_rows(n);
         n >= (kernel.min_rows)(format).max(1) || (kernel.gemv)(format, n).is_some()
     }
 
-    /// What computes so many rows on its behalf: itself, or another, since tiles of AMX are large.
+    /// The kernel that computes `n` rows in its place: itself, or with few rows AVX-512 instead of
+    /// AMX, whose tiles are large.
     pub fn for_rows(&self, n: usize) -> &Self {
         #[cfg(target_arch = "x86_64")]
-        if self.layout == PanelLayout::Tiles && n < super::amx::MIN_ROWS {
+        if self.layout == PanelLayout::Amx && n < super::amx::MIN_ROWS {
             return &super::avx512::KERNEL;
         }
         let _ = n;
         self
     }
 
-    /// The shape for which so many rows are quantized, to be multiplied by weights of a format. AMX needs no sums with
-    /// Q6_K, and takes the same rows as with Q4_K.
+    /// The scheme for which `n` rows are quantized, to be multiplied by weights of a format. AMX
+    /// needs no sums for Q6_K, so it takes the rows of Q4_K there.
     pub fn activation_scheme(&self, format: QuantFormat, n: usize) -> QuantScheme {
         let scheme = format.scheme();
         match self.for_rows(n).layout {
-            PanelLayout::Tiles if !scheme.fine => QuantFormat::Q4K.scheme(),
+            PanelLayout::Amx if !scheme.fine => QuantFormat::Q4K.scheme(),
             _ => scheme,
         }
     }
@@ -254,8 +261,8 @@ impl QuantizedKernel {
     }
 }
 
-/// Calls `$tile::<N, ..>($args)` for the `N` that `$rows` is: the tile's rows become a constant, and with
-/// them the format's runs, minima, fineness and how many bits a weight has.
+/// Calls `$tile::<N, ..>($args)` with `N` equal to `$rows`, so that the number of rows is a
+/// constant, as are the format's runs, minima, fineness and bits per weight.
 #[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
 macro_rules! with_format {
     ($rows:expr, $format:expr, $tile:ident($args:expr), $($n:literal)+) => {
@@ -265,7 +272,7 @@ macro_rules! with_format {
             ($n, $crate::quantized::QuantFormat::Q4K) => $tile::<$n, 8, true, false, 4>($args),
             ($n, $crate::quantized::QuantFormat::Q5K) => $tile::<$n, 8, true, false, 5>($args),
             ($n, $crate::quantized::QuantFormat::Q6K) => $tile::<$n, 16, false, false, 6>($args),)+
-            (rows, _) => unreachable!("a tile of {rows} rows"),
+            (rows, _) => unreachable!("no tile of {rows} rows"),
         }
     };
 }

@@ -1,4 +1,4 @@
-//! A product, cut into tasks that any threads may run.
+//! A quantized matmul, partitioned into tasks that any thread may run.
 #![allow(unsafe_code)]
 
 use std::cell::RefCell;
@@ -12,15 +12,16 @@ use crate::partition::Partition;
 use crate::tile::{Buffer, prefetch};
 use crate::{SharedOutput, vectorized};
 
-/// Outputs of a task: their panels take 22 kB of the first-level cache.
+/// Outputs per task: their panels take 22 kB of the L1 cache.
 const OUTPUTS: usize = 64;
-/// With so few rows weights are multiplied faster than they come from memory. Then a task takes its panels
-/// one after the other, each from its first superblock to its last, and asks for the next meanwhile.
-const FEW: usize = 12;
+/// With at most this many rows, weights are multiplied faster than they come from memory. Then a
+/// task computes one panel after the other, each from its first superblock to its last, and
+/// prefetches the next meanwhile.
+const SMALL_BATCH: usize = 12;
 /// Outputs of such a task.
-const OUTPUTS_OF_FEW: usize = 128;
+const SMALL_BATCH_OUTPUTS: usize = 128;
 
-/// What a thread keeps for its tasks.
+/// Buffers that a thread keeps for its tasks.
 #[derive(Default)]
 struct QuantizedScratch {
     panels: Vec<Panel>,
@@ -28,7 +29,7 @@ struct QuantizedScratch {
     sums: Buffer<f32>,
 }
 
-/// A matrix, and the rows that it multiplies.
+/// A matrix and the activations that it multiplies.
 #[derive(Clone, Copy)]
 struct QuantizedTerm<'a> {
     matrix: QuantizedMatrix<'a>,
@@ -41,30 +42,42 @@ impl<'a> QuantizedTerm<'a> {
         rows: QuantizedActivations,
         kernel: &QuantizedKernel,
     ) -> Self {
-        assert_eq!(rows.width(), matrix.n_in(), "width of the input");
+        assert_eq!(
+            rows.width(),
+            matrix.n_in(),
+            "x must be as wide as the matrix's input"
+        );
         let scheme = kernel.activation_scheme(matrix.format(), rows.n());
-        assert_eq!(rows.scheme(), scheme, "quantized for the format");
-        assert_eq!(rows.tile_rows(), kernel.rows, "quantized for the kernel");
+        assert_eq!(
+            rows.scheme(),
+            scheme,
+            "the rows were quantized for another format"
+        );
+        assert_eq!(
+            rows.tile_rows(),
+            kernel.rows,
+            "the rows were quantized for another kernel"
+        );
         Self { matrix, rows }
     }
 }
 
-/// `rows W^T` to `out`: what it takes, and how it is cut.
+/// `rows W^T`, stored in `out`.
 #[derive(Clone, Copy)]
 pub struct QuantizedMatmul<'a> {
     base: QuantizedTerm<'a>,
-    /// Another product that is added to it.
+    /// A second matmul that is added to it.
     added: Option<QuantizedTerm<'a>>,
     out: SharedOutput,
     kernel: &'static QuantizedKernel,
 }
 
 impl<'a> QuantizedMatmul<'a> {
-    /// A product for threads to run.
+    /// The matmul of `rows: [n, n_in]` with `matrix: [n_out, n_in]`, to `out: [n, n_out]`.
     ///
     /// # Panics
     /// If the rows have another width than the matrix, or were quantized for another kernel or
-    /// [shape](QuantizedKernel::activation_scheme).
+    /// [scheme](QuantizedKernel::activation_scheme).
     pub fn new(
         matrix: QuantizedMatrix<'a>,
         rows: QuantizedActivations,
@@ -80,13 +93,23 @@ impl<'a> QuantizedMatmul<'a> {
         }
     }
 
-    /// The same with another product added: it costs its multiplications and no pass over the result.
+    /// The same plus `rows matrix^T` of a second matrix, such as an adapter's. It costs its
+    /// multiplications, but no further pass over the output.
     ///
     /// # Panics
-    /// If it has another number of rows or outputs, or for the reasons of [`Self::new`].
+    /// If the second matmul has another number of rows or outputs, or for the reasons of
+    /// [`Self::new`].
     pub fn plus(self, matrix: QuantizedMatrix<'a>, rows: QuantizedActivations) -> Self {
-        assert_eq!(rows.n(), self.base.rows.n(), "number of rows");
-        assert_eq!(matrix.n_out(), self.n_out(), "number of outputs");
+        assert_eq!(
+            rows.n(),
+            self.base.rows.n(),
+            "both inputs must have the same number of rows"
+        );
+        assert_eq!(
+            matrix.n_out(),
+            self.n_out(),
+            "both matrices must have the same number of outputs"
+        );
         Self {
             added: Some(QuantizedTerm::new(matrix, rows, self.kernel)),
             ..self
@@ -101,13 +124,13 @@ impl<'a> QuantizedMatmul<'a> {
         self.base.matrix.n_out()
     }
 
-    /// Superblocks of all parts, in the order in which they are summed.
+    /// Superblocks of both terms, in the order in which they are summed.
     fn steps(&self) -> usize {
         let added = self.added.map_or(0, |part| part.matrix.superblocks());
         self.base.matrix.superblocks() + added
     }
 
-    /// The part that a step belongs to, and the superblock of its matrix.
+    /// The term that a step belongs to, and the superblock of its matrix.
     fn step(&self, step: usize) -> (&QuantizedTerm<'a>, usize) {
         let superblocks = self.base.matrix.superblocks();
         match &self.added {
@@ -119,16 +142,16 @@ impl<'a> QuantizedMatmul<'a> {
     fn partition(&self, n_threads: usize) -> Partition {
         let n = self.n();
         let outputs = match self.kernel.layout {
-            // One panel: it takes twice the room.
-            PanelLayout::Tiles => self.kernel.lanes,
-            _ if n <= FEW => OUTPUTS_OF_FEW,
+            // A single panel, because it takes twice the memory.
+            PanelLayout::Amx => self.kernel.lanes,
+            _ if n <= SMALL_BATCH => SMALL_BATCH_OUTPUTS,
             _ => OUTPUTS,
         };
         let group = outputs.next_multiple_of(self.kernel.lanes);
         Partition::new((self.n(), self.n_out()), group, self.kernel.rows, n_threads)
     }
 
-    /// Number of tasks for so many threads. How many there are changes no number.
+    /// Number of tasks for `n_threads`. It does not change the result.
     pub fn tasks(&self, n_threads: usize) -> usize {
         self.partition(n_threads).tasks()
     }
@@ -136,21 +159,22 @@ impl<'a> QuantizedMatmul<'a> {
     /// Runs task `i` of those for `n_threads`.
     ///
     /// # Safety
-    /// - The CPU has what the kernel needs.
-    /// - All pieces of the rows are quantized and stay as they are.
-    /// - `out` may be written for all rows and outputs; nobody else touches what this task writes.
+    /// - The CPU has the kernel's instructions.
+    /// - All pieces of the rows are quantized and nobody writes them meanwhile.
+    /// - `out` is valid for writes, and no other thread accesses what this task writes.
     ///
     /// # Panics
     /// If there is no such task.
     pub unsafe fn run(&self, i: usize, n_threads: usize) {
         let (rows, outputs) = self.partition(n_threads).task(i);
-        // SAFETY: handed on.
-        let _kept = unsafe { registers::prepare(self.kernel) };
-        // SAFETY: handed on. Nothing within waits for another task, so a thread does not come here twice.
+        // SAFETY: the caller's promise.
+        let _guard = unsafe { registers::prepare(self.kernel) };
+        // SAFETY: the caller's promise. Nothing within waits for another task, so the scratch is
+        // not borrowed twice.
         SCRATCH.with_borrow_mut(|scratch| unsafe { self.run_with(rows, outputs, scratch) });
     }
 
-    /// Some rows of some outputs, each from one on.
+    /// `n` rows from `row` on times `n_out` outputs from `output` on.
     ///
     /// # Safety
     /// As [`Self::run`].
@@ -161,7 +185,7 @@ impl<'a> QuantizedMatmul<'a> {
         scratch: &mut QuantizedScratch,
     ) {
         let lanes = self.kernel.lanes;
-        // SAFETY: the caller's promises, handed on.
+        // SAFETY: the caller's promise.
         if unsafe { self.run_gemv((row, n), output, n_out) } {
             return;
         }
@@ -172,9 +196,9 @@ impl<'a> QuantizedMatmul<'a> {
         }
         scratch.sums.resize(panels * rows * lanes);
         let sums = &mut scratch.sums[..];
-        // SAFETY: the caller's promises, handed on.
+        // SAFETY: the caller's promise.
         unsafe {
-            if self.n() <= FEW {
+            if self.n() <= SMALL_BATCH {
                 for (p, sums) in sums.chunks_exact_mut(rows * lanes).enumerate() {
                     let panel = &mut scratch.panels[..1];
                     self.sum::<true>((row, n), output + p * lanes, panel, sums);
@@ -186,7 +210,7 @@ impl<'a> QuantizedMatmul<'a> {
         }
     }
 
-    /// The product of rows with `n_out` outputs, without unpacking, if the kernel can do that for so few.
+    /// Multiplies rows by `n_out` outputs with the kernel's GEMV, if it has one for this few rows.
     ///
     /// # Safety
     /// As [`Self::run`].
@@ -196,7 +220,7 @@ impl<'a> QuantizedMatmul<'a> {
         else {
             return false;
         };
-        debug_assert!(n == self.n(), "so few rows are one task's");
+        debug_assert!(n == self.n(), "rows of a GEMV are not split into tasks");
         let (values, scales, sums) = rows.tile(row, 0);
         let operands = QuantizedGemv {
             values,
@@ -210,13 +234,13 @@ impl<'a> QuantizedMatmul<'a> {
             out: self.out.at(row, output),
             stride: self.out.stride(),
         };
-        // SAFETY: the rows are all there are, and those of a superblock follow each other; the weights are of
-        // `n_out` outputs of the matrix. The rest is what the caller vouches for.
+        // SAFETY: these are all rows, and those of a superblock are consecutive; the weights are
+        // those of `n_out` outputs of the matrix. The rest is the caller's promise.
         unsafe { kernel(&operands) }
         true
     }
 
-    /// Puts `sums: [n][lanes]` in place, of rows from one on and outputs from one on.
+    /// Stores `sums: [n][lanes]` in the output, from `row` and `output` on.
     ///
     /// # Safety
     /// As [`Self::run`].
@@ -225,10 +249,10 @@ impl<'a> QuantizedMatmul<'a> {
         let width = lanes.min(self.n_out() - output);
         vectorized(|| {
             for (i, sums) in sums.chunks_exact(lanes).take(n).enumerate() {
-                // SAFETY: a part of what the caller says may be written.
+                // SAFETY: a part of the output that this task may write.
                 unsafe {
                     match sums.first_chunk::<MAX_LANES>() {
-                        // Of a length that is known: no call for so few bytes.
+                        // A constant length saves a call to memcpy for this few bytes.
                         Some(sums) if width == MAX_LANES => self.out.store(row + i, output, sums),
                         _ => self.out.store(row + i, output, &sums[..width]),
                     }
@@ -237,9 +261,9 @@ impl<'a> QuantizedMatmul<'a> {
         });
     }
 
-    /// Asks memory for what a task needs next, a part of it with each tile of rows: for the weights of the
-    /// next superblock, which lie far apart, and in the last one for the places of the results, each row
-    /// of which lies on another page.
+    /// Prefetches what the task needs next, a part with each tile of rows: the weights of the next
+    /// superblock, which are far apart, and in the last superblock the output, each row of which is
+    /// on another page.
     #[inline(always)]
     fn prefetch_next_step(
         &self,
@@ -265,9 +289,10 @@ impl<'a> QuantizedMatmul<'a> {
         }
     }
 
-    /// Sums the products of `n` rows from one on with panels from an output on in `sums: [panels][n][lanes]`,
-    /// `n` made whole tiles, and puts them in place while they are in the first-level cache. With `PREFETCH`, of
-    /// one panel, it asks for the weights of the next one meanwhile.
+    /// Sums the products of `n` rows from `row` on and the panels from `output` on in `sums:
+    /// [panels][n][lanes]`, with `n` rounded up to whole tiles, and stores them while they are in
+    /// the L1 cache. With `PREFETCH` there is one panel, and the weights of the next one are
+    /// prefetched meanwhile.
     ///
     /// # Safety
     /// As [`Self::run`].
@@ -288,12 +313,13 @@ impl<'a> QuantizedMatmul<'a> {
             } else {
                 &[]
             };
-            // Some while the panel is unpacked, the rest while it is multiplied: what is asked for at once
-            // waits for its turn, and the arithmetic with it.
+            // A part is prefetched while the panel is unpacked, the rest during the multiplication.
+            // Many prefetches at once would wait in a queue, and the arithmetic with them.
             let (first, rest) = share.split_at(share.len() / 4);
             prefetch(first);
             for (p, panel) in panels.iter_mut().enumerate() {
-                // SAFETY: the panel begins within the matrix; the caller vouches for the CPU.
+                // SAFETY: the panel begins within the matrix; the CPU has the instructions, by the
+                // caller's promise.
                 unsafe { (self.kernel.unpack)(panel, matrix, output + p * lanes, superblock) }
             }
             let mut rest = rest.chunks(rest.len().div_ceil(n.div_ceil(tile_rows)).max(1));
@@ -320,8 +346,9 @@ impl<'a> QuantizedMatmul<'a> {
                         format: matrix.format(),
                         prefetch: ahead,
                     };
-                    // SAFETY: the tile of rows is as long as the kernel takes it, by `QuantizedActivations`; so is
-                    // that of sums (just sliced); the caller vouches for the CPU.
+                    // SAFETY: the tile of rows has the length that the kernel takes, by
+                    // `QuantizedActivations`, and so has that of sums (just sliced); the CPU has
+                    // the instructions, by the caller's promise.
                     unsafe {
                         (self.kernel.tile)(&tile, n_rows);
                         if is_last {
@@ -338,27 +365,31 @@ thread_local! {
     static SCRATCH: RefCell<QuantizedScratch> = RefCell::default();
 }
 
-/// `x: [n, n_in]` times the matrix into `out: [n, n_out]`, rows contiguous, on rayon's current pool with
-/// the instructions of `kernel`. A row with an infinity or a NaN in it gives NaN.
+/// Computes `out = x W^T` with `kernel` on rayon's current pool, for `x: [n, n_in]` and `out: [n,
+/// n_out]`, rows contiguous. If a row of `x` holds a NaN or an infinity, its outputs are NaN.
 ///
 /// # Panics
-/// If the shapes do not agree, or this CPU lacks the instructions.
+/// If the shapes do not agree, or this CPU lacks the kernel's instructions.
 pub fn matmul(
     x: &ArrayView2<f32>,
     matrix: QuantizedMatrix,
     kernel: &'static QuantizedKernel,
     mut out: ArrayViewMut2<f32>,
 ) {
-    assert_eq!(x.ncols(), matrix.n_in(), "width of the input");
+    assert_eq!(
+        x.ncols(),
+        matrix.n_in(),
+        "x must be as wide as the matrix's input"
+    );
     assert_eq!(
         out.dim(),
         (x.nrows(), matrix.n_out()),
-        "shape of the output"
+        "out must be [rows of x, outputs]"
     );
-    assert!(out.is_standard_layout(), "rows are contiguous");
+    assert!(out.is_standard_layout(), "rows must be contiguous");
     assert!(
         crate::available().contains(&kernel.cpu),
-        "instructions of the kernel"
+        "this CPU lacks the kernel's instructions"
     );
     let mut rows = OwnedQuantizedActivations::default();
     let scheme = kernel.activation_scheme(matrix.format(), x.nrows());
@@ -370,8 +401,8 @@ pub fn matmul(
         .into_par_iter()
         .with_max_len(1)
         .for_each(|i| {
-            // SAFETY: the CPU has the instructions; the rows are quantized and borrowed until the end; `out`
-            // is borrowed mutably, has the shape of the result, and each task is run once.
+            // SAFETY: the CPU has the instructions; the rows are quantized and borrowed until the
+            // end; `out` is borrowed mutably and has the shape of the result; each task runs once.
             unsafe { product.run(i, n_threads) }
         });
 }

@@ -1,29 +1,33 @@
-//! Products with weights as llama.cpp stores them: Q4_0, Q8_0, Q4_K, Q5_K and Q6_K, straight from a file.
+//! Matmul with weights in llama.cpp's Q4_0, Q8_0, Q4_K, Q5_K and Q6_K, in the layout of the model
+//! file.
 //!
 //! ```text
 //! y[m, n] = sum over superblocks s of  sa[m, s] * (  sum over runs r of  sw[n, r] * sum over k in r of  a[m, k] * w[n, k]
 //!                                                  - sm[n, s] * sum over runs r of  min[n, r] * sum over k in r of  a[m, k] )
 //! ```
 //!
-//! A superblock is 256 inputs. Weights stay as they are; a superblock of some outputs at a time is unpacked
-//! into a panel of bytes (`kernel::Panel`) in the first-level cache, and all rows of a chunk pass by it:
+//! A superblock is 256 inputs. Weights stay as they are in memory. One superblock of some outputs
+//! at a time is unpacked into a panel of bytes (`kernel::Panel`) in the L1 cache, and all rows of a
+//! chunk are multiplied by it:
 //!
 //! ```text
 //! for each chunk of rows and group of outputs, in parallel:
 //!     for each superblock:
 //!         for each panel of the group:  unpack it
 //!         for each tile of rows, for each panel:  c[tile, panel] += rows' superblock * panel
-//!     c to where it belongs
+//!     store c in out
 //! ```
 //!
-//! A few rows take weights as they lie instead, where there is a kernel for that (`kernel::QuantizedGemv`): then
-//! memory is the limit.
+//! With few rows memory is the limit, and a GEMV takes the weights without unpacking, if the kernel
+//! has one (`kernel::QuantizedGemv`).
 //!
-//! Activations are quantized once for a product ([`OwnedQuantizedActivations`]); how finely is the format's, as in
-//! llama.cpp, so that results are as close as its. A row's result does not depend on the rows beside it, but that
-//! with few (those that a kernel takes directly; with AMX fewer than 64) it is rounded in another order.
+//! Activations are quantized once per matmul ([`OwnedQuantizedActivations`]), with as many scales
+//! as llama.cpp uses for the format, so that results are as close to the exact ones as its. The
+//! result of a row does not depend on the other rows, except that with few rows (those of the GEMV;
+//! with AMX fewer than 64) it is rounded in another order.
 //!
-//! Callers with threads of their own cut the work with [`QuantizedMatmul`]; [`matmul()`] runs it on rayon's.
+//! Callers with threads of their own run the tasks of a [`QuantizedMatmul`]; [`matmul()`] runs them
+//! on rayon.
 
 mod activations;
 #[cfg(target_arch = "x86_64")]
@@ -71,10 +75,10 @@ pub use format::{QuantFormat, QuantScheme};
 pub use kernel::{PanelLayout, QuantizedKernel};
 pub use matmul::{QuantizedMatmul, matmul};
 
-/// Inputs that are unpacked and multiplied at a time.
-pub const SUPER: usize = 256;
+/// Inputs per superblock.
+pub const SUPERBLOCK: usize = 256;
 
-/// Weights `[n_out, n_in]` in blocks, wherever they lie.
+/// Quantized weights `[n_out, n_in]` somewhere in memory.
 #[derive(Clone, Copy, Debug)]
 pub struct QuantizedMatrix<'a> {
     format: QuantFormat,
@@ -85,8 +89,8 @@ pub struct QuantizedMatrix<'a> {
 }
 
 impl<'a> QuantizedMatrix<'a> {
-    /// Row by row, each whole blocks. `None` if the length of `bytes` is not that of such a matrix, or
-    /// there is nothing in it.
+    /// A row-major matrix of whole blocks. `None` if `bytes` has another length, or the matrix is
+    /// empty.
     pub fn new(format: QuantFormat, bytes: &'a [u8], n_out: usize, n_in: usize) -> Option<Self> {
         let row_bytes = format.row_bytes(n_in)?;
         let size = row_bytes.checked_mul(n_out)?;
@@ -99,7 +103,7 @@ impl<'a> QuantizedMatrix<'a> {
         })
     }
 
-    /// How it is stored.
+    /// The quantization format.
     pub fn format(&self) -> QuantFormat {
         self.format
     }
@@ -114,9 +118,9 @@ impl<'a> QuantizedMatrix<'a> {
         self.n_out
     }
 
-    /// Superblocks of a row; the last may not be whole.
+    /// Superblocks per row; the last may be partial.
     pub fn superblocks(&self) -> usize {
-        self.n_in.div_ceil(SUPER)
+        self.n_in.div_ceil(SUPERBLOCK)
     }
 
     /// The blocks of one output in a superblock.
@@ -128,11 +132,11 @@ impl<'a> QuantizedMatrix<'a> {
 
     /// Bytes of a whole superblock.
     fn superblock_bytes(&self) -> usize {
-        SUPER / self.format.block_len() * self.format.block_bytes()
+        SUPERBLOCK / self.format.block_len() * self.format.block_bytes()
     }
 
-    /// Of the `lanes` outputs that follow those from `output` on, as large a part as one superblock of
-    /// them is, another for each: what to ask memory for while this one is multiplied.
+    /// The bytes to prefetch while superblock `superblock` of `lanes` outputs from `output` on is
+    /// multiplied: an equal share of the `lanes` outputs after them, another for each superblock.
     fn share_of_next(&self, output: usize, lanes: usize, superblock: usize) -> &'a [u8] {
         let share = self.row_bytes * lanes / self.superblocks();
         let from = self.row_bytes * (output + lanes) + superblock * share;

@@ -1,15 +1,16 @@
-//! NEON with `sdot`: four bytes of four outputs at once, times four of a row.
+//! NEON with `sdot`: four bytes of each of four outputs times four bytes of a row.
 //!
-//! A tile is six rows by eight outputs, as for int8: twelve sums of a run, twelve running sums, six registers
-//! of activations and one or two of weights are all 32. Weights of up to six bits are signed bytes as they
-//! are; those of Q8_0 are turned back into such, so that their sums begin with zero.
+//! A tile is six rows by eight outputs, as for int8: twelve sums of a run, twelve running sums, six
+//! registers of activations and two of weights take all 32. Weights of up to six bits are valid
+//! signed bytes as they are. Those of Q8_0 are converted back to signed, so their sums begin at
+//! zero.
 #![allow(unsafe_code)]
 
 use std::arch::aarch64::*;
 
 use super::activations::{RUNS, SCALES};
 use super::kernel::{PanelLayout, QuantizedKernel, QuantizedTile, with_format};
-use super::{QuantFormat, SUPER, neon_gemv, neon_unpack};
+use super::{QuantFormat, SUPERBLOCK, neon_gemv, neon_unpack};
 use crate::Cpu;
 use crate::int8::neon_dotprod::sdot;
 
@@ -20,7 +21,7 @@ pub static KERNEL: QuantizedKernel = QuantizedKernel {
     cpu: Cpu::NeonDotprod,
     lanes: LANES,
     rows: TILE,
-    layout: PanelLayout::Fours,
+    layout: PanelLayout::Groups4,
     min_rows,
     tile,
     unpack: neon_unpack::unpack,
@@ -38,7 +39,7 @@ pub(super) fn min_rows(format: QuantFormat) -> usize {
 /// # Safety
 /// As [`QuantizedKernel::tile`].
 unsafe fn tile(t: &QuantizedTile, rows: usize) {
-    // SAFETY: handed on as they are.
+    // SAFETY: the caller's promise.
     unsafe { with_format!(rows, t.format, tile_of(t), 1 2 3 4 5 6) }
 }
 
@@ -56,8 +57,8 @@ unsafe fn tile_of<
 ) {
     let signed = BITS == 8;
     let mut total = [[vdupq_n_f32(0.0); 2]; ROWS];
-    // SAFETY: runs, groups and rows are within what `QuantizedTile` and `Panel` say the pointers are valid for; no
-    // read or write asks for an alignment.
+    // SAFETY: runs, groups and rows are within what `QuantizedTile` and `Panel` say the pointers
+    // are valid for; no access needs an alignment.
     unsafe {
         let panel = &*t.panel;
         for run in 0..N_RUNS {
@@ -67,11 +68,11 @@ unsafe fn tile_of<
                     *dot = [vdupq_n_s32(*t.sums.add(r * RUNS + run)); 2];
                 }
             }
-            let run_len = SUPER / N_RUNS;
+            let run_len = SUPERBLOCK / N_RUNS;
             for from in (run * run_len..(run + 1) * run_len).step_by(16) {
                 let mut a = [vdupq_n_s8(0); ROWS];
                 for (r, a) in a.iter_mut().enumerate() {
-                    *a = vld1q_s8(t.values.add(r * SUPER + from));
+                    *a = vld1q_s8(t.values.add(r * SUPERBLOCK + from));
                 }
                 let w = panel.values.as_ptr().add(from * LANES);
                 group::<0, ROWS, BITS>(w, &a, &mut dot);
@@ -118,10 +119,10 @@ unsafe fn tile_of<
     }
 }
 
-/// Eight numbers.
+/// Loads eight elements.
 ///
 /// # Safety
-/// They may be read there.
+/// They are valid for reads.
 #[inline]
 #[target_feature(enable = "neon")]
 unsafe fn two(from: *const f32) -> [float32x4_t; 2] {
@@ -129,10 +130,10 @@ unsafe fn two(from: *const f32) -> [float32x4_t; 2] {
     unsafe { [vld1q_f32(from), vld1q_f32(from.add(4))] }
 }
 
-/// The `I`th of four groups of `w`, times the `I`th quarter of each row.
+/// Multiplies the `I`th of four groups of `w` by the `I`th quarter of each row.
 ///
 /// # Safety
-/// So many groups may be read.
+/// Four groups are valid for reads.
 #[inline]
 #[target_feature(enable = "neon,dotprod")]
 unsafe fn group<const I: usize, const ROWS: usize, const BITS: u32>(
@@ -141,7 +142,7 @@ unsafe fn group<const I: usize, const ROWS: usize, const BITS: u32>(
     dot: &mut [[int32x4_t; 2]; ROWS],
 ) {
     for i in 0..2 {
-        // SAFETY: the caller's promise; no alignment is asked for.
+        // SAFETY: the caller's promise; no alignment is needed.
         let mut w = unsafe { vld1q_u8(w.add(I * LANES * 4 + 16 * i)) };
         if BITS == 8 {
             w = veorq_u8(w, vdupq_n_u8(128));
@@ -152,10 +153,11 @@ unsafe fn group<const I: usize, const ROWS: usize, const BITS: u32>(
     }
 }
 
-/// Adds the minima of runs `I` and `J`, which lie pairwise for each output, times their sums.
+/// Adds the minima of runs `I` and `J`, which are pairs for each output, times the sums of these
+/// runs.
 ///
 /// # Safety
-/// Minima of eight outputs may be read.
+/// The minima of eight outputs are valid for reads.
 #[inline]
 #[target_feature(enable = "neon")]
 unsafe fn add_minima<const I: i32, const J: i32>(

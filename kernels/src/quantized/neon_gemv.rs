@@ -1,7 +1,9 @@
-//! One row of activations times weights as they lie in memory, with NEON's `sdot`: for tokens one by one.
+//! GEMV with NEON's `sdot`: one row of activations times weights as they are in memory, for
+//! decoding one token at a time.
 //!
-//! A register has sixteen neighbouring inputs of one output. Where scales of runs are whole numbers, products
-//! are multiplied by them as such and stay whole until the superblock ends.
+//! A register holds sixteen consecutive inputs of one output. In formats whose run scales are
+//! integers, products are multiplied by the scale as integers and stay integers until the end of
+//! the superblock.
 #![allow(unsafe_code)]
 
 use std::arch::aarch64::*;
@@ -9,10 +11,10 @@ use std::arch::aarch64::*;
 use super::activations::{RUNS, SCALES};
 use super::gemv::{gemv_of_one_row, next_outputs, scales_and_minima};
 use super::kernel::{QuantizedGemv, QuantizedGemvFn};
-use super::{QuantFormat, SUPER};
+use super::{QuantFormat, SUPERBLOCK};
 use crate::int8::neon::to_f32;
 
-/// Outputs at a time: they share what is computed of the activations.
+/// Outputs at a time; they share the work on the activations.
 const OUTPUTS: usize = 2;
 
 /// As [`QuantizedKernel::gemv`](super::kernel::QuantizedKernel::gemv).
@@ -22,7 +24,7 @@ pub fn gemv(format: QuantFormat, rows: usize) -> Option<QuantizedGemvFn> {
     }
     Some(match format {
         QuantFormat::Q4_0 => gemv_of_one_row!(q4_0),
-        QuantFormat::Q8_0 => return None, // more instructions than llama.cpp's
+        QuantFormat::Q8_0 => return None, // takes more instructions than llama.cpp's
         QuantFormat::Q4K => gemv_of_one_row!(q4_k),
         QuantFormat::Q5K => gemv_of_one_row!(q5_k),
         QuantFormat::Q6K => gemv_of_one_row!(q6_k),
@@ -35,7 +37,7 @@ pub fn gemv(format: QuantFormat, rows: usize) -> Option<QuantizedGemvFn> {
 #[inline]
 #[target_feature(enable = "neon,dotprod")]
 fn sdot(mut sum: int32x4_t, w: uint8x16_t, a: int8x16_t) -> int32x4_t {
-    // SAFETY: one instruction that touches these registers only, and that the features above are.
+    // SAFETY: one instruction of the features above, which accesses only these registers.
     unsafe {
         std::arch::asm!(
             "sdot {sum:v}.4s, {w:v}.16b, {a:v}.16b",
@@ -48,10 +50,10 @@ fn sdot(mut sum: int32x4_t, w: uint8x16_t, a: int8x16_t) -> int32x4_t {
     sum
 }
 
-/// The f16 at the begin of a block.
+/// The f16 at the start of a block, as f32.
 ///
 /// # Safety
-/// Two bytes may be read there.
+/// Two bytes are valid for reads.
 #[inline]
 #[target_feature(enable = "neon")]
 unsafe fn half(at: *const u8) -> f32 {
@@ -70,7 +72,7 @@ fn nibbles(q: uint8x16_t) -> [uint8x16_t; 2] {
 /// `rows` are blocks of Q4_K, as many as the row has superblocks.
 #[target_feature(enable = "neon,dotprod")]
 unsafe fn q4_k(row: &QuantizedGemv, rows: [*const u8; OUTPUTS]) -> [f32; OUTPUTS] {
-    // SAFETY: handed on.
+    // SAFETY: the caller's promise.
     unsafe { with_minima::<144>(row, rows) }
 }
 
@@ -78,7 +80,7 @@ unsafe fn q4_k(row: &QuantizedGemv, rows: [*const u8; OUTPUTS]) -> [f32; OUTPUTS
 /// `rows` are blocks of Q5_K, as many as the row has superblocks.
 #[target_feature(enable = "neon,dotprod")]
 unsafe fn q5_k(row: &QuantizedGemv, rows: [*const u8; OUTPUTS]) -> [f32; OUTPUTS] {
-    // SAFETY: handed on.
+    // SAFETY: the caller's promise.
     unsafe { with_minima::<176>(row, rows) }
 }
 
@@ -94,9 +96,9 @@ unsafe fn with_minima<const BYTES: usize>(
     let mut total = [vdupq_n_f32(0.0); OUTPUTS];
     let mut stream = next_outputs(&rows, row.row_bytes);
     for s in 0..row.superblocks {
-        // SAFETY: superblock `s` of the activations and of each row of weights is there.
+        // SAFETY: superblock `s` of the activations and of each row of weights exists.
         unsafe {
-            let a = row.values.add(s * row.height * SUPER);
+            let a = row.values.add(s * row.height * SUPERBLOCK);
             let sums = vld1q_s16(row.sums.add(s * row.height * RUNS).cast());
             let scale = *row.scales.add(s * row.height * SCALES);
             for (total, block) in total.iter_mut().zip(rows) {
@@ -112,7 +114,7 @@ unsafe fn with_minima<const BYTES: usize>(
                     for (half, bits) in bits.iter_mut().enumerate() {
                         let mut w = nibbles(vld1q_u8(q.add(16 * half)));
                         if BYTES == 176 {
-                            // Those of a pair of runs come lowest.
+                            // The fifth bits of this pair of runs are the lowest.
                             w[0] = vorrq_u8(w[0], vandq_u8(vshlq_n_u8::<4>(*bits), fifth));
                             w[1] = vorrq_u8(w[1], vandq_u8(vshlq_n_u8::<3>(*bits), fifth));
                             *bits = vshrq_n_u8::<2>(*bits);
@@ -144,7 +146,7 @@ unsafe fn with_minima<const BYTES: usize>(
     total.map(|total| vaddvq_f32(total))
 }
 
-/// Adds the products of two runs times their scales, numbers `I` and `J` of four.
+/// Adds the products of two runs times their scales, elements `I` and `J` of four.
 #[inline]
 #[target_feature(enable = "neon")]
 fn add_scaled<const I: i32, const J: i32>(
@@ -164,9 +166,9 @@ unsafe fn q6_k(row: &QuantizedGemv, rows: [*const u8; OUTPUTS]) -> [f32; OUTPUTS
     let mut total = [vdupq_n_f32(0.0); OUTPUTS];
     let mut stream = next_outputs(&rows, row.row_bytes);
     for s in 0..row.superblocks {
-        // SAFETY: superblock `s` of the activations and of each row of weights is there.
+        // SAFETY: superblock `s` of the activations and of each row of weights exists.
         unsafe {
-            let a = row.values.add(s * row.height * SUPER);
+            let a = row.values.add(s * row.height * SUPERBLOCK);
             let sums = row.sums.add(s * row.height * RUNS);
             let scale = *row.scales.add(s * row.height * SCALES);
             for (total, block) in total.iter_mut().zip(rows) {
@@ -180,7 +182,7 @@ unsafe fn q6_k(row: &QuantizedGemv, rows: [*const u8; OUTPUTS]) -> [f32; OUTPUTS
                     vmovl_s16(vget_low_s16(high)),
                     vmovl_high_s16(high),
                 ];
-                // What weights are too large by, times the scales.
+                // The correction for the zero point, times the scales.
                 let mut dot = vdupq_n_s32(0);
                 for (i, scales) in scales.iter().enumerate() {
                     dot = vmlaq_s32(dot, vld1q_s32(sums.add(4 * i)), *scales);
@@ -189,7 +191,7 @@ unsafe fn q6_k(row: &QuantizedGemv, rows: [*const u8; OUTPUTS]) -> [f32; OUTPUTS
                     let q = block.add(64 * half);
                     let bits = block.add(128 + 32 * half);
                     let a = a.add(128 * half);
-                    // Sixteen columns of eight runs: four of them, a run in each.
+                    // Sixteen columns of the half's eight runs: four of the runs each.
                     let column = |i: usize| {
                         let first = nibbles(vld1q_u8(q.add(16 * i)));
                         let second = nibbles(vld1q_u8(q.add(16 * i + 32)));
@@ -227,12 +229,12 @@ unsafe fn q4_0(row: &QuantizedGemv, rows: [*const u8; OUTPUTS]) -> [f32; OUTPUTS
     let mut stream = next_outputs(&rows, row.row_bytes);
     for b in 0..row.row_bytes / 18 {
         let (s, run) = (b / 8, b % 8);
-        // SAFETY: block `b` of the activations and of each row of weights is there.
+        // SAFETY: block `b` of the activations and of each row of weights exists.
         unsafe {
-            let a = row.values.add(s * row.height * SUPER + run * 32);
+            let a = row.values.add(s * row.height * SUPERBLOCK + run * 32);
             let a = [vld1q_s8(a), vld1q_s8(a.add(16))];
             let scale = *row.scales.add(s * row.height * SCALES + run);
-            // What weights are too large by, in one lane.
+            // The correction for the zero point, in one lane.
             let begin = *row.sums.add(s * row.height * RUNS + run);
             let begin = vsetq_lane_s32::<0>(begin, vdupq_n_s32(0));
             for (total, block) in total.iter_mut().zip(rows) {

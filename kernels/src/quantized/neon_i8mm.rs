@@ -1,9 +1,11 @@
-//! NEON with `usmmla`: eight bytes of two outputs times eight of two rows, 32 products at once.
+//! NEON with `usmmla`: eight bytes of two outputs times eight bytes of two rows, 32 products at
+//! once.
 //!
-//! Sums are squares of two outputs by two rows, and a tile is four pairs of outputs by three of rows: twelve
-//! sums of a run, twelve running sums, three registers of activations and four of weights. Everything lies so
-//! that it is read as it is multiplied: rows in pairs, scales of weights twice. For every four `usmmla` a
-//! run of 32 costs a square three instructions more, for the sum's begin, its conversion and its scale.
+//! Sums are 2 x 2 blocks, two outputs by two rows, and a tile is four pairs of outputs by three
+//! pairs of rows: twelve sums of a run, twelve running sums, three registers of activations and
+//! four of weights. Operands are stored in the order in which they are multiplied: rows in pairs,
+//! scales of weights twice. For every four `usmmla`, a run of 32 costs a 2 x 2 block three more
+//! instructions, for the initial sum, its conversion and its scale.
 #![allow(unsafe_code)]
 
 use std::arch::aarch64::*;
@@ -11,7 +13,7 @@ use std::arch::aarch64::*;
 use super::activations::{RUNS, SCALES};
 use super::kernel::{PanelLayout, QuantizedKernel, QuantizedTile, with_format};
 use super::neon_dotprod::min_rows;
-use super::{SUPER, neon_gemv, neon_i8mm_unpack};
+use super::{SUPERBLOCK, neon_gemv, neon_i8mm_unpack};
 use crate::Cpu;
 use crate::int8::neon_i8mm::smmla;
 
@@ -19,14 +21,14 @@ pub(super) const LANES: usize = 8;
 const TILE: usize = 6;
 /// Pairs of outputs.
 const PAIRS: usize = LANES / 2;
-/// Pairs of rows, at most.
+/// Most pairs of rows.
 const ROW_PAIRS: usize = TILE / 2;
 
 pub static KERNEL: QuantizedKernel = QuantizedKernel {
     cpu: Cpu::NeonI8mm,
     lanes: LANES,
     rows: TILE,
-    layout: PanelLayout::Pairs,
+    layout: PanelLayout::RowPairs,
     min_rows,
     tile,
     unpack: neon_i8mm_unpack::unpack,
@@ -36,7 +38,7 @@ pub static KERNEL: QuantizedKernel = QuantizedKernel {
 /// # Safety
 /// As [`QuantizedKernel::tile`].
 unsafe fn tile(t: &QuantizedTile, rows: usize) {
-    // SAFETY: handed on as they are.
+    // SAFETY: the caller's promise.
     unsafe { with_format!(rows, t.format, tile_of(t), 1 2 3 4 5 6) }
 }
 
@@ -52,10 +54,10 @@ unsafe fn tile_of<
 >(
     t: &QuantizedTile,
 ) {
-    let row_pairs = ROWS.div_ceil(2); // the last may be one row
+    let row_pairs = ROWS.div_ceil(2); // the last pair may be a single row
     let mut total = [[vdupq_n_f32(0.0); PAIRS]; ROW_PAIRS];
-    // SAFETY: runs, groups and rows are within what `QuantizedTile` and `Panel` say the pointers are valid for; no
-    // read or write asks for an alignment.
+    // SAFETY: runs, groups and rows are within what `QuantizedTile` and `Panel` say the pointers
+    // are valid for; no access needs an alignment.
     unsafe {
         let panel = &*t.panel;
         for run in 0..N_RUNS {
@@ -65,7 +67,7 @@ unsafe fn tile_of<
                     *dot = [numbers::<ROWS>(t.sums.add(2 * p * RUNS), p, run); PAIRS];
                 }
             }
-            let run_len = SUPER / N_RUNS;
+            let run_len = SUPERBLOCK / N_RUNS;
             for from in (run * run_len..(run + 1) * run_len).step_by(16) {
                 multiply::<ROWS>(t.values, panel.values.as_ptr(), from, &mut dot);
             }
@@ -112,10 +114,10 @@ unsafe fn tile_of<
     }
 }
 
-/// Adds the products of sixteen inputs from one on.
+/// Adds the products of sixteen inputs from `from` on.
 ///
 /// # Safety
-/// The rows' values and the panel's begin there.
+/// `rows` and `panel` point to the values of the tile.
 #[inline]
 #[target_feature(enable = "neon,i8mm")]
 unsafe fn multiply<const ROWS: usize>(
@@ -128,7 +130,7 @@ unsafe fn multiply<const ROWS: usize>(
     for (eight, a) in a.iter_mut().enumerate() {
         for (p, a) in a.iter_mut().enumerate().take(ROWS.div_ceil(2)) {
             // SAFETY: the pair's values begin there.
-            *a = unsafe { values::<ROWS>(rows.add(2 * p * SUPER), p, from + 8 * eight) };
+            *a = unsafe { values::<ROWS>(rows.add(2 * p * SUPERBLOCK), p, from + 8 * eight) };
         }
     }
     for (eight, a) in a.into_iter().enumerate() {
@@ -146,16 +148,16 @@ unsafe fn multiply<const ROWS: usize>(
     }
 }
 
-/// Whether pair `p` of so many rows is one row.
+/// Whether pair `p` of `ROWS` rows is a single row.
 #[inline(always)]
 const fn alone<const ROWS: usize>(p: usize) -> bool {
     2 * p + 1 == ROWS
 }
 
-/// The `i`th number of both rows of pair `p`, twice.
+/// Element `i` of both rows of pair `p`, twice.
 ///
 /// # Safety
-/// The pair's numbers are `from` there on.
+/// `from` points to the pair's elements.
 #[inline]
 #[target_feature(enable = "neon")]
 unsafe fn numbers<const ROWS: usize>(from: *const i32, p: usize, i: usize) -> int32x4_t {
@@ -173,7 +175,7 @@ unsafe fn numbers<const ROWS: usize>(from: *const i32, p: usize, i: usize) -> in
 /// Eight values of both rows of pair `p`, from the `i`th on.
 ///
 /// # Safety
-/// The pair's values are `from` there on.
+/// `from` points to the pair's values.
 #[inline]
 #[target_feature(enable = "neon")]
 unsafe fn values<const ROWS: usize>(from: *const i8, p: usize, i: usize) -> int8x16_t {
@@ -188,10 +190,10 @@ unsafe fn values<const ROWS: usize>(from: *const i8, p: usize, i: usize) -> int8
     }
 }
 
-/// The sums of the eight runs of both rows of pair `p`: their low bytes and their high ones.
+/// The low and the high bytes of the sums of the eight runs of both rows of pair `p`.
 ///
 /// # Safety
-/// The pair's sums are `from` there on.
+/// `from` points to the pair's sums.
 #[inline]
 #[target_feature(enable = "neon")]
 unsafe fn bytes_of_sums<const ROWS: usize>(from: *const i32, p: usize) -> (uint8x16_t, int8x16_t) {
@@ -209,15 +211,15 @@ unsafe fn bytes_of_sums<const ROWS: usize>(from: *const i32, p: usize) -> (uint8
     (vreinterpretq_u8_s8(low), vuzp2q_s8(first, second))
 }
 
-/// The minima of all outputs, a pair's in each vector.
+/// The minima of all outputs, those of a pair in each vector.
 ///
 /// # Safety
-/// They are there.
+/// `from` points to them.
 #[inline]
 #[target_feature(enable = "neon")]
 unsafe fn minima(from: *const i16) -> [uint8x16_t; PAIRS] {
     std::array::from_fn(|i| {
-        // SAFETY: as above. They are bytes.
+        // SAFETY: as above. They fit in bytes.
         unsafe {
             let first = vld1q_u8(from.add(16 * i).cast());
             vuzp1q_u8(first, vld1q_u8(from.add(16 * i + 8).cast()))
@@ -225,10 +227,10 @@ unsafe fn minima(from: *const i16) -> [uint8x16_t; PAIRS] {
     })
 }
 
-/// Numbers for each square.
+/// Four elements per 2 x 2 block.
 ///
 /// # Safety
-/// Sixteen numbers may be read there.
+/// Sixteen elements are valid for reads.
 #[inline]
 #[target_feature(enable = "neon")]
 unsafe fn squares(from: *const f32) -> [float32x4_t; PAIRS] {
@@ -236,24 +238,25 @@ unsafe fn squares(from: *const f32) -> [float32x4_t; PAIRS] {
     std::array::from_fn(|i| unsafe { vld1q_f32(from.add(4 * i)) })
 }
 
-/// What squares have of their first row.
+/// The first rows of 2 x 2 blocks.
 #[inline]
 #[target_feature(enable = "neon")]
 fn first_rows(s: [float32x4_t; PAIRS]) -> [float32x4_t; 2] {
     [vuzp1q_f32(s[0], s[1]), vuzp1q_f32(s[2], s[3])]
 }
 
-/// What squares have of their second row.
+/// The second rows of 2 x 2 blocks.
 #[inline]
 #[target_feature(enable = "neon")]
 fn second_rows(s: [float32x4_t; PAIRS]) -> [float32x4_t; 2] {
     [vuzp2q_f32(s[0], s[1]), vuzp2q_f32(s[2], s[3])]
 }
 
-/// Adds a superblock's sums of a row to its results, times its scale unless that is in them.
+/// Adds a superblock's sums of a row to its output. Unless `FINE`, they are multiplied by the row's
+/// scale first.
 ///
 /// # Safety
-/// There are eight results and a scale.
+/// Eight outputs and the scale are valid.
 #[inline]
 #[target_feature(enable = "neon")]
 unsafe fn add<const FINE: bool>(out: *mut f32, sums: [float32x4_t; 2], scale: *const f32) {
@@ -272,14 +275,15 @@ unsafe fn add<const FINE: bool>(out: *mut f32, sums: [float32x4_t; 2], scale: *c
     }
 }
 
-/// `sum[i][r] + w[i] . a[r]`, all in squares of two by two and eight bytes long.
+/// `sum[i][r] + w[i] . a[r]`, for two outputs and two rows, eight bytes long.
 ///
-/// In assembly because the intrinsic, `vusmmlaq_s32`, is not stable, and not `pure`, so that the compiler
-/// leaves the order: it would load all of a run first, for which there are no registers.
+/// Inline assembly because the intrinsic, `vusmmlaq_s32`, is not stable. It is not `pure`, so that
+/// the compiler keeps the order: it would load a whole run first, for which there are not enough
+/// registers.
 #[inline]
 #[target_feature(enable = "neon,i8mm")]
 fn usmmla(mut sum: int32x4_t, w: uint8x16_t, a: int8x16_t) -> int32x4_t {
-    // SAFETY: one instruction that touches these registers only, and that the features above are.
+    // SAFETY: one instruction of the features above, which accesses only these registers.
     unsafe {
         std::arch::asm!(
             "usmmla {sum:v}.4s, {w:v}.16b, {a:v}.16b",
@@ -292,7 +296,7 @@ fn usmmla(mut sum: int32x4_t, w: uint8x16_t, a: int8x16_t) -> int32x4_t {
     sum
 }
 
-/// The same of numbers without signs; the intrinsic is `vmmlaq_u32`.
+/// The same for unsigned bytes; the intrinsic is `vmmlaq_u32`.
 #[inline]
 #[target_feature(enable = "neon,i8mm")]
 fn ummla(mut sum: int32x4_t, w: uint8x16_t, a: uint8x16_t) -> int32x4_t {

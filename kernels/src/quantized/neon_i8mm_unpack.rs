@@ -1,4 +1,5 @@
-//! Blocks to a panel with NEON, four outputs at a time, eight inputs of an output side by side.
+//! Unpacks blocks into a panel with NEON, four outputs at a time, with eight inputs of an output
+//! side by side.
 #![allow(unsafe_code)]
 
 use std::arch::aarch64::*;
@@ -10,18 +11,19 @@ use super::neon_unpack::{
     low_f16, mask, mul, or, shl, shr, store, store_f32, zero,
 };
 use super::unpack::unpack_formats_with;
-use super::{QuantFormat, QuantizedMatrix, SUPER};
+use super::{QuantFormat, QuantizedMatrix, SUPERBLOCK};
 
 unpack_formats_with!("neon");
 
-/// Eight bytes of two rows in a vector: the first of the first two rows, of the others, the last likewise.
+/// Interleaves the rows, eight bytes of two rows per vector: the first eight of rows 0 and 1, those
+/// of rows 2 and 3, then the last eight likewise.
 ///
 /// # Safety
-/// Sixteen bytes may be read from each row at `offset`.
+/// Sixteen bytes at `offset` of each row are valid for reads.
 #[inline]
 #[target_feature(enable = "neon")]
 unsafe fn inputs(rows: &Rows, offset: usize) -> [Bytes4; 4] {
-    // SAFETY: as above; no alignment is asked for.
+    // SAFETY: as above; no alignment is needed.
     let [a, b, c, d] = rows.map(|row| vreinterpretq_u64_u8(unsafe { vld1q_u8(row.add(offset)) }));
     let pairs = [
         vzip1q_u64(a, b),
@@ -37,7 +39,7 @@ unsafe fn inputs(rows: &Rows, offset: usize) -> [Bytes4; 4] {
 fn store_values(panel: &mut Panel, first: usize, group: usize, bytes: Bytes4) {
     let at = (group / 2 * LANES + first + group % 2 * 2) * 8;
     let to: &mut [u8] = &mut panel.values[at..at + 16];
-    // SAFETY: so many bytes may be written there.
+    // SAFETY: just sliced to this length.
     unsafe { store(to.as_mut_ptr(), bytes) }
 }
 
@@ -45,7 +47,7 @@ fn store_values(panel: &mut Panel, first: usize, group: usize, bytes: Bytes4) {
 #[target_feature(enable = "neon")]
 fn store_f32s(to: &mut [f32], at: usize, numbers: F32s) {
     let to: &mut [f32] = &mut to[2 * at..2 * (at + VECTOR_LANES)];
-    // SAFETY: twice four numbers may be written there.
+    // SAFETY: just sliced to eight elements.
     unsafe {
         store_f32(to.as_mut_ptr(), vzip1q_f32(numbers, numbers));
         store_f32(to.as_mut_ptr().add(4), vzip2q_f32(numbers, numbers));
@@ -69,7 +71,7 @@ fn store_minima(panel: &mut Panel, first: usize, minima: [Bytes4; 2]) {
             .into_iter()
             .enumerate()
         {
-            // SAFETY: eight numbers of each of four lanes may be written there.
+            // SAFETY: just sliced to eight elements for each of four lanes.
             unsafe {
                 let to = to.as_mut_ptr().add((2 * i + j) * 8);
                 store(to.cast(), vreinterpretq_u8_u16(eight));

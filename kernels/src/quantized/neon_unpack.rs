@@ -1,4 +1,4 @@
-//! Blocks to a panel with NEON: four outputs at a time.
+//! Unpacks blocks into a panel with NEON, four outputs at a time.
 #![allow(unsafe_code)]
 
 use std::arch::aarch64::*;
@@ -6,7 +6,7 @@ use std::arch::aarch64::*;
 use super::kernel::Panel;
 use super::neon_dotprod::LANES;
 use super::unpack::unpack_with;
-use super::{QuantFormat, QuantizedMatrix, SUPER};
+use super::{QuantFormat, QuantizedMatrix, SUPERBLOCK};
 use crate::int8::neon::to_f32;
 
 pub(super) const VECTOR_LANES: usize = 4;
@@ -15,14 +15,14 @@ pub(super) type F32s = float32x4_t;
 
 unpack_with!("neon");
 
-/// Sixteen bytes at `offset` of each row, turned: word `i` of lane `l` is the `i`th of row `l`.
+/// Sixteen bytes at `offset` of each row, transposed: word `i` of lane `l` is the `i`th of row `l`.
 ///
 /// # Safety
-/// So many bytes may be read from each row.
+/// Sixteen bytes at `offset` of each row are valid for reads.
 #[inline]
 #[target_feature(enable = "neon")]
 pub(super) unsafe fn load_words(rows: &Rows, offset: usize) -> [Bytes4; 4] {
-    // SAFETY: as above; no alignment is asked for.
+    // SAFETY: as above; no alignment is needed.
     let [a, b, c, d] = rows.map(|row| vreinterpretq_u32_u8(unsafe { vld1q_u8(row.add(offset)) }));
     let pair = |x, y| {
         let (even, odd) = (vtrn1q_u32(x, y), vtrn2q_u32(x, y));
@@ -38,16 +38,16 @@ pub(super) unsafe fn load_words(rows: &Rows, offset: usize) -> [Bytes4; 4] {
     words.map(|x| vreinterpretq_u8_u64(x))
 }
 
-/// The f16 at `offset` of each row.
+/// The f16 at `offset` of each row, as f32.
 ///
 /// # Safety
-/// Two bytes may be read there.
+/// Two bytes are valid for reads there.
 #[inline]
 #[target_feature(enable = "neon")]
 pub(super) unsafe fn load_f16(rows: &Rows, offset: usize) -> F32s {
     // SAFETY: as above; unaligned.
     let half = rows.map(|row| unsafe { row.add(offset).cast::<u16>().read_unaligned() });
-    // SAFETY: four numbers of the array.
+    // SAFETY: the array has four elements.
     to_f32(unsafe { vld1_u16(half.as_ptr()) })
 }
 
@@ -143,7 +143,7 @@ fn widen_to_i16(x: Bytes4) -> [Bytes4; 2] {
 }
 
 /// # Safety
-/// Sixteen bytes may be written there.
+/// Sixteen bytes are valid for writes.
 #[inline]
 #[target_feature(enable = "neon")]
 pub(super) unsafe fn store(to: *mut u8, x: Bytes4) {
@@ -152,7 +152,7 @@ pub(super) unsafe fn store(to: *mut u8, x: Bytes4) {
 }
 
 /// # Safety
-/// Four numbers may be written there.
+/// Four elements are valid for writes.
 #[inline]
 #[target_feature(enable = "neon")]
 pub(super) unsafe fn store_f32(to: *mut f32, x: F32s) {

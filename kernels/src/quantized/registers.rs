@@ -1,31 +1,31 @@
-//! What a thread's registers need around a task: nothing, but for AMX, whose registers have shapes.
+//! Prepares a thread's registers for a task. Only AMX needs it, for the tile configuration.
 #![allow(unsafe_code)]
 
 use super::kernel::QuantizedKernel;
 
-/// What a thread's registers held before a task: they hold it again when this is dropped.
+/// Restores the thread's registers when dropped.
 #[cfg(target_arch = "x86_64")]
 pub type RegisterGuard = Option<crate::amx::TileConfigGuard>;
 
-/// Readies a thread's registers for a task of a kernel.
+/// Prepares the thread's registers for a task of a kernel.
 ///
 /// # Safety
-/// The CPU has what the kernel needs.
+/// The CPU has the kernel's instructions.
 #[cfg(target_arch = "x86_64")]
 pub unsafe fn prepare(kernel: &QuantizedKernel) -> RegisterGuard {
-    let has_tiles = kernel.layout == super::kernel::PanelLayout::Tiles;
-    // SAFETY: handed on.
+    let has_tiles = kernel.layout == super::kernel::PanelLayout::Amx;
+    // SAFETY: the caller's promise.
     has_tiles.then(|| unsafe { crate::amx::TileConfigGuard::configure() })
 }
 
-/// There are no such registers.
+/// There is nothing to restore.
 #[cfg(not(target_arch = "x86_64"))]
 pub struct RegisterGuard;
 
-/// Nothing.
+/// Does nothing.
 ///
 /// # Safety
-/// It is safe.
+/// Always safe.
 #[cfg(not(target_arch = "x86_64"))]
 pub unsafe fn prepare(_: &QuantizedKernel) -> RegisterGuard {
     RegisterGuard

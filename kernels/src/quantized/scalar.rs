@@ -1,9 +1,9 @@
-//! The reference: plain Rust, and what runs where no other kernel does.
+//! Plain Rust: the reference implementation and the fallback.
 #![allow(unsafe_code)]
 
 use super::activations::{RUNS, SCALES};
 use super::kernel::{Panel, PanelLayout, QuantizedKernel, QuantizedTile};
-use super::{QuantizedMatrix, SUPER};
+use super::{QuantizedMatrix, SUPERBLOCK};
 use crate::Cpu;
 
 const LANES: usize = 8;
@@ -12,8 +12,8 @@ pub static KERNEL: QuantizedKernel = QuantizedKernel {
     cpu: Cpu::Scalar,
     lanes: LANES,
     rows: 1,
-    layout: PanelLayout::Fours,
-    min_rows: |_| usize::MAX, // it is no match for llama.cpp's
+    layout: PanelLayout::Groups4,
+    min_rows: |_| usize::MAX, // slower than llama.cpp's
     tile,
     unpack,
     gemv: |_, _| None,
@@ -29,10 +29,10 @@ unsafe fn unpack(panel: &mut Panel, matrix: &QuantizedMatrix, output: usize, sup
 /// As [`QuantizedKernel::tile`].
 unsafe fn tile(t: &QuantizedTile, rows: usize) {
     debug_assert_eq!(rows, 1);
-    // SAFETY: the caller vouches for the pointers; these are the lengths that `QuantizedTile` states.
+    // SAFETY: the caller's promise, for the lengths that `QuantizedTile` states.
     let (values, scales, sums, panel, out) = unsafe {
         (
-            std::slice::from_raw_parts(t.values, SUPER),
+            std::slice::from_raw_parts(t.values, SUPERBLOCK),
             std::slice::from_raw_parts(t.scales, SCALES),
             std::slice::from_raw_parts(t.sums, RUNS),
             &*t.panel,
@@ -43,7 +43,7 @@ unsafe fn tile(t: &QuantizedTile, rows: usize) {
     let run = scheme.run;
     for (lane, out) in out.iter_mut().enumerate() {
         let mut total = 0.0_f32;
-        for r in 0..SUPER / run {
+        for r in 0..SUPERBLOCK / run {
             let begin = if scheme.minima { 0 } else { sums[r] };
             let dot = (r * run..(r + 1) * run).fold(begin, |dot, k| {
                 let w = panel.values[(k / 4 * LANES + lane) * 4 + k % 4];

@@ -1,4 +1,5 @@
-//! Every kernel that this CPU can run, held against the definition in f64 and against the scalar one.
+//! Compares every kernel that this CPU can run with the definition in f64 and with the scalar
+//! kernel.
 
 use ndarray::Array2;
 
@@ -8,7 +9,7 @@ use super::*;
 use crate::testing::{noise, with_threads};
 use crate::{Cpu, SharedOutput, available};
 
-/// Blocks of random bytes whose scales are small finite numbers.
+/// Blocks of random bytes with small finite scales.
 fn weights(format: QuantFormat, n_out: usize, n_in: usize, seed: u32) -> Vec<u8> {
     let len = format.row_bytes(n_in).unwrap() * n_out;
     let mut bytes: Vec<u8> = noise(1, len, seed)
@@ -29,18 +30,18 @@ fn weights(format: QuantFormat, n_out: usize, n_in: usize, seed: u32) -> Vec<u8>
     bytes
 }
 
-/// `[n_out, n_in]` as numbers.
+/// The weights `[n_out, n_in]`, dequantized.
 fn expanded(matrix: &QuantizedMatrix) -> Array2<f64> {
     let scheme = matrix.format().scheme();
     let mut all = Array2::zeros((matrix.n_out(), matrix.n_in()));
     let mut row = Expanded::default();
     for (output, mut numbers) in all.rows_mut().into_iter().enumerate() {
         for (k, number) in numbers.iter_mut().enumerate() {
-            if k % SUPER == 0 {
-                let bytes = matrix.superblock(output, k / SUPER);
+            if k % SUPERBLOCK == 0 {
+                let bytes = matrix.superblock(output, k / SUPERBLOCK);
                 matrix.format().expand(bytes, &mut row);
             }
-            let (k, run) = (k % SUPER, k % SUPER / scheme.run);
+            let (k, run) = (k % SUPERBLOCK, k % SUPERBLOCK / scheme.run);
             let byte = f64::from(row.bytes[k]) - f64::from(scheme.zero);
             *number = f64::from(row.scales[run]) * byte;
             if scheme.minima {
@@ -98,10 +99,10 @@ fn shapes() -> impl Iterator<Item = (usize, usize, usize)> {
 }
 
 #[test]
-fn every_kernel_equals_f64_and_the_scalar_one_to_the_bit() {
+fn every_kernel_is_close_to_f64_and_equals_scalar_bit_for_bit() {
     let mut failures = Vec::new();
     for format in QuantFormat::ALL {
-        // Rows of these formats may end within a superblock.
+        // In these formats a row may end within a superblock.
         let ends = [32, 96, 288]
             .into_iter()
             .filter(|_| format.block_len() == 32);
@@ -118,11 +119,11 @@ fn every_kernel_equals_f64_and_the_scalar_one_to_the_bit() {
                 let off = (found.iter().zip(&expected))
                     .map(|(f, e)| (f64::from(*f) - e).abs())
                     .fold(0.0, f64::max);
-                // Few rows may be computed without unpacking, and then in another order; AMX sums whole numbers
-                // where others have begun to round.
+                // The GEMV sums in another order, and AMX sums integers where other kernels have
+                // already rounded.
                 let kernel = QuantizedKernel::for_cpu(cpu).for_rows(m);
                 let direct = (kernel.gemv)(format, m).is_some();
-                let whole = kernel.layout == PanelLayout::Tiles && !format.scheme().fine;
+                let whole = kernel.layout == PanelLayout::Amx && !format.scheme().fine;
                 let same = found == scalar || direct || whole;
                 if off > 1e-5 * largest || !same {
                     failures.push((format, cpu, m, n, k, off / largest, found == scalar));
@@ -141,7 +142,7 @@ fn every_kernel_equals_f64_and_the_scalar_one_to_the_bit() {
 #[test]
 #[cfg(target_arch = "x86_64")]
 #[allow(unsafe_code)]
-fn the_256_bit_kernel_is_right_in_its_other_encoding() {
+fn the_256_bit_kernel_works_in_evex_encoding() {
     if !available().contains(&Cpu::Avx512Vnni) {
         return;
     }
@@ -160,7 +161,7 @@ fn the_256_bit_kernel_is_right_in_its_other_encoding() {
             let expected = run(Cpu::Scalar, &x, matrix);
             let largest = expected.iter().fold(0.0_f32, |max, v| max.max(v.abs()));
             for (f, e) in found.iter().zip(&expected) {
-                let tolerance = if n == 1 { 1e-5 * largest } else { 0.0 }; // another order of the sum
+                let tolerance = if n == 1 { 1e-5 * largest } else { 0.0 }; // sums in another order
                 assert!((f - e).abs() <= tolerance, "{format:?} {n}");
             }
         }
@@ -169,7 +170,7 @@ fn the_256_bit_kernel_is_right_in_its_other_encoding() {
 
 #[test]
 #[allow(unsafe_code)]
-fn every_level_unpacks_as_the_definition_says() {
+fn every_level_unpacks_like_the_reference() {
     for format in QuantFormat::ALL {
         for n in [1, 16, 33] {
             let bytes = weights(format, n, 512, 8);
@@ -181,12 +182,12 @@ fn every_level_unpacks_as_the_definition_says() {
                 // SAFETY: the CPU has these instructions; the matrix has an output and two superblocks.
                 unsafe { (kernel.unpack)(&mut found, &matrix, 0, 1) };
                 let scheme = format.scheme();
-                let times = if kernel.layout == PanelLayout::Pairs {
+                let times = if kernel.layout == PanelLayout::RowPairs {
                     2
                 } else {
                     1
                 };
-                let scales = SUPER / scheme.run * kernel.lanes * times;
+                let scales = SUPERBLOCK / scheme.run * kernel.lanes * times;
                 assert!(found.values == expected.values, "{format:?} {cpu:?} {n}");
                 assert_eq!(
                     found.scales[..scales],
@@ -211,13 +212,13 @@ fn every_level_unpacks_as_the_definition_says() {
 }
 
 #[test]
-fn a_product_may_have_another_added_that_is_multiplied_by_a_number() {
+fn plus_adds_a_scaled_matmul() {
     for m in [13, 77] {
         sum_of_two_products(m);
     }
 }
 
-/// A product of `m` rows with a matrix, and one that is added to it.
+/// A matmul of `m` rows plus a second one.
 #[allow(unsafe_code)]
 fn sum_of_two_products(m: usize) {
     const FACTOR: f32 = 0.75;
@@ -240,7 +241,7 @@ fn sum_of_two_products(m: usize) {
             let memory = memory[usize::from(x.ncols() == 256)].as_mut_ptr().cast();
             let scheme = kernel.activation_scheme(matrix.format(), m);
             assert!(QuantizedActivations::bytes(m, x.ncols(), kernel) <= 8 * WORDS);
-            // SAFETY: the memory is that large and stays until the end; no other thread has it.
+            // SAFETY: the memory has this size and lives until the end; no other thread uses it.
             unsafe {
                 let rows = QuantizedActivations::new(memory, m, x.ncols(), scheme, kernel);
                 let rows = rows.scaled(if x.ncols() == 256 { FACTOR } else { 1.0 });
@@ -250,7 +251,8 @@ fn sum_of_two_products(m: usize) {
         });
         let out = SharedOutput::new(found.as_mut_ptr(), n);
         let product = QuantizedMatmul::new(w, base, out, kernel).plus(b, small);
-        // SAFETY: the rows are quantized, `found` has the scheme, and there is no other thread.
+        // SAFETY: the rows are quantized, `found` has the shape of the result, and there is no
+        // other thread.
         (0..product.tasks(3)).for_each(|task| unsafe { product.run(task, 3) });
         for (f, e) in found.iter().zip(&expected) {
             assert!((f64::from(*f) - e).abs() < 1e-5 * largest, "{cpu:?}");
@@ -293,7 +295,7 @@ fn the_largest_weights_and_activations_do_not_overflow() {
 }
 
 #[test]
-fn the_number_of_threads_changes_nothing_and_rows_do_not_see_each_other() {
+fn results_depend_neither_on_the_thread_count_nor_on_other_rows() {
     let bytes = weights(QuantFormat::Q4K, 200, 512, 1);
     let matrix = QuantizedMatrix::new(QuantFormat::Q4K, &bytes, 200, 512).unwrap();
     let x = noise(100, 512, 2);
@@ -304,12 +306,12 @@ fn the_number_of_threads_changes_nothing_and_rows_do_not_see_each_other() {
     let alone = run(Cpu::chosen(), &first, matrix);
     let largest = alone.iter().fold(0.0_f32, |max, v| max.max(v.abs()));
     for (alone, among) in alone.iter().zip(one.row(0)) {
-        assert!((alone - among).abs() <= 1e-5 * largest); // another order of the same sum
+        assert!((alone - among).abs() <= 1e-5 * largest); // sums in another order
     }
 }
 
 #[test]
-fn what_is_no_finite_number_gives_none_in_its_row_only() {
+fn nan_and_infinity_make_only_their_row_nan() {
     let bytes = weights(QuantFormat::Q6K, 9, 256, 1);
     let matrix = QuantizedMatrix::new(QuantFormat::Q6K, &bytes, 9, 256).unwrap();
     for (bad, n) in [f32::NAN, f32::INFINITY]
@@ -331,7 +333,7 @@ fn what_is_no_finite_number_gives_none_in_its_row_only() {
 }
 
 #[test]
-fn rows_read_back_the_same_whatever_their_order() {
+fn every_layout_dequantizes_to_the_same_rows() {
     for format in QuantFormat::ALL {
         for n in [1, 2, 7, 12, 70] {
             let x = noise(n, 288, 7);
@@ -348,7 +350,7 @@ fn rows_read_back_the_same_whatever_their_order() {
 }
 
 #[test]
-fn bytes_of_another_length_are_no_matrix() {
+fn bytes_of_another_length_are_refused() {
     let bytes = vec![0; 144 * 4 + 1];
     assert!(QuantizedMatrix::new(QuantFormat::Q4K, &bytes[..144 * 4], 2, 512).is_some());
     assert!(QuantizedMatrix::new(QuantFormat::Q4K, &bytes, 2, 512).is_none());
@@ -358,7 +360,7 @@ fn bytes_of_another_length_are_no_matrix() {
 }
 
 #[test]
-fn a_cut_for_more_threads_changes_no_number() {
+fn the_partition_does_not_change_the_result() {
     let (m, n, width) = (300, 70, 512);
     let x = noise(m, width, 1);
     let bytes = weights(QuantFormat::Q4K, n, width, 2);

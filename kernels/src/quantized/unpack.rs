@@ -1,25 +1,25 @@
-//! How blocks become a panel, for every instruction set: one nibble of all lanes at a time.
+//! Unpacks blocks into a panel, for every instruction set: four bits of all lanes at a time.
 //!
-//! Sixteen bytes of each of a vector's rows are read at once and turned, so that a vector of words has the
-//! same four bytes of all; what follows is the same for all lanes. What is written here is the formats'
-//! order of bits. An instruction set brings vectors, `Bytes4` (of `VECTOR_LANES` lanes with four bytes each) and
-//! `F32s` (as many of f32), and what can be done with them:
+//! Sixteen bytes of each of a vector's rows are loaded and transposed, so that a vector of words
+//! holds the same four bytes of all rows. From there on all lanes do the same. These macros contain
+//! the bit layout of the formats. The file of an instruction set defines two vector types, `Bytes4`
+//! (`VECTOR_LANES` lanes of four bytes) and `F32s` (as many f32), and these functions:
 //!
-//! | function | gives |
+//! | function | result |
 //! |---|---|
-//! | `load_words(rows, offset)` | sixteen bytes at `offset` of each row, turned: word `i` of lane `l` is the `i`th of row `l` |
-//! | `load_f16(rows, offset)` | the f16 at `offset` of each row |
-//! | `low_f16(x)`, `high_f16(x)` | the f16 in the lower and in the upper half of each lane |
-//! | `mask::<BITS>(x)` | those bits of each byte |
-//! | `shl::<N>(x)`, `shr::<N>(x)` | bits moved; what crosses a byte's border may be anything |
-//! | `or(x, y)`, `flip_sign(x)` | bits of both; the top bit of each byte turned over |
-//! | `mul(a, b)`, `zero()` | a product of numbers; zeros |
-//! | `from_u8(x)`, `from_i8(x)` | the four bytes of each lane as numbers |
-//! | `widen_to_i16(x)` | the two lower and the two upper bytes of each lane as whole numbers of 16 bits |
-//! | `store(to, x)`, `store_f32(to, x)` | to memory, unaligned |
+//! | `load_words(rows, offset)` | sixteen bytes at `offset` of each row, transposed: word `i` of lane `l` is the `i`th of row `l` |
+//! | `load_f16(rows, offset)` | the f16 at `offset` of each row, as f32 |
+//! | `low_f16(x)`, `high_f16(x)` | the f16 in the lower and in the upper half of each lane, as f32 |
+//! | `mask::<BITS>(x)` | these bits of each byte |
+//! | `shl::<N>(x)`, `shr::<N>(x)` | each byte shifted; the bits shifted in are unspecified |
+//! | `or(x, y)`, `flip_sign(x)` | bitwise or; the top bit of each byte inverted |
+//! | `mul(a, b)`, `zero()` | products of f32; zeros |
+//! | `from_u8(x)`, `from_i8(x)` | the four bytes of each lane as f32 |
+//! | `widen_to_i16(x)` | the two lower and the two upper bytes of each lane as 16-bit integers |
+//! | `store(to, x)`, `store_f32(to, x)` | stores to memory, unaligned |
 
-/// Defines `unpack`, as `QuantizedKernel::unpack`, with the functions above that are in scope and those features, for
-/// a kernel that takes four inputs of an output at once.
+/// Defines `unpack`, as `QuantizedKernel::unpack`, for a kernel that takes four inputs of an output
+/// at once. The functions above must be in scope, for the given features.
 macro_rules! unpack_with {
     ($features:literal) => {
         $crate::quantized::unpack::unpack_formats_with!($features);
@@ -39,7 +39,7 @@ macro_rules! unpack_with {
                 for (j, pair) in widen_to_i16(four).into_iter().enumerate() {
                     let at = ((2 * i + j) * LANES + first) * 2;
                     let to: &mut [i16] = &mut panel.minima[at..at + 2 * VECTOR_LANES];
-                    // SAFETY: so many numbers may be written there.
+                    // SAFETY: just sliced to this length.
                     unsafe { store(to.as_mut_ptr().cast(), pair) }
                 }
             }
@@ -48,15 +48,15 @@ macro_rules! unpack_with {
 }
 pub(super) use unpack_with;
 
-/// Of that, `inputs`, `store_values` and `store_f32s`.
+/// The part of it that defines `inputs`, `store_values` and `store_f32s`.
 macro_rules! store_fours_with {
     ($features:literal) => {
         /// # Safety
-        /// As `words`.
+        /// As `load_words`.
         #[inline]
         #[target_feature(enable = $features)]
         unsafe fn inputs(rows: &Rows, offset: usize) -> [Bytes4; 4] {
-            // SAFETY: handed on.
+            // SAFETY: the caller's promise.
             unsafe { load_words(rows, offset) }
         }
 
@@ -65,7 +65,7 @@ macro_rules! store_fours_with {
         fn store_values(panel: &mut Panel, first: usize, group: usize, bytes: Bytes4) {
             let at = (group * LANES + first) * 4;
             let to: &mut [u8] = &mut panel.values[at..at + 4 * VECTOR_LANES];
-            // SAFETY: so many bytes may be written there.
+            // SAFETY: just sliced to this length.
             unsafe { store(to.as_mut_ptr(), bytes) }
         }
 
@@ -73,25 +73,25 @@ macro_rules! store_fours_with {
         #[target_feature(enable = $features)]
         fn store_f32s(to: &mut [f32], at: usize, numbers: F32s) {
             let to: &mut [f32] = &mut to[at..at + VECTOR_LANES];
-            // SAFETY: so many numbers may be written there.
+            // SAFETY: just sliced to this length.
             unsafe { store_f32(to.as_mut_ptr(), numbers) }
         }
     };
 }
 pub(super) use store_fours_with;
 
-/// The same without what the order of a panel decides:
+/// The same without the functions that depend on the layout of the panel:
 ///
-/// | function | does |
+/// | function | effect |
 /// |---|---|
-/// | `inputs(rows, offset)` | gives sixteen bytes at `offset` of each row, as `store_values` takes them |
-/// | `store_values(panel, first, group + i, x)` | puts the `i`th of such vectors of the lanes from `first` on in place, `group` times four inputs from the begin |
-/// | `store_f32s(to, at, x)` | puts numbers of lanes in place, of which `at` come before |
-/// | `store_multiple(panel, first, run, x, unit)` | puts scales in place that are so many units |
-/// | `store_minima(panel, first, x)` | puts minima of the lanes from `first` on in place, those of the first four runs and those of the last |
+/// | `inputs(rows, offset)` | returns sixteen bytes at `offset` of each row, as `store_values` takes them |
+/// | `store_values(panel, first, group + i, x)` | stores the `i`th of these vectors, for lanes from `first` on, at input `4 * group` |
+/// | `store_f32s(to, at, x)` | stores one f32 per lane, at lane `at` |
+/// | `store_multiple(panel, first, run, x, unit)` | stores the scales `x * unit` |
+/// | `store_minima(panel, first, x)` | stores the minima of the lanes from `first` on: those of the first four runs and of the last four |
 macro_rules! unpack_formats_with {
     ($features:literal) => {
-        /// The same bytes of `VECTOR_LANES` rows.
+        /// Pointers to the same bytes of `VECTOR_LANES` rows.
         type Rows = [*const u8; VECTOR_LANES];
 
         /// # Safety
@@ -112,8 +112,8 @@ macro_rules! unpack_formats_with {
                     // SAFETY: an output of the matrix, by `last`.
                     unsafe { blocks.as_ptr().add(row * matrix.row_bytes) }
                 });
-                // SAFETY: the caller vouches for the instructions; the rows are those of a superblock of
-                // `n` blocks, and `first` leaves room for so many lanes.
+                // SAFETY: the CPU has the instructions, by the caller's promise; the rows are those
+                // of a superblock of `n` blocks, and `first` leaves room for this many lanes.
                 unsafe {
                     match format {
                         QuantFormat::Q4_0 => q4_0(panel, first, rows, n),
@@ -144,7 +144,7 @@ macro_rules! unpack_formats_with {
             low(shr::<4>(x))
         }
 
-        /// Scales, minima and what they are multiples of; 16 bytes at the begin of a block.
+        /// Scales, minima and their factors, from the first 16 bytes of a block.
         ///
         /// # Safety
         /// The rows are blocks of Q4_K or Q5_K.
@@ -173,7 +173,8 @@ macro_rules! unpack_formats_with {
             unsafe {
                 k_header(panel, first, &rows);
                 for chunk in 0..8 {
-                    // 32 bytes have a run in their low nibbles and the next in their high ones.
+                    // 32 bytes hold a run in their low four bits and the next run in their high
+                    // four.
                     let group = chunk / 2 * 16 + chunk % 2 * 4;
                     for (i, w) in inputs(&rows, 16 + chunk * 16).into_iter().enumerate() {
                         store_values(panel, first, group + i, low(w));
@@ -196,7 +197,7 @@ macro_rules! unpack_formats_with {
                         let group = pair * 16 + half * 4;
                         let bytes = inputs(&rows, 48 + pair * 32 + half * 16);
                         for (i, (w, bits)) in bytes.into_iter().zip(&mut bits).enumerate() {
-                            // The fifth bits of the run and of the next one come lowest.
+                            // The fifth bits of this run and the next are the lowest two.
                             let lower = mask::<16>(shl::<4>(*bits));
                             let upper = mask::<16>(shl::<3>(*bits));
                             *bits = shr::<2>(*bits);
@@ -277,11 +278,11 @@ macro_rules! unpack_formats_with {
             clear(panel, first, n);
         }
 
-        /// Where a row has ended, after `n` runs of 32, weights are zero.
+        /// Sets the scales after the end of a row, from run `n` of 32 on, to zero.
         #[inline]
         #[target_feature(enable = $features)]
         fn clear(panel: &mut Panel, first: usize, n: usize) {
-            for run in n..SUPER / 32 {
+            for run in n..SUPERBLOCK / 32 {
                 store_scale(panel, first, run, zero());
             }
         }

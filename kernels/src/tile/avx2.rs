@@ -1,4 +1,5 @@
-//! AVX2 with FMA, for f32. Sixteen registers hold a quarter of a tile: four rows by three vectors.
+//! AVX2 with FMA, for f32. The sixteen registers hold a quarter of a tile: four rows by three
+//! vectors.
 #![allow(unsafe_code)]
 
 use std::arch::x86_64::*;
@@ -6,9 +7,9 @@ use std::arch::x86_64::*;
 use super::{ROWS, Start, Tile, check, depth_of};
 use crate::cpu::{Cpu, available};
 
-/// Numbers in a vector.
+/// Elements of a vector.
 pub(crate) const LANES: usize = 8;
-/// Rows that are summed at a time.
+/// Rows that are computed at a time.
 const PART: usize = 4;
 
 /// AVX2, FMA and F16C.
@@ -16,7 +17,7 @@ const PART: usize = 4;
 pub(crate) struct Avx2(());
 
 impl Avx2 {
-    /// If `cpu` allows it and this CPU has it.
+    /// Returns a value if `cpu` includes the set and this CPU has it.
     pub(crate) fn new(cpu: Cpu) -> Option<Self> {
         (cpu >= Cpu::Avx2 && available().contains(&cpu)).then_some(Self(()))
     }
@@ -26,7 +27,11 @@ impl Tile for Avx2 {
     type Element = f32;
 
     fn convert(self, from: &[f32], scale: f32, to: &mut [f32]) {
-        assert_eq!(from.len(), to.len(), "as many");
+        assert_eq!(
+            from.len(),
+            to.len(),
+            "both slices must have the same length"
+        );
         for (to, from) in to.iter_mut().zip(from) {
             *to = scale * from;
         }
@@ -44,7 +49,7 @@ impl Tile for Avx2 {
     }
 }
 
-/// Panel by panel, three vectors of columns at a time where so many are left, else two.
+/// Panel by panel; three vectors of columns at a time where that many are left, else two.
 #[target_feature(enable = "avx2,fma")]
 fn multiply(a: &[f32], b: &[f32], width: usize, start: Start, c: &mut [f32]) {
     let depth = b.len() / width;
@@ -69,7 +74,7 @@ fn multiply(a: &[f32], b: &[f32], width: usize, start: Start, c: &mut [f32]) {
     }
 }
 
-/// Rows `row..row + PART` of a panel by `N` vectors of columns from `column` on, of `columns`.
+/// Rows `row..row + PART` of a panel times `N` vectors of columns from `column` on, of `columns`.
 #[target_feature(enable = "avx2,fma")]
 fn accumulate<const N: usize>(
     a: &[[f32; ROWS]],
@@ -124,11 +129,11 @@ pub(crate) fn transpose(rows: [&[f32]; ROWS], width: usize, to: &mut [f32]) {
         let mut square = [_mm256_setzero_ps(); ROWS];
         for (vector, row) in square.iter_mut().zip(rows) {
             let row = row[first..].first_chunk();
-            *vector = load(row.expect("whole vectors"));
+            *vector = load(row.expect("a row has a whole vector here"));
         }
         for (k, column) in transpose_8x8(square).into_iter().enumerate() {
             let to = to[(first + k) * width..].first_chunk_mut();
-            store(column, to.expect("room for every step"));
+            store(column, to.expect("to has room for every step"));
         }
     }
     for k in whole..depth {
@@ -138,7 +143,7 @@ pub(crate) fn transpose(rows: [&[f32]; ROWS], width: usize, to: &mut [f32]) {
     }
 }
 
-/// Eight vectors as the columns of eight others: pairs, then fours, then halves change places.
+/// Transposes 8 x 8 elements: interleaves pairs, then fours, then swaps halves.
 #[inline]
 #[target_feature(enable = "avx2")]
 fn transpose_8x8(rows: [__m256; 8]) -> [__m256; 8] {
@@ -166,13 +171,13 @@ fn transpose_8x8(rows: [__m256; 8]) -> [__m256; 8] {
 #[inline]
 #[target_feature(enable = "avx2")]
 pub(crate) fn load(from: &[f32; LANES]) -> __m256 {
-    // SAFETY: eight numbers may be read there, and no alignment is asked for.
+    // SAFETY: eight numbers are valid for reads; the load needs no alignment.
     unsafe { _mm256_loadu_ps(from.as_ptr()) }
 }
 
 #[inline]
 #[target_feature(enable = "avx2")]
 pub(crate) fn store(value: __m256, to: &mut [f32; LANES]) {
-    // SAFETY: eight numbers may be written there, and no alignment is asked for.
+    // SAFETY: eight numbers are valid for writes; the store needs no alignment.
     unsafe { _mm256_storeu_ps(to.as_mut_ptr(), value) }
 }

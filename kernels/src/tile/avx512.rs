@@ -1,4 +1,4 @@
-//! AVX-512: f32 by fused multiply and add, bf16 by `vdpbf16ps`.
+//! AVX-512: f32 with FMA, bf16 with `vdpbf16ps`.
 #![allow(unsafe_code)]
 
 use std::arch::x86_64::*;
@@ -8,7 +8,7 @@ use half::bf16;
 use super::{LANES, ROWS, Start, Tile, avx2, check};
 use crate::cpu::{Cpu, available};
 
-/// Steps of the summed dimension in a pass of the inner loop.
+/// Steps of the inner loop, unrolled.
 const UNROLL: usize = 4;
 
 /// AVX-512 F, BW, VL, DQ, for f32.
@@ -20,14 +20,14 @@ pub(crate) struct Avx512(());
 pub(crate) struct Avx512Bf16(());
 
 impl Avx512 {
-    /// If `cpu` allows it and this CPU has it.
+    /// Returns a value if `cpu` includes the set and this CPU has it.
     pub(crate) fn new(cpu: Cpu) -> Option<Self> {
         (cpu >= Cpu::Avx512 && available().contains(&cpu)).then_some(Self(()))
     }
 }
 
 impl Avx512Bf16 {
-    /// If `cpu` allows it and this CPU has it.
+    /// Returns a value if `cpu` includes the set and this CPU has it.
     pub(crate) fn new(cpu: Cpu) -> Option<Self> {
         (cpu >= Cpu::Avx512Bf16 && available().contains(&cpu)).then_some(Self(()))
     }
@@ -37,7 +37,11 @@ impl Tile for Avx512 {
     type Element = f32;
 
     fn convert(self, from: &[f32], scale: f32, to: &mut [f32]) {
-        assert_eq!(from.len(), to.len(), "as many");
+        assert_eq!(
+            from.len(),
+            to.len(),
+            "both slices must have the same length"
+        );
         for (to, from) in to.iter_mut().zip(from) {
             *to = scale * from;
         }
@@ -65,7 +69,11 @@ impl Tile for Avx512Bf16 {
     type Element = bf16;
 
     fn convert(self, from: &[f32], scale: f32, to: &mut [bf16]) {
-        assert_eq!(from.len(), to.len(), "as many");
+        assert_eq!(
+            from.len(),
+            to.len(),
+            "both slices must have the same length"
+        );
         // SAFETY: `self` exists, so the CPU has AVX-512 with BF16.
         unsafe { convert(from, scale, to) }
     }
@@ -104,8 +112,8 @@ fn multiply_f32<const N: usize>(a: &[f32], b: &[f32], start: Start, c: &mut [f32
     for (i, c) in c.chunks_exact_mut(ROWS * N * LANES).enumerate() {
         let (a, _) = a[i * ROWS * depth..][..ROWS * depth].as_chunks::<ROWS>();
         let (c, _) = c.as_chunks_mut::<LANES>();
-        let mut sums = begin::<N>(start, c);
-        // Several steps at a time: what a loop costs would take the ports of the multiplications.
+        let mut sums = init_sums::<N>(start, c);
+        // Unrolled, because the loop's own instructions would compete for the FMA ports.
         let (a_steps, a_rest) = a.as_chunks::<UNROLL>();
         let mut b_steps = b.chunks_exact(UNROLL * N);
         for (a, b) in a_steps.iter().zip(&mut b_steps) {
@@ -116,7 +124,7 @@ fn multiply_f32<const N: usize>(a: &[f32], b: &[f32], start: Start, c: &mut [f32
         for (a, b) in a_rest.iter().zip(b_steps.remainder().chunks_exact(N)) {
             step(a, b, &mut sums);
         }
-        end(&sums, c);
+        store_sums(&sums, c);
     }
 }
 
@@ -144,7 +152,7 @@ fn multiply_bf16<const N: usize>(a: &[bf16], b: &[bf16], start: Start, c: &mut [
     for (i, c) in c.chunks_exact_mut(ROWS * N * LANES).enumerate() {
         let (a, _) = a[i * 2 * ROWS * steps..][..2 * ROWS * steps].as_chunks::<{ 2 * ROWS }>();
         let (c, _) = c.as_chunks_mut::<LANES>();
-        let mut sums = begin::<N>(start, c);
+        let mut sums = init_sums::<N>(start, c);
         for (a, b) in a.iter().zip(b.chunks_exact(N)) {
             let mut columns = [load_pairs(&b[0]); N];
             for (column, b) in columns.iter_mut().zip(b) {
@@ -158,13 +166,13 @@ fn multiply_bf16<const N: usize>(a: &[bf16], b: &[bf16], start: Start, c: &mut [
                 }
             }
         }
-        end(&sums, c);
+        store_sums(&sums, c);
     }
 }
 
 #[inline]
 #[target_feature(enable = "avx512f")]
-fn begin<const N: usize>(start: Start, c: &[[f32; LANES]]) -> [[__m512; N]; ROWS] {
+fn init_sums<const N: usize>(start: Start, c: &[[f32; LANES]]) -> [[__m512; N]; ROWS] {
     let mut sums = [[_mm512_setzero_ps(); N]; ROWS];
     if matches!(start, Start::Zero) {
         return sums;
@@ -187,7 +195,7 @@ fn begin<const N: usize>(start: Start, c: &[[f32; LANES]]) -> [[__m512; N]; ROWS
 
 #[inline]
 #[target_feature(enable = "avx512f")]
-fn end<const N: usize>(sums: &[[__m512; N]; ROWS], c: &mut [[f32; LANES]]) {
+fn store_sums<const N: usize>(sums: &[[__m512; N]; ROWS], c: &mut [[f32; LANES]]) {
     for (sums, c) in sums.iter().zip(c.chunks_exact_mut(N)) {
         for (sum, c) in sums.iter().zip(c) {
             store(*sum, c);
@@ -198,21 +206,21 @@ fn end<const N: usize>(sums: &[[__m512; N]; ROWS], c: &mut [[f32; LANES]]) {
 #[inline]
 #[target_feature(enable = "avx512f")]
 pub(crate) fn load(from: &[f32; LANES]) -> __m512 {
-    // SAFETY: sixteen numbers may be read there, and no alignment is asked for.
+    // SAFETY: sixteen numbers are valid for reads; the load needs no alignment.
     unsafe { _mm512_loadu_ps(from.as_ptr()) }
 }
 
 #[inline]
 #[target_feature(enable = "avx512f")]
 pub(crate) fn store(value: __m512, to: &mut [f32; LANES]) {
-    // SAFETY: sixteen numbers may be written there, and no alignment is asked for.
+    // SAFETY: sixteen numbers are valid for writes; the store needs no alignment.
     unsafe { _mm512_storeu_ps(to.as_mut_ptr(), value) }
 }
 
 #[inline]
 #[target_feature(enable = "avx512f")]
 fn load_pairs(from: &[bf16; 2 * LANES]) -> __m512bh {
-    // SAFETY: 64 bytes may be read there, no alignment is asked for, and every pattern of bits is
+    // SAFETY: 64 bytes are valid for reads, the load needs no alignment, and every pattern of bits is
     // a vector of bf16.
     unsafe { std::mem::transmute(_mm512_loadu_si512(from.as_ptr().cast())) }
 }
@@ -220,19 +228,19 @@ fn load_pairs(from: &[bf16; 2 * LANES]) -> __m512bh {
 #[inline]
 #[target_feature(enable = "avx512f")]
 fn spread_pair(pair: &[bf16; 2]) -> __m512bh {
-    // SAFETY: four bytes may be read there, unaligned, and every pattern of bits is a vector of
-    // bf16. As one number of 32 bits it is one instruction.
+    // SAFETY: four bytes are valid for reads, unaligned, and every pattern of bits is a vector of
+    // bf16. A 32-bit broadcast is a single instruction.
     unsafe {
         let pair = pair.as_ptr().cast::<i32>().read_unaligned();
         std::mem::transmute(_mm512_set1_epi32(pair))
     }
 }
 
-/// Sixteen numbers as bf16, rounded to the nearest.
+/// Sixteen f32, rounded to the nearest bf16.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bf16")]
 fn store_half(value: __m512, to: &mut [bf16; LANES]) {
-    // SAFETY: 32 bytes may be written there, no alignment is asked for, and bf16 is two bytes of
+    // SAFETY: 32 bytes are valid for writes, the store needs no alignment, and bf16 is two bytes of
     // any pattern.
     unsafe {
         let half: __m256i = std::mem::transmute(_mm512_cvtneps_pbh(value));
@@ -240,7 +248,7 @@ fn store_half(value: __m512, to: &mut [bf16; LANES]) {
     }
 }
 
-/// Rows of two successive steps, lane by lane side by side, as bf16.
+/// Interleaves the lanes of two consecutive steps, as bf16.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512bf16")]
 pub(crate) fn store_pairs(first: __m512, second: __m512, to: &mut [bf16; 2 * LANES]) {
@@ -254,8 +262,8 @@ pub(crate) fn store_pairs(first: __m512, second: __m512, to: &mut [bf16; 2 * LAN
         }
         order
     };
-    // SAFETY: `SIDE_BY_SIDE` is 64 bytes, as many may be written to `to`, neither needs to be
-    // aligned, and vectors and bf16 take any pattern of bits.
+    // SAFETY: `SIDE_BY_SIDE` is 64 bytes, `to` takes as many, neither access needs an alignment,
+    // and vectors and bf16 take any pattern of bits.
     unsafe {
         let order = _mm512_loadu_si512(SIDE_BY_SIDE.as_ptr().cast());
         let both: __m512i = std::mem::transmute(_mm512_cvtne2ps_pbh(second, first));

@@ -1,7 +1,7 @@
-//! AVX-512 with FP16: 32 multiplications and additions in one instruction, twice those of f32.
+//! AVX-512 with FP16: 32 multiply-adds per instruction, twice as many as in f32.
 //!
-//! Sums are made in f16, so no more than [`DEPTH`] of them before they go on in f32. In assembly
-//! because the intrinsics are newer than the Rust that this crate asks for.
+//! Sums are in f16, so after [`DEPTH`] products they continue in f32. The instructions are inline
+//! assembly because the intrinsics are newer than the Rust version that this crate requires.
 #![allow(unsafe_code)]
 
 use std::arch::asm;
@@ -21,7 +21,7 @@ const DEPTH: usize = 64;
 pub(crate) struct Avx512Fp16(());
 
 impl Avx512Fp16 {
-    /// If `cpu` allows it and this CPU has it.
+    /// Returns a value if `cpu` includes the set and this CPU has it.
     pub(crate) fn new(cpu: Cpu) -> Option<Self> {
         (cpu.has_f16() && available().contains(&cpu)).then_some(Self(()))
     }
@@ -31,7 +31,11 @@ impl Tile for Avx512Fp16 {
     type Element = f16;
 
     fn convert(self, from: &[f32], scale: f32, to: &mut [f16]) {
-        assert_eq!(from.len(), to.len(), "as many");
+        assert_eq!(
+            from.len(),
+            to.len(),
+            "both slices must have the same length"
+        );
         // SAFETY: `self` exists, so the CPU has AVX-512.
         unsafe { convert(from, scale, to) }
     }
@@ -94,18 +98,18 @@ unsafe fn multiply<const N: usize>(a: &[f16], b: &[f16], start: Start, c: &mut [
     let (b, _) = b.as_chunks::<{ 2 * LANES }>();
     let depth = b.len() / N;
     if depth == 0 {
-        // SAFETY: handed on.
+        // SAFETY: the caller's promise.
         return unsafe { some_steps::<N>(&[], &[], 0, 0, start, c) };
     }
     for first in (0..depth).step_by(DEPTH) {
         let b = &b[first * N..][..DEPTH.min(depth - first) * N];
         let start = if first == 0 { start } else { Start::Add };
-        // SAFETY: handed on.
+        // SAFETY: the caller's promise.
         unsafe { some_steps::<N>(a, b, first, depth, start, c) }
     }
 }
 
-/// The steps from `first` on that `b` has.
+/// The steps of `b`, which begin at step `first` of `a`.
 ///
 /// # Safety
 /// The CPU has FP16.
@@ -123,11 +127,11 @@ unsafe fn some_steps<const N: usize>(
         let (a, _) = a[(i * depth + first) * ROWS..][..b.len() / N * ROWS].as_chunks::<ROWS>();
         let mut sums = [[_mm512_setzero_si512(); N]; ROWS];
         for (a, b) in a.iter().zip(b.chunks_exact(N)) {
-            // SAFETY: handed on.
+            // SAFETY: the caller's promise.
             unsafe { step(a, b, &mut sums) }
         }
         let (c, _) = c.as_chunks_mut::<{ 2 * LANES }>();
-        end(&sums, start, c);
+        store_sums(&sums, start, c);
     }
 }
 
@@ -144,13 +148,13 @@ unsafe fn step<const N: usize>(
 ) {
     let mut columns = [_mm512_setzero_si512(); N];
     for (column, b) in columns.iter_mut().zip(b) {
-        // SAFETY: 64 bytes may be read there, and no alignment is asked for.
+        // SAFETY: 64 bytes are valid for reads; the load needs no alignment.
         *column = unsafe { _mm512_loadu_si512(b.as_ptr().cast()) };
     }
     macro_rules! rows {
         ($($row:literal)+) => {$(
             for (sum, column) in sums[$row].iter_mut().zip(columns) {
-                // SAFETY: handed on.
+                // SAFETY: the caller's promise.
                 *sum = unsafe { multiply_add::<{ 2 * $row }>(a, column, *sum) };
             }
         )+};
@@ -158,7 +162,7 @@ unsafe fn step<const N: usize>(
     rows!(0 1 2 3 4 5 6 7);
 }
 
-/// `sum + a * b`, where `a` is the number `AT` bytes into the row.
+/// `sum + a * b`, where `a` is the element `AT` bytes into the row.
 ///
 /// # Safety
 /// The CPU has FP16.
@@ -166,7 +170,8 @@ unsafe fn step<const N: usize>(
 #[target_feature(enable = "avx512f")]
 unsafe fn multiply_add<const AT: usize>(a: &[f16; ROWS], b: __m512i, mut sum: __m512i) -> __m512i {
     const { assert!(AT < 2 * ROWS) };
-    // SAFETY: two bytes may be read `AT` bytes into `a` (asserted), and nothing else is touched.
+    // SAFETY: two bytes are valid for reads `AT` bytes into `a` (asserted), and nothing else is
+    // accessed.
     unsafe {
         asm!(
             "vfmadd231ph {sum}, {b}, word ptr [{a} + {at}]{{1to32}}",
@@ -183,7 +188,11 @@ unsafe fn multiply_add<const AT: usize>(a: &[f16; ROWS], b: __m512i, mut sum: __
 /// `c = start + sums`
 #[inline]
 #[target_feature(enable = "avx512f,avx512dq")]
-fn end<const N: usize>(sums: &[[__m512i; N]; ROWS], start: Start, c: &mut [[f32; 2 * LANES]]) {
+fn store_sums<const N: usize>(
+    sums: &[[__m512i; N]; ROWS],
+    start: Start,
+    c: &mut [[f32; 2 * LANES]],
+) {
     for (sums, c) in sums.iter().zip(c.chunks_exact_mut(N)) {
         for (j, (sum, c)) in sums.iter().zip(c).enumerate() {
             let (c, _) = c.as_chunks_mut::<LANES>();
@@ -207,12 +216,12 @@ fn end<const N: usize>(sums: &[[__m512i; N]; ROWS], start: Start, c: &mut [[f32;
     }
 }
 
-/// Sixteen numbers as f16, rounded to the nearest.
+/// Sixteen f32, rounded to the nearest f16.
 #[inline]
 #[target_feature(enable = "avx512f")]
 pub(crate) fn store_half(value: __m512, to: &mut [f16; LANES]) {
     let half = _mm512_cvtps_ph::<{ _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC }>(value);
-    // SAFETY: 32 bytes may be written there, no alignment is asked for, and f16 is two bytes of any
+    // SAFETY: 32 bytes are valid for writes, the store needs no alignment, and f16 is two bytes of any
     // pattern.
     unsafe { _mm256_storeu_si256(to.as_mut_ptr().cast(), half) }
 }

@@ -1,18 +1,19 @@
-//! The small matrix product that attention and the bf16 products are made of: `c = start + a b`, all
-//! operands packed and in the cache.
+//! The small matmul inside attention and the float matmuls: `c = start + a b`, with all operands
+//! packed and in the cache.
 //!
 //! ```text
-//! a: panels of ROWS rows     [panels][depth / GROUP][ROWS][GROUP]    one number is spread over a vector
+//! a: panels of ROWS rows     [panels][depth / GROUP][ROWS][GROUP]    one element is broadcast to a vector
 //! b: up to E::WIDTH columns  [depth / GROUP][width][GROUP]           loaded as vectors
 //! c: row-major               [panels * ROWS][width]                  f32
 //! ```
 //!
-//! `GROUP` is what one instruction sums: 1 for f32 and f16, 2 for bf16 (`vdpbf16ps`, `bfdot`). A tile
-//! of 8 rows by 48 columns (96 in f16) takes 24 of AVX-512's 32 registers, and 11 loads for 24
-//! multiplications. The layout is the same for every instruction set; one with fewer registers walks
-//! a tile in parts.
+//! `GROUP` is the number of products that one instruction sums: 1 for f32 and f16, 2 for bf16
+//! (`vdpbf16ps`, `bfdot`). A tile of 8 rows by 48 columns (96 in f16) takes 24 of AVX-512's 32
+//! registers, and 11 loads for 24 multiplications. All instruction sets have the same layout; those
+//! with fewer registers compute a tile in parts.
 //!
-//! [`Tile`] is what an instruction set's file provides, `scalar` the reference and the fallback.
+//! The file of each instruction set implements [`Tile`]; `scalar` is the reference and the
+//! fallback.
 
 #[cfg(target_arch = "x86_64")]
 pub(crate) mod avx2;
@@ -38,31 +39,31 @@ pub(crate) use neon::{Neon, NeonBf16};
 pub(crate) use prefetch::{L1, L2, PrefetchStream, prefetch, prefetch_at, prefetch_l2};
 pub(crate) use scalar::Scalar;
 
-/// Rows in a panel of `a`.
+/// Rows of a panel of `a`.
 pub(crate) const ROWS: usize = 8;
-/// Columns of a vector of AVX-512 in f32, of which widths are multiples.
+/// f32 elements of an AVX-512 vector. Widths are multiples of it.
 pub(crate) const LANES: usize = 16;
-/// The most columns of `b` in f32 and bf16.
+/// Most columns of `b` in f32 and bf16.
 pub(crate) const WIDTH: usize = 3 * LANES;
-/// The same in f16, and so of all.
+/// Most columns of `b` in any type, which is that of f16.
 pub(crate) const MAX_WIDTH: usize = 2 * WIDTH;
 
-/// A number that operands are made of.
+/// The type of the operands.
 pub(crate) trait Element: Copy + Default + PartialEq + Send + Sync + 'static {
-    /// How many along the summed dimension lie side by side.
+    /// Consecutive elements of the summed dimension that are stored side by side.
     const GROUP: usize;
-    /// Widths are multiples of it.
+    /// Widths are multiples of this.
     const LANES: usize = LANES;
-    /// The most columns of `b`.
+    /// Most columns of `b`.
     const WIDTH: usize = 3 * Self::LANES;
-    /// Whether sums of products of numbers in -1..1 are safe and those of others may not be: they
-    /// are made in the type itself.
+    /// Whether products are summed in this type, so that only sums of products of numbers in -1..1
+    /// are safe from overflow.
     const SUMS_IN_TYPE: bool = false;
-    /// The numbers as they are, if this is their type.
+    /// The same slice, if this type is f32.
     fn borrow_f32(_: &[f32]) -> Option<&[Self]> {
         None
     }
-    /// To the nearest; of two equally near, to the even one.
+    /// Rounds to the nearest, ties to even.
     fn from_f32(value: f32) -> Self;
     fn to_f32(self) -> f32;
 }
@@ -108,23 +109,23 @@ impl Element for f16 {
     }
 }
 
-/// What `c` starts from.
+/// The initial value of `c`.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Start<'a> {
-    /// Nothing: what it held does not matter, not even if it was no number.
+    /// Zero. The old contents do not matter, even if they are NaN.
     Zero,
-    /// What it held.
+    /// The old contents.
     Add,
-    /// What it held, each column times one of these `[width]`.
+    /// The old contents, each column times its factor `[width]`.
     Scaled(&'a [f32]),
 }
 
-/// The micro-kernels of one instruction set for one type of operands. A value is the proof that this
-/// CPU has the set.
+/// The micro-kernels of one instruction set for one type of operands. A value proves that this CPU
+/// has the set.
 pub(crate) trait Tile: Copy + Send + Sync {
     type Element: Element;
 
-    /// `to[i] = scale * from[i]` in the operands' type; both of the same length, whatever it is.
+    /// `to[i] = scale * from[i]` in the operands' type, for slices of the same length.
     fn convert(self, from: &[f32], scale: f32, to: &mut [Self::Element]);
 
     /// The largest finite absolute value, or zero.
@@ -133,20 +134,20 @@ pub(crate) trait Tile: Copy + Send + Sync {
         finite.fold(0.0, f32::max)
     }
 
-    /// Eight rows as columns of `to`, each step of which is `width` of them wide:
-    /// `to[(k / GROUP * width + r) * GROUP + k % GROUP] = rows[r][k]`. With eight of width they are a
-    /// panel of `a`, else a part of `b`.
+    /// Transposes eight rows into columns of `to`, which is `width` columns wide: `to[(k / GROUP *
+    /// width + r) * GROUP + k % GROUP] = rows[r][k]`. With a width of eight they are a panel of
+    /// `a`, else a part of `b`.
     ///
     /// # Panics
-    /// If the rows are not equally long, or not whole groups.
+    /// If the rows differ in length, or their length is not a multiple of `GROUP`.
     fn transpose(self, rows: [&[Self::Element]; ROWS], width: usize, to: &mut [Self::Element]) {
         transpose(rows, width, to);
     }
 
     /// `c = start + a b` in the layout above.
     ///
-    /// A column of `c` depends on nothing but its column of `b`, so the cut into widths changes
-    /// no number. A narrow type's products are summed in that type, up to 64 of them, then in f32.
+    /// A column of `c` depends only on its column of `b`, so results do not depend on the width.
+    /// f16 products are summed in f16, up to 64 of them, then in f32.
     ///
     /// # Panics
     /// If the lengths do not agree, or `width` is not one, two or three times [`Element::LANES`].
@@ -160,21 +161,24 @@ pub(crate) trait Tile: Copy + Send + Sync {
     );
 }
 
-/// Whether the operands of [`Tile::multiply`] fit together; gives the depth.
+/// Checks that the operands of [`Tile::multiply`] fit together and returns the depth.
 fn check<E: Element>(a: &[E], b: &[E], width: usize, start: Start, c: &[f32]) -> usize {
     assert!(
         width > 0 && width <= E::WIDTH && width.is_multiple_of(E::LANES),
-        "width"
+        "width must be 1 to 3 times LANES"
     );
     let depth = b.len() / width;
-    assert_eq!(b.len(), depth * width, "whole rows of b");
-    assert!(depth.is_multiple_of(E::GROUP), "whole groups");
+    assert_eq!(b.len(), depth * width, "b must be whole rows");
+    assert!(
+        depth.is_multiple_of(E::GROUP),
+        "the depth must be a multiple of GROUP"
+    );
     let rows = c.len() / width;
-    assert_eq!(c.len(), rows * width, "whole rows of c");
-    assert!(rows.is_multiple_of(ROWS), "whole panels");
-    assert_eq!(a.len(), rows * depth, "rows of a as of c, depth as of b");
+    assert_eq!(c.len(), rows * width, "c must be whole rows");
+    assert!(rows.is_multiple_of(ROWS), "c must be whole panels");
+    assert_eq!(a.len(), rows * depth, "a must be [rows of c, depth of b]");
     if let Start::Scaled(scale) = start {
-        assert_eq!(scale.len(), width, "a factor for each column");
+        assert_eq!(scale.len(), width, "one factor per column");
     }
     depth
 }
@@ -194,21 +198,27 @@ fn transpose<E: Element>(rows: [&[E]; ROWS], width: usize, to: &mut [E]) {
     });
 }
 
-/// How long rows are that [`Tile::transpose`] takes.
+/// The common length of rows for [`Tile::transpose`].
 fn depth_of<E: Element>(rows: &[&[E]; ROWS]) -> usize {
     let depth = rows[0].len();
-    assert!(rows.iter().all(|row| row.len() == depth), "equally long");
-    assert!(depth.is_multiple_of(E::GROUP), "whole groups");
+    assert!(
+        rows.iter().all(|row| row.len() == depth),
+        "rows must have the same length"
+    );
+    assert!(
+        depth.is_multiple_of(E::GROUP),
+        "the depth must be a multiple of GROUP"
+    );
     depth
 }
 
-/// `rows: [ROWS, depth]` as [`Tile::transpose`] takes them.
+/// Splits `rows: [ROWS, depth]` for [`Tile::transpose`].
 pub(crate) fn split_rows<E>(rows: &[E]) -> [&[E]; ROWS] {
     let depth = rows.len() / ROWS;
     std::array::from_fn(|r| &rows[r * depth..][..depth])
 }
 
-/// Where row `row` and step `k` of the summed dimension lie in panels of `a`.
+/// Index of row `row` and step `k` of the summed dimension in panels of `a`.
 #[inline(always)]
 pub(crate) fn at<E: Element>(row: usize, k: usize, depth: usize) -> usize {
     row / ROWS * ROWS * depth
@@ -217,7 +227,7 @@ pub(crate) fn at<E: Element>(row: usize, k: usize, depth: usize) -> usize {
         + k % E::GROUP
 }
 
-/// Copies a row of `depth` numbers to its place in panels of `a`.
+/// Copies a row of `depth` elements to its place in panels of `a`.
 #[inline(always)]
 pub(crate) fn place_row<E: Element>(row: usize, values: &[E], panels: &mut [E]) {
     let depth = values.len();
@@ -229,7 +239,7 @@ pub(crate) fn place_row<E: Element>(row: usize, values: &[E], panels: &mut [E]) 
     }
 }
 
-/// Copies a column of `depth` numbers to its place in `b` of `width` columns.
+/// Copies a column of `depth` elements to its place in `b` of `width` columns.
 #[inline(always)]
 pub(crate) fn place_column<E: Element>(column: usize, values: &[E], width: usize, b: &mut [E]) {
     let lane = column * E::GROUP;
@@ -239,7 +249,7 @@ pub(crate) fn place_column<E: Element>(column: usize, values: &[E], width: usize
     }
 }
 
-/// Numbers that begin at a cache line, so that no vector of them lies across two.
+/// A buffer that starts at a cache line, so that no vector load crosses two lines.
 pub(crate) struct Buffer<E> {
     data: Vec<E>,
     first: usize,
@@ -249,25 +259,25 @@ pub(crate) struct Buffer<E> {
 impl<E: Element> Buffer<E> {
     const LINE_BYTES: usize = 64;
 
-    /// So many zeros.
+    /// `len` zeros.
     pub(crate) fn zeros(len: usize) -> Self {
         let data = vec![E::default(); len + Self::LINE_BYTES / size_of::<E>()];
         let first = data.as_ptr().align_offset(Self::LINE_BYTES);
-        // The offset is only a matter of speed: where it is unknown, none is as good.
+        // The alignment matters only for speed. If the offset is unknown, zero is as good.
         let first = if first + len <= data.len() { first } else { 0 };
         Self { data, first, len }
     }
 
-    /// Makes it so long, in the memory that is there if it suffices; what it holds has no meaning.
+    /// Sets the length and reuses the memory if it suffices. The contents are unspecified.
     pub(crate) fn resize(&mut self, len: usize) {
         if self.first + len > self.data.len() {
-            self.data = Vec::new(); // before there is the new one
+            self.data = Vec::new(); // free it before the new one is allocated
             *self = Self::zeros(len);
         }
         self.len = len;
     }
 
-    /// Bytes that a buffer of `len` takes.
+    /// Bytes that a buffer of `len` elements takes.
     pub(crate) fn bytes(len: usize) -> usize {
         len * size_of::<E>() + Self::LINE_BYTES
     }
@@ -300,14 +310,16 @@ mod tests {
 
     /// Sums of up to 130 products of numbers in -1..1, in another order or with fused additions.
     const TOLERANCE: f32 = 1e-5;
-    /// The same, each step rounded to f16: sums are below 16, so by 0.004 at the most.
+    /// The same, with each step rounded to f16: sums are below 16, so the error is at most 0.004
+    /// per step.
     const NARROW_TOLERANCE: f32 = 0.03;
 
     fn numbers<E: Element>(len: usize, seed: u32) -> Vec<E> {
         noise(1, len, seed).into_iter().map(E::from_f32).collect()
     }
 
-    /// All widths, starts and numbers of panels, and depths from none on, against the definition.
+    /// Compares with the definition for all widths and starts, 0 to 2 panels, and depths from zero
+    /// on.
     fn equals_the_definition<K: Tile>(kernels: K) {
         let group = K::Element::GROUP;
         let tolerance = if K::Element::SUMS_IN_TYPE {
@@ -349,7 +361,8 @@ mod tests {
         }
     }
 
-    /// Into a panel, and into the last columns of a wider one whose others stay as they are.
+    /// Transposes into a panel, and into the last columns of a wider one whose other columns must
+    /// not change.
     fn transposes_rows<K: Tile>(kernels: K) {
         let group = K::Element::GROUP;
         for depth in (0..=20).chain([63, 64]).map(|d| d * group) {
@@ -374,7 +387,7 @@ mod tests {
         }
     }
 
-    /// Every length up to some vectors, and the numbers at which rounding has to choose.
+    /// Every length up to a few vectors, and numbers that test the rounding.
     fn converts_like_scalar<K: Tile>(kernels: K) {
         let mut values = vec![
             0.0,
@@ -402,7 +415,8 @@ mod tests {
         }
     }
 
-    /// Every length up to some vectors, the largest at the end, and numbers that do not count.
+    /// Every length up to a few vectors with the largest value at the end, and values that must be
+    /// ignored.
     fn finds_the_largest<K: Tile>(kernels: K) {
         let mut values = noise(1, 70, 6).into_raw_vec_and_offset().0;
         for len in 1..values.len() {
@@ -473,20 +487,26 @@ mod tests {
 
     #[cfg(target_arch = "aarch64")]
     #[test]
-    fn no_arm_level_gives_kernels_of_a_wider_one() {
+    fn arm_levels_do_not_enable_wider_kernels() {
         assert!(Neon::new(Cpu::Scalar).is_none());
         assert!(NeonBf16::new(Cpu::NeonDotprod).is_none());
-        assert!(Neon::new(Cpu::Avx512Bf16).is_none(), "this CPU has none");
+        assert!(
+            Neon::new(Cpu::Avx512Bf16).is_none(),
+            "this is a level of another architecture"
+        );
     }
 
     #[cfg(target_arch = "x86_64")]
     #[test]
-    fn no_level_gives_kernels_of_a_wider_one() {
+    fn x86_levels_do_not_enable_wider_kernels() {
         assert!(Avx2::new(Cpu::Scalar).is_none());
         assert!(Avx512::new(Cpu::Avx2).is_none());
         assert!(Avx512Bf16::new(Cpu::Avx512).is_none());
         assert!(Avx512Fp16::new(Cpu::Avx512Bf16).is_none());
-        assert!(Avx512::new(Cpu::Neon).is_none(), "this CPU has none");
+        assert!(
+            Avx512::new(Cpu::Neon).is_none(),
+            "this is a level of another architecture"
+        );
     }
 
     #[test]

@@ -1,8 +1,8 @@
-//! NEON: f32 by `fmla`, bf16 by `bfdot`.
+//! NEON: f32 with `fmla`, bf16 with `bfdot`.
 //!
-//! Both take one 32-bit element of `a` for a whole vector of `b`: a number, or a pair of bf16. So the
-//! two kernels are one but for the instruction. Of 32 registers a part of a tile takes 24 for sums
-//! (eight rows by three vectors), two for a step of `a` and three for one of `b`.
+//! Both multiply one 32-bit element of `a` (an f32 or a pair of bf16) by a vector of `b`, so the
+//! two kernels differ only in the instruction. Of the 32 registers, 24 hold sums (eight rows by
+//! three vectors), two a step of `a` and three a step of `b`.
 #![allow(unsafe_code)]
 
 use std::arch::aarch64::*;
@@ -13,10 +13,10 @@ use half::bf16;
 use super::{Element, ROWS, Start, Tile, check};
 use crate::cpu::{Cpu, available};
 
-/// Numbers in a vector.
+/// Elements of a vector.
 pub(crate) const LANES: usize = 4;
 
-/// What every AArch64 has, for f32.
+/// NEON as every AArch64 CPU has it, for f32.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Neon(());
 
@@ -25,14 +25,14 @@ pub(crate) struct Neon(());
 pub(crate) struct NeonBf16(());
 
 impl Neon {
-    /// If `cpu` allows it and this CPU has it.
+    /// Returns a value if `cpu` includes the set and this CPU has it.
     pub(crate) fn new(cpu: Cpu) -> Option<Self> {
         (cpu >= Cpu::Neon && available().contains(&cpu)).then_some(Self(()))
     }
 }
 
 impl NeonBf16 {
-    /// If `cpu` allows it and this CPU has it.
+    /// Returns a value if `cpu` includes the set and this CPU has it.
     pub(crate) fn new(cpu: Cpu) -> Option<Self> {
         (cpu >= Cpu::NeonI8mm && available().contains(&cpu)).then_some(Self(()))
     }
@@ -42,7 +42,11 @@ impl Tile for Neon {
     type Element = f32;
 
     fn convert(self, from: &[f32], scale: f32, to: &mut [f32]) {
-        assert_eq!(from.len(), to.len(), "as many");
+        assert_eq!(
+            from.len(),
+            to.len(),
+            "both slices must have the same length"
+        );
         for (to, from) in to.iter_mut().zip(from) {
             *to = scale * from;
         }
@@ -59,7 +63,11 @@ impl Tile for NeonBf16 {
     type Element = bf16;
 
     fn convert(self, from: &[f32], scale: f32, to: &mut [bf16]) {
-        assert_eq!(from.len(), to.len(), "as many");
+        assert_eq!(
+            from.len(),
+            to.len(),
+            "both slices must have the same length"
+        );
         // SAFETY: `self` exists, so the CPU has NEON with BF16.
         unsafe { convert(from, scale, to) }
     }
@@ -83,26 +91,27 @@ fn convert(from: &[f32], scale: f32, to: &mut [bf16]) {
     }
 }
 
-/// A vector's bytes: four numbers, or four pairs of bf16.
+/// The bytes of a vector: four f32, or four pairs of bf16.
 type Vector = [u8; 16];
 
-/// Operands as whole vectors.
+/// Operands as vectors.
 fn vectors<E: Element>(numbers: &[E]) -> &[Vector] {
     // SAFETY: an element is f32 or bf16, which have no padding, and bytes need no alignment.
     let bytes =
         unsafe { std::slice::from_raw_parts(numbers.as_ptr().cast::<u8>(), size_of_val(numbers)) };
     let (vectors, rest) = bytes.as_chunks();
-    debug_assert!(rest.is_empty(), "whole panels are whole vectors");
+    debug_assert!(rest.is_empty(), "panels must be whole vectors");
     vectors
 }
 
-/// The product with one of the two instructions.
-macro_rules! product {
+/// The matmul with one of the two instructions.
+macro_rules! matmul {
     ($name:ident, $features:literal, $instruction:ident) => {
         mod $name {
             use super::*;
 
-            /// Panel by panel, three vectors of columns at a time where so many are left, else two.
+            /// Panel by panel; three vectors of columns at a time where that many are left, else
+            /// two.
             #[target_feature(enable = $features)]
             pub(super) fn multiply(
                 a: &[Vector],
@@ -131,7 +140,7 @@ macro_rules! product {
                 }
             }
 
-            /// A panel by `N` vectors of columns from `column` on, of `columns`.
+            /// A panel times `N` vectors of columns from `column` on, of `columns`.
             #[target_feature(enable = $features)]
             fn accumulate<const N: usize>(
                 a: &[[Vector; ROWS / LANES]],
@@ -141,7 +150,7 @@ macro_rules! product {
                 start: Start,
                 c: &mut [[f32; LANES]],
             ) {
-                let mut sums = begin::<N>(start, column, columns, c);
+                let mut sums = init_sums::<N>(start, column, columns, c);
                 for (a, b) in a.iter().zip(b.chunks_exact(columns)) {
                     let mut vectors = [vdupq_n_f32(0.0); N];
                     for (vector, b) in vectors.iter_mut().zip(&b[column..column + N]) {
@@ -167,12 +176,12 @@ macro_rules! product {
     };
 }
 
-product!(with_fmla, "neon", vfmaq_laneq_f32);
-product!(with_bfdot, "neon,bf16", bfdot);
+matmul!(with_fmla, "neon", vfmaq_laneq_f32);
+matmul!(with_bfdot, "neon,bf16", bfdot);
 
 #[inline]
 #[target_feature(enable = "neon")]
-fn begin<const N: usize>(
+fn init_sums<const N: usize>(
     start: Start,
     column: usize,
     columns: usize,
@@ -201,21 +210,21 @@ fn begin<const N: usize>(
 #[inline]
 #[target_feature(enable = "neon")]
 pub(crate) fn load(from: &[f32; LANES]) -> float32x4_t {
-    // SAFETY: four numbers may be read there, and no alignment is asked for.
+    // SAFETY: four numbers are valid for reads; the load needs no alignment.
     unsafe { vld1q_f32(from.as_ptr()) }
 }
 
 #[inline]
 #[target_feature(enable = "neon")]
 pub(crate) fn store(value: float32x4_t, to: &mut [f32; LANES]) {
-    // SAFETY: four numbers may be written there, and no alignment is asked for.
+    // SAFETY: four numbers are valid for writes; the store needs no alignment.
     unsafe { vst1q_f32(to.as_mut_ptr(), value) }
 }
 
 #[inline]
 #[target_feature(enable = "neon")]
 fn load_vector(from: &Vector) -> float32x4_t {
-    // SAFETY: sixteen bytes may be read there, no alignment is asked for, and vectors take any
+    // SAFETY: sixteen bytes are valid for reads, the load needs no alignment, and vectors take any
     // pattern of bits.
     unsafe { vreinterpretq_f32_u8(vld1q_u8(from.as_ptr())) }
 }
@@ -223,29 +232,29 @@ fn load_vector(from: &Vector) -> float32x4_t {
 #[inline]
 #[target_feature(enable = "neon")]
 fn store_half(value: uint16x4_t, to: &mut [bf16; LANES]) {
-    // SAFETY: eight bytes may be written there, no alignment is asked for, and bf16 is two bytes of
+    // SAFETY: eight bytes are valid for writes, the store needs no alignment, and bf16 is two bytes of
     // any pattern.
     unsafe { vst1_u16(to.as_mut_ptr().cast(), value) }
 }
 
-/// Rows of two successive steps, lane by lane side by side, as bf16.
+/// Interleaves the lanes of two consecutive steps, as bf16.
 #[inline]
 #[target_feature(enable = "neon,bf16")]
 pub(crate) fn store_pairs(first: float32x4_t, second: float32x4_t, to: &mut [bf16; 2 * LANES]) {
     let (first, second) = (bfcvtn(first), bfcvtn(second));
     let pairs = vcombine_u16(vzip1_u16(first, second), vzip2_u16(first, second));
-    // SAFETY: sixteen bytes may be written there, no alignment is asked for, and bf16 is two bytes
+    // SAFETY: sixteen bytes are valid for writes, the store needs no alignment, and bf16 is two bytes
     // of any pattern.
     unsafe { vst1q_u16(to.as_mut_ptr().cast(), pairs) }
 }
 
-/// `sum[i] + b[2 i..][..2] . a[2 I..][..2]`, of bf16.
+/// `sum[i] + b[2 i..][..2] . a[2 I..][..2]`, in bf16.
 ///
-/// In assembly because the intrinsic, `vbfdotq_laneq_f32`, and vectors of bf16 are not stable.
+/// Inline assembly because the intrinsic, `vbfdotq_laneq_f32`, and vectors of bf16 are not stable.
 #[inline]
 #[target_feature(enable = "neon,bf16")]
 fn bfdot<const I: usize>(mut sum: float32x4_t, b: float32x4_t, a: float32x4_t) -> float32x4_t {
-    // SAFETY: one instruction that touches these registers only, and that the features above are.
+    // SAFETY: one instruction of the features above, which accesses only these registers.
     unsafe {
         asm!(
             "bfdot {sum:v}.4s, {b:v}.8h, {a:v}.2h[{i}]",
@@ -259,12 +268,12 @@ fn bfdot<const I: usize>(mut sum: float32x4_t, b: float32x4_t, a: float32x4_t) -
     sum
 }
 
-/// Four numbers as bf16, rounded to the nearest. In assembly for the same reason.
+/// Four f32, rounded to the nearest bf16. Inline assembly for the same reason.
 #[inline]
 #[target_feature(enable = "neon,bf16")]
 fn bfcvtn(value: float32x4_t) -> uint16x4_t {
     let half;
-    // SAFETY: one instruction that touches these registers only, and that the features above are.
+    // SAFETY: one instruction of the features above, which accesses only these registers.
     unsafe {
         asm!(
             "bfcvtn {half:v}.4h, {value:v}.4s",

@@ -1,17 +1,17 @@
-//! Hints to the cache.
+//! Prefetch instructions.
 #![allow(unsafe_code)]
 
 /// Bytes of a cache line.
 const LINE: usize = 64;
 
-/// Asks for `values` to be brought into the first-level cache. The hardware foresees rows that follow
-/// each other, but not those that lie pages apart, as one head's do.
+/// Prefetches `values` into the L1 cache. The hardware prefetches consecutive rows by itself, but
+/// not rows that are pages apart, such as those of one head.
 #[inline(always)]
 pub(crate) fn prefetch<T>(values: &[T]) {
     prefetch_at(values.as_ptr(), values.len());
 }
 
-/// The same for `n` values at an address, whatever lies there.
+/// The same for `n` values at any address.
 #[inline(always)]
 pub(crate) fn prefetch_at<T>(values: *const T, n: usize) {
     for byte in (0..n * size_of::<T>()).step_by(LINE) {
@@ -19,25 +19,25 @@ pub(crate) fn prefetch_at<T>(values: *const T, n: usize) {
     }
 }
 
-/// Asks for the line at an address, whatever lies there, to be brought into the second-level cache: for what is
-/// needed only after as much else as the first level holds.
+/// Prefetches the line at any address into the L2 cache, for data that is needed only after more
+/// than L1 holds.
 #[inline(always)]
 pub(crate) fn prefetch_l2<T>(at: *const T) {
     prefetch_line::<L2>(at.cast());
 }
 
-/// The level of caches next to a core.
+/// The L1 cache.
 pub(crate) const L1: u8 = 1;
-/// The one behind it: there is room for what is not needed soon, but must be on its way.
+/// The L2 cache: for data that is not needed soon.
 pub(crate) const L2: u8 = 2;
 
-/// Asks for a line, whatever lies there, to be brought into a level of caches.
+/// Prefetches the line at any address.
 #[inline(always)]
 fn prefetch_line<const LEVEL: u8>(line: *const u8) {
     #[cfg(target_arch = "x86_64")]
     {
         use std::arch::x86_64::{_MM_HINT_T0, _MM_HINT_T1, _mm_prefetch};
-        // SAFETY: every x86-64 has SSE, and a hint may name any address.
+        // SAFETY: every x86-64 CPU has SSE, and a prefetch may name any address.
         unsafe {
             match LEVEL {
                 L1 => _mm_prefetch::<_MM_HINT_T0>(line.cast()),
@@ -46,9 +46,9 @@ fn prefetch_line<const LEVEL: u8>(line: *const u8) {
         }
     }
     #[cfg(target_arch = "aarch64")]
-    // SAFETY: a hint may name any address, and changes nothing that Rust knows of. In assembly
-    // because the intrinsic, `_prefetch`, is not stable. Into the first level always: of 64 kB, as
-    // Cortex-A76 has, enough is left, and nothing else was measured.
+    // SAFETY: a prefetch may name any address and has no effect on Rust's memory. Inline assembly
+    // because the intrinsic, `_prefetch`, is not stable. Always into L1: the 64 kB of a Cortex-A76
+    // have room, and no other variant was measured.
     unsafe {
         std::arch::asm!(
             "prfm pldl1keep, [{line}]",
@@ -60,21 +60,23 @@ fn prefetch_line<const LEVEL: u8>(line: *const u8) {
     let _ = line;
 }
 
-/// Memory that is asked for bit by bit, in the order in which it lies: one stream, which the hardware foresees
-/// and runs ahead of. AMD's cores read twice as fast so as by several streams side by side.
+/// Prefetches memory in the order of its addresses, some bytes at a time: a single stream, which
+/// the hardware recognizes and runs ahead of. AMD's cores read it twice as fast as several streams
+/// side by side.
 pub(crate) struct PrefetchStream<const LEVEL: u8> {
     next: *const u8,
 }
 
 impl<const LEVEL: u8> PrefetchStream<LEVEL> {
-    /// From an address on, whatever lies there.
+    /// A stream from any address on.
     #[inline(always)]
     pub(crate) fn from<T>(at: *const T) -> Self {
         Self { next: at.cast() }
     }
 
-    /// Asks for so many more bytes, each line once. A few lines with some arithmetic behind them: of many at
-    /// once most wait for their turn, and what comes behind them waits too.
+    /// Prefetches the next `bytes` bytes, each line once. Call it often with few lines and
+    /// arithmetic in between: of many prefetches at once most wait in a queue, and so do the loads
+    /// behind them.
     #[inline(always)]
     pub(crate) fn prefetch(&mut self, bytes: usize) {
         let end = self.next.wrapping_add(bytes);

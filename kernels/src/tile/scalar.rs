@@ -1,4 +1,5 @@
-//! Plain Rust: the reference. Loops of fixed length over the lanes, which compilers make vectors of.
+//! Plain Rust: the reference implementation. Loops over the lanes have a fixed length, so that
+//! compilers vectorize them.
 
 use std::marker::PhantomData;
 
@@ -12,7 +13,11 @@ impl<E: Element> Tile for Scalar<E> {
     type Element = E;
 
     fn convert(self, from: &[f32], scale: f32, to: &mut [E]) {
-        assert_eq!(from.len(), to.len(), "as many");
+        assert_eq!(
+            from.len(),
+            to.len(),
+            "both slices must have the same length"
+        );
         for (to, &from) in to.iter_mut().zip(from) {
             *to = E::from_f32(scale * from);
         }
@@ -25,7 +30,7 @@ impl<E: Element> Tile for Scalar<E> {
             for (row, c) in c.chunks_exact_mut(width).enumerate() {
                 for (i, c) in c.chunks_exact_mut(LANES).enumerate() {
                     let column = i * LANES;
-                    begin(start, column, c);
+                    init_sums(start, column, c);
                     accumulate(a, row, b, column, width, c);
                 }
             }
@@ -33,7 +38,7 @@ impl<E: Element> Tile for Scalar<E> {
     }
 }
 
-fn begin(start: Start, column: usize, c: &mut [f32]) {
+fn init_sums(start: Start, column: usize, c: &mut [f32]) {
     match start {
         Start::Zero => c.fill(0.0),
         Start::Add => {}

@@ -1,23 +1,23 @@
-//! Attention of a decoder: to keys and values that lie in a cache as f16, under a mask, where some heads
-//! of queries share a head of keys.
+//! Attention of a decoder to keys and values in an f16 cache, under a mask, where several heads of
+//! queries share a head of keys.
 //!
-//! Of a prompt, many queries at once:
+//! Many queries at once, as for a prompt:
 //!
 //! ```text
 //! for each head of keys and each piece of the queries, in parallel:
 //!     for each chunk of keys:
 //!         pack those of its k and v that a query of the piece sees
 //!         for each of the heads that share them, for each 48 queries:
-//!             as in `attention`, but for blocks that the mask hides, from where the last chunk ended
+//!             as in `attention`, but without blocks that the mask hides, and continuing from the last chunk
 //!     out = (o / sum)^T
 //! ```
 //!
-//! Keys that no query sees, as those of other sequences, are left out beforehand; what follows counts
-//! those that are left. So numbers do not depend on where in the cache a sequence lies.
+//! Keys that no query sees, such as those of other sequences, are skipped beforehand; "keys" below
+//! are those that are left. So results do not depend on where in the cache a sequence has its keys.
 //!
-//! A chunk and the sums of its queries stay in the second-level cache, however long the cache is. Numbers
-//! are f32 throughout, so results are those of f16 keys and values with nothing rounded further.
-//! Few queries, as of tokens one by one, need nothing packed (`avx512_decode`).
+//! A chunk and the sums of its queries stay in the L2 cache, however long the cache is. Everything
+//! is f32, so only the f16 of keys and values is rounded. Few queries, as when decoding one token
+//! at a time, need no packing (`avx512_decode`).
 #![allow(unsafe_code)]
 
 use std::cell::RefCell;
@@ -26,30 +26,30 @@ use std::ops::Range;
 use half::f16;
 use half::slice::HalfFloatSliceExt;
 
-use super::{KEYS, Running, Softmax};
+use super::{KEYS, RunningSoftmax, Softmax};
 use crate::cpu::Cpu;
 use crate::tile::{Buffer, LANES, ROWS, Scalar, Start, WIDTH, at, place_column, place_row};
 use crate::vectorized;
 
-/// With fewer queries packing is not worth while.
-const FEW: usize = 16;
-/// Keys that are packed at a time: with their values 512 kB for heads of 128.
+/// With fewer queries packing is not worth it.
+const MIN_PACKED_QUERIES: usize = 16;
+/// Keys that are packed at a time: with their values, 512 kB for heads of 128.
 const CHUNK: usize = 8 * KEYS;
 
-/// Rows of heads somewhere in memory: `[heads][rows][head_dim]`.
+/// Rows of heads in memory: `[heads][rows][head_dim]`.
 #[derive(Clone, Copy, Debug)]
 pub struct HeadRows<T> {
-    /// The first number.
+    /// The first element.
     pub data: *const T,
-    /// Numbers from a row to the next.
+    /// Elements from one row to the next.
     pub row: usize,
-    /// Numbers from a head to the next.
+    /// Elements from one head to the next.
     pub head: usize,
 }
 
 impl<T> HeadRows<T> {
     /// # Safety
-    /// There are such a head and row, and nobody writes them meanwhile.
+    /// The head and the row exist, and nobody writes them meanwhile.
     pub(super) unsafe fn get<'a>(&self, head: usize, row: usize, head_dim: usize) -> &'a [T] {
         // SAFETY: as above.
         unsafe {
@@ -58,52 +58,54 @@ impl<T> HeadRows<T> {
     }
 }
 
-/// The operation: operands, their sizes, and the place of the result.
+/// The operands, their sizes and the output.
 #[derive(Clone, Copy, Debug)]
 pub struct CachedAttention {
     /// `[n_head][n_query][head_dim]`
     pub query: HeadRows<f32>,
     /// `[n_head_kv][n_key][head_dim]`
     pub key: HeadRows<f16>,
-    /// As the keys.
+    /// Like the keys.
     pub value: HeadRows<f16>,
-    /// What is added to scores, `[n_query][n_key]`, the same for all heads: zero or minus infinity, mostly.
+    /// What is added to the scores, `[n_query][n_key]`, the same for all heads: usually zero or
+    /// minus infinity.
     pub mask: HeadRows<f16>,
     /// `[n_query][n_head][head_dim]`
     pub out: *mut f32,
-    /// Heads of queries; a multiple of those of keys, whose neighbours share one.
+    /// Heads of queries, a multiple of `n_head_kv`. Consecutive heads share a head of keys.
     pub n_head: usize,
     /// Heads of keys and values.
     pub n_head_kv: usize,
     /// Width of a head, a multiple of 8.
     pub head_dim: usize,
-    /// Rows of queries.
+    /// Number of queries.
     pub n_query: usize,
-    /// Rows of keys and values.
+    /// Number of keys and of values.
     pub n_key: usize,
-    /// What scores are multiplied by.
+    /// The factor of the scores.
     pub scale: f32,
 }
 
-// SAFETY: the function that touches the memory is unsafe and says who may do it when.
+// SAFETY: the function that accesses the memory is unsafe and states what the caller must
+// guarantee.
 unsafe impl Send for CachedAttention {}
 // SAFETY: as above.
 unsafe impl Sync for CachedAttention {}
 
-/// What a mask says of a key that is not seen.
+/// The mask of a hidden key.
 const HIDDEN: u16 = f16::NEG_INFINITY.to_bits();
 
-/// What some queries see of a block of keys.
+/// Which keys of a block some queries see.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Visibility {
     Nothing,
     All,
-    /// Whatever the mask says.
+    /// Depends on the mask.
     Masked,
 }
 
 impl CachedAttention {
-    /// Whether the shapes are such that this can be computed.
+    /// Whether the shapes are valid.
     pub fn is_possible(&self) -> bool {
         let sizes = [self.n_head, self.n_head_kv, self.head_dim, self.n_query];
         !sizes.contains(&0)
@@ -112,13 +114,13 @@ impl CachedAttention {
             && self.n_head.is_multiple_of(self.n_head_kv)
     }
 
-    /// Whether it is possible, and there is a way that is_supported it with the instructions of `cpu`: with few
-    /// queries memory is the limit, which plain code does not reach.
+    /// Whether the shapes are valid and there is a fast kernel among the instructions of `cpu`.
+    /// With few queries memory is the limit, which plain code does not reach.
     pub fn is_supported(&self, cpu: Cpu) -> bool {
-        self.is_possible() && (self.n_query >= FEW || self.use_decode_kernel(cpu))
+        self.is_possible() && (self.n_query >= MIN_PACKED_QUERIES || self.use_decode_kernel(cpu))
     }
 
-    /// Whether few queries are computed one by one.
+    /// Whether queries are computed one by one.
     fn use_decode_kernel(&self, cpu: Cpu) -> bool {
         #[cfg(target_arch = "x86_64")]
         let has_kernel = super::avx512_decode::has_width(self.head_dim)
@@ -128,10 +130,10 @@ impl CachedAttention {
             let _ = cpu;
             false
         };
-        self.n_query < FEW && has_kernel
+        self.n_query < MIN_PACKED_QUERIES && has_kernel
     }
 
-    /// Tasks for so many threads. How many there are changes no number.
+    /// Number of tasks for `n_threads`. It does not change the result.
     pub fn tasks(&self, cpu: Cpu, n_threads: usize) -> usize {
         if self.use_decode_kernel(cpu) {
             return self.n_query * self.n_head_kv.div_ceil(self.heads(n_threads));
@@ -146,7 +148,7 @@ impl CachedAttention {
     unsafe fn seen(&self) -> Vec<usize> {
         let mut seen = vec![0_u16; self.n_key];
         for query in 0..self.n_query {
-            // SAFETY: the mask has a row for each query, and a number for each key.
+            // SAFETY: the mask has a row for each query, and an element for each key.
             let mask = unsafe { self.mask.get(0, query, self.n_key) };
             vectorized(|| {
                 for (seen, m) in seen.iter_mut().zip(mask) {
@@ -157,26 +159,28 @@ impl CachedAttention {
         (0..self.n_key).filter(|key| seen[*key] != 0).collect()
     }
 
-    /// Heads of keys of a task with one query: as many as leave each thread two tasks.
+    /// Heads of keys per task for single queries: as many as leave each thread two tasks.
     fn heads(&self, n_threads: usize) -> usize {
         let pieces = (2 * n_threads).div_ceil(self.n_query);
         (self.n_head_kv / pieces).max(1)
     }
 
-    /// Queries of a task: all of them, if there are so many heads that threads end together.
+    /// Queries per task: all of them, if there are enough heads for the threads to finish together.
     fn piece(&self, n_threads: usize) -> usize {
         let pieces = (4 * n_threads).div_ceil(self.n_head_kv);
         self.n_query.div_ceil(pieces).next_multiple_of(WIDTH)
     }
 
-    /// Runs task `i` of those for `n_threads`, with the instructions of `cpu` as far as this CPU has them.
+    /// Runs task `i` of those for `n_threads`, with the instructions of `cpu` as far as this CPU
+    /// has them.
     ///
     /// # Safety
-    /// - All operands are there, aligned, and nobody writes them meanwhile.
-    /// - `out` may be written; nobody else touches what this task writes: its queries' and heads' results.
+    /// - All operands are valid and aligned, and nobody writes them meanwhile.
+    /// - `out` is valid for writes, and no other thread accesses what this task writes: the results
+    ///   of its queries and heads.
     ///
     /// # Panics
-    /// If it [is not possible](Self::is_possible), or there is no such task.
+    /// If the shapes are [not valid](Self::is_possible), or there is no such task.
     pub unsafe fn run(&self, cpu: Cpu, i: usize, n_threads: usize) {
         assert!(self.is_possible() && i < self.tasks(cpu, n_threads));
         #[cfg(target_arch = "x86_64")]
@@ -185,7 +189,7 @@ impl CachedAttention {
             let groups = self.n_head_kv.div_ceil(heads);
             let (first, query) = (i % groups * heads, i / groups);
             let heads = first..self.n_head_kv.min(first + heads);
-            // SAFETY: handed on; the CPU has AVX-512, by `use_decode_kernel`.
+            // SAFETY: the caller's promise; the CPU has AVX-512, by `use_decode_kernel`.
             return SCRATCH.with_borrow_mut(|scratch| unsafe {
                 super::avx512_decode::heads(self, heads, query, &mut scratch.single);
             });
@@ -197,7 +201,7 @@ impl CachedAttention {
             of: self,
             head: i / pieces,
             queries: first..self.n_query.min(first + piece),
-            // SAFETY: handed on.
+            // SAFETY: the caller's promise.
             keys: unsafe { self.seen() },
         };
         SCRATCH.with_borrow_mut(|scratch| {
@@ -205,28 +209,28 @@ impl CachedAttention {
             {
                 use crate::tile::{Avx2, Avx512};
                 if let Some(kernels) = Avx512::new(cpu) {
-                    // SAFETY: handed on.
+                    // SAFETY: the caller's promise.
                     return unsafe { task.run(kernels, scratch) };
                 }
                 if let Some(kernels) = Avx2::new(cpu) {
-                    // SAFETY: handed on.
+                    // SAFETY: the caller's promise.
                     return unsafe { task.run(kernels, scratch) };
                 }
             }
             #[cfg(target_arch = "aarch64")]
             if let Some(kernels) = crate::tile::Neon::new(cpu) {
-                // SAFETY: handed on.
+                // SAFETY: the caller's promise.
                 return unsafe { task.run(kernels, scratch) };
             }
             let _ = cpu;
-            // SAFETY: handed on.
+            // SAFETY: the caller's promise.
             unsafe { task.run(Scalar::<f32>::default(), scratch) }
         });
     }
 }
 
-/// What a thread keeps: a chunk of keys and values, what belongs to 48 queries at a time, and the sums of
-/// all of its task.
+/// Buffers that a thread keeps: a chunk of keys and values, those of 48 queries at a time, and the
+/// sums of its whole task.
 struct CachedScratch {
     keys: Buffer<f32>,    // panels of keys, depth head_dim
     values: Buffer<f32>,  // for each block of keys: panels of head_dim, depth KEYS
@@ -235,7 +239,7 @@ struct CachedScratch {
     weights: Buffer<f32>, // [KEYS][width]
     row: Buffer<f32>,     // [head_dim]
     mixed: Buffer<f32>,   // [tiles][head_dim][WIDTH]
-    running: Vec<Running>,
+    running: Vec<RunningSoftmax>,
     #[cfg(target_arch = "x86_64")]
     single: super::avx512_decode::DecodeScratch,
 }
@@ -256,8 +260,8 @@ thread_local! {
 }
 
 impl CachedScratch {
-    /// Makes room for so many tiles of queries.
-    fn begin(&mut self, tiles: usize, head_dim: usize) {
+    /// Makes room for `tiles` tiles of queries and resets the sums.
+    fn reset(&mut self, tiles: usize, head_dim: usize) {
         self.keys.resize(CHUNK * head_dim);
         self.values.resize(CHUNK * head_dim);
         self.query.resize(head_dim * WIDTH);
@@ -265,7 +269,7 @@ impl CachedScratch {
         self.mixed.resize(tiles * head_dim * WIDTH);
         self.mixed.fill(0.0);
         self.running.clear();
-        self.running.resize_with(tiles, || Running::new(1.0));
+        self.running.resize_with(tiles, || RunningSoftmax::new(1.0));
     }
 
     /// Packs one key and its value as number `key` of the chunk.
@@ -283,13 +287,13 @@ impl CachedScratch {
     }
 }
 
-/// Some queries, and the heads that share one of keys.
+/// Some queries, and the heads that share a head of keys.
 struct Task<'a> {
     of: &'a CachedAttention,
-    /// Of keys.
+    /// The head of keys.
     head: usize,
     queries: Range<usize>,
-    /// Keys that any query sees, in order.
+    /// The keys that any query sees, in order.
     keys: Vec<usize>,
 }
 
@@ -306,8 +310,8 @@ impl Task<'_> {
         let sharing = n_head / n_head_kv;
         let blocks = self.keys.len().div_ceil(KEYS);
         let firsts: Vec<usize> = self.queries.clone().step_by(WIDTH).collect();
-        scratch.begin(sharing * firsts.len(), head_dim);
-        // SAFETY: the caller's promises, handed on.
+        scratch.reset(sharing * firsts.len(), head_dim);
+        // SAFETY: the caller's promise.
         unsafe {
             let mut visibility = Vec::with_capacity(firsts.len() * blocks);
             for first in &firsts {
@@ -338,7 +342,7 @@ impl Task<'_> {
         }
     }
 
-    /// Queries of the tile that begins with one.
+    /// Queries of the tile that begins at `first`.
     fn tile_queries(&self, first: usize) -> Range<usize> {
         first..self.queries.end.min(first + WIDTH)
     }
@@ -347,7 +351,8 @@ impl Task<'_> {
         &self.keys[block * KEYS..self.keys.len().min((block + 1) * KEYS)]
     }
 
-    /// What the mask says of a query and the keys of a block. `room` is for those that lie apart.
+    /// The mask of a query for the keys of a block. It is copied to `room` if the keys are not
+    /// consecutive.
     ///
     /// # Safety
     /// As [`CachedAttention::run`].
@@ -357,7 +362,7 @@ impl Task<'_> {
         keys: &[usize],
         room: &'a mut [f16; KEYS],
     ) -> &'a [f16] {
-        // SAFETY: the mask has a row for each query, and a number for each key.
+        // SAFETY: the mask has a row for each query, and an element for each key.
         let mask = unsafe { self.of.mask.get(0, query, self.of.n_key) };
         let (first, n) = (keys[0], keys.len());
         if keys[n - 1] - first + 1 == n {
@@ -376,7 +381,7 @@ impl Task<'_> {
         let mut room = [f16::ZERO; KEYS];
         let (mut all, mut nothing) = (true, true);
         for query in self.tile_queries(first) {
-            // SAFETY: handed on.
+            // SAFETY: the caller's promise.
             let mask = unsafe { self.block_mask(query, keys, &mut room) };
             vectorized(|| {
                 all &= mask.iter().fold(0, |or, m| or | m.to_bits()) == 0;
@@ -390,7 +395,7 @@ impl Task<'_> {
         }
     }
 
-    /// Packs a block of keys and values of the chunk that begins with another one.
+    /// Packs a block of keys and values of the chunk that begins at block `chunk`.
     ///
     /// # Safety
     /// As [`CachedAttention::run`].
@@ -399,7 +404,7 @@ impl Task<'_> {
         let keys = self.block_keys(block);
         let first = (block - chunk) * KEYS;
         for (i, key) in keys.iter().enumerate() {
-            // SAFETY: there are such a head and row.
+            // SAFETY: the head and the row exist.
             let (k, v) = unsafe {
                 (
                     self.of.key.get(self.head, *key, head_dim),
@@ -408,7 +413,7 @@ impl Task<'_> {
             };
             scratch.pack(first + i, k, v);
         }
-        // The block is filled up with what weighs nothing but must be a number.
+        // Pads the block with zeros: they get no weight, but must not be NaN.
         scratch.row.fill(0.0);
         let zeros = vec![f16::ZERO; head_dim];
         for i in keys.len()..KEYS {
@@ -416,7 +421,7 @@ impl Task<'_> {
         }
     }
 
-    /// Takes a chunk of keys into the sums of a tile: queries of a head, from `first` on.
+    /// Adds a chunk of keys to the sums of a tile: the queries of a head from `first` on.
     ///
     /// # Safety
     /// As [`CachedAttention::run`].
@@ -438,7 +443,7 @@ impl Task<'_> {
         }
         let queries = self.tile_queries(first);
         let width = queries.len().next_multiple_of(LANES);
-        // SAFETY: handed on.
+        // SAFETY: the caller's promise.
         unsafe { self.pack_queries(kernels, head, queries.clone(), width, scratch) };
         let query = &scratch.query[..head_dim * width];
         let mixed = &mut scratch.mixed[tile * head_dim * WIDTH..][..head_dim * width];
@@ -453,14 +458,14 @@ impl Task<'_> {
             let scores = &mut scratch.scores[..KEYS * width];
             kernels.multiply(k, query, width, Start::Zero, scores);
             if visibility[block] == Visibility::Masked {
-                // SAFETY: handed on.
+                // SAFETY: the caller's promise.
                 unsafe { self.mask(queries.clone(), block, width, scores) };
             }
             scores[self.block_keys(block).len() * width..].fill(f32::NEG_INFINITY);
             let weights = &mut scratch.weights[..KEYS * width];
-            kernels.weigh(scores, width, running, weights);
-            let shrink = Start::Scaled(&running.shrink[..width]);
-            kernels.multiply(v, weights, width, shrink, mixed);
+            kernels.update(scores, width, running, weights);
+            let rescale = Start::Scaled(&running.rescale[..width]);
+            kernels.multiply(v, weights, width, rescale, mixed);
         }
     }
 
@@ -478,7 +483,7 @@ impl Task<'_> {
         let packed = &mut scratch.query[..self.of.head_dim * width];
         let n = queries.len();
         for (column, query) in queries.enumerate() {
-            // SAFETY: there are such a head and row.
+            // SAFETY: the head and the row exist.
             let q = unsafe { self.of.query.get(head, query, self.of.head_dim) };
             kernels.convert(q, scale, &mut scratch.row);
             place_column(column, &scratch.row, width, packed);
@@ -497,7 +502,7 @@ impl Task<'_> {
         let keys = self.block_keys(block);
         let mut room = [f16::ZERO; KEYS];
         for (column, query) in queries.enumerate() {
-            // SAFETY: handed on.
+            // SAFETY: the caller's promise.
             let mask = unsafe { self.block_mask(query, keys, &mut room) };
             for (scores, mask) in scores.chunks_exact_mut(width).zip(mask) {
                 if *mask == f16::NEG_INFINITY {
@@ -509,7 +514,7 @@ impl Task<'_> {
         }
     }
 
-    /// A tile's sums to where they belong. Of a query that sees nothing, zeros.
+    /// Stores a tile's results. A query that sees no key gets zeros.
     ///
     /// # Safety
     /// As [`CachedAttention::run`].
@@ -521,7 +526,7 @@ impl Task<'_> {
         let running = &scratch.running[tile];
         for (column, query) in queries.enumerate() {
             let at = (query * self.of.n_head + head) * head_dim;
-            // SAFETY: this query's and head's results, which are this task's to write.
+            // SAFETY: the results of this query and head, which this task may write.
             let out = unsafe { std::slice::from_raw_parts_mut(self.of.out.add(at), head_dim) };
             let seen = running.max[column] > f32::MIN;
             let factor = if seen { 1.0 / running.sum[column] } else { 0.0 };

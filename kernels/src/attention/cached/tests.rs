@@ -1,4 +1,5 @@
-//! Every level that this CPU has, many queries and single ones, held against the definition in f64.
+//! Compares every level that this CPU has, with many queries and with single ones, with the
+//! definition in f64.
 #![allow(unsafe_code)]
 
 use super::*;
@@ -17,8 +18,8 @@ struct Case {
 type Operands = (Vec<f32>, Vec<f16>, Vec<f16>, Vec<f16>);
 
 impl Case {
-    /// Queries see what stands before them and, at the end of the cache, themselves; the first one
-    /// nothing; and a key in the middle counts less.
+    /// Queries see the positions before them and, at the end of the cache, themselves. The first
+    /// query sees nothing, and a key in the middle has a smaller weight.
     fn operands(&self) -> Operands {
         let (d, before) = (self.head_dim, self.n_key.saturating_sub(self.n_query));
         let half = |v: ndarray::Array2<f32>| v.iter().map(|v| f16::from_f32(*v)).collect();
@@ -93,7 +94,7 @@ impl Case {
             scale: 0.25,
         };
         for i in 0..attention.tasks(cpu, n_threads) {
-            // SAFETY: all operands are of these sizes, and this is the only thread.
+            // SAFETY: all operands have these sizes, and this is the only thread.
             unsafe { attention.run(cpu, i, n_threads) }
         }
         out
@@ -101,8 +102,9 @@ impl Case {
 }
 
 #[test]
-fn every_level_equals_the_definition_and_the_number_of_threads_changes_nothing() {
-    // The last two: tasks of several heads of keys, each shared by two or more, and a last one of fewer.
+fn every_level_equals_the_definition_for_any_thread_count() {
+    // In the last two, tasks have several heads of keys, each shared by two or more, and the last
+    // task fewer.
     let heads = [
         (4, 2, 16),
         (2, 2, 128),
@@ -137,7 +139,7 @@ fn every_level_equals_the_definition_and_the_number_of_threads_changes_nothing()
 }
 
 #[test]
-fn where_in_the_cache_a_sequence_lies_changes_no_number() {
+fn results_do_not_depend_on_the_place_in_the_cache() {
     for (n_query, n_key) in [(1, 70), (3, 200), (70, 300)] {
         let case = Case {
             n_head: 4,
@@ -148,7 +150,7 @@ fn where_in_the_cache_a_sequence_lies_changes_no_number() {
         };
         let operands = case.operands();
         let (q, k, v, mask) = &operands;
-        // The same keys, in order, with others between that no query sees.
+        // The same keys in the same order, with others in between that no query sees.
         let place = |key: usize| key + 3 * usize::from(key >= 7) + 90 * usize::from(key >= 61);
         let wide = place(n_key);
         let spread = |rows: &[f16], filling: f16| {
