@@ -16,7 +16,7 @@ use std::{
 };
 
 use serde_json::Value;
-use xc2_edge::scenes::{Draw, Scene, render};
+use xc2_edge::evaluation::scenes::{Draw, Scene, render};
 
 /// The argument of a process that only keeps a core busy.
 const BURN: &str = "--burn";

@@ -13,11 +13,11 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Instant;
 
-use xc2_edge::container::{Container, View};
-use xc2_edge::llama::{
+use xc2_edge::language::llama::{
     Context, ContextOptions, Input, KvType, LazyAdapter, LoadOptions, Model, Outputs, Places,
     Products,
 };
+use xc2_edge::model::container::{Container, View};
 
 const N_DECODE: usize = 32;
 
@@ -177,7 +177,7 @@ fn main() {
     println!(
         "{} threads; {}",
         args.n_threads,
-        xc2_edge::llama::kernels(Products::Xc2)
+        xc2_edge::language::llama::kernels(Products::Xc2)
     );
 
     let mut times = vec![(Vec::new(), Vec::new()); args.settings.len()];

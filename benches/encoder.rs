@@ -15,10 +15,10 @@ use std::time::Instant;
 use bytes::Bytes;
 use ndarray::Array2;
 use rayon::prelude::*;
-use xc2_edge::image::{CLIP_MEAN, CLIP_STD, Preprocessor, RgbImage};
-use xc2_edge::quant::{GgmlType, quantize_rows};
-use xc2_edge::tensor::{Tensor, TensorSource};
-use xc2_edge::vision::{Precision, VisionConfig, VisionEncoder};
+use xc2_edge::model::quant::{GgmlType, quantize_rows};
+use xc2_edge::model::tensor::{Tensor, TensorSource};
+use xc2_edge::vision::image::{CLIP_MEAN, CLIP_STD, Preprocessor, RgbImage};
+use xc2_edge::{model::VisionConfig, vision::Precision, vision::VisionEncoder};
 
 const REPETITIONS: usize = 5;
 

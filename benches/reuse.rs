@@ -20,10 +20,10 @@ use std::{
 };
 
 use xc2_edge::{
-    cache::CacheOptions,
+    engine::cache::CacheOptions,
     engine::{Answer, Engine, EngineOptions, Picture, Request, Session},
-    prompt::Chat,
-    scenes::{Draw, Scene, render},
+    evaluation::scenes::{Draw, Scene, render},
+    language::prompt::Chat,
 };
 
 /// Tells a process of its own which directory to take as cache.

@@ -33,7 +33,7 @@
 //! ```no_run
 //! use std::path::Path;
 //! use xc2_edge::engine::{Engine, EngineOptions, Request};
-//! use xc2_edge::prompt::Chat;
+//! use xc2_edge::language::prompt::Chat;
 //!
 //! let engine = Engine::load(Path::new("model.gguf"), EngineOptions::default())?;
 //! let chat = Chat { query: "What is in this picture?".into(), ..Chat::default() };
@@ -43,27 +43,10 @@
 //! # Ok::<(), xc2_edge::engine::EngineError>(())
 //! ```
 
-pub mod cache;
-pub mod caption;
-pub mod closeness;
-pub mod compose;
-pub mod container;
-pub mod decoder;
-mod digest;
 pub mod engine;
-pub mod gguf;
-pub mod grammar;
-pub mod image;
-pub mod llama;
-pub mod machine;
-pub mod memory;
-pub mod metrics;
-pub mod panics;
-pub mod prompt;
-pub mod quant;
-pub mod scenes;
-pub mod tensor;
-pub mod text;
-pub mod verify;
+pub mod evaluation;
+pub mod language;
+pub mod model;
+pub mod system;
+pub mod tasks;
 pub mod vision;
-pub mod whole_file;

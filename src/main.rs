@@ -5,7 +5,7 @@ mod cli;
 use std::{io::Write, process::ExitCode};
 
 fn main() -> ExitCode {
-    xc2_edge::llama::return_freed_memory();
+    xc2_edge::language::llama::return_freed_memory();
     let args = cli::parse();
     cli::init_log(args.verbose);
     cli::lower_priority(args.nice); // before there are other threads

@@ -7,7 +7,7 @@ use xc2_convert::{
     mix::{Mix, Pattern, Preset},
     plan::{MAX_PLORA_SCALE, Options, is_plora_scale},
 };
-use xc2_edge::{container::Family, quant::GgmlType};
+use xc2_edge::model::{container::Family, quant::GgmlType};
 
 const EXAMPLES: &str = "\
 Examples:

@@ -1,9 +1,11 @@
 //! What the three headers of the model file say.
 
 use xc2_edge::{
-    container::{BosRule, Family, keys},
-    gguf::{Metadata, Value},
-    image::{CLIP_MEAN, CLIP_STD},
+    model::{
+        container::{BosRule, Family, keys},
+        gguf::{Metadata, Value},
+    },
+    vision::image::{CLIP_MEAN, CLIP_STD},
 };
 
 use crate::{checkpoint::Checkpoint, mix::Preset, model::Model, tokenizer::Tokenizer};

@@ -5,7 +5,7 @@
 //! has the types, and through ggml's own quantizer the bytes, that `llama-quantize` would give.
 //! The other parts have defaults of their own.
 
-use xc2_edge::quant::GgmlType;
+use xc2_edge::model::quant::GgmlType;
 
 use crate::tensor_map::{Mapped, Part, Role};
 

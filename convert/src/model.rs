@@ -4,7 +4,7 @@
 //! between copies of the same model. Sizes come from shapes; what only the configuration knows
 //! (heads, rotary base, epsilon) is read from there and checked against the shapes where it can be.
 
-use xc2_edge::container::Family;
+use xc2_edge::model::container::Family;
 
 use crate::{
     checkpoint::{Checkpoint, CheckpointError, SourceTensor},

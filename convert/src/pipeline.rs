@@ -17,7 +17,7 @@ use std::{
     thread,
 };
 
-use xc2_edge::quant::{GgmlType, dequantize, quantize_rows};
+use xc2_edge::model::quant::{GgmlType, dequantize, quantize_rows};
 
 use crate::{
     checkpoint::CheckpointError,

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use xc2_edge::{
+use xc2_edge::model::{
     container::{Family, Layout},
     gguf::{Header, TensorInfo},
 };
@@ -82,7 +82,7 @@ pub struct Write {
     /// What it becomes.
     pub target: TensorInfo,
     /// The type that it would have if its rows allowed it.
-    pub wanted: xc2_edge::quant::GgmlType,
+    pub wanted: xc2_edge::model::quant::GgmlType,
     /// How its rows come about.
     pub rearrange: Rearrange,
     /// What every element is multiplied with.

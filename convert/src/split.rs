@@ -11,7 +11,7 @@ use std::{
     sync::atomic::{AtomicBool, Ordering},
 };
 
-use xc2_edge::{
+use xc2_edge::model::{
     container::{Container, ContainerError, View, keys},
     gguf::{GgufFile, Header, Metadata, Value},
 };

@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, fmt};
 
-use xc2_edge::quant::GgmlType;
+use xc2_edge::model::quant::GgmlType;
 
 use crate::{plan::Plan, tensor_map::Part};
 

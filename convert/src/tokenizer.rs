@@ -16,7 +16,7 @@ use std::collections::{HashMap, HashSet};
 use sentencepiece_model::{
     ModelType, NormalizerSpec, SentencePiece, SentencePieceModel, TrainerSpec, Type,
 };
-use xc2_edge::llama::NUL_STAND_IN;
+use xc2_edge::language::llama::NUL_STAND_IN;
 
 use crate::{
     added_tokens::AddedTokens,

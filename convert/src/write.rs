@@ -9,7 +9,7 @@ use std::{
 };
 
 use tempfile::NamedTempFile;
-use xc2_edge::{
+use xc2_edge::model::{
     container::{CHECKSUM_LEN, Checksum, Container, ContainerError, Layout, Section},
     gguf::align,
 };
@@ -296,7 +296,7 @@ impl<'a> DataSection<'a> {
         if chunk.last {
             debug_assert_eq!(self.n_tensor, chunk.write.n_bytes());
             let padding = align(self.n_tensor) - self.n_tensor;
-            self.raw(&[0; xc2_edge::gguf::ALIGNMENT][..padding])?;
+            self.raw(&[0; xc2_edge::model::gguf::ALIGNMENT][..padding])?;
             self.n_tensor = 0;
         }
         Ok(())

@@ -1,6 +1,10 @@
 //! In what the matrices of a model are multiplied, and how many operations that takes.
 
-use xc2_edge::{container::Container, memory, quant::GgmlType, vision::Precision};
+use xc2_edge::{
+    engine::memory,
+    model::{container::Container, quant::GgmlType},
+    vision::Precision,
+};
 use xc2_kernels::{bf16::Bf16Matrix, peak::Peak};
 
 /// In what matrices are multiplied.

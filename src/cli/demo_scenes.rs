@@ -11,8 +11,8 @@ use anyhow::{Context, ensure};
 use clap::Args;
 use image::ImageFormat;
 use xc2_edge::{
-    scenes::{MAX_SIDE, Scene, Truth, render},
-    whole_file::{self, Leftovers},
+    evaluation::scenes::{MAX_SIDE, Scene, Truth, render},
+    system::atomic_file::{self, Leftovers},
 };
 
 use super::{number::whole, progress::Progress, seeds::Seeds};
@@ -57,7 +57,7 @@ pub fn run(args: &DemoScenesArgs) -> anyhow::Result<ExitCode> {
     let mut write_whole = |name: &str, bytes: &[u8]| {
         let target = args.dir.join(name);
         leftovers.clear(&target);
-        let written = whole_file::write(&target, bytes);
+        let written = atomic_file::write(&target, bytes);
         written.with_context(|| format!("{}: cannot be written", target.display()))
     };
     for (done, seed) in args.seeds.0.clone().enumerate() {

@@ -1,15 +1,15 @@
 //! The options of every command that loads a model: which one, and how it is run.
 
 use std::path::{Path, PathBuf};
+use xc2_edge::system::units;
 
 use clap::{Args, ValueEnum};
 use xc2_edge::{
-    cache::CacheOptions,
     engine::{Engine, EngineOptions, default_threads},
-    image::{Orientation, Transparency},
-    llama::{KvType, LoadOptions, Products},
-    memory,
+    engine::cache::CacheOptions,
+    language::llama::{KvType, LoadOptions, Products},
     vision::Precision,
+    vision::image::{Orientation, Transparency},
 };
 
 use super::number::whole;
@@ -48,7 +48,7 @@ pub struct EngineArgs {
     #[arg(long, help_heading = SPEED)]
     pub mlock: bool,
     /// Refuse what needs more memory than this, like `1.5GB` [default: what the machine has to give].
-    #[arg(long, value_name = "SIZE", value_parser = memory::parse, help_heading = SPEED)]
+    #[arg(long, value_name = "SIZE", value_parser = units::parse, help_heading = SPEED)]
     pub max_memory: Option<u64>,
     /// Start even if the memory seems too small.
     #[arg(long, help_heading = SPEED)]
@@ -58,7 +58,7 @@ pub struct EngineArgs {
     #[arg(long, value_name = "DIR", help_heading = "Cache")]
     pub cache: Option<PathBuf>,
     /// The most that the cache may take; what was used longest ago goes first [default: 4GiB].
-    #[arg(long, value_name = "SIZE", value_parser = memory::parse, help_heading = "Cache")]
+    #[arg(long, value_name = "SIZE", value_parser = units::parse, help_heading = "Cache")]
     pub cache_size: Option<u64>,
     /// Keep nothing across runs.
     #[arg(long, conflicts_with = "cache", help_heading = "Cache")]

@@ -5,8 +5,8 @@ use std::path::{Path, PathBuf};
 use anyhow::Context;
 use clap::Args;
 use xc2_edge::{
-    grammar::{Grammar, GrammarError},
-    text,
+    language::grammar::{Grammar, GrammarError},
+    system::text,
 };
 
 /// The largest grammar that is read; llama.cpp takes far less.

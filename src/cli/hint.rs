@@ -1,13 +1,15 @@
 //! What a person can do about an error.
 
 use xc2_edge::{
-    caption::{JournalError, SidecarError},
-    compose::{ComposeError, library::LibraryError, output::OutputError},
-    container::ContainerError,
     engine::EngineError,
-    gguf::GgufError,
-    memory::{Remedy, human},
-    prompt::PromptError,
+    engine::memory::Remedy,
+    language::prompt::PromptError,
+    model::{container::ContainerError, gguf::GgufError},
+    system::units::human,
+    tasks::{
+        caption::{JournalError, SidecarError},
+        compose::{ComposeError, library::LibraryError, output::OutputError},
+    },
 };
 
 /// Advice for `error`, if there is any beyond the message.

@@ -10,10 +10,12 @@ use std::{
 use anyhow::ensure;
 use clap::Args;
 use xc2_edge::{
-    caption::{Captioner, EXTENSIONS, Exclude, Job, Next, Selection},
-    compose::library::{Fresh, Library, Survey},
     engine::{Engine, Request},
-    prompt::Chat,
+    language::prompt::Chat,
+    tasks::{
+        caption::{Captioner, EXTENSIONS, Exclude, Job, Next, Selection},
+        compose::library::{Fresh, Library, Survey},
+    },
 };
 
 use super::{

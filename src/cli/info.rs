@@ -1,15 +1,18 @@
 //! `xc2-edge info`.
 
 use std::{io::Write, process::ExitCode};
+use xc2_edge::system;
 
 use clap::Args;
 use serde_json::json;
 use xc2_edge::{
-    container::{Container, View},
+    engine::memory::MemoryNeed,
     engine::{self, EngineOptions},
-    llama,
-    memory::{self, MemoryNeed, human},
-    vision::{VisionEncoder, VisionError},
+    language::llama,
+    model::container::{Container, View},
+    system::units::human,
+    vision::VisionEncoder,
+    vision::VisionError,
 };
 
 use super::engine_args::{EngineArgs, ParallelArgs};
@@ -63,7 +66,7 @@ pub fn run(args: &InfoArgs) -> anyhow::Result<ExitCode> {
         n_parallel,
         need: need(true),
         text_only: need(false),
-        available: memory::available(),
+        available: system::memory::available(),
     };
     let kernels = llama::kernels(options.products);
     let text = if args.json {

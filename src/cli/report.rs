@@ -1,10 +1,12 @@
 //! What is said of an answer besides its text.
 
 use serde_json::json;
+use xc2_edge::system::{self, units};
 use xc2_edge::{
+    engine::memory,
     engine::{Answer, StopReason},
-    llama::{self, Products, SamplerOptions},
-    memory, vision,
+    language::llama::{self, Products, SamplerOptions},
+    vision,
 };
 
 /// An answer's counts and timings: a line for a person, or an object for a program.
@@ -36,7 +38,7 @@ impl<'a> Report<'a> {
             "seed": self.sampling.seed,
             "timings": answer.timings,
             "cache": answer.cache,
-            "peak_memory_bytes": memory::peak(),
+            "peak_memory_bytes": system::memory::peak(),
             "kernels": {
                 "simd": xc2_kernels::Cpu::chosen().name(), "tower": vision::kernels(),
                 "decoder": llama::kernels(self.products), "llama.cpp": llama::system_info(),
@@ -51,8 +53,8 @@ impl std::fmt::Display for Report<'_> {
         if self.sampling.temperature > 0.0 {
             write!(f, ", seed {}", self.sampling.seed)?;
         }
-        if let Some(peak) = memory::peak() {
-            write!(f, ", peak memory {}", memory::human(peak))?;
+        if let Some(peak) = system::memory::peak() {
+            write!(f, ", peak memory {}", units::human(peak))?;
         }
         if self.answer.timings.n_images > 0 {
             write!(f, ", {} kernels", xc2_kernels::Cpu::chosen().name())?;

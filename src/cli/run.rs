@@ -10,9 +10,9 @@ use anyhow::{Context, ensure};
 use clap::{Args, ValueEnum};
 use xc2_edge::{
     engine::{DEFAULT_N_PREDICT, Engine, EngineError, MAX_BEAMS, Picture, Request},
-    image,
-    prompt::{Chat, PloraPolicy, PromptLayout},
-    text,
+    language::prompt::{Chat, PloraPolicy, PromptLayout},
+    system::text,
+    vision::image,
 };
 
 use super::{

@@ -3,7 +3,7 @@
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use clap::Args;
-use xc2_edge::llama::SamplerOptions;
+use xc2_edge::language::llama::SamplerOptions;
 
 use super::number::{real, whole};
 

@@ -10,8 +10,8 @@ use std::{
 use clap::{Args, ValueEnum};
 use serde_json::json;
 use xc2_edge::{
-    compose::library::{Hit, Library},
-    image::{self, Reading},
+    tasks::compose::library::{Hit, Library},
+    vision::image::{self, Reading},
 };
 
 use super::number::whole;

@@ -8,7 +8,7 @@ use std::{
 };
 
 use indicatif::{HumanDuration, ProgressBar, ProgressStyle};
-use xc2_edge::caption::{LeftOut, SourceError};
+use xc2_edge::tasks::caption::{LeftOut, SourceError};
 
 use super::{ENDED_BY_CTRL_C, say};
 
@@ -78,7 +78,7 @@ impl Tally {
                 say(&state.summary().stopped(resumes));
                 say_left_out(&state.left_out);
             }
-            xc2_edge::llama::end_process(ENDED_BY_CTRL_C);
+            xc2_edge::language::llama::end_process(ENDED_BY_CTRL_C);
         });
     }
 

@@ -5,7 +5,7 @@ use std::{io::Write, path::PathBuf, process::ExitCode};
 use clap::Args;
 use xc2_edge::{
     engine::{Engine, default_threads},
-    verify::{self, GoldenDir, Outcome, Precision, Stage},
+    evaluation::verify::{self, GoldenDir, Outcome, Precision, Stage},
 };
 
 use super::{engine_args::Backend, number::whole};

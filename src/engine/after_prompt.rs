@@ -1,7 +1,7 @@
 //! The place right after a prompt, from which any answer can be followed.
 
 use super::EngineError;
-use crate::decoder::Decoder;
+use crate::language::decoder::Decoder;
 
 /// A computed prompt.
 pub struct AfterPrompt {

@@ -3,22 +3,24 @@
 //! A photograph takes hundreds of megabytes for the moment between its file and the few hundred pixels a
 //! side that the tower sees. Its header tells, so one too many is refused by name before it is decoded.
 
+use crate::system;
 use std::path::Path;
 
 use rayon::prelude::*;
 
 use super::{Engine, EngineOptions};
 use crate::{
-    image::{self, Decoded, ImageError},
-    memory,
+    engine::memory,
+    vision::image::{self, Decoded, ImageError},
 };
 
 impl EngineOptions {
     /// Bytes that this process may take beyond what it holds now; all there are where nothing is known or
     /// nothing is to be checked.
     fn memory_left(&self) -> u64 {
-        let own = (self.max_memory).map(|max| max.saturating_sub(memory::resident().unwrap_or(0)));
-        let limits = [memory::available(), own].into_iter().flatten();
+        let own = (self.max_memory)
+            .map(|max| max.saturating_sub(system::memory::resident().unwrap_or(0)));
+        let limits = [system::memory::available(), own].into_iter().flatten();
         limits
             .min()
             .filter(|_| self.check_memory)

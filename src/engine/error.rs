@@ -1,15 +1,15 @@
 //! Why there is no answer.
 
+use crate::system::units;
 use std::path::PathBuf;
 
 use crate::{
-    container::ContainerError,
-    image::ImageError,
-    llama::LlamaError,
-    memory::{self, MemoryNeed, Remedy},
-    panics::Panic,
-    prompt::PromptError,
+    engine::{memory::MemoryNeed, memory::Remedy},
+    language::{llama::LlamaError, prompt::PromptError},
+    model::container::ContainerError,
+    system::panics::Panic,
     vision::VisionError,
+    vision::image::ImageError,
 };
 
 /// Why there is no answer.
@@ -64,11 +64,11 @@ pub enum EngineError {
     /// The machine is too small.
     #[error(
         "not enough memory: {} needed ({} weights, {} context, {} scratch), {} available",
-        memory::human(need.total()),
-        memory::human(need.all_weights()),
-        memory::human(need.kv_cache),
-        memory::human(need.rest()),
-        memory::human(*available)
+        units::human(need.total()),
+        units::human(need.all_weights()),
+        units::human(need.kv_cache),
+        units::human(need.rest()),
+        units::human(*available)
     )]
     Memory {
         need: Box<MemoryNeed>,

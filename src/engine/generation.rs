@@ -3,7 +3,8 @@
 use std::{ops::ControlFlow, time::Instant};
 
 use super::{Engine, EngineError, Observer, Request, StopReason};
-use crate::{
+use crate::language::grammar::Grammar;
+use crate::language::{
     decoder::{Decoder, TextStream},
     llama::{Constraint, Sampler},
     prompt::{Run, Sequence},
@@ -36,7 +37,8 @@ impl<'a> Generation<'a> {
     ) -> Result<Self, EngineError> {
         let prompt = &engine.container.info().prompt;
         let stops = [prompt.eos, prompt.turn_end];
-        let hold = |grammar| Constraint::new(grammar, &engine.tokenizer, &stops);
+        let hold =
+            |grammar: &Grammar| Constraint::new(grammar.as_gbnf(), &engine.tokenizer, &stops);
         let constraint = request.grammar.as_ref().map(hold).transpose()?;
         let n_vocab = engine.tokenizer.n_vocab();
         let sampler = Sampler::new(request.sampling, n_vocab, n_ctx);

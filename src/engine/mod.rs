@@ -12,42 +12,51 @@
 //! memory is held against the machine.
 
 mod after_prompt;
+mod batch_scheduler;
 mod beams;
+pub mod cache;
+mod context_capacity;
 mod decoding;
 mod error;
-mod fits;
 mod generation;
-mod lane;
-mod many;
+pub mod memory;
+mod memory_check;
+pub mod metrics;
 mod options;
 mod pictures;
 mod prepared;
-mod remembered;
+mod prompt_cache;
 mod request;
-mod room;
 mod session;
+mod slot;
 
 use std::{path::Path, sync::Arc, time::Instant};
 
 pub use after_prompt::AfterPrompt;
+pub use batch_scheduler::{Offer, Requests};
 pub use beams::MAX_BEAMS;
 pub use error::EngineError;
-pub use many::{Offer, Requests};
 use ndarray::ArrayView2;
 pub use options::{EngineOptions, default_threads};
 use pictures::EmbeddingCache;
 pub use prepared::PromptSize;
-use remembered::Remembered;
+use prompt_cache::PromptCache;
 pub use request::{Answer, DEFAULT_N_PREDICT, Observer, Picture, Request, StopReason};
 pub use session::Session;
 
 use crate::{
-    container::{Container, View},
-    decoder::Decoder,
-    image::Preprocessor,
-    llama::{self, Context, ContextOptions, LazyAdapter, Model, Products, Tokenizer},
-    prompt::{PromptLayout, Sequence, Template},
-    vision::{StageObserver, VisionConfig, VisionEncoder},
+    language::{
+        decoder::Decoder,
+        llama::{self, Context, ContextOptions, LazyAdapter, Model, Products, Tokenizer},
+        prompt::{PromptLayout, Sequence, Template},
+    },
+    model::{
+        VisionConfig,
+        container::{Container, View},
+    },
+    vision::StageObserver,
+    vision::VisionEncoder,
+    vision::image::Preprocessor,
 };
 
 /// Tokens that are computed at once in the prefill. 512 is the fastest on the machines measured
@@ -65,7 +74,7 @@ pub struct Engine {
     model: Arc<Model>,
     adapter: Arc<LazyAdapter>,
     embeddings: EmbeddingCache,
-    remembered: Option<Remembered>,
+    prompt_cache: Option<PromptCache>,
     tokenizer: Tokenizer,
     options: EngineOptions,
     load_seconds: f64,
@@ -84,12 +93,12 @@ impl Engine {
         let info = container.info();
         let (mean, std) = (info.image.image_mean, info.image.image_std);
         let preprocessor = Preprocessor::new(info.vision.image_size as u32, mean, std);
-        fits::check_weights(&container, &options)?;
+        memory_check::check_weights(&container, &options)?;
         let model = Model::load(path, container.view_offset(View::Decoder), options.load)?;
         let offset = container.view_offset(View::Adapter);
         let adapter = Arc::new(LazyAdapter::new(&model, path, offset));
         let tokenizer = Tokenizer::new(&model);
-        let remembered = Remembered::new(&container, &options);
+        let prompt_cache = PromptCache::new(&container, &options);
         let load_seconds = start.elapsed().as_secs_f64();
         Ok(Self {
             container,
@@ -98,7 +107,7 @@ impl Engine {
             model,
             adapter,
             embeddings: EmbeddingCache::new(EMBEDDING_CACHE_BYTES),
-            remembered,
+            prompt_cache,
             tokenizer,
             options,
             load_seconds,

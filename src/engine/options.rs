@@ -1,12 +1,13 @@
 //! How a model is run.
 
 use super::{EMBEDDING_CACHE_BYTES, N_BATCH};
+use crate::system;
 use crate::{
-    cache::CacheOptions,
-    image::{Orientation, Reading, Transparency},
-    llama::{KvType, LoadOptions, Products},
-    memory::{self, PictureLoad, Workload},
-    vision::{Precision, VisionEncoder},
+    engine::{cache::CacheOptions, memory::PictureLoad, memory::Workload},
+    language::llama::{KvType, LoadOptions, Products},
+    vision::Precision,
+    vision::VisionEncoder,
+    vision::image::{Orientation, Reading, Transparency},
 };
 
 /// How a model is run; one setting for all requests.
@@ -101,7 +102,7 @@ impl EngineOptions {
     /// What a run may take in all, `loaded` of which this process holds already; `None` where nothing
     /// is known or nothing is to be checked.
     pub(super) fn memory_limit(&self, loaded: u64) -> Option<u64> {
-        let machine = memory::available().map(|bytes| bytes.saturating_add(loaded));
+        let machine = system::memory::available().map(|bytes| bytes.saturating_add(loaded));
         let limits = [machine, self.max_memory].into_iter().flatten();
         limits.min().filter(|_| self.check_memory)
     }

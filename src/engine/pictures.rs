@@ -16,8 +16,8 @@ use ndarray::Array2;
 
 use super::{EngineError, Picture};
 use crate::{
-    image::{self, Decoded, ImageError, Preprocessor, Reading, RgbImage},
-    prompt::PictureId,
+    language::prompt::PictureId,
+    vision::image::{self, Decoded, ImageError, Preprocessor, Reading, RgbImage},
 };
 
 /// The projected embeddings of a picture, `[n_tokens, n_embd]`, in standard layout.

@@ -10,10 +10,11 @@ use super::{
     timed,
 };
 use crate::{
-    cache::CacheCounts,
-    decoder::Decoder,
-    metrics::Timings,
-    prompt::{PictureId, Prompt, Sequence},
+    engine::{cache::CacheCounts, metrics::Timings},
+    language::{
+        decoder::Decoder,
+        prompt::{PictureId, Prompt, Sequence},
+    },
 };
 
 /// How long a prompt is.
@@ -111,9 +112,9 @@ impl Engine {
 
     /// Gets the embeddings of a picture from the cache on disk if they are there and not here.
     fn recall(&self, id: PictureId, counts: &mut CacheCounts) {
-        if let Some(remembered) = &self.remembered
+        if let Some(prompt_cache) = &self.prompt_cache
             && self.embeddings.get(id).is_none()
-            && let Some(rows) = remembered.embedding(id, self.embedding_shape(), counts)
+            && let Some(rows) = prompt_cache.embedding(id, self.embedding_shape(), counts)
         {
             self.embeddings.put(id, &rows);
         }
@@ -142,8 +143,8 @@ impl Engine {
                 let embedding = self.encoder.encode_observed(&pixels, &mut progress);
                 let embedding = Arc::new(embedding);
                 self.embeddings.put(picture.id, &embedding);
-                if let Some(remembered) = &self.remembered {
-                    remembered.keep_embedding(picture.id, &embedding, counts);
+                if let Some(prompt_cache) = &self.prompt_cache {
+                    prompt_cache.keep_embedding(picture.id, &embedding, counts);
                 }
                 n_encoded += 1;
                 Some(embedding)

@@ -5,13 +5,14 @@ use std::{ops::ControlFlow, path::PathBuf};
 use bytes::Bytes;
 
 use crate::{
-    cache::CacheCounts,
-    container::BosRule,
-    grammar::Grammar,
-    image::RgbImage,
-    llama::SamplerOptions,
-    metrics::Timings,
-    prompt::{Chat, PloraPolicy, PromptLayout},
+    engine::{cache::CacheCounts, metrics::Timings},
+    language::{
+        grammar::Grammar,
+        llama::SamplerOptions,
+        prompt::{Chat, PloraPolicy, PromptLayout},
+    },
+    model::container::BosRule,
+    vision::image::RgbImage,
 };
 
 /// The most tokens of an answer where nothing else is asked for: the original's limit.

@@ -4,15 +4,15 @@ use std::{thread, time::Instant};
 
 use super::{
     AfterPrompt, Answer, Engine, EngineError, Observer, Request, StopReason,
-    fits::Asked,
+    context_capacity::{ContextCapacity, ContextDemand},
     generation::Generation,
+    memory_check::Asked,
     pictures::Ready,
     prepared::{Prepared, Use},
-    remembered::{Found, Verified},
-    room::{Demand, Room},
+    prompt_cache::{Found, Verified},
     timed,
 };
-use crate::{decoder::Decoder, metrics::Timings};
+use crate::{engine::metrics::Timings, language::decoder::Decoder};
 
 /// The sequence of the conversation.
 const SEQ: usize = 0;
@@ -40,7 +40,7 @@ pub struct Session<'a> {
 /// A context in use.
 struct Open {
     decoder: Decoder,
-    room: Room,
+    room: ContextCapacity,
 }
 
 impl Engine {
@@ -101,7 +101,7 @@ impl<'a> Session<'a> {
         request.check_beams()?;
         let sequence = engine.sequence(request)?;
         let mask = sequence.plora_mask(request.plora);
-        let demand = Demand {
+        let demand = ContextDemand {
             n_needed: engine.context_for(&sequence, request.n_predict)?,
             n_prompt: sequence.len(),
             n_beams: request.beams,
@@ -129,8 +129,8 @@ impl<'a> Session<'a> {
         Ok(())
     }
 
-    /// Answers `request`, as [`Engine::answer`] would: [`Timings::n_reused`](crate::metrics::Timings::n_reused) and
-    /// [`Timings::n_images_reused`](crate::metrics::Timings::n_images_reused) tell what was not computed again.
+    /// Answers `request`, as [`Engine::answer`] would: [`Timings::n_reused`](crate::engine::metrics::Timings::n_reused) and
+    /// [`Timings::n_images_reused`](crate::engine::metrics::Timings::n_images_reused) tell what was not computed again.
     ///
     /// # Errors
     /// If the request cannot be served; nothing was said then, and what is held remains. If the
@@ -167,27 +167,27 @@ impl<'a> Session<'a> {
         Use { timings, counts }: &mut Use,
     ) -> Result<Vec<Ready>, EngineError> {
         let engine = self.engine;
-        let trace = &prepared.prompt.trace;
+        let prompt_key = &prepared.prompt.prompt_key;
         let mut n_held = self.reusable(prepared);
         let found = timed(&mut timings.restore, || {
-            let remembered = engine.remembered.as_ref()?;
-            remembered.find(trace, n_held, counts)
+            let prompt_cache = engine.prompt_cache.as_ref()?;
+            prompt_cache.find(prompt_key, n_held, counts)
         });
         let n_hoped = found.as_ref().map_or(n_held, |found| found.n);
         let mut ready = engine.open_pictures(prepared, n_hoped, counts)?;
-        let demand = Demand::of(prepared, n_needed, &ready, n_hoped);
+        let demand = ContextDemand::of(prepared, n_needed, &ready, n_hoped);
         let verified = self.verify_and_make_room(found.as_ref(), demand, n_held, timings)?;
-        if let (Some(found), Some(verified), Some(open), Some(remembered)) =
-            (&found, verified, &mut self.open, &engine.remembered)
+        if let (Some(found), Some(verified), Some(open), Some(prompt_cache)) =
+            (&found, verified, &mut self.open, &engine.prompt_cache)
         {
             let restored = timed(&mut timings.restore, || {
-                remembered.restore(found, verified, &mut open.decoder, SEQ, trace, counts)
+                prompt_cache.restore(found, verified, &mut open.decoder, SEQ, prompt_key, counts)
             });
             timings.n_restored = restored.unwrap_or(0);
             n_held = restored.unwrap_or(n_held);
             if n_held < n_hoped {
                 ready = engine.open_pictures(prepared, n_held, counts)?;
-                let demand = Demand::of(prepared, n_needed, &ready, n_held);
+                let demand = ContextDemand::of(prepared, n_needed, &ready, n_held);
                 timed(&mut timings.context, || self.furnish(demand, n_held))?;
             }
         }
@@ -198,16 +198,16 @@ impl<'a> Session<'a> {
     /// How much of what is held is the begin of the prompt. The last position is always computed,
     /// for its logits.
     fn reusable(&self, prepared: &Prepared<'_>) -> usize {
-        let trace = &prepared.prompt.trace;
-        let same = |open: &Open| open.decoder.held(SEQ).common_prefix(trace);
-        self.open.as_ref().map_or(0, same).min(trace.len() - 1)
+        let prompt_key = &prepared.prompt.prompt_key;
+        let same = |open: &Open| open.decoder.held(SEQ).common_prefix(prompt_key);
+        self.open.as_ref().map_or(0, same).min(prompt_key.len() - 1)
     }
 
     /// Sees to room, and to what was found being whole.
     fn verify_and_make_room(
         &mut self,
         found: Option<&Found>,
-        demand: Demand,
+        demand: ContextDemand,
         n_held: usize,
         timings: &mut Timings,
     ) -> Result<Option<Verified>, EngineError> {
@@ -228,7 +228,7 @@ impl<'a> Session<'a> {
     }
 
     /// Sees to room, and to Partial-LoRA if it is needed.
-    fn furnish(&mut self, demand: Demand, n_held: usize) -> Result<(), EngineError> {
+    fn furnish(&mut self, demand: ContextDemand, n_held: usize) -> Result<(), EngineError> {
         self.make_room(demand, n_held)?;
         if demand.adapts {
             self.engine.adapter.get()?;
@@ -238,7 +238,7 @@ impl<'a> Session<'a> {
 
     /// Sees to a context with room for what is asked, which holds the first `n_held` positions of this
     /// one, and to memory.
-    fn make_room(&mut self, demand: Demand, n_held: usize) -> Result<(), EngineError> {
+    fn make_room(&mut self, demand: ContextDemand, n_held: usize) -> Result<(), EngineError> {
         let engine = self.engine;
         let old = self.room();
         if old.suffices(demand) {
@@ -258,23 +258,25 @@ impl<'a> Session<'a> {
         let n_ctx = fits(n_ctx).or_else(|_| fits(n_least))?;
         let room = demand.room(n_ctx);
         let n_seq = room.n_seq.max(old.n_seq);
-        self.remake(Room { n_seq, ..room }, n_held)
+        self.remake(ContextCapacity { n_seq, ..room }, n_held)
     }
 
-    fn room(&self) -> Room {
-        self.open.as_ref().map_or(Room::default(), |open| open.room)
+    fn room(&self) -> ContextCapacity {
+        self.open
+            .as_ref()
+            .map_or(ContextCapacity::default(), |open| open.room)
     }
 
     /// Exchanges the context for another, and carries over the first `n_held` positions.
-    fn remake(&mut self, room: Room, n_held: usize) -> Result<(), EngineError> {
+    fn remake(&mut self, room: ContextCapacity, n_held: usize) -> Result<(), EngineError> {
         let carried = self.open.take().filter(|_| n_held > 0).map(|mut open| {
             open.decoder.truncate(SEQ, n_held);
             (open.decoder.save(SEQ), open.decoder.held(SEQ).clone())
         }); // the old context is gone before the new one is made
-        let Room { n_cells, n_seq, .. } = room;
+        let ContextCapacity { n_cells, n_seq, .. } = room;
         let mut decoder = self.engine.decoder(n_cells, super::N_BATCH, n_seq, n_seq)?;
-        if let Some((state, trace)) = carried {
-            decoder.restore(SEQ, &state, &trace)?;
+        if let Some((state, prompt_key)) = carried {
+            decoder.restore(SEQ, &state, &prompt_key)?;
         }
         self.open = Some(Open { decoder, room });
         Ok(())
@@ -317,10 +319,10 @@ impl<'a> Session<'a> {
             _ => generation.search(decoder, request, &prompt.sequence, &self.logits, observer),
         })?;
         timings.first_token = generation.first_token;
-        if let Some(remembered) = &self.engine.remembered {
+        if let Some(prompt_cache) = &self.engine.prompt_cache {
             let (n_known, n_prompt) = (timings.n_reused, prompt.len());
             timed(&mut timings.keep, || {
-                remembered.keep(decoder, SEQ, SPARE, n_known..n_prompt, &mut answer.cache);
+                prompt_cache.keep(decoder, SEQ, SPARE, n_known..n_prompt, &mut answer.cache);
             });
         }
         (answer.text, answer.ids) = (generation.text, generation.ids);

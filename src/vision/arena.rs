@@ -4,7 +4,7 @@ use memmap2::MmapMut;
 use ndarray::{Array2, ArrayView2, ArrayViewMut2};
 use xc2_kernels::int8::QuantizedRows;
 
-use super::VisionConfig;
+use crate::model::VisionConfig;
 
 /// The activations of one picture.
 pub struct Arena {

@@ -2,21 +2,14 @@
 
 use thiserror::Error;
 
-use crate::quant::GgmlType;
+use crate::model::{VisionConfigError, quant::GgmlType};
 
 /// A vision tower that cannot be built.
 #[derive(Debug, Error, PartialEq, Eq)]
 pub enum VisionError {
     /// A number of the model's metadata is out of range or contradicts another.
-    #[error("vision tower: expected {expected}, found {field} {found}")]
-    Config {
-        /// Name of the field of [`VisionConfig`](super::VisionConfig).
-        field: &'static str,
-        /// What it must satisfy.
-        expected: String,
-        /// Its value.
-        found: String,
-    },
+    #[error(transparent)]
+    Config(#[from] VisionConfigError),
     /// The model has no tensor of this name.
     #[error("tensor `{name}`: expected {expected:?}, found none")]
     MissingTensor {

@@ -11,7 +11,7 @@ use xc2_kernels::{
 };
 
 use super::{Precision, arena::Wide};
-use crate::{quant::GgmlType, tensor::Tensor};
+use crate::model::{quant::GgmlType, tensor::Tensor};
 
 /// A matrix with an optional bias, of one tensor or several with the same input.
 ///
@@ -219,7 +219,7 @@ mod tests {
     use super::*;
     use xc2_kernels::activation;
 
-    use crate::quant::quantize_rows;
+    use crate::model::quant::quantize_rows;
     use xc2_kernels::testing::{max_diff, noise, with_threads};
 
     fn linear(ty: GgmlType, n_in: usize, n_out: usize, bias: bool) -> Linear {

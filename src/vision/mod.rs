@@ -16,21 +16,21 @@
 //! names. Everything is checked when the encoder is built, so encoding itself cannot fail.
 
 mod arena;
-mod config;
 mod error;
+pub mod image;
 mod linear;
 mod observer;
 mod projector;
 mod tower;
 mod weights;
 
+use crate::model::VisionConfig;
 use ndarray::{Array2, s};
 use xc2_kernels::{Cpu, attention, bf16::Bf16Matrix};
 
-use crate::image::PixelValues;
-use crate::tensor::TensorSource;
+use crate::model::tensor::TensorSource;
+use crate::vision::image::PixelValues;
 
-pub use config::VisionConfig;
 pub use error::VisionError;
 pub use observer::StageObserver;
 

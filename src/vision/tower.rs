@@ -6,14 +6,13 @@
 use ndarray::{Array2, ArrayView1, ArrayView2, ArrayViewMut2, Axis, s};
 use rayon::prelude::*;
 
-use crate::image::PixelValues;
+use crate::vision::image::PixelValues;
 
-use super::VisionConfig;
 use super::arena::Arena;
-use super::config::CHANNELS;
 use super::linear::{Linear, LinearInput};
 use super::observer::Stages;
 use super::weights::{LayerWeights, VisionWeights};
+use crate::model::{CHANNELS, VisionConfig};
 use xc2_kernels::attention::{attention, attention_quantized};
 use xc2_kernels::int8::{self, QuantizedRows};
 use xc2_kernels::{Epilogue, LayerNorm};

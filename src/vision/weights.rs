@@ -3,12 +3,12 @@
 //! Nothing else of the vision module knows a tensor's name. The names are those that llama.cpp's
 //! mtmd uses, so the tower of the one file can be split off for it as it is.
 
-use crate::quant::GgmlType;
-use crate::tensor::{Tensor, TensorSource};
+use crate::model::quant::GgmlType;
+use crate::model::tensor::{Tensor, TensorSource};
 
-use super::config::CHANNELS;
 use super::linear::Linear;
-use super::{Precision, VisionConfig, VisionError};
+use super::{Precision, VisionError};
+use crate::model::{CHANNELS, VisionConfig};
 use xc2_kernels::{LayerNorm, attention};
 
 /// Everything that the tower and its projector compute with.

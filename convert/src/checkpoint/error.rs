@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use xc2_edge::text::TextError;
+use xc2_edge::system::text::TextError;
 
 use super::{StandIn, pickle::PickleError};
 

@@ -32,7 +32,7 @@ pub use pickle::PickleError;
 pub use stand_in::StandIn;
 pub use tensor::{Dtype, Shard, SourceTensor};
 use weights::{ADAPTER_CONFIG, Weights};
-use xc2_edge::text;
+use xc2_edge::system::text;
 
 /// A checkpoint whose tables of contents have been read.
 #[derive(Debug)]

@@ -7,7 +7,7 @@
 use std::{fs::File, os::unix::fs::FileExt, path::Path, sync::Arc};
 
 use safetensors::tensor::{Dtype as StDtype, Metadata};
-use xc2_edge::quant::GgmlType;
+use xc2_edge::model::quant::GgmlType;
 
 use super::{
     CheckpointError, SourceTensor, open_weights,

@@ -2,7 +2,7 @@
 
 use std::{fs::File, ops::Range, os::unix::fs::FileExt, path::PathBuf, sync::Arc};
 
-use xc2_edge::quant::{GgmlType, dequantize};
+use xc2_edge::model::quant::{GgmlType, dequantize};
 
 use super::CheckpointError;
 

@@ -8,7 +8,7 @@ use std::{
     sync::Arc,
 };
 
-use xc2_edge::quant::GgmlType;
+use xc2_edge::model::quant::GgmlType;
 use zip::{CompressionMethod, ZipArchive};
 
 use super::{

@@ -3,7 +3,7 @@
 use std::time::Instant;
 
 use ndarray::ArrayView2;
-use xc2_edge::vision::{StageObserver, VisionConfig};
+use xc2_edge::{model::VisionConfig, vision::StageObserver};
 
 use super::samples::Samples;
 

@@ -1,16 +1,19 @@
 //! The stages, run.
 
 use std::ops::ControlFlow;
+use xc2_edge::system;
 
 use anyhow::ensure;
 use ndarray::Array2;
 use xc2_edge::{
-    decoder::Decoder,
+    engine::memory,
     engine::{Engine, EngineError, N_BATCH},
-    image::{PixelValues, RgbImage},
-    llama::{Products, argmax},
-    memory,
-    prompt::{PictureId, PloraPolicy, Prompt, Sequence},
+    language::{
+        decoder::Decoder,
+        llama::{Products, argmax},
+        prompt::{PictureId, PloraPolicy, Prompt, Sequence},
+    },
+    vision::image::{PixelValues, RgbImage},
 };
 use xc2_kernels::peak::{self, Peak};
 
@@ -68,12 +71,12 @@ impl<'a> Bench<'a> {
             "`-p` {n_prompt} and `-n` {} take {needed} positions, but `--ctx-size` is {n_ctx}",
             args.n_decode
         );
-        memory::reset_peak();
+        system::memory::reset_peak();
         let mut progress = Progress::default();
         let mut load = None;
         let engine = if args.stages.contains(&Stage::Load) {
             let (engine, samples) = load_again(args, n_ctx, &mut progress)?;
-            load = Some((samples, memory::peak()));
+            load = Some((samples, system::memory::peak()));
             engine
         } else {
             Engine::load(&args.engine.model, args.engine.options())?
@@ -93,7 +96,7 @@ impl<'a> Bench<'a> {
             let loaded = self.load.take();
             return Ok(loaded.map(load_row).into_iter().collect());
         }
-        memory::reset_peak();
+        system::memory::reset_peak();
         let mut rows = match stage {
             Stage::Load => Vec::new(),
             Stage::Encode => self.encode(),
@@ -101,7 +104,7 @@ impl<'a> Bench<'a> {
             Stage::Plora => self.by_both(|bench| bench.prefill(true))?,
             Stage::Decode => self.by_both(Self::decode)?,
         };
-        rows[0].peak_memory = memory::peak();
+        rows[0].peak_memory = system::memory::peak();
         Ok(rows)
     }
 

@@ -3,10 +3,9 @@
 use serde_json::json;
 use xc2_edge::{
     engine::Engine,
-    llama::{self, Products},
-    machine,
-    memory::human,
-    quant::GgmlType,
+    language::llama::{self, Products},
+    model::quant::GgmlType,
+    system::{machine, units::human},
     vision,
 };
 use xc2_kernels::{Cpu, peak::Peak};

@@ -8,7 +8,7 @@ use std::{
 };
 
 use anyhow::{Context, ensure};
-use xc2_edge::caption::{
+use xc2_edge::tasks::caption::{
     self, Arrival, Decision, EXTENSIONS, Frames, Inventory, LeftOut, Limit, Next, POLL, Refused,
 };
 

@@ -14,12 +14,12 @@ use std::{
 use anyhow::{Context, ensure};
 use clap::{ArgGroup, Args, ValueEnum};
 use xc2_edge::{
-    caption::{
+    engine::{Engine, Request},
+    language::prompt::Chat,
+    tasks::caption::{
         Captioner, Exclude, ExifRule, Format, Journal, Kept, Policy, Records, Selection, Settings,
         Shard, Sidecars, Template,
     },
-    engine::{Engine, Request},
-    prompt::Chat,
 };
 
 use super::{

@@ -15,9 +15,9 @@ use std::{
 use anyhow::{Context, ensure};
 use serde_json::{Value, json};
 use xc2_edge::{
-    caption::{Captioner, Fields, Job, Next, Template, path_of, path_text},
     engine::{Answer, EngineError},
-    text::{self, TextError},
+    system::text::{self, TextError},
+    tasks::caption::{Captioner, Fields, Job, Next, Template, path_of, path_text},
 };
 
 use super::{

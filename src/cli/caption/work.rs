@@ -4,13 +4,13 @@ use std::{cell::RefCell, collections::HashSet, path::PathBuf};
 
 use jiff::Timestamp;
 use xc2_edge::{
-    caption::{
+    engine::{Answer, EngineError},
+    system::atomic_file::Leftovers,
+    tasks::caption::{
         Captioner, Claims, Decision, Found, Gate, Identity, Job, Next, Opened, Policy, Prepared,
         Record, Records, Settings, SidecarError, Sidecars, Template, path_text,
     },
-    engine::{Answer, EngineError},
-    image::ImageError,
-    whole_file::Leftovers,
+    vision::image::ImageError,
 };
 
 use super::CaptionArgs;

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use serde_json::json;
-use xc2_edge::{engine::Request, prompt::Chat};
+use xc2_edge::{engine::Request, language::prompt::Chat};
 
 /// A question with its pictures, and the answer.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -10,7 +10,7 @@ use std::{
 };
 
 use percent_encoding::percent_decode_str;
-use xc2_edge::caption::Kind;
+use xc2_edge::tasks::caption::Kind;
 
 /// The pictures of a line that names nothing but files that are there and are pictures.
 pub fn pictures(line: &str) -> Option<Vec<PathBuf>> {

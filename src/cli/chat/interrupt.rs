@@ -20,7 +20,7 @@ static ASKED: AtomicBool = AtomicBool::new(false);
 pub fn install() -> anyhow::Result<()> {
     ctrlc::set_handler(|| {
         if ASKED.swap(true, Ordering::Relaxed) {
-            xc2_edge::llama::end_process(ENDED_BY_CTRL_C);
+            xc2_edge::language::llama::end_process(ENDED_BY_CTRL_C);
         }
     })?;
     Ok(())

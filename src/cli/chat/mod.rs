@@ -4,11 +4,11 @@
 //! in it.
 
 mod command;
+mod context_left;
 mod conversation;
 mod dropped;
 mod interrupt;
 mod line;
-mod room;
 
 use std::{
     io::{IsTerminal, Write},
@@ -19,14 +19,14 @@ use std::{
 
 use anyhow::{Context, ensure};
 use command::{COMMANDS, Command};
+use context_left::ContextLeft;
 use conversation::Conversation;
 use interrupt::Interruptible;
 use line::{Line, LineReader};
-use room::Room;
 use xc2_edge::{
     engine::{Answer, Engine, Request, Session, StopReason},
-    llama::end_process,
-    whole_file::{self, Leftovers},
+    language::llama::end_process,
+    system::atomic_file::{self, Leftovers},
 };
 
 use super::{
@@ -260,10 +260,10 @@ impl<'a> Talk<'a> {
         }
     }
 
-    fn room(&self, n_used: usize) -> Room {
+    fn room(&self, n_used: usize) -> ContextLeft {
         let info = self.engine.container().info();
         let max = info.max_context();
-        Room {
+        ContextLeft {
             n_used,
             n_ctx: self.options.n_ctx.unwrap_or(max),
             max,
@@ -278,7 +278,7 @@ impl<'a> Talk<'a> {
         );
         let text = self.conversation.as_file(path);
         Leftovers::default().clear(path);
-        whole_file::write(path, text.as_bytes())
+        atomic_file::write(path, text.as_bytes())
             .with_context(|| format!("{}: cannot be written", path.display()))?;
         tell(format_args!("{}: written", path.display()));
         Ok(())

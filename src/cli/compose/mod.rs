@@ -11,16 +11,16 @@ use std::{
 use anyhow::{Context, bail, ensure};
 use clap::{Args, ValueEnum};
 use xc2_edge::{
-    compose::{
-        Brief, ComposeOptions, Composer, Composition, Count, EngineResponder, Language, Library,
+    engine::Picture,
+    system::{atomic_file, text},
+    tasks::compose::{
+        Brief, ComposeOptions, Composer, Composition, Count, EngineChatModel, Language, Library,
         Prompts, StageRecord,
         composer::DEFAULT_N_PREDICT,
         edit::Edit,
         output::{self, Format},
         reply,
     },
-    engine::Picture,
-    text, whole_file,
 };
 
 use super::{engine_args::EngineArgs, number::whole, sampling_args::SamplingArgs};
@@ -176,7 +176,7 @@ pub fn run(args: &ComposeArgs) -> anyhow::Result<ExitCode> {
     });
     let library = library.transpose()?;
     let engine = args.engine.load()?;
-    let mut model = EngineResponder::new(&engine, args.sampling.options(), args.engine.ctx_size);
+    let mut model = EngineChatModel::new(&engine, args.sampling.options(), args.engine.ctx_size);
     let streams = !args.json && job.is_written();
     let mut screen = Screen::new(streams, args.quiet);
     let mut composer = Composer::new(&mut model, &prompts, args.options(), &mut screen);
@@ -328,12 +328,12 @@ impl ComposeArgs {
                 path.display(),
                 dir.display()
             );
-            whole_file::check(path)
+            atomic_file::check(path)
                 .with_context(|| format!("--out {}: cannot be written", path.display()))?;
             outputs.push((format, path.clone()));
         }
         if let Some(path) = self.edit.as_ref().filter(|_| outputs.is_empty()) {
-            whole_file::check(path).with_context(|| {
+            atomic_file::check(path).with_context(|| {
                 let path = path.display();
                 format!("--edit {path}: cannot be rewritten (`--out` names another file)")
             })?;

@@ -5,7 +5,7 @@ use std::{
     ops::ControlFlow,
 };
 
-use xc2_edge::compose::{StageRecord, Watch};
+use xc2_edge::tasks::compose::{StageRecord, Watch};
 
 use crate::cli::{progress::Progress, text_stream::TextStream};
 

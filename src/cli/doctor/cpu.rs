@@ -1,6 +1,6 @@
 //! The CPU: which instructions are used, which are missed, and whether llama.cpp was built for it.
 
-use xc2_edge::llama::{self, Products};
+use xc2_edge::language::llama::{self, Products};
 use xc2_kernels::{Cpu, available};
 
 use super::Finding;

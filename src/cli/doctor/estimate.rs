@@ -12,11 +12,10 @@ use std::{
 
 use ndarray::Array2;
 use xc2_edge::{
-    container::Container,
     engine::EngineOptions,
-    llama::{self, Products},
-    memory::MemoryNeed,
-    quant::GgmlType,
+    engine::memory::MemoryNeed,
+    language::llama::{self, Products},
+    model::{container::Container, quant::GgmlType},
     vision::Precision,
 };
 use xc2_kernels::{

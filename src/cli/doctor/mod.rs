@@ -9,15 +9,19 @@ use std::{
     path::{Path, PathBuf},
     process::ExitCode,
 };
+use xc2_edge::system;
 
 use clap::Args;
 use estimate::Estimate;
 use serde_json::json;
 use xc2_edge::{
-    container::Container,
+    engine::memory,
     engine::{self, default_threads},
-    machine::{self, Load, Thermal},
-    memory::{self, human},
+    model::container::Container,
+    system::{
+        machine::{self, Load, Thermal},
+        units::human,
+    },
     vision::Precision,
 };
 
@@ -202,12 +206,12 @@ fn load(load: Option<Load>, n_threads: usize) -> Finding {
 
 /// Memory, held against the model's need with a picture and 512 positions more.
 fn memory(container: Option<&Container>) -> Finding {
-    let Some(available) = memory::available() else {
+    let Some(available) = system::memory::available() else {
         let text = "the system does not tell".to_owned();
         return Finding::new("memory", Level::Unknown, text);
     };
     let mut text = format!("{} can be had", human(available));
-    if let Some(total) = memory::installed().filter(|total| available < *total) {
+    if let Some(total) = system::memory::installed().filter(|total| available < *total) {
         text += &format!(" of {}", human(total));
     }
     let Some(container) = container else {

@@ -8,12 +8,12 @@ use std::{
 
 use serde::Serialize;
 use xc2_edge::{
-    compose::{
-        Brief, ComposeOptions, Composer, Composition, EngineResponder, Language, Prompts, Responder,
-    },
     engine::{Engine, Picture},
-    llama::SamplerOptions,
-    scenes::{Commission, render},
+    evaluation::scenes::{CompositionCase, render},
+    language::llama::SamplerOptions,
+    tasks::compose::{
+        Brief, ChatModel, ComposeOptions, Composer, Composition, EngineChatModel, Language, Prompts,
+    },
 };
 
 use crate::cli::{progress::Progress, seeds::Seeds};
@@ -71,7 +71,7 @@ pub fn run(engine: &Engine, seeds: &Seeds, json: bool) -> anyhow::Result<()> {
 
 impl Report {
     fn add(&mut self, engine: &Engine, seed: u64) -> anyhow::Result<()> {
-        let commission = Commission::from_seed(seed);
+        let commission = CompositionCase::from_seed(seed);
         let n = commission.scenes.len();
         let in_order: Vec<usize> = (0..n).collect();
         let article = place(engine, &commission, &in_order, None)?;
@@ -93,7 +93,13 @@ impl Report {
         Ok(())
     }
 
-    fn note(&mut self, seed: u64, shuffled: bool, commission: &Commission, article: &Composition) {
+    fn note(
+        &mut self,
+        seed: u64,
+        shuffled: bool,
+        commission: &CompositionCase,
+        article: &Composition,
+    ) {
         let placed = numbers(article);
         if n_right(commission, &article.sections, &placed) < commission.scenes.len() {
             self.departures.push(Departure {
@@ -108,7 +114,12 @@ impl Report {
 }
 
 impl Score {
-    fn add(&mut self, commission: &Commission, sections: &[String], placed: &[(usize, usize)]) {
+    fn add(
+        &mut self,
+        commission: &CompositionCase,
+        sections: &[String],
+        placed: &[(usize, usize)],
+    ) {
         let (n, right) = (
             commission.scenes.len(),
             n_right(commission, sections, placed),
@@ -124,7 +135,7 @@ impl Score {
 /// there are. A picture's file is its number.
 fn place(
     engine: &Engine,
-    commission: &Commission,
+    commission: &CompositionCase,
     order: &[usize],
     sections: Option<Vec<String>>,
 ) -> anyhow::Result<Composition> {
@@ -137,8 +148,8 @@ fn place(
         describe: false,
         ..ComposeOptions::default()
     };
-    let mut model = EngineResponder::new(engine, SamplerOptions::default(), None);
-    let model: &mut dyn Responder = &mut model;
+    let mut model = EngineChatModel::new(engine, SamplerOptions::default(), None);
+    let model: &mut dyn ChatModel = &mut model;
     let mut watch = ();
     let mut composer = Composer::new(model, &prompts, options, &mut watch);
     let side = engine.preprocessor().image_size() as usize;
@@ -166,7 +177,7 @@ fn numbers(article: &Composition) -> Vec<(usize, usize)> {
         .collect()
 }
 
-fn n_right(commission: &Commission, sections: &[String], placed: &[(usize, usize)]) -> usize {
+fn n_right(commission: &CompositionCase, sections: &[String], placed: &[(usize, usize)]) -> usize {
     let is_right = |(section, i): &&(usize, usize)| commission.speaks_of(&sections[*section], *i);
     placed.iter().filter(is_right).count()
 }

@@ -12,9 +12,8 @@ use report::{Against, Mark, Report};
 use source::{Place, Source};
 use xc2_edge::{
     engine::{AfterPrompt, Answer, Engine},
-    llama::SpecialText,
-    prompt::PloraPolicy,
-    scenes::{FIRST_TRAINED, Paper, Task, Unaskable},
+    evaluation::scenes::{EvalCase, FIRST_TRAINED, Task, Unaskable},
+    language::{llama::SpecialText, prompt::PloraPolicy},
 };
 
 use super::{engine_args::EngineArgs, number::whole, progress::Progress, run::Plora, seeds::Seeds};
@@ -181,7 +180,7 @@ impl Examiner {
         })
     }
 
-    fn mark(&self, paper: &Paper) -> anyhow::Result<Mark> {
+    fn mark(&self, paper: &EvalCase) -> anyhow::Result<Mark> {
         let (answer, here) = self.ask(&self.model, paper, self.plora)?;
         let against = match &self.reference {
             Some(reference) => Some(self.compare(paper, reference, here)?),
@@ -196,7 +195,7 @@ impl Examiner {
     fn ask(
         &self,
         engine: &Engine,
-        paper: &Paper,
+        paper: &EvalCase,
         plora: PloraPolicy,
     ) -> anyhow::Result<(Answer, AfterPrompt)> {
         let side = engine.preprocessor().image_size() as usize;
@@ -208,7 +207,7 @@ impl Examiner {
     /// Leads the model along the reference's answer, then along the expected one.
     fn compare(
         &self,
-        paper: &Paper,
+        paper: &EvalCase,
         reference: &Engine,
         mut here: AfterPrompt,
     ) -> anyhow::Result<Against> {

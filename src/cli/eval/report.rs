@@ -6,9 +6,9 @@ use std::{
 };
 
 use serde::Serialize;
-use xc2_edge::{
-    closeness::{Closeness, Margins},
-    scenes::{Paper, Unaskable},
+use xc2_edge::evaluation::{
+    divergence::{Divergence, Margins},
+    scenes::{EvalCase, Unaskable},
 };
 
 use super::source::Place;
@@ -25,7 +25,7 @@ pub struct Mark {
 pub struct Against {
     /// Along the reference's answers.
     #[serde(flatten)]
-    pub closeness: Closeness,
+    pub closeness: Divergence,
     /// Along the expected answers.
     #[serde(flatten)]
     pub margins: Margins,
@@ -45,7 +45,7 @@ struct Score {
 }
 
 impl Score {
-    fn add(&mut self, paper: &Paper, mark: &Mark) {
+    fn add(&mut self, paper: &EvalCase, mark: &Mark) {
         self.prompts += 1;
         self.right += usize::from(mark.answer == paper.expected);
         if let Some(greedy) = &paper.greedy {
@@ -99,7 +99,7 @@ pub struct Report {
 }
 
 impl Report {
-    pub fn add(&mut self, place: Place, paper: &Paper, mark: Mark, by_task: bool) {
+    pub fn add(&mut self, place: Place, paper: &EvalCase, mark: Mark, by_task: bool) {
         self.all.add(paper, &mark);
         let name = if by_task { &paper.task } else { &paper.group };
         self.row(name).add(paper, &mark);

@@ -5,8 +5,8 @@ use std::path::Path;
 use anyhow::Context;
 use serde::Serialize;
 use xc2_edge::{
-    scenes::{Paper, Task},
-    text,
+    evaluation::scenes::{EvalCase, Task},
+    system::text,
 };
 
 use crate::cli::seeds::Seeds;
@@ -23,7 +23,7 @@ pub enum Place {
 
 /// Prompts one by one, and how many they are.
 pub struct Source {
-    pub papers: Box<dyn Iterator<Item = (Place, Paper)>>,
+    pub papers: Box<dyn Iterator<Item = (Place, EvalCase)>>,
     pub total: usize,
 }
 

@@ -10,7 +10,7 @@ mod search;
 use search::Search;
 
 use super::{EngineError, Observer, Request, StopReason, generation::Generation};
-use crate::{
+use crate::language::{
     decoder::{Decoder, Next},
     llama::SamplerOptions,
     prompt::Sequence,
@@ -85,7 +85,7 @@ impl Generation<'_> {
             true => StopReason::Context,
             false => StopReason::Length,
         };
-        let mut lanes = Lanes::new(request.beams, request.plora.generated());
+        let mut slots = Lanes::new(request.beams, request.plora.generated());
         let mut rows = vec![logits.to_vec()];
         let mut n_decode = 0;
         for n in 1..=n_most {
@@ -98,10 +98,10 @@ impl Generation<'_> {
                 cut = StopReason::Interrupted;
                 break;
             }
-            rows = lanes.decode(decoder, &mut search)?;
+            rows = slots.decode(decoder, &mut search)?;
             n_decode += 1;
         }
-        lanes.clear(decoder);
+        slots.clear(decoder);
         let best = search.best();
         self.adopt(best.ids, observer);
         let stop = if best.ended { StopReason::Stop } else { cut };

@@ -1,7 +1,7 @@
 //! The rules of beam search: which answers go on.
 
 use super::hypotheses::{Hypotheses, Hypothesis};
-use crate::{engine::EngineError, llama::masked};
+use crate::{engine::EngineError, language::llama::masked};
 
 /// An answer that goes on.
 #[derive(Debug)]

@@ -1,0 +1,475 @@
+//! A conversation through tokenizer, mask, prefill and greedy decoding.
+
+use std::collections::HashMap;
+
+use ndarray::Array2;
+
+use super::{
+    Outcome, Stage, VerifyError,
+    golden::{Case, ConversationRecord, GoldenDir, Ids, Recorded, Tensors},
+    picture,
+    precision::{Agreement, Precision},
+};
+use crate::{
+    engine::Engine,
+    language::{
+        decoder::Decoder,
+        llama::argmax,
+        prompt::{Chat, PictureId, PloraPolicy, Prompt, PromptLayout, Run, Sequence},
+    },
+    model::tensor::TensorSource,
+};
+
+/// Positions computed at once: the logits of all of them are kept, so fewer than usual.
+const N_BATCH: usize = 64;
+
+/// Lead of the first logit below which a choice may change with a few levels of some pixels.
+const OTHER_PIXELS_MARGIN: f32 = 0.15;
+
+/// Runs conversations over one context, each picture encoded once.
+pub(super) struct Conversations<'a> {
+    engine: &'a Engine,
+    golden: &'a GoldenDir,
+    precision: Precision,
+    /// Made when the first conversation needs it.
+    decoder: Option<Decoder>,
+    embeddings: HashMap<String, Array2<f32>>,
+    /// Recorded resized pictures by picture name: what the original's tower saw.
+    resized: HashMap<String, std::path::PathBuf>,
+    /// Greedy choices compared so far, and how many of them agreed.
+    n_choices: usize,
+    n_same: usize,
+}
+
+impl<'a> Conversations<'a> {
+    pub fn new(
+        engine: &'a Engine,
+        golden: &'a GoldenDir,
+        precision: Precision,
+    ) -> Result<Self, VerifyError> {
+        let pictures = golden.pictures()?.into_iter();
+        let resized = pictures
+            .filter_map(|p| Some((p.image, p.resized?)))
+            .collect();
+        let embeddings = HashMap::new();
+        Ok(Self {
+            engine,
+            golden,
+            precision,
+            decoder: None,
+            embeddings,
+            resized,
+            n_choices: 0,
+            n_same: 0,
+        })
+    }
+
+    /// Checks every stage of a conversation that was recorded.
+    pub fn check(&mut self, record: &ConversationRecord) -> Result<Outcome, VerifyError> {
+        let ConversationRecord { case, tensors } = record;
+        let mut stages = Vec::new();
+        let sequence = self.sequence(case)?;
+        stages.push(Stage::equal("token ids", &ids(&sequence), &case.ids));
+        let mask = sequence.plora_mask(case.plora());
+        stages.push(mask_stage(case, &mask.set_runs(), sequence.len()));
+        // After a difference, what follows would compare different sequences.
+        let is_same = stages.iter().all(|s| s.ok);
+        if let Some(tensors) = tensors.as_ref().filter(|_| is_same) {
+            stages.extend(self.computed_stages(case, tensors, &sequence)?);
+        }
+        Ok(Outcome {
+            subject: case.name.clone(),
+            stages,
+            is_record: true,
+        })
+    }
+
+    /// The stages of numbers: inputs, logits, answer.
+    fn computed_stages(
+        &mut self,
+        case: &Case,
+        tensors: &Tensors,
+        sequence: &Sequence,
+    ) -> Result<Vec<Stage>, VerifyError> {
+        let mut stages = Vec::new();
+        for name in &case.images {
+            self.encode(name)?;
+        }
+        let at = tensors.i32("sample_pos")?;
+        if let (Some(expected), Some(at)) = (tensors.f32("embeds_sample")?, at) {
+            stages.push(self.inputs_stage(case, sequence, &expected, &at.values));
+        }
+        stages.extend(self.logits_stages(case, tensors, sequence)?);
+        if stages.iter().all(|s| s.deviation.is_none()) {
+            stages.push(Stage::mismatch("logits", 0, 0).with_note("nothing was recorded"));
+        }
+        Ok(stages)
+    }
+
+    /// Whether the tower saw other pixels than the original's: decoders of lossy formats differ,
+    /// and the recorded pixels of one of the pictures are not there.
+    fn other_pixels(&self, case: &Case) -> bool {
+        let mut images = case.images.iter();
+        images.any(|name| picture::is_lossy(name) && !self.resized.contains_key(name))
+    }
+
+    /// How closely a case is held.
+    fn precision_for(&self, case: &Case) -> Precision {
+        if self.other_pixels(case) {
+            self.precision.with_other_pixels()
+        } else {
+            self.precision
+        }
+    }
+
+    fn sequence(&self, case: &Case) -> Result<Sequence, VerifyError> {
+        let chat = Chat {
+            system: case.meta.clone(),
+            history: case.history.clone(),
+            query: case.query.clone(),
+            answer_prefix: String::new(),
+        };
+        let template = self.engine.template(PromptLayout::Chat);
+        let sequence = template.sequence(&chat, case.images.len(), self.engine.tokenizer());
+        Ok(sequence.map_err(crate::engine::EngineError::from)?)
+    }
+
+    /// Encodes a picture unless it was.
+    fn encode(&mut self, name: &str) -> Result<(), VerifyError> {
+        if self.embeddings.contains_key(name) {
+            return Ok(());
+        }
+        let pixels = match self.resized.get(name) {
+            Some(path) => picture::open_resized(self.engine, path)?,
+            None => picture::resize(self.engine, self.golden, name)?,
+        };
+        let pixels = self.engine.preprocessor().normalize(&pixels);
+        self.embeddings
+            .insert(name.to_owned(), self.engine.encoder().encode(&pixels));
+        Ok(())
+    }
+
+    /// What goes into the decoder at the sampled positions: token or picture embeddings.
+    fn inputs_stage(
+        &self,
+        case: &Case,
+        sequence: &Sequence,
+        expected: &Recorded<f32>,
+        at: &[i32],
+    ) -> Stage {
+        const NAME: &str = "inputs";
+        let mut found = Vec::with_capacity(expected.values.len());
+        for position in at {
+            let Some(row) = self.input(case, sequence, *position) else {
+                return Stage::mismatch(NAME, sequence.len(), at.len())
+                    .with_note(format!("position {position} is not in the prompt"));
+            };
+            found.extend(row);
+        }
+        let bound = self.precision_for(case).inputs();
+        let stage = bound.stage(NAME, &found, &expected.values);
+        if !self.other_pixels(case) {
+            return stage;
+        }
+        stage
+            .with_note("decoders of lossy pictures differ and no pixels are recorded: wider bounds")
+    }
+
+    /// The row that goes into the decoder at `position`, if there is such a position.
+    fn input(&self, case: &Case, sequence: &Sequence, position: i32) -> Option<Vec<f32>> {
+        let table = self.engine.container().tensor("token_embd.weight")?;
+        let mut offset = usize::try_from(position).ok()?;
+        for run in sequence.runs() {
+            if offset >= run.len() {
+                offset -= run.len();
+                continue;
+            }
+            return Some(match run {
+                Run::Tokens(ids) => {
+                    let row = ids[offset] as usize;
+                    let mut values = vec![0.0; table.n_cols()];
+                    table.rows_into(row..row + 1, &mut values);
+                    values
+                }
+                Run::Image { index, .. } => {
+                    self.embeddings[&case.images[*index]].row(offset).to_vec()
+                }
+            });
+        }
+        None
+    }
+
+    fn logits_stages(
+        &mut self,
+        case: &Case,
+        tensors: &Tensors,
+        sequence: &Sequence,
+    ) -> Result<Vec<Stage>, VerifyError> {
+        let mut stages = Vec::new();
+        let mut watch = PromptLogits::new(tensors, sequence.len())?;
+        self.prefill(case, sequence, &mut watch)?;
+        let precision = self.precision_for(case);
+        let bound = precision.logits();
+        if !watch.top.is_empty() {
+            const NAME: &str = "logits, top 5 of each position";
+            let (found, expected) = (&watch.top, &watch.top_expected);
+            stages.push(match precision.top_logits() {
+                Some(bound) => bound.stage(NAME, found, expected),
+                None => Stage::reported(NAME, found, expected),
+            });
+        }
+        if let Some(last) = tensors.f32("logits_last8")? {
+            stages.push(bound.stage("logits, last 8 of the prompt", &watch.last, &last.values));
+        }
+        let recorded = tensors.f32("step_logits")?;
+        stages.extend(self.answer_stages(case, recorded, watch.final_row)?);
+        Ok(stages)
+    }
+
+    /// The answer, as many steps of it as were recorded: logits `[steps, n_vocab]`, ids, text.
+    /// `first` are the logits before its first token.
+    fn answer_stages(
+        &mut self,
+        case: &Case,
+        recorded: Option<Recorded<f32>>,
+        first: Vec<f32>,
+    ) -> Result<Vec<Stage>, VerifyError> {
+        const NAME: &str = "logits, answer";
+        let n_vocab = self.engine.tokenizer().n_vocab();
+        let n_ids = case.greedy_ids.len();
+        let (recorded, n_recorded) = match recorded {
+            None => (Vec::new(), 0),
+            Some(Recorded { values, shape }) => match shape[..] {
+                [n, n_cols] if n_cols == n_vocab => (values, n),
+                _ => return Ok(vec![Stage::mismatch(NAME, n_vocab, values.len())]),
+            },
+        };
+        // The logits after the last id that was recorded can be computed, but none behind these.
+        let n_compared = n_recorded.min(n_ids + 1);
+        let n_steps = n_compared.max(n_ids);
+        if n_steps == 0 {
+            return Ok(Vec::new());
+        }
+        let found = self.teacher_forced(case, first, n_steps)?;
+        let mut stages = Vec::new();
+        if n_recorded > 0 {
+            let n = n_compared * n_vocab;
+            let bound = self.precision_for(case).logits();
+            let mut stage = bound.stage(NAME, &found[..n], &recorded[..n]);
+            if n_compared != n_ids.max(n_recorded) {
+                let note = format!("{n_compared} of {} steps", n_ids.max(n_recorded));
+                let notes = [stage.note.clone(), note];
+                stage = stage.with_note(notes.join("; ").trim_start_matches("; "));
+            }
+            stages.push(stage);
+        }
+        if n_ids > 0 {
+            let choices: Vec<i32> = found.chunks(n_vocab).take(n_ids).map(argmax).collect();
+            stages.push(self.greedy_stage(case, &choices));
+        }
+        stages.extend(self.text_stage(case));
+        Ok(stages)
+    }
+
+    fn prefill(
+        &mut self,
+        case: &Case,
+        sequence: &Sequence,
+        watch: &mut PromptLogits,
+    ) -> Result<(), VerifyError> {
+        let decoder = match &mut self.decoder {
+            Some(decoder) => decoder,
+            none => {
+                let n_ctx = self.engine.container().info().max_context();
+                none.insert(self.engine.decoder(n_ctx, N_BATCH, N_BATCH, 1)?)
+            }
+        };
+        decoder.truncate(0, 0);
+        let by_name = |n: &String| PictureId::of_file(n.as_bytes());
+        let ids: Vec<_> = case.images.iter().map(by_name).collect();
+        let prompt = Prompt::new(sequence.clone(), case.plora(), &ids);
+        let images: Vec<_> = case
+            .images
+            .iter()
+            .map(|n| Some(self.embeddings[n].view()))
+            .collect();
+        let mut on_logits = |position: usize, row: &[f32]| watch.see(position, row);
+        decoder.prefill_observed(0, &prompt, &images, &mut on_logits)?;
+        Ok(())
+    }
+
+    /// The logits before each of the first `n_steps` tokens of the recorded answer, which is fed as
+    /// it is: one early difference must not make all that follows incomparable.
+    fn teacher_forced(
+        &mut self,
+        case: &Case,
+        first: Vec<f32>,
+        n_steps: usize,
+    ) -> Result<Vec<f32>, VerifyError> {
+        let decoder = self.decoder.as_mut().expect("the prompt was computed");
+        let mut logits = first;
+        for id in case.greedy_ids.iter().take(n_steps.saturating_sub(1)) {
+            decoder.step(0, *id, case.plora().generated())?;
+            logits.extend(decoder.logits());
+        }
+        Ok(logits)
+    }
+
+    /// The greedy choices. As long as they agree, feeding the recorded ids is free generation.
+    fn greedy_stage(&mut self, case: &Case, choices: &[i32]) -> Stage {
+        let recorded = &case.greedy_ids;
+        let same = |i: &usize| choices.get(*i) == Some(&recorded[*i]);
+        let n_same = (0..recorded.len()).filter(same).count();
+        self.n_choices += recorded.len();
+        self.n_same += n_same;
+        let stage = Stage::equal("greedy ids", choices, recorded);
+        let (ok, tolerance) = match self.precision.agreement() {
+            Agreement::Margin(least) => {
+                let least = if self.other_pixels(case) {
+                    least.max(OTHER_PIXELS_MARGIN)
+                } else {
+                    least
+                };
+                let margin = |i: usize| case.greedy_margins.get(i).copied().unwrap_or(f32::MAX);
+                let near_tie = |i: usize| margin(i) <= least;
+                let ok = (0..recorded.len()).all(|i| same(&i) || near_tie(i));
+                (ok, format!("equal where margin > {least}"))
+            }
+            Agreement::Share(_) => (true, "judged together".to_owned()),
+        };
+        let note = format!("{n_same} of {} equal", recorded.len());
+        Stage {
+            ok,
+            tolerance,
+            note,
+            ..stage
+        }
+    }
+
+    /// What is judged over all conversations together.
+    pub fn together(&self) -> Option<Outcome> {
+        let Agreement::Share(least) = self.precision.agreement() else {
+            return None;
+        };
+        if self.n_choices == 0 {
+            return None;
+        }
+        let share = self.n_same as f64 / self.n_choices as f64;
+        let stage = Stage {
+            name: "greedy ids".to_owned(),
+            deviation: None,
+            tolerance: format!("{:.0} % equal", least * 100.0),
+            ok: share >= least,
+            note: format!(
+                "{} of {}, {:.1} %",
+                self.n_same,
+                self.n_choices,
+                share * 100.0
+            ),
+        };
+        Some(Outcome {
+            subject: "all conversations".to_owned(),
+            stages: vec![stage],
+            is_record: false,
+        })
+    }
+
+    fn text_stage(&self, case: &Case) -> Option<Stage> {
+        let expected = case.greedy_text.as_ref()?;
+        let found = self.engine.tokenizer().decode(&case.greedy_ids);
+        Some(Stage::equal(
+            "text of the greedy ids",
+            &[found.as_str()],
+            &[expected.as_str()],
+        ))
+    }
+}
+
+/// Collects what was recorded of a prompt's logits.
+struct PromptLogits {
+    n_prompt: usize,
+    n_last: usize,
+    top_ids: Vec<i32>,
+    n_top: usize,
+    /// Logits at the recorded ids, of all positions.
+    top: Vec<f32>,
+    top_expected: Vec<f32>,
+    /// The last rows.
+    last: Vec<f32>,
+    final_row: Vec<f32>,
+}
+
+impl PromptLogits {
+    fn new(tensors: &Tensors, n_prompt: usize) -> Result<Self, VerifyError> {
+        let ids = tensors.i32("top5_ids")?;
+        let logits = tensors.f32("top5_logits")?;
+        let (top_ids, top_expected, n_top) = match (ids, logits) {
+            (Some(ids), Some(logits)) if ids.shape == logits.shape => {
+                let n_top = ids.shape.last().copied().unwrap_or(0);
+                (ids.values, logits.values, n_top)
+            }
+            (None, None) => (Vec::new(), Vec::new(), 0),
+            _ => {
+                let reason = "`top5_ids` and `top5_logits` have different shapes";
+                return Err(tensors.invalid(reason).into());
+            }
+        };
+        if top_ids.len() != n_top * n_prompt {
+            let reason = "`top5_ids`: another number of positions than the prompt has";
+            return Err(tensors.invalid(reason).into());
+        }
+        let last = tensors.f32("logits_last8")?;
+        let n_last = last.map_or(0, |t| t.shape.first().copied().unwrap_or(0));
+        Ok(Self {
+            n_prompt,
+            n_last,
+            top_ids,
+            n_top,
+            top: Vec::new(),
+            top_expected,
+            last: Vec::new(),
+            final_row: Vec::new(),
+        })
+    }
+
+    fn see(&mut self, position: usize, row: &[f32]) {
+        let ids = self
+            .top_ids
+            .iter()
+            .skip(position * self.n_top)
+            .take(self.n_top);
+        self.top
+            .extend(ids.map(|id| row.get(*id as usize).copied().unwrap_or(f32::NAN)));
+        if position + self.n_last >= self.n_prompt {
+            self.last.extend(row);
+        }
+        if position + 1 == self.n_prompt {
+            self.final_row = row.to_vec();
+        }
+    }
+}
+
+fn ids(sequence: &Sequence) -> Vec<Ids> {
+    let mut ids = Vec::new();
+    for run in sequence.runs() {
+        match run {
+            Run::Tokens(tokens) => ids.extend(tokens.iter().map(|id| Ids::Id(*id))),
+            // Recorded as one where pictures touch.
+            Run::Image { n_tokens, .. } => match ids.last_mut() {
+                Some(Ids::Image(_, n)) => *n += n_tokens,
+                _ => ids.push(Ids::Image(-1, *n_tokens)),
+            },
+        }
+    }
+    ids
+}
+
+/// The mask against the recorded picture runs, or against what the controls stand for.
+fn mask_stage(case: &Case, found: &[(usize, usize)], n: usize) -> Stage {
+    let expected = match case.plora() {
+        PloraPolicy::Images => case.image_runs(),
+        PloraPolicy::Nowhere => Vec::new(),
+        PloraPolicy::Everywhere => vec![(0, n)],
+    };
+    Stage::equal("mask", found, &expected)
+}

@@ -1,0 +1,377 @@
+//! Reading a golden directory.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
+
+use safetensors::{Dtype, SafeTensors};
+use serde::Deserialize;
+
+use crate::{
+    language::prompt::PloraPolicy,
+    system::text::{self, TextError},
+};
+
+/// What is wrong with a golden directory.
+#[derive(Debug, thiserror::Error)]
+#[allow(missing_docs)]
+pub enum GoldenError {
+    /// A file cannot be read.
+    #[error("cannot read `{}`", path.display())]
+    Io {
+        path: PathBuf,
+        source: std::io::Error,
+    },
+    /// A `.json` cannot be read, or is no UTF-8 text.
+    #[error("{}", path.display())]
+    Text { path: PathBuf, source: TextError },
+    /// A `.json` has another form.
+    #[error("{}", path.display())]
+    Json {
+        path: PathBuf,
+        source: serde_json::Error,
+    },
+    /// A `.safetensors` has another form.
+    #[error("{}: {reason}", path.display())]
+    Tensors { path: PathBuf, reason: String },
+    /// There is nothing to compare with.
+    #[error(
+        "`{}` holds no golden cases: expected NAME.json with NAME.safetensors or with token ids alone, \
+         or images/NAME.json",
+        path.display()
+    )]
+    Empty { path: PathBuf },
+    /// A recorded picture is not of the size that the model takes.
+    #[error(
+        "{}: expected {expected}x{expected} pixels, found {found}; is this the model's golden \
+         directory?",
+        path.display()
+    )]
+    PictureSize {
+        path: PathBuf,
+        expected: u32,
+        found: String,
+    },
+    /// A picture that a record speaks of is in none of the places where it could be.
+    #[error("picture `{name}` is in none of {}; say where it is with `--images DIR`", places.join(", "))]
+    NoPicture { name: String, places: Vec<String> },
+}
+
+/// A directory of recorded outputs.
+#[derive(Clone, Debug)]
+pub struct GoldenDir {
+    path: PathBuf,
+    pictures_in: Vec<PathBuf>,
+}
+
+/// A picture's record.
+#[derive(Debug)]
+pub(super) struct PictureRecord {
+    /// File name of the picture.
+    pub image: String,
+    /// Mean, root mean square and largest magnitude of every stage, in order.
+    pub stats: Vec<(String, Stats)>,
+    /// The recorded stages.
+    pub tensors: Tensors,
+    /// The picture after the resize, if it was kept.
+    pub resized: Option<PathBuf>,
+}
+
+/// Summary of a stage.
+#[derive(Clone, Copy, Debug, Deserialize)]
+pub(super) struct Stats {
+    pub mean: f32,
+    pub rms: f32,
+    pub absmax: f32,
+}
+
+/// A conversation's record.
+#[derive(Debug)]
+pub(super) struct ConversationRecord {
+    pub case: Case,
+    /// Absent where token ids alone were recorded.
+    pub tensors: Option<Tensors>,
+}
+
+/// What was asked and what the original answered.
+#[derive(Debug, Deserialize)]
+pub(super) struct Case {
+    pub name: String,
+    pub query: String,
+    #[serde(default)]
+    pub images: Vec<String>,
+    #[serde(default)]
+    pub history: Vec<(String, String)>,
+    #[serde(default)]
+    pub meta: String,
+    #[serde(default)]
+    plora: Policy,
+    pub ids: Vec<Ids>,
+    image_runs: Option<Vec<(usize, usize)>>,
+    #[serde(default)]
+    pub greedy_ids: Vec<i32>,
+    #[serde(default)]
+    pub greedy_text: Option<String>,
+    #[serde(default)]
+    pub greedy_margins: Vec<f32>,
+}
+
+#[derive(Clone, Copy, Debug, Default, Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum Policy {
+    #[default]
+    Image,
+    None,
+    All,
+}
+
+/// An id, or a run of positions that a picture takes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(untagged)]
+pub(super) enum Ids {
+    Id(i32),
+    /// -1 and the number of positions.
+    Image(i32, usize),
+}
+
+impl Case {
+    /// The runs of positions that pictures take: begin and length.
+    pub fn image_runs(&self) -> Vec<(usize, usize)> {
+        let from_ids = || {
+            let mut end = 0;
+            let runs = self.ids.iter().filter_map(|id| match *id {
+                Ids::Id(_) => {
+                    end += 1;
+                    None
+                }
+                Ids::Image(_, n) => {
+                    end += n;
+                    Some((end - n, n))
+                }
+            });
+            runs.collect()
+        };
+        self.image_runs.clone().unwrap_or_else(from_ids)
+    }
+
+    /// Whether nothing of an answer was recorded.
+    fn has_no_answer(&self) -> bool {
+        self.greedy_ids.is_empty() && self.greedy_text.is_none() && self.greedy_margins.is_empty()
+    }
+
+    pub fn plora(&self) -> PloraPolicy {
+        match self.plora {
+            Policy::Image => PloraPolicy::Images,
+            Policy::None => PloraPolicy::Nowhere,
+            Policy::All => PloraPolicy::Everywhere,
+        }
+    }
+}
+
+impl GoldenDir {
+    /// The directory at `path`. Pictures are looked for in `images` if given, else near it.
+    pub fn new(path: &Path, images: Option<&Path>) -> Self {
+        let near = || {
+            ["images", ".", "../images", "../../images"]
+                .map(|p| path.join(p))
+                .to_vec()
+        };
+        let pictures_in = images.map_or_else(near, |dir| vec![dir.to_owned()]);
+        Self {
+            path: path.to_owned(),
+            pictures_in,
+        }
+    }
+
+    /// Number of records.
+    ///
+    /// # Errors
+    /// If the directory cannot be read or holds none.
+    pub fn n_records(&self) -> Result<usize, GoldenError> {
+        let n = self.json_files("images")?.len() + self.json_files(".")?.len();
+        if n == 0 {
+            Err(GoldenError::Empty {
+                path: self.path.clone(),
+            })
+        } else {
+            Ok(n)
+        }
+    }
+
+    /// Where the picture of that name lies.
+    pub(super) fn picture(&self, name: &str) -> Result<PathBuf, GoldenError> {
+        let found = self
+            .pictures_in
+            .iter()
+            .map(|dir| dir.join(name))
+            .find(|p| p.is_file());
+        found.ok_or_else(|| GoldenError::NoPicture {
+            name: name.to_owned(),
+            places: self
+                .pictures_in
+                .iter()
+                .map(|p| format!("`{}`", p.display()))
+                .collect(),
+        })
+    }
+
+    pub(super) fn pictures(&self) -> Result<Vec<PictureRecord>, GoldenError> {
+        #[derive(Deserialize)]
+        struct Record {
+            image: String,
+            #[serde(default)]
+            stats: serde_json::Map<String, serde_json::Value>,
+        }
+        let read = |path: PathBuf| {
+            let record: Record = json(&path)?;
+            let stats = record
+                .stats
+                .into_iter()
+                .filter_map(|(stage, value)| Some((stage, serde_json::from_value(value).ok()?)));
+            let resized = path.with_extension("resized.png");
+            Ok(PictureRecord {
+                image: record.image,
+                stats: stats.collect(),
+                tensors: Tensors::read(&path.with_extension("safetensors"))?,
+                resized: resized.is_file().then_some(resized),
+            })
+        };
+        self.json_files("images")?.into_iter().map(read).collect()
+    }
+
+    pub(super) fn conversations(&self) -> Result<Vec<ConversationRecord>, GoldenError> {
+        let read = |path: PathBuf| {
+            let case: Case = json(&path)?;
+            let file = path.with_extension("safetensors");
+            let tensors = if case.has_no_answer() && !file.exists() {
+                None
+            } else {
+                let tensors = Tensors::read(&file)?;
+                let is_empty = tensors.parsed()?.is_empty();
+                (!(case.has_no_answer() && is_empty)).then_some(tensors)
+            };
+            Ok(ConversationRecord { case, tensors })
+        };
+        self.json_files(".")?.into_iter().map(read).collect()
+    }
+
+    /// The `.json` files of a subdirectory that are records, by name: those with a `.safetensors`
+    /// beside them, and conversations, of which token ids alone may be recorded.
+    fn json_files(&self, subdirectory: &str) -> Result<Vec<PathBuf>, GoldenError> {
+        let dir = self.path.join(subdirectory);
+        if subdirectory != "." && !dir.exists() {
+            return Ok(Vec::new());
+        }
+        let io = |source| GoldenError::Io {
+            path: dir.clone(),
+            source,
+        };
+        let mut files = Vec::new();
+        for entry in fs::read_dir(&dir).map_err(io)? {
+            let path = entry.map_err(io)?.path();
+            let is_record = path.extension().is_some_and(|e| e == "json")
+                && (path.with_extension("safetensors").is_file() || speaks_of_ids(&path));
+            if is_record {
+                files.push(path);
+            }
+        }
+        files.sort();
+        Ok(files)
+    }
+}
+
+/// Whether a `.json` is a conversation's record, so that tensors of an answer which are missing
+/// beside it are an error rather than nothing to compare.
+fn speaks_of_ids(path: &Path) -> bool {
+    json::<serde_json::Value>(path).is_ok_and(|value| value.get("ids").is_some())
+}
+
+fn json<T: serde::de::DeserializeOwned>(path: &Path) -> Result<T, GoldenError> {
+    let text = text::read(path).map_err(|source| GoldenError::Text {
+        path: path.to_owned(),
+        source,
+    })?;
+    serde_json::from_str(&text).map_err(|source| GoldenError::Json {
+        path: path.to_owned(),
+        source,
+    })
+}
+
+/// The tensors of a record.
+#[derive(Debug)]
+pub(super) struct Tensors {
+    path: PathBuf,
+    bytes: Vec<u8>,
+}
+
+/// A recorded tensor: values, and their shape.
+pub(super) struct Recorded<T> {
+    pub values: Vec<T>,
+    pub shape: Vec<usize>,
+}
+
+impl Tensors {
+    fn read(path: &Path) -> Result<Self, GoldenError> {
+        let bytes = fs::read(path).map_err(|source| GoldenError::Io {
+            path: path.to_owned(),
+            source,
+        })?;
+        let tensors = Self {
+            path: path.to_owned(),
+            bytes,
+        };
+        tensors.parsed()?;
+        Ok(tensors)
+    }
+
+    fn parsed(&self) -> Result<SafeTensors<'_>, GoldenError> {
+        SafeTensors::deserialize(&self.bytes).map_err(|e| GoldenError::Tensors {
+            path: self.path.clone(),
+            reason: e.to_string(),
+        })
+    }
+
+    /// The `f32` tensor of that name, if it was recorded.
+    pub fn f32(&self, name: &str) -> Result<Option<Recorded<f32>>, GoldenError> {
+        self.values(name, Dtype::F32, f32::from_le_bytes)
+    }
+
+    /// The `i32` tensor of that name, if it was recorded.
+    pub fn i32(&self, name: &str) -> Result<Option<Recorded<i32>>, GoldenError> {
+        self.values(name, Dtype::I32, i32::from_le_bytes)
+    }
+
+    fn values<T>(
+        &self,
+        name: &str,
+        dtype: Dtype,
+        read: impl Fn([u8; 4]) -> T,
+    ) -> Result<Option<Recorded<T>>, GoldenError> {
+        let tensors = self.parsed()?;
+        let Ok(tensor) = tensors.tensor(name) else {
+            return Ok(None);
+        };
+        if tensor.dtype() != dtype {
+            let reason = format!("`{name}`: expected {dtype:?}, found {:?}", tensor.dtype());
+            return Err(GoldenError::Tensors {
+                path: self.path.clone(),
+                reason,
+            });
+        }
+        let (chunks, _) = tensor.data().as_chunks::<4>();
+        let values = chunks.iter().map(|c| read(*c)).collect();
+        Ok(Some(Recorded {
+            values,
+            shape: tensor.shape().to_vec(),
+        }))
+    }
+
+    /// An error about this file.
+    pub fn invalid(&self, reason: impl Into<String>) -> GoldenError {
+        GoldenError::Tensors {
+            path: self.path.clone(),
+            reason: reason.into(),
+        }
+    }
+}

@@ -1,0 +1,169 @@
+//! How exact a model can be, by the types of its weights, and what is allowed for it.
+//!
+//! The bounds on logits and on greedy choices are those that came with the reference data
+//! (`tests/reference/README.md`). They were measured with an exact adapter and tower; where those
+//! are quantized as well, their share is added.
+
+use crate::model::{container::Container, quant::GgmlType};
+
+/// The coarsest type of a part.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Grade {
+    /// `f32`.
+    Full,
+    /// `f16`: exact for the reference's weights, but the decoder multiplies in `f16`.
+    Half,
+    /// `bf16`: likewise, and the decoder rounds activations to 8 bits of mantissa.
+    Brain,
+    /// `q8_0`.
+    EightBit,
+    /// Anything coarser.
+    FewBits,
+}
+
+impl Grade {
+    fn of(ty: GgmlType) -> Self {
+        match ty {
+            GgmlType::F32 | GgmlType::I8 => Self::Full,
+            GgmlType::F16 => Self::Half,
+            GgmlType::BF16 => Self::Brain,
+            GgmlType::Q8_0 => Self::EightBit,
+            _ => Self::FewBits,
+        }
+    }
+
+    fn name(self) -> &'static str {
+        match self {
+            Self::Full => "f32",
+            Self::Half => "f16",
+            Self::Brain => "bf16",
+            Self::EightBit => "8-bit",
+            Self::FewBits => "fewer bits",
+        }
+    }
+}
+
+/// What is allowed, stage by stage.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Precision {
+    vision: Grade,
+    plora: Grade,
+    decoder: Grade,
+}
+
+/// A bound on a stage of numbers.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) enum Bound {
+    /// On every value.
+    Absolute(f64),
+    /// On the whole: relative root mean square, and cosine.
+    Relative(f64, f64),
+}
+
+/// What is asked of greedy choices.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) enum Agreement {
+    /// Equal wherever the first logit leads by more than this.
+    Margin(f32),
+    /// This share of all choices.
+    Share(f64),
+}
+
+impl Precision {
+    /// The precision of a model.
+    pub fn of(container: &Container) -> Self {
+        let grade = |is_part: &dyn Fn(&str) -> bool| {
+            let tensors = container.file().tensors().iter();
+            tensors
+                .filter(|t| is_part(&t.name))
+                .map(|t| Grade::of(t.ty))
+                .max()
+        };
+        let is_vision = |name: &str| name.starts_with("v.") || name.starts_with("mm.");
+        let is_plora = |name: &str| name.ends_with(".lora_a") || name.ends_with(".lora_b");
+        let is_decoder = |name: &str| !is_vision(name) && !is_plora(name);
+        Self {
+            vision: grade(&is_vision).unwrap_or(Grade::Full),
+            plora: grade(&is_plora).unwrap_or(Grade::Full),
+            decoder: grade(&is_decoder).unwrap_or(Grade::Full),
+        }
+    }
+
+    /// The same where the tower saw other pixels than the original's did, by a few levels: a
+    /// lossy picture whose recorded pixels are not there.
+    pub(super) fn with_other_pixels(self) -> Self {
+        Self {
+            vision: self.vision.max(Grade::EightBit),
+            ..self
+        }
+    }
+
+    /// For the stages of the tower and the projector. Its 16-bit weights hold the reference's
+    /// numbers exactly, `f16` is multiplied in `f32`; beside `bf16` activations are rounded to 16 bits
+    /// on CPUs where that is faster.
+    pub(super) fn vision(&self) -> Bound {
+        match self.vision {
+            Grade::Full | Grade::Half => Bound::Absolute(1e-4),
+            Grade::Brain => Bound::Relative(1e-2, 0.9999),
+            Grade::EightBit => Bound::Relative(3e-2, 0.999),
+            Grade::FewBits => Bound::Relative(0.35, 0.93),
+        }
+    }
+
+    /// For the rows that go into the decoder: token embeddings and projected pictures.
+    pub(super) fn inputs(&self) -> Bound {
+        match self.vision.max(self.decoder) {
+            Grade::Full | Grade::Half => Bound::Absolute(1e-4),
+            Grade::Brain => Bound::Relative(1e-2, 0.9999),
+            Grade::EightBit => Bound::Relative(3e-2, 0.999),
+            Grade::FewBits => Bound::Relative(0.35, 0.93),
+        }
+    }
+
+    /// For logits.
+    pub(super) fn logits(&self) -> Bound {
+        let beside = self.vision.max(self.plora);
+        match self.decoder.max(beside) {
+            Grade::Full => Bound::Absolute(2e-3),
+            Grade::Half => Bound::Relative(1e-2, 0.9999),
+            Grade::Brain => Bound::Relative(3e-2, 0.999),
+            Grade::EightBit if beside < Grade::EightBit => Bound::Relative(3e-2, 0.999),
+            Grade::EightBit => Bound::Relative(5e-2, 0.998),
+            Grade::FewBits => Bound::Relative(0.35, 0.93),
+        }
+    }
+
+    /// For the logits of the likeliest tokens of every position. Quantization moves these more
+    /// than the rest, and the reference states no bound for them: they are reported only.
+    pub(super) fn top_logits(&self) -> Option<Bound> {
+        let exact = self.decoder.max(self.vision).max(self.plora) <= Grade::Half;
+        exact.then(|| self.logits())
+    }
+
+    /// For greedy choices.
+    pub(super) fn agreement(&self) -> Agreement {
+        match self.decoder.max(self.vision).max(self.plora) {
+            Grade::Full => Agreement::Margin(4e-3), // two logits, each off by the tolerance
+            Grade::Half => Agreement::Margin(0.15),
+            Grade::Brain | Grade::EightBit => Agreement::Share(0.95),
+            Grade::FewBits => Agreement::Share(0.6),
+        }
+    }
+}
+
+impl std::fmt::Display for Precision {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self {
+            vision,
+            plora,
+            decoder,
+        } = self;
+        write!(
+            f,
+            "tower {}, Partial-LoRA {}, decoder {}",
+            vision.name(),
+            plora.name(),
+            decoder.name()
+        )
+    }
+}

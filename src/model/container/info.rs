@@ -1,0 +1,283 @@
+//! What a model file says about the model.
+
+use super::{ContainerError, keys};
+use crate::model::{
+    VisionConfig,
+    gguf::{GgufError, Metadata},
+};
+
+/// Which half of the family a model belongs to. It decides the default system text and what the
+/// model was trained to do; the mathematics are the same.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Family {
+    /// Comprehension: captions, questions, chat (`internlm-xcomposer2-vl-*`).
+    Vl,
+    /// Text-image composition (`internlm-xcomposer2-7b`).
+    Composition,
+}
+
+impl Family {
+    /// The name in the file.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Vl => "vl",
+            Self::Composition => "composition",
+        }
+    }
+
+    /// The family of that name.
+    pub fn from_name(name: &str) -> Option<Self> {
+        [Self::Vl, Self::Composition]
+            .into_iter()
+            .find(|f| f.name() == name)
+    }
+}
+
+/// How pixels are normalised for the tower.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ImageInfo {
+    /// Channel means (RGB, of values in 0..1).
+    pub image_mean: [f32; 3],
+    /// Channel deviations.
+    pub image_std: [f32; 3],
+}
+
+/// Where `<s>` stands in a prompt that holds pictures.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum BosRule {
+    /// Before every non-empty piece of text, as the published `chat()` does.
+    EverySegment,
+    /// Once, at the start, as the evaluation and composition code does.
+    Once,
+}
+
+impl BosRule {
+    /// The name in the file.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::EverySegment => "every_segment",
+            Self::Once => "once",
+        }
+    }
+
+    /// The rule of that name.
+    pub fn from_name(name: &str) -> Option<Self> {
+        [Self::EverySegment, Self::Once]
+            .into_iter()
+            .find(|r| r.name() == name)
+    }
+}
+
+/// The trained prompt format.
+#[derive(Clone, Debug, PartialEq)]
+pub struct PromptInfo {
+    /// Default system text; empty for none.
+    pub system: String,
+    /// What stands for a picture in a query.
+    pub image_marker: String,
+    /// Opens a turn.
+    pub turn_start: i32,
+    /// Ends a turn; generation stops here.
+    pub turn_end: i32,
+    /// `<s>`.
+    pub bos: i32,
+    /// `</s>`; generation stops here too.
+    pub eos: i32,
+    /// Where `<s>` stands.
+    pub bos_rule: BosRule,
+}
+
+/// The decoder's dimensions, read from its view.
+#[derive(Clone, Debug, PartialEq)]
+#[allow(missing_docs)]
+pub struct DecoderInfo {
+    pub n_vocab: usize,
+    pub n_embd: usize,
+    pub n_layer: usize,
+    pub n_head: usize,
+    pub n_head_kv: usize,
+    pub n_ff: usize,
+    /// The longest context that the rotary embedding was made for.
+    pub n_ctx_train: usize,
+}
+
+impl DecoderInfo {
+    /// Reads the dimensions from a decoder view and checks that they fit together.
+    ///
+    /// # Errors
+    /// If a key is missing, or heads do not divide what they share.
+    pub(super) fn read(meta: &Metadata) -> Result<Self, GgufError> {
+        let info = Self {
+            n_vocab: positive(meta, keys::LLM_VOCAB_SIZE)?,
+            n_embd: positive(meta, keys::LLM_EMBEDDING_LENGTH)?,
+            n_layer: positive(meta, keys::LLM_BLOCK_COUNT)?,
+            n_head: positive(meta, keys::LLM_HEAD_COUNT)?,
+            n_head_kv: positive(meta, keys::LLM_HEAD_COUNT_KV)?,
+            n_ff: positive(meta, keys::LLM_FEED_FORWARD_LENGTH)?,
+            n_ctx_train: positive(meta, keys::LLM_CONTEXT_LENGTH)?,
+        };
+        // Rotation pairs dimensions, so a head has an even number of them.
+        divides(keys::LLM_HEAD_COUNT, 2 * info.n_head, info.n_embd)?;
+        divides(keys::LLM_HEAD_COUNT_KV, info.n_head_kv, info.n_head)?;
+        Ok(info)
+    }
+
+    /// Elements of keys and values that one position takes in the cache.
+    pub fn kv_elements_per_position(&self) -> usize {
+        let d_head = self.n_embd / self.n_head;
+        2 * self.n_layer * self.n_head_kv * d_head
+    }
+}
+
+/// All that a runtime needs to know besides the tensors.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ModelInfo {
+    /// A person's name for the model.
+    pub name: String,
+    /// Comprehension or composition.
+    pub family: Family,
+    /// Normalisation of pictures.
+    pub image: ImageInfo,
+    /// Sizes of the tower and the projector.
+    pub vision: VisionConfig,
+    /// Prompt format.
+    pub prompt: PromptInfo,
+    /// Decoder dimensions.
+    pub decoder: DecoderInfo,
+    /// The longest sequence that the model was made for.
+    pub context_length: usize,
+    /// Which converter wrote the file, and how it was called.
+    pub converter: String,
+    /// Which checkpoint it was made of.
+    pub source: String,
+}
+
+impl ModelInfo {
+    /// Reads and checks the metadata of the outer header and of the decoder view.
+    ///
+    /// # Errors
+    /// If a key is missing or has a value that cannot be.
+    pub fn read(outer: &Metadata, decoder: &Metadata) -> Result<Self, ContainerError> {
+        let family = named(
+            outer,
+            keys::XC2_FAMILY,
+            "`vl` or `composition`",
+            Family::from_name,
+        )?;
+        let image = read_image(outer)?;
+        let decoder = DecoderInfo::read(decoder)?;
+        let options = outer.str(keys::XC2_OPTIONS)?;
+        Ok(Self {
+            name: outer.str(keys::GENERAL_NAME)?.to_owned(),
+            family,
+            image,
+            vision: read_vision(outer)?,
+            prompt: read_prompt(outer, decoder.n_vocab)?,
+            decoder,
+            context_length: positive(outer, keys::XC2_CONTEXT_LENGTH)?,
+            converter: format!("{} {options}", outer.str(keys::XC2_CONVERTER)?),
+            source: outer.str(keys::XC2_SOURCE_NAME)?.to_owned(),
+        })
+    }
+
+    /// The longest context that a runtime may use.
+    pub fn max_context(&self) -> usize {
+        self.context_length.min(self.decoder.n_ctx_train)
+    }
+}
+
+fn read_image(outer: &Metadata) -> Result<ImageInfo, GgufError> {
+    let rgb = |key: &str, expected: &str, ok: fn(f32) -> bool| {
+        let values = outer.rgb(key)?;
+        if values.into_iter().all(ok) {
+            return Ok(values);
+        }
+        Err(GgufError::invalid(
+            format!("metadata key `{key}`"),
+            expected,
+            format!("{values:?}"),
+        ))
+    };
+    Ok(ImageInfo {
+        image_mean: rgb(keys::CLIP_IMAGE_MEAN, "finite numbers", f32::is_finite)?,
+        image_std: rgb(keys::CLIP_IMAGE_STD, "positive numbers", |v| {
+            v.is_normal() && v > 0.0
+        })?,
+    })
+}
+
+fn read_prompt(outer: &Metadata, n_vocab: usize) -> Result<PromptInfo, GgufError> {
+    let id = |key: &str| {
+        let id = outer.usize(key)?;
+        let in_range = i32::try_from(id).ok().filter(|_| id < n_vocab);
+        in_range.ok_or_else(|| {
+            GgufError::invalid(
+                format!("metadata key `{key}`"),
+                format!("an id below {n_vocab}"),
+                id,
+            )
+        })
+    };
+    if outer.str(keys::PROMPT_IMAGE_MARKER)?.is_empty() {
+        let field = format!("metadata key `{}`", keys::PROMPT_IMAGE_MARKER);
+        return Err(GgufError::invalid(field, "some text", "none"));
+    }
+    let rule = "`every_segment` or `once`";
+    Ok(PromptInfo {
+        system: outer.str(keys::PROMPT_SYSTEM)?.to_owned(),
+        image_marker: outer.str(keys::PROMPT_IMAGE_MARKER)?.to_owned(),
+        turn_start: id(keys::PROMPT_TURN_START)?,
+        turn_end: id(keys::PROMPT_TURN_END)?,
+        bos: id(keys::PROMPT_BOS)?,
+        eos: id(keys::PROMPT_EOS)?,
+        bos_rule: named(outer, keys::PROMPT_BOS_RULE, rule, BosRule::from_name)?,
+    })
+}
+
+fn read_vision(outer: &Metadata) -> Result<VisionConfig, GgufError> {
+    Ok(VisionConfig {
+        image_size: positive(outer, keys::CLIP_IMAGE_SIZE)?,
+        patch_size: positive(outer, keys::CLIP_PATCH_SIZE)?,
+        n_embd: positive(outer, keys::CLIP_EMBEDDING_LENGTH)?,
+        n_head: positive(outer, keys::CLIP_HEAD_COUNT)?,
+        n_ff: positive(outer, keys::CLIP_FEED_FORWARD_LENGTH)?,
+        n_layer: positive(outer, keys::CLIP_BLOCK_COUNT)?,
+        layer_norm_eps: outer.f32(keys::CLIP_LAYER_NORM_EPS)?,
+        n_embd_text: positive(outer, keys::CLIP_PROJECTION_DIM)?,
+    })
+}
+
+/// A number that sizes are computed from: positive, and small enough for any product of a few.
+fn positive(meta: &Metadata, key: &str) -> Result<usize, GgufError> {
+    const LIMIT: usize = 1 << 24;
+    match meta.usize(key)? {
+        n @ 1..=LIMIT => Ok(n),
+        n => Err(GgufError::invalid(
+            format!("metadata key `{key}`"),
+            format!("1 to {LIMIT}"),
+            n,
+        )),
+    }
+}
+
+fn divides(key: &str, divisor: usize, n: usize) -> Result<(), GgufError> {
+    if n.is_multiple_of(divisor) {
+        return Ok(());
+    }
+    Err(GgufError::invalid(
+        format!("metadata key `{key}`"),
+        format!("a divisor of {n}"),
+        divisor,
+    ))
+}
+
+fn named<T>(
+    meta: &Metadata,
+    key: &str,
+    expected: &str,
+    from_name: impl Fn(&str) -> Option<T>,
+) -> Result<T, GgufError> {
+    let name = meta.str(key)?;
+    from_name(name)
+        .ok_or_else(|| GgufError::invalid(format!("metadata key `{key}`"), expected, name))
+}

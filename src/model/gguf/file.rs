@@ -1,0 +1,153 @@
+//! A GGUF file, mapped into memory.
+
+use std::{collections::HashMap, fs::File, ops::Range, path::Path, sync::Arc};
+
+use bytes::Bytes;
+
+use super::{GgufError, Header, Metadata, TensorInfo};
+use crate::model::FileMap;
+use crate::model::tensor::{Tensor, TensorData, TensorSource};
+
+/// A GGUF file whose header is read and checked, and whose data are mapped but not touched.
+///
+/// Cloning is cheap: clones share the map.
+#[derive(Clone, Debug)]
+pub struct GgufFile {
+    header: Header,
+    data_start: usize,
+    /// Name → index into `header.tensors` and begin of the data in the file.
+    index: HashMap<String, (usize, usize)>,
+    bytes: Bytes,
+    /// What the bytes are a view of, if it is a file.
+    map: Option<Arc<FileMap>>,
+}
+
+impl GgufFile {
+    /// Maps `path` and reads its header.
+    ///
+    /// # Errors
+    /// If the file cannot be read, is no GGUF file, or ends before the last tensor does.
+    pub fn open(path: &Path) -> Result<Self, GgufError> {
+        let attributes = std::fs::metadata(path)?; // before opening, which waits for a pipe's writer
+        if attributes.is_dir() {
+            return Err(std::io::Error::from(std::io::ErrorKind::IsADirectory).into());
+        }
+        if !attributes.is_file() {
+            return Err(GgufError::invalid(
+                "file",
+                "a regular file",
+                "a device or a pipe",
+            ));
+        }
+        if attributes.len() == 0 {
+            return Self::from_bytes(Bytes::new()); // an empty file cannot be mapped
+        }
+        let map = Arc::new(FileMap::new(&File::open(path)?)?);
+        let mut file = Self::from_bytes(Bytes::from_owner(Shared(Arc::clone(&map))))?;
+        file.map = Some(map);
+        Ok(file)
+    }
+
+    /// Reads a file that is in memory.
+    ///
+    /// # Errors
+    /// As [`Self::open`].
+    pub fn from_bytes(bytes: Bytes) -> Result<Self, GgufError> {
+        let (header, data_start) = Header::parse(&bytes)?;
+        let mut index = HashMap::with_capacity(header.tensors.len());
+        for (i, (tensor, offset)) in header.tensors.iter().zip(header.offsets()).enumerate() {
+            let begin = data_start + offset;
+            let n_bytes = tensor.n_bytes().expect("checked by the parser");
+            if begin
+                .checked_add(n_bytes)
+                .is_none_or(|end| end > bytes.len())
+            {
+                return Err(GgufError::Truncated {
+                    field: format!("tensor `{}`", tensor.name),
+                    needed: n_bytes as u64,
+                    left: bytes.len().saturating_sub(begin) as u64,
+                });
+            }
+            index.insert(tensor.name.clone(), (i, begin));
+        }
+        Ok(Self {
+            header,
+            data_start,
+            index,
+            bytes,
+            map: None,
+        })
+    }
+
+    /// The metadata.
+    pub fn metadata(&self) -> &Metadata {
+        &self.header.metadata
+    }
+
+    /// The tensors in file order.
+    pub fn tensors(&self) -> &[TensorInfo] {
+        &self.header.tensors
+    }
+
+    /// Where a tensor's data begin, counted from the start of the file.
+    pub fn data_offset(&self, name: &str) -> Option<usize> {
+        self.index.get(name).map(|(_, begin)| *begin)
+    }
+
+    /// The whole data section.
+    pub fn data(&self) -> &[u8] {
+        &self.bytes[self.data_start.min(self.bytes.len())..]
+    }
+
+    /// Size of the file in bytes.
+    pub fn file_bytes(&self) -> usize {
+        self.bytes.len()
+    }
+
+    /// The share of the file that is in memory already and need not be read from storage; `None` if
+    /// it is no file, or the system does not tell.
+    pub fn cached_share(&self) -> Option<f64> {
+        self.map.as_ref()?.cached_share()
+    }
+
+    fn data_of(&self, range: Range<usize>) -> TensorData {
+        let bytes = self.bytes.slice(range.clone());
+        match &self.map {
+            Some(map) => TensorData::mapped(bytes, Arc::clone(map), range),
+            None => bytes.into(),
+        }
+    }
+
+    /// The tensor of that name.
+    ///
+    /// # Errors
+    /// If there is none.
+    pub fn require(&self, name: &str) -> Result<Tensor, GgufError> {
+        self.tensor(name).ok_or_else(|| GgufError::MissingTensor {
+            name: name.to_owned(),
+        })
+    }
+}
+
+impl TensorSource for GgufFile {
+    fn tensor(&self, name: &str) -> Option<Tensor> {
+        let &(i, begin) = self.index.get(name)?;
+        let TensorInfo { name, ty, shape } = self.header.tensors[i].clone();
+        let n_bytes = self.header.tensors[i].n_bytes()?;
+        Some(Tensor {
+            name,
+            ty,
+            shape,
+            data: self.data_of(begin..begin + n_bytes),
+        })
+    }
+}
+
+/// A map that `Bytes` and the file own together.
+struct Shared(Arc<FileMap>);
+
+impl AsRef<[u8]> for Shared {
+    fn as_ref(&self) -> &[u8] {
+        (*self.0).as_ref()
+    }
+}

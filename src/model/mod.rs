@@ -1,0 +1,12 @@
+//! The model file: GGUF, its container layout, tensors in ggml's element types, hyper-parameters.
+
+pub mod container;
+mod file_map;
+pub mod gguf;
+pub mod quant;
+pub mod tensor;
+mod vision_config;
+
+pub use file_map::FileMap;
+pub(crate) use vision_config::CHANNELS;
+pub use vision_config::{VisionConfig, VisionConfigError};

@@ -1,0 +1,9 @@
+//! The machine and its files: nothing here knows of models.
+
+pub mod atomic_file;
+pub(crate) mod digest;
+pub mod machine;
+pub mod memory;
+pub mod panics;
+pub mod text;
+pub mod units;

@@ -1,0 +1,121 @@
+//! The file of records as it is found: read from its first line to its last.
+
+use std::{
+    fs,
+    io::{BufRead, BufReader},
+};
+
+use super::{Journal, JournalError, agreement::Agreement, gist::Gist, locked::Onward};
+use crate::{
+    system::text,
+    tasks::caption::layout::{End, Layout, Tail},
+};
+
+impl Journal {
+    /// Reads what is done.
+    pub(super) fn read(&mut self) -> Result<(), JournalError> {
+        (self.len, self.n_superseded) = (0, 0);
+        self.known.clear();
+        self.agreement = Agreement::default();
+        let file = self.file.try_clone().map_err(|e| self.io(e))?;
+        let mut input = BufReader::new(Onward(&file, 0));
+        let begun = input.fill_buf().map(text::refuse_wide);
+        begun
+            .map_err(|e| self.io(e))?
+            .map_err(|e| self.no_text(e))?;
+        let layout = Layout::read(self.format, &mut input).map_err(|e| self.io(e))?;
+        match layout.map_err(|source| self.no_record(1, source))? {
+            Some(layout) => self.layout = layout,
+            None => return self.begin(),
+        }
+        self.len = self.layout.head().len() as u64;
+        if let Some(end) = self.layout.end_head() {
+            self.write(end.as_bytes())?;
+        }
+        let mut number = 1 + n_lines(self.layout.head());
+        let mut line = Vec::new();
+        let end = loop {
+            match self
+                .layout
+                .read_line(&mut input, &mut line)
+                .map_err(|e| self.io(e))?
+            {
+                End::Complete => self.take(&line, number)?,
+                end => break end,
+            }
+            if number == 1 {
+                self.layout.note_end_of_line(&line);
+            }
+            number += n_lines(&line);
+            line.clear();
+        };
+        self.finish(&line, end, number)?;
+        self.stamp = self.file.metadata().map_err(|e| self.io(e))?.into();
+        Ok(())
+    }
+
+    /// Begins a file that is empty, or in which the header was cut short.
+    fn begin(&mut self) -> Result<(), JournalError> {
+        let len = self.file.metadata().map_err(|e| self.io(e))?.len();
+        self.layout = Layout::ours(self.format);
+        if len > 0 {
+            let torn = fs::read(&self.real).map_err(|e| self.io(e))?;
+            self.keep_torn(&torn)?;
+        }
+        self.write(self.format.header().as_bytes())
+    }
+
+    /// Takes a line into account.
+    fn take(&mut self, line: &[u8], number: usize) -> Result<(), JournalError> {
+        if std::str::from_utf8(line).is_err() {
+            let offset = usize::try_from(self.len).unwrap_or(usize::MAX);
+            return Err(self.no_text(text::not_utf8(line, number, offset)));
+        }
+        let parsed = self
+            .layout
+            .parse(line)
+            .map_err(|source| self.no_record(number, source))?;
+        if let Some(fields) = parsed {
+            let gist = Gist::new(&fields, line, self.len);
+            let gist = gist.map_err(|source| self.no_record(number, source))?;
+            let taken = self.agreement.take(&fields, self.format, &self.settings);
+            taken.map_err(|difference| self.other_settings(difference))?;
+            if self.known.insert(gist.path, gist.entry).is_some() {
+                self.n_superseded += 1;
+            }
+        }
+        self.len += line.len() as u64;
+        Ok(())
+    }
+
+    /// Sees to the last line, which has no line feed.
+    fn finish(&mut self, line: &[u8], end: End, number: usize) -> Result<(), JournalError> {
+        let n_whole = match self.layout.tail(line, end) {
+            Tail::Whole => line.len(),
+            Tail::Torn(at) => at,
+            Tail::Unknown(_) if std::str::from_utf8(line).is_err() => line.len(), // see `take`
+            Tail::Unknown(source) => {
+                let n_before = match end {
+                    End::InQuotes(at) => n_lines(&line[..at]),
+                    _ => 0,
+                };
+                return Err(self.no_record(number + n_before, source));
+            }
+        };
+        let (whole, torn) = line.split_at(n_whole);
+        self.take(whole, number)?;
+        let agreed = self.agreement.finish(&self.settings);
+        agreed.map_err(|difference| self.other_settings(difference))?;
+        if !torn.is_empty() {
+            self.keep_torn(torn)?;
+        }
+        if !whole.is_empty() {
+            self.write(self.layout.end_of_line().as_bytes())?;
+        }
+        Ok(())
+    }
+}
+
+fn n_lines(bytes: &[u8]) -> usize {
+    bytes.iter().filter(|byte| **byte == b'\n').count()
+}

@@ -1,0 +1,87 @@
+//! Making what is asked fit the context.
+
+use super::{chat_model::ChatModel, prompts::Ask};
+use crate::engine::EngineError;
+
+/// The shortest beginning of a section that still tells what it is about, in characters.
+const SHORTEST: usize = 12;
+
+/// Whether prompt and `room` more positions fit.
+pub fn fits(model: &dyn ChatModel, ask: &Ask, room: usize) -> Result<bool, EngineError> {
+    Ok(model.n_prompt(ask)? + room <= model.n_ctx())
+}
+
+/// What to ask about `sections`: of all their text, or, if that does not fit, of the beginnings of
+/// sections, as long as fits; then the second value is their most characters. `None` if even short
+/// ones do not fit.
+pub fn abridge(
+    model: &dyn ChatModel,
+    sections: &[String],
+    room: usize,
+    ask: impl Fn(&[String]) -> Ask,
+) -> Result<Option<(Ask, Option<usize>)>, EngineError> {
+    let whole = ask(sections);
+    if fits(model, &whole, room)? {
+        return Ok(Some((whole, None)));
+    }
+    let abridged = |most| {
+        ask(&sections
+            .iter()
+            .map(|s| beginning(s, most))
+            .collect::<Vec<_>>())
+    };
+    let longest = sections
+        .iter()
+        .map(|s| s.chars().count())
+        .max()
+        .unwrap_or(0);
+    let most = largest(SHORTEST, longest, |most| fits(model, &abridged(most), room))?;
+    Ok(most.map(|most| (abridged(most), Some(most))))
+}
+
+/// The first `most` characters, with `…` where there are more.
+pub fn beginning(text: &str, most: usize) -> String {
+    match text.char_indices().nth(most) {
+        Some((end, _)) => format!("{}…", &text[..end]),
+        None => text.to_owned(),
+    }
+}
+
+/// The largest of `low..=high` that is good, if `low` is; all below a good one are good.
+pub fn largest<E>(
+    mut low: usize,
+    mut high: usize,
+    is_good: impl Fn(usize) -> Result<bool, E>,
+) -> Result<Option<usize>, E> {
+    if high < low || !is_good(low)? {
+        return Ok(None);
+    }
+    while low < high {
+        let middle = low + (high - low).div_ceil(2);
+        if is_good(middle)? {
+            low = middle;
+        } else {
+            high = middle - 1;
+        }
+    }
+    Ok(Some(low))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_largest_good_number_is_found() {
+        for most in 0..40 {
+            let found = largest(3, 30, |n| Ok::<_, ()>(n <= most)).unwrap();
+            assert_eq!(found, (most >= 3).then_some(most.min(30)));
+        }
+    }
+
+    #[test]
+    fn beginnings_count_characters() {
+        assert_eq!(beginning("图像对应", 2), "图像…");
+        assert_eq!(beginning("图像", 2), "图像");
+    }
+}
