@@ -1,8 +1,9 @@
-//! One interface to the matmuls with quantized and with 16-bit weights, for callers with threads of their own.
+//! One interface to the matmuls with quantized and with 16-bit weights, for callers with threads of
+//! their own.
 //!
-//! A graph may hold weights of both kinds. A caller asks [`WeightMatrix::input_type`] in which type a matrix
-//! wants its activations, converts them once for all matrices of the same type ([`MatmulInput::fill`]), and
-//! runs the tasks of a [`Matmul`] on its threads.
+//! A graph may hold weights of both kinds. [`WeightMatrix::input_type`] says in which type a matrix
+//! takes its activations. The caller converts them once for all matrices of the same type
+//! ([`MatmulInput::fill`]) and runs the tasks of a [`Matmul`] on its threads.
 #![allow(unsafe_code)]
 
 use crate::float16::{Float16Activations, Float16Kernel, Float16Matmul, Float16Matrix};

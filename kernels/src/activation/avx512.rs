@@ -38,10 +38,10 @@ fn all(values: &mut [f32]) {
 #[target_feature(enable = "avx512f,avx512dq")]
 fn one(x: __m512) -> __m512 {
     /// Largest exponent for which the sum and its reciprocal are normal numbers.
-    const MOST: f32 = 100.0;
+    const MAX_EXPONENT: f32 = 100.0;
 
     let t = _mm512_mul_ps(x, _mm512_set1_ps(-1.702 * std::f32::consts::LOG2_E));
-    let t = _mm512_min_ps(t, _mm512_set1_ps(MOST));
+    let t = _mm512_min_ps(t, _mm512_set1_ps(MAX_EXPONENT));
     let sum = _mm512_add_ps(exp2(t), _mm512_set1_ps(1.0));
     let near = _mm512_rcp14_ps(sum);
     let correction = _mm512_fnmadd_ps(sum, near, _mm512_set1_ps(2.0));

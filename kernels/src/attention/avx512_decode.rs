@@ -23,7 +23,7 @@ const LANES: usize = 16;
 /// Keys that all heads of a task process before the next ones.
 const KEYS: usize = 16;
 /// How many keys ahead to prefetch.
-const AHEAD: usize = 32;
+const PREFETCH_DISTANCE: usize = 32;
 /// f16 elements of a cache line.
 const LINE: usize = 32;
 
@@ -150,40 +150,40 @@ unsafe fn some<const N: usize>(
         query: queries,
         mixed,
     } = scratch;
-    let stream = |rows| RowPrefetcher {
+    let prefetcher_of = |rows| RowPrefetcher {
         rows,
         heads: heads_kv.clone(),
         dim,
         visible,
-        next: (AHEAD, heads_kv.start),
+        next: (PREFETCH_DISTANCE, heads_kv.start),
     };
     // SAFETY: the caller's promise; heads and blocks are within the task's.
     unsafe {
-        let mut ahead = stream(of.key);
+        let mut prefetcher = prefetcher_of(of.key);
         for (b, block) in visible.chunks(KEYS).enumerate() {
             for pair in pairs(heads_kv.clone(), sharing) {
                 let Pair { kv, head, .. } = pair;
-                let ahead = pair.is_first.then_some(&mut ahead);
+                let prefetcher = pair.is_first.then_some(&mut prefetcher);
                 let q = &queries[head * dim..];
                 let scores = &mut scores[head * padded + b * KEYS..];
                 match pair.has_two {
-                    true => score::<N, 2>(of, kv, q, block, scores, padded, ahead),
-                    false => score::<N, 1>(of, kv, q, block, scores, padded, ahead),
+                    true => score::<N, 2>(of, kv, q, block, scores, padded, prefetcher),
+                    false => score::<N, 1>(of, kv, q, block, scores, padded, prefetcher),
                 }
             }
         }
         let scores_of_heads = scores.chunks_exact_mut(padded);
         let factors: Vec<_> = scores_of_heads.map(|scores| softmax(scores)).collect();
-        let mut ahead = stream(of.value);
+        let mut prefetcher = prefetcher_of(of.value);
         for (b, block) in visible.chunks(KEYS).enumerate() {
             for pair in pairs(heads_kv.clone(), sharing) {
                 let Pair { kv, head, .. } = pair;
-                let ahead = pair.is_first.then_some(&mut ahead);
+                let prefetcher = pair.is_first.then_some(&mut prefetcher);
                 let weights = &scores[head * padded + b * KEYS..];
                 let mixed = &mut mixed[head * dim..];
                 match pair.has_two {
-                    true => mix::<N, 2>(of, kv, weights, padded, block, mixed, ahead),
-                    false => mix::<N, 1>(of, kv, weights, padded, block, mixed, ahead),
+                    true => mix::<N, 2>(of, kv, weights, padded, block, mixed, prefetcher),
+                    false => mix::<N, 1>(of, kv, weights, padded, block, mixed, prefetcher),
                 }
             }
         }
@@ -239,7 +239,7 @@ unsafe fn score<const N: usize, const HEADS: usize>(
     block: &[(usize, f32)],
     scores: &mut [f32],
     padded: usize,
-    mut ahead: Option<&mut RowPrefetcher<'_>>,
+    mut prefetcher: Option<&mut RowPrefetcher<'_>>,
 ) {
     let dim = N * LANES;
     assert!(queries.len() >= HEADS * dim && scores.len() >= (HEADS - 1) * padded + block.len());
@@ -253,8 +253,8 @@ unsafe fn score<const N: usize, const HEADS: usize>(
     for (j, (key, added)) in block.iter().enumerate() {
         // SAFETY: these rows exist.
         let k = unsafe {
-            if let Some(ahead) = &mut ahead {
-                ahead.prefetch_next();
+            if let Some(prefetcher) = &mut prefetcher {
+                prefetcher.prefetch_next();
             }
             load_f16::<N>(of.key.get(head_kv, *key, dim))
         };
@@ -282,7 +282,7 @@ unsafe fn mix<const N: usize, const HEADS: usize>(
     padded: usize,
     block: &[(usize, f32)],
     mixed: &mut [f32],
-    mut ahead: Option<&mut RowPrefetcher<'_>>,
+    mut prefetcher: Option<&mut RowPrefetcher<'_>>,
 ) {
     let dim = N * LANES;
     assert!(mixed.len() >= HEADS * dim && weights.len() >= (HEADS - 1) * padded + block.len());
@@ -295,8 +295,8 @@ unsafe fn mix<const N: usize, const HEADS: usize>(
             }
         }
         for (j, (key, _)) in block.iter().enumerate() {
-            if let Some(ahead) = &mut ahead {
-                ahead.prefetch_next();
+            if let Some(prefetcher) = &mut prefetcher {
+                prefetcher.prefetch_next();
             }
             let v = load_f16::<N>(of.value.get(head_kv, *key, dim));
             for (h, sums) in sums.iter_mut().enumerate() {

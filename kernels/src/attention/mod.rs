@@ -146,7 +146,7 @@ pub fn attention_quantized(
     assert_eq!(PIECE % kernel.rows, 0, "pieces must begin at tiles");
     let cells = out.cells(n, n_embd, kernel);
     let blocks = head_dim / int8::BLOCK;
-    let put = |piece: Piece<()>, mixed: &[f32]| {
+    let emit = |piece: Piece<()>, mixed: &[f32]| {
         for (i, tile) in mixed.chunks(kernel.rows * head_dim).enumerate() {
             for block in 0..blocks {
                 let mut x = [[0.0; int8::BLOCK]; int8::MAX_ROWS];
@@ -172,7 +172,14 @@ pub fn attention_quantized(
         rows: PIECE.min(n - first),
         out: (),
     });
-    dispatch(Cpu::chosen(), qkv, n_head, precision, pieces.collect(), put);
+    dispatch(
+        Cpu::chosen(),
+        qkv,
+        n_head,
+        precision,
+        pieces.collect(),
+        emit,
+    );
 }
 
 /// The same with the instructions of `cpu`, as far as this CPU has them.
@@ -235,7 +242,7 @@ fn store(mut piece: Piece<ArrayViewMut2<f32>>, mixed: &[f32]) {
     piece.out.assign(&mixed.expect("mixed is [rows, head_dim]"));
 }
 
-/// Computes the pieces with the kernels for `cpu` and calls `put` with each result, `[rows,
+/// Computes the pieces with the kernels for `cpu` and calls `emit` with each result, `[rows,
 /// head_dim]`.
 fn dispatch<P: Send>(
     cpu: Cpu,
@@ -243,36 +250,36 @@ fn dispatch<P: Send>(
     n_head: usize,
     precision: Precision,
     pieces: Vec<Piece<P>>,
-    put: impl Fn(Piece<P>, &[f32]) + Sync,
+    emit: impl Fn(Piece<P>, &[f32]) + Sync,
 ) {
     #[cfg(target_arch = "x86_64")]
     {
         use crate::tile::{Avx2, Avx512, Avx512Bf16, Avx512Fp16};
         if let (Precision::F16, Some(kernels)) = (precision, Avx512Fp16::new(cpu)) {
-            return run(kernels, qkv, n_head, pieces, put);
+            return run(kernels, qkv, n_head, pieces, emit);
         }
         if let (Precision::Bf16, Some(kernels)) = (precision, Avx512Bf16::new(cpu)) {
-            return run(kernels, qkv, n_head, pieces, put);
+            return run(kernels, qkv, n_head, pieces, emit);
         }
         if let Some(kernels) = Avx512::new(cpu) {
-            return run(kernels, qkv, n_head, pieces, put);
+            return run(kernels, qkv, n_head, pieces, emit);
         }
         if let Some(kernels) = Avx2::new(cpu) {
-            return run(kernels, qkv, n_head, pieces, put);
+            return run(kernels, qkv, n_head, pieces, emit);
         }
     }
     #[cfg(target_arch = "aarch64")]
     {
         use crate::tile::{Neon, NeonBf16};
         if let (Precision::Bf16, Some(kernels)) = (precision, NeonBf16::new(cpu)) {
-            return run(kernels, qkv, n_head, pieces, put);
+            return run(kernels, qkv, n_head, pieces, emit);
         }
         if let Some(kernels) = Neon::new(cpu) {
-            return run(kernels, qkv, n_head, pieces, put);
+            return run(kernels, qkv, n_head, pieces, emit);
         }
     }
     let _ = (cpu, precision);
-    run(Scalar::<f32>::default(), qkv, n_head, pieces, put);
+    run(Scalar::<f32>::default(), qkv, n_head, pieces, emit);
 }
 
 /// What each instruction set implements besides the matmul.
@@ -320,7 +327,7 @@ fn run<K: Softmax, P: Send>(
     qkv: &ArrayView2<f32>,
     n_head: usize,
     pieces: Vec<Piece<P>>,
-    put: impl Fn(Piece<P>, &[f32]) + Sync,
+    emit: impl Fn(Piece<P>, &[f32]) + Sync,
 ) {
     /// Identifies a call, so that a thread knows whether its packed head belongs to this one.
     static CALLS: AtomicU64 = AtomicU64::new(0);
@@ -342,7 +349,7 @@ fn run<K: Softmax, P: Send>(
             }
             let queries = piece.first..piece.first + piece.rows;
             let result = scratch.piece(kernels, &part(0).slice(s![queries, ..]));
-            put(piece, result);
+            emit(piece, result);
         });
     };
     pieces.into_par_iter().with_max_len(1).for_each(compute);
@@ -536,10 +543,10 @@ fn unit<K: Tile>(kernels: K, x: &ArrayView2<f32>) -> f32 {
 fn rows_with_prefetch<'a>(
     rows: &'a ArrayView2<f32>,
 ) -> impl Iterator<Item = ndarray::ArrayView1<'a, f32>> {
-    const AHEAD: usize = 12;
+    const PREFETCH_DISTANCE: usize = 12;
     (0..rows.nrows()).map(move |i| {
-        if i + AHEAD < rows.nrows()
-            && let Some(row) = rows.row(i + AHEAD).to_slice()
+        if i + PREFETCH_DISTANCE < rows.nrows()
+            && let Some(row) = rows.row(i + PREFETCH_DISTANCE).to_slice()
         {
             prefetch(row);
         }

@@ -117,13 +117,13 @@ fn sharp_attention_is_as_exact_in_f32() {
 #[test]
 fn operands_need_not_be_contiguous() {
     let qkv = noise(50, 3 * 32, 6);
-    let turned = qkv.t().as_standard_layout().into_owned();
+    let transposed = qkv.t().as_standard_layout().into_owned();
     let run = |qkv: ArrayView2<f32>, mut out: ArrayViewMut2<f32>| {
         attention(&qkv, 2, Precision::F32, out.view_mut());
     };
     let (mut plain, mut other) = (Array2::zeros((50, 32)), Array2::zeros((32, 50)));
     run(qkv.view(), plain.view_mut());
-    run(turned.t(), other.view_mut().reversed_axes());
+    run(transposed.t(), other.view_mut().reversed_axes());
     assert_eq!(plain, other.t());
 }
 

@@ -138,8 +138,8 @@ pub unsafe fn gemv<V: Vector, const S: usize>(of: &Float16Gemv) {
     // SAFETY: the caller's promise.
     unsafe {
         match of.weights {
-            Float16Slice::F16(weights) => by_rows::<V, _, S>(of, weights),
-            Float16Slice::Bf16(weights) => by_rows::<V, _, S>(of, weights),
+            Float16Slice::F16(weights) => dispatch_rows::<V, _, S>(of, weights),
+            Float16Slice::Bf16(weights) => dispatch_rows::<V, _, S>(of, weights),
         }
     }
 }
@@ -149,7 +149,7 @@ pub unsafe fn gemv<V: Vector, const S: usize>(of: &Float16Gemv) {
 /// # Safety
 /// As [`gemv`].
 #[inline(always)]
-unsafe fn by_rows<V: Vector, H: Float16, const S: usize>(of: &Float16Gemv, weights: &[H]) {
+unsafe fn dispatch_rows<V: Vector, H: Float16, const S: usize>(of: &Float16Gemv, weights: &[H]) {
     let n = of.rows.len() / of.n_in;
     // SAFETY: the caller's promise; the two calls split the rows.
     unsafe {
@@ -171,8 +171,8 @@ unsafe fn by_rows<V: Vector, H: Float16, const S: usize>(of: &Float16Gemv, weigh
             (7 | 8, _) => {
                 let (first, rest) = of.rows.split_at(4 * of.n_in);
                 let out = of.out.add(4 * of.stride);
-                by_rows::<V, H, S>(&Float16Gemv { rows: first, ..*of }, weights);
-                by_rows::<V, H, S>(
+                dispatch_rows::<V, H, S>(&Float16Gemv { rows: first, ..*of }, weights);
+                dispatch_rows::<V, H, S>(
                     &Float16Gemv {
                         rows: rest,
                         out,

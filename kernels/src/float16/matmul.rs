@@ -278,13 +278,13 @@ impl<'a> Float16Matmul<'a> {
             let (depth, wanted) = (panel.len() / width, STEP.min(inputs - k));
             let numbers = &mut numbers[..ROWS * depth];
             for column in (0..width).step_by(ROWS) {
-                let ahead = if column + ROWS < width {
+                let next = if column + ROWS < width {
                     (column + ROWS, k)
                 } else {
                     (0, (k + STEP).min(inputs - wanted))
                 };
                 for (r, to) in numbers.chunks_exact_mut(depth).enumerate() {
-                    weights(ahead.0 + r, ahead.1, wanted).prefetch();
+                    weights(next.0 + r, next.1, wanted).prefetch();
                     let (to, added) = to.split_at_mut(wanted);
                     if column + r < n_out {
                         K::Element::from_float16(ops, weights(column + r, k, wanted), to);

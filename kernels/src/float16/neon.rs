@@ -53,12 +53,12 @@ unsafe impl Vector for float32x4_t {
         // SAFETY: as above. Inline assembly because the intrinsic is not stable; it accesses only
         // its registers.
         unsafe {
-            let (halves, numbers): (_, Self);
-            halves = vld1_u16(from.cast());
+            let (f16s, numbers): (_, Self);
+            f16s = vld1_u16(from.cast());
             asm!(
-                "fcvtl {numbers:v}.4s, {halves:v}.4h",
+                "fcvtl {numbers:v}.4s, {f16s:v}.4h",
                 numbers = lateout(vreg) numbers,
-                halves = in(vreg) halves,
+                f16s = in(vreg) f16s,
                 options(pure, nomem, nostack, preserves_flags)
             );
             numbers

@@ -97,13 +97,13 @@ fn four_dots(w: &[[int8x16_t; 2]; 4], a: [int8x16_t; 2]) -> int32x4_t {
 /// Inline assembly because vectors of f16 are not stable in all Rust versions that build this.
 #[inline]
 #[target_feature(enable = "neon")]
-pub(crate) fn to_f32(halves: uint16x4_t) -> float32x4_t {
+pub(crate) fn to_f32(f16s: uint16x4_t) -> float32x4_t {
     let numbers;
     // SAFETY: one instruction of every AArch64 CPU, which accesses only these registers.
     unsafe {
         std::arch::asm!(
-            "fcvtl {numbers:v}.4s, {halves:v}.4h",
-            halves = in(vreg) halves,
+            "fcvtl {numbers:v}.4s, {f16s:v}.4h",
+            f16s = in(vreg) f16s,
             numbers = out(vreg) numbers,
             options(pure, nomem, nostack, preserves_flags)
         );

@@ -66,17 +66,18 @@ pub fn memory_read(n_threads: usize) -> f64 {
     const WORDS: usize = 256 << 20 >> 3;
     const PASSES: usize = 4;
     /// Words per prefetch, and how far ahead of the reads.
-    const ASKED: usize = 32;
-    const LEAD: usize = 64 * ASKED;
+    const WORDS_PER_PREFETCH: usize = 32;
+    const PREFETCH_DISTANCE: usize = 64 * WORDS_PER_PREFETCH;
     let words = vec![1u64; WORDS]; // not zeros, which would all be one shared page
     let pass = |_| {
         let start = Instant::now();
         thread::scope(|scope| {
             for part in words.chunks(WORDS.div_ceil(n_threads)) {
                 scope.spawn(|| {
-                    let mut stream = PrefetchStream::<L2>::from(part.as_ptr().wrapping_add(LEAD));
+                    let mut stream =
+                        PrefetchStream::<L2>::from(part.as_ptr().wrapping_add(PREFETCH_DISTANCE));
                     let sum = || {
-                        part.chunks(ASKED).fold(0u64, |sum, words| {
+                        part.chunks(WORDS_PER_PREFETCH).fold(0u64, |sum, words| {
                             stream.prefetch(size_of_val(words));
                             words.iter().fold(sum, |sum, word| sum.wrapping_add(*word))
                         })

@@ -85,7 +85,7 @@ fn sum(x: __m256, y: __m128) -> f32 {
 /// Two bytes are valid for reads.
 #[inline]
 #[target_feature(enable = "avx2,f16c")]
-unsafe fn half(at: *const u8, scale: __m128) -> __m256 {
+unsafe fn load_scale(at: *const u8, scale: __m128) -> __m256 {
     // SAFETY: as above; unaligned.
     let d = i32::from(unsafe { at.cast::<u16>().read_unaligned() });
     _mm256_broadcastss_ps(_mm_mul_ss(_mm_cvtph_ps(_mm_cvtsi32_si128(d)), scale))
@@ -246,7 +246,7 @@ macro_rules! row_with {
                                 dot = $add_scaled(dot, w, load(a.add(32 * i)), of(i));
                             }
                         }
-                        let d = half(block.add(208), scale);
+                        let d = load_scale(block.add(208), scale);
                         *total = _mm256_fmadd_ps(_mm256_cvtepi32_ps(dot), d, *total);
                     }
                 }
@@ -280,7 +280,7 @@ macro_rules! row_with {
                         // Two products of 128 and 127 are below 2^15 too.
                         let a = _mm256_sign_epi8(a, w);
                         let dot = $dot(_mm256_setzero_si256(), _mm256_abs_epi8(w), a);
-                        let d = half(block, scale);
+                        let d = load_scale(block, scale);
                         *total = _mm256_fmadd_ps(_mm256_cvtepi32_ps(dot), d, *total);
                     }
                 }
@@ -318,7 +318,7 @@ macro_rules! row_with {
                         let w = _mm_loadu_si128(block.add(2).cast());
                         let w = _mm256_srlv_epi32(_mm256_broadcastsi128_si256(w), upper);
                         let dot = $dot(begin, _mm256_and_si256(w, nibble), a);
-                        let d = half(block, scale);
+                        let d = load_scale(block, scale);
                         *total = _mm256_fmadd_ps(_mm256_cvtepi32_ps(dot), d, *total);
                     }
                 }

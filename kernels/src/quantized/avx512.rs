@@ -65,9 +65,9 @@ macro_rules! tile_of {
             // pointers are valid for; all accesses are unaligned.
             unsafe {
                 let panel = &*t.panel;
-                let ahead = t.prefetch.len() / N_RUNS;
+                let share = t.prefetch.len() / N_RUNS;
                 for run in 0..N_RUNS {
-                    $prefetch(&t.prefetch[run * ahead..][..ahead]);
+                    $prefetch(&t.prefetch[run * share..][..share]);
                     let mut dot = [[_mm512_setzero_si512(); VECTORS]; ROWS];
                     if !MINIMA {
                         for (r, dot) in dot.iter_mut().enumerate() {

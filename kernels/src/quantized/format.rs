@@ -120,14 +120,14 @@ impl Default for Expanded {
     }
 }
 
-fn half(bytes: &[u8], at: usize) -> f32 {
+fn f16_at(bytes: &[u8], at: usize) -> f32 {
     f16::from_le_bytes([bytes[at], bytes[at + 1]]).to_f32()
 }
 
 fn expand_q4_0(bytes: &[u8], to: &mut Expanded) {
     let runs = to.bytes.chunks_exact_mut(32).zip(&mut to.scales);
     for (block, (run, scale)) in bytes.chunks_exact(18).zip(runs) {
-        *scale = half(block, 0);
+        *scale = f16_at(block, 0);
         for (i, b) in block[2..].iter().enumerate() {
             (run[i], run[i + 16]) = (b & 15, b >> 4);
         }
@@ -137,7 +137,7 @@ fn expand_q4_0(bytes: &[u8], to: &mut Expanded) {
 fn expand_q8_0(bytes: &[u8], to: &mut Expanded) {
     let runs = to.bytes.chunks_exact_mut(32).zip(&mut to.scales);
     for (block, (run, scale)) in bytes.chunks_exact(34).zip(runs) {
-        *scale = half(block, 0);
+        *scale = f16_at(block, 0);
         for (v, b) in run.iter_mut().zip(&block[2..]) {
             *v = b ^ 128;
         }
@@ -163,8 +163,8 @@ impl Expanded {
 }
 
 fn expand_q4_k(block: &[u8], to: &mut Expanded) {
-    scales_and_minima(&block[4..16], half(block, 0), to);
-    to.min_scale = half(block, 2);
+    scales_and_minima(&block[4..16], f16_at(block, 0), to);
+    to.min_scale = f16_at(block, 2);
     for (pair, qs) in to.bytes.chunks_exact_mut(64).zip(block[16..].chunks(32)) {
         for (i, b) in qs.iter().enumerate() {
             (pair[i], pair[i + 32]) = (b & 15, b >> 4);
@@ -173,8 +173,8 @@ fn expand_q4_k(block: &[u8], to: &mut Expanded) {
 }
 
 fn expand_q5_k(block: &[u8], to: &mut Expanded) {
-    scales_and_minima(&block[4..16], half(block, 0), to);
-    to.min_scale = half(block, 2);
+    scales_and_minima(&block[4..16], f16_at(block, 0), to);
+    to.min_scale = f16_at(block, 2);
     let high = &block[16..48];
     let pairs = to.bytes.chunks_exact_mut(64).zip(block[48..].chunks(32));
     for (j, (pair, qs)) in pairs.enumerate() {
@@ -190,7 +190,7 @@ fn expand_q6_k(block: &[u8], to: &mut Expanded) {
     for (multiple, b) in to.multiples.iter_mut().zip(&block[192..208]) {
         *multiple = i16::from(*b as i8);
     }
-    to.multiply(half(block, 208));
+    to.multiply(f16_at(block, 208));
     for (n, out) in to.bytes.chunks_exact_mut(128).enumerate() {
         let (low, high) = (&block[64 * n..][..64], &block[128 + 32 * n..][..32]);
         for (i, h) in high.iter().enumerate() {

@@ -327,7 +327,7 @@ impl<'a> QuantizedMatmul<'a> {
                 if !PREFETCH {
                     self.prefetch_next_step((row, n), first, output, panels.len() * lanes, step);
                 }
-                let ahead = rest.next().unwrap_or_default();
+                let to_prefetch = rest.next().unwrap_or_default();
                 let n_rows = tile_rows.min(n - first);
                 let (values, scales, row_sums) = rows.tile(row + first, superblock);
                 for (p, (panel, sums)) in
@@ -344,7 +344,7 @@ impl<'a> QuantizedMatmul<'a> {
                         panel,
                         out: sums.as_mut_ptr(),
                         format: matrix.format(),
-                        prefetch: ahead,
+                        prefetch: to_prefetch,
                     };
                     // SAFETY: the tile of rows has the length that the kernel takes, by
                     // `QuantizedActivations`, and so has that of sums (just sliced); the CPU has

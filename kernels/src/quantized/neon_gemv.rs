@@ -56,7 +56,7 @@ fn sdot(mut sum: int32x4_t, w: uint8x16_t, a: int8x16_t) -> int32x4_t {
 /// Two bytes are valid for reads.
 #[inline]
 #[target_feature(enable = "neon")]
-unsafe fn half(at: *const u8) -> f32 {
+unsafe fn load_f16(at: *const u8) -> f32 {
     // SAFETY: as above; unaligned.
     let d = unsafe { at.cast::<u16>().read_unaligned() };
     vgetq_lane_f32::<0>(to_f32(vdup_n_u16(d)))
@@ -213,7 +213,7 @@ unsafe fn q6_k(row: &QuantizedGemv, rows: [*const u8; OUTPUTS]) -> [f32; OUTPUTS
                     dot = add_scaled::<0, 1>(dot, [even[2], odd[2]], second);
                     dot = add_scaled::<2, 3>(dot, [even[3], odd[3]], second);
                 }
-                let d = half(block.add(208)) * scale;
+                let d = load_f16(block.add(208)) * scale;
                 *total = vfmaq_n_f32(*total, vcvtq_f32_s32(dot), d);
             }
         }
@@ -242,7 +242,7 @@ unsafe fn q4_0(row: &QuantizedGemv, rows: [*const u8; OUTPUTS]) -> [f32; OUTPUTS
                 stream.prefetch(18);
                 let [low, high] = nibbles(vld1q_u8(block.add(2)));
                 let dot = sdot(sdot(begin, low, a[0]), high, a[1]);
-                *total = vfmaq_n_f32(*total, vcvtq_f32_s32(dot), half(block) * scale);
+                *total = vfmaq_n_f32(*total, vcvtq_f32_s32(dot), load_f16(block) * scale);
             }
         }
     }

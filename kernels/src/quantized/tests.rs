@@ -16,13 +16,13 @@ fn weights(format: QuantFormat, n_out: usize, n_in: usize, seed: u32) -> Vec<u8>
         .iter()
         .map(|v| (v * 128.0).floor() as i8 as u8)
         .collect();
-    let halves: &[usize] = match format {
+    let f16_offsets: &[usize] = match format {
         QuantFormat::Q4_0 | QuantFormat::Q8_0 => &[0],
         QuantFormat::Q4K | QuantFormat::Q5K => &[0, 2],
         QuantFormat::Q6K => &[208],
     };
     for block in bytes.chunks_exact_mut(format.block_bytes()) {
-        for at in halves {
+        for at in f16_offsets {
             let value = half::f16::from_f32(f32::from(block[*at]) * 1e-4);
             block[*at..at + 2].copy_from_slice(&value.to_le_bytes());
         }
@@ -122,9 +122,9 @@ fn every_kernel_is_close_to_f64_and_equals_scalar_bit_for_bit() {
                 // The GEMV sums in another order, and AMX sums integers where other kernels have
                 // already rounded.
                 let kernel = QuantizedKernel::for_cpu(cpu).for_rows(m);
-                let direct = (kernel.gemv)(format, m).is_some();
-                let whole = kernel.layout == PanelLayout::Amx && !format.scheme().fine;
-                let same = found == scalar || direct || whole;
+                let gemv = (kernel.gemv)(format, m).is_some();
+                let integer = kernel.layout == PanelLayout::Amx && !format.scheme().fine;
+                let same = found == scalar || gemv || integer;
                 if off > 1e-5 * largest || !same {
                     failures.push((format, cpu, m, n, k, off / largest, found == scalar));
                 }
@@ -266,12 +266,12 @@ fn the_largest_weights_and_activations_do_not_overflow() {
         for byte in [0, 0x7f, 0x80, 0xff] {
             let mut bytes = vec![byte; format.row_bytes(256).unwrap() * 9];
             for (i, block) in bytes.chunks_exact_mut(format.block_bytes()).enumerate() {
-                let halves: &[usize] = match format {
+                let f16_offsets: &[usize] = match format {
                     QuantFormat::Q4K | QuantFormat::Q5K => &[0, 2],
                     QuantFormat::Q6K => &[208],
                     _ => &[0],
                 };
-                for at in halves {
+                for at in f16_offsets {
                     let scale = half::f16::from_f32(1.0 + i as f32);
                     block[*at..at + 2].copy_from_slice(&scale.to_le_bytes());
                 }

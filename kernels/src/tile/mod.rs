@@ -312,7 +312,7 @@ mod tests {
     const TOLERANCE: f32 = 1e-5;
     /// The same, with each step rounded to f16: sums are below 16, so the error is at most 0.004
     /// per step.
-    const NARROW_TOLERANCE: f32 = 0.03;
+    const F16_TOLERANCE: f32 = 0.03;
 
     fn numbers<E: Element>(len: usize, seed: u32) -> Vec<E> {
         noise(1, len, seed).into_iter().map(E::from_f32).collect()
@@ -323,7 +323,7 @@ mod tests {
     fn equals_the_definition<K: Tile>(kernels: K) {
         let group = K::Element::GROUP;
         let tolerance = if K::Element::SUMS_IN_TYPE {
-            NARROW_TOLERANCE
+            F16_TOLERANCE
         } else {
             TOLERANCE
         };

@@ -336,7 +336,7 @@ impl Task<'_> {
             for (i, first) in firsts.iter().enumerate() {
                 for shared in 0..sharing {
                     let head = self.head * sharing + shared;
-                    self.put(head, *first, i * sharing + shared, scratch);
+                    self.store(head, *first, i * sharing + shared, scratch);
                 }
             }
         }
@@ -518,7 +518,7 @@ impl Task<'_> {
     ///
     /// # Safety
     /// As [`CachedAttention::run`].
-    unsafe fn put(&self, head: usize, first: usize, tile: usize, scratch: &CachedScratch) {
+    unsafe fn store(&self, head: usize, first: usize, tile: usize, scratch: &CachedScratch) {
         let head_dim = self.of.head_dim;
         let queries = self.tile_queries(first);
         let width = queries.len().next_multiple_of(LANES);
