@@ -5,8 +5,8 @@ use xc2_edge::system::units;
 
 use clap::{Args, ValueEnum};
 use xc2_edge::{
-    engine::{Engine, EngineOptions, default_threads},
     engine::cache::CacheOptions,
+    engine::{Engine, EngineOptions, default_threads},
     language::llama::{KvType, LoadOptions, Products},
     vision::Precision,
     vision::image::{Orientation, Transparency},

@@ -3,7 +3,6 @@
 use serde_json::json;
 use xc2_edge::system::{self, units};
 use xc2_edge::{
-    engine::memory,
     engine::{Answer, StopReason},
     language::llama::{self, Products, SamplerOptions},
     vision,

@@ -9,10 +9,7 @@ use std::path::Path;
 use rayon::prelude::*;
 
 use super::{Engine, EngineOptions};
-use crate::{
-    engine::memory,
-    vision::image::{self, Decoded, ImageError},
-};
+use crate::vision::image::{self, Decoded, ImageError};
 
 impl EngineOptions {
     /// Bytes that this process may take beyond what it holds now; all there are where nothing is known or

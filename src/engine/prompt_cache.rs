@@ -11,10 +11,7 @@ use ndarray::Array2;
 
 use super::{Engine, EngineOptions, N_BATCH, pictures::Embedding};
 use crate::{
-    engine::{
-        cache::{Cache, CacheCounts, Entry},
-        memory,
-    },
+    engine::cache::{Cache, CacheCounts, Entry},
     language::{
         decoder::Decoder,
         llama,

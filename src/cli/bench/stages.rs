@@ -6,7 +6,6 @@ use xc2_edge::system;
 use anyhow::ensure;
 use ndarray::Array2;
 use xc2_edge::{
-    engine::memory,
     engine::{Engine, EngineError, N_BATCH},
     language::{
         decoder::Decoder,

@@ -15,7 +15,6 @@ use clap::Args;
 use estimate::Estimate;
 use serde_json::json;
 use xc2_edge::{
-    engine::memory,
     engine::{self, default_threads},
     model::container::Container,
     system::{

@@ -13,7 +13,6 @@ use ::image::RgbImage;
 
 use super::Identity;
 use crate::{
-    engine::memory,
     engine::{Answer, Engine, EngineError, Offer, Picture, Request, Requests},
     system::panics::caught,
     vision::image::{Decoded, ImageError},

@@ -5,8 +5,10 @@ pub mod program;
 pub mod scenes;
 
 use std::{
+    fs,
+    hash::{DefaultHasher, Hash, Hasher},
     path::{Path, PathBuf},
-    sync::{Arc, Mutex, PoisonError, atomic::AtomicBool},
+    sync::{Arc, LazyLock, Mutex, PoisonError, atomic::AtomicBool},
 };
 
 use xc2_convert::{
@@ -31,31 +33,63 @@ pub fn reference(path: &str) -> PathBuf {
         .join(path)
 }
 
-/// The model that converting a tiny checkpoint gives, made once for each test binary.
+/// The model that converting a tiny checkpoint gives, made once for each build.
 pub fn model(checkpoint: &str, preset: Preset) -> PathBuf {
-    static MAKING: Mutex<()> = Mutex::new(());
-    let _one_at_a_time = MAKING.lock().unwrap_or_else(PoisonError::into_inner);
-    let dir = Path::new(env!("CARGO_TARGET_TMPDIR")).join(std::process::id().to_string());
-    std::fs::create_dir_all(&dir).unwrap();
-    let path = dir.join(format!("{checkpoint}-{preset:?}.gguf"));
+    converted(&reference(checkpoint), preset)
+}
+
+/// The trained model that is in the repository, converted once for each build.
+pub fn trained(preset: Preset) -> PathBuf {
+    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("models/xc2-scenes");
+    converted(&source, preset)
+}
+
+/// Converts a checkpoint, unless this build of the tests has done so with the same files.
+fn converted(checkpoint: &Path, preset: Preset) -> PathBuf {
+    static CONVERTING: Mutex<()> = Mutex::new(());
+    static BUILD: LazyLock<PathBuf> = LazyLock::new(models_of_this_build);
+    let name = checkpoint.file_name().unwrap().display();
+    let path = BUILD.join(format!("{name}-{}-{preset:?}.gguf", state_of(checkpoint)));
+    let _one_at_a_time = CONVERTING.lock().unwrap_or_else(PoisonError::into_inner);
     if !path.exists() {
-        convert(&reference(checkpoint), preset, &path);
+        convert(checkpoint, preset, &path); // the file appears when it is whole
     }
     path
 }
 
-/// The trained model that is in the repository, converted once for each test binary.
-pub fn trained(preset: Preset) -> PathBuf {
-    static MAKING: Mutex<()> = Mutex::new(());
-    let _one_at_a_time = MAKING.lock().unwrap_or_else(PoisonError::into_inner);
-    let dir = Path::new(env!("CARGO_TARGET_TMPDIR")).join(std::process::id().to_string());
-    std::fs::create_dir_all(&dir).unwrap();
-    let path = dir.join(format!("xc2-scenes-{preset:?}.gguf"));
-    if !path.exists() {
-        let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("models/xc2-scenes");
-        convert(&source, preset, &path);
+/// A directory for the models that this test program converts. Those of earlier builds are removed.
+fn models_of_this_build() -> PathBuf {
+    let all = Path::new(env!("CARGO_TARGET_TMPDIR")).join("models");
+    let program = std::env::current_exe().unwrap();
+    let own = all.join(fingerprint([program]));
+    fs::create_dir_all(&own).unwrap();
+    for other in fs::read_dir(&all)
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+    {
+        if other != own {
+            let _ = fs::remove_dir_all(other);
+        }
     }
-    path
+    own
+}
+
+/// A checkpoint's files as they are now.
+fn state_of(checkpoint: &Path) -> String {
+    let entries = fs::read_dir(checkpoint).unwrap();
+    let mut files: Vec<_> = entries.map(|entry| entry.unwrap().path()).collect();
+    files.sort();
+    fingerprint(files)
+}
+
+/// A digest of the names, sizes and times of files.
+fn fingerprint(files: impl IntoIterator<Item = PathBuf>) -> String {
+    let mut hash = DefaultHasher::new();
+    for file in files {
+        let meta = fs::metadata(&file).unwrap();
+        (file, meta.len(), meta.modified().unwrap()).hash(&mut hash);
+    }
+    format!("{:016x}", hash.finish())
 }
 
 /// Converts a checkpoint.
@@ -73,7 +107,7 @@ pub fn convert(checkpoint: &Path, preset: Preset, path: &Path) {
 
 /// A GGUF of a vocabulary and nothing else, in the form of the decoder view.
 pub fn vocabulary(tokenizer_model: &str, n_pieces: usize) -> Tokenizer {
-    let bytes = std::fs::read(reference(tokenizer_model)).unwrap();
+    let bytes = fs::read(reference(tokenizer_model)).unwrap();
     let vocabulary = tokenizer::Tokenizer::parse(&bytes, n_pieces).unwrap();
     let mut meta = Metadata::default();
     meta.set(keys::GENERAL_ARCHITECTURE, keys::DECODER_ARCHITECTURE);
@@ -90,7 +124,7 @@ pub fn vocabulary(tokenizer_model: &str, n_pieces: usize) -> Tokenizer {
     meta.set(keys::LLM_RMS_EPS, 1e-5f32);
     metadata::vocabulary(&mut meta, &vocabulary);
     let file = tempfile::NamedTempFile::new().unwrap();
-    std::fs::write(
+    fs::write(
         file.path(),
         Header {
             metadata: meta,

@@ -18,13 +18,22 @@ const HIGH: Duration = Duration::from_millis(10);
 /// virtual one loses its core to others.
 const TOLERATED: u32 = 5;
 
-/// How long it counts as high after it was.
+/// How long it counts as high after it was found. Threads that sleep at once rarely see long waits, so after this time
+/// they spin again to find out. Beside a busy program that costs a tenth of a second, so each time it is found again soon
+/// the next period is twice as long.
 const LASTS: Duration = Duration::from_secs(1);
+const LASTS_AT_MOST: Duration = Duration::from_secs(8);
+
+/// Contention found within this time after the last period belongs to it.
+const SOON: Duration = Duration::from_secs(1);
 
 static START: LazyLock<Instant> = LazyLock::new(Instant::now);
 
-/// Waits of the teams so far.
-static LOST: Mutex<Lost> = Mutex::new(Lost::NONE);
+/// Waits of the teams so far, and what they amounted to.
+static HISTORY: Mutex<History> = Mutex::new(History {
+    lost: Lost::NONE,
+    period: Period::NONE,
+});
 
 /// Microseconds after the start until which contention counts as high; 0 if it does not.
 static HIGH_UNTIL: AtomicU64 = AtomicU64::new(0);
@@ -51,15 +60,45 @@ impl Lost {
     }
 }
 
+struct History {
+    lost: Lost,
+    period: Period,
+}
+
+/// The last period of high contention.
+struct Period {
+    end: Duration,
+    lasts: Duration,
+}
+
+impl Period {
+    const NONE: Self = Self {
+        end: Duration::ZERO,
+        lasts: Duration::ZERO,
+    };
+
+    /// Contention was found to be high at `now`. Returns until when it counts as high.
+    fn found(&mut self, now: Duration) -> Duration {
+        if now > self.end + SOON || self.lasts.is_zero() {
+            self.lasts = LASTS;
+        } else if now > self.end {
+            self.lasts = (2 * self.lasts).min(LASTS_AT_MOST);
+        }
+        self.end = now + self.lasts;
+        self.end
+    }
+}
+
 /// Takes note of how long one thread of a team waited for the others.
 pub fn waited(wait: Duration) {
     if wait < TIME_SLICE {
         return;
     }
     let now = START.elapsed();
-    let mut lost = LOST.lock().unwrap_or_else(PoisonError::into_inner);
-    if lost.add(wait, now) {
-        HIGH_UNTIL.store((now + LASTS).as_micros() as u64, Relaxed);
+    let mut history = HISTORY.lock().unwrap_or_else(PoisonError::into_inner);
+    if history.lost.add(wait, now) {
+        let until = history.period.found(now);
+        HIGH_UNTIL.store(until.as_micros() as u64, Relaxed);
     }
 }
 
@@ -80,6 +119,30 @@ pub fn is_high() -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn periods_grow_while_contention_comes_back_at_once() {
+        let mut period = Period::NONE;
+        let mut now = Duration::from_secs(5);
+        let mut found_after = |pause: Duration| {
+            now += pause;
+            let until = period.found(now);
+            let lasts = until - now;
+            now = until;
+            lasts.as_secs()
+        };
+        let probe = Duration::from_millis(100);
+        assert_eq!([probe; 5].map(&mut found_after), [1, 2, 4, 8, 8]);
+        assert_eq!(found_after(2 * SOON), 1, "the machine was quiet meanwhile");
+    }
+
+    #[test]
+    fn contention_found_within_a_period_extends_it() {
+        let mut period = Period::NONE;
+        let start = Duration::from_secs(5);
+        assert_eq!(period.found(start), start + LASTS);
+        assert_eq!(period.found(start + LASTS / 2), start + LASTS / 2 + LASTS);
+    }
 
     #[test]
     fn it_takes_many_long_waits() {
