@@ -193,7 +193,7 @@ fn a_library_is_indexed_searched_and_drawn_from() {
     fs::write(dir.path().join("broken.png"), "no picture").unwrap();
     let index = || xc2_edge(&["index", &library, "-t", "1", "-m", &model()]);
     let output = index();
-    assert!(output.status.success(), "{}", stderr(&output));
+    assert_eq!(output.status.code(), Some(3), "{}", stderr(&output));
     assert!(
         stdout(&output).contains("12 captioned, 1 unreadable"),
         "{}",

@@ -49,7 +49,9 @@ fn converted(checkpoint: &Path, preset: Preset) -> PathBuf {
     static CONVERTING: Mutex<()> = Mutex::new(());
     static BUILD: LazyLock<PathBuf> = LazyLock::new(models_of_this_build);
     let name = checkpoint.file_name().unwrap().display();
-    let path = BUILD.join(format!("{name}-{}-{preset:?}.gguf", state_of(checkpoint)));
+    let dir = BUILD.join(state_of(checkpoint));
+    fs::create_dir_all(&dir).unwrap();
+    let path = dir.join(format!("{name}-{preset:?}.gguf"));
     let _one_at_a_time = CONVERTING.lock().unwrap_or_else(PoisonError::into_inner);
     if !path.exists() {
         convert(checkpoint, preset, &path); // the file appears when it is whole
