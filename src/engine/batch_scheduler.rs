@@ -1,41 +1,40 @@
-//! Several requests in one context.
+//! Continuous batching: several requests in one context.
 //!
-//! Decoding reads all weights for a token, whether one sequence takes it or eight, so the tokens of
-//! all running answers are computed in one batch. Prompts are prefilled one after another, because
-//! the adapter is on for all of a batch or for none of it; what a prompt has in common with any
-//! sequence that is there (the system turn, at least) is shared and not computed. A sequence that is
-//! done makes place at once.
+//! A decoding step reads all weights once, for one sequence or for eight, so the next tokens of all running answers
+//! are computed in one batch. Prompts are prefilled one after another, because the adapter is on or off for a whole
+//! batch. A prefix that a prompt has in common with any sequence in the context (at least the system turn) is
+//! shared, not computed again. A finished sequence frees its slot at once.
 
 use std::{ops::ControlFlow, time::Instant};
 
 use super::{
     Answer, Engine, EngineError, N_BATCH, Request,
     generation::Generation,
-    memory_check::Asked,
-    prepared::{Prepared, Use},
+    memory_check::MemoryRequest,
+    prepared::{Prepared, Usage},
     slot::Slot,
     timed,
 };
 use crate::{
     language::decoder::{Decoder, Next},
-    system::panics::{Panic, caught},
+    system::panics::{Panic, catch},
 };
 
-/// What a source of requests says when it is asked for the next.
+/// What a source of requests has next.
 #[derive(Debug)]
 pub enum Offer {
-    /// Here it is.
+    /// A request.
     Request(Box<Request>),
-    /// There may be more later.
+    /// None at the moment; more may come.
     NotYet,
-    /// That was all.
+    /// No more requests.
     End,
 }
 
 /// A source of requests. Every iterator is one.
 pub trait Requests {
-    /// The next request. If `idle`, nothing else is to be done and the source may wait; if not, it
-    /// should say [`Offer::NotYet`] rather than hold up the answers that are running.
+    /// The next request. If `idle`, no answer is running and the source may block; otherwise it should return
+    /// [`Offer::NotYet`] rather than delay the running answers.
     fn next_request(&mut self, idle: bool) -> Offer;
 }
 
@@ -46,16 +45,16 @@ impl<I: Iterator<Item = Request>> Requests for I {
     }
 }
 
-/// Room of each sequence beyond what the first request needs, for requests that differ a little.
+/// Positions of each sequence beyond what the first request needs, for later requests that are a little longer.
 const SPARE_POSITIONS: usize = 64;
 
 impl Engine {
-    /// Answers `requests`, up to `n_parallel` of them at a time. `on_answer` is told the number of
-    /// the request, from zero, in the order in which they are done, and ends everything with
-    /// `Break`. A request that fails gives its error there and does not stop the others.
+    /// Answers `requests`, up to `n_parallel` at a time. `on_answer` receives each request's index, from zero, and
+    /// its result, in the order in which they finish; `Break` ends the run. A request that fails does not stop the
+    /// others.
     ///
     /// # Errors
-    /// If there is no memory for the context, or the decoder breaks down.
+    /// If there is no memory for the context, or the decoder fails.
     ///
     /// # Panics
     /// If `n_parallel` is zero.
@@ -65,13 +64,13 @@ impl Engine {
         mut requests: impl Requests,
         mut on_answer: impl FnMut(usize, Result<Answer, EngineError>) -> ControlFlow<()>,
     ) -> Result<(), EngineError> {
-        let mut many = BatchScheduler::new(self, n_parallel);
-        let mut waiting = None;
-        let mut n_seen = 0;
+        let mut scheduler = BatchScheduler::new(self, n_parallel);
+        let mut deferred = None;
+        let mut n_requests = 0;
         loop {
-            while many.has_free_slot() {
-                let idle = many.is_idle();
-                let request = match waiting.take() {
+            while scheduler.has_free_slot() {
+                let idle = scheduler.is_idle();
+                let request = match deferred.take() {
                     Some(request) => request,
                     None => match requests.next_request(idle) {
                         Offer::Request(request) => request,
@@ -80,27 +79,27 @@ impl Engine {
                         Offer::NotYet | Offer::End => break,
                     },
                 };
-                let begun = match caught(|| many.begin(n_seen, &request)) {
+                let begun = match catch(|| scheduler.begin(n_requests, &request)) {
                     Ok(begun) => begun?,
-                    Err(panic) => many.drop_what_was_begun(panic),
+                    Err(panic) => scheduler.drop_what_was_begun(panic),
                 };
                 match begun {
-                    Begun::Running => n_seen += 1,
-                    Begun::NoRoomYet => {
-                        waiting = Some(request);
+                    Admission::Running => n_requests += 1,
+                    Admission::Deferred => {
+                        deferred = Some(request);
                         break;
                     }
-                    Begun::Done(result) => {
-                        n_seen += 1;
-                        if on_answer(n_seen - 1, *result).is_break() {
+                    Admission::Finished(result) => {
+                        n_requests += 1;
+                        if on_answer(n_requests - 1, *result).is_break() {
                             return Ok(());
                         }
                     }
                 }
             }
-            let done = match caught(|| many.step()) {
+            let done = match catch(|| scheduler.step()) {
                 Ok(done) => done?,
-                Err(panic) => many.drop_all(&panic),
+                Err(panic) => scheduler.drop_all(&panic),
             };
             for (index, result) in done {
                 if on_answer(index, result).is_break() {
@@ -151,9 +150,9 @@ impl<'a> BatchScheduler<'a> {
         self.slots.iter().all(Option::is_none)
     }
 
-    /// Prefills a request and takes its first token. Errors of the request are in [`Begun::Done`].
-    fn begin(&mut self, index: usize, request: &Request) -> Result<Begun, EngineError> {
-        let begun = Instant::now();
+    /// Prefills a request and samples its first token. The request's own errors are in [`Admission::Finished`].
+    fn admit(&mut self, index: usize, request: &Request) -> Result<Admission, EngineError> {
+        let start = Instant::now();
         let engine = self.engine;
         let prepared = engine.prepare(request).and_then(|prepared| {
             let sequence = &prepared.prompt.sequence;
@@ -161,51 +160,51 @@ impl<'a> BatchScheduler<'a> {
                 let found = "several requests".to_owned();
                 return Err(EngineError::Beams { found });
             }
-            let n_needed = engine.context_for(sequence, request.n_predict)?;
-            let generation = Generation::new(engine, request, sequence, n_needed, begun)?;
+            let n_needed = engine.context_size(sequence, request.n_predict)?;
+            let generation = Generation::new(engine, request, sequence, n_needed, start)?;
             Ok((prepared, generation, n_needed))
         });
         let (prepared, generation, n_needed) = match prepared {
             Ok(prepared) => prepared,
-            Err(error) => return Ok(Begun::Done(Box::new(Err(error)))),
+            Err(error) => return Ok(Admission::Finished(Box::new(Err(error)))),
         };
-        let mut use_of = Use::default();
+        let mut usage = Usage::default();
         if self.decoder.is_none() {
-            use_of.timings.load = engine.load_seconds;
+            usage.timings.load = engine.load_seconds;
         }
-        if !timed(&mut use_of.timings.context, || {
-            self.make_room(n_needed, &prepared)
+        if !timed(&mut usage.timings.context, || {
+            self.ensure_capacity(n_needed, &prepared)
         })? {
-            return Ok(Begun::NoRoomYet);
+            return Ok(Admission::Deferred);
         }
-        let seq = match self.compute(&prepared, n_needed, &mut use_of)? {
+        let seq = match self.prefill(&prepared, n_needed, &mut usage)? {
             Ok(seq) => seq,
-            Err(error) => return Ok(Begun::Done(Box::new(Err(error)))),
+            Err(error) => return Ok(Admission::Finished(Box::new(Err(error)))),
         };
-        let mut slot = Slot::new(index, &prepared, generation, n_needed, use_of);
-        let logits = self.decoder.as_mut().expect("made").logits();
-        match slot.take(logits) {
+        let mut slot = Slot::new(index, &prepared, generation, n_needed, usage);
+        let logits = self.decoder.as_mut().expect("it was created").logits();
+        match slot.next_token(logits) {
             None => {
                 self.slots[seq] = Some(slot);
-                Ok(Begun::Running)
+                Ok(Admission::Running)
             }
-            Some(result) => Ok(Begun::Done(Box::new(result))),
+            Some(result) => Ok(Admission::Finished(Box::new(result))),
         }
     }
 
-    /// After a panic in [`Self::begin`]: nobody knows what is in the sequences that do not run.
-    fn drop_what_was_begun(&mut self, panic: Panic) -> Begun {
+    /// Clears the free sequences after a panic in [`Self::admit`], which leaves their contents undefined.
+    fn recover_from_panic(&mut self, panic: Panic) -> Admission {
         if let Some(decoder) = &mut self.decoder {
             let slots = self.slots.iter().enumerate();
             for (seq, _) in slots.filter(|(_, slot)| slot.is_none()) {
                 decoder.truncate(seq, 0);
             }
         }
-        Begun::Done(Box::new(Err(panic.into())))
+        Admission::Finished(Box::new(Err(panic.into())))
     }
 
-    /// After a panic in [`Self::step`], which is work on all running answers.
-    fn drop_all(&mut self, panic: &Panic) -> Vec<Done> {
+    /// Fails all running answers after a panic in [`Self::step`], which computes them together.
+    fn fail_all(&mut self, panic: &Panic) -> Vec<Finished> {
         self.decoder = None;
         self.n_cells = 0;
         let slots = self.slots.iter_mut().filter_map(Option::take);
@@ -228,28 +227,28 @@ impl<'a> BatchScheduler<'a> {
         let max = self.engine.container.info().max_context();
         let pictures = !prepared.pictures.is_empty();
         let fits = |n_ctx| {
-            self.engine.check_memory(Asked {
+            self.engine.check_memory(MemoryRequest {
                 n_ctx,
-                n_ctx_least: n_parallel * (prepared.prompt.len() + 1),
+                n_ctx_min: n_parallel * (prepared.prompt.len() + 1),
                 n_seq: n_parallel,
                 n_beams: 1,
                 n_answer: 0,
                 encodes: pictures,
                 adapts: pictures,
-                n_held: self.n_cells,
+                n_freed_cells: self.n_cells,
             })
         };
-        let roomy = n_parallel * (n_needed + SPARE_POSITIONS).min(max);
-        let n_cells = match fits(roomy) {
-            Ok(()) => roomy,
+        let with_spare = n_parallel * (n_needed + SPARE_POSITIONS).min(max);
+        let n_cells = match fits(with_spare) {
+            Ok(()) => with_spare,
             Err(_) => fits(n_parallel * n_needed).map(|()| n_parallel * n_needed)?,
         };
-        self.decoder = None; // the old context is gone before the new one is made
+        self.decoder = None; // free the old context before the new one is created
         self.n_cells = 0;
         self.decoder = Some(self.engine.decoder(n_cells, N_BATCH, n_parallel, n_seq)?);
         self.n_cells = n_cells;
-        let kept = self.engine.kept_embeddings(n_cells);
-        self.engine.embeddings.limit(kept);
+        let max_bytes = self.engine.embedding_cache_bytes(n_cells);
+        self.engine.embeddings.limit(max_bytes);
         Ok(true)
     }
 
@@ -280,9 +279,9 @@ impl<'a> BatchScheduler<'a> {
         (seq, n_shared)
     }
 
-    /// Drops what is left from earlier answers if sequence `seq` may need its place.
+    /// Clears sequences of earlier answers until sequence `seq` has cells for `n_needed` positions.
     fn free_cells(&mut self, seq: usize, n_needed: usize) {
-        let decoder = self.decoder.as_mut().expect("there is room");
+        let decoder = self.decoder.as_mut().expect("there is a context");
         let mut n_taken = n_needed;
         for (i, slot) in self.slots.iter().enumerate().filter(|(i, _)| *i != seq) {
             n_taken += slot.as_ref().map_or(decoder.n_past(i), |slot| slot.n_ctx);
@@ -295,17 +294,17 @@ impl<'a> BatchScheduler<'a> {
         }
     }
 
-    /// Computes a prompt in a free sequence, and says which. The inner error is the request's own.
-    fn compute(
+    /// Computes a prompt in a free sequence and returns that. The inner error is the request's own.
+    fn prefill(
         &mut self,
         prepared: &Prepared<'_>,
         n_needed: usize,
-        use_of: &mut Use,
+        usage: &mut Usage,
     ) -> Result<Result<usize, EngineError>, EngineError> {
         let engine = self.engine;
         let (seq, n_shared) = self.place(prepared, n_needed);
         let decoder = self.decoder.as_mut().expect("there is room");
-        let Use { timings, counts } = use_of;
+        let Usage { timings, counts } = usage;
         timings.n_reused = n_shared;
         if let Some(prompt_cache) = &engine.prompt_cache {
             timed(&mut timings.restore, || {
@@ -324,25 +323,25 @@ impl<'a> BatchScheduler<'a> {
                 }
             });
         }
-        let ready = match engine.open_pictures(prepared, timings.n_reused, counts) {
-            Ok(ready) => ready,
+        let inputs = match engine.open_pictures(prepared, timings.n_reused, counts) {
+            Ok(inputs) => inputs,
             Err(error) => return Ok(Err(error)),
         };
-        // Nobody interrupts here.
-        let _ = engine.prefill(decoder, seq, prepared, ready, use_of, &mut ())?;
+        // The observer `()` never interrupts.
+        let _ = engine.prefill(decoder, seq, prepared, inputs, usage, &mut ())?;
         if let Some(prompt_cache) = &engine.prompt_cache {
             let spare = self.slots.len();
-            let computed = use_of.timings.n_reused..prepared.prompt.len();
-            timed(&mut use_of.timings.keep, || {
-                prompt_cache.keep(decoder, seq, spare, computed, &mut use_of.counts);
+            let computed = usage.timings.n_reused..prepared.prompt.len();
+            timed(&mut usage.timings.keep, || {
+                prompt_cache.keep(decoder, seq, spare, computed, &mut usage.counts);
             });
         }
         Ok(Ok(seq))
     }
 
-    /// Decodes a token of every running answer, and returns those that are done with it.
-    fn step(&mut self) -> Result<Vec<Done>, EngineError> {
-        let mut done = Vec::new();
+    /// Decodes one token of every running answer and returns the answers that finish.
+    fn step(&mut self) -> Result<Vec<Finished>, EngineError> {
+        let mut finished = Vec::new();
         for plora in [false, true] {
             let nexts = self.nexts(plora);
             if nexts.is_empty() {
@@ -355,16 +354,16 @@ impl<'a> BatchScheduler<'a> {
                 let slot = self.slots[next.seq].as_mut().expect("it is running");
                 slot.timings.decode += seconds / nexts.len() as f64;
                 slot.timings.n_decode += 1;
-                if let Some(result) = slot.take(decoder.logits_of(i)) {
-                    done.push((slot.index, result));
+                if let Some(result) = slot.next_token(decoder.logits_of(i)) {
+                    finished.push((slot.index, result));
                     self.slots[next.seq] = None;
                 }
             }
         }
-        Ok(done)
+        Ok(finished)
     }
 
-    /// The tokens that running answers go on with, of one mask bit.
+    /// The tokens to decode next, of the running answers with this mask bit.
     fn nexts(&self, plora: bool) -> Vec<Next> {
         let slots = self.slots.iter().enumerate();
         let running = slots.filter_map(|(seq, slot)| Some((seq, slot.as_ref()?)));

@@ -1,13 +1,13 @@
-//! Files, and directories of files, that are written whole or not at all.
+//! Atomic replacement of files and directories.
 //!
-//! The bytes go to a hidden file beside the target, which is moved there when they are complete: a
-//! reader sees the old file or the new one, and so does whoever comes after a crash. The hidden file is
-//! locked as long as its process lives, so that [`Leftovers`] of a crash can be told from work in progress.
-//! A directory is made in a hidden one in the same way.
+//! The bytes go to a hidden file beside the target. When they are complete, the file is renamed to the target:
+//! readers, also after a crash, see either the old file or the new one. The hidden file stays locked while its process
+//! lives, which distinguishes [`Leftovers`] of a crash from work in progress. A directory is built inside a hidden
+//! directory in the same way.
 //!
-//! A hidden name is `.xc2-HASH-RANDOM.part`, 33 bytes of ASCII whatever the target is called, because a
-//! target's own name may be as long as the file system allows. The hash (BLAKE3) is that of the target's
-//! name: leftovers are found by it. Earlier versions wrote `.NAMERANDOM.part`; such are found as well.
+//! A hidden name is `.xc2-HASH-RANDOM_LEN.part`: 33 bytes of ASCII for every target, because the target's own name may
+//! already be as long as the file system allows. HASH is the BLAKE3 hash of the target's name and serves to find
+//! leftovers. Earlier versions used `.NAMERANDOM.part`; those are found as well.
 
 mod directory;
 
@@ -26,14 +26,14 @@ use std::{
 pub use directory::AtomicDir;
 use tempfile::NamedTempFile;
 
-/// How a hidden name begins; behind it stand a hash of the target's name in hexadecimal digits and `-`.
-const BEGINNING: &str = ".xc2-";
-/// How a hidden name ends, after [`RANDOM`] letters and digits.
-const ENDING: &str = ".part";
-const RANDOM: usize = 6;
+/// Start of a hidden name. The hash of the target's name in hexadecimal digits and `-` follow.
+const NAME_PREFIX: &str = ".xc2-";
+/// End of a hidden name, after [`RANDOM_LEN`] letters and digits.
+const NAME_SUFFIX: &str = ".part";
+const RANDOM_LEN: usize = 6;
 const HASH_DIGITS: usize = 16;
 
-/// A file in the making. Dropped before [`Self::commit`], it is gone.
+/// An unfinished file. Dropping it before [`Self::commit`] deletes it.
 #[derive(Debug)]
 pub struct AtomicFile {
     temp: NamedTempFile,
@@ -41,23 +41,23 @@ pub struct AtomicFile {
 }
 
 impl AtomicFile {
-    /// Begins a file that will stand at `target`.
+    /// Starts a file that will replace `target`.
     ///
     /// # Errors
-    /// If no file can be made in the target's directory.
+    /// If no file can be created in the target's directory.
     pub fn create(target: &Path) -> io::Result<Self> {
         let prefix = prefix(target);
         loop {
             let temp = tempfile::Builder::new()
                 .prefix(&prefix)
-                .rand_bytes(RANDOM)
-                .suffix(ENDING)
+                .rand_bytes(RANDOM_LEN)
+                .suffix(NAME_SUFFIX)
                 .permissions(Permissions::from_mode(0o666)) // less the umask, as for any new file
                 .tempfile_in(dir_of(target))
-                .map_err(|e| io::Error::from(e.kind()))?; // its message names the temporary file
-            // Where files cannot be locked, leftovers cannot be told from others, and stay.
+                .map_err(|e| io::Error::from(e.kind()))?; // the original message names the temporary file
+            // Where files cannot be locked, leftovers are not recognised and stay.
             let _ = temp.as_file().lock();
-            // Another process may have taken it for one before it was locked.
+            // Before it was locked, another process may have removed it as a leftover.
             if temp.as_file().metadata()?.nlink() > 0 {
                 let target = target.to_owned();
                 return Ok(Self { temp, target });
@@ -65,15 +65,15 @@ impl AtomicFile {
         }
     }
 
-    /// The file as it is so far.
+    /// The unfinished file.
     pub fn file(&self) -> &File {
         self.temp.as_file()
     }
 
-    /// Moves the file to its target, replacing what is there, and gives it back still open.
+    /// Renames the file to its target, replacing what is there. Returns the open file.
     ///
     /// # Errors
-    /// If the system refuses the move.
+    /// If the rename fails.
     pub fn commit(self) -> io::Result<File> {
         self.temp.persist(&self.target).map_err(|e| e.error)
     }
@@ -92,23 +92,23 @@ impl Write for AtomicFile {
 /// Writes `bytes` to `target`.
 ///
 /// # Errors
-/// If the system refuses; `target` is as it was then.
+/// If writing fails; `target` is unchanged then.
 pub fn write(target: &Path, bytes: &[u8]) -> io::Result<()> {
     let mut file = AtomicFile::create(target)?;
     file.write_all(bytes)?;
     file.commit().map(drop)
 }
 
-/// How the names of the target's hidden files begin.
+/// Prefix of the names of the target's hidden files.
 fn prefix(target: &Path) -> String {
     let name = target.file_name().unwrap_or_default();
     let hash = blake3::hash(name.as_bytes()).to_hex();
     let hash = &hash[..HASH_DIGITS];
-    format!("{BEGINNING}{hash}-")
+    format!("{NAME_PREFIX}{hash}-")
 }
 
-/// How they began in earlier versions.
-fn earlier_prefix(target: &Path) -> OsString {
+/// The prefix in earlier versions.
+fn legacy_prefix(target: &Path) -> OsString {
     let mut prefix = OsString::from(".");
     prefix.push(target.file_name().unwrap_or_default());
     prefix
@@ -119,33 +119,33 @@ fn dir_of(target: &Path) -> &Path {
     dir.unwrap_or(Path::new("."))
 }
 
-/// Hidden files and directories of processes that were killed before they were done.
+/// Hidden files and directories that killed processes left behind.
 #[derive(Debug, Default)]
 pub struct Leftovers {
-    /// What looks like one, by directory and by the beginning of its name.
-    seen: HashMap<PathBuf, HashMap<OsString, Vec<PathBuf>>>,
+    /// Candidates by directory and name prefix.
+    candidates: HashMap<PathBuf, HashMap<OsString, Vec<PathBuf>>>,
 }
 
 impl Leftovers {
-    /// Removes those of `target`, but none that a living process works on. Each directory is read once.
+    /// Removes the leftovers of `target`, except those that a running process has locked. Each directory is read once.
     pub fn clear(&mut self, target: &Path) {
         let dir = dir_of(target);
-        if !self.seen.contains_key(dir) {
-            self.seen.insert(dir.to_owned(), hidden_files(dir));
+        if !self.candidates.contains_key(dir) {
+            self.candidates.insert(dir.to_owned(), hidden_files(dir));
         }
-        let Some(hidden) = self.seen.get_mut(dir) else {
+        let Some(hidden) = self.candidates.get_mut(dir) else {
             return;
         };
-        let prefixes = [prefix(target).into(), earlier_prefix(target)];
+        let prefixes = [prefix(target).into(), legacy_prefix(target)];
         for path in prefixes.iter().filter_map(|p| hidden.remove(p)).flatten() {
-            if let Err(error) = remove_if_left(&path, target) {
-                tracing::debug!("{}: stays: {error}", path.display());
+            if let Err(error) = remove_if_stale(&path, target) {
+                tracing::debug!("{}: leftover not removed: {error}", path.display());
             }
         }
     }
 }
 
-/// The files in `dir` that are called like hidden ones, by the beginnings of their names.
+/// Files in `dir` with hidden names, by prefix.
 fn hidden_files(dir: &Path) -> HashMap<OsString, Vec<PathBuf>> {
     let mut found: HashMap<_, Vec<_>> = HashMap::new();
     for entry in fs::read_dir(dir).into_iter().flatten().flatten() {
@@ -156,27 +156,27 @@ fn hidden_files(dir: &Path) -> HashMap<OsString, Vec<PathBuf>> {
     found
 }
 
-/// How the name of a hidden file that is called so begins: with its target's [`prefix`].
+/// The [`prefix`] in a hidden name; `None` for other names.
 fn prefix_of(hidden: &OsStr) -> Option<OsString> {
-    let name = hidden.as_bytes().strip_suffix(ENDING.as_bytes())?;
-    let (prefix, random) = name.split_at_checked(name.len().checked_sub(RANDOM)?)?;
+    let name = hidden.as_bytes().strip_suffix(NAME_SUFFIX.as_bytes())?;
+    let (prefix, random) = name.split_at_checked(name.len().checked_sub(RANDOM_LEN)?)?;
     let is_ours = prefix.starts_with(b".") && random.iter().all(u8::is_ascii_alphanumeric);
     is_ours.then(|| OsString::from_vec(prefix.to_vec()))
 }
 
-fn remove_if_left(path: &Path, target: &Path) -> io::Result<()> {
+fn remove_if_stale(path: &Path, target: &Path) -> io::Result<()> {
     if path.symlink_metadata()?.is_dir() {
-        return directory::remove_if_left(path, target);
+        return directory::remove_if_stale(path, target);
     }
     let file = OpenOptions::new().write(true).open(path)?;
-    file.try_lock()?; // held until it is gone
+    file.try_lock()?; // the lock lasts until the file is removed
     fs::remove_file(path)
 }
 
-/// Finds out whether [`write()`] could write `target`, before there is anything to write.
+/// Checks that [`write()`] could write `target`, before there is anything to write.
 ///
 /// # Errors
-/// As it would be then.
+/// The error that [`write()`] would return.
 pub fn check(target: &Path) -> io::Result<()> {
     if target.is_dir() {
         return Err(io::ErrorKind::IsADirectory.into());
@@ -191,7 +191,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_target_is_replaced_and_nothing_else_is_left() {
+    fn writing_replaces_the_target_and_leaves_no_other_file() {
         let dir = tempfile::tempdir().unwrap();
         let target = dir.path().join("a.txt");
         write(&target, b"one").unwrap();
@@ -209,22 +209,22 @@ mod tests {
         assert!(check(dir.path()).is_err());
     }
 
-    /// What a killed process leaves of `target`.
-    fn left_of(target: impl AsRef<Path>) -> String {
-        format!("{}Ab12xY{ENDING}", prefix(target.as_ref()))
+    /// Name of a leftover of `target`.
+    fn leftover(target: impl AsRef<Path>) -> String {
+        format!("{}Ab12xY{NAME_SUFFIX}", prefix(target.as_ref()))
     }
 
     #[test]
-    fn leftovers_go_and_work_in_progress_stays() {
+    fn leftovers_are_removed_and_locked_files_stay() {
         let dir = tempfile::tempdir().unwrap();
         let target = dir.path().join("a.jpg");
         let names = [
-            left_of("a.jpg"),
-            ".a.jpgAb12xY.part".to_owned(), // by an earlier version
-            left_of("b.jpg"),               // of another target
+            leftover("a.jpg"),
+            ".a.jpgAb12xY.part".to_owned(), // from an earlier version
+            leftover("b.jpg"),              // of another target
             ".b.jpgAb12xY.part".to_owned(),
-            left_of("a.jpg").replace("Ab12xY", "A"), // not called as ours are
-            left_of("a.jpg").replace(BEGINNING, "."),
+            leftover("a.jpg").replace("Ab12xY", "A"), // not a hidden name
+            leftover("a.jpg").replace(NAME_PREFIX, "."),
             ".a.jpg.part".to_owned(),
             "a.jpgAb12xY.part".to_owned(),
         ];
@@ -234,23 +234,23 @@ mod tests {
         let mut running = AtomicFile::create(&target).unwrap();
         running.write_all(b"half").unwrap();
         Leftovers::default().clear(&target);
-        let left = |name: &&String| dir.path().join(name).exists();
-        assert_eq!(names.iter().filter(left).count(), names.len() - 2);
-        assert!(!left(&&names[0]) && !left(&&names[1]));
+        let exists = |name: &&String| dir.path().join(name).exists();
+        assert_eq!(names.iter().filter(exists).count(), names.len() - 2);
+        assert!(!exists(&&names[0]) && !exists(&&names[1]));
         running.commit().unwrap();
         assert_eq!(fs::read(&target).unwrap(), b"half");
-        // Nothing of it is there, nor is the directory.
+        // Neither leftovers nor the directory exist.
         Leftovers::default().clear(&dir.path().join("none/c.jpg"));
     }
 
     #[test]
-    fn a_name_may_be_as_long_and_as_odd_as_the_file_system_allows() {
+    fn any_name_that_the_file_system_allows_works() {
         let dir = tempfile::tempdir().unwrap();
         let chinese = "图".repeat(85); // three bytes each
         let names: [&[u8]; 4] = [&[b'a'; 255], chinese.as_bytes(), b"caf\xe9 \n\"\t-", b"-- "];
         for name in names {
             let target = dir.path().join(std::ffi::OsStr::from_bytes(name));
-            let hidden = dir.path().join(left_of(&target));
+            let hidden = dir.path().join(leftover(&target));
             fs::write(&hidden, "half").unwrap();
             Leftovers::default().clear(&target);
             assert!(!hidden.exists());
@@ -263,7 +263,7 @@ mod tests {
     }
 
     #[test]
-    fn the_error_is_the_systems_own() {
+    fn errors_come_from_the_system_and_do_not_name_the_hidden_file() {
         let error = write(Path::new("/nowhere/at/all"), b"").unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::NotFound);
         let foreseen = check(Path::new("/nowhere/at/all")).unwrap_err();

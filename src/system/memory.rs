@@ -1,10 +1,9 @@
-//! How much memory the machine has, and how much of it this process uses.
+//! Memory of the machine and of this process.
 
 use std::path::Path;
 
-/// Memory that this process may still take, in bytes: what the system can give without swapping,
-/// or what is left of the control group's limit if that is less. `None` where the system does not
-/// tell.
+/// Memory that this process may still allocate, in bytes: what the system has available without swapping, or the rest
+/// of the control group's limit if that is less. `None` where the system does not report it.
 pub fn available() -> Option<u64> {
     let system = meminfo("MemAvailable:");
     match (system, cgroup_left()) {
@@ -18,17 +17,17 @@ pub fn installed() -> Option<u64> {
     meminfo("MemTotal:")
 }
 
-/// The most memory that this process ever held (peak resident set), in bytes.
+/// Peak resident set of this process, in bytes.
 pub fn peak() -> Option<u64> {
     field("/proc/self/status", "VmHWM:")
 }
 
-/// What this process holds now (resident set), in bytes.
+/// Resident set of this process, in bytes.
 pub fn resident() -> Option<u64> {
     field("/proc/self/status", "VmRSS:")
 }
 
-/// Makes [`peak`] begin again from what is held now. Where the system refuses, it goes on as it was.
+/// Resets [`peak`] to the present resident set. Does nothing where the system refuses.
 pub fn reset_peak() {
     let _ = std::fs::write("/proc/self/clear_refs", "5");
 }
@@ -37,7 +36,7 @@ fn meminfo(name: &str) -> Option<u64> {
     field("/proc/meminfo", name)
 }
 
-/// A line `name  1234 kB` of a file under `/proc`.
+/// Reads a line `name  1234 kB` of a file under `/proc`, in bytes.
 fn field(path: &str, name: &str) -> Option<u64> {
     let text = std::fs::read_to_string(path).ok()?;
     let line = text.lines().find(|l| l.starts_with(name))?;
@@ -45,8 +44,8 @@ fn field(path: &str, name: &str) -> Option<u64> {
     Some(kib * 1024)
 }
 
-/// What is left of the tightest limit of this process's control group (version 2) or of those above
-/// it. File pages that the group may drop count as left.
+/// Bytes left to the tightest limit of this process's control group (version 2) and its ancestors. File pages that the
+/// group can drop count as left.
 fn cgroup_left() -> Option<u64> {
     let groups = std::fs::read_to_string("/proc/self/cgroup").ok()?;
     let own = groups.lines().find_map(|line| line.strip_prefix("0::/"))?;
@@ -75,7 +74,7 @@ fn group_left(group: &Path) -> Option<u64> {
     };
     let file_pages = pages("inactive_file").unwrap_or(0) + pages("active_file").unwrap_or(0);
     let used = number("memory.current")?.saturating_sub(file_pages);
-    Some(number("memory.max")?.saturating_sub(used)) // "max", no limit, is no number
+    Some(number("memory.max")?.saturating_sub(used)) // "max" (no limit) does not parse
 }
 
 #[cfg(test)]
@@ -83,7 +82,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn this_process_has_a_peak_and_the_system_has_memory() {
+    fn peak_and_available_memory_are_reported() {
         assert!(peak().is_some_and(|bytes| bytes > 1 << 20));
         assert!(available().is_some_and(|bytes| bytes > 1 << 20));
     }

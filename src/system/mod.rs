@@ -1,4 +1,4 @@
-//! The machine and its files: nothing here knows of models.
+//! The operating system and the machine. Nothing here depends on models.
 
 pub mod atomic_file;
 pub(crate) mod digest;

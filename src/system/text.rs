@@ -1,8 +1,7 @@
-//! Text that people give: files, and lists on stdin, as editors, spreadsheets and shells write them.
+//! Text input: files, and lists on stdin, as editors, spreadsheets and shells write them.
 //!
-//! Everything that a person may have written is read here. Text is UTF-8; a byte order mark before it is
-//! ignored, and `\r\n` ends a line like `\n`. Another encoding is named in the error, with what to do: a
-//! guess between, say, Windows-1252 and GB18030 would make wrong words of right ones.
+//! Text is UTF-8. A byte order mark at its start is ignored, and `\r\n` ends a line like `\n`. For another encoding
+//! the error names it and says what to do: guessing between, say, Windows-1252 and GB18030 would corrupt words.
 
 use std::{
     fs::File,
@@ -13,28 +12,28 @@ use std::{
 /// U+FEFF in UTF-8, which some editors write before the text.
 pub const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 
-/// How much of a file is examined to recognise UTF-16.
-const N_SNIFFED: usize = 4096;
+/// Bytes of a file that are examined to recognise UTF-16.
+const SNIFF_LEN: usize = 4096;
 
-/// What was given is no UTF-8 text.
+/// Input that is not UTF-8 text.
 #[derive(Debug, thiserror::Error)]
 #[allow(missing_docs)]
 pub enum TextError {
     #[error("cannot be read")]
     Io(#[from] io::Error),
-    /// `encoding` is called as `iconv` calls it.
+    /// `encoding` is `iconv`'s name for it.
     #[error(
         "expected UTF-8 text, found {encoding}; save it as UTF-8, or convert it with \
          `iconv -f {encoding} -t UTF-8`"
     )]
     Wide { encoding: &'static str },
-    /// A file that a program saved in its own form.
+    /// A binary file, such as a spreadsheet or an archive.
     #[error("expected UTF-8 text, found {found}; {remedy}")]
-    Packed {
+    Binary {
         found: &'static str,
         remedy: &'static str,
     },
-    /// `line` counts from 1, `offset` from 0 and from the beginning of the file.
+    /// `line` counts from 1; `offset` is counted from 0 at the start of the file.
     #[error("line {line}, byte offset {offset}: expected text, found a NUL byte")]
     Nul { line: usize, offset: usize },
     #[error(
@@ -50,23 +49,23 @@ pub enum TextError {
     TooLong { max: u64 },
 }
 
-/// The text of a file.
+/// Reads a text file.
 ///
 /// # Errors
-/// If it cannot be read or is no UTF-8 text.
+/// If it cannot be read or is not UTF-8 text.
 pub fn read(path: &Path) -> Result<String, TextError> {
     decode(std::fs::read(path)?)
 }
 
-/// The text of a file that has at most `max` bytes.
+/// Reads a text file of at most `max` bytes.
 ///
 /// # Errors
-/// As [`read`], and if there is more.
+/// As [`read`], and if the file is longer.
 pub fn read_at_most(path: &Path, max: u64) -> Result<String, TextError> {
     take_at_most(File::open(path)?, max)
 }
 
-/// The text of an input of at most `max` bytes.
+/// Reads text of at most `max` bytes.
 ///
 /// # Errors
 /// As [`read_at_most`].
@@ -79,12 +78,12 @@ pub fn take_at_most(input: impl Read, max: u64) -> Result<String, TextError> {
     decode(bytes)
 }
 
-/// The text in the bytes of a file, without its byte order mark and with `\n` at the ends of lines.
+/// Decodes the bytes of a file. The byte order mark is removed, `\r\n` becomes `\n`.
 ///
 /// # Errors
-/// If it is no UTF-8 text.
+/// If they are not UTF-8 text.
 pub fn decode(bytes: Vec<u8>) -> Result<String, TextError> {
-    refuse_wide(&bytes)?;
+    check_encoding(&bytes)?;
     let text = String::from_utf8(bytes).map_err(|error| not_utf8(error.as_bytes(), 1, 0))?;
     if let Some(offset) = text.find('\0') {
         let line = 1 + text[..offset].matches('\n').count();
@@ -101,12 +100,12 @@ pub fn decode(bytes: Vec<u8>) -> Result<String, TextError> {
     })
 }
 
-/// The first byte that is no UTF-8, in `bytes` that begin at `line` and `offset`.
+/// The error for the first byte that is not UTF-8, in `bytes` that start at `line` and `offset`.
 ///
 /// # Panics
-/// If they are UTF-8.
+/// If `bytes` are UTF-8.
 pub(crate) fn not_utf8(bytes: &[u8], line: usize, offset: usize) -> TextError {
-    let error = std::str::from_utf8(bytes).expect_err("it is no UTF-8");
+    let error = std::str::from_utf8(bytes).expect_err("not UTF-8");
     let at = error.valid_up_to();
     TextError::NotUtf8 {
         line: line + bytes[..at].iter().filter(|byte| **byte == b'\n').count(),
@@ -115,22 +114,22 @@ pub(crate) fn not_utf8(bytes: &[u8], line: usize, offset: usize) -> TextError {
     }
 }
 
-/// Refuses the beginning of a file in UTF-16 or UTF-32, with or without a byte order mark, and that of a
-/// spreadsheet or archive.
+/// Rejects UTF-16 and UTF-32, with or without a byte order mark, spreadsheets and archives by the first bytes of a
+/// file.
 ///
 /// # Errors
-/// With the name of its encoding, or of what it is.
-pub fn refuse_wide(beginning: &[u8]) -> Result<(), TextError> {
-    refuse_packed(beginning)?;
-    match wide_encoding(beginning, 0) {
+/// [`TextError::Wide`] or [`TextError::Binary`], with the name of the encoding or format.
+pub fn check_encoding(head: &[u8]) -> Result<(), TextError> {
+    check_not_binary(head)?;
+    match wide_encoding(head, 0) {
         None => Ok(()),
         Some(encoding) => Err(TextError::Wide { encoding }),
     }
 }
 
-/// Refuses formats that their first bytes identify. None of them begins UTF-8 text.
-fn refuse_packed(beginning: &[u8]) -> Result<(), TextError> {
-    let (found, remedy) = match beginning {
+/// Rejects formats that their first bytes identify. UTF-8 text starts with none of these bytes.
+fn check_not_binary(head: &[u8]) -> Result<(), TextError> {
+    let (found, remedy) = match head {
         [b'P', b'K', 3, 4, ..] => (
             "a ZIP file, such as XLSX or ODS",
             "export a spreadsheet as CSV in UTF-8, unpack an archive",
@@ -143,11 +142,11 @@ fn refuse_packed(beginning: &[u8]) -> Result<(), TextError> {
         [0x28, 0xb5, 0x2f, 0xfd, ..] => ("a Zstandard file", "unpack it with `zstd -d`"),
         _ => return Ok(()),
     };
-    Err(TextError::Packed { found, remedy })
+    Err(TextError::Binary { found, remedy })
 }
 
-/// The encoding of bytes that begin `offset` bytes behind the beginning of a file. Without a mark, UTF-16
-/// is recognised by its NUL bytes, which are the upper halves of Latin letters and line feeds.
+/// UTF-16 or UTF-32, in bytes that start at `offset` in a file. Without a mark, UTF-16 is recognised by its NUL bytes,
+/// the upper halves of Latin letters and line feeds.
 fn wide_encoding(bytes: &[u8], offset: usize) -> Option<&'static str> {
     match bytes {
         _ if offset > 0 => {}
@@ -157,10 +156,10 @@ fn wide_encoding(bytes: &[u8], offset: usize) -> Option<&'static str> {
         [0xfe, 0xff, ..] => return Some("UTF-16BE"),
         _ => {}
     }
-    let sniffed = &bytes[..bytes.len().min(N_SNIFFED)];
+    let sniffed = &bytes[..bytes.len().min(SNIFF_LEN)];
     let n_nul = |odd: usize| {
-        let places = (offset..).zip(sniffed);
-        places
+        let positions = (offset..).zip(sniffed);
+        positions
             .filter(|(at, byte)| at % 2 == odd && **byte == 0)
             .count()
     };
@@ -170,7 +169,7 @@ fn wide_encoding(bytes: &[u8], offset: usize) -> Option<&'static str> {
     };
     // The upper halves of Greek to Thai are control characters.
     let is_text = is_utf8 && !sniffed.iter().any(|byte| matches!(byte, 1..=8 | 14..=31));
-    // A NUL in one place of a long text is damage, not an encoding, and `find -print0` writes one behind each name.
+    // A single NUL in a long text is damage, not an encoding, and `find -print0` writes one after each name.
     let is_wide = |n: usize| n * 3 > sniffed.len() || !is_text && n > 0 && n * 8 >= sniffed.len();
     match (n_nul(0), n_nul(1)) {
         (0, n) if is_wide(n) => Some("UTF-16LE"),
@@ -179,15 +178,15 @@ fn wide_encoding(bytes: &[u8], offset: usize) -> Option<&'static str> {
     }
 }
 
-/// The lines of an input, as bytes, because a list of files has names that are no text: without the byte
-/// order mark and without `\n` or `\r\n`. After an error there are no more.
+/// The lines of an input without the byte order mark and line ends. They are bytes, because file names need not be
+/// text. After an error the iterator ends.
 #[derive(Debug)]
 pub struct Lines<R> {
     input: R,
-    /// Of the next line.
+    /// Number of the next line.
     number: usize,
     offset: usize,
-    is_over: bool,
+    is_finished: bool,
 }
 
 impl<R: BufRead> Lines<R> {
@@ -197,7 +196,7 @@ impl<R: BufRead> Lines<R> {
             input,
             number: 1,
             offset: 0,
-            is_over: false,
+            is_finished: false,
         }
     }
 
@@ -207,10 +206,10 @@ impl<R: BufRead> Lines<R> {
         if n == 0 {
             return Ok(None);
         }
-        // A mark tells it, or a NUL does: no line of a list or of JSON has one.
+        // Another encoding shows by its mark or by a NUL, which no line of a list or of JSON contains.
         let is_first = self.offset == 0;
         if is_first {
-            refuse_packed(&line)?;
+            check_not_binary(&line)?;
         }
         let nul = line.iter().position(|byte| *byte == 0);
         if (is_first || nul.is_some())
@@ -236,16 +235,16 @@ impl<R: BufRead> Iterator for Lines<R> {
     type Item = Result<Vec<u8>, TextError>;
 
     fn next(&mut self) -> Option<Self::Item> {
-        if self.is_over {
+        if self.is_finished {
             return None;
         }
         let line = self.next_line().transpose();
-        self.is_over = !matches!(line, Some(Ok(_)));
+        self.is_finished = !matches!(line, Some(Ok(_)));
         line
     }
 }
 
-/// A line without its end.
+/// The line without `\n` or `\r\n`.
 pub(crate) fn content(line: &[u8]) -> &[u8] {
     let line = line.strip_suffix(b"\n").unwrap_or(line);
     line.strip_suffix(b"\r").unwrap_or(line)
@@ -264,17 +263,17 @@ mod tests {
     }
 
     #[test]
-    fn marks_and_ends_of_lines_are_no_part_of_the_text() {
+    fn marks_and_line_ends_are_removed() {
         for bytes in [&b"\xef\xbb\xbfa\r\nb\r\n"[..], b"a\nb\n", b"a\r\nb\n"] {
             assert_eq!(decode(bytes.to_vec()).unwrap(), "a\nb\n");
             assert_eq!(lines(bytes).unwrap(), [b"a", b"b"]);
         }
         assert_eq!(decode(b"\xef\xbb\xbf".to_vec()).unwrap(), "");
-        // Elsewhere it is a character, and a lone `\r` is none of a line's end.
+        // Elsewhere the mark is a character, and a lone `\r` does not end a line.
         assert_eq!(decode("a\u{feff}\rb".into()).unwrap(), "a\u{feff}\rb");
         assert_eq!(lines(b"a\rb").unwrap(), [b"a\rb"]);
         assert_eq!(lines(b"").unwrap().len(), 0);
-        // Names are bytes.
+        // Names may hold any bytes.
         assert_eq!(lines(b" caf\xe9 \r\n").unwrap(), [b" caf\xe9 "]);
     }
 
@@ -307,7 +306,7 @@ mod tests {
     }
 
     #[test]
-    fn names_that_end_with_nul_bytes_are_no_other_encoding() {
+    fn nul_separated_names_are_not_taken_for_utf16() {
         let error = lines(b"a/b.png\0a/c.png\0").unwrap_err().to_string();
         assert_eq!(
             error,
@@ -316,7 +315,7 @@ mod tests {
     }
 
     #[test]
-    fn a_byte_of_another_encoding_is_told_with_its_place() {
+    fn a_byte_that_is_not_utf8_is_reported_with_its_position() {
         let windows_1252 = b"plain\r\ncaf\xe9\n".to_vec();
         let error = decode(windows_1252).unwrap_err().to_string();
         assert!(error.starts_with("line 2, byte offset 10: "), "{error}");
@@ -328,7 +327,7 @@ mod tests {
     }
 
     #[test]
-    fn spreadsheets_and_archives_are_told_by_what_they_are() {
+    fn spreadsheets_and_archives_are_named() {
         for (bytes, naming) in [
             (&b"PK\x03\x04\x14\0"[..], "such as XLSX or ODS"),
             (&b"\xd0\xcf\x11\xe0\xa1"[..], "such as XLS;"),
@@ -343,12 +342,12 @@ mod tests {
     }
 
     #[test]
-    fn a_nul_byte_and_an_endless_file_are_refused() {
+    fn nul_bytes_and_overlong_input_are_rejected() {
         let mut text = "a line of text\n".repeat(100).into_bytes();
         text[20] = 0;
-        let told = "line 2, byte offset 20: expected text, found a NUL byte";
-        assert_eq!(lines(&text).unwrap_err().to_string(), told);
-        assert_eq!(decode(text).unwrap_err().to_string(), told);
+        let expected = "line 2, byte offset 20: expected text, found a NUL byte";
+        assert_eq!(lines(&text).unwrap_err().to_string(), expected);
+        assert_eq!(decode(text).unwrap_err().to_string(), expected);
         let long = take_at_most(io::repeat(b'a'), 10).unwrap_err();
         assert_eq!(
             long.to_string(),

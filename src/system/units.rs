@@ -1,9 +1,9 @@
-//! Sizes in bytes, as people read and write them.
+//! Human-readable sizes in bytes.
 
-/// Bytes as a person writes them: `1.9GB`, `500 MB`, `2GiB`, or a plain number.
+/// Parses a size: `1.9GB`, `500 MB`, `2GiB`, or a plain number of bytes.
 ///
 /// # Errors
-/// Says what is expected.
+/// If the text is not a size.
 pub fn parse(text: &str) -> Result<u64, String> {
     const UNITS: [(&str, f64); 7] = [
         ("GiB", 1073741824.0),
@@ -27,7 +27,7 @@ pub fn parse(text: &str) -> Result<u64, String> {
     bytes.ok_or_else(|| "expected a size, for example 1.5GB or 800MB".to_owned())
 }
 
-/// Bytes as a person reads them: `1.9 GB`.
+/// Formats a size: `1.9 GB`.
 pub fn human(bytes: u64) -> String {
     const UNITS: [(&str, f64); 3] = [("GB", 1e9), ("MB", 1e6), ("kB", 1e3)];
     let bytes = bytes as f64;
@@ -42,14 +42,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn sizes_read_well() {
+    fn sizes_are_formatted() {
         assert_eq!(human(512), "512 B");
         assert_eq!(human(2_048), "2.0 kB");
         assert_eq!(human(1_234_567_890), "1.2 GB");
     }
 
     #[test]
-    fn sizes_are_read_as_they_are_written() {
+    fn sizes_are_parsed() {
         for (text, bytes) in [
             ("1.5GB", 1_500_000_000),
             ("800 MB", 800_000_000),

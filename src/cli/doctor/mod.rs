@@ -26,7 +26,7 @@ use xc2_edge::{
 
 use crate::cli::number::whole;
 
-/// Look at this machine: what is used of it, what slows it down, and what to expect.
+/// Check this machine: which CPU features are used, what slows it down, what speed to expect.
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
   xc2-edge doctor
@@ -34,17 +34,17 @@ use crate::cli::number::whole;
   xc2-edge doctor --storage /media/card
   xc2-edge doctor -m model.gguf --json | jq '.findings[] | select(.level == \"warning\")'
 
-The estimates come from small kernels measured for a second; `xc2-edge bench -m model.gguf` measures
-the model itself. Storage is read past the page cache, 256 MB or three seconds at the most.")]
+Estimates come from running small kernels for a second; `xc2-edge bench -m model.gguf` measures the
+model itself. Storage is read without the page cache, at most 256 MB or for three seconds.")]
 pub struct DoctorArgs {
-    /// Also what to expect of this model, and how fast the storage reads it.
+    /// Also estimate the speed of this model, and measure how fast its storage is.
     #[arg(short, long, value_name = "GGUF")]
     model: Option<PathBuf>,
-    /// Measure the storage of this file or folder instead of the model's; in a folder a file of 64 MB is
-    /// written for it and removed.
+    /// Measure the storage of this file or folder instead of the model's; in a folder, a temporary file
+    /// of 64 MB is written.
     #[arg(long, value_name = "PATH")]
     storage: Option<PathBuf>,
-    /// Threads to reckon with [default: one per core].
+    /// Number of threads to assume [default: one per core].
     #[arg(short, long, value_name = "N", value_parser = whole::<u16>(1..=512))]
     threads: Option<u16>,
     /// Print one JSON object.
@@ -191,7 +191,7 @@ fn load(load: Option<Load>, n_threads: usize) -> Finding {
         "{:.1} in the last minute, on {} cores",
         load.last_minute, load.n_cores
     );
-    if load.leaves(n_threads) {
+    if load.has_free_cores(n_threads) {
         return Finding::ok("load", text);
     }
     Finding::warning(
@@ -236,7 +236,7 @@ fn heat(thermal: &Thermal) -> Finding {
     }
     let hottest = thermal.hottest.as_ref();
     let hottest = hottest.map(|(name, degrees)| format!("{name} at {degrees:.0} degrees Celsius"));
-    let complaints = thermal.complaints();
+    let complaints = thermal.warnings();
     let all: Vec<String> = hottest
         .into_iter()
         .chain(complaints.iter().cloned())

@@ -1,4 +1,4 @@
-//! Directories that are replaced whole or not at all.
+//! Atomic replacement of directories.
 
 use std::{
     fs::{self, File},
@@ -8,42 +8,41 @@ use std::{
 
 use tempfile::TempDir;
 
-use super::{ENDING, RANDOM, dir_of, prefix};
+use super::{NAME_SUFFIX, RANDOM_LEN, dir_of, prefix};
 
-/// Where the new directory is made, and where the old one waits, in the hidden one.
+/// Names inside the hidden directory: the new directory, and the old one during the replacement.
 const NEW: &str = "new";
 const OLD: &str = "old";
 
-/// A directory in the making, in a hidden one beside its target. Dropped before [`Self::commit`], it is
-/// gone.
+/// An unfinished directory, inside a hidden one beside its target. Dropping it before [`Self::commit`] deletes it.
 #[derive(Debug)]
 pub struct AtomicDir {
     hidden: TempDir,
-    /// Tells others that somebody works here.
+    /// Marks the hidden directory as in use.
     _lock: File,
     target: PathBuf,
 }
 
 impl AtomicDir {
-    /// Begins a directory that will stand at `target`.
+    /// Starts a directory that will replace `target`.
     ///
     /// # Errors
-    /// If none can be made in the target's directory.
+    /// If no directory can be created in the target's directory.
     pub fn create(target: &Path) -> io::Result<Self> {
         let prefix = prefix(target);
         loop {
             let hidden = tempfile::Builder::new()
                 .prefix(&prefix)
-                .rand_bytes(RANDOM)
-                .suffix(ENDING)
+                .rand_bytes(RANDOM_LEN)
+                .suffix(NAME_SUFFIX)
                 .tempdir_in(dir_of(target))
-                .map_err(|e| io::Error::from(e.kind()))?; // its message names the hidden directory
-            // Another process may take it for one before it is locked.
+                .map_err(|e| io::Error::from(e.kind()))?; // the original message names the hidden directory
+            // Before it is locked, another process may remove it as a leftover.
             let lock = match File::open(hidden.path()) {
                 Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
                 lock => lock?,
             };
-            // Where directories cannot be locked, leftovers cannot be told from others, and stay.
+            // Where directories cannot be locked, leftovers are not recognised and stay.
             let _ = lock.lock();
             match fs::create_dir(hidden.path().join(NEW)) {
                 Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
@@ -58,21 +57,21 @@ impl AtomicDir {
         }
     }
 
-    /// Where its files are put.
+    /// Where to put the files.
     pub fn path(&self) -> PathBuf {
         self.hidden.path().join(NEW)
     }
 
-    /// Moves the directory to its target, replacing what is there, and does `rest`. If it is empty,
-    /// nothing stands there afterwards.
+    /// Renames the directory to its target, replacing what is there, and then runs `rest`. If the directory is empty,
+    /// the target does not exist afterwards.
     ///
     /// # Errors
-    /// If the system refuses or `rest` fails; what was there is there again then.
+    /// If a rename or `rest` fails; the old directory is restored then.
     pub fn commit(self, rest: impl FnOnce() -> io::Result<()>) -> io::Result<()> {
         let (new, old) = (self.path(), self.hidden.path().join(OLD));
         let is_empty = fs::remove_dir(&new).is_ok();
-        let had_one = self.target.is_dir();
-        if had_one {
+        let had_old = self.target.is_dir();
+        if had_old {
             fs::rename(&self.target, &old)?;
         }
         let moved = if is_empty {
@@ -86,8 +85,8 @@ impl AtomicDir {
             if is_in {
                 let _ = fs::remove_dir_all(&self.target);
             }
-            if had_one && let Err(error) = fs::rename(&old, &self.target) {
-                let _ = self.hidden.keep(); // it is all there is
+            if had_old && let Err(error) = fs::rename(&old, &self.target) {
+                let _ = self.hidden.keep(); // it holds the only copy
                 return Err(error);
             }
         }
@@ -95,11 +94,11 @@ impl AtomicDir {
     }
 }
 
-/// Removes a hidden directory that nobody works on. If its process was killed between its two moves,
-/// what stood at `target` is put back.
-pub fn remove_if_left(hidden: &Path, target: &Path) -> io::Result<()> {
+/// Removes a hidden directory that no process has locked. If its process was killed between its two renames, the old
+/// directory is restored to `target`.
+pub fn remove_if_stale(hidden: &Path, target: &Path) -> io::Result<()> {
     let dir = File::open(hidden)?;
-    dir.try_lock()?; // held until it is gone
+    dir.try_lock()?; // the lock lasts until the directory is removed
     let old = hidden.join(OLD);
     if old.is_dir() && !target.exists() {
         fs::rename(&old, target)?;
@@ -127,7 +126,7 @@ mod tests {
     }
 
     #[test]
-    fn a_directory_is_replaced_or_as_it_was() {
+    fn a_directory_is_replaced_or_unchanged() {
         let dir = tempfile::tempdir().unwrap();
         let target = dir.path().join("a");
         let refused = || Err(io::ErrorKind::StorageFull.into());
@@ -146,12 +145,12 @@ mod tests {
     }
 
     #[test]
-    fn what_a_killed_process_moved_away_comes_back() {
+    fn the_old_directory_of_a_killed_process_is_restored() {
         let dir = tempfile::tempdir().unwrap();
         let target = dir.path().join("a");
         let killed = dir
             .path()
-            .join(format!("{}Ab12xY{ENDING}", prefix(&target)));
+            .join(format!("{}Ab12xY{NAME_SUFFIX}", prefix(&target)));
         for name in [NEW, OLD] {
             fs::create_dir_all(killed.join(name)).unwrap();
             fs::write(killed.join(name).join(name), "text").unwrap();
@@ -161,7 +160,7 @@ mod tests {
         assert_eq!(names(&target), [OLD]);
         assert_eq!(names(dir.path()).len(), 2);
         assert!(running.path().join("text").exists());
-        // What stands there is newer than what a killed process had.
+        // An existing target is newer than the killed process's copy and stays.
         fs::create_dir_all(killed.join(OLD).join("older")).unwrap();
         Leftovers::default().clear(&target);
         drop(running);

@@ -1,4 +1,4 @@
-//! What this machine is, as Linux tells.
+//! Information about this machine, as Linux reports it.
 
 mod load;
 mod thermal;
@@ -8,7 +8,7 @@ use std::path::Path;
 pub use load::Load;
 pub use thermal::Thermal;
 
-/// What the CPU calls itself, or the board where the CPU has no name (most of Arm).
+/// Model name of the CPU, or of the board where the CPU has no name (most Arm machines).
 pub fn cpu_name() -> Option<String> {
     let cpuinfo = std::fs::read_to_string("/proc/cpuinfo").ok()?;
     let model = field(&cpuinfo, "model name");
@@ -24,7 +24,7 @@ fn field(text: &str, name: &str) -> Option<String> {
     value.filter(|v| !v.is_empty())
 }
 
-/// A string of the device tree, which ends in NUL.
+/// A string of the device tree; it ends with NUL.
 fn board(path: &Path) -> Option<String> {
     let text = std::fs::read_to_string(path).ok()?;
     Some(text.trim_end_matches('\0').trim().to_owned())
@@ -35,7 +35,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn names_are_found_where_they_stand() {
+    fn cpu_and_board_names_are_parsed() {
         let x86 = "processor\t: 0\nmodel\t\t: 207\nmodel name\t: A CPU @ 2 GHz\n";
         assert_eq!(field(x86, "model name").as_deref(), Some("A CPU @ 2 GHz"));
         assert_eq!(

@@ -1,23 +1,23 @@
-//! Heat, and whether it or a weak power supply slows the CPU down, as far as the system tells.
+//! Temperature, and throttling by heat or a weak power supply, as far as the system reports them.
 //!
-//! Virtual machines tell nothing, PCs count throttling by core, Raspberry Pis have a word of flags.
+//! Virtual machines report nothing, PCs count throttling per core, the Raspberry Pi has a word of flags.
 
 use std::{fs, path::Path, process::Command};
 
-/// What the system tells about heat and throttling.
+/// Temperature and throttling.
 #[derive(Clone, Debug, Default, PartialEq, serde::Serialize)]
 pub struct Thermal {
-    /// The hottest sensor: its name and degrees Celsius.
+    /// The hottest sensor: name and degrees Celsius.
     pub hottest: Option<(String, f64)>,
-    /// How often cores were throttled since the machine was started.
+    /// How often cores were throttled since boot.
     pub n_throttled: Option<u64>,
-    /// The Raspberry Pi's flags, in words.
+    /// Descriptions of the Raspberry Pi's flags that are set.
     pub firmware: Option<Vec<&'static str>>,
-    /// The lowest share of its highest clock rate that a core is allowed, if less than all.
+    /// The lowest limit of a core's clock rate, as a share of its maximum; `None` without a limit.
     pub clock_limit: Option<f64>,
 }
 
-/// Bits of the Raspberry Pi's word.
+/// Bits of the Raspberry Pi's throttling flags.
 const FLAGS: [(u32, &str); 8] = [
     (0, "the supply voltage is too low"),
     (1, "the clock rate is capped"),
@@ -30,51 +30,51 @@ const FLAGS: [(u32, &str); 8] = [
 ];
 
 impl Thermal {
-    /// What this system tells.
+    /// Reads the state of this machine.
     pub fn read() -> Self {
         let mut thermal = Self::under(Path::new("/"));
         if thermal.firmware.is_none() {
-            thermal.firmware = vcgencmd().map(words);
+            thermal.firmware = vcgencmd().map(flag_names);
         }
         thermal
     }
 
-    /// What the files under `root` tell.
+    /// Reads the files under `root`.
     fn under(root: &Path) -> Self {
         Self {
             hottest: hottest(&root.join("sys/class/thermal")),
             n_throttled: throttle_counts(&root.join("sys/devices/system/cpu")),
-            firmware: firmware(root).map(words),
+            firmware: firmware(root).map(flag_names),
             clock_limit: clock_limit(&root.join("sys/devices/system/cpu")),
         }
     }
 
-    /// Whether the system tells anything.
+    /// Whether the system reports anything.
     pub fn is_known(&self) -> bool {
         *self != Self::default()
     }
 
-    /// What is wrong, in words; nothing if all is well.
-    pub fn complaints(&self) -> Vec<String> {
-        let mut complaints: Vec<String> = Vec::new();
+    /// A sentence for each problem; empty if there is none.
+    pub fn warnings(&self) -> Vec<String> {
+        let mut warnings: Vec<String> = Vec::new();
         if let Some(n) = self.n_throttled.filter(|n| *n > 0) {
-            complaints.push(format!("cores were throttled {n} times since the start"));
+            warnings.push(format!("cores were throttled {n} times since boot"));
         }
         let flags = self.firmware.iter().flatten();
-        complaints.extend(flags.map(|flag| (*flag).to_owned()));
+        warnings.extend(flags.map(|flag| (*flag).to_owned()));
         if let Some(limit) = self.clock_limit {
             let percent = 100.0 * limit;
-            complaints.push(format!(
-                "the clock rate is limited to {percent:.0} % of the highest"
+            warnings.push(format!(
+                "the clock rate is limited to {percent:.0} % of the maximum"
             ));
         }
-        complaints
+        warnings
     }
 }
 
-fn words(flags: u32) -> Vec<&'static str> {
+fn flag_names(flags: u32) -> Vec<&'static str> {
     let set = FLAGS.iter().filter(|(bit, _)| flags & (1 << bit) != 0);
-    set.map(|(_, words)| *words).collect()
+    set.map(|(_, name)| *name).collect()
 }
 
 fn text(path: &Path) -> Option<String> {
@@ -88,12 +88,12 @@ fn number<T: std::str::FromStr>(path: &Path) -> Option<T> {
 /// Directories in `dir` whose names are `prefix` and a number.
 fn numbered(dir: &Path, prefix: &str) -> Vec<std::path::PathBuf> {
     let entries = fs::read_dir(dir).into_iter().flatten().flatten();
-    let fits = |name: &str| {
+    let is_numbered = |name: &str| {
         let number = name.strip_prefix(prefix);
         number.is_some_and(|n| !n.is_empty() && n.bytes().all(|b| b.is_ascii_digit()))
     };
-    let fitting = entries.filter(|e| e.file_name().to_str().is_some_and(fits));
-    fitting.map(|e| e.path()).collect()
+    let matching = entries.filter(|e| e.file_name().to_str().is_some_and(is_numbered));
+    matching.map(|e| e.path()).collect()
 }
 
 fn hottest(dir: &Path) -> Option<(String, f64)> {
@@ -124,18 +124,16 @@ fn clock_limit(dir: &Path) -> Option<f64> {
     (least < 0.99).then_some(least)
 }
 
-/// The Raspberry Pi's word of flags where its kernel shows it.
+/// The Raspberry Pi's flags where its kernel exposes them.
 fn firmware(root: &Path) -> Option<u32> {
-    const PLACES: [&str; 2] = [
+    const PATHS: [&str; 2] = [
         "sys/devices/platform/soc/soc:firmware/get_throttled",
         "sys/devices/platform/soc@107c000000/soc@107c000000:firmware/get_throttled",
     ];
-    PLACES
-        .iter()
-        .find_map(|place| hex(&text(&root.join(place))?))
+    PATHS.iter().find_map(|path| hex(&text(&root.join(path))?))
 }
 
-/// The same from the Raspberry Pi's own program: `throttled=0x50000`.
+/// The same flags from the program `vcgencmd`, which prints `throttled=0x50000`.
 fn vcgencmd() -> Option<u32> {
     let output = Command::new("vcgencmd")
         .arg("get_throttled")
@@ -166,13 +164,13 @@ mod tests {
     }
 
     #[test]
-    fn a_system_that_tells_nothing_is_no_complaint() {
+    fn a_system_that_reports_nothing_has_no_warnings() {
         let thermal = Thermal::under(system(&[]).path());
-        assert!(!thermal.is_known() && thermal.complaints().is_empty());
+        assert!(!thermal.is_known() && thermal.warnings().is_empty());
     }
 
     #[test]
-    fn the_hottest_sensor_is_found_and_counts_are_summed() {
+    fn the_hottest_sensor_is_selected_and_counts_are_summed() {
         let root = system(&[
             ("sys/class/thermal/thermal_zone0/temp", "41000\n"),
             ("sys/class/thermal/thermal_zone0/type", "acpitz\n"),
@@ -203,18 +201,18 @@ mod tests {
             (thermal.n_throttled, thermal.clock_limit),
             (Some(5), Some(0.5))
         );
-        let complaints = thermal.complaints().join("; ");
-        assert!(complaints.contains("throttled 5 times") && complaints.contains("50 %"));
+        let warnings = thermal.warnings().join("; ");
+        assert!(warnings.contains("throttled 5 times") && warnings.contains("50 %"));
     }
 
     #[test]
-    fn the_raspberry_pis_flags_are_put_into_words() {
+    fn raspberry_pi_flags_are_described() {
         let place = "sys/devices/platform/soc/soc:firmware/get_throttled";
         let well = Thermal::under(system(&[(place, "0\n")]).path());
-        assert!(well.is_known() && well.complaints().is_empty());
+        assert!(well.is_known() && well.warnings().is_empty());
         let weak = Thermal::under(system(&[(place, "50005\n")]).path());
         assert_eq!(
-            weak.complaints(),
+            weak.warnings(),
             [
                 "the supply voltage is too low",
                 "throttled now",

@@ -1,4 +1,4 @@
-//! Pictures through the engine.
+//! Captions pictures with the engine.
 
 use crate::system;
 use std::{
@@ -14,62 +14,62 @@ use ::image::RgbImage;
 use super::Identity;
 use crate::{
     engine::{Answer, Engine, EngineError, Offer, Picture, Request, Requests},
-    system::panics::caught,
+    system::panics::catch,
     vision::image::{Decoded, ImageError},
 };
 
-/// A picture, decoded and made as small as the model sees it.
+/// A decoded picture, resized to the model's input.
 #[derive(Clone, Debug)]
 pub struct Opened {
     /// `[S, S]` pixels.
     pub picture: RgbImage,
-    /// Pixels of the original, upright.
+    /// Width of the original in pixels, upright.
     pub width: u32,
-    /// Likewise.
+    /// Height of the original in pixels, upright.
     pub height: u32,
-    /// Whether it has transparent parts that were put on white.
+    /// Whether transparent parts were blended on white.
     pub on_white: bool,
-    /// Whether its file ends early, so that parts of it are grey.
+    /// Whether the file ends early, so that parts of the picture are grey.
     pub is_short: bool,
 }
 
 impl Opened {
-    /// What a record says of it: see [`Record::background`](super::Record::background).
+    /// The value of [`Record::background`](super::Record::background).
     pub fn background(&self) -> Option<String> {
         self.on_white.then(|| "white".to_owned())
     }
 
-    /// What a record says of it: see [`Record::truncated`](super::Record::truncated).
+    /// The value of [`Record::truncated`](super::Record::truncated).
     pub fn truncated(&self) -> Option<bool> {
         self.is_short.then_some(true)
     }
 }
 
-/// A picture to be captioned, with what the caller knows it by.
+/// A picture to caption, with the caller's tag.
 #[derive(Clone, Debug)]
 pub struct Job<T> {
-    /// What the caller knows it by.
+    /// Returned with the answer.
     pub tag: T,
     /// The picture.
     pub picture: RgbImage,
-    /// A question of its own, instead of the common one.
+    /// A prompt that replaces the common one.
     pub prompt: Option<String>,
 }
 
-/// What a source says when it is asked for more. It is told whether nothing else is to be done: then
-/// it may wait, else it should rather say [`Next::NotYet`].
+/// The reply of a source that is polled for its next item. The source learns whether the caller is idle: if so,
+/// it may block; otherwise it should return [`Next::NotYet`].
 #[derive(Clone, Debug)]
 pub enum Next<T> {
-    /// Here it is.
+    /// The next item.
     Item(T),
-    /// There may be more later.
+    /// None at present; there may be more later.
     NotYet,
-    /// That was all.
+    /// There are no more items.
     End,
 }
 
 impl<T> Next<T> {
-    /// The next thing that comes over a channel.
+    /// Receives from a channel; blocks only if `idle`.
     pub fn received(from: &Receiver<T>, idle: bool) -> Self {
         match from.try_recv() {
             Ok(item) => Self::Item(item),
@@ -80,7 +80,7 @@ impl<T> Next<T> {
     }
 }
 
-/// Asks one question about many pictures.
+/// Asks one prompt about many pictures.
 pub struct Captioner<'a> {
     engine: &'a Engine,
     /// Without pictures.
@@ -89,18 +89,18 @@ pub struct Captioner<'a> {
 }
 
 impl<'a> Captioner<'a> {
-    /// One that asks `request` about each picture, `n_parallel` of them at a time; at most as many
-    /// as cores and memory make worth while if that is `None`.
+    /// Asks `request` about each picture, `n_parallel` at a time. If that is `None`, the number depends on cores
+    /// and available memory.
     ///
     /// # Errors
-    /// If nothing is asked.
+    /// If the prompt is empty.
     pub fn new(
         engine: &'a Engine,
         request: Request,
         n_parallel: Option<usize>,
     ) -> Result<Self, EngineError> {
         let mut with_picture = request.clone();
-        with_picture.images = vec![Picture::File(PathBuf::new())]; // it is not opened
+        with_picture.images = vec![Picture::File(PathBuf::new())]; // never opened
         let n_prompt = engine.prompt_size(&with_picture)?.n_prompt;
         let n_ctx = n_prompt + request.n_predict;
         let choose = || engine.choose_parallel(n_ctx, system::memory::available());
@@ -111,7 +111,7 @@ impl<'a> Captioner<'a> {
         })
     }
 
-    /// The same for no more than `n` pictures at a time.
+    /// Limits the number of pictures at a time to `n`.
     #[must_use]
     pub fn at_most(self, n: usize) -> Self {
         Self {
@@ -120,17 +120,17 @@ impl<'a> Captioner<'a> {
         }
     }
 
-    /// How many pictures are captioned at a time.
+    /// The number of pictures captioned at a time.
     pub fn n_parallel(&self) -> usize {
         self.n_parallel
     }
 
-    /// Reads a picture file. What it was is told in any case, as far as there was anything.
+    /// Reads a picture file. Its identity is returned in any case; it is the default if there is no file.
     ///
     /// # Errors
-    /// If there is no picture.
+    /// If the file cannot be read or decoded.
     pub fn open(&self, path: &Path) -> (Identity, Result<Opened, ImageError>) {
-        // Before it is read: should it change while it is, it counts as changed the next time.
+        // Before reading: if the file changes meanwhile, the next run sees the change.
         let identity = Identity::of(path).unwrap_or_default();
         let opened = self.opened(|| self.engine.open_picture(path));
         (identity, opened)
@@ -139,20 +139,20 @@ impl<'a> Captioner<'a> {
     /// Decodes a picture from the bytes of its file.
     ///
     /// # Errors
-    /// If they are no picture.
+    /// If they cannot be decoded.
     pub fn decode(&self, file: &[u8]) -> Result<Opened, ImageError> {
         self.opened(|| self.engine.decode_picture(file))
     }
 
-    /// One picture must not end the run, whatever it does to its reader.
+    /// Catches panics of decoders: one picture must not end the run.
     fn opened(
         &self,
         read: impl FnOnce() -> Result<Decoded, ImageError>,
     ) -> Result<Opened, ImageError> {
-        caught(|| read().map(|decoded| self.shrink(&decoded)))?
+        catch(|| read().map(|decoded| self.shrink(&decoded)))?
     }
 
-    /// At once: the original may be large.
+    /// Resizes at once, because the original may be large.
     fn shrink(&self, decoded: &Decoded) -> Opened {
         let picture = &decoded.picture;
         Opened {
@@ -164,11 +164,10 @@ impl<'a> Captioner<'a> {
         }
     }
 
-    /// Captions what `jobs` brings, and gives each answer, or why there is none, to `done`, in the
-    /// order in which they are ready.
+    /// Captions the pictures of `jobs` and passes each answer or error to `done`, in the order of completion.
     ///
     /// # Errors
-    /// If the fault is not with one picture, or as `done` says; the run is over then.
+    /// If an error concerns more than one picture, or `done` fails; both end the run.
     pub fn run<T, E: From<EngineError>>(
         &self,
         jobs: impl FnMut(bool) -> Next<Job<T>>,
@@ -180,37 +179,36 @@ impl<'a> Captioner<'a> {
             common: &self.request,
             running: &running,
         };
-        let mut fault = None;
+        let mut failure = None;
         self.engine
             .answer_many(self.n_parallel, requests, |number, answer| {
                 let (tag, own_prompt) = running.borrow_mut().take(number);
                 let result = match answer {
-                    Err(error) if !is_of_one_picture(&error, own_prompt) => Err(error.into()),
+                    Err(error) if !concerns_one_picture(&error, own_prompt) => Err(error.into()),
                     answer => done(tag, answer),
                 };
                 match result {
                     Ok(()) => ControlFlow::Continue(()),
                     Err(error) => {
-                        fault = Some(error);
+                        failure = Some(error);
                         ControlFlow::Break(())
                     }
                 }
             })?;
-        fault.map_or(Ok(()), Err)
+        failure.map_or(Ok(()), Err)
     }
 }
 
-/// The tags of jobs that are with the engine, by the numbers of their requests, and whether they
-/// have a question of their own.
+/// The running jobs by request number: the tag, and whether the job has its own prompt.
 struct Running<T> {
-    n_begun: usize,
+    n_started: usize,
     jobs: HashMap<usize, (T, bool)>,
 }
 
 impl<T> Default for Running<T> {
     fn default() -> Self {
         Self {
-            n_begun: 0,
+            n_started: 0,
             jobs: HashMap::new(),
         }
     }
@@ -218,16 +216,18 @@ impl<T> Default for Running<T> {
 
 impl<T> Running<T> {
     fn put(&mut self, tag: T, own_prompt: bool) {
-        self.jobs.insert(self.n_begun, (tag, own_prompt));
-        self.n_begun += 1;
+        self.jobs.insert(self.n_started, (tag, own_prompt));
+        self.n_started += 1;
     }
 
     fn take(&mut self, number: usize) -> (T, bool) {
-        self.jobs.remove(&number).expect("it was begun once")
+        self.jobs
+            .remove(&number)
+            .expect("each started request ends once")
     }
 }
 
-/// Jobs made requests.
+/// Turns jobs into requests.
 struct JobRequests<'r, F, T> {
     jobs: F,
     common: &'r Request,
@@ -251,8 +251,8 @@ impl<T, F: FnMut(bool) -> Next<Job<T>>> Requests for JobRequests<'_, F, T> {
     }
 }
 
-/// Whether other pictures may fare better than the one for which this was the answer.
-fn is_of_one_picture(error: &EngineError, own_prompt: bool) -> bool {
+/// Whether an error concerns one picture only, so that the run can continue.
+fn concerns_one_picture(error: &EngineError, own_prompt: bool) -> bool {
     match error {
         EngineError::Image(_) | EngineError::NotFinite | EngineError::Panic(_) => true,
         EngineError::Prompt(_) | EngineError::PromptTooLong { .. } => own_prompt,

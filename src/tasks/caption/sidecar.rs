@@ -12,7 +12,7 @@ use bytes::Bytes;
 use super::{EmbedError, ExifRule, Found, embed};
 use crate::system::{
     atomic_file,
-    panics::{Panic, caught},
+    panics::{Panic, catch},
 };
 
 /// The most that file systems take.
@@ -244,7 +244,7 @@ impl Sidecars {
             path: path(),
             source,
         })?;
-        let copy = caught(|| embed(&Bytes::from(file), caption, self.exif));
+        let copy = catch(|| embed(&Bytes::from(file), caption, self.exif));
         let copy = copy.map_err(|source| SidecarError::Panic {
             path: path(),
             source,

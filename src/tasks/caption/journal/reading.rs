@@ -19,7 +19,7 @@ impl Journal {
         self.agreement = Agreement::default();
         let file = self.file.try_clone().map_err(|e| self.io(e))?;
         let mut input = BufReader::new(Onward(&file, 0));
-        let begun = input.fill_buf().map(text::refuse_wide);
+        let begun = input.fill_buf().map(text::check_encoding);
         begun
             .map_err(|e| self.io(e))?
             .map_err(|e| self.no_text(e))?;
