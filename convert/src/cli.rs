@@ -1,4 +1,4 @@
-//! Flags of `xc2-convert`, and what they mean.
+//! Command-line options of `xc2-convert`.
 
 use std::path::PathBuf;
 
@@ -16,9 +16,9 @@ Examples:
   xc2-convert internlm-xcomposer2-7b comp.gguf --q4_k --tensor-type 'blk.*.ffn_down.weight=q6_k' --dry-run
   xc2-convert split vl-7b.gguf stock/
 
-Exit status: 0 done, 1 failed, 2 wrong usage, 130 interrupted.";
+Exit status: 0 success, 1 failure, 2 wrong usage, 130 interrupted.";
 
-/// Converts an InternLM-XComposer2 checkpoint (Hugging Face layout) into one GGUF file.
+/// Convert an InternLM-XComposer2 checkpoint (Hugging Face layout) into one GGUF file.
 #[derive(Parser)]
 #[command(version, after_help = EXAMPLES, args_conflicts_with_subcommands = true)]
 #[command(subcommand_negates_reqs = true)]
@@ -31,57 +31,57 @@ pub struct Cli {
 
 #[derive(Subcommand)]
 pub enum Command {
-    /// Write the parts of a model file as the three files that llama.cpp programs know.
+    /// Split a model file into the three files that llama.cpp programs expect.
     Split {
         /// Model file made by this program.
         model: PathBuf,
-        /// Directory for decoder.gguf, mmproj.gguf and adapter.gguf; made if it is not there.
+        /// Directory for decoder.gguf, mmproj.gguf and adapter.gguf; created if it does not exist.
         dir: PathBuf,
     },
 }
 
 #[derive(Args)]
 pub struct ConvertArgs {
-    /// Checkpoint directory: config.json, tokenizer.model and safetensors or .bin weights; or a
-    /// repository's directory (models--ORG--NAME) in the hub's cache.
-    #[arg(required = true)] // unless there is a command, hence the `Option`
+    /// Checkpoint directory with config.json, tokenizer.model and weights (.safetensors or .bin); or a
+    /// repository's directory (models--ORG--NAME) in the Hugging Face cache.
+    #[arg(required = true)] // except with a subcommand, hence the `Option`
     pub hf_dir: Option<PathBuf>,
-    /// File to write; replaced only when the new one is complete.
+    /// Output file; an existing file is replaced only when the new one is complete.
     #[arg(required_unless_present = "dry_run")]
     pub out: Option<PathBuf>,
-    /// Type of the vision tower's matrices [default: q8_0, or as the preset if that is a float].
+    /// Type of the vision tower's matrices [default: q8_0, or the preset's type if that is a float].
     #[arg(long, value_name = "TYPE", value_parser = ggml_type, help_heading = "Types")]
     pub vision_type: Option<GgmlType>,
-    /// Type of the projector's matrices [default: as for --vision-type].
+    /// Type of the projector's matrices [default: same as for --vision-type].
     #[arg(long, value_name = "TYPE", value_parser = ggml_type, help_heading = "Types")]
     pub projector_type: Option<GgmlType>,
-    /// Type of the Partial-LoRA matrices [default: q6_k beside a decoder of six bits or fewer, else as for
-    /// --vision-type].
+    /// Type of the Partial-LoRA matrices [default: q6_k with a preset of six bits or fewer, else same as
+    /// for --vision-type].
     #[arg(long, value_name = "TYPE", value_parser = ggml_type, help_heading = "Types")]
     pub plora_type: Option<GgmlType>,
-    /// Type of the token embeddings [default: the preset's].
+    /// Type of the token embeddings [default: the preset's type].
     #[arg(long, value_name = "TYPE", value_parser = ggml_type, help_heading = "Types")]
     pub embedding_type: Option<GgmlType>,
-    /// Type of the output matrix [default: q6_k, or the preset's if that has more bits].
+    /// Type of the output matrix [default: q6_k, or the preset's type if that has more bits].
     #[arg(long, value_name = "TYPE", value_parser = ggml_type, help_heading = "Types")]
     pub output_type: Option<GgmlType>,
-    /// Type of tensors by name, `*` for any characters; may be repeated, the first match counts.
+    /// Type of tensors whose names match PATTERN (`*` for any characters); repeatable, the first match
+    /// counts.
     #[arg(long, value_name = "PATTERN=TYPE", value_parser = pattern_type, help_heading = "Types")]
     pub tensor_type: Vec<(Pattern, GgmlType)>,
-    /// What the model was made for, if its image size misleads [default: composition for 224
-    /// pixels, vl otherwise].
+    /// Model family, if the image size does not show it [default: composition for 224 pixels, else vl].
     #[arg(long, value_name = "vl|composition", value_parser = family)]
     pub family: Option<Family>,
     /// Scale of Partial-LoRA [default: 1, or 2 for rank 8, as in the published code].
     #[arg(long, value_name = "SCALE", value_parser = scale, allow_negative_numbers = true)]
     pub plora_scale: Option<f32>,
-    /// Worker threads [default: one more than there are cores].
+    /// Worker threads [default: one more than the number of cores].
     #[arg(short, long, value_name = "N", allow_negative_numbers = true, value_parser = threads)]
     pub threads: Option<u16>,
-    /// Print what would be written, and write nothing.
+    /// Print what would be written, without writing anything.
     #[arg(long)]
     pub dry_run: bool,
-    /// Print errors only.
+    /// Print only errors.
     #[arg(short, long)]
     pub quiet: bool,
     #[command(flatten)]
@@ -104,13 +104,13 @@ pub struct PresetArgs {
     /// 8 bits.
     #[arg(long = "q8_0")]
     q8_0: bool,
-    /// 4 bits in the older, simpler form.
+    /// 4 bits, an older and simpler format.
     #[arg(long = "q4_0")]
     q4_0: bool,
     /// 16-bit floats.
     #[arg(long)]
     f16: bool,
-    /// 16-bit floats with the range of 32.
+    /// 16-bit floats with the range of 32-bit floats.
     #[arg(long)]
     bf16: bool,
     /// 32-bit floats.
@@ -135,7 +135,7 @@ impl PresetArgs {
 }
 
 impl ConvertArgs {
-    /// What was typed, as what it means.
+    /// These arguments as the library's options.
     pub fn options(&self) -> Options {
         let mix = Mix {
             preset: self.preset.preset(),
@@ -155,8 +155,8 @@ impl ConvertArgs {
     }
 }
 
-/// The options in a fixed order and without paths, so that the file does not depend on how and
-/// where it was made.
+/// The options in a fixed order and without paths, so that the output does not depend on how and where it
+/// was made.
 fn command_line(mix: &Mix, family: Option<Family>, plora_scale: Option<f32>) -> String {
     let mut words = vec![format!("--{}", preset_name(mix.preset))];
     let parts = [

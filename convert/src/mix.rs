@@ -164,8 +164,8 @@ impl Mix {
     }
 }
 
-/// Six bits are as good as eight for Partial-LoRA, and faster where bytes are slow to multiply; rows that they do not
-/// divide get eight. docs/performance.md has the figures.
+/// Partial-LoRA in Q6_K is as accurate as in Q8_0, and faster on some CPUs (docs/decisions/008-q6_k-adapter.md).
+/// Rows that Q6_K blocks do not divide are stored in Q8_0.
 fn plora_type(preset: Preset, n_cols: usize) -> GgmlType {
     match preset {
         Preset::Q6K | Preset::Q5K | Preset::Q4K | Preset::Q4_0

@@ -17,7 +17,7 @@ use xc2_edge::{
 
 use super::{number::whole, progress::Progress, seeds::Seeds};
 
-/// Draw pictures of the bundled model's world, with what is in them.
+/// Draw scenes that the bundled model knows, with captions that describe them.
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
   xc2-edge demo-scenes 200..210 scenes
@@ -26,15 +26,15 @@ use super::{number::whole, progress::Progress, seeds::Seeds};
   xc2-edge run -m xc2-scenes.gguf --image scenes/scene-00200.png -p 'Describe this image briefly.'
   xc2-edge caption -m xc2-scenes.gguf scenes -o captions.jsonl
 
-A seed gives the same picture everywhere. DIR gets scene-SEED.png for each seed, and truth.jsonl
-with a line for each: file, seed, caption (the expected answer to `Describe this image briefly.`),
-detailed (to `Please describe this image in detail.`), chinese, background and things.
-The bundled model was trained on seeds from 1000000 on, and never on smaller ones.")]
+A seed gives the same picture on every machine. DIR gets scene-SEED.png for each seed, and truth.jsonl
+with one line per picture: file, seed, caption (the expected answer to `Describe this image briefly.`),
+detailed (the answer to `Please describe this image in detail.`), chinese, background and things.
+The bundled model was trained only on seeds from 1000000 on.")]
 pub struct DemoScenesArgs {
-    /// Which scenes, as FIRST..END; END is not included.
+    /// Scenes to draw, as FIRST..END; END is not included.
     #[arg(value_name = "SEED..SEED")]
     seeds: Seeds,
-    /// Directory for the pictures, made if it is missing. Files of the same names are replaced.
+    /// Directory for the pictures, created if it does not exist. Existing files are replaced.
     #[arg(value_name = "DIR")]
     dir: PathBuf,
     /// Width and height of the pictures, in pixels.

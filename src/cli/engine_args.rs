@@ -1,98 +1,98 @@
-//! The options of every command that loads a model: which one, and how it is run.
+//! Options of every command that loads a model: which model, and how to run it.
 
 use std::path::{Path, PathBuf};
-use xc2_edge::system::units;
 
 use clap::{Args, ValueEnum};
 use xc2_edge::{
     engine::cache::CacheOptions,
     engine::{Engine, EngineOptions, default_threads},
-    language::llama::{KvType, LoadOptions, Products},
+    language::llama::{KvType, LoadOptions, MatmulBackend},
+    system::units,
     vision::Precision,
     vision::image::{Orientation, Transparency},
 };
 
 use super::number::whole;
 
-/// Which model, and how it is run.
+/// Which model, and how to run it.
 #[derive(Debug, Args)]
 pub struct EngineArgs {
-    /// The model, as written by xc2-convert.
+    /// Model file, made by xc2-convert.
     #[arg(short, long, value_name = "GGUF", help_heading = "Model")]
     pub model: PathBuf,
-    /// Positions of the context [default: what prompt and answer need].
+    /// Context size in tokens [default: as many as prompt and answer need].
     #[arg(short, long, value_name = "N", value_parser = whole::<usize>(1..), help_heading = SPEED)]
     pub ctx_size: Option<usize>,
     /// Threads [default: one per core].
     #[arg(short, long, value_name = "N", value_parser = whole::<u16>(1..=512), help_heading = SPEED)]
     pub threads: Option<u16>,
-    /// Element type of the KV cache; `q8_0` takes about half of `f16`.
+    /// Element type of the KV cache; `q8_0` takes about half the memory of `f16`.
     #[arg(long, value_enum, default_value = "f16", value_name = "TYPE", help_heading = SPEED)]
     pub kv_type: KvTypeArg,
-    /// Whether llama.cpp rearranges weights for its kernels, at the cost of a second copy
-    /// and of a slower prefill [default: off].
+    /// Let llama.cpp repack weights for its kernels; this keeps a second copy in memory and slows down
+    /// prefill [default: off].
     #[arg(long, value_enum, value_name = "WHEN", help_heading = SPEED)]
     pub repack: Option<Switch>,
-    /// Whose kernels multiply matrices in the decoder: `xc2` those of this program, on CPUs where they are
-    /// faster (`info` tells), `ggml` llama.cpp's own.
-    #[arg(long, value_enum, default_value = "xc2", value_name = "WHOSE", help_heading = SPEED)]
+    /// Kernels for the decoder's matrix products: `xc2` for this program's own, on CPUs where they are
+    /// faster (`info` shows which are used); `ggml` for llama.cpp's.
+    #[arg(long, value_enum, default_value = "xc2", value_name = "KERNELS", help_heading = SPEED)]
     pub backend: Backend,
-    /// In what the vision tower computes: `stored` multiplies Q8_0 matrices in int8 and the others
-    /// in f32, `f32` everything in f32.
+    /// Arithmetic of the vision tower: `stored` multiplies Q8_0 matrices in int8 and the others in f32;
+    /// `f32` multiplies all in f32.
     #[arg(long, value_enum, default_value = "stored", value_name = "PRECISION", help_heading = SPEED)]
     pub tower: Tower,
-    /// Read the weights into memory instead of mapping the file.
+    /// Read the weights into memory instead of memory-mapping the file.
     #[arg(long, help_heading = SPEED)]
     pub no_mmap: bool,
-    /// Keep the weights from being swapped out.
+    /// Lock the weights in memory, so that they are never swapped out.
     #[arg(long, help_heading = SPEED)]
     pub mlock: bool,
-    /// Refuse what needs more memory than this, like `1.5GB` [default: what the machine has to give].
+    /// Memory limit, such as `1.5GB`; anything that needs more is refused [default: the memory available].
     #[arg(long, value_name = "SIZE", value_parser = units::parse, help_heading = SPEED)]
     pub max_memory: Option<u64>,
-    /// Start even if the memory seems too small.
+    /// Start even if memory seems too small.
     #[arg(long, help_heading = SPEED)]
     pub no_memory_check: bool,
-    /// Keep pictures and prompts in this directory, so that later runs need not compute them again
-    /// [default: none; a conversation takes the user's cache directory].
+    /// Cache encoded pictures and prompts in this directory, so that later runs start faster
+    /// [default: none; a conversation uses the user's cache directory].
     #[arg(long, value_name = "DIR", help_heading = "Cache")]
     pub cache: Option<PathBuf>,
-    /// The most that the cache may take; what was used longest ago goes first [default: 4GiB].
+    /// Size limit of the cache; least recently used entries are removed first [default: 4GiB].
     #[arg(long, value_name = "SIZE", value_parser = units::parse, help_heading = "Cache")]
     pub cache_size: Option<u64>,
-    /// Keep nothing across runs.
+    /// Do not use a cache on disk.
     #[arg(long, conflicts_with = "cache", help_heading = "Cache")]
     pub no_cache: bool,
-    /// Ignore the EXIF orientation of pictures, as the original code does.
+    /// Ignore the EXIF orientation of pictures, as the original implementation does.
     #[arg(long, help_heading = "Prompt")]
     pub no_exif_orientation: bool,
-    /// What becomes of transparent parts of pictures: `drop` shows the colours under them, as the original
-    /// code does, `white` puts the picture on white, `auto` does so where they hide a good part of it
-    /// [default: auto; eval: drop].
+    /// How to handle transparent pictures: `drop` ignores transparency, as the original implementation
+    /// does; `white` puts the picture on a white background; `auto` does that only if transparency hides
+    /// much of the picture [default: auto; eval: drop].
     #[arg(long, value_enum, value_name = "HOW", help_heading = "Prompt")]
     pub transparency: Option<TransparencyArg>,
-    /// Take pictures whose files end early, too: where pixels are missing they are grey.
+    /// Accept truncated picture files; missing pixels become grey.
     #[arg(long, help_heading = "Prompt")]
     pub allow_truncated: bool,
 }
 
-/// How many pictures are captioned at once.
+/// How many pictures to caption at once.
 #[derive(Debug, Args)]
 pub struct ParallelArgs {
-    /// Pictures that are captioned at once; each takes a KV cache of its own [default: by cores and
-    /// memory].
+    /// Number of pictures to caption at once; each needs its own KV cache [default: depends on cores
+    /// and memory].
     #[arg(long, value_name = "N", value_parser = whole::<u16>(1..=64), help_heading = SPEED)]
     parallel: Option<u16>,
 }
 
 impl ParallelArgs {
-    /// As typed, if it was.
+    /// The value given, if any.
     pub fn count(&self) -> Option<usize> {
         self.parallel.map(usize::from)
     }
 }
 
-/// The help's heading over most of them.
+/// Help heading of most of these options.
 pub const SPEED: &str = "Speed and memory";
 
 /// Element type of the KV cache.
@@ -114,14 +114,14 @@ impl From<KvTypeArg> for KvType {
     }
 }
 
-/// On or off, where there is a third way: to say nothing.
+/// On or off, for options with a default that depends on something else.
 #[derive(Clone, Copy, Debug, PartialEq, ValueEnum)]
 pub enum Switch {
     On,
     Off,
 }
 
-/// What becomes of transparent parts of pictures.
+/// How to handle transparent pictures.
 #[derive(Clone, Copy, Debug, ValueEnum)]
 pub enum TransparencyArg {
     Auto,
@@ -139,14 +139,14 @@ impl From<TransparencyArg> for Transparency {
     }
 }
 
-/// Whose kernels multiply in the decoder.
+/// Kernels for the decoder's matrix products.
 #[derive(Clone, Copy, Debug, ValueEnum)]
 pub enum Backend {
     Xc2,
     Ggml,
 }
 
-impl From<Backend> for Products {
+impl From<Backend> for MatmulBackend {
     fn from(backend: Backend) -> Self {
         match backend {
             Backend::Xc2 => Self::Xc2,
@@ -155,7 +155,7 @@ impl From<Backend> for Products {
     }
 }
 
-/// In what the tower computes.
+/// Arithmetic of the vision tower.
 #[derive(Clone, Copy, Debug, ValueEnum)]
 pub enum Tower {
     Stored,
@@ -172,14 +172,14 @@ impl From<Tower> for Precision {
 }
 
 impl EngineArgs {
-    /// The same for the library.
+    /// These options as the library's.
     pub fn options(&self) -> EngineOptions {
         let defaults = LoadOptions::default();
         EngineOptions {
             n_ctx: self.ctx_size,
             n_threads: self.n_threads(),
             kv_type: self.kv_type.into(),
-            products: self.backend.into(),
+            matmul_backend: self.backend.into(),
             load: LoadOptions {
                 mmap: !self.no_mmap,
                 mlock: self.mlock,
@@ -201,8 +201,8 @@ impl EngineArgs {
         }
     }
 
-    /// The same where answers are compared with published ones: transparency is dropped, as the original code
-    /// does, unless something else is asked for.
+    /// Like [`Self::options`], but transparency defaults to `drop`, as in the original implementation: for
+    /// comparisons with published answers.
     pub fn options_of_reference(&self) -> EngineOptions {
         EngineOptions {
             transparency: self.transparency.map_or(Transparency::Drop, Into::into),
@@ -210,13 +210,12 @@ impl EngineArgs {
         }
     }
 
-    /// Threads that compute.
+    /// Number of compute threads.
     pub fn n_threads(&self) -> usize {
         self.threads.map_or_else(default_threads, usize::from)
     }
 
-    /// The same where results are kept across runs unless that is refused: in the user's cache
-    /// directory if no other is named.
+    /// Like [`Self::options`], but the user's cache directory is the default cache, unless `--no-cache`.
     pub fn options_with_cache(&self) -> EngineOptions {
         let mut options = self.options();
         if options.cache.is_none() && !self.no_cache {
@@ -232,7 +231,7 @@ impl EngineArgs {
         }
     }
 
-    /// Loads the model, the threads set up.
+    /// Starts the threads and loads the model.
     ///
     /// # Errors
     /// If the system refuses the threads, or as [`Engine::load`].
@@ -240,7 +239,7 @@ impl EngineArgs {
         self.load_with(self.options())
     }
 
-    /// Loads the model with these options, the threads set up.
+    /// Starts the threads and loads the model with the given options.
     ///
     /// # Errors
     /// As [`Self::load`].

@@ -1,4 +1,4 @@
-//! The options that say what an answer has to look like.
+//! Options that constrain the form of an answer.
 
 use std::path::{Path, PathBuf};
 
@@ -9,33 +9,33 @@ use xc2_edge::{
     system::text,
 };
 
-/// The largest grammar that is read; llama.cpp takes far less.
+/// Size limit of a grammar file; llama.cpp accepts far less.
 const MAX_BYTES: u64 = 1 << 20;
 
-/// What an answer has to look like.
+/// Constraints on the form of an answer.
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Sampling")]
 pub struct GrammarArgs {
-    /// Hold the answer to the grammar in FILE, in llama.cpp's GBNF; its rule `root` is the whole
-    /// answer.
+    /// Constrain the answer to the grammar in FILE (llama.cpp's GBNF format); the rule `root` describes
+    /// the whole answer.
     #[arg(long, value_name = "FILE")]
     grammar: Option<PathBuf>,
-    /// Hold the answer to JSON that fits the JSON schema in FILE. A model says better what fits if
-    /// the question asks for it.
+    /// Constrain the answer to JSON that is valid under the JSON schema in FILE. Answers are better if
+    /// the question asks for that JSON as well.
     #[arg(long, value_name = "FILE", conflicts_with = "grammar")]
     json_schema: Option<PathBuf>,
 }
 
 impl GrammarArgs {
-    /// The grammar, read and understood.
+    /// Reads and parses the grammar, if one is given.
     ///
     /// # Errors
-    /// If the file cannot be read or is no grammar, with its name.
+    /// If the file cannot be read or is not a valid grammar; the error names the file.
     pub fn grammar(&self) -> anyhow::Result<Option<Grammar>> {
         let read = |path: &Path, parse: fn(&str) -> Result<Grammar, GrammarError>| {
             let text = text::read_at_most(path, MAX_BYTES).map_err(anyhow::Error::from);
-            let understood = text.and_then(|text| Ok(parse(&text)?));
-            understood.with_context(|| path.display().to_string())
+            let grammar = text.and_then(|text| Ok(parse(&text)?));
+            grammar.with_context(|| path.display().to_string())
         };
         match (&self.grammar, &self.json_schema) {
             (Some(path), _) => read(path, Grammar::gbnf).map(Some),

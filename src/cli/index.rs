@@ -14,7 +14,7 @@ use xc2_edge::{
     language::prompt::Chat,
     tasks::{
         caption::{Captioner, EXTENSIONS, Exclude, Job, Next, Selection},
-        compose::library::{Fresh, Library, Survey},
+        compose::library::{Library, Survey, Uncaptioned},
     },
 };
 
@@ -27,7 +27,7 @@ use super::{
     tally::Tally,
 };
 
-/// Caption the pictures of a directory, so that they can be found by words.
+/// Caption the pictures in a directory, so that they can be searched by words.
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
   xc2-edge index photos -m M.gguf
@@ -35,29 +35,29 @@ use super::{
   xc2-edge search photos 'a dog on the beach'
   xc2-edge compose -m M.gguf -p 'Write about our summer.' --library photos --out summer.html
 
-The index is one file in DIR, `.xc2-library.sqlite`; take it away and everything is as before. It
-can be interrupted, and goes on where it was. Run again, it captions what is new or changed, knows
-moved files again, and forgets those that are gone. Pictures of all directories below DIR belong to
-it, with the exceptions that docs/captions.md lists. A directory that cannot be read is a warning;
-the captions of its pictures are kept. If DIR is read-only, `--index FILE` puts the index elsewhere.
+The index is one file in DIR, `.xc2-library.sqlite`; nothing else in DIR is changed. You can interrupt
+the command: the next run resumes. Each run captions new and changed pictures, recognizes moved files,
+and removes deleted files from the index. Subdirectories are included, except those that
+docs/captions.md lists. If a directory cannot be read, a warning is printed, and the captions of its
+pictures are kept. If DIR is read-only, use `--index FILE` to put the index elsewhere.
 
-Exit status: 0 all done, 1 failed, 2 wrong usage, 3 done but some pictures could not be captioned or
-read, or some directories could not be read.")]
+Exit status: 0 success, 1 failure, 2 wrong usage, 3 finished, but some pictures could not be captioned
+or read, or some directories could not be read.")]
 pub struct IndexArgs {
-    /// The directory.
+    /// Directory of pictures.
     #[arg(value_name = "DIR")]
     dir: PathBuf,
-    /// Keep the index in this file instead of DIR. `search` and `compose` need the same option then.
+    /// Keep the index in this file instead of in DIR; `search` and `compose` then need the same option.
     #[arg(long, value_name = "FILE")]
     index: Option<PathBuf>,
-    /// Leave out what has this name or path, `*` and `?` being wildcards; repeatable.
+    /// Skip files and directories with this name or path; `*` and `?` are wildcards; repeatable.
     #[arg(long, value_name = "PATTERN", allow_hyphen_values = true)]
     exclude: Vec<Exclude>,
     #[command(flatten)]
     engine: EngineArgs,
     #[command(flatten)]
     parallel: ParallelArgs,
-    /// What is asked about each picture.
+    /// Question to ask about each picture.
     #[arg(
         short,
         long,
@@ -66,13 +66,13 @@ pub struct IndexArgs {
         default_value = "Describe this image briefly."
     )]
     prompt: String,
-    /// The most tokens of a caption.
+    /// Maximum number of tokens in a caption.
     #[arg(short, long, value_name = "N", value_parser = whole::<usize>(1..), default_value_t = 200)]
     n_predict: usize,
-    /// Caption all pictures again, with another model or prompt, say.
+    /// Caption all pictures again, for example with another model or prompt.
     #[arg(long)]
     again: bool,
-    /// No progress and no rate.
+    /// Print no progress and no rate.
     #[arg(short, long)]
     quiet: bool,
 }
@@ -97,11 +97,11 @@ pub fn run(args: &IndexArgs) -> anyhow::Result<ExitCode> {
 /// Brings the library up to date.
 fn index(args: &IndexArgs, library: &mut Library) -> anyhow::Result<ExitCode> {
     let survey = library.survey_of(&Selection::new(&args.exclude, None), args.again)?;
-    for (file, why) in survey.unreadable.iter().chain(&survey.closed) {
+    for (file, why) in survey.unreadable.iter().chain(&survey.unreadable_folders) {
         say(&format!("warning: {}: {why}", file.display()));
     }
     ensure!(
-        survey.known + survey.gone + survey.fresh.len() + survey.unreadable.len() > 0,
+        survey.known + survey.removed + survey.uncaptioned.len() + survey.unreadable.len() > 0,
         "{}: no pictures found; it is searched for files that end in {}{}",
         args.dir.display(),
         EXTENSIONS.join(", "),
@@ -114,27 +114,29 @@ fn index(args: &IndexArgs, library: &mut Library) -> anyhow::Result<ExitCode> {
         summary(library.index(), &survey, n_failed)
     )?;
     ensure!(
-        n_failed == 0 || n_failed < survey.fresh.len(),
+        n_failed == 0 || n_failed < survey.uncaptioned.len(),
         "none of {n_failed} pictures could be captioned"
     );
-    let n_left = n_failed + survey.unreadable.len() + survey.closed.len();
+    let n_left = n_failed + survey.unreadable.len() + survey.unreadable_folders.len();
     Ok(match n_left {
         0 => ExitCode::SUCCESS,
         _ => ExitCode::from(SOME_FAILED),
     })
 }
 
-/// Captions what has none; returns how many could not be.
+/// Captions the pictures that have no caption; returns the number of failures.
 fn caption(args: &IndexArgs, library: &mut Library, survey: &Survey) -> anyhow::Result<usize> {
-    if survey.fresh.is_empty() {
+    if survey.uncaptioned.is_empty() {
         return Ok(0); // no need for the model
     }
     let engine = args.engine.load()?;
     let model = engine.container().info().name.clone();
-    let captioner = args.captioner(&engine)?.at_most(survey.fresh.len());
+    let captioner = args.captioner(&engine)?.at_most(survey.uncaptioned.len());
     let tally = RefCell::new(Tally::new(args.quiet));
-    tally.borrow_mut().begin(Some(survey.fresh.len()), true);
-    let mut fresh = survey.fresh.iter();
+    tally
+        .borrow_mut()
+        .begin(Some(survey.uncaptioned.len()), true);
+    let mut uncaptioned = survey.uncaptioned.iter();
     let source = |_| {
         for picture in fresh.by_ref() {
             match captioner.open(&picture.file).1 {
@@ -150,7 +152,7 @@ fn caption(args: &IndexArgs, library: &mut Library, survey: &Survey) -> anyhow::
         }
         Next::End
     };
-    captioner.run(source, |picture: &Fresh, answer| {
+    captioner.run(source, |picture: &Uncaptioned, answer| {
         let mut tally = tally.borrow_mut();
         match answer {
             Ok(answer) => {
@@ -166,7 +168,7 @@ fn caption(args: &IndexArgs, library: &mut Library, survey: &Survey) -> anyhow::
     Ok(tally.counts().failed)
 }
 
-fn name(picture: &Fresh) -> String {
+fn name(picture: &Uncaptioned) -> String {
     picture.file.display().to_string()
 }
 
@@ -185,9 +187,9 @@ impl IndexArgs {
     }
 }
 
-/// What is there besides pictures that are taken, to follow a message.
+/// What was found in the directory but not captioned, as the end of a message.
 fn not_taken(survey: &Survey) -> String {
-    let n_closed = survey.closed.len();
+    let n_closed = survey.unreadable_folders.len();
     let plural = if n_closed == 1 { "" } else { "s" };
     let closed = (n_closed > 0).then(|| format!("{n_closed} folder{plural} not readable"));
     let parts = survey.left_out.told().into_iter().chain(closed);
@@ -195,17 +197,17 @@ fn not_taken(survey: &Survey) -> String {
 }
 
 fn summary(index: &Path, survey: &Survey, n_failed: usize) -> String {
-    let new = survey.fresh.len() - n_failed;
+    let new = survey.uncaptioned.len() - n_failed;
     let parts = [
         (new, "captioned"),
         (survey.known, "known"),
         (survey.moved, "of them moved or copied"),
-        (survey.gone, "gone"),
+        (survey.removed, "gone"),
         (n_failed + survey.unreadable.len(), "unreadable"),
     ];
-    let told =
+    let part =
         |(n, what): &(usize, &str)| (*n > 0 || *what == "captioned").then(|| format!("{n} {what}"));
-    let told: Vec<_> = parts.iter().filter_map(told).collect();
+    let parts: Vec<_> = parts.iter().filter_map(part).collect();
     let not_taken = not_taken(survey);
-    format!("{}: {}{not_taken}", index.display(), told.join(", "))
+    format!("{}: {}{not_taken}", index.display(), parts.join(", "))
 }

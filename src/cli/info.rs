@@ -1,7 +1,6 @@
 //! `xc2-edge info`.
 
 use std::{io::Write, process::ExitCode};
-use xc2_edge::system;
 
 use clap::Args;
 use serde_json::json;
@@ -10,14 +9,14 @@ use xc2_edge::{
     engine::{self, EngineOptions},
     language::llama,
     model::container::{Container, View},
-    system::units::human,
+    system::{self, units::human},
     vision::VisionEncoder,
     vision::VisionError,
 };
 
 use super::engine_args::{EngineArgs, ParallelArgs};
 
-/// Say what a model file is and what it will need.
+/// Show what a model file contains and how much memory it needs.
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
   xc2-edge info -m model.gguf
@@ -26,14 +25,14 @@ use super::engine_args::{EngineArgs, ParallelArgs};
   xc2-edge info -m model.gguf --parallel 8
   xc2-edge info -m model.gguf --checksum
 
-Memory is reckoned for one picture and 512 tokens more, or for --ctx-size, with the other options
-as `run` would take them; with --parallel for so many such contexts, as `caption` takes them.")]
+Memory is estimated for one picture and 512 more tokens, or for --ctx-size, with the other options as
+in `run`. With --parallel N it is estimated for N such contexts, as in `caption`.")]
 pub struct InfoArgs {
     #[command(flatten)]
     engine: EngineArgs,
     #[command(flatten)]
     parallel: ParallelArgs,
-    /// Read all data and compare them with the checksum in the file.
+    /// Read all data and compare it with the checksum in the file.
     #[arg(long)]
     checksum: bool,
     /// Print one JSON object.
@@ -68,7 +67,7 @@ pub fn run(args: &InfoArgs) -> anyhow::Result<ExitCode> {
         text_only: need(false),
         available: system::memory::available(),
     };
-    let kernels = llama::kernels(options.products);
+    let kernels = llama::kernels(options.matmul_backend);
     let text = if args.json {
         format!("{:#}\n", as_json(&container, &memory, &kernels))
     } else {
@@ -78,13 +77,13 @@ pub fn run(args: &InfoArgs) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// Positions of the context that a question about one picture takes, and some more.
+/// Context size for a question about one picture, with 512 positions to spare.
 fn usual_context(container: &Container) -> usize {
     let info = container.info();
     info.max_context().min(info.vision.n_patches() + 512)
 }
 
-/// What such a question needs with the usual options.
+/// Memory need of such a question with default options.
 ///
 /// # Errors
 /// If the tower is damaged.
@@ -114,10 +113,10 @@ fn verify_checksum(container: &Container, path: &std::path::Path) -> anyhow::Res
     })
 }
 
-/// What a run will need.
+/// Memory need of a run.
 struct Memory {
     n_ctx: usize,
-    /// Contexts of that size.
+    /// Number of contexts of that size.
     n_parallel: usize,
     /// With pictures.
     need: MemoryNeed,
@@ -143,7 +142,7 @@ impl Memory {
                 human(need.rest())
             ),
             format!(
-                "           {} as long as no picture comes",
+                "           {} without pictures",
                 human(self.text_only.total())
             ),
         ];
@@ -179,7 +178,7 @@ struct Part {
     types: Vec<&'static str>,
 }
 
-/// The parts in file order. A view's header belongs to the part that it describes.
+/// The parts in file order. A view's header counts for the part that it describes.
 fn parts(container: &Container) -> Vec<Part> {
     let part = |name| Part {
         name,
@@ -232,7 +231,7 @@ fn as_text(container: &Container, memory: &Memory, kernels: &str, checked: bool)
             "checksum   {}{}",
             container.checksum().unwrap_or("none"),
             if checked {
-                " (data agree)"
+                " (data match)"
             } else {
                 " (not checked; --checksum)"
             }

@@ -1,6 +1,6 @@
-//! The command line: what was typed, turned into calls of the library.
+//! The command line: parses arguments and calls the library.
 //!
-//! Results go to stdout, everything else to stderr. Exit status: 0 done, 1 failed, 2 wrong usage.
+//! Results go to stdout, everything else to stderr. Exit status: 0 success, 1 failure, 2 wrong usage.
 
 mod arithmetic;
 mod bench;
@@ -37,19 +37,19 @@ pub use usage::parse;
 
 /// InternLM-XComposer2 on the CPU: ask about pictures, offline.
 ///
-/// Models are made by `xc2-convert`; one file holds everything. A small one that describes drawn scenes
-/// is bundled: `xc2-edge demo-scenes --help` tells how to try it.
+/// `xc2-convert` makes a model: one file with everything in it. A small model that describes drawn scenes
+/// is bundled; `xc2-edge demo-scenes --help` shows how to try it.
 #[derive(Debug, Parser)]
 #[command(version, max_term_width = 100, after_help = EXAMPLES)]
-// `-5` is a number out of range, and no option that nobody knows.
+// Report `-5` as a number out of range, not as an unknown option.
 #[command(mut_subcommands(|command| command.allow_negative_numbers(true)))]
 pub struct Args {
     #[command(subcommand)]
     pub command: Command,
-    /// Also show what llama.cpp says (twice: its details).
+    /// Show warnings of llama.cpp; repeat for more detail.
     #[arg(short, long, global = true, action = clap::ArgAction::Count)]
     pub verbose: u8,
-    /// Leave the CPU to other programs that want it: lower the priority by N, 1 to 19 [default: 10].
+    /// Give way to other programs: lower the CPU priority by N, 1 to 19 [default: 10].
     #[arg(
         long,
         global = true,
@@ -78,31 +78,31 @@ const EXAMPLES: &str = "Examples:
 
 #[derive(Debug, Subcommand)]
 pub enum Command {
-    /// Answer a question about pictures, or without any.
+    /// Answer a question, with or without pictures.
     Run(run::RunArgs),
-    /// Caption pictures: folders, a watched folder, a camera, a share of a cluster's work.
+    /// Caption pictures: folders, a watched folder, a camera stream, one shard of a large set.
     Caption(Box<caption::CaptionArgs>),
-    /// Write an article and put the right pictures into the right places.
+    /// Write an article and illustrate it with pictures.
     Compose(Box<compose::ComposeArgs>),
-    /// Caption the pictures of a directory, so that they can be found by words.
+    /// Caption the pictures in a directory, so that they can be searched by words.
     Index(index::IndexArgs),
-    /// Find pictures of an indexed directory by words.
+    /// Search the pictures of an indexed directory by words.
     Search(search::SearchArgs),
-    /// Say what a model file is and what it will need.
+    /// Show what a model file contains and how much memory it needs.
     Info(info::InfoArgs),
-    /// Measure a model on this machine, stage by stage.
+    /// Measure the speed of a model on this machine, stage by stage.
     Bench(bench::BenchArgs),
-    /// Look at this machine: what is used of it, what slows it down, and what to expect.
+    /// Check this machine: which CPU features are used, what slows it down, what speed to expect.
     Doctor(doctor::DoctorArgs),
-    /// Hold a model, stage by stage, against recorded outputs of the original.
+    /// Compare a model, stage by stage, with recorded outputs of the original implementation.
     Verify(verify::VerifyArgs),
-    /// Mark a model's answers to prompts about drawn scenes.
+    /// Grade a model's answers to prompts about drawn scenes.
     Eval(eval::EvalArgs),
-    /// Draw pictures of the bundled model's world, with what is in them.
+    /// Draw scenes that the bundled model knows, with captions that describe them.
     DemoScenes(demo_scenes::DemoScenesArgs),
 }
 
-/// Carries out a command.
+/// Runs a command.
 pub fn run(command: &Command) -> anyhow::Result<ExitCode> {
     xc2_kernels::check_environment().map_err(anyhow::Error::msg)?;
     match command {
@@ -120,10 +120,10 @@ pub fn run(command: &Command) -> anyhow::Result<ExitCode> {
     }
 }
 
-/// What a shell reports for a program that Ctrl-C ended.
+/// Exit status after Ctrl-C, as shells report it.
 const ENDED_BY_CTRL_C: i32 = 130;
 
-/// Tells something on stderr. That nobody listens is no reason to stop.
+/// Prints a line on stderr; ignores write errors.
 fn say(line: &str) {
     let _ = writeln!(std::io::stderr(), "{line}");
 }
@@ -133,11 +133,11 @@ fn in_one_line(error: impl std::error::Error + Send + Sync + 'static) -> String 
     format!("{:#}", anyhow::Error::new(error))
 }
 
-/// Gives the tower as many threads as the decoder gets.
+/// Starts as many threads for the tower as the decoder uses.
 fn use_threads(n: usize) -> anyhow::Result<()> {
     let pool = rayon::ThreadPoolBuilder::new().num_threads(n);
     match pool.build_global() {
-        // The system refused; without a source the pool exists already, and serves.
+        // An error with a source comes from the system. Without one, the pool exists already: use it.
         Err(error) if std::error::Error::source(&error).is_some() => {
             Err(anyhow::Error::new(error).context(format!("cannot start {n} threads")))
         }
@@ -145,7 +145,7 @@ fn use_threads(n: usize) -> anyhow::Result<()> {
     }
 }
 
-/// Lowers the priority of this thread, and of all that are started after it.
+/// Lowers the CPU priority of this thread and of all threads that are started later.
 pub fn lower_priority(nice: Option<u8>) {
     let Some(nice) = nice else { return };
     if let Err(error) = rustix::process::nice(i32::from(nice)) {
@@ -153,7 +153,7 @@ pub fn lower_priority(nice: Option<u8>) {
     }
 }
 
-/// Sends llama.cpp's log to stderr when `--verbose` asks for it.
+/// Writes llama.cpp's log to stderr if `--verbose` is given.
 pub fn init_log(verbose: u8) {
     let level = match verbose {
         0 => return,
@@ -168,7 +168,7 @@ pub fn init_log(verbose: u8) {
         .init();
 }
 
-/// Whether an error is a reader that went away, as in `xc2-edge … | head`.
+/// Whether an error is a closed pipe, as in `xc2-edge … | head`.
 pub fn is_broken_pipe(error: &anyhow::Error) -> bool {
     error
         .chain()

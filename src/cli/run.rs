@@ -25,7 +25,7 @@ use super::{
     screen::Screen,
 };
 
-/// Answer a question about pictures, or without any.
+/// Answer a question, with or without pictures.
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
   xc2-edge run -m model.gguf --image photo.jpg -p 'What is the man holding?'
@@ -35,15 +35,15 @@ use super::{
   xc2-edge run -m model.gguf --image photo.jpg -p 'How many cups are there?' --beams 3
   xc2-edge run -m model.gguf --image photo.jpg -p 'Is it day or night?' --grammar answer.gbnf
   xc2-edge run -m model.gguf --image bill.jpg -p 'Date and total, as JSON.' --json-schema bill.json
-  xc2-edge run -m model.gguf --image photo.jpg          # a conversation; /help tells its commands
+  xc2-edge run -m model.gguf --image photo.jpg          # a conversation; /help lists its commands
   xc2-edge run -m model.gguf < question.txt
   grim - | xc2-edge run -m model.gguf --image - -p 'What does the screen show?'")]
 pub struct RunArgs {
-    /// A picture (JPEG, PNG, WebP, BMP, GIF or TIFF), or `-` for one on stdin; repeatable.
+    /// Picture file (JPEG, PNG, WebP, BMP, GIF or TIFF), or `-` to read one from stdin; repeatable.
     #[arg(long = "image", value_name = "FILE", help_heading = "Prompt")]
     images: Vec<PathBuf>,
-    /// The question; `-` reads it from stdin. `<ImageHere>` says where a picture stands; without it
-    /// they stand in front. Without -p a terminal becomes a conversation, and what is piped in is the
+    /// Question; `-` reads it from stdin. `<ImageHere>` marks the place of a picture; without it, pictures
+    /// come before the question. Without -p, a terminal starts a conversation, and piped input is the
     /// question.
     #[arg(
         short,
@@ -53,7 +53,7 @@ pub struct RunArgs {
         help_heading = "Prompt"
     )]
     prompt: Option<String>,
-    /// System text; empty for none [default: the model's own].
+    /// System prompt; empty for none [default: the model's].
     #[arg(
         long,
         value_name = "TEXT",
@@ -61,11 +61,11 @@ pub struct RunArgs {
         help_heading = "Prompt"
     )]
     system: Option<String>,
-    /// Where pictures stand: `chat` as in conversations, `evaluation` as in published scores.
+    /// Prompt layout: `chat` as in conversations, `evaluation` as for published scores.
     #[arg(long, value_enum, default_value = "chat", help_heading = "Prompt")]
     layout: Layout,
 
-    /// The most tokens to generate.
+    /// Maximum number of tokens to generate.
     #[arg(
         short,
         long,
@@ -77,9 +77,8 @@ pub struct RunArgs {
     n_predict: usize,
     #[command(flatten)]
     sampling: SamplingArgs,
-    /// Follow N answers side by side and take the likeliest for its length (beam search); published
-    /// scores are with 3 or 5, which decode about two and three times as long. Not with --temp,
-    /// --repeat-penalty or a grammar.
+    /// Beam search with N beams. Published scores use 3 or 5; decoding then takes about two or three times
+    /// as long. Cannot be combined with --temp, --repeat-penalty or a grammar.
     #[arg(long, value_name = "N", value_parser = whole::<usize>(1..=MAX_BEAMS as u64), default_value_t = 1, help_heading = "Sampling")]
     beams: usize,
     #[command(flatten)]
@@ -87,14 +86,14 @@ pub struct RunArgs {
 
     #[command(flatten)]
     engine: EngineArgs,
-    /// Which tokens see Partial-LoRA. Anything but `images` is wrong on purpose, to see its effect.
+    /// Tokens to apply Partial-LoRA to. Only `images` is correct; the others show its effect.
     #[arg(long, value_enum, default_value = "images", help_heading = SPEED)]
     plora: Plora,
 
     /// Print one JSON object instead of the text.
     #[arg(long, help_heading = "Output")]
     json: bool,
-    /// Print the answer only: no progress, no timings.
+    /// Print only the answer, no progress or timings.
     #[arg(short, long, help_heading = "Output")]
     quiet: bool,
 }
@@ -114,7 +113,7 @@ impl From<Layout> for PromptLayout {
     }
 }
 
-/// Which tokens see Partial-LoRA.
+/// Tokens to apply Partial-LoRA to.
 #[derive(Clone, Copy, Debug, ValueEnum)]
 pub enum Plora {
     Images,
@@ -138,8 +137,9 @@ pub fn run(args: &RunArgs) -> anyhow::Result<ExitCode> {
     if args.prompt.is_none() && !args.json && chat::is_possible() {
         return converse(args);
     }
-    let mut request = args.request()?; // before the model is loaded: it may not be possible
-    request.chat.query = args.prompt()?; // likewise: it may be long in coming, or no text
+    // Check the request and read the question before loading the model: both may fail.
+    let mut request = args.request()?;
+    request.chat.query = args.prompt()?;
     if let Some(at) = args.dashes().next() {
         request.images[at] = args.picture_on_stdin()?;
     }
@@ -148,7 +148,7 @@ pub fn run(args: &RunArgs) -> anyhow::Result<ExitCode> {
     let mut screen = Screen::new(!args.json, args.quiet);
     let answer = engine.answer(&request, &mut screen)?;
     screen.finish()?;
-    let report = Report::new(&answer, request.sampling, engine.products());
+    let report = Report::new(&answer, request.sampling, engine.matmul_backend());
     if args.json {
         writeln!(std::io::stdout(), "{}", report.as_json())?;
     } else {
@@ -179,19 +179,19 @@ fn converse(args: &RunArgs) -> anyhow::Result<ExitCode> {
     chat::run(&engine, options)
 }
 
-/// The longest question that is read from stdin; far above any context.
+/// Size limit of a question on stdin; far above any context.
 const MAX_PROMPT_BYTES: u64 = 16 << 20;
 
 const PICTURE_ON_STDIN: &str = "the picture on stdin";
 
 impl RunArgs {
-    /// Places of `-` among the pictures.
+    /// Positions of `-` among the pictures.
     fn dashes(&self) -> impl Iterator<Item = usize> {
         let is_dash = |(at, path): (usize, &PathBuf)| (path == Path::new("-")).then_some(at);
         self.images.iter().enumerate().filter_map(is_dash)
     }
 
-    /// One thing at most comes over stdin.
+    /// Checks that at most one input comes from stdin.
     fn check_stdin(&self) -> anyhow::Result<()> {
         let n_dashes = self.dashes().count();
         ensure!(
@@ -212,12 +212,12 @@ impl RunArgs {
         );
         ensure!(
             self.prompt.is_some(),
-            "--image -: the picture comes over stdin, so the question must be given with -p"
+            "--image -: the picture is read from stdin, so give the question with -p"
         );
         Ok(())
     }
 
-    /// The picture that comes over stdin.
+    /// Reads the picture from stdin.
     fn picture_on_stdin(&self) -> anyhow::Result<Picture> {
         let max_bytes = self.engine.max_memory.unwrap_or(u64::MAX);
         let file = image::read_from(std::io::stdin().lock(), max_bytes);
@@ -232,7 +232,7 @@ impl RunArgs {
         })
     }
 
-    /// The question as typed, or from stdin. It is empty where nobody gives one.
+    /// The question given with `-p` or on stdin; empty if there is none.
     fn prompt(&self) -> anyhow::Result<String> {
         match self.prompt.as_deref() {
             Some("-") => {}
@@ -245,7 +245,7 @@ impl RunArgs {
         Ok(text.trim_end_matches(['\r', '\n']).to_owned())
     }
 
-    /// The request, but for its texts.
+    /// The request without its texts.
     fn request(&self) -> anyhow::Result<Request> {
         let request = Request {
             images: self.images.iter().map(Into::into).collect(),

@@ -1,4 +1,4 @@
-//! The options that say how tokens are chosen.
+//! Sampling options.
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -7,29 +7,29 @@ use xc2_edge::language::llama::SamplerOptions;
 
 use super::number::{real, whole};
 
-/// How tokens are chosen.
+/// Sampling options.
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Sampling")]
 pub struct SamplingArgs {
-    /// Temperature; 0 takes the likeliest token.
+    /// Temperature; 0 always takes the most likely token.
     #[arg(long, value_name = "T", default_value_t = 0.0, value_parser = temperature)]
     pub temp: f32,
-    /// Draw among the K likeliest tokens; 0 for all.
+    /// Sample from the K most likely tokens; 0 for all.
     #[arg(long, value_name = "K", value_parser = whole::<usize>(0..), default_value_t = 50)]
     pub top_k: usize,
-    /// Draw among the likeliest tokens that make up this probability.
+    /// Sample from the most likely tokens whose probabilities add up to P.
     #[arg(long, value_name = "P", default_value_t = 0.8, value_parser = probability)]
     pub top_p: f32,
-    /// Make tokens that were said before less likely; 1 is off, the original's chat uses 1.005.
+    /// Penalty for tokens that occurred before; 1 is off, the original chat uses 1.005.
     #[arg(long, value_name = "R", default_value_t = 1.0, value_parser = positive)]
     pub repeat_penalty: f32,
-    /// Seed of the draws [default: from the clock; it is told with the timings].
+    /// Random seed [default: from the clock; shown with the timings].
     #[arg(long, value_name = "N", value_parser = whole::<u32>(0..=u32::MAX as u64))]
     pub seed: Option<u32>,
 }
 
 impl SamplingArgs {
-    /// The same for the library, with a seed in any case.
+    /// These options as the library's; without `--seed`, the seed comes from the clock.
     pub fn options(&self) -> SamplerOptions {
         SamplerOptions {
             temperature: self.temp,
@@ -48,7 +48,7 @@ fn seed_from_clock() -> u32 {
 }
 
 fn temperature(text: &str) -> Result<f32, String> {
-    // Less than this would divide logits beyond what a float holds.
+    // Dividing logits by less than this overflows a float.
     real(text, "0, or 0.001 or more", |v| v == 0.0 || v >= 1e-3)
 }
 

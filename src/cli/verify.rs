@@ -10,30 +10,30 @@ use xc2_edge::{
 
 use super::{engine_args::Backend, number::whole};
 
-/// Hold a model, stage by stage, against recorded outputs of the original.
+/// Compare a model, stage by stage, with recorded outputs of the original implementation.
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
   xc2-edge verify -m model.gguf tests/reference/golden/tiny-vl
   xc2-edge verify -m model.gguf GOLDEN_DIR --failures
 
-Exit status 0 if every stage is within its tolerance, 1 if not.")]
+Exit status: 0 every stage is within its tolerance, 1 some are not or failure, 2 wrong usage.")]
 pub struct VerifyArgs {
-    /// The model, as written by xc2-convert.
+    /// Model file, made by xc2-convert.
     #[arg(short, long, value_name = "GGUF")]
     model: PathBuf,
-    /// Directory of recorded cases: NAME.json with NAME.safetensors or with token ids alone, and
+    /// Directory of recorded cases: NAME.json (with NAME.safetensors, or with token ids only), and
     /// images/.
     golden: PathBuf,
-    /// Where the pictures lie [default: in the golden directory or near it].
+    /// Directory of the pictures [default: in or near the directory of cases].
     #[arg(long, value_name = "DIR")]
     images: Option<PathBuf>,
     /// Threads [default: one per core].
     #[arg(short, long, value_name = "N", value_parser = whole::<u16>(1..=512))]
     threads: Option<u16>,
-    /// Whose kernels multiply matrices in the decoder, as in `run`.
-    #[arg(long, value_enum, default_value = "xc2", value_name = "WHOSE")]
+    /// Kernels for the decoder's matrix products, as in `run`.
+    #[arg(long, value_enum, default_value = "xc2", value_name = "KERNELS")]
     backend: Backend,
-    /// Show stages out of tolerance only.
+    /// Show only stages that are out of tolerance.
     #[arg(long)]
     failures: bool,
     /// Print one JSON object per picture and conversation.
@@ -45,7 +45,7 @@ pub struct VerifyArgs {
 pub fn run(args: &VerifyArgs) -> anyhow::Result<ExitCode> {
     let mut options = verify::engine_options();
     options.n_threads = args.threads.map_or_else(default_threads, usize::from);
-    options.products = args.backend.into();
+    options.matmul_backend = args.backend.into();
     super::use_threads(options.n_threads)?;
     let golden = GoldenDir::new(&args.golden, args.images.as_deref());
     let total = golden.n_records()?;
@@ -109,7 +109,7 @@ fn show(outcome: &Outcome, args: &VerifyArgs) -> std::io::Result<()> {
     Ok(())
 }
 
-/// What came of everything.
+/// Totals of all outcomes.
 #[derive(Default)]
 struct Tally {
     n_subjects: usize,

@@ -11,7 +11,7 @@ use clap::{Args, ValueEnum};
 
 use super::{engine_args::EngineArgs, number::whole};
 
-/// Measure a model on this machine, stage by stage.
+/// Measure the speed of a model on this machine, stage by stage.
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
   xc2-edge bench -m model.gguf
@@ -21,13 +21,13 @@ use super::{engine_args::EngineArgs, number::whole};
   xc2-edge bench -m model.gguf --stages prefill,plora,decode --compare
   XC2_SIMD=avx2 xc2-edge bench -m model.gguf --stages encode
 
-Nothing but the model is needed: the picture is drawn and the tokens are counted up. Each stage runs
-once to warm up (its time is shown as `first`), then -r times. Peak memory is that of the process
-while the stage ran. Measure on a machine that does nothing else.")]
+Only the model is needed: pictures and tokens are synthetic. Each stage runs once to warm up (shown as
+`first`), then -r times. Memory is the peak of the process during the stage. Measure on an idle
+machine.")]
 pub struct BenchArgs {
     #[command(flatten)]
     engine: EngineArgs,
-    /// What to measure.
+    /// Stages to measure, separated by commas.
     #[arg(
         long,
         value_enum,
@@ -36,20 +36,20 @@ pub struct BenchArgs {
         default_value = "load,encode,prefill,plora,decode"
     )]
     stages: Vec<Stage>,
-    /// Measured runs of each stage.
+    /// Number of measured runs per stage.
     #[arg(short, long, value_name = "N", default_value_t = 5, value_parser = whole::<u16>(1..))]
     repetitions: u16,
-    /// Positions of the prompt in `prefill` and `plora`, and before `decode` [default: as many as the
-    /// pictures take].
+    /// Prompt length in tokens, for `prefill`, `plora` and `decode` [default: as many as the pictures
+    /// take].
     #[arg(short = 'p', long, value_name = "N", value_parser = whole::<u32>(1..))]
     n_prompt: Option<u32>,
-    /// Tokens decoded in a run.
+    /// Tokens to decode per run.
     #[arg(short = 'n', long, value_name = "N", default_value_t = 32, value_parser = whole::<u32>(1..))]
     n_decode: u32,
-    /// Pictures encoded in a run, one after another.
+    /// Pictures to encode per run, one after another.
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = whole::<u16>(1..=1000))]
     images: u16,
-    /// Measure the decoder's stages with llama.cpp's own kernels as well, one after the other.
+    /// Measure the decoder's stages with llama.cpp's kernels as well.
     #[arg(long)]
     compare: bool,
     /// Print one JSON object.
@@ -57,18 +57,18 @@ pub struct BenchArgs {
     json: bool,
 }
 
-/// A part of the work.
+/// A measured stage.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum Stage {
-    /// Opening the model and making a context.
+    /// Load the model and create a context.
     Load,
-    /// Pictures through tower and projector.
+    /// Encode pictures with the vision tower and the projector.
     Encode,
-    /// The prompt as text: without Partial-LoRA.
+    /// Compute a prompt of text, without Partial-LoRA.
     Prefill,
-    /// The prompt as a picture's embeddings: with Partial-LoRA.
+    /// Compute a prompt of picture embeddings, with Partial-LoRA.
     Plora,
-    /// Token by token behind the prompt.
+    /// Generate tokens after the prompt.
     Decode,
 }
 

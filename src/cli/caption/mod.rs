@@ -31,18 +31,18 @@ use super::{
 
 pub use work::why;
 
-/// The exit status of a run that did its work, but not for all pictures.
+/// Exit status of a run that finished, but could not process all pictures.
 pub const SOME_FAILED: u8 = 3;
 
 const OUTPUT: &str = "Output";
 const SELECTION: &str = "Which pictures";
 
-/// Caption pictures: folders over night, a watched folder, a camera, a share of a cluster's work.
+/// Caption pictures: folders, a watched folder, a camera stream, one shard of a large set.
 #[derive(Debug, Args)]
 #[command(
     group = ArgGroup::new("source").required(true).multiple(false),
     after_help = "Examples:
-  xc2-edge caption -m model.gguf photos -o captions.jsonl         # stop it and start it as you like
+  xc2-edge caption -m model.gguf photos -o captions.jsonl         # resumes after an interruption
   xc2-edge caption -m model.gguf 'photos/**/*.jpg' -o captions.csv
   xc2-edge caption -m model.gguf dataset --txt --template 'sks style, {caption}'
   xc2-edge caption -m model.gguf photos -o captions.jsonl --embed described
@@ -52,49 +52,49 @@ const SELECTION: &str = "Which pictures";
       | xc2-edge caption -m model.gguf --mjpeg - --live --min-change 4 -o camera.jsonl
   xc2-edge caption -m model.gguf --jsonl-in - < records.jsonl > captioned.jsonl
 
-A run with -o can be killed at any moment: started again with the same options, it goes on where it
-was. A picture is the same if its path, size and time of change are. Each record has path, caption
-(or error), size, modified, width, height, model, prompt, time, seconds, tokens and stop, with
---embed also copy_blake3.
-docs/captions.md has the details.
+A run with -o can be killed at any time; the same command resumes it. A picture counts as the same if
+its path, size and modification time are the same. Each record has path, caption (or error), size,
+modified, width, height, model, prompt, time, seconds, tokens and stop; with --embed also copy_blake3.
+See docs/captions.md for details.
 
-Exit status: 0 all done, 1 failed, 2 wrong usage, 3 done but some pictures failed (their records say
-why) or some folders could not be read. With --jsonl-in, failed pictures are records like the others, and the status is 0."
+Exit status: 0 success, 1 failure, 2 wrong usage, 3 finished, but some pictures failed (see their
+records) or some folders could not be read. With --jsonl-in, failed pictures get a record with an
+error, and the status is 0."
 )]
 pub struct CaptionArgs {
-    /// Pictures: files, folders (with all below them), patterns such as 'a/*.jpg', or `-` for a list
-    /// on stdin, one path a line.
+    /// Pictures: files, folders (including subfolders), patterns such as 'a/*.jpg', or `-` for a list on
+    /// stdin, one path per line.
     #[arg(value_name = "PATH", group = "source", help_heading = SELECTION)]
     paths: Vec<PathBuf>,
-    /// Caption what is in this folder and what arrives in it, until stopped.
+    /// Caption the pictures in this folder, then new ones as they arrive, until stopped.
     #[arg(long, value_name = "DIR", group = "source", help_heading = SELECTION)]
     watch: Option<PathBuf>,
     /// Caption the frames of a motion JPEG stream: a file, or `-` for stdin.
     #[arg(long, value_name = "FILE", group = "source", help_heading = SELECTION)]
     mjpeg: Option<PathBuf>,
-    /// Read records (JSON objects with `path`, and `prompt` if it has its own), one a line, `-` for
-    /// stdin, and write them to stdout in the same order with their captions; other fields are kept.
+    /// Read records from FILE, or `-` for stdin: JSON objects with `path` and optionally `prompt`, one per
+    /// line. Writes them to stdout in the same order with their captions; other fields are kept.
     #[arg(long, value_name = "FILE", group = "source", conflicts_with_all = ["output", "format", "txt", "embed"], help_heading = SELECTION)]
     jsonl_in: Option<PathBuf>,
-    /// Leave out what has this name or path in folders, `*` and `?` being wildcards; repeatable.
-    /// Hidden files, recycle bins and folders of thumbnails such as @eaDir are left out already.
+    /// Skip files and folders with this name or path; `*` and `?` are wildcards; repeatable. Hidden
+    /// files, recycle bins and thumbnail folders such as @eaDir are always skipped.
     #[arg(long, value_name = "PATTERN", allow_hyphen_values = true, conflicts_with_all = ["mjpeg", "jsonl_in"], help_heading = SELECTION)]
     exclude: Vec<Exclude>,
-    /// Take the I-th of N shares, which go by the hash of the file's name below the folder given.
+    /// Caption only shard I of N. The hash of a file's path below the given folder selects its shard.
     #[arg(long, value_name = "I/N", allow_hyphen_values = true, conflicts_with = "mjpeg", help_heading = SELECTION)]
     shard: Option<Shard>,
-    /// Try pictures again that failed in an earlier run.
+    /// Retry pictures that failed in an earlier run.
     #[arg(long, requires = "output", help_heading = SELECTION)]
     retry_failed: bool,
-    /// With --watch or --mjpeg: skip a picture that differs from the last one captioned by less than
-    /// this; mean difference of 32×32 grey pixels, in percent from black to white.
+    /// With --watch or --mjpeg: skip pictures that differ from the last captioned one by less than this:
+    /// mean absolute difference of 32×32 grey pixels, in percent of the range from black to white.
     #[arg(long, value_name = "PERCENT", value_parser = percent, conflicts_with_all = ["paths", "jsonl_in"], help_heading = SELECTION)]
     min_change: Option<f32>,
-    /// With --mjpeg: drop the frames that come while another one is captioned.
+    /// With --mjpeg: drop frames that arrive while another frame is being captioned.
     #[arg(long, requires = "mjpeg", help_heading = SELECTION)]
     live: bool,
 
-    /// The question.
+    /// Question to ask about each picture.
     #[arg(
         short,
         long,
@@ -104,7 +104,7 @@ pub struct CaptionArgs {
         help_heading = "Prompt"
     )]
     prompt: String,
-    /// System text; empty for none [default: the model's own].
+    /// System prompt; empty for none [default: the model's].
     #[arg(
         long,
         value_name = "TEXT",
@@ -112,7 +112,7 @@ pub struct CaptionArgs {
         help_heading = "Prompt"
     )]
     system: Option<String>,
-    /// The most tokens of a caption.
+    /// Maximum number of tokens in a caption.
     #[arg(
         short,
         long,
@@ -123,31 +123,32 @@ pub struct CaptionArgs {
     )]
     n_predict: usize,
 
-    /// File for the records, which a later run goes on with [default: stdout].
+    /// File for the records; a later run with the same file resumes [default: stdout].
     #[arg(short, long, value_name = "FILE", help_heading = OUTPUT)]
     output: Option<PathBuf>,
-    /// How records are written [default: as the name of the output ends, else jsonl].
+    /// Format of the records [default: by the extension of the output file, else jsonl].
     #[arg(long, value_enum, value_name = "FORMAT", help_heading = OUTPUT)]
     format: Option<FormatArg>,
-    /// Write each caption to a text file beside its picture: photo.txt for photo.jpg. Without -o
-    /// there are no records then, and pictures that have a text file are skipped.
+    /// Write each caption to a text file next to its picture: photo.txt for photo.jpg. Without -o, no
+    /// records are written, and pictures that already have a text file are skipped.
     #[arg(long, conflicts_with = "mjpeg", help_heading = OUTPUT)]
     txt: bool,
-    /// Put copies of the pictures in DIR, with the caption as XMP description and every byte of the
-    /// picture as it was (JPEG, PNG, WebP). Without -o as with --txt.
+    /// Write copies of the pictures (JPEG, PNG, WebP) to DIR, with the caption as XMP description; image
+    /// data is copied byte for byte. Without -o, no records are written, and pictures that already have a
+    /// copy are skipped.
     #[arg(long, value_name = "DIR", conflicts_with = "mjpeg", help_heading = OUTPUT)]
     embed: Option<PathBuf>,
-    /// With --embed: when to write the caption into EXIF as well, which many programs prefer to XMP.
+    /// With --embed: when to write the caption to EXIF as well, which many programs prefer over XMP.
     #[arg(long, value_enum, value_name = "WHEN", requires = "embed", default_value_t, help_heading = OUTPUT)]
     embed_exif: EmbedExifArg,
-    /// Replace text files and copies that are there already and were not made from these records, or were
+    /// Replace existing text files and copies even if they were not made from these records or were
     /// edited since.
     #[arg(long, help_heading = OUTPUT)]
     overwrite: bool,
-    /// What stands around each caption, for example 'a photo of sks, {caption}'.
+    /// Template for each caption, for example 'a photo of sks, {caption}'.
     #[arg(long, value_name = "TEXT", allow_hyphen_values = true, help_heading = OUTPUT)]
     template: Option<Template>,
-    /// No progress and no summary.
+    /// Print no progress and no summary.
     #[arg(short, long, help_heading = OUTPUT)]
     quiet: bool,
 
@@ -159,22 +160,22 @@ pub struct CaptionArgs {
     parallel: ParallelArgs,
 }
 
-/// How records are written.
+/// Format of the records.
 #[derive(Clone, Copy, Debug, ValueEnum)]
 enum FormatArg {
     Jsonl,
     Csv,
 }
 
-/// When the caption goes into EXIF.
+/// When to write the caption to EXIF.
 #[derive(Clone, Copy, Debug, Default, ValueEnum)]
 enum EmbedExifArg {
-    /// In place of blanks, a camera's own words, or what XMP said as well.
+    /// If the EXIF description is blank, a camera's default text, or equal to the XMP description.
     #[default]
     Filler,
-    /// In every picture, also in place of a person's words.
+    /// Always, even over a description that a person wrote.
     Always,
-    /// In none.
+    /// Never.
     Never,
 }
 
@@ -208,7 +209,7 @@ pub fn run(args: &CaptionArgs) -> anyhow::Result<ExitCode> {
 }
 
 impl CaptionArgs {
-    /// What the captions have in common.
+    /// Settings that all captions share.
     fn settings(&self) -> Settings {
         let model = self.engine.model.file_name().unwrap_or_default();
         Settings {
@@ -226,12 +227,12 @@ impl CaptionArgs {
         }
     }
 
-    /// Whether a later run knows what this one did.
+    /// Whether a later run can resume this one.
     fn resumes(&self) -> bool {
         self.output.is_some() || !self.sidecars().is_empty()
     }
 
-    /// What is left out of folders.
+    /// What to skip in folders.
     fn selection(&self) -> Selection {
         Selection::new(&self.exclude, self.embed.as_deref())
     }
@@ -256,34 +257,35 @@ impl CaptionArgs {
         }
     }
 
-    /// A name that promises one JSON document is not what records are.
+    /// Refuses an output named `.json` (records are JSON lines, not one document), and reports the format if
+    /// the extension is unknown.
     fn check_name(&self) -> anyhow::Result<()> {
         let ending = self.output.as_deref().and_then(Path::extension);
         let is_json = ending.is_some_and(|ending| ending.eq_ignore_ascii_case("json"));
         ensure!(
             !is_json || self.format.is_some(),
-            "--output {}: expected a name that ends in .jsonl or .csv: records are JSON objects, one a \
-             line; `--format jsonl` writes them under this name all the same",
+            "--output {}: expected a name that ends in .jsonl or .csv: records are JSON objects, one per \
+             line; `--format jsonl` writes them to a file of this name anyway",
             self.output.as_deref().unwrap_or(Path::new("")).display()
         );
-        const PROMISED: [&str; 3] = ["jsonl", "ndjson", "csv"];
-        let is_promised = |ending: &OsStr| {
-            PROMISED
+        const KNOWN: [&str; 3] = ["jsonl", "ndjson", "csv"];
+        let is_known = |ending: &OsStr| {
+            KNOWN
                 .iter()
                 .any(|known| ending.eq_ignore_ascii_case(known))
         };
-        if ending.is_some_and(|ending| !is_promised(ending)) && self.format.is_none() && !self.quiet
+        if ending.is_some_and(|ending| !is_known(ending)) && self.format.is_none() && !self.quiet
         {
             say(&format!(
-                "{}: gets records, JSON objects, one a line; `--format csv` makes a table of them, `--txt` \
-                 writes captions alone, beside their pictures",
+                "{}: writing JSON objects, one per line; `--format csv` writes a table instead, `--txt` \
+                 writes each caption to a text file next to its picture",
                 self.output.as_deref().unwrap_or(Path::new("")).display()
             ));
         }
         Ok(())
     }
 
-    /// Where records go.
+    /// Opens the destination of the records.
     fn records(&self) -> anyhow::Result<Records> {
         let format = self.format();
         match &self.output {
@@ -298,13 +300,13 @@ impl CaptionArgs {
         }
     }
 
-    /// Reports what was taken out of the record file, with `--quiet` too: a person may look for it.
+    /// Reports text that was moved out of the record file, even with `--quiet`: the user may look for it.
     fn tell_kept(&self, records: &mut Records) {
         let output = self.output.as_deref().unwrap_or(Path::new("")).display();
         let Kept { torn, replaced } = records.take_kept();
         if let Some((n_bytes, path)) = torn {
             say(&format!(
-                "{output}: an earlier run was stopped while it wrote; the unfinished record ({n_bytes} \
+                "{output}: an earlier run was stopped while writing; the unfinished record ({n_bytes} \
                  bytes) was moved to {}",
                 path.display()
             ));
@@ -318,7 +320,7 @@ impl CaptionArgs {
         }
     }
 
-    /// The question, as the model is asked it.
+    /// The request for each picture.
     fn request(&self, engine: &Engine) -> anyhow::Result<Request> {
         ensure!(
             !self.prompt.is_empty(),

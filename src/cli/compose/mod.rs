@@ -26,12 +26,12 @@ use xc2_edge::{
 use super::{engine_args::EngineArgs, number::whole, sampling_args::SamplingArgs};
 use screen::Screen;
 
-/// The most pictures that can be given, as in the original.
+/// Maximum number of given pictures, as in the original implementation.
 const MAX_GIVEN: usize = 10;
 
-/// Write an article and put the right pictures into the right places.
+/// Write an article and illustrate it with pictures.
 #[derive(Debug, Args)]
-#[command(mut_arg("top_k", |arg| arg.default_value("40")))] // the published demo's
+#[command(mut_arg("top_k", |arg| arg.default_value("40")))] // as in the published demo
 #[command(mut_arg("repeat_penalty", |arg| arg.default_value("1.005")))]
 #[command(after_help = "Examples:
   xc2-edge compose -m M.gguf --image a.jpg --image b.jpg --out article.html
@@ -41,10 +41,10 @@ const MAX_GIVEN: usize = 10;
   xc2-edge compose -m M.gguf --image a.jpg --out a.json --out a.md
   xc2-edge compose -m M.gguf --edit a.json --rewrite 2 'Say that it rained.' --out a.md
 
-The stages are: the article; the sections after which a picture belongs; for each of them, with a
-library, a caption and the four pictures that fit it best; the model's choice among the pictures.
-Sections count from 0, as in the JSON. `--out` may be given several times: .md comes with a
-directory of pictures, .html holds them, .json is what --edit begins with.")]
+Stages: write the article; choose the sections that get a picture; with a library, write a caption for
+each of these sections and search for the four pictures that match it best; let the model choose among
+the pictures. Sections are numbered from 0, as in the JSON. `--out` is repeatable: .md comes with a
+directory of pictures, .html contains them, .json is the input of --edit.")]
 pub struct ComposeArgs {
     #[command(flatten)]
     engine: EngineArgs,
@@ -60,7 +60,7 @@ pub struct ComposeArgs {
         help_heading = "Article"
     )]
     prompt: Option<String>,
-    /// The headline.
+    /// Headline.
     #[arg(
         long,
         value_name = "TEXT",
@@ -68,78 +68,78 @@ pub struct ComposeArgs {
         help_heading = "Article"
     )]
     title: Option<String>,
-    /// A text file of points, one a line.
+    /// Text file with an outline, one point per line.
     #[arg(long, value_name = "FILE", help_heading = "Article")]
     outline: Option<PathBuf>,
-    /// A text file of material to use.
+    /// Text file with source material.
     #[arg(long, value_name = "FILE", help_heading = "Article")]
     text: Option<PathBuf>,
-    /// Write nothing: illustrate this text file.
+    /// Illustrate this text file instead of writing an article.
     #[arg(long, value_name = "FILE", conflicts_with_all = ["prompt", "title", "outline", "text"], help_heading = "Article")]
     article: Option<PathBuf>,
     /// Language of the article.
     #[arg(long, value_enum, default_value = "en", help_heading = "Article")]
     lang: Lang,
-    /// The most tokens of the article.
+    /// Maximum number of tokens in the article.
     #[arg(short, long, value_name = "N", value_parser = whole::<usize>(0..), default_value_t = DEFAULT_N_PREDICT, help_heading = "Article")]
     n_predict: usize,
 
-    /// A picture to write about and to place; up to ten. With --library it is written about only.
+    /// Picture to write about and to place in the article; repeatable, up to ten. With --library it is not
+    /// placed, only written about.
     #[arg(long = "image", value_name = "FILE", help_heading = "Pictures")]
     images: Vec<PathBuf>,
-    /// Take pictures of this directory, which `xc2-edge index` has captioned.
+    /// Choose pictures from this directory, indexed by `xc2-edge index`.
     #[arg(long, value_name = "DIR", help_heading = "Pictures")]
     library: Option<PathBuf>,
-    /// The library's index, if `xc2-edge index` was told to keep it elsewhere.
+    /// Index file of the library, if it was made with `xc2-edge index --index FILE`.
     #[arg(long, value_name = "FILE", help_heading = "Pictures")]
     index: Option<PathBuf>,
-    /// How many pictures the article gets [default: all that are given, or as the model sees fit].
+    /// Number of pictures in the article [default: all given pictures, or as many as the model chooses].
     #[arg(long = "images", value_name = "N", value_parser = whole::<usize>(0..), help_heading = "Pictures")]
     count: Option<usize>,
-    /// Take the names of given pictures for what they show, instead of asking the model.
+    /// Use the file names of given pictures as descriptions, instead of asking the model.
     #[arg(long, help_heading = "Pictures")]
     no_descriptions: bool,
 
-    /// Change an article that was written with `--out FILE.json`; without --out that file is
-    /// rewritten.
+    /// Edit an article that was written with `--out FILE.json`; without --out, that file is overwritten.
     #[arg(long, value_name = "JSON", conflicts_with_all = ["prompt", "title", "outline", "text", "article", "count"], requires = "change", help_heading = "Editing")]
     edit: Option<PathBuf>,
     #[command(flatten)]
     change: Change,
 
-    /// Where to write: .md, .html or .json; repeatable.
+    /// Output file: .md, .html or .json; repeatable.
     #[arg(long, value_name = "FILE", help_heading = "Output")]
     out: Vec<PathBuf>,
-    /// Print one JSON object, with every stage's prompt, answer and choice, instead of the text.
+    /// Print one JSON object with the prompt, answer and choice of every stage, instead of the text.
     #[arg(long, help_heading = "Output")]
     json: bool,
-    /// No progress, no stages.
+    /// Print no progress and no stages.
     #[arg(short, long, help_heading = "Output")]
     quiet: bool,
 
-    /// Use the prompts of this directory where it has any (docs/composition.md).
+    /// Directory of prompts that replace the built-in ones (see docs/composition.md).
     #[arg(long, value_name = "DIR", help_heading = "Model")]
     prompts: Option<PathBuf>,
 }
 
-/// What to change. One of them.
+/// The edit: exactly one of these.
 #[derive(Debug, Args)]
 #[group(id = "change", multiple = false)]
 struct Change {
-    /// Write section N anew.
+    /// Rewrite section N as TEXT instructs.
     #[arg(long, num_args = 2, value_names = ["N", "TEXT"], requires = "edit", help_heading = "Editing")]
     rewrite: Option<Vec<String>>,
-    /// Say more in section N.
+    /// Expand section N as TEXT instructs.
     #[arg(long, num_args = 2, value_names = ["N", "TEXT"], requires = "edit", help_heading = "Editing")]
     expand: Option<Vec<String>>,
-    /// Say less in section N.
+    /// Shorten section N.
     #[arg(long, value_name = "N", value_parser = whole::<usize>(0..), requires = "edit", help_heading = "Editing")]
     shorten: Option<usize>,
-    /// A new section after section N.
+    /// Insert a new section about TEXT after section N.
     #[arg(long, num_args = 2, value_names = ["N", "TEXT"], requires = "edit", help_heading = "Editing")]
     insert_after: Option<Vec<String>>,
-    /// Another picture after section N: of those given with --image now, of the unused ones, or
-    /// of the library.
+    /// Replace the picture after section N: with one given with --image, an unused one, or one from the
+    /// library.
     #[arg(long, value_name = "N", value_parser = whole::<usize>(0..), requires = "edit", help_heading = "Editing")]
     swap_image: Option<usize>,
 }
@@ -168,7 +168,7 @@ pub fn run(args: &ComposeArgs) -> anyhow::Result<ExitCode> {
     let library = job.library(args.library.as_deref());
     ensure!(
         args.index.is_none() || library.is_some(),
-        "--index: expected a `--library` to which it belongs"
+        "--index: expected `--library` as well"
     );
     let library = library.map(|dir| match &args.index {
         Some(index) => Library::open_at(dir, index),
@@ -181,7 +181,7 @@ pub fn run(args: &ComposeArgs) -> anyhow::Result<ExitCode> {
     let mut screen = Screen::new(streams, args.quiet);
     let mut composer = Composer::new(&mut model, &prompts, args.options(), &mut screen);
     for image in &args.images {
-        composer.give(std::path::absolute(image)?, Picture::File(image.clone()));
+        composer.add_picture(std::path::absolute(image)?, Picture::File(image.clone()));
     }
     let outcome = match job {
         Job::Write(brief) => composer.compose(args.lang.into(), &brief, library.as_ref()),
@@ -210,7 +210,7 @@ pub fn run(args: &ComposeArgs) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// What is to be done.
+/// The task that the arguments describe.
 enum Job {
     Write(Brief),
     Illustrate(Vec<String>),
@@ -225,7 +225,7 @@ impl Job {
         }
     }
 
-    /// Where pictures are looked for: as typed, or for a swap as before.
+    /// The library to search: the one given, or for a swap the one used before.
     fn library<'a>(&'a self, typed: Option<&'a Path>) -> Option<&'a Path> {
         match self {
             Self::Edit(composition, Edit::SwapImage(_)) => typed.or(composition.library.as_deref()),
@@ -238,7 +238,7 @@ impl Job {
         matches!(self, Self::Write(_))
     }
 
-    /// Stages that earlier runs carried out.
+    /// Number of stages that earlier runs completed.
     fn n_stages(&self) -> usize {
         match self {
             Self::Edit(composition, _) => composition.stages.len(),
@@ -251,8 +251,8 @@ impl ComposeArgs {
     fn job(&self) -> anyhow::Result<Job> {
         ensure!(
             !self.images.iter().any(|image| image == Path::new("-")),
-            "--image -: expected a file: an article names its pictures, and what comes over stdin has no \
-             name (a file of this name is `./-`)"
+            "--image -: expected a file: an article refers to its pictures by name, and a picture on stdin \
+             has none (use `./-` for a file of this name)"
         );
         ensure!(
             self.images.len() <= MAX_GIVEN,
@@ -297,7 +297,7 @@ impl ComposeArgs {
         Ok(Job::Write(brief))
     }
 
-    /// A number of pictures needs some to take them from.
+    /// Checks that a number of pictures comes with a source of pictures.
     fn check_count(&self) -> anyhow::Result<()> {
         let count = self.count.filter(|count| *count > 0);
         ensure!(
@@ -308,7 +308,7 @@ impl ComposeArgs {
         Ok(())
     }
 
-    /// Where to write, found out before anything expensive begins.
+    /// The output files, checked before anything expensive begins.
     fn outputs(&self) -> anyhow::Result<Vec<(Format, PathBuf)>> {
         let mut outputs = Vec::new();
         for path in &self.out {
@@ -335,7 +335,7 @@ impl ComposeArgs {
         if let Some(path) = self.edit.as_ref().filter(|_| outputs.is_empty()) {
             atomic_file::check(path).with_context(|| {
                 let path = path.display();
-                format!("--edit {path}: cannot be rewritten (`--out` names another file)")
+                format!("--edit {path}: cannot be written (use `--out` to write another file)")
             })?;
             outputs.push((Format::Json, path.clone()));
         }
@@ -382,7 +382,7 @@ fn read(path: &Path) -> anyhow::Result<String> {
     text::read(path).with_context(|| path.display().to_string())
 }
 
-/// What was done, but for the first `n_earlier` stages, which earlier runs carried out.
+/// Prints what this run did, without the first `n_earlier` stages, which earlier runs completed.
 fn summary(composition: &Composition, n_earlier: usize, outputs: &[(Format, PathBuf)]) {
     let stages = &composition.stages[n_earlier..];
     let sum = |count: fn(&StageRecord) -> usize| stages.iter().map(count).sum::<usize>();
@@ -404,8 +404,8 @@ fn summary(composition: &Composition, n_earlier: usize, outputs: &[(Format, Path
         lines += &format!("not used: {}\n", unused.display());
     }
     lines += &format!(
-        "{} stage{} in {seconds:.1} s; {} of {shown} pictures shown were encoded, {n_prefill} of \
-         {n_prompt} prompt tokens computed\n",
+        "{} stage{} in {seconds:.1} s; {} of {shown} pictures encoded, {n_prefill} of {n_prompt} prompt \
+         tokens computed\n",
         stages.len(),
         if stages.len() == 1 { "" } else { "s" },
         sum(|s| s.n_encoded)

@@ -1,12 +1,12 @@
 //! The CPU: which instructions are used, which are missed, and whether llama.cpp was built for it.
 
-use xc2_edge::language::llama::{self, Products};
+use xc2_edge::language::llama::{self, MatmulBackend};
 use xc2_kernels::{Cpu, available};
 
 use super::Finding;
 
-/// Levels of instructions with what they give, narrowest first. The factors are those of int8 products,
-/// measured on one Intel machine or, for Arm, of counted instructions (docs/performance.md).
+/// Instruction sets and what each adds, narrowest first. Factors are for int8 matrix products, measured on
+/// one Intel machine (benches/results) or, on Arm, counted in instructions.
 #[cfg(target_arch = "x86_64")]
 const LEVELS: [(Cpu, &str); 6] = [
     (
@@ -62,7 +62,7 @@ pub fn kernels() -> Finding {
     let mut text = format!(
         "{}, the widest set that this CPU has and that we use; in the decoder {}",
         chosen.name(),
-        llama::kernels(Products::default())
+        llama::kernels(MatmulBackend::default())
     );
     if !missing.is_empty() {
         text += &format!("; a CPU with more would give {}", missing.join(", "));

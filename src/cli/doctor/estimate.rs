@@ -1,9 +1,9 @@
-//! What to expect per picture, from how fast a few small kernels run here.
+//! Estimates the time per picture from the speed of a few small kernels on this machine.
 //!
-//! An estimate: the shares below are what the 1.8B reached of those kernels' rates, between that of one Intel
-//! and of one AMD machine with AVX-512 VNNI, or that of one Intel machine where this is said
-//! (docs/performance.md), and other work on the machine, heat and long answers change it. `xc2-edge bench`
-//! measures.
+//! The shares below say how much of those kernels' speed the 1.8B model reached: a value between those of one
+//! Intel and one AMD machine with AVX-512 VNNI, or that of one Intel machine where noted (group `doctor` in
+//! benches/results). Other work on the machine, heat and long answers change the result. `xc2-edge bench`
+//! measures the model itself.
 
 use std::{
     ops::Range,
@@ -14,7 +14,7 @@ use ndarray::Array2;
 use xc2_edge::{
     engine::EngineOptions,
     engine::memory::MemoryNeed,
-    language::llama::{self, Products},
+    language::llama::{self, MatmulBackend},
     model::{container::Container, quant::GgmlType},
     vision::Precision,
 };
@@ -87,7 +87,7 @@ impl Estimate {
 /// Operations a second that the prefill reaches, where the tower's products reach `tower_rate`.
 fn prefill_rate(container: &Container, tower: Arithmetic, tower_rate: f64) -> f64 {
     let arithmetic = Arithmetic::of_decoder(container);
-    let is_ours = llama::multiplies(Products::default()) == Products::Xc2;
+    let is_ours = llama::available_backend(MatmulBackend::default()) == MatmulBackend::Xc2;
     let (share, cpu) = match arithmetic {
         Arithmetic::Int8 if !is_ours => (LLAMA_CPP_SHARE, llama_cpp_like()),
         Arithmetic::Int8 if matches!(Cpu::chosen(), Cpu::Avx2 | Cpu::Avx512) => {

@@ -11,14 +11,14 @@ use clap::{Args, builder::PossibleValuesParser};
 use report::{Against, Mark, Report};
 use source::{Place, Source};
 use xc2_edge::{
-    engine::{AfterPrompt, Answer, Engine},
+    engine::{PromptState, Answer, Engine},
     evaluation::scenes::{EvalCase, FIRST_TRAINED, Task, Unaskable},
     language::{llama::SpecialText, prompt::PloraPolicy},
 };
 
 use super::{engine_args::EngineArgs, number::whole, progress::Progress, run::Plora, seeds::Seeds};
 
-/// Mark a model's answers to prompts about drawn scenes.
+/// Grade a model's answers to prompts about drawn scenes.
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
   xc2-edge eval -m xc2-scenes.gguf models/xc2-scenes/heldout.jsonl
@@ -28,29 +28,28 @@ use super::{engine_args::EngineArgs, number::whole, progress::Progress, run::Plo
   xc2-edge eval -m xc2-scenes.gguf --composition 50000..50050
   xc2-edge eval -m q4.gguf --against f16.gguf models/xc2-scenes/heldout.jsonl
 
-An answer is right if it equals the expected one to the letter.
+An answer is right if it is identical to the expected answer.
 
-Seeds of the bundled model: report 0 to 99999; 100000 to 199999 were looked at while its recipe was
-made, so tune on those; from 1000000 on it was trained on them.
+Seeds of the bundled model: report results on 0 to 99999 (test set). Tune on 100000 to 199999
+(validation set; its training recipe was chosen on them). Seeds from 1000000 on are its training set.
 
-With --composition, the model writes an article about two or three pictures of each seed and places
-them; then it places them again, given in another order. A picture is right if the section before it
-names everything in it, and nothing that only another one has.
+With --composition, the model writes an article about two or three pictures per seed and places them.
+Then it places them again, given in another order. A picture is placed right if the section before it
+names everything in that picture, and nothing that only another picture shows.
 
-With --against, the model is led along the reference's answers, and for each token its distribution
-is held against the reference's: mean KL divergence (reference || model) in nats, and how often the
-likeliest token is the same. The standard error of the mean is that of other prompts of the kind,
-estimated from how these differ. Of two models along the same prompts the difference is often surer
-than either mean: take it prompt by prompt, from `compared` of --json. Margins are those of the
-expected answers: the logit of the right token less the best other one, negative where the model
-would say something else.")]
+With --against, both models process the reference's answers token by token, and their distributions are
+compared: mean KL divergence (reference || model) in nats, and how often the most likely token is the
+same. The standard error covers the choice of prompts; it is estimated from the differences between
+them. To compare two models, use the differences per prompt (`compared` in the --json output): they are
+often more precise than either mean. A margin is the logit of the expected token minus the largest other
+logit; it is negative where the model would choose another token.")]
 pub struct EvalArgs {
     #[command(flatten)]
     engine: EngineArgs,
-    /// Prompts, one JSON object a line.
+    /// File of prompts, one JSON object per line.
     #[arg(value_name = "PROMPTS", required_unless_present_any = ["scenes", "composition"])]
     prompts: Option<PathBuf>,
-    /// Ask about the scenes of these seeds instead; the end is not included.
+    /// Ask about the scenes of these seeds instead of a file; the end is not included.
     #[arg(
         long,
         value_name = "SEED..SEED",
@@ -58,29 +57,29 @@ pub struct EvalArgs {
         conflicts_with = "prompts"
     )]
     scenes: Option<Seeds>,
-    /// Compose an article about pictures of each of these seeds instead.
+    /// Compose an article about the pictures of each of these seeds instead.
     #[arg(long, value_name = "SEED..SEED", allow_hyphen_values = true, conflicts_with_all = ["prompts", "scenes", "ask", "against", "limit", "n_predict", "plora", "tasks"])]
     composition: Option<Seeds>,
-    /// With --scenes: ask these tasks only [default: all].
+    /// With --scenes: ask only these tasks, separated by commas [default: all].
     #[arg(long, value_name = "TASK", value_delimiter = ',', conflicts_with = "prompts", value_parser = PossibleValuesParser::new(Task::ALL.map(Task::name)))]
     ask: Vec<String>,
-    /// Also compare with this reference model, token by token: the file from which the model was
-    /// quantized, say. The reference always has Partial-LoRA on pictures.
+    /// Also compare with this reference model, token by token: for example with an f16 conversion of the
+    /// same checkpoint. The reference always applies Partial-LoRA to pictures.
     #[arg(long, value_name = "GGUF")]
     against: Option<PathBuf>,
-    /// Ask the first N prompts only.
+    /// Ask only the first N prompts.
     #[arg(long, value_name = "N", value_parser = whole::<usize>(1..))]
     limit: Option<usize>,
-    /// The most tokens of an answer.
+    /// Maximum number of tokens in an answer.
     #[arg(short, long, value_name = "N", value_parser = whole::<usize>(0..), default_value_t = 300)]
     n_predict: usize,
-    /// Which tokens see Partial-LoRA. Anything but `images` is wrong on purpose, to see its effect.
+    /// Tokens to apply Partial-LoRA to. Only `images` is correct; the others show its effect.
     #[arg(long, value_enum, default_value = "images")]
     plora: Plora,
-    /// A row for each task instead of each group of tasks; always so with --scenes.
+    /// Print a row per task instead of per group of tasks; --scenes implies this.
     #[arg(long)]
     tasks: bool,
-    /// Print one JSON object, with every answer that departs, and with --against each prompt's numbers.
+    /// Print one JSON object with every answer that differs, and with --against the numbers of each prompt.
     #[arg(long)]
     json: bool,
 }
@@ -197,11 +196,11 @@ impl Examiner {
         engine: &Engine,
         paper: &EvalCase,
         plora: PloraPolicy,
-    ) -> anyhow::Result<(Answer, AfterPrompt)> {
+    ) -> anyhow::Result<(Answer, PromptState)> {
         let side = engine.preprocessor().image_size() as usize;
         let mut request = paper.request(&engine.container().info().prompt, side)?;
         (request.plora, request.n_predict) = (plora, self.n_predict);
-        Ok(engine.answer_and_stay(&request, &mut ())?)
+        Ok(engine.answer_and_keep_prompt(&request, &mut ())?)
     }
 
     /// Leads the model along the reference's answer, then along the expected one.
@@ -209,14 +208,14 @@ impl Examiner {
         &self,
         paper: &EvalCase,
         reference: &Engine,
-        mut here: AfterPrompt,
+        mut here: PromptState,
     ) -> anyhow::Result<Against> {
         let (answer, mut there) = self.ask(reference, paper, PloraPolicy::Images)?;
         let mut rows = Vec::new();
-        there.follow(&answer.ids, |_, row| rows.push(row.to_vec()))?;
+        there.force_tokens(&answer.ids, |_, row| rows.push(row.to_vec()))?;
         let mut against = Against::default();
         // Where a context ends early, one of them has fewer rows.
-        here.follow(&answer.ids, |i, row| {
+        here.force_tokens(&answer.ids, |i, row| {
             if let Some(reference) = rows.get(i) {
                 against.closeness.see(reference, row);
             }
@@ -227,7 +226,7 @@ impl Examiner {
         expected.push(self.model.container().info().prompt.turn_end);
         expected.truncate(self.n_predict);
         let said = &expected[..expected.len().saturating_sub(1)];
-        here.follow(said, |i, row| {
+        here.force_tokens(said, |i, row| {
             if let Some(right) = expected.get(i) {
                 against.margins.see(row, *right);
             }
