@@ -1,4 +1,4 @@
-//! A file mapped into memory for reading.
+//! A file mapped read-only into memory.
 #![allow(unsafe_code)]
 
 use std::{fs::File, ops::Range};
@@ -11,24 +11,23 @@ impl FileMap {
     /// Maps a file that is not empty.
     ///
     /// # Errors
-    /// If the system refuses.
+    /// If the system cannot map it.
     pub fn new(file: &File) -> std::io::Result<Self> {
-        // SAFETY: the map is read-only and private. As with every program that maps a model, a file
-        // that another process shortens while it is in use ends this process (SIGBUS), and one that
-        // is rewritten in place changes the weights; neither can break memory safety of anything
-        // but plain bytes, for which every bit pattern is valid. Our own writers, of models and of
-        // cache entries, replace files by renaming.
+        // SAFETY: the map is read-only and private. As in every program that maps a model, if another process
+        // truncates the file during use, this process ends (SIGBUS), and if another process rewrites it in place, the
+        // weights change. Neither breaks memory safety: the bytes are plain data, for which every bit pattern is
+        // valid. Our own writers, of models and of cache entries, replace files by renaming.
         unsafe { memmap2::Mmap::map(file) }.map(Self)
     }
 
-    /// Gives the memory of these bytes back to the system; whoever reads them again gets them from
-    /// the file. Does nothing where the system has no such call.
+    /// Returns the memory of these bytes to the system; the next read loads them from the file. Does nothing where the
+    /// system has no such call.
     pub fn release(&self, range: Range<usize>) {
         #[cfg(unix)]
         {
             let advice = memmap2::UncheckedAdvice::DontNeed;
-            // SAFETY: dropping pages loses what was written to them, and nothing writes to a
-            // read-only map; the next access maps the file's bytes again.
+            // SAFETY: dropping pages loses only writes, and nothing writes to a read-only map; the next access loads
+            // the file's bytes.
             let result = unsafe {
                 self.0
                     .unchecked_advise_range(advice, range.start, range.len())
@@ -39,16 +38,16 @@ impl FileMap {
         }
     }
 
-    /// The share of the file that is in the page cache, if the system tells.
+    /// The share of the file that is in the page cache, 0 to 1; `None` if the system does not report it.
     pub fn cached_share(&self) -> Option<f64> {
         #[cfg(target_os = "linux")]
         {
-            // SAFETY: it reads a number of the system.
+            // SAFETY: reads a system constant.
             let page = usize::try_from(unsafe { libc::sysconf(libc::_SC_PAGESIZE) }).ok()?;
             let mut pages = vec![0u8; self.0.len().div_ceil(page)];
             let start = self.0.as_ptr().cast_mut().cast();
-            // SAFETY: the map is as long as told and begins at a page; there is a byte for each of
-            // its pages.
+            // SAFETY: the map has this length and starts at a page boundary; the vector has a byte for each of its
+            // pages.
             let code = unsafe { libc::mincore(start, self.0.len(), pages.as_mut_ptr()) };
             let n_cached = pages.iter().filter(|page| **page & 1 == 1).count();
             (code == 0).then(|| n_cached as f64 / pages.len() as f64)

@@ -1,4 +1,4 @@
-//! The model file: GGUF, its container layout, tensors in ggml's element types, hyper-parameters.
+//! The model file: GGUF, the container layout, tensors in ggml's element types, hyper-parameters.
 
 pub mod container;
 mod file_map;

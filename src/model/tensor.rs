@@ -1,8 +1,7 @@
-//! A tensor as it lies in a file: name, type, shape, and a counted reference to its bytes.
+//! A tensor as stored in a file: name, type, shape, and a reference-counted slice of bytes.
 //!
-//! A tensor of a model file is a window into the memory map, which stays alive as long as any
-//! window of it does. Nothing is expanded until somebody asks for rows, so a model costs no memory
-//! beyond the pages that are touched.
+//! A tensor of a model file is a slice of the memory map and keeps the map alive. Rows are dequantized on demand, so a
+//! model costs no memory beyond the pages that are touched.
 
 use std::{
     ops::{Deref, Range},
@@ -16,21 +15,21 @@ use crate::model::{
     quant::{GgmlType, dequantize},
 };
 
-/// A tensor in its stored type. The data are whole rows of [`Self::n_cols`] elements, row-major.
+/// A tensor in its stored type: rows of [`Self::n_cols`] elements, row-major.
 #[derive(Clone, Debug)]
 pub struct Tensor {
-    /// Name in the file, for messages.
+    /// Name in the file, for error messages.
     pub name: String,
     /// Element type.
     pub ty: GgmlType,
-    /// Dimensions in GGUF order: `shape[0]` runs fastest, so a `[out, in]` matrix is `[in, out]`.
+    /// Dimensions in GGUF order: `shape[0]` varies fastest, so a `[out, in]` matrix is `[in, out]`.
     pub shape: Vec<usize>,
     /// The data, `n_rows * row_bytes` long.
     pub data: TensorData,
 }
 
 impl Tensor {
-    /// Length of a row: the fastest dimension.
+    /// Length of a row: the fastest-varying dimension.
     pub fn n_cols(&self) -> usize {
         self.shape.first().copied().unwrap_or(1)
     }
@@ -45,7 +44,7 @@ impl Tensor {
         self.n_cols() * self.n_rows()
     }
 
-    /// Expands the rows in `range` into `out`, `[range.len(), n_cols]`.
+    /// Dequantizes the rows in `range` into `out`, `[range.len(), n_cols]`.
     ///
     /// # Panics
     /// If the range exceeds the tensor or `out` has another size.
@@ -66,7 +65,7 @@ impl Tensor {
     }
 }
 
-/// The bytes of a tensor: in memory, or a window into a mapped file.
+/// The bytes of a tensor: in memory, or a slice of a mapped file.
 #[derive(Clone, Debug)]
 pub struct TensorData {
     bytes: Bytes,
@@ -74,14 +73,14 @@ pub struct TensorData {
 }
 
 impl TensorData {
-    /// A window into a map, of which `bytes` are those in `range`.
+    /// A slice of a mapped file: `bytes` are those in `range` of `map`.
     pub fn mapped(bytes: Bytes, map: Arc<FileMap>, range: Range<usize>) -> Self {
         let map = Some((map, range));
         Self { bytes, map }
     }
 
-    /// Gives the memory of a window back to the system, until somebody reads it again; keeps what
-    /// is no window.
+    /// Returns the memory of a mapped slice to the system; the next read loads it from the file. Does nothing for data
+    /// in memory.
     pub fn release(&self) {
         if let Some((map, range)) = &self.map {
             map.release(range.clone());
@@ -109,8 +108,8 @@ impl Deref for TensorData {
     }
 }
 
-/// Anything that has tensors by name: a GGUF file, or a map built in a test.
+/// A source of tensors by name, such as a GGUF file.
 pub trait TensorSource {
-    /// The tensor of that name, or `None`.
+    /// The tensor with this name, if there is one.
     fn tensor(&self, name: &str) -> Option<Tensor>;
 }

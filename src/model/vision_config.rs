@@ -2,12 +2,12 @@
 
 use thiserror::Error;
 
-/// The numbers that a model's metadata must tell about its vision part.
+/// The hyper-parameters that a model's metadata must contain for its vision part.
 #[derive(Clone, Debug, PartialEq)]
 pub struct VisionConfig {
-    /// Pixels a side of the square picture that goes in.
+    /// Side of the square input picture, in pixels.
     pub image_size: usize,
-    /// Pixels a side of a patch.
+    /// Side of a patch, in pixels.
     pub patch_size: usize,
     /// Width of the tower.
     pub n_embd: usize,
@@ -15,21 +15,21 @@ pub struct VisionConfig {
     pub n_head: usize,
     /// Width of the feed-forward layer.
     pub n_ff: usize,
-    /// Layers; all of them run.
+    /// Number of layers; all of them run.
     pub n_layer: usize,
     /// Added to the variance in every layer norm.
     pub layer_norm_eps: f32,
-    /// Width of the decoder's embeddings, which the projector makes.
+    /// Width of the decoder's embeddings: the projector's output.
     pub n_embd_text: usize,
 }
 
-/// A number that is out of range or contradicts another.
+/// A value that is out of range or contradicts another.
 #[derive(Debug, Error, PartialEq, Eq)]
 #[error("vision tower: expected {expected}, found {field} {found}")]
 pub struct VisionConfigError {
-    /// Name of the field of [`VisionConfig`].
+    /// Field of [`VisionConfig`].
     pub field: &'static str,
-    /// What it must satisfy.
+    /// Description of the valid values.
     pub expected: String,
     /// Its value.
     pub found: String,
@@ -38,19 +38,19 @@ pub struct VisionConfigError {
 /// Colour channels of a picture.
 pub(crate) const CHANNELS: usize = 3;
 
-/// Far above any tower of the family (560 pixels, 1024 wide, 4096 in the feed-forward layer, 24
-/// layers); keeps the products of damaged metadata from overflowing, even in 32 bits.
+/// Limits far above any tower of the family (560 pixels, 1024 wide, 4096 in the feed-forward layer, 24 layers). They
+/// keep products of damaged metadata from overflowing, even in 32 bits.
 const MAX_IMAGE_SIZE: usize = 4096;
 const MAX_WIDTH: usize = 1 << 16;
 const MAX_LAYERS: usize = 1024;
 
 impl VisionConfig {
-    /// Patches a side.
+    /// Patches per side.
     pub fn grid(&self) -> usize {
         self.image_size / self.patch_size
     }
 
-    /// Patches of a picture, which is also the number of embeddings that come out.
+    /// Patches per picture; also the number of output embeddings.
     pub fn n_patches(&self) -> usize {
         self.grid() * self.grid()
     }
@@ -65,12 +65,12 @@ impl VisionConfig {
         self.n_embd / self.n_head
     }
 
-    /// Numbers in a patch: channels x patch_size x patch_size.
+    /// Values per patch: channels x patch_size x patch_size.
     pub fn patch_len(&self) -> usize {
         CHANNELS * self.patch_size * self.patch_size
     }
 
-    /// Floating-point operations of one picture, a multiply-add counted as two.
+    /// Floating-point operations for one picture; a multiply-add counts as two.
     pub fn flops(&self) -> f64 {
         let [n, p, c, ff, text] = [
             self.n_tokens(),
@@ -86,10 +86,10 @@ impl VisionConfig {
         embed + layer * self.n_layer as f64 + projector
     }
 
-    /// Whether the numbers are in range and agree with one another.
+    /// Checks that the values are in range and consistent.
     ///
     /// # Errors
-    /// [`VisionConfigError`] with the first that does not.
+    /// [`VisionConfigError`] for the first value that is not.
     pub fn check(&self) -> Result<(), VisionConfigError> {
         let ranges = [
             ("image_size", self.image_size, MAX_IMAGE_SIZE),
@@ -116,7 +116,7 @@ impl VisionConfig {
         }
         let eps = self.layer_norm_eps;
         ensure((0.0..1.0).contains(&eps), "layer_norm_eps", eps, || {
-            "a small number that is not negative".to_owned()
+            "at least 0 and below 1".to_owned()
         })
     }
 }
@@ -168,9 +168,9 @@ mod tests {
     }
 
     #[test]
-    fn each_contradiction_names_its_field() {
-        type Spoil = fn(&mut VisionConfig);
-        let cases: [(&str, Spoil); 7] = [
+    fn each_invalid_value_is_reported_with_its_field() {
+        type Damage = fn(&mut VisionConfig);
+        let cases: [(&str, Damage); 7] = [
             ("image_size", |c| c.image_size = 491),
             ("image_size", |c| c.image_size = usize::MAX),
             ("patch_size", |c| c.patch_size = 0),
@@ -179,9 +179,9 @@ mod tests {
             ("n_layer", |c| c.n_layer = 0),
             ("layer_norm_eps", |c| c.layer_norm_eps = f32::NAN),
         ];
-        for (expected, spoil) in cases {
+        for (expected, damage) in cases {
             let mut config = vl_7b();
-            spoil(&mut config);
+            damage(&mut config);
             match config.check() {
                 Err(VisionConfigError { field, .. }) => assert_eq!(field, expected),
                 other => panic!("{expected}: {other:?}"),

@@ -23,13 +23,13 @@ pub struct Panic {
 }
 
 thread_local! {
-    /// Whether this thread is guard [`catch`].
+    /// Whether this thread is inside [`catch`].
     static IS_CATCHING: Cell<bool> = const { Cell::new(false) };
     /// Location of its last panic.
     static LAST_LOCATION: Cell<Option<String>> = const { Cell::new(None) };
 }
 
-/// Threads that are guard [`catch`].
+/// Threads that are inside [`catch`].
 static N_CATCHING: AtomicUsize = AtomicUsize::new(0);
 /// Location of the last panic on one of rayon's threads.
 static RAYON_LOCATION: Mutex<Option<String>> = Mutex::new(None);

@@ -131,7 +131,7 @@ fn the_decoder_view_says_what_llama_cpp_can_take() {
     assert_refused(&set(keys::LLM_RMS_EPS, f32::NAN.into()), keys::LLM_RMS_EPS);
     assert_refused(
         &set("internlm2.rope.scaling.type", "yarn".into()),
-        "keys that we know",
+        "known keys",
     );
     assert_refused(
         &set("tokenizer.ggml.bos_token_id", 1280u32.into()),

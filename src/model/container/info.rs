@@ -1,4 +1,4 @@
-//! What a model file says about the model.
+//! The metadata of a model, typed and checked.
 
 use super::{ContainerError, keys};
 use crate::model::{
@@ -6,8 +6,7 @@ use crate::model::{
     gguf::{GgufError, Metadata},
 };
 
-/// Which half of the family a model belongs to. It decides the default system text and what the
-/// model was trained to do; the mathematics are the same.
+/// Kind of model. It decides the default system text and what the model was trained for; the mathematics are the same.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Family {
     /// Comprehension: captions, questions, chat (`internlm-xcomposer2-vl-*`).
@@ -25,7 +24,7 @@ impl Family {
         }
     }
 
-    /// The family of that name.
+    /// The family with this name.
     pub fn from_name(name: &str) -> Option<Self> {
         [Self::Vl, Self::Composition]
             .into_iter()
@@ -33,16 +32,16 @@ impl Family {
     }
 }
 
-/// How pixels are normalised for the tower.
+/// Normalisation of pixels for the tower.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ImageInfo {
-    /// Channel means (RGB, of values in 0..1).
+    /// Channel means (RGB, values in 0..1).
     pub image_mean: [f32; 3],
-    /// Channel deviations.
+    /// Channel standard deviations.
     pub image_std: [f32; 3],
 }
 
-/// Where `<s>` stands in a prompt that holds pictures.
+/// Where `<s>` is inserted in a prompt with pictures.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum BosRule {
     /// Before every non-empty piece of text, as the published `chat()` does.
@@ -60,7 +59,7 @@ impl BosRule {
         }
     }
 
-    /// The rule of that name.
+    /// The rule with this name.
     pub fn from_name(name: &str) -> Option<Self> {
         [Self::EverySegment, Self::Once]
             .into_iter()
@@ -68,26 +67,26 @@ impl BosRule {
     }
 }
 
-/// The trained prompt format.
+/// The prompt format that the model was trained with.
 #[derive(Clone, Debug, PartialEq)]
 pub struct PromptInfo {
     /// Default system text; empty for none.
     pub system: String,
-    /// What stands for a picture in a query.
+    /// Placeholder of a picture in a query.
     pub image_marker: String,
-    /// Opens a turn.
+    /// Token that opens a turn.
     pub turn_start: i32,
-    /// Ends a turn; generation stops here.
+    /// Token that ends a turn; a stop token.
     pub turn_end: i32,
     /// `<s>`.
     pub bos: i32,
-    /// `</s>`; generation stops here too.
+    /// `</s>`; a stop token.
     pub eos: i32,
-    /// Where `<s>` stands.
+    /// Where `<s>` is inserted.
     pub bos_rule: BosRule,
 }
 
-/// The decoder's dimensions, read from its view.
+/// Dimensions of the decoder, read from its view.
 #[derive(Clone, Debug, PartialEq)]
 #[allow(missing_docs)]
 pub struct DecoderInfo {
@@ -97,15 +96,15 @@ pub struct DecoderInfo {
     pub n_head: usize,
     pub n_head_kv: usize,
     pub n_ff: usize,
-    /// The longest context that the rotary embedding was made for.
+    /// Longest context that the rotary embedding was trained for.
     pub n_ctx_train: usize,
 }
 
 impl DecoderInfo {
-    /// Reads the dimensions from a decoder view and checks that they fit together.
+    /// Reads the dimensions from a decoder view and checks that they are consistent.
     ///
     /// # Errors
-    /// If a key is missing, or heads do not divide what they share.
+    /// If a key is missing, or a head count does not divide what it splits.
     pub(super) fn read(meta: &Metadata) -> Result<Self, GgufError> {
         let info = Self {
             n_vocab: positive(meta, keys::LLM_VOCAB_SIZE)?,
@@ -116,39 +115,39 @@ impl DecoderInfo {
             n_ff: positive(meta, keys::LLM_FEED_FORWARD_LENGTH)?,
             n_ctx_train: positive(meta, keys::LLM_CONTEXT_LENGTH)?,
         };
-        // Rotation pairs dimensions, so a head has an even number of them.
+        // Rotary embeddings rotate pairs of dimensions, so a head has an even number of them.
         divides(keys::LLM_HEAD_COUNT, 2 * info.n_head, info.n_embd)?;
         divides(keys::LLM_HEAD_COUNT_KV, info.n_head_kv, info.n_head)?;
         Ok(info)
     }
 
-    /// Elements of keys and values that one position takes in the cache.
+    /// Elements of the KV cache per position.
     pub fn kv_elements_per_position(&self) -> usize {
         let d_head = self.n_embd / self.n_head;
         2 * self.n_layer * self.n_head_kv * d_head
     }
 }
 
-/// All that a runtime needs to know besides the tensors.
+/// Everything that a runtime needs besides the tensors.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ModelInfo {
-    /// A person's name for the model.
+    /// Human-readable name of the model.
     pub name: String,
     /// Comprehension or composition.
     pub family: Family,
     /// Normalisation of pictures.
     pub image: ImageInfo,
-    /// Sizes of the tower and the projector.
+    /// Hyper-parameters of the tower and the projector.
     pub vision: VisionConfig,
     /// Prompt format.
     pub prompt: PromptInfo,
     /// Decoder dimensions.
     pub decoder: DecoderInfo,
-    /// The longest sequence that the model was made for.
+    /// Longest sequence that the model was trained for, in tokens.
     pub context_length: usize,
-    /// Which converter wrote the file, and how it was called.
+    /// Name, version and options of the converter that wrote the file.
     pub converter: String,
-    /// Which checkpoint it was made of.
+    /// Name of the checkpoint.
     pub source: String,
 }
 
@@ -156,7 +155,7 @@ impl ModelInfo {
     /// Reads and checks the metadata of the outer header and of the decoder view.
     ///
     /// # Errors
-    /// If a key is missing or has a value that cannot be.
+    /// If a key is missing or has an invalid value.
     pub fn read(outer: &Metadata, decoder: &Metadata) -> Result<Self, ContainerError> {
         let family = named(
             outer,
@@ -180,7 +179,7 @@ impl ModelInfo {
         })
     }
 
-    /// The longest context that a runtime may use.
+    /// The longest context that a runtime may use, in tokens.
     pub fn max_context(&self) -> usize {
         self.context_length.min(self.decoder.n_ctx_train)
     }
@@ -247,7 +246,7 @@ fn read_vision(outer: &Metadata) -> Result<VisionConfig, GgufError> {
     })
 }
 
-/// A number that sizes are computed from: positive, and small enough for any product of a few.
+/// Reads a number from which sizes are computed: positive, and so small that products of a few do not overflow.
 fn positive(meta: &Metadata, key: &str) -> Result<usize, GgufError> {
     const LIMIT: usize = 1 << 24;
     match meta.usize(key)? {

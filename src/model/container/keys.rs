@@ -1,13 +1,13 @@
-//! All metadata keys and tensor names of the container, in one place.
+//! All metadata keys and tensor names of the container.
 //!
-//! Keys that GGUF or llama.cpp's `mtmd` define keep their names, so that the usual tools show them;
-//! our own begin with `xc2.`.
+//! Keys that GGUF or llama.cpp's `mtmd` define keep their names, so that common tools show them. Our own start with
+//! `xc2.`.
 
 /// `general.architecture` of the outer header.
 pub const ARCHITECTURE: &str = "xcomposer2";
-/// `general.architecture` of both views, as llama.cpp knows the decoder.
+/// `general.architecture` of both views: llama.cpp's name for the decoder.
 pub const DECODER_ARCHITECTURE: &str = "internlm2";
-/// The version of this layout that we write, and the only one that we read.
+/// Version of this layout: the one that is written, and the only one that is read.
 pub const VERSION: usize = 1;
 
 /// The I8 tensor that holds the adapter's header.
@@ -17,11 +17,11 @@ pub const VIEW_DECODER: &str = "xc2.view.decoder";
 
 /// Key of the architecture, in all three headers.
 pub const GENERAL_ARCHITECTURE: &str = "general.architecture";
-/// Key of a person's name for the model.
+/// Key of the human-readable name of the model.
 pub const GENERAL_NAME: &str = "general.name";
-/// Key of the version of the block layouts (2 for all types that we write).
+/// Key of the version of the block layouts (2 for all types that the converter writes).
 pub const QUANTIZATION_VERSION: &str = "general.quantization_version";
-/// Key of llama.cpp's number for the mix of types, `llama_ftype`.
+/// Key of llama.cpp's number for the mix of types (`llama_ftype`).
 pub const FILE_TYPE: &str = "general.file_type";
 
 /// Key of the container's version.
@@ -38,12 +38,12 @@ pub const XC2_OPTIONS: &str = "xc2.converter.options";
 pub const XC2_SOURCE_FILES: &str = "xc2.source.files";
 /// Key of the checkpoint directory's name.
 pub const XC2_SOURCE_NAME: &str = "xc2.source.name";
-/// Key of the longest sequence that the model was made for (`max_length` in `config.json`).
+/// Key of the longest sequence that the model was trained for (`max_length` in `config.json`).
 pub const XC2_CONTEXT_LENGTH: &str = "xc2.context_length";
 
-/// Key of the default system text; empty where the model is used without one.
+/// Key of the default system text; empty for none.
 pub const PROMPT_SYSTEM: &str = "xc2.prompt.system";
-/// Key of the marker that stands for a picture in a query.
+/// Key of the placeholder of a picture in a query.
 pub const PROMPT_IMAGE_MARKER: &str = "xc2.prompt.image_marker";
 /// Key of the id that opens a turn (`[UNUSED_TOKEN_146]`).
 pub const PROMPT_TURN_START: &str = "xc2.prompt.turn_start_id";
@@ -56,9 +56,9 @@ pub const PROMPT_EOS: &str = "xc2.prompt.eos_id";
 /// Key of the rule for `<s>`: `every_segment` or `once`.
 pub const PROMPT_BOS_RULE: &str = "xc2.prompt.bos_rule";
 
-/// Key of the edge of the square that pictures are resized to, in pixels.
+/// Key of the side of the square that pictures are resized to, in pixels.
 pub const CLIP_IMAGE_SIZE: &str = "clip.vision.image_size";
-/// Key of the edge of a patch, in pixels.
+/// Key of the side of a patch, in pixels.
 pub const CLIP_PATCH_SIZE: &str = "clip.vision.patch_size";
 /// Key of the tower's width.
 pub const CLIP_EMBEDDING_LENGTH: &str = "clip.vision.embedding_length";
@@ -72,11 +72,11 @@ pub const CLIP_HEAD_COUNT: &str = "clip.vision.attention.head_count";
 pub const CLIP_LAYER_NORM_EPS: &str = "clip.vision.attention.layer_norm_epsilon";
 /// Key of the width of the projector's output: the decoder's embedding length.
 pub const CLIP_PROJECTION_DIM: &str = "clip.vision.projection_dim";
-/// Key of the channel means that are taken off the pixels.
+/// Key of the channel means that are subtracted from the pixels.
 pub const CLIP_IMAGE_MEAN: &str = "clip.vision.image_mean";
-/// Key of the channel deviations that the pixels are divided by.
+/// Key of the channel standard deviations by which the pixels are divided.
 pub const CLIP_IMAGE_STD: &str = "clip.vision.image_std";
-/// Key that tells `mtmd` that a vision tower is here.
+/// Key that tells `mtmd` that the file has a vision tower.
 pub const CLIP_HAS_VISION: &str = "clip.has_vision_encoder";
 /// Key of `mtmd`'s name for the projector: `mlp`.
 pub const CLIP_PROJECTOR_TYPE: &str = "clip.projector_type";
@@ -97,7 +97,7 @@ pub const LLM_HEAD_COUNT_KV: &str = "internlm2.attention.head_count_kv";
 pub const LLM_RMS_EPS: &str = "internlm2.attention.layer_norm_rms_epsilon";
 /// Key in a view of the rotary base.
 pub const LLM_ROPE_FREQ_BASE: &str = "internlm2.rope.freq_base";
-/// Key in a view of the size of the vocabulary.
+/// Key in a view of the vocabulary size.
 pub const LLM_VOCAB_SIZE: &str = "internlm2.vocab_size";
 
 /// Key in the adapter view of the scale's numerator; the scale is alpha / rank.

@@ -1,4 +1,4 @@
-//! Where everything goes in a model file that is to be written.
+//! The layout of a model file that is written.
 
 use super::{CHECKSUM_LEN, keys};
 use crate::model::{
@@ -6,10 +6,10 @@ use crate::model::{
     quant::GgmlType,
 };
 
-/// A GGUF within the file.
+/// A GGUF embedded in the file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum View {
-    /// Partial-LoRA, as llama.cpp reads a LoRA adapter.
+    /// Partial-LoRA, in the form of llama.cpp's LoRA adapters.
     Adapter,
     /// The language model.
     Decoder,
@@ -25,17 +25,16 @@ impl View {
     }
 }
 
-/// A piece of the data section, in file order. Each is padded with zeros to
-/// [`ALIGNMENT`](crate::model::gguf::ALIGNMENT) after it.
+/// A piece of the data section, in file order. Zeros pad each to [`ALIGNMENT`](crate::model::gguf::ALIGNMENT).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Section<'a> {
-    /// The header of a view: these very bytes.
+    /// The header of a view, and its bytes.
     View(View, &'a [u8]),
-    /// A tensor, whose data the caller provides.
+    /// A tensor; the caller provides its data.
     Tensor(&'a TensorInfo),
 }
 
-/// The plan of a model file: what its header says and what follows in which order.
+/// The layout of a model file: its header, and the order of what follows.
 #[derive(Clone, Debug)]
 pub struct Layout {
     outer: Header,
@@ -44,11 +43,11 @@ pub struct Layout {
 }
 
 impl Layout {
-    /// Lays out a file: `metadata` and the `vision` tensors (tower and projector) of the outer
-    /// header, then the two views.
+    /// Lays out a file with `metadata` and the `vision` tensors (tower and projector) in the outer header, then the
+    /// two views.
     ///
-    /// The outer header takes up the tensors of all. The checksum key is added here; its value
-    /// comes with [`Self::encode_header`].
+    /// The outer header also lists the tensors of both views. The checksum key is added here; [`Self::encode_header`]
+    /// sets its value.
     pub fn new(
         mut metadata: Metadata,
         vision: Vec<TensorInfo>,
@@ -81,11 +80,11 @@ impl Layout {
         })
     }
 
-    /// The header's bytes. Their number does not depend on the checksum, so a writer may leave
-    /// room for them and come back when the data are written.
+    /// The header's bytes. Their number does not depend on the checksum, so a writer can reserve space for them and
+    /// write them after the data.
     ///
     /// # Panics
-    /// If `checksum` has not [`CHECKSUM_LEN`] characters.
+    /// If `checksum` does not have [`CHECKSUM_LEN`] characters.
     pub fn encode_header(&self, checksum: &str) -> Vec<u8> {
         assert_eq!(checksum.len(), CHECKSUM_LEN);
         let mut header = self.outer.clone();

@@ -1,4 +1,4 @@
-//! The model file: one GGUF that is also three.
+//! The model file: one GGUF that contains two more.
 //!
 //! ```text
 //! outer header      lists every tensor below, the two views included
@@ -10,11 +10,10 @@
 //! token_embd ...    the decoder's tensors, as that header lists them
 //! ```
 //!
-//! A view is an ordinary GGUF that begins in the middle of the file: llama.cpp opens it through a
-//! `FILE` that stands at its offset, and maps the decoder from there. For that the offsets which an
-//! inner header counts from its own end must meet the offsets of the outer list; [`Layout`] makes
-//! it so when writing, and [`Container::open`] checks it before anything is handed to llama.cpp.
-//! The format in full: `docs/formats.md`.
+//! A view is an ordinary GGUF that starts in the middle of the file: llama.cpp opens it through a `FILE` positioned at
+//! its offset, and maps the decoder from there. An inner header counts tensor offsets from its own end; they must
+//! match the offsets of the outer list. [`Layout`] ensures this when writing, and [`Container::open`] checks it before
+//! llama.cpp reads anything. The whole format: `docs/formats.md`.
 
 mod checksum;
 mod info;
@@ -30,20 +29,20 @@ pub use open::Container;
 
 use crate::model::gguf::GgufError;
 
-/// What is wrong with a model file.
+/// A model file that cannot be used.
 #[derive(Debug, thiserror::Error)]
 #[allow(missing_docs)]
 pub enum ContainerError {
-    /// It is not a well-formed GGUF file, or a key or tensor that every model has is missing.
+    /// The file is not a well-formed GGUF, or a required key or tensor is missing.
     #[error(transparent)]
     Gguf(#[from] GgufError),
-    /// A GGUF file of another kind.
+    /// The file is another kind of GGUF.
     #[error(
         "not a model of xc2-convert: expected `general.architecture` {}, found `{found}`",
         keys::ARCHITECTURE
     )]
     NotOurs { found: String },
-    /// Written by a later version of the converter.
+    /// A later version of the converter wrote the file.
     #[error("container version: expected {}, found {found}", keys::VERSION)]
     Version { found: usize },
     /// A view's header is damaged.
@@ -52,14 +51,14 @@ pub enum ContainerError {
         view: &'static str,
         source: GgufError,
     },
-    /// A view describes other tensors than the outer header.
+    /// A view lists other tensors than the outer header.
     #[error("view `{view}`: expected the file's next tensor to be {expected}, found {found}")]
     ViewMismatch {
         view: &'static str,
         expected: String,
         found: String,
     },
-    /// The data are not those that were written.
+    /// The data do not match their checksum.
     #[error(
         "checksum of the data: expected {expected}, found {found}: the file is damaged; \
          copy or convert it again"

@@ -8,8 +8,8 @@ use crate::model::{
     tensor::{Tensor, TensorSource},
 };
 
-/// A model file that was found to be one of ours: both views describe the tensors that the outer
-/// header lists, at the same places, all of them within the file.
+/// A model file whose structure was checked: both views describe the tensors that the outer header lists, at the same
+/// offsets, all within the file.
 #[derive(Clone, Debug)]
 pub struct Container {
     path: PathBuf,
@@ -18,10 +18,10 @@ pub struct Container {
 }
 
 impl Container {
-    /// Maps `path` and checks its structure; tensor data are not touched.
+    /// Maps `path` and checks its structure; tensor data are not read.
     ///
     /// # Errors
-    /// If it is no complete model file. See [`Self::verify_checksum`] for the data.
+    /// If it is not a complete model file. [`Self::verify_checksum`] checks the data.
     pub fn open(path: &Path) -> Result<Self, ContainerError> {
         let file = GgufFile::open(path)?;
         check_kind(&file)?;
@@ -35,22 +35,22 @@ impl Container {
         })
     }
 
-    /// What the file says about the model.
+    /// The model's metadata.
     pub fn info(&self) -> &ModelInfo {
         &self.info
     }
 
-    /// The whole file as a GGUF.
+    /// The file as a GGUF.
     pub fn file(&self) -> &GgufFile {
         &self.file
     }
 
-    /// Where the file lies.
+    /// The path that was opened.
     pub fn path(&self) -> &Path {
         &self.path
     }
 
-    /// The offset in the file at which a view begins.
+    /// Offset of a view in the file, in bytes.
     pub fn view_offset(&self, view: View) -> usize {
         self.file
             .data_offset(view.tensor_name())
@@ -66,30 +66,30 @@ impl Container {
         Header::parse(&blob.data).expect("checked by `open`").0
     }
 
-    /// The checksum that the file claims.
+    /// The checksum in the file's header.
     ///
     /// # Errors
-    /// If the file carries none.
+    /// If there is none.
     pub fn checksum(&self) -> Result<&str, ContainerError> {
         Ok(self.file.metadata().str(keys::XC2_CHECKSUM)?)
     }
 
-    /// Reads all data and compares their checksum with the one in the header. `progress` is told
-    /// the number of bytes read so far.
+    /// Reads all data and compares their checksum with the one in the header. Calls `progress` with the number of
+    /// bytes read so far.
     ///
     /// # Errors
     /// If they differ.
     pub fn verify_checksum(&self, mut progress: impl FnMut(u64)) -> Result<(), ContainerError> {
         const CHUNK: usize = 64 << 20;
         let expected = self.checksum()?;
-        let mut sum = Checksum::default();
-        let mut done = 0;
+        let mut checksum = Checksum::default();
+        let mut n_read = 0;
         for chunk in self.file.data().chunks(CHUNK) {
-            sum.update_parallel(chunk);
-            done += chunk.len() as u64;
-            progress(done);
+            checksum.update_parallel(chunk);
+            n_read += chunk.len() as u64;
+            progress(n_read);
         }
-        let found = sum.hex();
+        let found = checksum.hex();
         if found == expected {
             return Ok(());
         }

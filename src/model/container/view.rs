@@ -1,8 +1,8 @@
-//! Checking a view before llama.cpp sees it.
+//! Checks a view before llama.cpp reads it.
 //!
-//! llama.cpp trusts the metadata of a model more than an untrusted file deserves: a duplicated
-//! piece or a zero head count ends the process. So a view must say what our converter says, in
-//! every key that llama.cpp reads, and nothing else.
+//! llama.cpp trusts the metadata of a model: a duplicated piece or a zero head count ends the process. Therefore a
+//! view must contain the keys that our converter writes, with valid values in every key that llama.cpp reads, and no
+//! other keys.
 
 use std::collections::HashSet;
 
@@ -12,7 +12,7 @@ use crate::model::{
     quant::GgmlType,
 };
 
-/// Everything that a decoder view may say.
+/// Keys allowed in a decoder view.
 const DECODER_KEYS: [&str; 27] = [
     "general.type",
     keys::GENERAL_ARCHITECTURE,
@@ -43,7 +43,7 @@ const DECODER_KEYS: [&str; 27] = [
     "tokenizer.ggml.add_space_prefix",
 ];
 
-/// Everything that an adapter view may say.
+/// Keys allowed in an adapter view.
 const ADAPTER_KEYS: [&str; 5] = [
     "general.type",
     keys::GENERAL_ARCHITECTURE,
@@ -52,11 +52,11 @@ const ADAPTER_KEYS: [&str; 5] = [
     keys::ADAPTER_ALPHA,
 ];
 
-/// Token types that a vocabulary has: normal, unknown, control, user-defined, unused, byte.
+/// Token types: normal, unknown, control, user-defined, unused, byte.
 const TOKEN_TYPES: [i32; 6] = [1, 2, 3, 4, 5, 6];
 const BYTE: i32 = 6;
 
-/// Reads a view's header and checks it: structure, tensors and metadata.
+/// Reads a view's header and checks its structure, tensors and metadata.
 pub(super) fn checked(file: &GgufFile, view: View) -> Result<Header, ContainerError> {
     let name = view.tensor_name();
     let blob = file.require(name)?;
@@ -91,8 +91,8 @@ pub(super) fn checked(file: &GgufFile, view: View) -> Result<Header, ContainerEr
     Ok(header)
 }
 
-/// The tensors after the blob must be the view's, in its order and with its types and shapes.
-/// Offsets then agree by construction, because both lists are without gaps.
+/// The tensors after the blob must be the view's, in the same order and with the same types and shapes. Equal lists
+/// have equal offsets, because both are without gaps.
 fn check_tensors(
     file: &GgufFile,
     view: &'static str,
@@ -103,7 +103,7 @@ fn check_tensors(
     for inner in &header.tensors {
         if inner.ty == GgmlType::I8 {
             let field = format!("tensor `{}`: type", inner.name);
-            let source = GgufError::invalid(field, "a type of weights", inner.ty);
+            let source = GgufError::invalid(field, "a type for weights", inner.ty);
             return Err(ContainerError::View { view, source });
         }
         let outer = after_blob.next().flatten();
@@ -128,7 +128,7 @@ fn check_keys(metadata: &Metadata, known: &[&str]) -> Result<(), GgufError> {
         .iter()
         .find(|(key, _)| !known.contains(&key.as_str()))
     {
-        Some((key, _)) => Err(GgufError::invalid("metadata", "keys that we know", key)),
+        Some((key, _)) => Err(GgufError::invalid("metadata", "known keys", key)),
         None => Ok(()),
     }
 }
@@ -144,7 +144,7 @@ fn check_text(metadata: &Metadata, key: &str, expected: &str) -> Result<(), Gguf
     }
 }
 
-/// llama.cpp takes zero for "the product as it is".
+/// llama.cpp treats zero as "unscaled".
 fn check_alpha(metadata: &Metadata) -> Result<(), GgufError> {
     let alpha = metadata.f32(keys::ADAPTER_ALPHA)?;
     if alpha.is_finite() && alpha >= 0.0 {
@@ -188,7 +188,7 @@ fn check_decoder(header: &Header) -> Result<(), GgufError> {
     check_vocabulary(metadata, sizes.n_vocab)
 }
 
-/// The last layer is there, and the embedding has the declared size.
+/// The last layer exists, and the embedding has the declared size.
 fn check_shapes(header: &Header, sizes: &DecoderInfo) -> Result<(), GgufError> {
     let last_layer = format!("blk.{}.attn_norm.weight", sizes.n_layer - 1);
     for (name, shape) in [
@@ -213,8 +213,8 @@ fn check_shapes(header: &Header, sizes: &DecoderInfo) -> Result<(), GgufError> {
     Ok(())
 }
 
-/// A vocabulary has one score and one type for each piece, no piece twice, none that is empty or
-/// holds a NUL (C strings end there), and a piece for every byte.
+/// A vocabulary has one score and one type per piece, a piece for every byte, and no piece that is duplicated, empty
+/// or contains a NUL (C strings end there).
 fn check_vocabulary(metadata: &Metadata, n_vocab: usize) -> Result<(), GgufError> {
     let pieces = array(metadata, keys::VOCAB_TOKENS, ValueType::String, n_vocab)?;
     let types = array(metadata, keys::VOCAB_TYPES, ValueType::I32, n_vocab)?;

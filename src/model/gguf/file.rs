@@ -8,17 +8,17 @@ use super::{GgufError, Header, Metadata, TensorInfo};
 use crate::model::FileMap;
 use crate::model::tensor::{Tensor, TensorData, TensorSource};
 
-/// A GGUF file whose header is read and checked, and whose data are mapped but not touched.
+/// A GGUF file whose header was read and checked, and whose data are mapped but not yet read.
 ///
 /// Cloning is cheap: clones share the map.
 #[derive(Clone, Debug)]
 pub struct GgufFile {
     header: Header,
     data_start: usize,
-    /// Name → index into `header.tensors` and begin of the data in the file.
+    /// Name → index into `header.tensors` and start of the data in the file.
     index: HashMap<String, (usize, usize)>,
     bytes: Bytes,
-    /// What the bytes are a view of, if it is a file.
+    /// The map behind `bytes`, if they come from a file.
     map: Option<Arc<FileMap>>,
 }
 
@@ -26,9 +26,9 @@ impl GgufFile {
     /// Maps `path` and reads its header.
     ///
     /// # Errors
-    /// If the file cannot be read, is no GGUF file, or ends before the last tensor does.
+    /// If the file cannot be read, is not a GGUF file, or ends before its last tensor.
     pub fn open(path: &Path) -> Result<Self, GgufError> {
-        let attributes = std::fs::metadata(path)?; // before opening, which waits for a pipe's writer
+        let attributes = std::fs::metadata(path)?; // checked first: opening a pipe would wait for its writer
         if attributes.is_dir() {
             return Err(std::io::Error::from(std::io::ErrorKind::IsADirectory).into());
         }
@@ -48,7 +48,7 @@ impl GgufFile {
         Ok(file)
     }
 
-    /// Reads a file that is in memory.
+    /// Reads a GGUF file from memory.
     ///
     /// # Errors
     /// As [`Self::open`].
@@ -56,19 +56,19 @@ impl GgufFile {
         let (header, data_start) = Header::parse(&bytes)?;
         let mut index = HashMap::with_capacity(header.tensors.len());
         for (i, (tensor, offset)) in header.tensors.iter().zip(header.offsets()).enumerate() {
-            let begin = data_start + offset;
+            let start = data_start + offset;
             let n_bytes = tensor.n_bytes().expect("checked by the parser");
-            if begin
+            if start
                 .checked_add(n_bytes)
                 .is_none_or(|end| end > bytes.len())
             {
                 return Err(GgufError::Truncated {
                     field: format!("tensor `{}`", tensor.name),
                     needed: n_bytes as u64,
-                    left: bytes.len().saturating_sub(begin) as u64,
+                    left: bytes.len().saturating_sub(start) as u64,
                 });
             }
-            index.insert(tensor.name.clone(), (i, begin));
+            index.insert(tensor.name.clone(), (i, start));
         }
         Ok(Self {
             header,
@@ -89,9 +89,9 @@ impl GgufFile {
         &self.header.tensors
     }
 
-    /// Where a tensor's data begin, counted from the start of the file.
+    /// Offset of a tensor's data in the file, in bytes.
     pub fn data_offset(&self, name: &str) -> Option<usize> {
-        self.index.get(name).map(|(_, begin)| *begin)
+        self.index.get(name).map(|(_, start)| *start)
     }
 
     /// The whole data section.
@@ -104,8 +104,8 @@ impl GgufFile {
         self.bytes.len()
     }
 
-    /// The share of the file that is in memory already and need not be read from storage; `None` if
-    /// it is no file, or the system does not tell.
+    /// The share of the file that is in the page cache, 0 to 1; `None` if the data are in memory or the system does
+    /// not report it.
     pub fn cached_share(&self) -> Option<f64> {
         self.map.as_ref()?.cached_share()
     }
@@ -118,7 +118,7 @@ impl GgufFile {
         }
     }
 
-    /// The tensor of that name.
+    /// The tensor with this name.
     ///
     /// # Errors
     /// If there is none.
@@ -131,19 +131,19 @@ impl GgufFile {
 
 impl TensorSource for GgufFile {
     fn tensor(&self, name: &str) -> Option<Tensor> {
-        let &(i, begin) = self.index.get(name)?;
+        let &(i, start) = self.index.get(name)?;
         let TensorInfo { name, ty, shape } = self.header.tensors[i].clone();
         let n_bytes = self.header.tensors[i].n_bytes()?;
         Some(Tensor {
             name,
             ty,
             shape,
-            data: self.data_of(begin..begin + n_bytes),
+            data: self.data_of(start..start + n_bytes),
         })
     }
 }
 
-/// A map that `Bytes` and the file own together.
+/// A map shared by [`Bytes`] and the file.
 struct Shared(Arc<FileMap>);
 
 impl AsRef<[u8]> for Shared {

@@ -1,4 +1,4 @@
-//! The header as a value, and its encoding.
+//! The header of a GGUF file and its encoding.
 
 use super::{ALIGNMENT, GgufError, Metadata, Value, align, reader::Reader};
 use crate::model::quant::GgmlType;
@@ -6,14 +6,14 @@ use crate::model::quant::GgmlType;
 pub(super) const MAGIC: [u8; 4] = *b"GGUF";
 pub(super) const VERSION: u32 = 3;
 
-/// A tensor as the header lists it.
+/// A tensor in the header's list.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TensorInfo {
     /// Name, at most 63 bytes.
     pub name: String,
     /// Element type.
     pub ty: GgmlType,
-    /// Dimensions, the fastest first; one to four.
+    /// One to four dimensions, the fastest-varying first.
     pub shape: Vec<usize>,
 }
 
@@ -27,7 +27,7 @@ impl TensorInfo {
         }
     }
 
-    /// Size of the data in bytes; `None` if the rows are no whole blocks or the size overflows.
+    /// Size of the data in bytes; `None` if the rows are not whole blocks or the size overflows.
     pub fn n_bytes(&self) -> Option<usize> {
         let (&n_cols, rest) = self.shape.split_first()?;
         let n_rows = rest.iter().try_fold(1usize, |n, &d| n.checked_mul(d))?;
@@ -40,25 +40,25 @@ impl TensorInfo {
 pub struct Header {
     /// Metadata in file order.
     pub metadata: Metadata,
-    /// Tensors; each one's data begin at the next multiple of [`ALIGNMENT`] after the one before.
+    /// Tensors. The data of each start at the next multiple of [`ALIGNMENT`] after the previous ones.
     pub tensors: Vec<TensorInfo>,
 }
 
 impl Header {
-    /// Reads a header from the beginning of `bytes`, which may be a whole file.
+    /// Reads a header from the start of `bytes`, which may be a whole file.
     ///
-    /// Returns the header and where its data section begins.
+    /// Returns the header and the offset of the data section.
     ///
     /// # Errors
-    /// If the bytes are not a complete, consistent header; nothing is assumed about them.
+    /// If the bytes are not a complete, consistent header. They may be arbitrary.
     pub fn parse(bytes: &[u8]) -> Result<(Self, usize), GgufError> {
         Reader::new(bytes).header()
     }
 
-    /// Writes the header, padded to [`ALIGNMENT`], so that data may follow at once.
+    /// Encodes the header, padded to [`ALIGNMENT`]; the data follow directly.
     ///
     /// # Panics
-    /// If a tensor's rows are no whole blocks of its type: the plan was wrong.
+    /// If a tensor's rows are not whole blocks of its type.
     pub fn encode(&self) -> Vec<u8> {
         let mut out = Vec::new();
         out.extend(MAGIC);
@@ -83,26 +83,26 @@ impl Header {
         out
     }
 
-    /// Where each tensor's data begin, counted from the start of the data section.
+    /// Offset of each tensor's data in the data section.
     pub fn offsets(&self) -> Vec<usize> {
-        self.ends().0
+        self.offsets_and_end().0
     }
 
-    /// Size of the data section: every tensor padded to [`ALIGNMENT`], the last one too.
+    /// Size of the data section in bytes: every tensor is padded to [`ALIGNMENT`], including the last.
     pub fn data_bytes(&self) -> usize {
-        self.ends().1
+        self.offsets_and_end().1
     }
 
-    fn ends(&self) -> (Vec<usize>, usize) {
+    fn offsets_and_end(&self) -> (Vec<usize>, usize) {
         let mut end = 0;
-        let begin = self.tensors.iter().map(|tensor| {
-            let begin = end;
-            end = align(begin + tensor.n_bytes().expect("rows are whole blocks"));
-            begin
+        let start = self.tensors.iter().map(|tensor| {
+            let start = end;
+            end = align(start + tensor.n_bytes().expect("rows are whole blocks"));
+            start
         });
-        let begin = begin.collect();
+        let start = start.collect();
         debug_assert_eq!(end % ALIGNMENT, 0);
-        (begin, end)
+        (start, end)
     }
 }
 
@@ -168,7 +168,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_written_is_read() {
+    fn encode_and_parse_round_trip() {
         let header = sample();
         let bytes = header.encode();
         assert_eq!(bytes.len() % ALIGNMENT, 0);
@@ -198,7 +198,7 @@ mod tests {
     }
 
     #[test]
-    fn every_flipped_byte_is_an_error_or_a_header_never_a_panic() {
+    fn flipped_bits_never_cause_a_panic() {
         let bytes = sample().encode();
         for i in 0..bytes.len() {
             for bit in 0..8 {

@@ -1,4 +1,4 @@
-//! GGUF version 3: the header of a file, read and written.
+//! Reading and writing GGUF, version 3.
 //!
 //! ```text
 //! "GGUF"  u32 version  u64 n_tensors  u64 n_metadata
@@ -7,13 +7,11 @@
 //! padding to the alignment; then the tensors' data, offsets counted from here
 //! ```
 //!
-//! [`Header`] is this as a value: [`Header::parse`] reads it from untrusted bytes and
-//! [`Header::encode`] writes it. [`GgufFile`] maps a whole file and hands out its tensors. What the
-//! keys mean is not known here.
+//! [`Header::parse`] reads a header from untrusted bytes and [`Header::encode`] writes it. [`GgufFile`] maps a whole
+//! file and provides its tensors. This module does not interpret the keys.
 //!
-//! The reader is our own because a model file is untrusted input: every length is held against the
-//! bytes that are left before anything is allocated, and every tensor against the end of the file
-//! (`tests/hostile_gguf.rs`).
+//! The reader is our own because a model file is untrusted input: every length is compared with the bytes left before
+//! memory is allocated, and every tensor with the end of the file (`tests/it/hostile_gguf.rs`).
 
 mod file;
 mod header;
@@ -24,11 +22,11 @@ pub use file::GgufFile;
 pub use header::{Header, TensorInfo};
 pub use value::{Metadata, Value, ValueType};
 
-/// Alignment of tensor data, in bytes. GGUF allows others; we write and read its default only.
+/// Alignment of tensor data, in bytes. GGUF allows others; only this default is read and written.
 pub const ALIGNMENT: usize = 32;
 
-/// What is wrong with a GGUF file. Messages name the key, tensor or field, what was expected and
-/// what was found; the path is added by whoever opened the file.
+/// An invalid GGUF file. Messages name the key, tensor or field, what was expected and what was found; the caller adds
+/// the path.
 #[derive(Debug, thiserror::Error)]
 #[allow(missing_docs)]
 pub enum GgufError {
@@ -48,23 +46,23 @@ pub enum GgufError {
         needed: u64,
         left: u64,
     },
-    /// A field has a value that it cannot have.
+    /// A field has an invalid value.
     #[error("{field}: expected {expected}, found {found}")]
     Invalid {
         field: String,
         expected: String,
         found: String,
     },
-    /// A metadata key that must be there is not.
+    /// A required metadata key is missing.
     #[error("metadata key `{key}` is missing")]
     MissingKey { key: String },
-    /// A tensor that must be there is not.
+    /// A required tensor is missing.
     #[error("tensor `{name}` is missing")]
     MissingTensor { name: String },
 }
 
 impl GgufError {
-    /// A field with an impossible value.
+    /// [`Self::Invalid`] from anything that can be formatted.
     pub(crate) fn invalid(
         field: impl Into<String>,
         expected: impl Into<String>,

@@ -1,4 +1,4 @@
-//! Parsing of untrusted header bytes.
+//! Parses untrusted header bytes.
 
 use super::header::{MAGIC, VERSION};
 use super::{ALIGNMENT, GgufError, Header, Metadata, TensorInfo, Value, ValueType, align};
@@ -6,27 +6,27 @@ use crate::model::quant::GgmlType;
 
 /// ggml's `GGML_MAX_DIMS`: tensors have at most four dimensions.
 const MAX_DIMS: u32 = 4;
-/// ggml's `GGML_MAX_NAME` less the final zero: longer names are refused by llama.cpp as well.
+/// ggml's `GGML_MAX_NAME` without the final zero: llama.cpp rejects longer names as well.
 const MAX_NAME_BYTES: usize = 63;
 /// The shortest metadata entry: an empty key, a type, one byte.
 const MIN_ENTRY_BYTES: usize = 8 + 4 + 1;
 /// The shortest tensor entry: an empty name, the dimension count, one dimension, type, offset.
 const MIN_TENSOR_BYTES: usize = 8 + 4 + 8 + 4 + 8;
 
-/// More entries, tensors or array elements than any model has (the largest vocabularies have a
-/// quarter of a million pieces). A value takes more memory than it does in a file, so that the bytes
-/// left alone would be a weak limit.
+/// More entries, tensors or array elements than any model has (the largest vocabularies have a quarter of a million
+/// pieces). The number of bytes left would be a weak limit, because a value takes more memory than it does in the
+/// file.
 const MAX_COUNT: u64 = 1 << 20;
 
-/// A cursor over the bytes. Every read names the field it serves, so that an error can.
+/// A cursor over the bytes. Every read takes the name of its field for error messages.
 pub(super) struct Reader<'a> {
     bytes: &'a [u8],
-    at: usize,
+    pos: usize,
 }
 
 impl<'a> Reader<'a> {
     pub(super) fn new(bytes: &'a [u8]) -> Self {
-        Self { bytes, at: 0 }
+        Self { bytes, pos: 0 }
     }
 
     pub(super) fn header(mut self) -> Result<(Header, usize), GgufError> {
@@ -35,8 +35,8 @@ impl<'a> Reader<'a> {
         if version != VERSION {
             return Err(GgufError::Version { found: version });
         }
-        let n_tensors = self.number_of("tensor count", MIN_TENSOR_BYTES)?;
-        let n_entries = self.number_of("metadata count", MIN_ENTRY_BYTES)?;
+        let n_tensors = self.list_len("tensor count", MIN_TENSOR_BYTES)?;
+        let n_entries = self.list_len("metadata count", MIN_ENTRY_BYTES)?;
         let mut header = Header {
             metadata: self.metadata(n_entries)?,
             tensors: Vec::new(),
@@ -56,7 +56,7 @@ impl<'a> Reader<'a> {
             header.tensors.push(tensor);
         }
         self.unique_names(&header)?;
-        Ok((header, align(self.at)))
+        Ok((header, align(self.pos)))
     }
 
     fn magic(&mut self) -> Result<(), GgufError> {
@@ -68,21 +68,21 @@ impl<'a> Reader<'a> {
             };
             return Err(GgufError::Magic { found });
         }
-        self.at = 4;
+        self.pos = 4;
         Ok(())
     }
 
     fn metadata(&mut self, n: usize) -> Result<Metadata, GgufError> {
         let mut entries: Vec<(String, Value)> = Vec::new();
-        let mut seen = std::collections::HashSet::new();
+        let mut names = std::collections::HashSet::new();
         for i in 0..n {
             let key = self.string(&format!("metadata key {i}"))?;
             let field = format!("metadata key `{key}`");
-            if !seen.insert(key.clone()) {
+            if !names.insert(key.clone()) {
                 return Err(GgufError::invalid(
                     field,
                     "a key that occurs once",
-                    "it again",
+                    "a duplicate",
                 ));
             }
             let ty = self.value_type(&field)?;
@@ -105,7 +105,7 @@ impl<'a> Reader<'a> {
                 "nested arrays",
             ));
         }
-        let n = self.number_of(field, ty.min_bytes())?;
+        let n = self.list_len(field, ty.min_bytes())?;
         let mut items = Vec::with_capacity(n);
         for _ in 0..n {
             items.push(self.scalar(ty, field)?);
@@ -135,7 +135,7 @@ impl<'a> Reader<'a> {
         })
     }
 
-    /// Reads one tensor entry, whose data must begin where the ones before end.
+    /// Reads one tensor entry. Its data must start at `data_end`, where the previous ones end.
     fn tensor(&mut self, data_end: &mut usize) -> Result<TensorInfo, GgufError> {
         let name = self.string("tensor name")?;
         let field = |what: &str| format!("tensor `{name}`: {what}");
@@ -166,7 +166,7 @@ impl<'a> Reader<'a> {
         }
         let id = self.u32(&field("type"))?;
         let ty = GgmlType::from_id(id)
-            .ok_or_else(|| GgufError::invalid(field("type"), "a ggml type that we know", id))?;
+            .ok_or_else(|| GgufError::invalid(field("type"), "a supported ggml type", id))?;
         let offset = self.u64(&field("offset"))?;
         if offset != *data_end as u64 {
             let expected = format!("{data_end} (data without gaps)");
@@ -189,14 +189,14 @@ impl<'a> Reader<'a> {
     }
 
     fn unique_names(&self, header: &Header) -> Result<(), GgufError> {
-        let mut seen = std::collections::HashSet::new();
-        match header.tensors.iter().find(|t| !seen.insert(&t.name)) {
+        let mut names = std::collections::HashSet::new();
+        match header.tensors.iter().find(|t| !names.insert(&t.name)) {
             Some(t) => {
                 let field = format!("tensor `{}`", t.name);
                 Err(GgufError::invalid(
                     field,
                     "a name that occurs once",
-                    "it again",
+                    "a duplicate",
                 ))
             }
             None => Ok(()),
@@ -209,15 +209,15 @@ impl<'a> Reader<'a> {
             .ok_or_else(|| GgufError::invalid(format!("{field}: type"), "0 to 12", id))
     }
 
-    /// A number of things that are kept one by one.
-    fn number_of(&mut self, field: &str, min_bytes: usize) -> Result<usize, GgufError> {
+    /// Reads the number of elements of a list, at most [`MAX_COUNT`].
+    fn list_len(&mut self, field: &str, min_bytes: usize) -> Result<usize, GgufError> {
         match self.count(field, min_bytes)? {
             n if n as u64 <= MAX_COUNT => Ok(n),
             n => Err(GgufError::invalid(field, format!("at most {MAX_COUNT}"), n)),
         }
     }
 
-    /// A number of things of which each takes at least `min_bytes`.
+    /// Reads a number of elements of at least `min_bytes` each; they must fit into the bytes left.
     fn count(&mut self, field: &str, min_bytes: usize) -> Result<usize, GgufError> {
         let n = self.u64(field)?;
         let needed = n.saturating_mul(min_bytes as u64);
@@ -229,8 +229,8 @@ impl<'a> Reader<'a> {
 
     fn string(&mut self, field: &str) -> Result<String, GgufError> {
         let n = self.count(field, 1)?;
-        let bytes = &self.bytes[self.at..self.at + n];
-        self.at += n;
+        let bytes = &self.bytes[self.pos..self.pos + n];
+        self.pos += n;
         let text = std::str::from_utf8(bytes);
         let invalid = |_| GgufError::invalid(field, "UTF-8", format!("`{}`", bytes.escape_ascii()));
         text.map(str::to_owned).map_err(invalid)
@@ -245,15 +245,15 @@ impl<'a> Reader<'a> {
     }
 
     fn take<const N: usize>(&mut self, field: &str) -> Result<[u8; N], GgufError> {
-        let Some(chunk) = self.bytes[self.at..].first_chunk::<N>() else {
+        let Some(chunk) = self.bytes[self.pos..].first_chunk::<N>() else {
             return Err(self.truncated(field, N as u64));
         };
-        self.at += N;
+        self.pos += N;
         Ok(*chunk)
     }
 
     fn left(&self) -> usize {
-        self.bytes.len() - self.at
+        self.bytes.len() - self.pos
     }
 
     fn truncated(&self, field: &str, needed: u64) -> GgufError {

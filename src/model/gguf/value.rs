@@ -1,4 +1,4 @@
-//! Metadata: typed values under ordered keys.
+//! Metadata: ordered keys with typed values.
 
 use super::GgufError;
 
@@ -21,7 +21,7 @@ pub enum Value {
     Array(ValueType, Vec<Value>),
 }
 
-/// The type of a value; the discriminants are those of the file format.
+/// The type of a value. The discriminants are those of the file format.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[allow(missing_docs)]
 #[repr(u32)]
@@ -51,7 +51,7 @@ impl ValueType {
         all.into_iter().find(|t| *t as u32 == id)
     }
 
-    /// The fewest bytes that one value of this type takes in a file.
+    /// Minimum size of a value of this type in a file, in bytes.
     pub fn min_bytes(self) -> usize {
         match self {
             Self::U8 | Self::I8 | Self::Bool => 1,
@@ -137,12 +137,12 @@ impl std::fmt::Display for Value {
     }
 }
 
-/// The metadata of a file, in its order.
+/// The metadata of a file, in file order.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Metadata(pub Vec<(String, Value)>);
 
 impl Metadata {
-    /// Sets `key`, in place if it exists and at the end otherwise.
+    /// Sets `key`: replaces its value in place, or appends it.
     pub fn set(&mut self, key: impl Into<String>, value: impl Into<Value>) {
         let (key, value) = (key.into(), value.into());
         match self.0.iter_mut().find(|(k, _)| *k == key) {
@@ -151,7 +151,7 @@ impl Metadata {
         }
     }
 
-    /// The value of `key`, if it is there.
+    /// The value of `key`, if present.
     pub fn get(&self, key: &str) -> Option<&Value> {
         self.0.iter().find(|(k, _)| k == key).map(|(_, v)| v)
     }
@@ -159,7 +159,7 @@ impl Metadata {
     /// The string under `key`.
     ///
     /// # Errors
-    /// If the key is missing or holds something else; likewise for the methods below.
+    /// If the key is missing or its value has another type; likewise for the methods below.
     pub fn str(&self, key: &str) -> Result<&str, GgufError> {
         match self.required(key)? {
             Value::String(s) => Ok(s),
@@ -193,16 +193,16 @@ impl Metadata {
         }
     }
 
-    /// The truth value under `key`.
+    /// The boolean under `key`.
     #[allow(clippy::missing_errors_doc)]
     pub fn bool(&self, key: &str) -> Result<bool, GgufError> {
         match self.required(key)? {
             Value::Bool(v) => Ok(*v),
-            other => Err(wrong_type(key, "a truth value", other)),
+            other => Err(wrong_type(key, "a boolean", other)),
         }
     }
 
-    /// The array of three `f32` under `key`: one number per colour channel.
+    /// The array of three `f32` under `key`: one value per colour channel.
     #[allow(clippy::missing_errors_doc)]
     pub fn rgb(&self, key: &str) -> Result<[f32; 3], GgufError> {
         let value = self.required(key)?;

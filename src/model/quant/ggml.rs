@@ -1,7 +1,7 @@
-//! The fenced room around ggml's conversion routines.
+//! Safe wrappers of ggml's conversion routines.
 //!
-//! Lengths are checked here, so that the functions are safe for any input of the right shape; the
-//! C side reads and writes exactly the counted elements.
+//! Lengths are checked here, so that the functions are safe for any input: the C code reads and writes exactly the
+//! counted elements.
 #![allow(unsafe_code)]
 
 use std::sync::Once;
@@ -14,12 +14,11 @@ use super::GgmlType;
 
 /// Quantizes `src`, whole rows of `n_per_row` values, into `dst`.
 ///
-/// Rows are independent: pieces of a tensor may be converted in any order and on any thread, with
-/// the same bytes as a result.
+/// Rows are independent: parts of a tensor may be converted in any order and on any thread, with the same result.
 ///
 /// # Panics
-/// If `src` is not a whole number of rows, or `dst` has not exactly the size of the result, or the
-/// type cannot hold rows of that length, or it is [`GgmlType::I8`]. These are errors of the caller.
+/// If `src` is not a whole number of rows, `dst` does not have the size of the result, the type cannot hold rows of
+/// that length, or it is [`GgmlType::I8`].
 pub fn quantize_rows(ty: GgmlType, src: &[f32], n_per_row: usize, dst: &mut [u8]) {
     let row_bytes = ty
         .row_bytes(n_per_row)
@@ -34,7 +33,7 @@ pub fn quantize_rows(ty: GgmlType, src: &[f32], n_per_row: usize, dst: &mut [u8]
         }
         return;
     }
-    // The tables that some types need are built once; concurrent first calls wait for it.
+    // The tables that some types need are built once; concurrent first calls wait.
     static INIT: [Once; 32] = [const { Once::new() }; 32];
     INIT[ty.id() as usize].call_once(|| {
         // SAFETY: no arguments beyond a valid type id; it may be called for every type.
@@ -56,11 +55,11 @@ pub fn quantize_rows(ty: GgmlType, src: &[f32], n_per_row: usize, dst: &mut [u8]
     assert_eq!(
         written,
         dst.len(),
-        "ggml wrote another size than it declares for {ty}"
+        "ggml wrote a different size than it declares for {ty}"
     );
 }
 
-/// Expands `src` into `f32`; `dst` must have exactly as many elements as `src` encodes.
+/// Converts `src` to `f32`; `dst` must have exactly as many elements as `src` encodes.
 ///
 /// # Panics
 /// If the lengths do not agree, or for [`GgmlType::I8`].
@@ -76,7 +75,7 @@ pub fn dequantize(ty: GgmlType, src: &[u8], dst: &mut [f32]) {
         return;
     }
     if ty == GgmlType::F16 {
-        return widen(src, dst);
+        return f16_to_f32(src, dst);
     }
     // SAFETY: a static table that is never freed; the id is one of ggml's.
     let traits = unsafe { &*sys::ggml_get_type_traits(ty.id()) };
@@ -94,26 +93,26 @@ pub fn dequantize(ty: GgmlType, src: &[u8], dst: &mut [f32]) {
     }
 }
 
-/// Numbers of f16 as f32, with the instructions for it where the CPU has them: ggml, compiled for the
-/// baseline of the architecture, looks each one up in a table.
-fn widen(src: &[u8], dst: &mut [f32]) {
+/// Converts f16 to f32 with the CPU's instructions where available. ggml is compiled for the baseline of the
+/// architecture and looks each value up in a table.
+fn f16_to_f32(src: &[u8], dst: &mut [f32]) {
     if cfg!(target_endian = "little")
         && let Ok(bits) = bytemuck::try_cast_slice::<u8, u16>(src)
     {
         return bits.reinterpret_cast::<f16>().convert_to_f32_slice(dst);
     }
-    // Not aligned, or in the other order.
-    const SOME: usize = 256;
-    let mut halves = [f16::ZERO; SOME];
-    for (src, dst) in src.chunks(2 * SOME).zip(dst.chunks_mut(SOME)) {
-        for (half, bytes) in halves.iter_mut().zip(src.as_chunks::<2>().0) {
-            *half = f16::from_le_bytes(*bytes);
+    // Unaligned, or a big-endian CPU.
+    const CHUNK_LEN: usize = 256;
+    let mut values = [f16::ZERO; CHUNK_LEN];
+    for (src, dst) in src.chunks(2 * CHUNK_LEN).zip(dst.chunks_mut(CHUNK_LEN)) {
+        for (value, bytes) in values.iter_mut().zip(src.as_chunks::<2>().0) {
+            *value = f16::from_le_bytes(*bytes);
         }
-        halves[..dst.len()].convert_to_f32_slice(dst);
+        values[..dst.len()].convert_to_f32_slice(dst);
     }
 }
 
-/// Elements and bytes per block as the linked ggml has them.
+/// Elements and bytes per block, as the linked ggml defines them.
 #[cfg(test)]
 pub(super) fn geometry(ty: GgmlType) -> (usize, usize) {
     // SAFETY: as in `dequantize`.

@@ -1,8 +1,8 @@
-//! Tensor element types of ggml and the conversions between them and `f32`.
+//! ggml's tensor element types, and conversions between them and `f32`.
 //!
-//! [`GgmlType`] knows each type's block geometry, which is all that a reader of a GGUF file needs.
-//! The conversions themselves are ggml's own (see `ggml.rs`): a tensor that this program writes
-//! has, byte for byte, the content that llama.cpp would have written for the same type.
+//! [`GgmlType`] knows each type's block layout, which is all that a reader of a GGUF file needs. The conversions are
+//! ggml's own (see `ggml.rs`): a tensor that this program writes is byte for byte what llama.cpp writes for the same
+//! type.
 
 mod ggml;
 
@@ -10,8 +10,8 @@ pub use ggml::{dequantize, quantize_rows};
 
 /// An element type of a GGUF tensor.
 ///
-/// The discriminants are the ids of `enum ggml_type`; only types that this project reads or writes
-/// are listed, so an unknown id in a file is an error rather than a guess.
+/// The discriminants are the ids of `enum ggml_type`. Only types that this project reads or writes are listed; an
+/// unknown id in a file is an error.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 #[allow(non_camel_case_types, missing_docs)]
 #[repr(u32)]
@@ -57,12 +57,12 @@ impl GgmlType {
         TYPES.iter().map(|t| t.0)
     }
 
-    /// The type with this id in `enum ggml_type`, if it is one of ours.
+    /// The type with this id in `enum ggml_type`, if it is supported.
     pub fn from_id(id: u32) -> Option<Self> {
         Self::all().find(|t| t.id() == id)
     }
 
-    /// The type with this name as [`Self::name`] writes it; letter case does not matter.
+    /// The type with this [name](Self::name), in any letter case.
     pub fn from_name(name: &str) -> Option<Self> {
         TYPES
             .iter()
@@ -75,12 +75,12 @@ impl GgmlType {
         self as u32
     }
 
-    /// The usual lower-case name, `q4_k` for instance.
+    /// The usual lower-case name, such as `q4_k`.
     pub fn name(self) -> &'static str {
         self.entry().1
     }
 
-    /// Elements per block; a row must be a multiple of it.
+    /// Elements per block; the length of a row must be a multiple of it.
     pub fn block_len(self) -> usize {
         self.entry().2
     }
@@ -90,14 +90,13 @@ impl GgmlType {
         self.entry().3
     }
 
-    /// Bytes of a row of `n` elements; `None` if `n` is no multiple of the block or the product
-    /// overflows.
+    /// Bytes of a row of `n` elements; `None` if `n` is not a multiple of the block length or the product overflows.
     pub fn row_bytes(self, n: usize) -> Option<usize> {
         n.is_multiple_of(self.block_len()).then_some(())?;
         (n / self.block_len()).checked_mul(self.block_bytes())
     }
 
-    /// Whether values are grouped in blocks that share a scale.
+    /// Whether values are stored in blocks that share a scale.
     pub fn is_quantized(self) -> bool {
         self.block_len() > 1
     }
@@ -121,7 +120,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn geometry_equals_the_linked_ggml() {
+    fn block_layout_equals_that_of_the_linked_ggml() {
         for ty in GgmlType::all() {
             assert_eq!(
                 ggml::geometry(ty),
@@ -141,7 +140,7 @@ mod tests {
     }
 
     #[test]
-    fn every_number_of_f16_is_widened_exactly() {
+    fn every_f16_value_is_converted_exactly() {
         let bytes: Vec<u8> = (0..=u16::MAX).flat_map(u16::to_le_bytes).collect();
         let mut found = vec![0.0; 1 << 16];
         dequantize(GgmlType::F16, &bytes, &mut found);
