@@ -8,7 +8,7 @@ use xc2_edge::{
     engine::{cache::CacheCounts, metrics::Timings},
     tasks::compose::{
         Brief, ChatModel, ComposeError, ComposeOptions, Composer, Composition, Count, Language,
-        Prompts, edit::Edit, prompts::Ask,
+        Prompts, edit::Edit, prompts::RenderedPrompt,
     },
 };
 
@@ -19,7 +19,7 @@ struct Script {
     answers: VecDeque<String>,
     n_ctx: usize,
     /// What was asked.
-    asked: Vec<Ask>,
+    asked: Vec<RenderedPrompt>,
 }
 
 impl Script {
@@ -37,14 +37,14 @@ impl ChatModel for Script {
         self.n_ctx
     }
 
-    fn n_prompt(&self, ask: &Ask) -> Result<usize, EngineError> {
+    fn n_prompt(&self, ask: &RenderedPrompt) -> Result<usize, EngineError> {
         let pictures = 10 * ask.user.pictures().len();
         Ok(ask.user.query("").chars().count() + pictures)
     }
 
     fn respond(
         &mut self,
-        ask: &Ask,
+        ask: &RenderedPrompt,
         pictures: &[Picture],
         n_predict: usize,
         observer: &mut dyn Observer,
@@ -104,7 +104,7 @@ fn compose(
     let mut watch = ();
     let mut composer = Composer::new(model, &prompts, options, &mut watch);
     for name in ["a", "b", "c", "d"].iter().take(n_given) {
-        composer.give(PathBuf::from(name), Picture::File(name.into()));
+        composer.add_picture(PathBuf::from(name), Picture::File(name.into()));
     }
     composer.compose(Language::En, brief, None)
 }
@@ -390,7 +390,7 @@ fn edit(answers: &[&str], new: &[&str], edit: &Edit) -> Result<Composition, Comp
     let (mut script, mut watch) = (Script::new(answers), ());
     let mut composer = Composer::new(&mut script, &prompts, options, &mut watch);
     new.iter()
-        .for_each(|name| composer.give(name.into(), Picture::File(name.into())));
+        .for_each(|name| composer.add_picture(name.into(), Picture::File(name.into())));
     composer.edit(finished(), edit, None)
 }
 

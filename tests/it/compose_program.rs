@@ -63,7 +63,7 @@ fn each_picture_is_encoded_once_and_prompts_are_shared() {
     let mut composer = Composer::new(&mut model, &prompts, ComposeOptions::default(), &mut watch);
     for (i, scene) in commission.scenes.iter().enumerate() {
         let picture = xc2_edge::evaluation::scenes::render(scene, 168).unwrap();
-        composer.give(
+        composer.add_picture(
             i.to_string().into(),
             xc2_edge::engine::Picture::Pixels(picture),
         );

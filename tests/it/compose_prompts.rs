@@ -9,7 +9,7 @@ use xc2_edge::{
     model::container::{BosRule, PromptInfo},
     tasks::compose::{
         Language, Prompts,
-        prompts::{Ask, PlainPrompt, PromptsError},
+        prompts::{PlainPrompt, PromptsError, RenderedPrompt},
     },
 };
 
@@ -45,7 +45,7 @@ fn lines() -> Vec<Line> {
         .collect()
 }
 
-fn ask(prompts: &Prompts, stage: &str, of: &MadeOf) -> Ask {
+fn ask(prompts: &Prompts, stage: &str, of: &MadeOf) -> RenderedPrompt {
     let pictures: Vec<usize> = (0..of.n).collect();
     let edit = |prompt: &PlainPrompt| {
         let values = [
@@ -54,13 +54,13 @@ fn ask(prompts: &Prompts, stage: &str, of: &MadeOf) -> Ask {
             ("previous", &of.previous),
             ("next", &of.next),
         ];
-        prompt.ask(&values, &[])
+        prompt.render(&values, &[])
     };
     match stage {
-        "article" => prompts.article.ask(&pictures, &of.instruction),
+        "article" => prompts.article.render(&pictures, &of.instruction),
         "positions" => prompts
             .positions
-            .ask(&pictures, &of.sections, of.count.parse().ok()),
+            .render(&pictures, &of.sections, of.count.parse().ok()),
         "caption" => {
             let (last, earlier) = of.places.split_last().unwrap();
             let earlier: Vec<_> = earlier
@@ -68,7 +68,7 @@ fn ask(prompts: &Prompts, stage: &str, of: &MadeOf) -> Ask {
                 .copied()
                 .zip(of.captions.iter().cloned())
                 .collect();
-            prompts.caption.ask(&of.sections, *last, &earlier)
+            prompts.caption.render(&of.sections, *last, &earlier)
         }
         "selection" => {
             let (last, earlier) = of.places.split_last().unwrap();
@@ -76,7 +76,7 @@ fn ask(prompts: &Prompts, stage: &str, of: &MadeOf) -> Ask {
             let candidates: Vec<usize> = (earlier.len()..earlier.len() + of.n).collect();
             prompts
                 .selection
-                .ask(&of.sections[..=*last], &chosen, &candidates)
+                .render(&of.sections[..=*last], &chosen, &candidates)
         }
         "rewrite" => edit(&prompts.rewrite),
         "expand" => edit(&prompts.expand),
@@ -152,7 +152,10 @@ fn a_directory_of_ones_own_replaces_single_files() {
 
     write("zh/shorten.toml", "user = 'Shorter: {text}'");
     let shorten = |language| {
-        let ask = load(language).unwrap().shorten.ask(&[("text", "a")], &[]);
+        let ask = load(language)
+            .unwrap()
+            .shorten
+            .render(&[("text", "a")], &[]);
         ask.user.to_string()
     };
     assert_eq!(shorten(Language::En), "Shorter: a");

@@ -33,7 +33,7 @@ fn write(dir: &Path, name: &str, text: &str) {
 /// Captions what is new.
 fn caption(library: &mut Library) -> Survey {
     let survey = library.survey(false).unwrap();
-    for picture in &survey.fresh {
+    for picture in &survey.uncaptioned {
         let caption = fs::read_to_string(&picture.file).unwrap();
         library.put(picture, &caption, "test").unwrap();
     }
@@ -124,19 +124,22 @@ fn equal_ones_come_by_name_and_no_more_than_asked_for() {
 }
 
 #[test]
-fn a_file_that_is_gone_is_told_and_then_forgotten() {
+fn a_deleted_file_is_reported_and_then_removed_from_the_index() {
     let (dir, mut library) = library(&SHAPES);
     fs::remove_file(dir.path().join("a.png")).unwrap();
     let search = library.search("red circle", 4, &[]).unwrap();
-    assert_eq!(search.vanished, [dir.path().join("a.png")]);
+    assert_eq!(search.missing, [dir.path().join("a.png")]);
     assert!(!names(&search).contains(&"a.png".to_owned()));
     let survey = caption(&mut library);
-    assert_eq!((survey.gone, survey.known, survey.fresh.len()), (1, 6, 0));
+    assert_eq!(
+        (survey.removed, survey.known, survey.uncaptioned.len()),
+        (1, 6, 0)
+    );
     assert!(
         library
             .search("red circle", 4, &[])
             .unwrap()
-            .vanished
+            .missing
             .is_empty()
     );
 }
@@ -146,7 +149,7 @@ fn only_what_is_new_or_changed_is_captioned() {
     let (dir, mut library) = library(&SHAPES);
     assert_eq!(library.len().unwrap(), 7);
     let survey = caption(&mut library);
-    assert_eq!((survey.fresh.len(), survey.known), (0, 7));
+    assert_eq!((survey.uncaptioned.len(), survey.known), (0, 7));
 
     write(dir.path(), "new.png", "A green heart.");
     write(dir.path(), "c.jpg", "A large cyan ring instead.");
@@ -155,18 +158,18 @@ fn only_what_is_new_or_changed_is_captioned() {
         write(dir.path(), ignored, "A green heart.");
     }
     let survey = caption(&mut library);
-    let fresh: Vec<_> = survey
-        .fresh
+    let uncaptioned: Vec<_> = survey
+        .uncaptioned
         .iter()
         .map(|f| f.file.file_name().unwrap())
         .collect();
-    assert_eq!(fresh, ["c.jpg", "new.png"]);
-    assert_eq!((survey.moved, survey.gone), (1, 1));
+    assert_eq!(uncaptioned, ["c.jpg", "new.png"]);
+    assert_eq!((survey.moved, survey.removed), (1, 1));
     assert_eq!(found(&library, "green"), ["new.png"]);
     assert_eq!(found(&library, "square"), Vec::<String>::new()); // the old caption is gone
     assert_eq!(found(&library, "gray"), ["moved.png"]);
 
-    assert_eq!(library.survey(true).unwrap().fresh.len(), 8);
+    assert_eq!(library.survey(true).unwrap().uncaptioned.len(), 8);
 }
 
 #[test]
@@ -177,10 +180,13 @@ fn an_interrupted_run_goes_on_where_it_was() {
         .for_each(|(name, text)| write(dir.path(), name, text));
     let mut library = Library::create(dir.path()).unwrap();
     let survey = library.survey(false).unwrap();
-    library.put(&survey.fresh[0], "one", "test").unwrap();
+    library.put(&survey.uncaptioned[0], "one", "test").unwrap();
     drop(library);
     let mut library = Library::create(dir.path()).unwrap();
-    assert_eq!(library.survey(false).unwrap().fresh, survey.fresh[1..]);
+    assert_eq!(
+        library.survey(false).unwrap().uncaptioned,
+        survey.uncaptioned[1..]
+    );
 }
 
 #[test]
@@ -254,13 +260,27 @@ fn captions_of_pictures_in_a_directory_that_cannot_be_read_are_kept() {
     std::os::unix::fs::symlink("sub", dir.path().join("sub")).unwrap();
     fs::remove_dir_all(dir.path().join("elsewhere")).unwrap();
     let survey = library.survey(false).unwrap();
-    assert_eq!((survey.known, survey.gone, survey.closed.len()), (1, 0, 1));
+    assert_eq!(
+        (
+            survey.known,
+            survey.removed,
+            survey.unreadable_folders.len()
+        ),
+        (1, 0, 1)
+    );
     assert_eq!(survey.left_out.to_string(), "1 file left out: HEIC");
     assert_eq!(library.len().unwrap(), 2);
     // Left out, it is no longer part of the library.
     let selection = Selection::new(&["sub".parse().unwrap()], None);
     let survey = library.survey_of(&selection, false).unwrap();
-    assert_eq!((survey.known, survey.gone, survey.closed.len()), (1, 1, 0));
+    assert_eq!(
+        (
+            survey.known,
+            survey.removed,
+            survey.unreadable_folders.len()
+        ),
+        (1, 1, 0)
+    );
 }
 
 #[test]
@@ -304,7 +324,7 @@ fn what_cannot_be_read_is_not_said_to_be_gone_and_ends_with_3() {
     fs::remove_file(dir.path().join("a.png")).unwrap();
     let (_, message) = run("search", &["red"]);
     assert!(
-        message.contains("a.png: gone; `xc2-edge index`"),
+        message.contains("a.png: not found; `xc2-edge index`"),
         "{message}"
     );
 }
@@ -410,7 +430,9 @@ fn pictures_are_shown_in_a_terminal_that_answers_no_question() {
     let red = image::RgbImage::from_pixel(8, 8, image::Rgb([255, 0, 0]));
     red.save(&file).unwrap();
     let survey = library.survey(false).unwrap();
-    library.put(&survey.fresh[0], "all red", "test").unwrap();
+    library
+        .put(&survey.uncaptioned[0], "all red", "test")
+        .unwrap();
 
     let mut search = Command::new(env!("CARGO_BIN_EXE_xc2-edge"));
     search.arg("search").arg(dir.path()).arg("red");

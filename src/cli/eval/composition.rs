@@ -155,7 +155,7 @@ fn place(
     let side = engine.preprocessor().image_size() as usize;
     for i in order {
         let picture = Picture::Pixels(render(&commission.scenes[*i], side)?);
-        composer.give(PathBuf::from(i.to_string()), picture);
+        composer.add_picture(PathBuf::from(i.to_string()), picture);
     }
     let brief = Brief {
         instruction: commission.instruction.clone(),

@@ -1,22 +1,22 @@
-//! What is asked in a stage: text with pictures in it.
+//! The text of a prompt with pictures between the words.
 
 use std::fmt::{self, Display, Formatter};
 
-/// A stretch of text, or a picture by its number in the composition's list.
+/// Text, or the index of a picture in the composer's list.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Part {
     Text(String),
     Picture(usize),
 }
 
-/// Text with pictures in it. Shown, a picture is `<image>`.
+/// Text with pictures in it. `Display` writes a picture as `<image>`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Body {
     parts: Vec<Part>,
 }
 
 impl Body {
-    /// Appends text, which stays text whatever is in it.
+    /// Appends text. A picture marker in it stays text.
     pub fn push_text(&mut self, text: &str) {
         match self.parts.last_mut() {
             _ if text.is_empty() => {}
@@ -49,12 +49,12 @@ impl Body {
         self.parts.iter().filter_map(picture).collect()
     }
 
-    /// The query to a model in which `marker` stands for a picture. A marker that is part of the
-    /// text loses its brackets, so that it stays text.
+    /// The query for a model whose prompts mark pictures with `marker`. A marker inside the text loses its
+    /// angle brackets, so that it stays text.
     pub fn query(&self, marker: &str) -> String {
-        let disarmed = marker.trim_matches(['<', '>']);
+        let bare = marker.trim_matches(['<', '>']);
         let show = |part: &Part| match part {
-            Part::Text(text) if disarmed != marker => text.replace(marker, disarmed),
+            Part::Text(text) if bare != marker => text.replace(marker, bare),
             Part::Text(text) => text.replace(marker, ""),
             Part::Picture(_) => marker.to_owned(),
         };

@@ -1,30 +1,30 @@
-//! What a person wants written.
+//! The user's request for an article.
 
 use serde::{Deserialize, Serialize};
 
 use super::prompts::ArticlePrompt;
 
-/// What a person wants written. All empty: an article about the pictures.
+/// The user's request for an article. If all fields are empty, the article is about the pictures.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Brief {
-    /// In the person's own words.
+    /// A free-form instruction.
     pub instruction: String,
     /// The headline.
     pub title: String,
-    /// Points, a line each.
+    /// The outline, one point per line.
     pub outline: String,
     /// Source text.
     pub material: String,
 }
 
 impl Brief {
-    /// Whether nothing is asked for.
+    /// Whether all fields are empty.
     pub fn is_empty(&self) -> bool {
         *self == Self::default()
     }
 
-    /// The instruction to the model: one's own words, or the prompt's for what there is; the rest
-    /// is added to it.
+    /// The instruction for the model: the user's own, or the prompt's for the fields that are set. Fields that
+    /// it does not use are appended.
     pub fn instruction(&self, prompt: &ArticlePrompt, has_pictures: bool) -> String {
         let p = &prompt.instruction;
         let (title, outline) = (
@@ -73,7 +73,7 @@ mod tests {
     }
 
     #[test]
-    fn the_published_instructions_come_out() {
+    fn instructions_match_the_published_demo() {
         let titled = Brief {
             title: "my favorite animal".into(),
             ..Brief::default()
@@ -94,7 +94,7 @@ mod tests {
     }
 
     #[test]
-    fn everything_that_is_given_is_told_once() {
+    fn each_field_appears_once() {
         let brief = Brief {
             instruction: "Write a {story}.".into(),
             title: "T{x}".into(),

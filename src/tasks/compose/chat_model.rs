@@ -1,6 +1,6 @@
-//! Who answers in a stage: a loaded model, or in tests a script.
+//! The model that answers the prompts: a loaded one, or a script in tests.
 
-use super::prompts::Ask;
+use super::prompts::RenderedPrompt;
 use crate::{
     engine::{Answer, Engine, EngineError, Observer, Picture, Request, Session},
     language::{
@@ -10,31 +10,31 @@ use crate::{
     model::container::BosRule,
 };
 
-/// Answers what is asked.
+/// A model that answers the prompts of a composition.
 pub trait ChatModel {
-    /// Positions of the context: the most that prompt and answer may take.
+    /// Size of the context: the maximum number of positions of prompt and answer together.
     fn n_ctx(&self) -> usize;
 
-    /// Positions that the prompt takes.
+    /// Number of positions of the prompt.
     ///
     /// # Errors
-    /// If it cannot be put at all.
-    fn n_prompt(&self, ask: &Ask) -> Result<usize, EngineError>;
+    /// If the prompt cannot be built.
+    fn n_prompt(&self, ask: &RenderedPrompt) -> Result<usize, EngineError>;
 
-    /// Answers in at most `n_predict` tokens. `pictures` are those of the ask, in order.
+    /// Answers in at most `n_predict` tokens. `pictures` are those of the prompt, in order.
     ///
     /// # Errors
-    /// If the model cannot be asked.
+    /// If the model cannot answer.
     fn respond(
         &mut self,
-        ask: &Ask,
+        ask: &RenderedPrompt,
         pictures: &[Picture],
         n_predict: usize,
         observer: &mut dyn Observer,
     ) -> Result<Answer, EngineError>;
 }
 
-/// The draws of the published demo: temperature 1, top-k 40, top-p 0.8, repetition penalty 1.005.
+/// The sampling of the published demo: temperature 1, top-k 40, top-p 0.8, repetition penalty 1.005.
 pub fn demo_sampling(seed: u32) -> SamplerOptions {
     SamplerOptions {
         temperature: 1.0,
@@ -45,8 +45,8 @@ pub fn demo_sampling(seed: u32) -> SamplerOptions {
     }
 }
 
-/// A loaded model, asked in the form of the published demo: no system turn, one `<s>`. What
-/// prompts begin with in common is computed once, and each picture is encoded once.
+/// A loaded model, prompted as in the published demo: no system turn, one `<s>`. A common prefix of prompts is
+/// computed once, and each picture is encoded once.
 pub struct EngineChatModel<'a> {
     engine: &'a Engine,
     session: Session<'a>,
@@ -55,7 +55,7 @@ pub struct EngineChatModel<'a> {
 }
 
 impl<'a> EngineChatModel<'a> {
-    /// Asks `engine`, with at most `n_ctx` positions if that is less than the model takes.
+    /// Uses `engine` with a context of `n_ctx` positions, or the model's maximum if that is less.
     pub fn new(engine: &'a Engine, sampling: SamplerOptions, n_ctx: Option<usize>) -> Self {
         let max = engine.container().info().max_context();
         Self {
@@ -66,7 +66,7 @@ impl<'a> EngineChatModel<'a> {
         }
     }
 
-    fn chat(&self, ask: &Ask) -> Chat {
+    fn chat(&self, ask: &RenderedPrompt) -> Chat {
         Chat {
             query: ask
                 .user
@@ -82,7 +82,7 @@ impl ChatModel for EngineChatModel<'_> {
         self.n_ctx
     }
 
-    fn n_prompt(&self, ask: &Ask) -> Result<usize, EngineError> {
+    fn n_prompt(&self, ask: &RenderedPrompt) -> Result<usize, EngineError> {
         let mut template = self.engine.template(PromptLayout::Chat);
         template.prompt.bos_rule = BosRule::Once;
         let n_pictures = ask.user.pictures().len();
@@ -94,7 +94,7 @@ impl ChatModel for EngineChatModel<'_> {
 
     fn respond(
         &mut self,
-        ask: &Ask,
+        ask: &RenderedPrompt,
         pictures: &[Picture],
         n_predict: usize,
         observer: &mut dyn Observer,

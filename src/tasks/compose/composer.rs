@@ -1,4 +1,4 @@
-//! The way through the stages.
+//! Runs the stages of a composition.
 
 use std::path::PathBuf;
 
@@ -9,39 +9,38 @@ use super::{
     composition::{Candidate, Composition, FORMAT, Placed, Stage, StageRecord},
     fit::{beginning, fits, largest},
     library::Library,
-    prompts::{Ask, Language, Prompts},
+    prompts::{Language, Prompts, RenderedPrompt},
     repetition::Repetition,
     reply,
     watch::{Listener, Watch},
 };
 use crate::engine::{Picture, StopReason};
 
-/// The most tokens of an article where nothing else is asked for: the demo's limit.
+/// Default maximum number of tokens of an article: the demo's limit.
 pub const DEFAULT_N_PREDICT: usize = 4096;
-/// The most tokens of a description, and of the demo's other stages but the choice.
+/// Maximum number of tokens of a description, and of the demo's other stages except the selection.
 pub(super) const SHORT_ANSWER: usize = 200;
-/// The least room in the context for an article: that, or a quarter of the context.
+/// Context positions reserved for the article; a quarter of the context if that is less.
 const ARTICLE_ROOM: usize = 512;
 
 /// How many pictures an article gets.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Count {
-    /// All that were given; otherwise as the model sees fit.
+    /// All user pictures; with a library, as many as the model chooses.
     #[default]
     Auto,
-    /// That many, or as many as there are.
+    /// That many, or all if there are fewer.
     Exactly(usize),
 }
 
 /// How an article is composed.
 #[derive(Clone, Copy, Debug)]
 pub struct ComposeOptions {
-    /// The most tokens of the article.
+    /// Maximum number of tokens of the article.
     pub n_predict: usize,
-    /// How many pictures it gets.
+    /// How many pictures the article gets.
     pub count: Count,
-    /// Whether the model tells what the given pictures show, for readers who cannot see them;
-    /// otherwise the names of the files have to do.
+    /// Whether the model describes the user pictures (alternative text). Otherwise the file names are used.
     pub describe: bool,
 }
 
@@ -55,22 +54,22 @@ impl Default for ComposeOptions {
     }
 }
 
-/// A picture that prompts can show.
+/// A picture that prompts can contain.
 #[derive(Clone, Debug)]
 pub(super) struct Entry {
     pub file: PathBuf,
     pub picture: Picture,
-    /// What it shows, if that is known.
+    /// Its caption, if known.
     pub caption: Option<String>,
 }
 
-/// Composes an article: asks a model, stage by stage, and keeps what it said.
+/// Composes an article: prompts a model stage by stage and records its answers.
 pub struct Composer<'a> {
     pub(super) model: &'a mut dyn ChatModel,
     pub(super) prompts: &'a Prompts,
     pub(super) options: ComposeOptions,
     pub(super) watch: &'a mut dyn Watch,
-    /// All pictures by number: first the given ones, then those found.
+    /// All pictures by index: first those of the user, then those found in the library.
     pub(super) album: Vec<Entry>,
     pub(super) n_given: usize,
     pub(super) stages: Vec<StageRecord>,
@@ -97,10 +96,14 @@ impl<'a> Composer<'a> {
         }
     }
 
-    /// Gives a picture: to write about, and to be placed where there is no library. `file` is its
+    /// Adds a picture of the user: the article is about it and, without a library, contains it. `file` is its
     /// name in the result.
-    pub fn give(&mut self, file: PathBuf, picture: Picture) {
-        debug_assert_eq!(self.album.len(), self.n_given, "pictures are given first");
+    pub fn add_picture(&mut self, file: PathBuf, picture: Picture) {
+        debug_assert_eq!(
+            self.album.len(),
+            self.n_given,
+            "user pictures come before library pictures"
+        );
         self.album.push(Entry {
             file,
             picture,
@@ -112,7 +115,7 @@ impl<'a> Composer<'a> {
     /// Writes an article and places pictures in it.
     ///
     /// # Errors
-    /// If the model or the library cannot be asked, or the model writes nothing.
+    /// If the model or the library fails, or the model writes nothing.
     pub fn compose(
         mut self,
         language: Language,
@@ -123,10 +126,10 @@ impl<'a> Composer<'a> {
         self.illustrate(language, brief, sections, library)
     }
 
-    /// Places pictures in an article that there is.
+    /// Places pictures in an existing article.
     ///
     /// # Errors
-    /// If the model or the library cannot be asked, or the article is empty.
+    /// If the model or the library fails, or the article is empty.
     pub fn illustrate(
         mut self,
         language: Language,
@@ -177,9 +180,8 @@ impl<'a> Composer<'a> {
         Ok(sections)
     }
 
-    /// Asks for the article; where that does not fit the context, with less of the material, or of
-    /// the instruction.
-    fn article_ask(&mut self, brief: &Brief) -> Result<Ask, ComposeError> {
+    /// The prompt for the article. If it does not fit the context, the material is cut, or else the instruction.
+    fn article_ask(&mut self, brief: &Brief) -> Result<RenderedPrompt, ComposeError> {
         let given: Vec<usize> = (0..self.n_given).collect();
         let room = (self.model.n_ctx() / 4)
             .min(ARTICLE_ROOM)
@@ -187,7 +189,7 @@ impl<'a> Composer<'a> {
             .max(1);
         let prompt = &self.prompts.article;
         let instruction = |brief: &Brief| brief.instruction(prompt, !given.is_empty());
-        let ask = |brief: &Brief| prompt.ask(&given, &instruction(brief));
+        let ask = |brief: &Brief| prompt.render(&given, &instruction(brief));
         let model = &*self.model;
         if fits(model, &ask(brief), room)? {
             return Ok(ask(brief));
@@ -209,7 +211,7 @@ impl<'a> Composer<'a> {
         }
         let whole = instruction(brief);
         let n_whole = whole.chars().count();
-        let cut = |n| prompt.ask(&given, &beginning(&whole, n));
+        let cut = |n| prompt.render(&given, &beginning(&whole, n));
         if let Some(n) = largest(1, n_whole, |n| fits(model, &cut(n), room))? {
             self.note(format!(
                 "the instruction does not fit the context of {} tokens; the model was shown the \
@@ -218,15 +220,15 @@ impl<'a> Composer<'a> {
             ));
             return Ok(cut(n));
         }
-        Ok(ask(brief)) // the pictures alone are too much: the engine says so
+        Ok(ask(brief)) // the pictures alone are too large: the engine reports it
     }
 
-    /// Puts `ask` to the model and keeps what it said, without the repetitions.
+    /// Prompts the model and records its answer, without repetitions.
     pub(super) fn ask(
         &mut self,
         stage: Stage,
         section: Option<usize>,
-        ask: &Ask,
+        ask: &RenderedPrompt,
         n_predict: usize,
     ) -> Result<String, ComposeError> {
         self.watch.begin(stage, section);
@@ -272,7 +274,7 @@ impl<'a> Composer<'a> {
         Ok(answer.text)
     }
 
-    /// Tells what was made of the last answer.
+    /// Records what was decided from the last answer.
     pub(super) fn decide(&mut self, choice: String) {
         if let Some(record) = self.stages.last_mut() {
             record.choice = choice;
@@ -280,21 +282,20 @@ impl<'a> Composer<'a> {
         }
     }
 
-    /// Tells that something went another way than it should.
+    /// Records a deviation from the normal course.
     pub(super) fn note(&mut self, note: String) {
         self.watch.note(&note);
         self.notes.push(note);
     }
 
-    /// What a picture shows: its caption in the library, the model's description, or the name of
-    /// the file.
+    /// The alternative text of a picture: its caption in the library, the model's description, or the file name.
     fn alt(&mut self, picture: usize) -> Result<String, ComposeError> {
         if let Some(caption) = &self.album[picture].caption {
             return Ok(caption.clone());
         }
         let mut alt = String::new();
         if self.options.describe {
-            let ask = self.prompts.description.ask(&[], &[picture]);
+            let ask = self.prompts.description.render(&[], &[picture]);
             let answer = self.ask(Stage::Description, None, &ask, SHORT_ANSWER)?;
             alt = reply::caption(&answer, "");
             self.decide(alt.clone());
@@ -307,8 +308,8 @@ impl<'a> Composer<'a> {
         Ok(alt)
     }
 
-    /// Tells what the pictures show, for readers who cannot see them. Last of all, so that earlier
-    /// stages find in the model what they have in common.
+    /// Adds alternative texts to the pictures. Runs last, so that the earlier stages can reuse their common
+    /// prompt prefix.
     pub(super) fn describe(&mut self, pictures: &mut [Placed]) -> Result<(), ComposeError> {
         for placed in pictures {
             let is_it = |entry: &Entry| entry.file == placed.file;
@@ -319,7 +320,7 @@ impl<'a> Composer<'a> {
         Ok(())
     }
 
-    /// A picture in its place, not yet described.
+    /// A placed picture, not yet described.
     pub(super) fn placed(
         &self,
         section: usize,

@@ -1,4 +1,4 @@
-//! The result: sections, pictures, and how each came about.
+//! The result: sections, pictures, and a record of each stage.
 
 use std::path::PathBuf;
 
@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use super::{brief::Brief, prompts::Language};
 use crate::engine::{Answer, StopReason};
 
-/// The form of the JSON; higher ones are not read.
+/// Version of the JSON format; higher versions are rejected.
 pub const FORMAT: u32 = 1;
 
 /// An article with pictures.
@@ -17,39 +17,39 @@ pub struct Composition {
     pub format: u32,
     /// The article's language.
     pub language: Language,
-    /// What was asked for.
+    /// The request.
     pub brief: Brief,
-    /// The article, a section a line. Their numbers are those of `<Seg0>`, `<Seg1>`, ….
+    /// The sections of the article, one line each. Section `n` is `<Segn>` in prompts.
     pub sections: Vec<String>,
-    /// The pictures in it, in the order of the sections.
+    /// The pictures in the article, in the order of the sections.
     pub pictures: Vec<Placed>,
-    /// The pictures that were given.
+    /// The user's pictures.
     pub given: Vec<PathBuf>,
-    /// Where pictures were looked for.
+    /// The directory of the library that was searched.
     pub library: Option<PathBuf>,
-    /// What went another way than it should, and what was done about it.
+    /// Deviations from the normal course, and how they were handled.
     pub notes: Vec<String>,
-    /// Every question to the model, in order.
+    /// Every prompt to the model with its answer, in order.
     pub stages: Vec<StageRecord>,
 }
 
-/// A picture in its place.
+/// A picture placed in the article.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Placed {
     /// The section that it follows.
     pub section: usize,
     /// The picture.
     pub file: PathBuf,
-    /// What it shows, for readers who cannot see it.
+    /// Alternative text.
     pub alt: String,
-    /// The caption by which it was looked for.
+    /// The caption that was searched for.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub wanted: Option<String>,
-    /// What it was chosen from, in the order of the letters.
+    /// The candidates it was chosen from, in the order of their letters.
     pub candidates: Vec<Candidate>,
 }
 
-/// A picture that could have been chosen.
+/// A picture that the model could choose.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Candidate {
     /// The picture.
@@ -57,12 +57,12 @@ pub struct Candidate {
     /// Its caption in the library.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub caption: Option<String>,
-    /// How well it fits what was looked for; more is better.
+    /// Relevance to the search; more is better.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub score: Option<f64>,
 }
 
-/// What the model is asked for.
+/// A stage of the composition.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 #[allow(missing_docs)]
@@ -79,7 +79,7 @@ pub enum Stage {
 }
 
 impl Stage {
-    /// As in the names of prompt files.
+    /// The name, as in the names of the prompt files.
     pub fn name(self) -> &'static str {
         match self {
             Self::Article => "article",
@@ -95,35 +95,35 @@ impl Stage {
     }
 }
 
-/// A question to the model and what came of it.
+/// A prompt to the model, its answer, and the decision.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct StageRecord {
     /// Which stage.
     pub stage: Stage,
-    /// The section that it is about.
+    /// The section concerned.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub section: Option<usize>,
-    /// What was asked; `<image>` stands for each of `pictures`.
+    /// The prompt; `<image>` stands for each of `pictures`.
     pub prompt: String,
     /// The pictures in the prompt.
     pub pictures: Vec<PathBuf>,
-    /// How the answer was made to begin.
+    /// The prefilled beginning of the answer.
     pub begins: String,
-    /// The answer after that, as it came.
+    /// The rest of the answer, verbatim.
     pub answer: String,
     /// Why it ended.
     pub stop: String,
-    /// What was made of it.
+    /// What was decided from it.
     pub choice: String,
-    /// Positions of the prompt.
+    /// Number of positions of the prompt.
     pub n_prompt: usize,
-    /// Tokens of the answer.
+    /// Number of tokens of the answer.
     pub n_generated: usize,
-    /// Pictures that went through the tower for this; the others were known.
+    /// Number of pictures encoded for this stage; the others were cached.
     pub n_encoded: usize,
-    /// Positions of the prompt that were computed for this; the others were known.
+    /// Number of prompt positions computed for this stage; the others were cached.
     pub n_prefill: usize,
-    /// Seconds in the tower, in the prompt and in the answer.
+    /// Seconds for encoding, prefill and decoding.
     pub seconds: [f64; 3],
 }
 
@@ -158,26 +158,26 @@ fn stop_name(stop: StopReason) -> &'static str {
     }
 }
 
-/// What is wrong with a file of an article.
+/// Why the file of an article was rejected.
 #[derive(Debug, thiserror::Error)]
 #[allow(missing_docs)]
 pub enum CompositionError {
-    /// It is no JSON of ours.
+    /// Not the JSON of an article.
     #[error("expected the JSON of an article, as `compose --out article.json` writes it")]
     Form(#[from] serde_json::Error),
-    /// It is of a later version.
+    /// Written by a later version.
     #[error("expected format {FORMAT} or lower, found {found}")]
     Format { found: u32 },
-    /// Its parts do not fit together.
+    /// A picture refers to a section that does not exist.
     #[error("a picture stands after section {section}, expected one of 0 to {last}")]
     Section { section: usize, last: usize },
 }
 
 impl Composition {
-    /// Reads what [`Self::to_json`] wrote.
+    /// Parses the output of [`Self::to_json`].
     ///
     /// # Errors
-    /// If it was not that, or parts of it do not fit together.
+    /// If the text has another format, or is inconsistent.
     pub fn from_json(text: &str) -> Result<Self, CompositionError> {
         let composition: Self = serde_json::from_str(text)?;
         if composition.format > FORMAT {
@@ -198,12 +198,12 @@ impl Composition {
     /// One JSON object, indented.
     ///
     /// # Panics
-    /// Never: there are no keys that JSON does not have.
+    /// Never: all keys are strings.
     pub fn to_json(&self) -> String {
-        serde_json::to_string_pretty(self).expect("all of it can be told in JSON") + "\n"
+        serde_json::to_string_pretty(self).expect("all keys are strings") + "\n"
     }
 
-    /// The pictures given that are not in the article.
+    /// The user's pictures that are not in the article.
     pub fn unused(&self) -> impl Iterator<Item = &PathBuf> {
         let is_used = |file: &PathBuf| self.pictures.iter().any(|p| p.file == *file);
         self.given.iter().filter(move |file| !is_used(file))

@@ -1,4 +1,4 @@
-//! Changes to a finished article. What is not named stays as it is, byte for byte.
+//! Edits of a finished article. Everything else stays unchanged, byte for byte.
 
 use std::path::PathBuf;
 
@@ -10,30 +10,30 @@ use super::{
     reply,
 };
 
-/// The most tokens of a changed section.
+/// Maximum number of tokens of an edited section.
 const EDITED: usize = 500;
 
-/// A change to a section or its picture. Sections count from 0.
+/// An edit of a section or its picture. Sections count from 0.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Edit {
-    /// Say it anew, by an instruction.
+    /// Rewrites the section, following an instruction.
     Rewrite(usize, String),
-    /// Say more, by an instruction.
+    /// Makes the section longer, following an instruction.
     Expand(usize, String),
-    /// Say less.
+    /// Makes the section shorter.
     Shorten(usize),
-    /// A new section after this one, by an outline.
+    /// Inserts a new section after this one, from an outline.
     InsertAfter(usize, String),
-    /// Another picture after this section: of those given now, else of the others given before,
-    /// else of the library.
+    /// Replaces the picture after this section: by one given now, else by an unused one given earlier, else by
+    /// one of the library.
     SwapImage(usize),
 }
 
 impl Composer<'_> {
-    /// Changes `composition`.
+    /// Applies `edit` to `composition`.
     ///
     /// # Errors
-    /// If there is no such section or picture, or the model or the library cannot be asked.
+    /// If there is no such section or picture, or the model or the library fails.
     pub fn edit(
         mut self,
         mut composition: Composition,
@@ -49,7 +49,7 @@ impl Composer<'_> {
         Ok(composition)
     }
 
-    /// Changes the text.
+    /// Edits the text.
     fn change(&mut self, composition: &mut Composition, edit: &Edit) -> Result<(), ComposeError> {
         let sections = &composition.sections;
         let text = |n: usize| {
@@ -65,16 +65,16 @@ impl Composer<'_> {
         let (stage, n, ask) = match edit {
             Edit::Rewrite(n, instruction) => {
                 let values = [("text", text(*n)?), ("instruction", instruction)];
-                (Stage::Rewrite, *n, p.rewrite.ask(&values, &[]))
+                (Stage::Rewrite, *n, p.rewrite.render(&values, &[]))
             }
             Edit::Expand(n, instruction) => {
                 let values = [("text", text(*n)?), ("instruction", instruction)];
-                (Stage::Expand, *n, p.expand.ask(&values, &[]))
+                (Stage::Expand, *n, p.expand.render(&values, &[]))
             }
             Edit::Shorten(n) => (
                 Stage::Shorten,
                 *n,
-                p.shorten.ask(&[("text", text(*n)?)], &[]),
+                p.shorten.render(&[("text", text(*n)?)], &[]),
             ),
             Edit::InsertAfter(n, instruction) => {
                 let next = sections.get(n + 1).map_or("", String::as_str);
@@ -83,9 +83,9 @@ impl Composer<'_> {
                     ("next", next),
                     ("instruction", instruction),
                 ];
-                (Stage::Insert, *n, p.insert.ask(&values, &[]))
+                (Stage::Insert, *n, p.insert.render(&values, &[]))
             }
-            Edit::SwapImage(_) => unreachable!("pictures are no text"),
+            Edit::SwapImage(_) => unreachable!("`edit` handles pictures elsewhere"),
         };
         let answer = self.ask(stage, Some(n), &ask, EDITED)?;
         let (new, _) = reply::sections(&answer);
@@ -106,7 +106,7 @@ impl Composer<'_> {
         Ok(())
     }
 
-    /// Takes another picture after section `n`.
+    /// Replaces the picture after section `n`.
     fn swap(
         &mut self,
         composition: &mut Composition,
@@ -159,7 +159,7 @@ impl Composer<'_> {
         Ok(())
     }
 
-    /// The pictures before the `at`th, with their sections.
+    /// The pictures before index `at`, with their sections.
     fn earlier(&mut self, composition: &Composition, at: usize) -> Vec<(usize, usize)> {
         let earlier = composition.pictures[..at].iter();
         earlier
@@ -167,7 +167,7 @@ impl Composer<'_> {
             .collect()
     }
 
-    /// Pictures of the library in place of the one after section `n`.
+    /// Pictures of the library that could replace the one after section `n`.
     fn found(
         &mut self,
         composition: &Composition,
@@ -191,7 +191,7 @@ impl Composer<'_> {
         (numbers, candidates)
     }
 
-    /// The number of a picture of the article.
+    /// Adds a picture of the article to the album and returns its index.
     fn show(&mut self, file: PathBuf) -> usize {
         self.album.push(Entry {
             picture: file.clone().into(),
@@ -203,7 +203,7 @@ impl Composer<'_> {
 }
 
 impl Composition {
-    /// Puts `new` in place of `replaced` sections; pictures stay behind what they were behind.
+    /// Replaces the sections `replaced` by `new`; pictures move with their sections.
     fn replace(&mut self, replaced: std::ops::Range<usize>, new: Vec<String>) {
         let n_new = new.len();
         for picture in &mut self.pictures {

@@ -1,25 +1,24 @@
-//! Making what is asked fit the context.
+//! Makes prompts fit the context.
 
-use super::{chat_model::ChatModel, prompts::Ask};
+use super::{chat_model::ChatModel, prompts::RenderedPrompt};
 use crate::engine::EngineError;
 
-/// The shortest beginning of a section that still tells what it is about, in characters.
+/// Minimum number of characters of an abridged section that still shows its topic.
 const SHORTEST: usize = 12;
 
-/// Whether prompt and `room` more positions fit.
-pub fn fits(model: &dyn ChatModel, ask: &Ask, room: usize) -> Result<bool, EngineError> {
+/// Whether the prompt and `room` more positions fit the context.
+pub fn fits(model: &dyn ChatModel, ask: &RenderedPrompt, room: usize) -> Result<bool, EngineError> {
     Ok(model.n_prompt(ask)? + room <= model.n_ctx())
 }
 
-/// What to ask about `sections`: of all their text, or, if that does not fit, of the beginnings of
-/// sections, as long as fits; then the second value is their most characters. `None` if even short
-/// ones do not fit.
+/// The prompt about `sections`. If it does not fit the context, each section is cut to the largest number of
+/// characters that fits, which is the second value. `None` if even [`SHORTEST`] characters do not fit.
 pub fn abridge(
     model: &dyn ChatModel,
     sections: &[String],
     room: usize,
-    ask: impl Fn(&[String]) -> Ask,
-) -> Result<Option<(Ask, Option<usize>)>, EngineError> {
+    ask: impl Fn(&[String]) -> RenderedPrompt,
+) -> Result<Option<(RenderedPrompt, Option<usize>)>, EngineError> {
     let whole = ask(sections);
     if fits(model, &whole, room)? {
         return Ok(Some((whole, None)));
@@ -39,7 +38,7 @@ pub fn abridge(
     Ok(most.map(|most| (abridged(most), Some(most))))
 }
 
-/// The first `most` characters, with `…` where there are more.
+/// The first `most` characters, with `…` if there are more.
 pub fn beginning(text: &str, most: usize) -> String {
     match text.char_indices().nth(most) {
         Some((end, _)) => format!("{}…", &text[..end]),
@@ -47,7 +46,8 @@ pub fn beginning(text: &str, most: usize) -> String {
     }
 }
 
-/// The largest of `low..=high` that is good, if `low` is; all below a good one are good.
+/// The largest good number of `low..=high`, by binary search; `None` if `low` is not good. All numbers below a
+/// good one must be good.
 pub fn largest<E>(
     mut low: usize,
     mut high: usize,

@@ -1,4 +1,4 @@
-//! Free-form text-image composition: an article with the right pictures in the right places.
+//! Free-form text-image composition: an article with pictures in fitting places.
 //!
 //! ```text
 //! Brief, pictures ─▶ article ─▶ positions ─┬─ pictures given: selection ─────────────────────▶ Composition
@@ -6,19 +6,18 @@
 //!                                                                                 Markdown, HTML ◀┘
 //! ```
 //!
-//! Every stage is a prompt of the published model ([`Prompts`], files a person can read and
-//! replace), an answer, and a reading of it ([`reply`]). What the model gets wrong has a stated
-//! way out, which is told in [`Composition::notes`].
+//! Each stage fills a prompt of the published model ([`Prompts`], files that users can replace), gets an answer
+//! and parses it ([`reply`]). Every unusable answer has a fallback, which [`Composition::notes`] reports.
 //!
-//! | module | what it knows |
+//! | module | contents |
 //! |---|---|
-//! | [`prompts`], [`brief`] | what is asked |
-//! | [`responder`] | who answers |
-//! | [`reply`], [`repetition`] | what an answer means |
-//! | [`composer`] | the way through the stages |
-//! | [`edit`] | changes to a finished article |
-//! | [`library`] | pictures with captions, and the search among them |
-//! | [`composition`], [`output`] | the result, and the files made of it |
+//! | [`prompts`], [`brief`] | the prompts and the user's request |
+//! | [`chat_model`] | the model that answers |
+//! | [`reply`], [`repetition`] | parsing of answers |
+//! | [`composer`], [`place`] | the stages in order |
+//! | [`edit`] | edits of a finished article |
+//! | [`library`] | captioned pictures and their full-text search |
+//! | [`composition`], [`output`] | the result and its file formats |
 
 pub mod body;
 pub mod brief;
@@ -46,29 +45,29 @@ pub use watch::Watch;
 
 use crate::engine::EngineError;
 
-/// Why there is no article.
+/// Why a composition failed.
 #[derive(Debug, thiserror::Error)]
 #[allow(missing_docs)]
 pub enum ComposeError {
-    /// The model cannot be asked.
+    /// The model failed.
     #[error(transparent)]
     Engine(#[from] EngineError),
-    /// The library of pictures.
+    /// The library of pictures failed.
     #[error(transparent)]
     Library(#[from] library::LibraryError),
     /// The article has no text.
     #[error("the model wrote nothing")]
     Nothing,
-    /// The caller had enough.
+    /// The caller stopped it.
     #[error("interrupted")]
     Interrupted,
-    /// A section that there is not.
+    /// There is no such section.
     #[error("section {n}: the article has sections 0 to {last}")]
     NoSection { n: usize, last: usize },
-    /// A place without a picture.
+    /// The section has no picture.
     #[error("section {n} has no picture; those with one: {with}")]
     NoPicture { n: usize, with: String },
-    /// Nothing to take in its place.
+    /// There is no other picture.
     #[error("section {n}: there is no other picture to choose")]
     NoOther { n: usize },
 }

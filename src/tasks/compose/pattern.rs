@@ -1,10 +1,10 @@
-//! A text with places to fill: `给定文章"{article}"`.
+//! A text template with placeholders: `给定文章"{article}"`.
 
 use serde::Deserialize;
 
 use super::body::Body;
 
-/// A text with named places and places for pictures.
+/// A text template with named placeholders and picture markers.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(try_from = "String")]
 pub struct Pattern {
@@ -15,25 +15,29 @@ pub struct Pattern {
 enum Piece {
     Text(String),
     /// `{name}`
-    Place(String),
+    Placeholder(String),
     /// `<image>`
     Picture,
 }
 
 impl Pattern {
-    /// The text with its places filled from `values` and its pictures from `pictures`, in order.
+    /// Fills the placeholders from `values` and the picture markers from `pictures`, in order.
     ///
     /// # Panics
-    /// If a place has no value: [`Self::places`] is checked when prompts are read.
+    /// If a placeholder has no value: [`Self::placeholders`] are checked when prompts are loaded.
     pub fn fill(&self, values: &[(&str, &Body)], pictures: &[usize]) -> Body {
         let mut body = Body::default();
         let mut pictures = pictures.iter();
         for piece in &self.pieces {
             match piece {
                 Piece::Text(text) => body.push_text(text),
-                Piece::Place(name) => {
+                Piece::Placeholder(name) => {
                     let value = values.iter().find(|(known, _)| known == name);
-                    body.push(value.expect("places are checked when prompts are read").1);
+                    body.push(
+                        value
+                            .expect("placeholders are checked when prompts are loaded")
+                            .1,
+                    );
                 }
                 Piece::Picture => {
                     pictures
@@ -46,7 +50,7 @@ impl Pattern {
         body
     }
 
-    /// [`Self::fill`] with texts, for a pattern without pictures.
+    /// [`Self::fill`] with text values, for a template without pictures.
     pub fn fill_text(&self, values: &[(&str, &str)]) -> Body {
         let bodies: Vec<_> = values
             .iter()
@@ -56,15 +60,15 @@ impl Pattern {
         self.fill(&values, &[])
     }
 
-    /// The names of the places.
-    pub fn places(&self) -> impl Iterator<Item = &str> {
+    /// The names of the placeholders.
+    pub fn placeholders(&self) -> impl Iterator<Item = &str> {
         self.pieces.iter().filter_map(|piece| match piece {
-            Piece::Place(name) => Some(name.as_str()),
+            Piece::Placeholder(name) => Some(name.as_str()),
             _ => None,
         })
     }
 
-    /// How many pictures it takes.
+    /// The number of picture markers.
     pub fn n_pictures(&self) -> usize {
         self.pieces.iter().filter(|p| **p == Piece::Picture).count()
     }
@@ -89,7 +93,7 @@ impl TryFrom<String> for Pattern {
                     format!("`{rest}`: expected `}}` after `{{`; a brace is `{{{{`")
                 })?;
                 rest = after;
-                Piece::Place(name.to_owned())
+                Piece::Placeholder(name.to_owned())
             } else if c == '}' {
                 return Err(format!(
                     "`{rest}`: expected `{{` before `}}`; a brace is `}}}}`"
@@ -120,18 +124,18 @@ mod tests {
     }
 
     #[test]
-    fn places_and_pictures_are_filled_once() {
+    fn filled_values_are_not_parsed_again() {
         let p = pattern("{letter}.<image> {{{letter}}}");
-        // What is filled in is not read again.
+
         let body = p.fill(&[("letter", &"{x}<image>".into())], &[7]);
         assert_eq!(body.to_string(), "{x}<image>.<image> {{x}<image>}");
         assert_eq!(body.pictures(), [7]);
-        assert_eq!(p.places().collect::<Vec<_>>(), ["letter", "letter"]);
+        assert_eq!(p.placeholders().collect::<Vec<_>>(), ["letter", "letter"]);
         assert_eq!(p.n_pictures(), 1);
     }
 
     #[test]
-    fn braces_pair_up() {
+    fn unbalanced_braces_are_errors() {
         for (text, naming) in [("a {b", "expected `}`"), ("a b}", "expected `{`")] {
             let message = Pattern::try_from(text.to_owned()).unwrap_err();
             assert!(message.contains(naming), "{message}");

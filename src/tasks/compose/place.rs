@@ -1,31 +1,30 @@
-//! Where pictures go, and which.
+//! The stages that choose the places of pictures, and the pictures.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use super::{
     ComposeError,
     composer::{Composer, Count, Entry, SHORT_ANSWER},
     composition::{Candidate, Placed, Stage},
     fit::abridge,
-    library::{Hit, Library},
+    library::{Absence, Hit, Library},
     prompts::letter,
     reply,
 };
 
-/// The most tokens of a choice.
+/// Maximum number of tokens of a choice.
 const CHOICE: usize = 10;
-/// Room that the context must have for an answer that names sections or a caption.
+/// Context positions reserved for an answer that names sections or a caption.
 const ROOM: usize = 48;
-/// Candidates for a place.
+/// Number of candidates for a place.
 pub const CANDIDATES: usize = 4;
-/// Characters of a caption that are looked for, as in the published demo.
+/// Number of characters of a caption that are searched for, as in the published demo.
 pub const SEARCHED: usize = 53;
-/// Where the model is to decide how many pictures there are and names no place: one to so many
-/// sections.
+/// If the model may choose the number of pictures but names no section: one picture per this many sections.
 const SECTIONS_TO_A_PICTURE: usize = 3;
 
 impl Composer<'_> {
-    /// Places the pictures that were given.
+    /// Places the user's pictures.
     pub(super) fn place_given(&mut self, sections: &[String]) -> Result<Vec<Placed>, ComposeError> {
         let given: Vec<usize> = (0..self.n_given).collect();
         let count = match self.options.count {
@@ -96,14 +95,14 @@ impl Composer<'_> {
             let candidates: Vec<usize> = hits.iter().map(|hit| self.add(hit)).collect();
             let picture = self.select(sections, section, &chosen, &candidates)?;
             chosen.push((section, picture));
-            let told = hits.into_iter().map(Candidate::from).collect();
-            placed.push(self.placed(section, picture, Some(caption), told));
+            let listed = hits.into_iter().map(Candidate::from).collect();
+            placed.push(self.placed(section, picture, Some(caption), listed));
         }
         Ok(placed)
     }
 
-    /// The sections after which a picture belongs: `count` at most, each once, in the order in which
-    /// the model names them.
+    /// The sections that a picture should follow: at most `count`, without duplicates, in the order in which the
+    /// model names them.
     fn positions(
         &mut self,
         sections: &[String],
@@ -112,15 +111,15 @@ impl Composer<'_> {
     ) -> Result<Vec<usize>, ComposeError> {
         let count = count.map(|n| n.min(sections.len()));
         let prompt = &self.prompts.positions;
-        let ask = |sections: &[String]| prompt.ask(pictures, sections, count);
-        let spread_count = count.unwrap_or(sections.len().div_ceil(SECTIONS_TO_A_PICTURE));
+        let ask = |sections: &[String]| prompt.render(pictures, sections, count);
+        let n_spread = count.unwrap_or(sections.len().div_ceil(SECTIONS_TO_A_PICTURE));
         let Some((ask, most)) = abridge(&*self.model, sections, ROOM, ask)? else {
             self.note(format!(
                 "positions: the article does not fit the context of {} tokens; the pictures are \
                  spread evenly",
                 self.model.n_ctx()
             ));
-            return Ok(spread(sections.len(), spread_count));
+            return Ok(spread(sections.len(), n_spread));
         };
         self.note_abridged("positions", most);
         let answer = self.ask(Stage::Positions, None, &ask, SHORT_ANSWER)?;
@@ -139,7 +138,7 @@ impl Composer<'_> {
             positions.truncate(count);
         }
         if positions.is_empty() {
-            positions = spread(sections.len(), spread_count);
+            positions = spread(sections.len(), n_spread);
             self.note(
                 "positions: the model named no section; the pictures are spread evenly".into(),
             );
@@ -149,7 +148,7 @@ impl Composer<'_> {
         Ok(positions)
     }
 
-    /// What picture belongs after each of `positions`.
+    /// A caption of the picture that should follow each of `positions`.
     fn captions(
         &mut self,
         sections: &[String],
@@ -158,7 +157,7 @@ impl Composer<'_> {
         let prompt = &self.prompts.caption;
         let mut captions: Vec<(usize, String)> = Vec::new();
         for section in positions {
-            let ask = |sections: &[String]| prompt.ask(sections, *section, &captions);
+            let ask = |sections: &[String]| prompt.render(sections, *section, &captions);
             let mut caption = String::new();
             match abridge(&*self.model, sections, ROOM, ask)? {
                 Some((ask, most)) => {
@@ -183,8 +182,8 @@ impl Composer<'_> {
         Ok(captions)
     }
 
-    /// The best pictures of the library for a caption: first of those never returned, as in the
-    /// published demo; where there are none, of all that are not in the article.
+    /// The best pictures of the library for a caption: of those not returned before, as in the published demo;
+    /// if there are none, of all that are not in the article.
     pub(super) fn retrieve(
         &mut self,
         library: &Library,
@@ -197,14 +196,15 @@ impl Composer<'_> {
         if search.hits.is_empty() {
             search = library.search(&words, CANDIDATES, used)?;
         }
-        for file in &search.vanished {
-            self.note(format!("{}: the library's picture is gone", file.display()));
+        for file in &search.missing {
+            self.note(missing_note(file));
         }
         returned.extend(search.hits.iter().map(|hit| hit.file.clone()));
         Ok(search.hits)
     }
 
-    /// Which of `candidates` belongs after `section`; `chosen` are the earlier ones.
+    /// Lets the model choose which of `candidates` follows `section`; `chosen` are the earlier choices as
+    /// (section, picture).
     pub(super) fn select(
         &mut self,
         sections: &[String],
@@ -217,7 +217,7 @@ impl Composer<'_> {
             return Ok(first);
         }
         let prompt = &self.prompts.selection;
-        let ask = |sections: &[String]| prompt.ask(sections, chosen, candidates);
+        let ask = |sections: &[String]| prompt.render(sections, chosen, candidates);
         let Some((ask, most)) = abridge(&*self.model, &sections[..=section], CHOICE, ask)? else {
             self.note(format!(
                 "selection of section {section}: the candidates do not fit the context of {} \
@@ -259,7 +259,7 @@ impl Composer<'_> {
         }
     }
 
-    /// The number of a found picture.
+    /// Adds a search result to the album, unless it is there, and returns its index.
     pub(super) fn add(&mut self, hit: &Hit) -> usize {
         let known = self.album[self.n_given..]
             .iter()
@@ -278,7 +278,12 @@ impl Composer<'_> {
     }
 }
 
-/// `count` sections at equal distances. The first is a headline where there is more than one.
+/// The note about a picture of the library that was left out.
+fn missing_note(file: &Path) -> String {
+    format!("{}: {}", file.display(), Absence::of(file))
+}
+
+/// `count` sections at equal distances, without the first, which is a headline if there are more.
 fn spread(n_sections: usize, count: usize) -> Vec<usize> {
     let first = usize::from(n_sections > 1);
     let n = n_sections - first;
@@ -290,7 +295,26 @@ fn spread(n_sections: usize, count: usize) -> Vec<usize> {
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::symlink;
+
     use super::*;
+
+    #[test]
+    fn notes_tell_missing_from_unreadable_pictures() {
+        let dir = tempfile::tempdir().unwrap();
+        symlink("loop", dir.path().join("loop")).unwrap(); // fails for every user
+        let note = |name: &str| missing_note(&dir.path().join(name));
+        assert!(
+            note("a.png").contains("a.png: not found; "),
+            "{}",
+            note("a.png")
+        );
+        let unreadable = note("loop/a.png");
+        assert!(
+            unreadable.contains("loop/a.png: cannot be read: "),
+            "{unreadable}"
+        );
+    }
 
     #[test]
     fn pictures_are_spread_over_the_body() {

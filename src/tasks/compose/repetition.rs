@@ -1,36 +1,35 @@
-//! A text that goes round in circles.
+//! Detects text that repeats itself endlessly.
 
-/// Copies of a passage, one after another, that make a circle.
+/// Number of consecutive copies of a passage that make a loop.
 const COPIES: usize = 4;
-/// Characters that the copies take together, at least: `……` and a row of dashes are no circle.
-const LEAST: usize = 96;
-/// Characters of the longest passage that is looked for.
-const LONGEST: usize = 320;
+/// Minimum number of characters of all copies together: `……` and a row of dashes are not a loop.
+const MIN_CHARACTERS: usize = 96;
+/// Maximum number of characters of the passage.
+const MAX_PERIOD: usize = 320;
 
-/// Watches a text for circles: the text ends with the same passage of up to 320 characters four
-/// times or more, together at least 96 characters long.
+/// Detects a loop in generated text: the text ends with four or more copies of a passage of up to 320
+/// characters, together at least 96 characters long.
 #[derive(Debug, Default)]
 pub struct Repetition {
     text: Vec<char>,
 }
 
 impl Repetition {
-    /// Takes more text. Once it goes in circles, returns how many bytes of all the text stand
-    /// before the second copy.
+    /// Appends text. Once it loops, returns the number of bytes of all text before the second copy.
     pub fn push(&mut self, more: &str) -> Option<usize> {
         more.chars().find_map(|c| {
             self.text.push(c);
-            self.circle()
+            self.find_loop()
         })
     }
 
-    fn circle(&self) -> Option<usize> {
+    fn find_loop(&self) -> Option<usize> {
         let n = self.text.len();
-        let goes_round = |period: &usize| {
-            let length = (COPIES * period).max(LEAST);
+        let repeats = |period: &usize| {
+            let length = (COPIES * period).max(MIN_CHARACTERS);
             length <= n && (n - length + period..n).all(|i| self.text[i] == self.text[i - period])
         };
-        let period = (1..=LONGEST).find(goes_round)?;
+        let period = (1..=MAX_PERIOD).find(repeats)?;
         let mut begin = n - period;
         while begin > 0 && self.text[begin - 1] == self.text[begin - 1 + period] {
             begin -= 1;
@@ -44,7 +43,7 @@ impl Repetition {
 mod tests {
     use super::*;
 
-    /// How much of `text` is kept when it is told in pieces.
+    /// How much of `text` is kept if it arrives in pieces.
     fn kept(text: &str) -> Option<&str> {
         let mut repetition = Repetition::default();
         let characters: Vec<String> = text.chars().map(String::from).collect();
@@ -55,7 +54,7 @@ mod tests {
     }
 
     #[test]
-    fn one_copy_of_a_circle_is_kept() {
+    fn one_copy_of_a_loop_is_kept() {
         let sentence = "A red star is to the left of it. ";
         let text = format!("Once.\n{}", sentence.repeat(9));
         assert_eq!(kept(&text), Some(&text[.."Once.\n".len() + sentence.len()]));
@@ -70,7 +69,7 @@ mod tests {
     }
 
     #[test]
-    fn what_only_looks_like_a_circle_is_left_alone() {
+    fn short_or_changing_repetitions_are_not_loops() {
         assert_eq!(kept(&format!("{}\n| a | b |", "-".repeat(80))), None);
         assert_eq!(kept("He said no, no, no, no, no, and no."), None);
         let verse = "A red star is to the left of it. And then, ".repeat(3);
@@ -80,8 +79,7 @@ mod tests {
     }
 
     #[test]
-    fn a_prefix_of_the_circle_before_it_is_not_kept_twice() {
-        // The text may enter the circle in the middle of the passage.
+    fn a_loop_may_start_in_the_middle_of_the_passage() {
         let text = format!("x{}", "abcdefgh".repeat(20));
         assert_eq!(kept(&text), Some("xabcdefgh"));
     }

@@ -1,10 +1,10 @@
-//! What the model's answers mean, stage by stage.
+//! Parses the model's answers, stage by stage.
 
-/// The most sections that are kept of an article.
+/// Maximum number of sections of an article; further ones are dropped.
 pub const MAX_SECTIONS: usize = 60;
 
-/// The sections of an article: its lines that say something. The second value counts those past
-/// [`MAX_SECTIONS`], which are left out.
+/// The sections of an article: its lines that are not empty. The second value is the number of those beyond
+/// [`MAX_SECTIONS`], which are dropped.
 pub fn sections(text: &str) -> (Vec<String>, usize) {
     let lines = text.trim().split('\n').map(str::trim_start);
     let mut sections: Vec<_> = lines
@@ -16,8 +16,8 @@ pub fn sections(text: &str) -> (Vec<String>, usize) {
     (sections, n_more)
 }
 
-/// The sections that an answer names as `<Seg3>`, each once, in the order of the answer. The second
-/// value are the numbers that no section has.
+/// The sections that an answer names as `<Seg3>`, without duplicates, in the order of the answer. The second
+/// value lists the numbers that are out of range.
 pub fn positions(answer: &str, n_sections: usize) -> (Vec<usize>, Vec<String>) {
     let (mut known, mut unknown) = (Vec::new(), Vec::new());
     for rest in answer.split("<Seg").skip(1) {
@@ -36,7 +36,7 @@ pub fn positions(answer: &str, n_sections: usize) -> (Vec<usize>, Vec<String>) {
     (known, unknown)
 }
 
-/// The caption in an answer: what stands before `end`, in one line.
+/// The caption in an answer: the text before `end`, on one line.
 pub fn caption(answer: &str, end: &str) -> String {
     let caption = match end.is_empty() {
         true => answer,
@@ -45,8 +45,8 @@ pub fn caption(answer: &str, end: &str) -> String {
     caption.split_whitespace().collect::<Vec<_>>().join(" ")
 }
 
-/// Which of `n` candidates an answer chooses: its first capital letter, `A` for 0. `None` if it has
-/// no such letter or names one that there is not.
+/// Which of `n` candidates an answer chooses: its first capital letter, `A` for 0. `None` if there is no such
+/// letter or it is out of range.
 pub fn choice(answer: &str, n: usize) -> Option<usize> {
     let letter = answer.bytes().find(u8::is_ascii_uppercase)?;
     Some(usize::from(letter - b'A')).filter(|index| *index < n)
@@ -57,7 +57,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn empty_lines_are_no_sections() {
+    fn empty_lines_are_dropped() {
         let (lines, more) = sections("\n Title\n\n  one \n \t\r\n two\n");
         assert_eq!(
             (lines, more),

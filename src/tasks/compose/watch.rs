@@ -1,4 +1,4 @@
-//! What happens during a composition, for whoever shows it.
+//! Progress callbacks of a composition.
 
 use std::ops::ControlFlow;
 
@@ -8,32 +8,32 @@ use super::{
 };
 use crate::engine::Observer;
 
-/// What happens during a composition, for whoever shows it.
+/// Progress callbacks of a composition.
 pub trait Watch {
-    /// A stage begins; `section` is the one that it is about.
+    /// A stage begins; `section` is the one concerned.
     fn begin(&mut self, _stage: Stage, _section: Option<usize>) {}
-    /// The stage's work (`encode`, `prefill`) stands at `done` of `total`.
+    /// The stage has done `done` of `total` units of `work` (`encode`, `prefill`).
     fn progress(&mut self, _work: &'static str, _done: usize, _total: usize) {}
-    /// More of the article. `Break` ends everything.
+    /// More text of the article. `Break` stops the composition.
     fn article(&mut self, _text: &str) -> ControlFlow<()> {
         ControlFlow::Continue(())
     }
-    /// The stage is over and decided.
+    /// The stage has ended with a decision.
     fn end(&mut self, _record: &StageRecord) {}
-    /// Something went another way than it should.
+    /// Something deviated from the normal course.
     fn note(&mut self, _note: &str) {}
 }
 
-/// Watches nothing.
+/// Ignores everything.
 impl Watch for () {}
 
-/// Listens to one answer: passes it on, and stops it where it goes in circles.
+/// Observes one answer: forwards it, and stops it if it loops.
 pub(super) struct Listener<'a> {
     pub watch: &'a mut dyn Watch,
-    /// Whether the text is the article's.
+    /// Whether the answer is the article.
     pub is_article: bool,
     pub repetition: Repetition,
-    /// Bytes to keep of an answer that went in circles.
+    /// Number of bytes to keep of an answer that loops.
     pub kept: Option<usize>,
 }
 

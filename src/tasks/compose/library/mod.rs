@@ -1,9 +1,10 @@
-//! A library of pictures: a directory, and one index file with a caption for each picture, a SQLite
-//! database with a full-text table. It is [`INDEX`] beside the pictures, or any other file. Paths in
-//! it are relative to the directory, which may be moved or mounted elsewhere.
+//! A library of pictures: a directory, and an index file with a caption for each picture. The index is a SQLite
+//! database with a full-text table, [`INDEX`] in the directory or any other file. Its paths are relative to the
+//! directory, which may be moved or mounted elsewhere.
 //!
-//! Every caption is stored in a transaction of its own, so an interrupted run loses nothing.
+//! Every caption is stored in its own transaction, so an interrupted run loses nothing.
 
+mod absence;
 mod survey;
 mod terms;
 
@@ -12,15 +13,16 @@ use std::{
     path::{Path, PathBuf},
 };
 
+pub use absence::Absence;
 use rusqlite::{Connection, ErrorCode, OpenFlags, params};
-pub use survey::{Fresh, Survey};
+pub use survey::{Survey, Uncaptioned};
 
 use super::composition::Candidate;
 use crate::{system::atomic_file, tasks::caption::SourceError};
 
 /// Name of the index in the library's directory.
 pub const INDEX: &str = ".xc2-library.sqlite";
-/// The form of the index.
+/// Version of the index format.
 const VERSION: i64 = 1;
 const SCHEMA: &str = "
     CREATE TABLE picture (
@@ -30,7 +32,7 @@ const SCHEMA: &str = "
         modified INTEGER NOT NULL,    -- nanoseconds since 1970
         hash TEXT NOT NULL,           -- blake3 of the file
         caption TEXT NOT NULL,
-        model TEXT NOT NULL           -- who wrote the caption
+        model TEXT NOT NULL           -- model that wrote the caption
     );
     CREATE INDEX picture_hash ON picture (hash);
     CREATE VIRTUAL TABLE words USING fts5 (
@@ -39,11 +41,11 @@ const SCHEMA: &str = "
     PRAGMA user_version = 1;
 ";
 
-/// What is wrong with a library.
+/// Why a library cannot be used.
 #[derive(Debug, thiserror::Error)]
 #[allow(missing_docs)]
 pub enum LibraryError {
-    /// The file system.
+    /// A file system error.
     #[error("{}", path.display())]
     Io {
         path: PathBuf,
@@ -52,22 +54,22 @@ pub enum LibraryError {
     /// The directory cannot be listed.
     #[error(transparent)]
     Source(#[from] SourceError),
-    /// No directory.
+    /// Not a directory.
     #[error("{}: expected a directory of pictures", path.display())]
     NoDirectory { path: PathBuf },
-    /// It was never indexed.
+    /// The directory has no index.
     #[error("{}: found no index `{}`", dir.display(), index.strip_prefix(dir).unwrap_or(index).display())]
     NoIndex { dir: PathBuf, index: PathBuf },
-    /// No index can be made or changed there.
+    /// The index cannot be created or changed there.
     #[error("{}: is read-only for this user, the index cannot be written", path.display())]
     ReadOnly {
         path: PathBuf,
         source: std::io::Error,
     },
-    /// The file is something else.
-    #[error("{}: expected an index that `xc2-edge index` made, or nothing, found another file", path.display())]
+    /// The file is not an index.
+    #[error("{}: expected an index that `xc2-edge index` created, or nothing, found another file", path.display())]
     NotAnIndex { path: PathBuf },
-    /// The pictures of the index are not there.
+    /// The directory has none of the pictures of the index.
     #[error(
         "{}: expected the pictures of the index {}, found none of its {n_known}",
         dir.display(),
@@ -78,13 +80,13 @@ pub enum LibraryError {
         index: PathBuf,
         n_known: usize,
     },
-    /// Another program has it open for writing.
+    /// Another program is writing to it.
     #[error("{}: another program is writing to it", path.display())]
     Busy { path: PathBuf },
-    /// It is of another version.
+    /// Its version is not supported.
     #[error("{}: expected an index of version {VERSION}, found {found}", path.display())]
     Version { path: PathBuf, found: i64 },
-    /// SQLite.
+    /// A SQLite error.
     #[error("{}: the index cannot be used", path.display())]
     Index {
         path: PathBuf,
@@ -96,10 +98,10 @@ pub enum LibraryError {
 #[derive(Debug)]
 pub struct Library {
     dir: PathBuf,
-    /// Of the index.
+    /// Path of the index.
     path: PathBuf,
     index: Connection,
-    /// Whether there was no index before.
+    /// Whether this run created the index.
     is_new: bool,
 }
 
@@ -108,19 +110,19 @@ pub struct Library {
 pub struct Hit {
     /// The picture.
     pub file: PathBuf,
-    /// What it shows.
+    /// Its caption.
     pub caption: String,
-    /// How well that fits the words (BM25); more is better, and only the order means anything.
+    /// Relevance (BM25); more is better. Only the order within one search is meaningful.
     pub score: f64,
 }
 
-/// What a search found.
+/// The result of a search.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Search {
-    /// The best first; equal ones by name.
+    /// Best first; ties sorted by name.
     pub hits: Vec<Hit>,
-    /// Pictures that fit but are gone.
-    pub vanished: Vec<PathBuf>,
+    /// Pictures that match but cannot be used; [`Absence::of`] says why.
+    pub missing: Vec<PathBuf>,
 }
 
 impl From<Hit> for Candidate {
@@ -134,8 +136,8 @@ impl From<Hit> for Candidate {
 }
 
 impl Library {
-    /// Opens the library of `dir` for searching. What a program that was killed left half stored is
-    /// removed; else nothing is written.
+    /// Opens the library of `dir` for searching. Writes nothing, except that an unfinished transaction of a
+    /// killed program is rolled back.
     ///
     /// # Errors
     /// If there is none, or the index is damaged.
@@ -146,7 +148,7 @@ impl Library {
     /// As [`Self::open`], with the index in the file `index`.
     ///
     /// # Errors
-    /// As there, and if the file is no index.
+    /// As there, and if the file is not an index.
     pub fn open_at(dir: &Path, index: &Path) -> Result<Self, LibraryError> {
         let path = index_path(dir, index)?;
         if !path.exists() {
@@ -155,13 +157,13 @@ impl Library {
                 index: path,
             });
         }
-        // To write, if that is allowed: a transaction in which an `index` was killed is taken back.
+        // For writing if permitted, to roll back the transaction of a killed `index`.
         let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
         let opened = Connection::open_with_flags(&path, flags);
         Self::new(dir, path, opened, false)?.checked()
     }
 
-    /// Opens the library of `dir` for writing, and makes its index if there is none.
+    /// Opens the library of `dir` for writing; creates its index if there is none.
     ///
     /// # Errors
     /// If the directory is missing or cannot be written to, or the index is damaged.
@@ -172,7 +174,7 @@ impl Library {
     /// As [`Self::create`], with the index in the file `index`.
     ///
     /// # Errors
-    /// As there, and if the file is no index.
+    /// As there, and if the file is not an index.
     pub fn create_at(dir: &Path, index: &Path) -> Result<Self, LibraryError> {
         let path = index_path(dir, index)?;
         check_writable(&path)?;
@@ -181,7 +183,7 @@ impl Library {
         let n_tables = library
             .index
             .query_row(count, [], |row| row.get::<_, i64>(0));
-        if n_tables.map_err(|e| library.told(e))? > 0 {
+        if n_tables.map_err(|e| library.error(e))? > 0 {
             return Self {
                 is_new: false,
                 ..library
@@ -189,8 +191,8 @@ impl Library {
             .checked();
         }
         let script = format!("BEGIN; {SCHEMA} COMMIT;");
-        let made = library.index.execute_batch(&script);
-        made.map_err(|e| library.told(e))?;
+        let created = library.index.execute_batch(&script);
+        created.map_err(|e| library.error(e))?;
         Ok(library)
     }
 
@@ -202,21 +204,21 @@ impl Library {
     ) -> Result<Self, LibraryError> {
         Ok(Self {
             dir: dir.to_owned(),
-            index: opened.map_err(|e| told(dir, &path, e))?,
+            index: opened.map_err(|e| index_error(dir, &path, e))?,
             path,
             is_new,
         })
     }
 
-    /// Whether it is an index of ours and of this version. Any other database stays what it is.
+    /// Checks that the database is an index of this version. Any other database is left unchanged.
     fn checked(self) -> Result<Self, LibraryError> {
         let version = self
             .index
             .query_row("PRAGMA user_version", [], |row| row.get(0));
-        let version = version.map_err(|e| self.told(e))?;
+        let version = version.map_err(|e| self.error(e))?;
         let tables = "SELECT count(*) FROM sqlite_schema WHERE name IN ('picture', 'words')";
         let tables = self.index.query_row(tables, [], |row| row.get::<_, i64>(0));
-        let is_ours = tables.map_err(|e| self.told(e))? == 2;
+        let is_ours = tables.map_err(|e| self.error(e))? == 2;
         match version {
             VERSION if is_ours => Ok(self),
             _ if self.is_elsewhere() && !is_ours => {
@@ -229,12 +231,12 @@ impl Library {
         }
     }
 
-    /// Whether the index is another file than [`INDEX`] in the directory.
+    /// Whether the index is not [`INDEX`] in the directory.
     fn is_elsewhere(&self) -> bool {
         self.path != self.dir.join(INDEX)
     }
 
-    /// The index.
+    /// The path of the index.
     pub fn index(&self) -> &Path {
         &self.path
     }
@@ -244,7 +246,7 @@ impl Library {
         &self.dir
     }
 
-    /// How many pictures have a caption.
+    /// The number of pictures with a caption.
     ///
     /// # Errors
     /// If the index is damaged.
@@ -254,7 +256,7 @@ impl Library {
             .query_row("SELECT count(*) FROM picture", [], |row| {
                 row.get::<_, i64>(0)
             });
-        count.map(|n| n as usize).map_err(|e| self.told(e))
+        count.map(|n| n as usize).map_err(|e| self.error(e))
     }
 
     /// Whether no picture has a caption.
@@ -265,17 +267,15 @@ impl Library {
         Ok(self.len()? == 0)
     }
 
-    /// Takes away an index that [`Self::create`] made, if no picture has come into it: a trace of a run
-    /// that failed.
+    /// Deletes an empty index that [`Self::create`] created: the leftover of a failed run.
     pub fn discard_if_new(self) {
         if self.is_new && self.is_empty().unwrap_or(false) {
             let _ = fs::remove_file(&self.path);
         }
     }
 
-    /// The `most` best pictures for `words`, English or Chinese, that are there and not
-    /// `excluded`. A picture is found if its caption has any of the words; the rarer ones count
-    /// more.
+    /// The `most` best pictures for `words`, English or Chinese, that exist and are not `excluded`. A picture
+    /// matches if its caption has any of the words; rarer words count more.
     ///
     /// # Errors
     /// If the index is damaged.
@@ -285,7 +285,7 @@ impl Library {
         most: usize,
         excluded: &[PathBuf],
     ) -> Result<Search, LibraryError> {
-        self.find(words, most, excluded).map_err(|e| self.told(e))
+        self.find(words, most, excluded).map_err(|e| self.error(e))
     }
 
     fn find(&self, words: &str, most: usize, excluded: &[PathBuf]) -> rusqlite::Result<Search> {
@@ -313,17 +313,22 @@ impl Library {
             }
             match hit.file.is_file() {
                 true => search.hits.push(hit),
-                false => search.vanished.push(hit.file),
+                false => search.missing.push(hit.file),
             }
         }
         Ok(search)
     }
 
-    /// Stores the caption of a picture that [`Self::survey`] listed; `model` is who wrote it.
+    /// Stores the caption of a picture that [`Self::survey`] listed; `model` wrote it.
     ///
     /// # Errors
     /// If the index cannot be written.
-    pub fn put(&mut self, picture: &Fresh, caption: &str, model: &str) -> Result<(), LibraryError> {
+    pub fn put(
+        &mut self,
+        picture: &Uncaptioned,
+        caption: &str,
+        model: &str,
+    ) -> Result<(), LibraryError> {
         let mut put = || {
             let transaction = self.index.transaction()?;
             delete(&transaction, &picture.path)?;
@@ -345,16 +350,16 @@ impl Library {
             )?;
             transaction.commit()
         };
-        let put = put();
-        put.map_err(|e| self.told(e))
+        let result = put();
+        result.map_err(|e| self.error(e))
     }
 
-    fn told(&self, error: rusqlite::Error) -> LibraryError {
-        told(&self.dir, &self.path, error)
+    fn error(&self, source: rusqlite::Error) -> LibraryError {
+        index_error(&self.dir, &self.path, source)
     }
 }
 
-/// Forgets the picture at `path`.
+/// Deletes the picture at `path` from the index.
 fn delete(index: &Connection, path: &str) -> rusqlite::Result<()> {
     index.execute(
         "DELETE FROM words WHERE rowid IN (SELECT id FROM picture WHERE path = ?1)",
@@ -373,9 +378,9 @@ fn index_path(dir: &Path, index: &Path) -> Result<PathBuf, LibraryError> {
     }
 }
 
-/// SQLite needs a journal beside the file, and would not say what is missing.
+/// SQLite needs a journal beside the file; its own error does not say which path is read-only.
 fn check_writable(index: &Path) -> Result<(), LibraryError> {
-    let fault = |path: &Path, source: io::Error| {
+    let error = |path: &Path, source: io::Error| {
         let path = path.to_owned();
         match source.kind() {
             io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => {
@@ -386,17 +391,17 @@ fn check_writable(index: &Path) -> Result<(), LibraryError> {
     };
     let dir = index.parent().filter(|dir| !dir.as_os_str().is_empty());
     atomic_file::check(index).map_err(|source| match source.kind() {
-        io::ErrorKind::IsADirectory => fault(index, source),
-        _ => fault(dir.unwrap_or(Path::new(".")), source),
+        io::ErrorKind::IsADirectory => error(index, source),
+        _ => error(dir.unwrap_or(Path::new(".")), source),
     })?;
     if index.exists() {
         let opened = fs::OpenOptions::new().append(true).open(index);
-        opened.map_err(|source| fault(index, source))?;
+        opened.map_err(|source| error(index, source))?;
     }
     Ok(())
 }
 
-fn told(dir: &Path, path: &Path, source: rusqlite::Error) -> LibraryError {
+fn index_error(dir: &Path, path: &Path, source: rusqlite::Error) -> LibraryError {
     let is_ours = path == dir.join(INDEX);
     let path = path.to_owned();
     match source.sqlite_error_code() {

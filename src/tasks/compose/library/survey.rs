@@ -1,4 +1,4 @@
-//! What of a directory is in the index.
+//! Compares a directory with the index.
 
 use std::{
     collections::BTreeSet,
@@ -12,9 +12,9 @@ use rusqlite::{OptionalExtension, params};
 use super::{Library, LibraryError, delete};
 use crate::tasks::caption::{LeftOut, Selection, SourceError, Step, walk};
 
-/// A picture that has no caption yet.
+/// A picture that needs a caption.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Fresh {
+pub struct Uncaptioned {
     /// The picture.
     pub file: PathBuf,
     pub(super) path: String,
@@ -23,22 +23,22 @@ pub struct Fresh {
     pub(super) hash: String,
 }
 
-/// What of a directory is in the index.
+/// The result of comparing a directory with the index.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Survey {
-    /// Pictures that need a caption, by name.
-    pub fresh: Vec<Fresh>,
-    /// Pictures that have one.
+    /// Pictures that need a caption, sorted by name.
+    pub uncaptioned: Vec<Uncaptioned>,
+    /// Number of pictures with a caption.
     pub known: usize,
-    /// Of those, copies of pictures that have one, or moved ones.
+    /// How many of `known` are moved pictures, or copies of captioned ones.
     pub moved: usize,
-    /// Captions of pictures that are gone; they are out of the index now.
-    pub gone: usize,
+    /// Number of captions removed from the index because their pictures do not exist any more.
+    pub removed: usize,
     /// Files that cannot be read, and why.
     pub unreadable: Vec<(PathBuf, String)>,
-    /// Folders that cannot be read, and why. Captions of pictures in them are kept.
-    pub closed: Vec<(PathBuf, String)>,
-    /// Pictures that are not looked at.
+    /// Folders that cannot be read, and why. The captions of pictures in them are kept.
+    pub unreadable_folders: Vec<(PathBuf, String)>,
+    /// Files that were skipped.
     pub left_out: LeftOut,
 }
 
@@ -46,7 +46,7 @@ pub struct Survey {
 #[derive(Default)]
 struct Listing {
     pictures: Vec<PathBuf>,
-    closed: Vec<(PathBuf, String)>,
+    unreadable_folders: Vec<(PathBuf, String)>,
     left_out: LeftOut,
 }
 
@@ -59,7 +59,7 @@ impl Listing {
                 Step::Picture(picture) => listing.pictures.push(picture),
                 Step::LeftOut(_, why) => listing.left_out.add(why),
                 Step::Unreadable(SourceError::Io { path, source }) if path != dir => {
-                    listing.closed.push((path, source.to_string()));
+                    listing.unreadable_folders.push((path, source.to_string()));
                 }
                 Step::Unreadable(error) => return Err(error),
             }
@@ -69,17 +69,17 @@ impl Listing {
 }
 
 impl Library {
-    /// Compares the directory and all below it with the index: forgets pictures that are gone, finds
-    /// those that were moved or copied, and lists those that need a caption: all, if `again`.
+    /// Compares the directory, including subfolders, with the index: removes deleted pictures, recognizes moved
+    /// and copied ones, and lists those that need a caption; with `again`, all.
     ///
     /// # Errors
-    /// If the directory cannot be listed or the index not be written, or [`LibraryError::OtherFiles`]
-    /// if nothing of what the index has is there; nothing is forgotten then.
+    /// If the directory cannot be listed or the index cannot be written. [`LibraryError::OtherFiles`] if none of
+    /// the pictures of the index exist; then nothing is removed.
     pub fn survey(&mut self, again: bool) -> Result<Survey, LibraryError> {
         self.survey_of(&Selection::default(), again)
     }
 
-    /// As [`Self::survey`], without what `selection` leaves out.
+    /// As [`Self::survey`], without the files that `selection` excludes.
     ///
     /// # Errors
     /// As there.
@@ -90,52 +90,57 @@ impl Library {
     ) -> Result<Survey, LibraryError> {
         let listing = Listing::of(self.dir(), selection)?;
         let mut survey = Survey {
-            closed: listing.closed,
+            unreadable_folders: listing.unreadable_folders,
             left_out: listing.left_out,
             ..Survey::default()
         };
         let has_pictures = !listing.pictures.is_empty();
         let known = self.paths()?;
-        let mut gone: BTreeSet<_> = known.iter().cloned().collect();
+        let mut removed: BTreeSet<_> = known.iter().cloned().collect();
         for file in listing.pictures {
             let relative = file.strip_prefix(self.dir()).unwrap_or(&file);
             let Some(path) = relative.to_str().map(str::to_owned) else {
-                let why = "its name is no UTF-8".to_owned();
+                let why = "its name is not UTF-8".to_owned();
                 survey.unreadable.push((file, why));
                 continue;
             };
-            gone.remove(&path);
-            match self.look(file.clone(), path, again) {
-                Ok(Look::Known) => survey.known += 1,
-                Ok(Look::Moved) => {
+            removed.remove(&path);
+            match self.look_up(file.clone(), path, again) {
+                Ok(Lookup::Known) => survey.known += 1,
+                Ok(Lookup::Moved) => {
                     survey.known += 1;
                     survey.moved += 1;
                 }
-                Ok(Look::Fresh(fresh)) => survey.fresh.push(fresh),
+                Ok(Lookup::Uncaptioned(uncaptioned)) => survey.uncaptioned.push(uncaptioned),
                 Err(LibraryError::Io { source, .. }) => {
                     survey.unreadable.push((file, source.to_string()));
                 }
                 Err(error) => return Err(error),
             }
         }
-        gone.retain(|path| !is_below_any(&self.dir().join(path), &survey.closed));
-        let nothing_is_known = gone.len() == known.len() && survey.moved == 0;
-        if nothing_is_known && !known.is_empty() && (self.is_elsewhere() || !has_pictures) {
+        removed.retain(|path| !is_below_any(&self.dir().join(path), &survey.unreadable_folders));
+        let none_found = removed.len() == known.len() && survey.moved == 0;
+        if none_found && !known.is_empty() && (self.is_elsewhere() || !has_pictures) {
             return Err(LibraryError::OtherFiles {
                 dir: self.dir().to_owned(),
                 index: self.path.clone(),
                 n_known: known.len(),
             });
         }
-        survey.gone = gone.len();
-        for path in gone {
-            delete(&self.index, &path).map_err(|e| self.told(e))?;
+        survey.removed = removed.len();
+        for path in removed {
+            delete(&self.index, &path).map_err(|e| self.error(e))?;
         }
         Ok(survey)
     }
 
-    /// What is known of one picture.
-    fn look(&mut self, file: PathBuf, path: String, again: bool) -> Result<Look, LibraryError> {
+    /// Looks one picture up in the index: by path, size and time, then by content.
+    fn look_up(
+        &mut self,
+        file: PathBuf,
+        path: String,
+        again: bool,
+    ) -> Result<Lookup, LibraryError> {
         let failed = |source| LibraryError::Io {
             path: file.clone(),
             source,
@@ -153,11 +158,11 @@ impl Library {
         let known = self
             .index
             .query_row(is_known, params![path, size, modified], |_| Ok(()));
-        if !again && known.optional().map_err(|e| self.told(e))?.is_some() {
-            return Ok(Look::Known);
+        if !again && known.optional().map_err(|e| self.error(e))?.is_some() {
+            return Ok(Lookup::Known);
         }
         let hash = hash(&file).map_err(failed)?;
-        let fresh = Fresh {
+        let uncaptioned = Uncaptioned {
             file,
             path,
             size,
@@ -165,19 +170,19 @@ impl Library {
             hash,
         };
         if again {
-            return Ok(Look::Fresh(fresh));
+            return Ok(Lookup::Uncaptioned(uncaptioned));
         }
         let same = "SELECT caption, model FROM picture WHERE hash = ?1 ORDER BY path";
-        let same = self
-            .index
-            .query_row(same, [&fresh.hash], |row| Ok((row.get(0)?, row.get(1)?)));
-        match same.optional().map_err(|e| self.told(e))? {
+        let same = self.index.query_row(same, [&uncaptioned.hash], |row| {
+            Ok((row.get(0)?, row.get(1)?))
+        });
+        match same.optional().map_err(|e| self.error(e))? {
             Some((caption, model)) => {
                 let (caption, model): (String, String) = (caption, model);
-                self.put(&fresh, &caption, &model)?;
-                Ok(Look::Moved)
+                self.put(&uncaptioned, &caption, &model)?;
+                Ok(Lookup::Moved)
             }
-            None => Ok(Look::Fresh(fresh)),
+            None => Ok(Lookup::Uncaptioned(uncaptioned)),
         }
     }
 
@@ -189,18 +194,20 @@ impl Library {
             let paths = statement.query_map([], |row| row.get(0))?;
             paths.collect::<rusqlite::Result<Vec<_>>>()
         };
-        paths().map_err(|e| self.told(e))
+        paths().map_err(|e| self.error(e))
     }
 }
 
-fn is_below_any(path: &Path, closed: &[(PathBuf, String)]) -> bool {
-    closed.iter().any(|(folder, _)| path.starts_with(folder))
+fn is_below_any(path: &Path, unreadable_folders: &[(PathBuf, String)]) -> bool {
+    unreadable_folders
+        .iter()
+        .any(|(folder, _)| path.starts_with(folder))
 }
 
-enum Look {
+enum Lookup {
     Known,
     Moved,
-    Fresh(Fresh),
+    Uncaptioned(Uncaptioned),
 }
 
 fn hash(file: &Path) -> io::Result<String> {

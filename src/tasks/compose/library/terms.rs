@@ -1,8 +1,8 @@
-//! The words by which captions are found.
+//! The terms of the full-text index.
 //!
-//! A word of an alphabet is a term (SQLite takes off English endings). Chinese writes no spaces, so
-//! there every character and every pair of neighbours is one: `红色的` gives `红 色 的 红色 色的`, and
-//! is looked for as `红色 色的`.
+//! A word of an alphabet is a term (SQLite stems English words). Chinese is written without spaces, so every
+//! character and every pair of adjacent characters (bigram) is a term: `红色的` gives `红 色 的 红色 色的`, and
+//! the query is `红色 色的`.
 
 /// The terms of a caption, separated by spaces.
 pub fn of(caption: &str) -> String {
@@ -19,14 +19,14 @@ pub fn of(caption: &str) -> String {
     terms.join(" ")
 }
 
-/// A query of SQLite's that any term of `words` answers, and better any two neighbours together;
-/// `None` if there is no term.
+/// A SQLite full-text query that matches any term of `words`, and ranks adjacent pairs of words higher. `None`
+/// if there is no term.
 pub fn query(words: &str) -> Option<String> {
-    let (mut terms, mut before) = (Vec::new(), None);
+    let (mut terms, mut previous) = (Vec::new(), None);
     for run in runs(words) {
         let word = match run {
             Run::Word(word) => {
-                terms.extend(before.map(|before| format!("{before} {word}")));
+                terms.extend(previous.map(|previous| format!("{previous} {word}")));
                 terms.push(word.clone());
                 Some(word)
             }
@@ -38,7 +38,7 @@ pub fn query(words: &str) -> Option<String> {
                 None
             }
         };
-        before = word;
+        previous = word;
     }
     terms.sort();
     terms.dedup();
@@ -55,11 +55,11 @@ fn pairs(characters: &[char]) -> impl Iterator<Item = String> {
     characters.windows(2).map(|pair| pair.iter().collect())
 }
 
-/// Letters and digits of one kind, in lower case; everything else separates.
+/// Runs of letters and digits of one kind of script, in lower case; all other characters separate.
 fn runs(text: &str) -> Vec<Run> {
     let mut runs = Vec::new();
     for c in text.chars().flat_map(char::to_lowercase) {
-        // The empty run marks a separation.
+        // An empty word marks a separator.
         match (runs.last_mut(), c.is_alphanumeric(), is_ideographic(c)) {
             (Some(Run::Word(word)), false, _) if word.is_empty() => {}
             (_, false, _) => runs.push(Run::Word(String::new())),
@@ -73,7 +73,7 @@ fn runs(text: &str) -> Vec<Run> {
     runs
 }
 
-/// Of a script without spaces between words.
+/// Whether the script of `c` has no spaces between words.
 fn is_ideographic(c: char) -> bool {
     matches!(c,
         '\u{3040}'..='\u{30ff}'   // Hiragana, Katakana
@@ -87,7 +87,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn chinese_is_cut_into_pairs() {
+    fn chinese_is_split_into_bigrams() {
         assert_eq!(of("A red 圆形, No.7"), "a red 圆 形 圆形 no 7");
         assert_eq!(of("红色的"), "红 色 的 红色 色的");
         assert_eq!(query("红色的").unwrap(), r#""红色" OR "色的""#);
@@ -96,7 +96,7 @@ mod tests {
     }
 
     #[test]
-    fn neighbours_are_looked_for_together() {
+    fn adjacent_words_are_also_searched_as_a_phrase() {
         assert_eq!(
             query("red circle").unwrap(),
             r#""circle" OR "red" OR "red circle""#
@@ -108,7 +108,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_typed_is_a_query_of_its_own() {
+    fn query_operators_in_the_input_are_ordinary_words() {
         let query = query("\"a\" OR b*").unwrap();
         assert_eq!(query, r#""a" OR "a or" OR "b" OR "or" OR "or b""#);
         assert_eq!(super::query(" -- \"\" * "), None);

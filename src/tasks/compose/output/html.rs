@@ -1,4 +1,4 @@
-//! An article as one HTML file that needs nothing else.
+//! An article as one self-contained HTML file.
 
 use base64::{Engine, prelude::BASE64_STANDARD};
 use pulldown_cmark::{Event, Parser, Tag, TagEnd, html::push_html};
@@ -8,7 +8,7 @@ use crate::tasks::compose::Composition;
 
 const STYLE: &str = include_str!("page.css");
 
-/// The page.
+/// The HTML page of an article.
 ///
 /// # Errors
 /// If a picture cannot be read.
@@ -44,8 +44,8 @@ pub fn html(composition: &Composition) -> Result<String, OutputError> {
     ))
 }
 
-/// A section, which may be written in Markdown. HTML, links and pictures in it are shown as text:
-/// the page opens nothing and runs nothing.
+/// The HTML of a section, which may contain Markdown. HTML, links and pictures in it become text, so that the
+/// page loads and runs nothing.
 fn paragraph(section: &str) -> String {
     let events = Parser::new(section).filter_map(|event| match event {
         Event::Html(text) | Event::InlineHtml(text) => Some(Event::Text(text)),
@@ -79,7 +79,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn nothing_in_a_section_is_markup_of_the_page() {
+    fn html_and_links_in_a_section_become_text() {
         let shown =
             paragraph("<script>alert(1)</script> [x](javascript:1) ![y](http://z/) **b** <b>");
         assert!(

@@ -3,16 +3,16 @@
 use super::{OutputError, headline, picture};
 use crate::tasks::compose::Composition;
 
-/// A page and its pictures: name and bytes.
+/// A page and its pictures.
 #[derive(Clone, Debug, Default)]
 pub struct Page {
     /// The Markdown.
     pub text: String,
-    /// What it shows, by name.
+    /// File name and bytes of each picture.
     pub pictures: Vec<(String, Vec<u8>)>,
 }
 
-/// The page of an article whose pictures are in `dir` beside it.
+/// The Markdown page of an article; its pictures are in the directory `dir` beside it.
 ///
 /// # Errors
 /// If a picture cannot be read.
@@ -28,7 +28,7 @@ pub fn markdown(composition: &Composition, dir: &str) -> Result<Page, OutputErro
         for placed in composition.pictures.iter().filter(|p| p.section == n) {
             let shown = picture::Shown::whole(&placed.file)?;
             let name = picture::name(page.pictures.len() + 1, &placed.file);
-            let name = format!("{name}.{}", shown.ending);
+            let name = format!("{name}.{}", shown.extension);
             paragraphs.push(format!("![{}]({}/{name})", alt(&placed.alt), link(dir)));
             page.pictures.push((name, shown.bytes));
         }
@@ -37,7 +37,7 @@ pub fn markdown(composition: &Composition, dir: &str) -> Result<Page, OutputErro
     Ok(page)
 }
 
-/// The model writes Markdown or plain text, but never HTML.
+/// Escapes HTML: the model writes Markdown or plain text.
 fn text(section: &str) -> String {
     section.replace('&', "&amp;").replace('<', "&lt;")
 }
@@ -50,7 +50,7 @@ fn alt(text: &str) -> String {
     escaped.split_whitespace().collect::<Vec<_>>().join(" ")
 }
 
-/// A directory as a link can hold it.
+/// Percent-encodes the name of a directory.
 fn link(dir: &str) -> String {
     let escape = |byte: u8| match byte {
         b'0'..=b'9' | b'A'..=b'Z' | b'a'..=b'z' | b'-' | b'_' | b'.' => {
@@ -66,7 +66,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_would_be_markup_is_escaped() {
+    fn markup_is_escaped() {
         assert_eq!(alt("a [b]\nc\\ <i>"), "a \\[b\\] c\\\\ &lt;i>");
         assert_eq!(link("my 图_files"), "my%20%E5%9B%BE_files");
         assert_eq!(text("a < b & **c**"), "a &lt; b &amp; **c**");

@@ -1,5 +1,5 @@
-//! Files of an article: Markdown with its pictures, or one HTML file that holds them, or the JSON
-//! that an edit begins with. A file is written whole or not at all.
+//! Output files of an article: Markdown with picture files, one HTML file with embedded pictures, or the JSON
+//! that `--edit` reads. Files are written atomically.
 
 mod html;
 mod markdown;
@@ -20,22 +20,22 @@ use crate::{
     vision::image::ImageError,
 };
 
-/// A kind of file.
+/// An output format.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Format {
     /// `article.md`, and `article_files/` with the pictures.
     Markdown,
-    /// `article.html`, pictures in it.
+    /// `article.html` with embedded pictures.
     Html,
-    /// `article.json`: everything that is known.
+    /// `article.json`: the whole [`Composition`].
     Json,
 }
 
 impl Format {
-    /// The kind of file that a path's ending tells.
+    /// The format for the extension of `path`.
     pub fn of(path: &Path) -> Option<Self> {
-        let ending = path.extension()?.to_str()?.to_ascii_lowercase();
-        match ending.as_str() {
+        let extension = path.extension()?.to_str()?.to_ascii_lowercase();
+        match extension.as_str() {
             "md" | "markdown" => Some(Self::Markdown),
             "html" | "htm" => Some(Self::Html),
             "json" => Some(Self::Json),
@@ -44,17 +44,17 @@ impl Format {
     }
 }
 
-/// Why a file was not written.
+/// Why an output file was not written.
 #[derive(Debug, thiserror::Error)]
 #[allow(missing_docs)]
 pub enum OutputError {
-    /// A picture of the article.
+    /// A picture of the article cannot be read.
     #[error(transparent)]
     Picture(#[from] ImageError),
-    /// The file system.
+    /// A file system error.
     #[error("{}: cannot be written", path.display())]
     Io { path: PathBuf, source: io::Error },
-    /// Someone else's files where the pictures would go.
+    /// The directory for the pictures contains other files.
     #[error(
         "{}: expected nothing, or the pictures of an earlier article; found `{found}`",
         path.display()
@@ -62,11 +62,10 @@ pub enum OutputError {
     Occupied { path: PathBuf, found: String },
 }
 
-/// Writes `composition` as a file of `format`. What a run that was killed left of it half written is
-/// removed.
+/// Writes `composition` in `format` to `path`. Unfinished files of a killed run are removed.
 ///
 /// # Errors
-/// If a picture cannot be read or the file not be written; then nothing has changed.
+/// If a picture cannot be read or the file cannot be written; then nothing has changed.
 pub fn write(composition: &Composition, format: Format, path: &Path) -> Result<(), OutputError> {
     let failed = |source| OutputError::Io {
         path: path.to_owned(),
@@ -80,16 +79,15 @@ pub fn write(composition: &Composition, format: Format, path: &Path) -> Result<(
         Format::Markdown => {
             let dir = files_dir(path);
             let page = markdown(composition, &dir)?;
-            let beside = path.with_file_name(&dir);
-            leftovers.clear(&beside);
-            is_ours(&beside)?;
-            with_pictures(path, &beside, &page).map_err(failed)
+            let picture_dir = path.with_file_name(&dir);
+            leftovers.clear(&picture_dir);
+            check_picture_dir(&picture_dir)?;
+            with_pictures(path, &picture_dir, &page).map_err(failed)
         }
     }
 }
 
-/// `article_files` for `article.md`. Of a name that would be longer than file systems take, the beginning
-/// and a hash.
+/// `article_files` for `article.md`. A name longer than file systems allow is cut and gets a hash.
 fn files_dir(path: &Path) -> String {
     const LONGEST: usize = 255;
     const ENDING: &str = "_files";
@@ -104,8 +102,8 @@ fn files_dir(path: &Path) -> String {
     format!("{}-{hash}{ENDING}", &stem[..end])
 }
 
-/// Refuses a directory with anything but numbered pictures in it.
-fn is_ours(dir: &Path) -> Result<(), OutputError> {
+/// Rejects a directory that contains anything except numbered pictures.
+fn check_picture_dir(dir: &Path) -> Result<(), OutputError> {
     let occupied = |found| OutputError::Occupied {
         path: dir.to_owned(),
         found,
@@ -136,14 +134,14 @@ fn is_ours(dir: &Path) -> Result<(), OutputError> {
 
 /// Writes the pictures, moves them into place, and writes the page.
 fn with_pictures(path: &Path, dir: &Path, page: &Page) -> io::Result<()> {
-    let making = AtomicDir::create(dir)?;
+    let pending = AtomicDir::create(dir)?;
     for (name, bytes) in &page.pictures {
-        fs::write(making.path().join(name), bytes)?;
+        fs::write(pending.path().join(name), bytes)?;
     }
-    making.commit(|| atomic_file::write(path, page.text.as_bytes()))
+    pending.commit(|| atomic_file::write(path, page.text.as_bytes()))
 }
 
-/// The headline, if the article begins with one: a short first line that is no sentence.
+/// The headline, if the article begins with one: a short first line that is not a sentence.
 fn headline(sections: &[String]) -> Option<&str> {
     const LONGEST: usize = 80;
     let first = sections.first().filter(|_| sections.len() > 1)?;
@@ -159,7 +157,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_headline_is_short_and_no_sentence() {
+    fn a_headline_is_short_and_not_a_sentence() {
         let sections = |first: &str| vec![first.to_owned(), "text".to_owned()];
         assert_eq!(headline(&sections("The lost star")), Some("The lost star"));
         assert_eq!(headline(&sections("# Why?")), Some("Why?"));

@@ -1,4 +1,4 @@
-//! A picture as a page can show it.
+//! Converts pictures to formats that browsers show.
 
 use std::{fs, io::Cursor, path::Path};
 
@@ -6,9 +6,9 @@ use image::{ImageFormat, codecs::jpeg::JpegEncoder, imageops::FilterType};
 
 use crate::vision::image::{self as pictures, ImageError, Reading, RgbImage, Transparency};
 
-/// Bytes up to which a picture is put into a page as it is.
+/// Maximum file size in bytes of a picture that is embedded unchanged.
 const SMALL: usize = 1 << 20;
-/// The longer side of those that are not, in pixels, and their quality as JPEG.
+/// Maximum longer side in pixels, and JPEG quality, of pictures that are re-encoded.
 const LONGEST: u32 = 1600;
 const QUALITY: u8 = 85;
 
@@ -16,36 +16,36 @@ const QUALITY: u8 = 85;
 #[derive(Clone, Debug)]
 pub struct Shown {
     pub bytes: Vec<u8>,
-    pub ending: &'static str,
+    pub extension: &'static str,
     pub mime: &'static str,
 }
 
 impl Shown {
-    /// The file as it is if browsers show it, otherwise as PNG.
+    /// The unchanged file if browsers show its format, otherwise a PNG.
     pub fn whole(file: &Path) -> Result<Self, ImageError> {
         let bytes = read(file)?;
-        match of_the_web(&bytes) {
-            Some((ending, mime)) => Ok(Self {
+        match web_format(&bytes) {
+            Some((extension, mime)) => Ok(Self {
                 bytes,
-                ending,
+                extension,
                 mime,
             }),
             None => Ok(Self {
                 bytes: encode(&open(file)?, |rgb, out| rgb.write_to(out, ImageFormat::Png)),
-                ending: "png",
+                extension: "png",
                 mime: "image/png",
             }),
         }
     }
 
-    /// The file as it is if it is small and browsers show it, otherwise a JPEG of a size that
-    /// screens show.
+    /// The unchanged file if it is small and browsers show its format, otherwise a JPEG scaled down to
+    /// [`LONGEST`] pixels.
     pub fn embedded(file: &Path) -> Result<Self, ImageError> {
         let bytes = read(file)?;
-        if let Some((ending, mime)) = of_the_web(&bytes).filter(|_| bytes.len() <= SMALL) {
+        if let Some((extension, mime)) = web_format(&bytes).filter(|_| bytes.len() <= SMALL) {
             return Ok(Self {
                 bytes,
-                ending,
+                extension,
                 mime,
             });
         }
@@ -68,14 +68,14 @@ impl Shown {
         };
         Ok(Self {
             bytes: encode(&picture, jpeg),
-            ending: "jpg",
+            extension: "jpg",
             mime: "image/jpeg",
         })
     }
 }
 
-/// Ending and type, if browsers show the format.
-fn of_the_web(bytes: &[u8]) -> Option<(&'static str, &'static str)> {
+/// Extension and MIME type, if browsers show the format.
+fn web_format(bytes: &[u8]) -> Option<(&'static str, &'static str)> {
     match image::guess_format(bytes).ok()? {
         ImageFormat::Jpeg => Some(("jpg", "image/jpeg")),
         ImageFormat::Png => Some(("png", "image/png")),
@@ -92,22 +92,22 @@ fn read(file: &Path) -> Result<Vec<u8>, ImageError> {
     })
 }
 
-/// On white, as the page is.
+/// Decodes the picture on white, the background of the page.
 fn open(file: &Path) -> Result<RgbImage, ImageError> {
-    let how = Reading {
+    let reading = Reading {
         transparency: Transparency::White,
-        allow_truncated: true, // the engine has decided
+        allow_truncated: true, // the engine has already accepted the file
         ..Reading::default()
     };
-    pictures::open(file, how)
+    pictures::open(file, reading)
 }
 
 fn encode(
     picture: &RgbImage,
-    how: impl FnOnce(&RgbImage, &mut Cursor<Vec<u8>>) -> image::ImageResult<()>,
+    reading: impl FnOnce(&RgbImage, &mut Cursor<Vec<u8>>) -> image::ImageResult<()>,
 ) -> Vec<u8> {
     let mut out = Cursor::new(Vec::new());
-    how(picture, &mut out).expect("8-bit RGB in memory can be encoded");
+    reading(picture, &mut out).expect("8-bit RGB in memory can be encoded");
     out.into_inner()
 }
 
@@ -137,7 +137,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn names_are_numbered_and_plain() {
+    fn names_are_numbered_and_ascii() {
         assert_eq!(name(2, Path::new("a/Red circle!.PNG")), "02-red-circle");
         assert_eq!(name(12, Path::new("图片.png")), "12-picture");
         assert_eq!(name(1, Path::new("../..")), "01-picture");

@@ -1,4 +1,4 @@
-//! Where prompts are read from, and what they are held against.
+//! Finds, reads and checks prompt files.
 
 use std::path::{Path, PathBuf};
 
@@ -12,25 +12,25 @@ use crate::{
     tasks::compose::pattern::Pattern,
 };
 
-/// What is wrong with a directory of prompts.
+/// Why prompts cannot be loaded.
 #[derive(Debug, thiserror::Error)]
 #[allow(missing_docs)]
 pub enum PromptsError {
-    /// A file cannot be read, or is no UTF-8 text.
+    /// A file cannot be read, or is not UTF-8 text.
     #[error("{}", path.display())]
     Text { path: PathBuf, source: TextError },
-    /// The file.
+    /// The file is not valid TOML, or its keys are wrong.
     #[error("{path}: {message}")]
     Form { path: String, message: String },
-    /// A place that the stage has no value for.
-    #[error("{path}: `{key}` has a place `{{{found}}}`; expected {expected}")]
-    Place {
+    /// The stage has no value for a placeholder.
+    #[error("{path}: `{key}` has a placeholder `{{{found}}}`; expected {expected}")]
+    Placeholder {
         path: String,
         key: &'static str,
         found: String,
         expected: String,
     },
-    /// More or fewer pictures than there are.
+    /// The number of picture markers is wrong.
     #[error("{path}: `{key}` has {found} `<image>`; expected {expected}")]
     Pictures {
         path: String,
@@ -38,7 +38,7 @@ pub enum PromptsError {
         found: usize,
         expected: usize,
     },
-    /// A directory without any file that would be read.
+    /// The directory has no prompt file.
     #[error("{}: found no `LANG/STAGE.toml`, for example `zh/positions.toml`", path.display())]
     Nothing { path: PathBuf },
 }
@@ -58,7 +58,7 @@ const BUILT_IN: [(&str, &str, &str); 11] = [
     ("zh", "insert", include_str!("zh/insert.toml")),
 ];
 
-/// Where the files of a language are.
+/// Finds the prompt files of a language.
 pub(super) struct Files<'a> {
     pub language: Language,
     pub own: Option<&'a Path>,
@@ -80,7 +80,7 @@ impl Files<'_> {
         Ok(prompt)
     }
 
-    /// Name and text of the stage's file: one's own before the built-in, the language before `zh`.
+    /// Name and text of the stage's file: the user's before the built-in one, the language before `zh`.
     fn find(&self, stage: &str) -> Result<(String, String), PromptsError> {
         for language in [self.language.code(), "zh"] {
             let relative = format!("{language}/{stage}.toml");
@@ -118,7 +118,7 @@ impl Files<'_> {
     }
 }
 
-/// Holds patterns against what their stage has for them.
+/// Checks templates against the values that their stage provides.
 pub(super) struct Check {
     path: String,
 }
@@ -131,9 +131,9 @@ impl Check {
         known: &[&str],
         n_pictures: usize,
     ) -> Result<(), PromptsError> {
-        if let Some(found) = pattern.places().find(|place| !known.contains(place)) {
+        if let Some(found) = pattern.placeholders().find(|name| !known.contains(name)) {
             let names: Vec<_> = known.iter().map(|name| format!("`{{{name}}}`")).collect();
-            return Err(PromptsError::Place {
+            return Err(PromptsError::Placeholder {
                 path: self.path.clone(),
                 key,
                 found: found.to_owned(),
@@ -157,7 +157,7 @@ impl Check {
 
 impl ArticlePrompt {
     pub(super) fn check(&self, check: &Check) -> Result<(), PromptsError> {
-        check.pattern("slot", &self.row.slot, &[], 1)?;
+        check.pattern("slot", &self.pictures.slot, &[], 1)?;
         check.pattern("user", &self.user, &["pictures", "instruction"], 0)?;
         let i = &self.instruction;
         for (key, pattern, known) in [
@@ -178,7 +178,7 @@ impl ArticlePrompt {
 
 impl PositionsPrompt {
     pub(super) fn check(&self, check: &Check) -> Result<(), PromptsError> {
-        check.pattern("slot", &self.row.slot, &[], 1)?;
+        check.pattern("slot", &self.pictures.slot, &[], 1)?;
         check.pattern("section", &self.section, &["n", "text"], 0)?;
         check.pattern("user", &self.user, &["pictures", "article", "count"], 0)
     }

@@ -1,13 +1,13 @@
-//! The prompts of all stages, as data: `prompts/LANG/STAGE.toml`, the built-in ones or a person's.
+//! The prompt templates of all stages: `LANG/STAGE.toml`, built in or from a directory of the user.
 
-mod ask;
 mod files;
+mod render;
 
 use std::path::Path;
 
-pub use ask::Ask;
-pub(super) use ask::letter;
 pub use files::PromptsError;
+pub use render::RenderedPrompt;
+pub(super) use render::letter;
 use serde::{Deserialize, Serialize};
 
 use self::files::Files;
@@ -25,7 +25,7 @@ pub enum Language {
 }
 
 impl Language {
-    /// As in a directory's name and in HTML.
+    /// The code, as in directory names and HTML.
     pub fn code(self) -> &'static str {
         match self {
             Self::En => "en",
@@ -34,7 +34,7 @@ impl Language {
     }
 }
 
-/// The prompts of all stages.
+/// The prompt templates of all stages.
 #[derive(Clone, Debug)]
 #[allow(missing_docs)]
 pub struct Prompts {
@@ -49,9 +49,9 @@ pub struct Prompts {
     pub insert: PlainPrompt,
 }
 
-/// Pictures in a row: `<image> <image> `.
+/// A list of pictures: `<image> <image> `.
 #[derive(Clone, Debug, Deserialize)]
-struct Row {
+struct PictureList {
     slot: Pattern,
     between: String,
     after: String,
@@ -61,7 +61,7 @@ struct Row {
 #[derive(Clone, Debug, Deserialize)]
 pub struct ArticlePrompt {
     #[serde(flatten)]
-    row: Row,
+    pictures: PictureList,
     user: Pattern,
     pub(super) instruction: InstructionPrompt,
 }
@@ -84,7 +84,7 @@ pub(super) struct InstructionPrompt {
 #[derive(Clone, Debug, Deserialize)]
 pub struct PositionsPrompt {
     #[serde(flatten)]
-    row: Row,
+    pictures: PictureList,
     section: Pattern,
     user: Pattern,
     assistant: String,
@@ -116,7 +116,7 @@ pub struct SelectionPrompt {
     assistant: String,
 }
 
-/// A stage that asks one thing: `rewrite.toml` and the like.
+/// The template of a stage with a single text: `rewrite.toml`, for example.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct PlainPrompt {
@@ -126,11 +126,10 @@ pub struct PlainPrompt {
 }
 
 impl Prompts {
-    /// The prompts for articles in `language`, with the files of `own` in place of the built-in
-    /// ones.
+    /// The prompts for articles in `language`. Files of the directory `own` replace the built-in ones.
     ///
     /// # Errors
-    /// If a file cannot be read or does not have the form of the built-in one.
+    /// If a file cannot be read or has other keys or placeholders than the built-in one.
     pub fn load(language: Language, own: Option<&Path>) -> Result<Self, PromptsError> {
         let files = Files { language, own };
         if let Some(path) = own.filter(|_| !files.has_any()) {

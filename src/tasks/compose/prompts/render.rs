@@ -1,19 +1,21 @@
-//! From prompts to what is put to the model.
+//! Fills prompt templates.
 
-use super::{ArticlePrompt, CaptionPrompt, PlainPrompt, PositionsPrompt, Row, SelectionPrompt};
+use super::{
+    ArticlePrompt, CaptionPrompt, PictureList, PlainPrompt, PositionsPrompt, SelectionPrompt,
+};
 use crate::tasks::compose::{body::Body, pattern::Pattern};
 
-/// What is put to the model in a stage.
+/// A filled prompt of a stage.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Ask {
+pub struct RenderedPrompt {
     /// The user's turn.
     pub user: Body,
-    /// How the answer begins.
+    /// The prefilled beginning of the answer.
     pub assistant: String,
 }
 
-impl Row {
-    fn of(&self, pictures: &[usize]) -> Body {
+impl PictureList {
+    fn render(&self, pictures: &[usize]) -> Body {
         let mut body = Body::default();
         for (i, picture) in pictures.iter().enumerate() {
             body.push_text(if i > 0 { &self.between } else { "" });
@@ -25,13 +27,13 @@ impl Row {
 }
 
 impl ArticlePrompt {
-    /// Asks for an article.
-    pub fn ask(&self, pictures: &[usize], instruction: &str) -> Ask {
+    /// The prompt for an article.
+    pub fn render(&self, pictures: &[usize], instruction: &str) -> RenderedPrompt {
         let values = [
-            ("pictures", &self.row.of(pictures)),
+            ("pictures", &self.pictures.render(pictures)),
             ("instruction", &instruction.into()),
         ];
-        Ask {
+        RenderedPrompt {
             user: self.user.fill(&values, &[]),
             assistant: String::new(),
         }
@@ -39,15 +41,20 @@ impl ArticlePrompt {
 }
 
 impl PositionsPrompt {
-    /// Asks for `count` sections that want a picture; `None` leaves the number to the model.
-    pub fn ask(&self, pictures: &[usize], sections: &[String], count: Option<usize>) -> Ask {
+    /// The prompt for `count` sections to illustrate; `None` leaves the number to the model.
+    pub fn render(
+        &self,
+        pictures: &[usize],
+        sections: &[String],
+        count: Option<usize>,
+    ) -> RenderedPrompt {
         let count = count.map_or_else(String::new, |n| n.to_string());
         let values = [
-            ("pictures", &self.row.of(pictures)),
+            ("pictures", &self.pictures.render(pictures)),
             ("article", &numbered(&self.section, sections)),
             ("count", &count.as_str().into()),
         ];
-        Ask {
+        RenderedPrompt {
             user: self.user.fill(&values, &[]),
             assistant: self.assistant.clone(),
         }
@@ -55,8 +62,13 @@ impl PositionsPrompt {
 }
 
 impl CaptionPrompt {
-    /// Asks for the caption of a picture after section `n`, given those after `earlier` sections.
-    pub fn ask(&self, sections: &[String], n: usize, earlier: &[(usize, String)]) -> Ask {
+    /// The prompt for the caption of a picture after section `n`, given the captions of `earlier` sections.
+    pub fn render(
+        &self,
+        sections: &[String],
+        n: usize,
+        earlier: &[(usize, String)],
+    ) -> RenderedPrompt {
         let shown = &sections[..sections.len().min(n + 2)];
         let number = n.to_string();
         let values = [
@@ -64,7 +76,7 @@ impl CaptionPrompt {
             ("earlier", &self.earlier(earlier)),
             ("n", &number.as_str().into()),
         ];
-        Ask {
+        RenderedPrompt {
             user: self.user.fill(&values, &[]),
             assistant: self.assistant.clone(),
         }
@@ -87,9 +99,14 @@ impl CaptionPrompt {
 }
 
 impl SelectionPrompt {
-    /// Asks which of `candidates` belongs after the last of `sections`; `placed` are the earlier
-    /// sections that have a picture, in order.
-    pub fn ask(&self, sections: &[String], placed: &[(usize, usize)], candidates: &[usize]) -> Ask {
+    /// The prompt that asks which of `candidates` follows the last of `sections`; `placed` are the earlier
+    /// choices as (section, picture), in order.
+    pub fn render(
+        &self,
+        sections: &[String],
+        placed: &[(usize, usize)],
+        candidates: &[usize],
+    ) -> RenderedPrompt {
         let mut context = Body::default();
         for (n, text) in sections.iter().enumerate() {
             context.push(&self.section.fill_text(&[("text", text)]));
@@ -108,7 +125,7 @@ impl SelectionPrompt {
             );
         }
         let values = [("context", &context), ("candidates", &letters)];
-        Ask {
+        RenderedPrompt {
             user: self.user.fill(&values, &[]),
             assistant: self.assistant.clone(),
         }
@@ -116,21 +133,21 @@ impl SelectionPrompt {
 }
 
 impl PlainPrompt {
-    /// Asks with `values` in their places.
-    pub fn ask(&self, values: &[(&str, &str)], pictures: &[usize]) -> Ask {
+    /// The prompt with its placeholders filled from `values`.
+    pub fn render(&self, values: &[(&str, &str)], pictures: &[usize]) -> RenderedPrompt {
         let bodies: Vec<_> = values
             .iter()
             .map(|(name, text)| (*name, Body::from(*text)))
             .collect();
         let values: Vec<_> = bodies.iter().map(|(name, body)| (*name, body)).collect();
-        Ask {
+        RenderedPrompt {
             user: self.user.fill(&values, pictures),
             assistant: self.assistant.clone(),
         }
     }
 }
 
-/// `A` for 0, and so on to `Z`.
+/// `A` for 0, up to `Z`.
 pub fn letter(index: usize) -> char {
     char::from(b'A' + index.min(25) as u8)
 }
