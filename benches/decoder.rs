@@ -14,8 +14,8 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use xc2_edge::language::llama::{
-    Context, ContextOptions, Input, KvType, LazyAdapter, LoadOptions, Model, Outputs, Places,
-    Products,
+    Context, ContextOptions, Input, KvType, LazyAdapter, LoadOptions, Model, Outputs, Positions,
+    MatmulBackend,
 };
 use xc2_edge::model::container::{Container, View};
 
@@ -25,7 +25,7 @@ const N_DECODE: usize = 32;
 #[derive(Clone, Copy)]
 struct Setting {
     name: &'static str,
-    products: Products,
+    products: MatmulBackend,
     repack: bool,
     n_batch: usize,
     flash_attn: bool,
@@ -35,7 +35,7 @@ struct Setting {
 
 const GGML: Setting = Setting {
     name: "ggml",
-    products: Products::Ggml,
+    products: MatmulBackend::Ggml,
     repack: false,
     n_batch: 512,
     flash_attn: true,
@@ -46,24 +46,24 @@ const GGML: Setting = Setting {
 const SETTINGS: [Setting; 13] = [
     Setting {
         name: "xc2",
-        products: Products::Xc2,
+        products: MatmulBackend::Xc2,
         ..GGML
     },
     Setting {
         name: "xc2-256",
-        products: Products::Xc2,
+        products: MatmulBackend::Xc2,
         n_batch: 256,
         ..GGML
     },
     Setting {
         name: "xc2-2048",
-        products: Products::Xc2,
+        products: MatmulBackend::Xc2,
         n_batch: 2048,
         ..GGML
     },
     Setting {
         name: "xc2-no-plora",
-        products: Products::Xc2,
+        products: MatmulBackend::Xc2,
         plora: false,
         ..GGML
     },
@@ -106,7 +106,7 @@ const SETTINGS: [Setting; 13] = [
     Setting {
         name: "xc2-kv-q8_0",
         kv_type: KvType::Q8_0,
-        products: Products::Xc2,
+        products: MatmulBackend::Xc2,
         ..GGML
     },
 ];
@@ -177,7 +177,7 @@ fn main() {
     println!(
         "{} threads; {}",
         args.n_threads,
-        xc2_edge::language::llama::kernels(Products::Xc2)
+        xc2_edge::language::llama::kernels(MatmulBackend::Xc2)
     );
 
     let mut times = vec![(Vec::new(), Vec::new()); args.settings.len()];
@@ -238,7 +238,7 @@ fn measure(
     args: &Args,
 ) -> (Time, Time, Vec<f32>) {
     let n_image = args.n_image;
-    let run = |position| Places::Run { seq: 0, position };
+    let run = |position| Positions::Run { seq: 0, position };
     let options = ContextOptions {
         n_ctx: n_image + N_DECODE + 1,
         n_batch: setting.n_batch.min(n_image + N_DECODE + 1),
@@ -247,7 +247,7 @@ fn measure(
         n_threads: args.n_threads,
         kv_type: setting.kv_type,
         flash_attn: setting.flash_attn,
-        products: setting.products,
+        matmul_backend: setting.products,
     };
     let mut context = Context::new(model, Arc::clone(adapter), options).expect("there is memory");
     let rows = embeddings(n_image, model.n_embd());

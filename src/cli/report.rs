@@ -1,23 +1,23 @@
-//! What is said of an answer besides its text.
+//! Counts, timings and warnings of an answer.
 
 use serde_json::json;
 use xc2_edge::system::{self, units};
 use xc2_edge::{
     engine::{Answer, StopReason},
-    language::llama::{self, Products, SamplerOptions},
+    language::llama::{self, MatmulBackend, SamplerOptions},
     vision,
 };
 
-/// An answer's counts and timings: a line for a person, or an object for a program.
+/// An answer's counts and timings: as one line of text, or as a JSON object.
 pub struct Report<'a> {
     answer: &'a Answer,
     sampling: SamplerOptions,
-    products: Products,
+    products: MatmulBackend,
 }
 
 impl<'a> Report<'a> {
-    /// Of an answer that was computed and sampled so.
-    pub fn new(answer: &'a Answer, sampling: SamplerOptions, products: Products) -> Self {
+    /// The report of an answer, with the options it was computed and sampled with.
+    pub fn new(answer: &'a Answer, sampling: SamplerOptions, products: MatmulBackend) -> Self {
         Self {
             answer,
             sampling,
@@ -25,7 +25,7 @@ impl<'a> Report<'a> {
         }
     }
 
-    /// For programs, with the text.
+    /// As JSON, with the text.
     pub fn as_json(&self) -> serde_json::Value {
         let answer = self.answer;
         json!({
@@ -62,17 +62,17 @@ impl std::fmt::Display for Report<'_> {
     }
 }
 
-/// What the model did not see of its pictures, for a person.
+/// A warning if a picture file was truncated.
 pub fn truncated(answer: &Answer) -> Option<&'static str> {
     let any = answer.timings.n_images_truncated > 0;
-    any.then_some("warning: a picture's file ends early; what is missing of it was grey")
+    any.then_some("warning: a picture file is truncated; its missing pixels were grey")
 }
 
-/// Why an answer is not whole, for a person.
+/// Why an answer was cut off, if it was.
 pub fn cut(stop: StopReason) -> Option<&'static str> {
     match stop {
-        StopReason::Length => Some("the answer was cut: `--n-predict` allows more tokens"),
-        StopReason::Context => Some("the answer was cut: the context is full, see `--ctx-size`"),
+        StopReason::Length => Some("the answer was cut off: `--n-predict` allows more tokens"),
+        StopReason::Context => Some("the answer was cut off: the context is full, see `--ctx-size`"),
         StopReason::Stop | StopReason::Interrupted => None,
     }
 }

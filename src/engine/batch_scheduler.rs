@@ -79,11 +79,11 @@ impl Engine {
                         Offer::NotYet | Offer::End => break,
                     },
                 };
-                let begun = match catch(|| scheduler.begin(n_requests, &request)) {
-                    Ok(begun) => begun?,
-                    Err(panic) => scheduler.drop_what_was_begun(panic),
+                let admission = match catch(|| scheduler.admit(n_requests, &request)) {
+                    Ok(admission) => admission?,
+                    Err(panic) => scheduler.recover_from_panic(panic),
                 };
-                match begun {
+                match admission {
                     Admission::Running => n_requests += 1,
                     Admission::Deferred => {
                         deferred = Some(request);
@@ -97,11 +97,11 @@ impl Engine {
                     }
                 }
             }
-            let done = match catch(|| scheduler.step()) {
-                Ok(done) => done?,
-                Err(panic) => scheduler.drop_all(&panic),
+            let finished = match catch(|| scheduler.step()) {
+                Ok(finished) => finished?,
+                Err(panic) => scheduler.fail_all(&panic),
             };
-            for (index, result) in done {
+            for (index, result) in finished {
                 if on_answer(index, result).is_break() {
                     return Ok(());
                 }
@@ -110,24 +110,25 @@ impl Engine {
     }
 }
 
-/// The number of a request, and what came of it.
-type Done = (usize, Result<Answer, EngineError>);
+/// The index of a request and its result.
+type Finished = (usize, Result<Answer, EngineError>);
 
-/// What became of a request.
-enum Begun {
+/// Whether a request was admitted.
+enum Admission {
     Running,
-    /// Others have to end first.
-    NoRoomYet,
-    Done(Box<Result<Answer, EngineError>>),
+    /// There is no room before other answers finish.
+    Deferred,
+    /// It finished with its first token, or failed.
+    Finished(Box<Result<Answer, EngineError>>),
 }
 
-/// The sequences of one context, each running or left from an answer that is done.
+/// The sequences of one context. A free one keeps the positions of its last answer for reuse.
 struct BatchScheduler<'a> {
     engine: &'a Engine,
     decoder: Option<Decoder>,
-    /// Positions of the context.
+    /// Cells of the KV cache.
     n_cells: usize,
-    /// What runs in each sequence.
+    /// The answer that runs in each sequence.
     slots: Vec<Option<Slot<'a>>>,
 }
 
@@ -213,8 +214,12 @@ impl<'a> BatchScheduler<'a> {
             .collect()
     }
 
-    /// Sees to `n_needed` free positions; false if running answers have to end first.
-    fn make_room(&mut self, n_needed: usize, prepared: &Prepared<'_>) -> Result<bool, EngineError> {
+    /// Provides `n_needed` free positions; false if running answers have to finish first.
+    fn ensure_capacity(
+        &mut self,
+        n_needed: usize,
+        prepared: &Prepared<'_>,
+    ) -> Result<bool, EngineError> {
         let reserved: usize = self.slots.iter().flatten().map(|slot| slot.n_ctx).sum();
         if reserved + n_needed <= self.n_cells {
             return Ok(true);
@@ -252,21 +257,24 @@ impl<'a> BatchScheduler<'a> {
         Ok(true)
     }
 
-    /// The free sequence that the prompt shall go to, holding already what could be shared: how much
-    /// that is.
-    fn place(&mut self, prepared: &Prepared<'_>, n_needed: usize) -> (usize, usize) {
-        let decoder = self.decoder.as_mut().expect("there is room");
+    /// Chooses a free sequence for the prompt and fills it with the longest prefix that another one has in common.
+    /// Returns the sequence and the prefix length.
+    fn choose_sequence(&mut self, prepared: &Prepared<'_>, n_needed: usize) -> (usize, usize) {
+        let decoder = self.decoder.as_mut().expect("there is a context");
         let prompt_key = &prepared.prompt.prompt_key;
-        let n_same = |seq: usize| {
+        let n_common = |seq: usize| {
             decoder
-                .held(seq)
+                .prompt_key(seq)
                 .common_prefix(prompt_key)
                 .min(prompt_key.len() - 1)
         };
         let all = 0..self.slots.len();
-        let source = all.clone().max_by_key(|seq| n_same(*seq)).expect("a slot");
-        let n_shared = n_same(source);
-        // What is left from earlier answers may be asked about again: take what loses least.
+        let source = all
+            .clone()
+            .max_by_key(|seq| n_common(*seq))
+            .expect("a slot");
+        let n_shared = n_common(source);
+        // Later requests may reuse earlier answers: choose the sequence that loses the fewest positions.
         let n_lost = |seq: usize| decoder.n_past(seq) - if seq == source { n_shared } else { 0 };
         let free = all.filter(|seq| self.slots[*seq].is_none());
         let seq = free.min_by_key(|seq| n_lost(*seq)).expect("a free slot");
@@ -302,8 +310,8 @@ impl<'a> BatchScheduler<'a> {
         usage: &mut Usage,
     ) -> Result<Result<usize, EngineError>, EngineError> {
         let engine = self.engine;
-        let (seq, n_shared) = self.place(prepared, n_needed);
-        let decoder = self.decoder.as_mut().expect("there is room");
+        let (seq, n_shared) = self.choose_sequence(prepared, n_needed);
+        let decoder = self.decoder.as_mut().expect("there is a context");
         let Usage { timings, counts } = usage;
         timings.n_reused = n_shared;
         if let Some(prompt_cache) = &engine.prompt_cache {
@@ -333,7 +341,7 @@ impl<'a> BatchScheduler<'a> {
             let spare = self.slots.len();
             let computed = usage.timings.n_reused..prepared.prompt.len();
             timed(&mut usage.timings.keep, || {
-                prompt_cache.keep(decoder, seq, spare, computed, &mut usage.counts);
+                prompt_cache.store(decoder, seq, spare, computed, &mut usage.counts);
             });
         }
         Ok(Ok(seq))

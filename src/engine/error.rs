@@ -1,18 +1,16 @@
-//! Why there is no answer.
+//! The engine's errors.
 
-use crate::system::units;
 use std::path::PathBuf;
 
 use crate::{
-    engine::{memory::MemoryNeed, memory::Remedy},
+    engine::memory::{MemoryNeed, Remedy},
     language::{llama::LlamaError, prompt::PromptError},
     model::container::ContainerError,
-    system::panics::Panic,
-    vision::VisionError,
-    vision::image::ImageError,
+    system::{panics::Panic, units},
+    vision::{VisionError, image::ImageError},
 };
 
-/// Why there is no answer.
+/// Why a request has no answer.
 #[derive(Debug, thiserror::Error)]
 #[allow(missing_docs)]
 pub enum EngineError {
@@ -25,7 +23,7 @@ pub enum EngineError {
     /// A picture.
     #[error(transparent)]
     Image(#[from] ImageError),
-    /// A mistake in this program, met in the work on one of many requests.
+    /// A bug in this program, hit while one of several requests was computed.
     #[error(transparent)]
     Panic(#[from] Panic),
     /// The tower's tensors.
@@ -37,10 +35,10 @@ pub enum EngineError {
     /// The question.
     #[error(transparent)]
     Prompt(#[from] PromptError),
-    /// The model was made for shorter texts than asked for.
+    /// The requested context is larger than the model supports.
     #[error("context: expected 1 to {max} tokens with this model, found {asked}")]
     ContextTooLong { asked: usize, max: usize },
-    /// Beam search with something that it does not go with.
+    /// Beam search together with options that it does not support.
     #[error(
         "beam search: expected 1 to {} beams for one request at a time, greedy and without \
          repetition penalty or grammar, found {found}",
@@ -58,10 +56,10 @@ pub enum EngineError {
         n_ctx: usize,
         max: usize,
     },
-    /// The arithmetic broke down, which good weights do not let happen.
-    #[error("the model computed logits that are no numbers; its weights are damaged")]
+    /// A logit is NaN or infinite, which intact weights do not produce.
+    #[error("the model computed NaN or infinite logits; its weights are damaged")]
     NotFinite,
-    /// The machine is too small.
+    /// The run needs more memory than is available.
     #[error(
         "not enough memory: {} needed ({} weights, {} context, {} scratch), {} available",
         units::human(need.total()),
@@ -73,9 +71,9 @@ pub enum EngineError {
     Memory {
         need: Box<MemoryNeed>,
         available: u64,
-        /// Options each of which is enough.
+        /// Changes of the options, each sufficient alone.
         remedies: Vec<Remedy>,
-        /// A preset of `xc2-convert` that is.
+        /// A preset of `xc2-convert` that would be sufficient.
         smaller_model: Option<Remedy>,
     },
 }

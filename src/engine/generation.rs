@@ -1,30 +1,30 @@
-//! The answer in the making: sample, say, decode.
+//! The generation of an answer: sample, emit, decode.
 
 use std::{ops::ControlFlow, time::Instant};
 
 use super::{Engine, EngineError, Observer, Request, StopReason};
-use crate::language::grammar::Grammar;
 use crate::language::{
     decoder::{Decoder, TextStream},
+    grammar::Grammar,
     llama::{Constraint, Sampler},
     prompt::{Run, Sequence},
 };
 
-/// An answer in the making.
+/// An answer that is being generated.
 pub(super) struct Generation<'a> {
     pub(super) engine: &'a Engine,
     n_predict: usize,
     plora: bool,
     sampler: Sampler,
     stream: TextStream,
-    /// The most positions of prompt and answer.
+    /// The maximum number of positions of prompt and answer.
     pub(super) n_ctx: usize,
     pub(super) ids: Vec<i32>,
     pub(super) text: String,
-    /// When the engine got the request.
-    begun: Instant,
-    /// Seconds from then to the first token, the one that ends an empty answer included.
-    pub(super) first_token: Option<f64>,
+    /// When the engine received the request.
+    start: Instant,
+    /// Seconds from then to the first token, which may be the stop token of an empty answer.
+    pub(super) first_token_seconds: Option<f64>,
 }
 
 impl<'a> Generation<'a> {
@@ -33,20 +33,20 @@ impl<'a> Generation<'a> {
         request: &Request,
         sequence: &Sequence,
         n_ctx: usize,
-        begun: Instant,
+        start: Instant,
     ) -> Result<Self, EngineError> {
         let prompt = &engine.container.info().prompt;
         let stops = [prompt.eos, prompt.turn_end];
-        let hold =
+        let constrain =
             |grammar: &Grammar| Constraint::new(grammar.as_gbnf(), &engine.tokenizer, &stops);
-        let constraint = request.grammar.as_ref().map(hold).transpose()?;
+        let constraint = request.grammar.as_ref().map(constrain).transpose()?;
         let n_vocab = engine.tokenizer.n_vocab();
         let sampler = Sampler::new(request.sampling, n_vocab, n_ctx);
         let sampler = sampler.with_constraint(constraint);
         let mut sampler = sampler.without(engine.tokenizer.unused());
         if sequence.n_image_tokens() == 0 {
-            // As in the original: with pictures it generates from embeddings and its repetition
-            // penalty sees generated ids only; without it counts the prompt's as well.
+            // As in the original: without pictures its repetition penalty counts the prompt's ids as well; with
+            // pictures it generates from embeddings and counts generated ids only.
             for run in sequence.runs() {
                 if let Run::Tokens(ids) = run {
                     ids.iter().for_each(|id| sampler.count(*id));
@@ -62,12 +62,12 @@ impl<'a> Generation<'a> {
             n_ctx,
             ids: Vec::new(),
             text: String::new(),
-            begun,
-            first_token: None,
+            start,
+            first_token_seconds: None,
         })
     }
 
-    /// Samples and decodes until something ends the answer.
+    /// Samples and decodes until the answer ends.
     pub(super) fn run(
         &mut self,
         decoder: &mut Decoder,
@@ -85,23 +85,23 @@ impl<'a> Generation<'a> {
         }
     }
 
-    /// Takes the token that `logits` decide for. It has to be decoded if the answer goes on;
-    /// `is_full` tells that there is no room for that.
+    /// Samples a token from `logits`. `Continue` holds the token to decode; `is_full` says that the context has no
+    /// room for it.
     pub(super) fn next(
         &mut self,
         logits: &[f32],
         is_full: bool,
         observer: &mut dyn Observer,
     ) -> Result<ControlFlow<StopReason, i32>, EngineError> {
-        let taken = self.take(logits, is_full, observer)?;
-        if taken.is_break() {
+        let flow = self.sample(logits, is_full, observer)?;
+        if flow.is_break() {
             let rest = self.stream.finish();
-            let _ = self.say(&rest, observer); // it ends here anyway
+            let _ = self.emit(&rest, observer); // the answer ends here anyway
         }
-        Ok(taken)
+        Ok(flow)
     }
 
-    fn take(
+    fn sample(
         &mut self,
         logits: &[f32],
         is_full: bool,
@@ -123,7 +123,7 @@ impl<'a> Generation<'a> {
         self.sampler.accept(id);
         self.ids.push(id);
         let text = self.stream.push(&self.engine.tokenizer.piece(id));
-        if self.say(&text, observer).is_break() {
+        if self.emit(&text, observer).is_break() {
             return stop(StopReason::Interrupted);
         }
         if is_full {
@@ -135,23 +135,23 @@ impl<'a> Generation<'a> {
         Ok(ControlFlow::Continue(id))
     }
 
-    /// Takes an answer that was found otherwise.
-    pub(super) fn adopt(&mut self, ids: Vec<i32>, observer: &mut dyn Observer) {
+    /// Takes over a complete answer, found by beam search.
+    pub(super) fn set_answer(&mut self, ids: Vec<i32>, observer: &mut dyn Observer) {
         let text = self.engine.tokenizer.decode(&ids);
         self.ids = ids;
         if self.n_predict > 0 {
             self.note_first_token();
         }
-        let _ = self.say(&text, observer); // it ends here anyway
+        let _ = self.emit(&text, observer); // the answer ends here anyway
     }
 
     fn note_first_token(&mut self) {
-        let begun = self.begun;
-        let seconds = || begun.elapsed().as_secs_f64();
-        self.first_token.get_or_insert_with(seconds);
+        let start = self.start;
+        let seconds = || start.elapsed().as_secs_f64();
+        self.first_token_seconds.get_or_insert_with(seconds);
     }
 
-    fn say(&mut self, text: &str, observer: &mut dyn Observer) -> ControlFlow<()> {
+    fn emit(&mut self, text: &str, observer: &mut dyn Observer) -> ControlFlow<()> {
         self.text.push_str(text);
         if text.is_empty() {
             ControlFlow::Continue(())

@@ -1,172 +1,172 @@
-//! Whether a run fits the machine, and what would make it fit.
+//! Checks whether a run fits into memory, and what would make it fit.
 
 use super::{Engine, EngineError, EngineOptions};
 use crate::{
-    engine::{memory::MemoryNeed, memory::Shape, memory::remedies, memory::smaller_model},
+    engine::memory::{MemoryNeed, RunShape, remedies, smaller_model},
     model::container::Container,
 };
 
-/// A run, as far as its memory goes.
+/// What decides the memory of a run.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Asked {
-    /// Positions of the context, all sequences together, but for further beams.
+pub(super) struct MemoryRequest {
+    /// Positions of the context, all sequences together, without those of further beams.
     pub n_ctx: usize,
-    /// The fewest that would do.
-    pub n_ctx_least: usize,
-    /// Sequences that share them.
+    /// The minimum of `n_ctx` for this run.
+    pub n_ctx_min: usize,
+    /// Sequences that share the context.
     pub n_seq: usize,
-    /// Answers that are followed side by side from one prompt.
+    /// Beams of the search; 1 for none.
     pub n_beams: usize,
-    /// The most positions of each of them.
+    /// The maximum number of positions of each beam's answer.
     pub n_answer: usize,
     /// Whether pictures are encoded.
     pub encodes: bool,
     /// Whether Partial-LoRA is needed.
     pub adapts: bool,
-    /// Cells of the context that is given up for it.
-    pub n_held: usize,
+    /// Cells of the context that is freed before this one is created.
+    pub n_freed_cells: usize,
 }
 
-impl Asked {
-    /// Cells of the KV cache: what sequences share counted once.
+impl MemoryRequest {
+    /// Cells of the KV cache; positions that sequences share count once.
     pub fn n_cells(&self) -> usize {
         self.n_cells_with(self.n_ctx.div_ceil(self.n_seq), self.n_seq)
     }
 
-    /// The same with another context for each of another number of sequences.
+    /// As [`Self::n_cells`], for `n_seq` sequences of `n_ctx` positions each.
     fn n_cells_with(&self, n_ctx: usize, n_seq: usize) -> usize {
-        let n_prompt = self.n_ctx_least.div_ceil(self.n_seq) - 1;
+        let n_prompt = self.n_ctx_min.div_ceil(self.n_seq) - 1;
         let n_answer = self.n_answer.min(n_ctx - n_prompt);
         n_ctx * n_seq + (self.n_beams - 1) * n_answer
     }
 }
 
-/// Refuses weights for which there is no memory, before they are loaded.
+/// Checks, before the weights are loaded, that they fit into memory.
 pub(super) fn check_weights(
     container: &Container,
     options: &EngineOptions,
 ) -> Result<(), EngineError> {
-    let shape = Shape {
+    let shape = RunShape {
         n_ctx: 1,
-        n_ctx_least: 1,
+        n_ctx_min: 1,
         n_seq: 1,
         kv_type: options.kv_type,
         repack: options.load.repack,
     };
-    let need =
-        |shape: &Shape| MemoryNeed::of(container, with_shape(options, shape).workload(1, 1, None));
+    let need = |shape: &RunShape| {
+        MemoryNeed::of(container, with_shape(options, shape).workload(1, 1, None))
+    };
     check(container, options, shape, 0, need)
 }
 
-fn with_shape(options: &EngineOptions, shape: &Shape) -> EngineOptions {
+fn with_shape(options: &EngineOptions, shape: &RunShape) -> EngineOptions {
     let mut options = options.clone();
     options.kv_type = shape.kv_type;
     options.load.repack = shape.repack;
     options
 }
 
-/// Refuses a run that needs more than there is; `loaded` bytes of it are held already.
+/// Checks that a run fits into memory; `loaded` bytes of its need are allocated already.
 fn check(
     container: &Container,
     options: &EngineOptions,
-    shape: Shape,
+    shape: RunShape,
     loaded: u64,
-    need: impl Fn(&Shape) -> MemoryNeed,
+    need: impl Fn(&RunShape) -> MemoryNeed,
 ) -> Result<(), EngineError> {
     let Some(limit) = options.memory_limit(loaded) else {
         return Ok(());
     };
-    let whole = need(&shape);
-    if whole.total() <= limit {
+    let total_need = need(&shape);
+    if total_need.total() <= limit {
         return Ok(());
     }
     Err(EngineError::Memory {
-        need: Box::new(whole),
+        need: Box::new(total_need),
         available: limit,
         remedies: remedies(shape, limit, |shape| need(shape).total()),
-        smaller_model: smaller_model(container, &whole, limit),
+        smaller_model: smaller_model(container, &total_need, limit),
     })
 }
 
 impl Engine {
-    /// What a context of `n_ctx` positions will need, when pictures come.
+    /// The memory need with a context of `n_ctx` positions and with pictures.
     pub fn memory_need(&self, n_ctx: usize) -> MemoryNeed {
         self.memory_need_for(n_ctx, true)
     }
 
-    /// What a context of `n_ctx` positions will need; without `pictures` neither the tower nor the
-    /// adapter is ever touched.
+    /// The memory need with a context of `n_ctx` positions; without `pictures` neither the tower nor the adapter is
+    /// used.
     pub fn memory_need_for(&self, n_ctx: usize, pictures: bool) -> MemoryNeed {
         let tower = pictures.then_some(&self.encoder);
         let load = self.options.workload(n_ctx, n_ctx, tower);
         MemoryNeed::of(&self.container, load)
     }
 
-    /// Bytes of embeddings that are worth keeping where requests share `n_cells` positions: those of as many
-    /// pictures as they hold.
-    pub(super) fn kept_embeddings(&self, n_cells: usize) -> usize {
+    /// Bytes of picture embeddings worth caching for a context of `n_cells` positions: those of as many pictures as
+    /// fit into it.
+    pub(super) fn embedding_cache_bytes(&self, n_cells: usize) -> usize {
         let load = self.options.workload(n_cells, n_cells, Some(&self.encoder));
         load.pictures.map_or(0, |pictures| pictures.embeddings)
     }
 
-    /// How many requests of up to `n_ctx` positions, pictures included, had best run at a time: as
-    /// many as cores and batches make worth while, and as fit into nine tenths of the memory
-    /// `available`, in bytes; `None` where that is not known.
+    /// The best number of parallel requests of up to `n_ctx` positions, pictures included: twice the threads, at
+    /// least 4 and at most 16, but no more than fit into nine tenths of the `available` bytes (`None` if unknown).
     pub fn choose_parallel(&self, n_ctx: usize, available: Option<u64>) -> usize {
-        let most = (2 * self.options.n_threads).clamp(4, 16);
-        let max = self.options.max_memory;
+        let n_max = (2 * self.options.n_threads).clamp(4, 16);
+        let max_memory = self.options.max_memory;
         let fits = |n: &usize| {
             let load = (self.options).workload(n * n_ctx, n_ctx, Some(&self.encoder));
             let need = MemoryNeed::of(&self.container, load);
             let new = need.total() - self.loaded_bytes(&need);
             available.is_none_or(|available| new <= available / 10 * 9)
-                && max.is_none_or(|max| need.total() <= max)
+                && max_memory.is_none_or(|max| need.total() <= max)
         };
-        (2..=most).rev().find(fits).unwrap_or(1)
+        (2..=n_max).rev().find(fits).unwrap_or(1)
     }
 
-    /// Refuses a run for which the memory does not suffice.
-    pub(super) fn check_memory(&self, asked: Asked) -> Result<(), EngineError> {
-        let held_adapter = self.holds_adapter();
-        let need = |shape: &Shape| {
-            let pictures = asked.encodes || asked.adapts || held_adapter;
+    /// Checks that a run fits into memory.
+    pub(super) fn check_memory(&self, request: MemoryRequest) -> Result<(), EngineError> {
+        let is_loaded = self.is_adapter_loaded();
+        let need = |shape: &RunShape| {
+            let pictures = request.encodes || request.adapts || is_loaded;
             let options = with_shape(&self.options, shape);
-            let n_cells = asked.n_cells_with(shape.n_ctx, shape.n_seq);
+            let n_cells = request.n_cells_with(shape.n_ctx, shape.n_seq);
             let tower = pictures.then_some(&self.encoder);
             let load = options.workload(n_cells, shape.n_ctx, tower);
             let mut need = MemoryNeed::of(&self.container, load);
-            if !asked.adapts && !held_adapter {
+            if !request.adapts && !is_loaded {
                 need.plora = 0;
             }
             need
         };
-        let shape = Shape {
-            n_ctx: asked.n_ctx.div_ceil(asked.n_seq),
-            n_ctx_least: asked.n_ctx_least.div_ceil(asked.n_seq),
-            n_seq: asked.n_seq,
+        let shape = RunShape {
+            n_ctx: request.n_ctx.div_ceil(request.n_seq),
+            n_ctx_min: request.n_ctx_min.div_ceil(request.n_seq),
+            n_seq: request.n_seq,
             kv_type: self.options.kv_type,
             repack: self.options.load.repack,
         };
-        let kv_held = match asked.n_held {
+        let freed_kv_cache = match request.n_freed_cells {
             0 => 0,
             n => self.memory_need_for(n, false).kv_cache,
         };
-        let loaded = self.loaded_bytes(&need(&shape)) + kv_held;
+        let loaded = self.loaded_bytes(&need(&shape)) + freed_kv_cache;
         check(&self.container, &self.options, shape, loaded, need)
     }
 
-    /// What of `need` this process holds already, besides contexts; mapped weights do not count,
-    /// since the system reckons their pages as available.
+    /// Bytes of `need`, without contexts, that this process has allocated already. Mapped weights do not count,
+    /// because the system reports their pages as available.
     pub(super) fn loaded_bytes(&self, need: &MemoryNeed) -> u64 {
-        let read = match self.options.load.mmap {
+        let decoder = match self.options.load.mmap {
             true => 0,
             false => need.decoder,
         };
-        let plora = match self.holds_adapter() {
+        let plora = match self.is_adapter_loaded() {
             true => need.plora,
             false => 0,
         };
         let embeddings = (self.embeddings.bytes() as u64).min(need.kept);
-        read + need.repacked + need.vocabulary + plora + embeddings
+        decoder + need.repacked + need.vocabulary + plora + embeddings
     }
 }

@@ -1,27 +1,25 @@
-//! How long the stages of a request take.
+//! Durations and counts of a request's stages.
 
-/// Seconds by stage, and what was done in them.
+/// Seconds per stage, and counts of what was done.
 #[derive(Clone, Copy, Debug, Default, PartialEq, serde::Serialize)]
 pub struct Timings {
-    /// From when the loaded engine takes up the question to the first token of the answer, in seconds;
-    /// likewise below. Whatever comes between counts: reading and decoding pictures, looking into the
-    /// cache, and every stage below up to the prefill, but for [`Self::load`] and what was reserved. `None`
-    /// if no token was asked for, or it was interrupted before. With several beams no token is certain
-    /// before all are there.
+    /// Time to first token: seconds from when the loaded engine receives the request to the first token of the
+    /// answer. It includes reading and decoding pictures, cache lookups and every stage below up to the prefill,
+    /// except [`Self::load`] and what was reserved. `None` if no token was requested, or the request was interrupted
+    /// before. With several beams the first token is known only when the search ends.
     #[serde(rename = "first_token_s")]
     pub first_token: Option<f64>,
-    /// Loading the model, if nothing was asked of it in this session before.
+    /// Loading the model; zero after the session's first request. All durations are in seconds.
     #[serde(rename = "load_s")]
     pub load: f64,
-    /// Making the context, which is as large as the question needs, and loading Partial-LoRA. What
-    /// [`Session::reserve`](crate::engine::Session::reserve) did before the question was there is told here
-    /// too, though it is no part of [`Self::first_token`].
+    /// Creating the context, which is as large as the request needs, and loading Partial-LoRA. Includes
+    /// [`Session::reserve`](crate::engine::Session::reserve), which is not part of [`Self::first_token`].
     #[serde(rename = "context_s")]
     pub context: f64,
     /// Reading from the cache on disk.
     #[serde(rename = "restore_s")]
     pub restore: f64,
-    /// Positions of the prompt whose keys and values came from there; they count as reused.
+    /// Positions of the prompt whose keys and values came from the cache on disk; they count as reused.
     pub n_restored: usize,
     /// Writing to the cache on disk, after the first token.
     #[serde(rename = "keep_s")]
@@ -31,23 +29,23 @@ pub struct Timings {
     pub encode: f64,
     /// Pictures encoded.
     pub n_images: usize,
-    /// Those of them that have transparent parts and were put on white.
+    /// Encoded pictures that have transparent parts and were composited on white.
     pub n_images_on_white: usize,
-    /// Those of them whose files end early, so that parts of them are grey.
+    /// Encoded pictures whose files are truncated, so that parts of them are grey.
     pub n_images_truncated: usize,
-    /// Pictures that were not encoded, because their embeddings or keys and values were at hand.
+    /// Pictures that were not encoded, because their embeddings or keys and values were cached.
     pub n_images_reused: usize,
-    /// The prompt, pictures included, as far as it was computed.
+    /// Computing the prompt, pictures included, without its reused positions.
     #[serde(rename = "prefill_s")]
     pub prefill: f64,
     /// Positions of the prompt that were computed.
     pub n_prefill: usize,
-    /// Positions of the prompt that were not, because their keys and values were at hand.
+    /// Positions of the prompt that were reused, because their keys and values were cached.
     pub n_reused: usize,
     /// Sampling and decoding.
     #[serde(rename = "decode_s")]
     pub decode: f64,
-    /// Tokens decoded: one fewer than generated, since the first comes from the prompt's logits.
+    /// Tokens decoded: one fewer than generated, because the first comes from the prompt's logits.
     pub n_decode: usize,
 }
 
@@ -73,7 +71,7 @@ impl std::fmt::Display for Timings {
             self.n_prefill, self.prefill
         )?;
         if self.n_reused > 0 {
-            write!(f, " after {} known", self.n_reused)?;
+            write!(f, " after {} reused", self.n_reused)?;
         }
         if let Some(first_token) = self.first_token {
             write!(f, ", first token after {first_token:.2} s")?;

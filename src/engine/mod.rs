@@ -1,4 +1,4 @@
-//! The whole way from pictures and a question to an answer.
+//! The pipeline from pictures and a question to an answer.
 //!
 //! ```text
 //! pictures ─decode, resize─▶ pixel_values ─vision─▶ embeddings [n_image_tokens, n_embd]
@@ -7,11 +7,9 @@
 //!                                                           └─▶ decode ─sample─▶ text
 //! ```
 //!
-//! Everything that can be wrong with the input is found before anything expensive begins: the
-//! pictures are read, the prompt is held against the context, new pictures are decoded, then the
-//! memory is held against the machine.
+//! Invalid input is detected before any expensive work: pictures are read, the prompt is compared with the
+//! context size, new pictures are decoded, and then the memory need is compared with the machine.
 
-mod after_prompt;
 mod batch_scheduler;
 mod beams;
 pub mod cache;
@@ -26,44 +24,45 @@ mod options;
 mod pictures;
 mod prepared;
 mod prompt_cache;
+mod prompt_state;
 mod request;
 mod session;
 mod slot;
 
 use std::{path::Path, sync::Arc, time::Instant};
 
-pub use after_prompt::AfterPrompt;
 pub use batch_scheduler::{Offer, Requests};
 pub use beams::MAX_BEAMS;
 pub use error::EngineError;
-use ndarray::ArrayView2;
 pub use options::{EngineOptions, default_threads};
-use pictures::EmbeddingCache;
 pub use prepared::PromptSize;
-use prompt_cache::PromptCache;
+pub use prompt_state::PromptState;
 pub use request::{Answer, DEFAULT_N_PREDICT, Observer, Picture, Request, StopReason};
 pub use session::Session;
+
+use ndarray::ArrayView2;
+
+use pictures::EmbeddingCache;
+use prompt_cache::PromptCache;
 
 use crate::{
     language::{
         decoder::Decoder,
-        llama::{self, Context, ContextOptions, LazyAdapter, Model, Products, Tokenizer},
+        llama::{self, Context, ContextOptions, LazyAdapter, MatmulBackend, Model, Tokenizer},
         prompt::{PromptLayout, Sequence, Template},
     },
     model::{
         VisionConfig,
         container::{Container, View},
     },
-    vision::StageObserver,
-    vision::VisionEncoder,
-    vision::image::Preprocessor,
+    vision::{StageObserver, VisionEncoder, image::Preprocessor},
 };
 
-/// Tokens that are computed at once in the prefill. 512 is the fastest on the machines measured
-/// (docs/performance.md), and longer batches take more scratch memory.
+/// Batch size of the prefill, in tokens. 512 is the fastest on the machines measured
+/// (docs/decisions/006-batch-of-512.md); longer batches take more scratch memory.
 pub const N_BATCH: usize = 512;
 
-/// Embeddings of pictures that an engine remembers: six of the largest tower's, or dozens.
+/// Size of the in-memory cache of picture embeddings: six pictures of the largest tower, dozens of smaller ones.
 const EMBEDDING_CACHE_BYTES: usize = 128 << 20;
 
 /// A loaded model.
@@ -84,10 +83,10 @@ impl Engine {
     /// Opens a model file. Weights are mapped, not read.
     ///
     /// # Errors
-    /// If the file is damaged or no model of ours.
+    /// If the file is damaged or is not a model file of this project.
     pub fn load(path: &Path, options: EngineOptions) -> Result<Self, EngineError> {
         let start = Instant::now();
-        // llama.cpp fills tables of its own before it can load anything.
+        // llama.cpp's own initialization runs in parallel.
         let (opened, ()) = rayon::join(|| open_with_tower(path, &options), llama::init);
         let (container, encoder) = opened?;
         let info = container.info();
@@ -124,14 +123,14 @@ impl Engine {
         &self.encoder
     }
 
-    /// Who multiplies matrices in the decoder.
-    pub fn products(&self) -> Products {
-        self.options.products
+    /// The kernels that compute the decoder's matrix products.
+    pub fn matmul_backend(&self) -> MatmulBackend {
+        self.options.matmul_backend
     }
 
-    /// Who multiplies in decoders that are made from now on.
-    pub fn set_products(&mut self, products: Products) {
-        self.options.products = products;
+    /// Selects the kernels for decoders that are created from now on.
+    pub fn set_matmul_backend(&mut self, backend: MatmulBackend) {
+        self.options.matmul_backend = backend;
     }
 
     /// The image preparation.
@@ -154,11 +153,11 @@ impl Engine {
         }
     }
 
-    /// A decoder with an empty context of `n_ctx` positions for `n_seq` sequences together, which
-    /// computes up to `n_batch` of them at once and can give the logits of `n_outputs` of those.
+    /// A decoder with an empty context: `n_ctx` positions in all, shared by `n_seq` sequences. A batch has up to
+    /// `n_batch` positions, and logits for up to `n_outputs` of them.
     ///
     /// # Errors
-    /// If llama.cpp cannot make one.
+    /// If llama.cpp cannot create one.
     pub fn decoder(
         &self,
         n_ctx: usize,
@@ -170,25 +169,25 @@ impl Engine {
             n_ctx,
             n_seq,
             n_batch: n_batch.min(n_ctx),
-            n_outputs: n_outputs.max(n_seq), // llama.cpp reserves one for each sequence
+            n_outputs: n_outputs.max(n_seq), // llama.cpp reserves one per sequence
             n_threads: self.options.n_threads,
             kv_type: self.options.kv_type,
             flash_attn: self.options.flash_attn,
-            products: self.options.products,
+            matmul_backend: self.options.matmul_backend,
         };
         let context = Context::new(&self.model, Arc::clone(&self.adapter), options)?;
         Ok(Decoder::new(context, n_seq))
     }
 
-    /// Whether the adapter's memory is held: it is loaded when a picture is first computed.
-    pub fn holds_adapter(&self) -> bool {
+    /// Whether the adapter is in memory. It is loaded for the first picture that is computed.
+    pub fn is_adapter_loaded(&self) -> bool {
         self.adapter.is_loaded()
     }
 
     /// Answers `request`.
     ///
     /// # Errors
-    /// If the request cannot be served; nothing was said then.
+    /// If the request cannot be served; the observer received no text then.
     pub fn answer(
         &self,
         request: &Request,
@@ -197,24 +196,24 @@ impl Engine {
         Session::new(self, 0).answer(request, observer)
     }
 
-    /// Answers `request`, and stays where the prompt ends: other answers can be followed from
-    /// there without computing it again.
+    /// Answers `request`, and returns the state after the prompt as well, so that the logits of other answers can
+    /// be computed without computing the prompt again.
     ///
     /// # Errors
     /// As [`Self::answer`].
-    pub fn answer_and_stay(
+    pub fn answer_and_keep_prompt(
         &self,
         request: &Request,
         observer: &mut dyn Observer,
-    ) -> Result<(Answer, AfterPrompt), EngineError> {
+    ) -> Result<(Answer, PromptState), EngineError> {
         let mut session = Session::new(self, 0);
         let answer = session.answer(request, observer)?;
-        let stay = session.into_after_prompt(&answer, request);
-        Ok((answer, stay))
+        let state = session.into_prompt_state(&answer, request);
+        Ok((answer, state))
     }
 
-    /// The size of the context for a prompt: what was asked for, or what prompt and answer need.
-    fn context_for(&self, sequence: &Sequence, n_predict: usize) -> Result<usize, EngineError> {
+    /// The context size for a prompt: as set in the options, or as large as prompt and answer need.
+    fn context_size(&self, sequence: &Sequence, n_predict: usize) -> Result<usize, EngineError> {
         let max = self.container.info().max_context();
         let n_ctx = match self.options.n_ctx {
             Some(asked) if !(1..=max).contains(&asked) => {
@@ -234,9 +233,8 @@ impl Engine {
         Ok(n_ctx)
     }
 
-    /// A context with room for more than the `n_needed` positions of a request, if the options leave
-    /// its size open.
-    fn roomy(&self, n_needed: usize, spare: usize) -> usize {
+    /// A context size above the `n_needed` positions of a request, unless the options fix it.
+    fn context_size_with_spare(&self, n_needed: usize, spare: usize) -> usize {
         if self.options.n_ctx.is_some() || spare == 0 {
             return n_needed;
         }
@@ -245,11 +243,11 @@ impl Engine {
     }
 }
 
-/// What the tower reports besides its layers: `patch_embed`, `embeddings`, `hidden.0`, `features`
-/// and `projected`.
+/// Stages that the tower reports besides its layers: `patch_embed`, `embeddings`, `hidden.0`, `features` and
+/// `projected`.
 const STAGES_BESIDE_LAYERS: usize = 5;
 
-/// Turns the tower's stages into progress.
+/// Reports the tower's stages as progress.
 struct StageCount<'a> {
     observer: &'a mut dyn Observer,
     done: usize,
@@ -273,7 +271,7 @@ impl StageObserver for StageCount<'_> {
     }
 }
 
-/// Adds the seconds that `work` takes to `seconds`.
+/// Runs `work` and adds its duration to `seconds`.
 fn timed<T>(seconds: &mut f64, work: impl FnOnce() -> T) -> T {
     let start = Instant::now();
     let result = work();

@@ -1,43 +1,47 @@
-//! How a model is run.
+//! The engine's options.
 
 use super::{EMBEDDING_CACHE_BYTES, N_BATCH};
-use crate::system;
 use crate::{
-    engine::{cache::CacheOptions, memory::PictureLoad, memory::Workload},
-    language::llama::{KvType, LoadOptions, Products},
-    vision::Precision,
-    vision::VisionEncoder,
-    vision::image::{Orientation, Reading, Transparency},
+    engine::{
+        cache::CacheOptions,
+        memory::{PictureLoad, Workload},
+    },
+    language::llama::{KvType, LoadOptions, MatmulBackend},
+    system,
+    vision::{
+        Precision, VisionEncoder,
+        image::{Orientation, Reading, Transparency},
+    },
 };
 
-/// How a model is run; one setting for all requests.
+/// How a model is run, for all requests.
 #[derive(Clone, Debug)]
 pub struct EngineOptions {
-    /// Positions of the context; `None` for what the request needs.
+    /// Context size in positions; `None` for what the request needs.
     pub n_ctx: Option<usize>,
-    /// Threads that compute.
+    /// Compute threads.
     pub n_threads: usize,
     /// Element type of the KV cache.
     pub kv_type: KvType,
     /// Fused attention in the decoder.
     pub flash_attn: bool,
-    /// Who multiplies matrices in the decoder.
-    pub products: Products,
+    /// The kernels that compute the decoder's matrix products.
+    pub matmul_backend: MatmulBackend,
     /// How the decoder is loaded.
     pub load: LoadOptions,
-    /// In what the tower computes.
+    /// The arithmetic of the tower.
     pub tower: Precision,
     /// Whether EXIF orientation is applied to pictures.
     pub orientation: Orientation,
-    /// What becomes of transparent parts of pictures.
+    /// How transparent parts of pictures are composited.
     pub transparency: Transparency,
-    /// Whether pictures whose files end early are taken all the same, with grey where pixels are missing.
+    /// Whether truncated picture files are accepted, with grey where pixels are missing.
     pub allow_truncated: bool,
     /// Whether the memory is checked before a run.
     pub check_memory: bool,
-    /// Where pictures and prompts are kept across runs; `None` for nowhere.
+    /// The cache on disk for pictures and prompts; `None` for no cache.
     pub cache: Option<CacheOptions>,
-    /// The most bytes that a run may need; `None` for what the machine has.
+    /// The maximum memory of a run in bytes; `None` for what is available.
     pub max_memory: Option<u64>,
 }
 
@@ -48,7 +52,7 @@ impl Default for EngineOptions {
             n_threads: default_threads(),
             kv_type: KvType::F16,
             flash_attn: true,
-            products: Products::default(),
+            matmul_backend: MatmulBackend::default(),
             load: LoadOptions::default(),
             tower: Precision::default(),
             orientation: Orientation::Apply,
@@ -62,7 +66,7 @@ impl Default for EngineOptions {
 }
 
 impl EngineOptions {
-    /// How pictures are read.
+    /// How pictures are decoded.
     pub fn reading(&self) -> Reading {
         Reading {
             orientation: self.orientation,
@@ -71,8 +75,8 @@ impl EngineOptions {
         }
     }
 
-    /// What a run with a context of `n_cells` positions, up to `n_ctx` of which are one sequence's, is to
-    /// memory: with as many pictures as fit, which `tower` encodes, or without.
+    /// The workload of a run with a context of `n_cells` positions, up to `n_ctx` of them in one sequence. With a
+    /// `tower` it includes as many pictures as fit into the context.
     pub fn workload(
         &self,
         n_cells: usize,
@@ -86,7 +90,7 @@ impl EngineOptions {
             PictureLoad {
                 work: tower.work_bytes(),
                 embeddings: (n_further * embedding).min(EMBEDDING_CACHE_BYTES),
-                // One sequence at a time.
+                // The cache on disk copies one sequence at a time.
                 n_copied: if self.cache.is_some() { n_ctx } else { 0 },
             }
         });
@@ -99,16 +103,16 @@ impl EngineOptions {
         }
     }
 
-    /// What a run may take in all, `loaded` of which this process holds already; `None` where nothing
-    /// is known or nothing is to be checked.
+    /// The maximum memory of a run in bytes; this process has allocated `loaded` of them already. `None` if unknown or
+    /// if memory is not checked.
     pub(super) fn memory_limit(&self, loaded: u64) -> Option<u64> {
-        let machine = system::memory::available().map(|bytes| bytes.saturating_add(loaded));
-        let limits = [machine, self.max_memory].into_iter().flatten();
+        let available = system::memory::available().map(|bytes| bytes.saturating_add(loaded));
+        let limits = [available, self.max_memory].into_iter().flatten();
         limits.min().filter(|_| self.check_memory)
     }
 }
 
-/// As many threads as cores that this process may use.
+/// The number of cores that this process may use.
 pub fn default_threads() -> usize {
     std::thread::available_parallelism().map_or(1, std::num::NonZero::get)
 }
@@ -118,13 +122,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_limit_is_the_machines_or_a_smaller_one_that_was_asked_for() {
+    fn the_limit_is_the_available_memory_or_max_memory() {
         let options = EngineOptions::default();
-        let machine = options.memory_limit(0).unwrap();
-        assert!(machine > 1 << 20);
+        let available = options.memory_limit(0).unwrap();
+        assert!(available > 1 << 20);
         assert!(
             options.memory_limit(1 << 50).unwrap() > 1 << 50,
-            "what is held counts"
+            "loaded bytes count as available"
         );
         let max_memory = Some(5_000_000);
         let small = EngineOptions {

@@ -1,7 +1,7 @@
-//! The pictures of a request, and the embeddings of those seen lately.
+//! The pictures of a request, and a cache of embeddings.
 //!
-//! A picture is told by its content before it is decoded, so one that is known already costs no more
-//! than reading its file.
+//! A picture is identified by the digest of its file before it is decoded, so a cached picture costs no more than
+//! reading its file.
 
 use std::{
     path::Path,
@@ -23,8 +23,8 @@ use crate::{
 /// The projected embeddings of a picture, `[n_tokens, n_embd]`, in standard layout.
 pub(super) type Embedding = Arc<Array2<f32>>;
 
-/// A picture whose content is at hand.
-pub(super) struct FoundPicture<'a> {
+/// A picture whose file is in memory, or whose pixels were given.
+pub(super) struct LoadedPicture<'a> {
     pub id: PictureId,
     content: Content<'a>,
 }
@@ -34,12 +34,12 @@ enum Content<'a> {
     Pixels(&'a RgbImage),
 }
 
-impl<'a> FoundPicture<'a> {
+impl<'a> LoadedPicture<'a> {
     /// Reads the picture's file if it has one.
     ///
     /// # Errors
-    /// If the file cannot be read, or there are no pixels.
-    pub fn find(picture: &'a Picture) -> Result<Self, EngineError> {
+    /// If the file cannot be read, or given pixels have no extent or too large a side.
+    pub fn load(picture: &'a Picture) -> Result<Self, EngineError> {
         match picture {
             Picture::File(path) => Ok(Self::of_file(path, image::read(path)?.into())),
             Picture::Encoded { name, bytes } => Ok(Self::of_file(name.as_ref(), bytes.clone())),
@@ -70,8 +70,8 @@ impl<'a> FoundPicture<'a> {
         Self { id, content }
     }
 
-    /// The picture, resized for the tower: at once, because the original may be large. Decoding may take
-    /// `max_bytes`.
+    /// The picture, resized for the tower. It is resized right after decoding, because the original may be large.
+    /// Decoding may take `max_bytes`.
     ///
     /// # Errors
     /// If it cannot be decoded.
@@ -92,27 +92,27 @@ impl<'a> FoundPicture<'a> {
             }
             Content::Pixels(pixels) => Ok(Decoded {
                 picture: preprocessor.resize(pixels),
-                on_white: false, // the caller's own work
+                on_white: false, // the caller composites
                 is_short: false,
             }),
         }
     }
 }
 
-/// How far a picture's embeddings are away.
-pub(super) enum Ready {
-    /// The decoder holds what they would give.
+/// What the tower has to do for a picture.
+pub(super) enum EncoderInput {
+    /// Nothing: the KV cache has the picture's positions.
     NotNeeded,
-    /// They are known.
-    Known(Embedding),
-    /// The tower has to compute them, of this picture, resized.
-    ToEncode(Decoded),
+    /// Nothing: the embeddings are cached.
+    Cached(Embedding),
+    /// Encode this resized picture.
+    Encode(Decoded),
 }
 
-/// Embeddings of the pictures used last, up to a number of bytes; one picture has always room.
+/// An LRU cache of embeddings, limited in bytes. The last one always stays.
 pub(super) struct EmbeddingCache {
     max_bytes: AtomicUsize,
-    /// The one used last stands last.
+    /// The most recently used one is last.
     entries: Mutex<Vec<(PictureId, Embedding)>>,
 }
 
@@ -124,7 +124,7 @@ impl EmbeddingCache {
         }
     }
 
-    /// Keeps no more than so many bytes from the next picture on, but always that one.
+    /// Sets the limit. It applies from the next picture on.
     pub fn limit(&self, max_bytes: usize) {
         self.max_bytes.store(max_bytes, Ordering::Relaxed);
     }
@@ -136,7 +136,7 @@ impl EmbeddingCache {
         entries.last().map(|entry| Arc::clone(&entry.1))
     }
 
-    /// Bytes that are held.
+    /// Bytes of all cached embeddings.
     pub fn bytes(&self) -> usize {
         let entries = self.entries.lock().unwrap_or_else(PoisonError::into_inner);
         let bytes = |e: &(_, Embedding)| e.1.len() * size_of::<f32>();
@@ -161,7 +161,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_embeddings_used_longest_ago_go_first() {
+    fn the_least_recently_used_embeddings_are_evicted() {
         let [a, b, c] = [0, 1, 2].map(|i| PictureId::of_file(&[i]));
         let embedding: Embedding = Arc::new(Array2::zeros((2, 4)));
         let cache = EmbeddingCache::new(2 * 32);

@@ -1,4 +1,4 @@
-//! A request made ready: what the decoder is to see, and the pictures behind it.
+//! A prepared request: the decoder's prompt and the pictures of it.
 
 use std::{ops::ControlFlow, sync::Arc};
 
@@ -6,7 +6,7 @@ use rayon::prelude::*;
 
 use super::{
     Engine, EngineError, Observer, Request, StageCount,
-    pictures::{Embedding, FoundPicture, Ready},
+    pictures::{Embedding, EncoderInput, LoadedPicture},
     timed,
 };
 use crate::{
@@ -17,34 +17,34 @@ use crate::{
     },
 };
 
-/// How long a prompt is.
+/// The length of a prompt.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PromptSize {
     /// Positions of the prompt.
     pub n_prompt: usize,
-    /// How many of them are pictures.
+    /// Those of them that are pictures.
     pub n_image: usize,
 }
 
-/// What an answer took, so far.
+/// Durations and cache counts of a request, so far.
 #[derive(Default)]
-pub(super) struct Use {
+pub(super) struct Usage {
     pub timings: Timings,
     pub counts: CacheCounts,
 }
 
-/// A request made ready.
+/// A prepared request.
 pub(super) struct Prepared<'a> {
     pub request: &'a Request,
     pub prompt: Prompt,
-    pub pictures: Vec<FoundPicture<'a>>,
+    pub pictures: Vec<LoadedPicture<'a>>,
 }
 
 impl Engine {
-    /// How long the prompt of `request` is. No picture is opened for that.
+    /// The length of the prompt of `request`. Opens no picture.
     ///
     /// # Errors
-    /// If there is nothing to ask, or markers and pictures do not pair up.
+    /// If the prompt is empty, or markers and pictures do not match.
     pub fn prompt_size(&self, request: &Request) -> Result<PromptSize, EngineError> {
         let sequence = self.sequence(request)?;
         Ok(PromptSize {
@@ -61,14 +61,14 @@ impl Engine {
         Ok(template.sequence(&request.chat, request.images.len(), &self.tokenizer)?)
     }
 
-    /// Builds the prompt and finds the pictures.
+    /// Builds the prompt and loads the pictures' files.
     pub(super) fn prepare<'a>(&self, request: &'a Request) -> Result<Prepared<'a>, EngineError> {
         request.check_beams()?;
         let pictures = match &request.images[..] {
-            [one] => vec![FoundPicture::find(one)?], // sooner done than another thread woken
+            [one] => vec![LoadedPicture::load(one)?], // faster than waking another thread
             many => {
-                let found = many.par_iter().map(FoundPicture::find);
-                found.collect::<Result<_, _>>()?
+                let loaded = many.par_iter().map(LoadedPicture::load);
+                loaded.collect::<Result<_, _>>()?
             }
         };
         let sequence = self.sequence(request)?;
@@ -80,38 +80,38 @@ impl Engine {
         })
     }
 
-    /// Opens what has to be encoded if the first `n_held` positions need not be computed.
+    /// Decodes the pictures that have to be encoded if the first `n_cached` positions need not be computed.
     pub(super) fn open_pictures(
         &self,
         prepared: &Prepared<'_>,
-        n_held: usize,
+        n_cached: usize,
         counts: &mut CacheCounts,
-    ) -> Result<Vec<Ready>, EngineError> {
-        let needed = prepared.prompt.pictures_from(n_held);
+    ) -> Result<Vec<EncoderInput>, EngineError> {
+        let needed = prepared.prompt.pictures_from(n_cached);
         if needed.is_empty() {
-            let none = prepared.pictures.iter().map(|_| Ready::NotNeeded);
+            let none = prepared.pictures.iter().map(|_| EncoderInput::NotNeeded);
             return Ok(none.collect());
         }
         for i in &needed {
-            self.recall(prepared.pictures[*i].id, counts);
+            self.load_cached_embedding(prepared.pictures[*i].id, counts);
         }
-        let open = |(i, picture): &(usize, &FoundPicture<'_>), max_bytes| {
+        let open = |(i, picture): &(usize, &LoadedPicture<'_>), max_bytes| {
             if !needed.contains(i) {
-                return Ok(Ready::NotNeeded);
+                return Ok(EncoderInput::NotNeeded);
             }
             if let Some(embedding) = self.embeddings.get(picture.id) {
-                return Ok(Ready::Known(embedding));
+                return Ok(EncoderInput::Cached(embedding));
             }
             let (preprocessor, how) = (&self.preprocessor, self.options.reading());
             let resized = picture.resized(preprocessor, how, max_bytes)?;
-            Ok(Ready::ToEncode(resized))
+            Ok(EncoderInput::Encode(resized))
         };
         let pictures: Vec<_> = prepared.pictures.iter().enumerate().collect();
         Ok(self.open_within(&pictures, open)?)
     }
 
-    /// Gets the embeddings of a picture from the cache on disk if they are there and not here.
-    fn recall(&self, id: PictureId, counts: &mut CacheCounts) {
+    /// Reads the embeddings of a picture from the cache on disk into memory, if they are only there.
+    fn load_cached_embedding(&self, id: PictureId, counts: &mut CacheCounts) {
         if let Some(prompt_cache) = &self.prompt_cache
             && self.embeddings.get(id).is_none()
             && let Some(rows) = prompt_cache.embedding(id, self.embedding_shape(), counts)
@@ -120,31 +120,33 @@ impl Engine {
         }
     }
 
-    /// The embeddings of the pictures that are needed, and how many had to be computed.
+    /// The embeddings of the pictures that are needed, and how many of them were computed.
     pub(super) fn embed(
         &self,
         prepared: &Prepared<'_>,
-        ready: Vec<Ready>,
+        inputs: Vec<EncoderInput>,
         observer: &mut dyn Observer,
         counts: &mut CacheCounts,
     ) -> (Vec<Option<Embedding>>, usize) {
-        let n_to_encode = ready.iter().filter(|r| matches!(r, Ready::ToEncode(_)));
+        let n_to_encode = inputs
+            .iter()
+            .filter(|r| matches!(r, EncoderInput::Encode(_)));
         let mut progress = StageCount::new(observer, self.encoder.config(), n_to_encode.count());
         let mut n_encoded = 0;
-        let embeddings = ready.into_iter().zip(&prepared.pictures);
-        let embeddings = embeddings.map(|(ready, picture)| match ready {
-            Ready::NotNeeded => None,
-            Ready::Known(embedding) => Some(embedding),
-            Ready::ToEncode(pixels) => {
+        let embeddings = inputs.into_iter().zip(&prepared.pictures);
+        let embeddings = embeddings.map(|(input, picture)| match input {
+            EncoderInput::NotNeeded => None,
+            EncoderInput::Cached(embedding) => Some(embedding),
+            EncoderInput::Encode(pixels) => {
                 if let Some(embedding) = self.embeddings.get(picture.id) {
-                    return Some(embedding); // the same picture stood earlier in the request
+                    return Some(embedding); // the request has the same picture twice
                 }
                 let pixels = self.preprocessor.normalize(&pixels.picture);
                 let embedding = self.encoder.encode_observed(&pixels, &mut progress);
                 let embedding = Arc::new(embedding);
                 self.embeddings.put(picture.id, &embedding);
                 if let Some(prompt_cache) = &self.prompt_cache {
-                    prompt_cache.keep_embedding(picture.id, &embedding, counts);
+                    prompt_cache.store_embedding(picture.id, &embedding, counts);
                 }
                 n_encoded += 1;
                 Some(embedding)
@@ -153,24 +155,26 @@ impl Engine {
         (embeddings.collect(), n_encoded)
     }
 
-    /// Computes what sequence `seq` does not hold of a prompt that it holds the begin of:
-    /// [`Timings::n_reused`] positions. `Break` if the observer has had enough before the end.
+    /// Computes the rest of a prompt of which sequence `seq` has the first [`Timings::n_reused`] positions. `Break` if
+    /// the observer interrupts it.
     pub(super) fn prefill(
         &self,
         decoder: &mut Decoder,
         seq: usize,
         prepared: &Prepared<'_>,
-        ready: Vec<Ready>,
-        Use { timings, counts }: &mut Use,
+        inputs: Vec<EncoderInput>,
+        Usage { timings, counts }: &mut Usage,
         observer: &mut dyn Observer,
     ) -> Result<ControlFlow<()>, EngineError> {
         let prompt = &prepared.prompt;
-        let is_on_white = |r: &&Ready| matches!(r, Ready::ToEncode(picture) if picture.on_white);
-        timings.n_images_on_white = ready.iter().filter(is_on_white).count();
-        let is_short = |r: &&Ready| matches!(r, Ready::ToEncode(picture) if picture.is_short);
-        timings.n_images_truncated = ready.iter().filter(is_short).count();
+        let is_on_white =
+            |r: &&EncoderInput| matches!(r, EncoderInput::Encode(picture) if picture.on_white);
+        timings.n_images_on_white = inputs.iter().filter(is_on_white).count();
+        let is_short =
+            |r: &&EncoderInput| matches!(r, EncoderInput::Encode(picture) if picture.is_short);
+        timings.n_images_truncated = inputs.iter().filter(is_short).count();
         let (embeddings, n_encoded) = timed(&mut timings.encode, || {
-            self.embed(prepared, ready, observer, counts)
+            self.embed(prepared, inputs, observer, counts)
         });
         timings.n_images = n_encoded;
         timings.n_images_reused = prepared.pictures.len() - n_encoded;

@@ -1,10 +1,9 @@
-//! What an engine keeps across runs: the embeddings of pictures, and the keys and values of prompts
-//! up to and including their last picture.
+//! The prompt cache on disk: the embeddings of pictures, and the keys and values of prompts up to and including their
+//! last picture.
 //!
-//! The key of an entry says everything that decides its numbers: the model file, the preparation of
-//! pictures, the arithmetic of this machine, and the picture or the prompt itself.
+//! The key of an entry contains everything that decides its values: the model file, the preprocessing of pictures,
+//! the arithmetic of this machine, and the picture or the prompt itself.
 
-use crate::system::units;
 use std::{ops::Range, sync::Arc};
 
 use ndarray::Array2;
@@ -18,43 +17,44 @@ use crate::{
         prompt::{PictureId, PromptKey},
     },
     model::container::Container,
+    system::units,
     vision,
 };
 
 const EMBEDDING: &str = "embedding";
 const STATE: &str = "state";
 
-/// A cache with the part of its keys that is the same for a whole run.
+/// A cache, with the part of its keys that is constant during a run.
 pub(super) struct PromptCache {
     cache: Cache,
-    /// What decides embeddings, besides the picture.
+    /// Everything that decides embeddings, besides the picture.
     tower: String,
-    /// What decides keys and values, besides the prompt.
+    /// Everything that decides keys and values, besides the prompt.
     decoder: String,
 }
 
-/// The state of a prompt's begin.
-pub(super) struct Found {
-    /// Positions of it.
+/// The cached state of a prompt's prefix.
+pub(super) struct CachedPrefix {
+    /// Its length in positions.
     pub n: usize,
     entry: Entry,
 }
 
-/// Whether it is as it was written, or what is wrong with it.
+/// `Ok` if the entry is intact, otherwise what is wrong with it.
 pub(super) type Verified = Result<(), &'static str>;
 
-impl Found {
-    /// Reads it all and holds it against its checksum.
+impl CachedPrefix {
+    /// Reads the entry and compares it with its checksum.
     pub fn verify(&self) -> Verified {
         self.entry.verify()
     }
 }
 
 impl PromptCache {
-    /// The cache that the options name, if they name one.
+    /// The cache that the options name, if any.
     pub fn new(container: &Container, options: &EngineOptions) -> Option<Self> {
         let cache = Cache::new(options.cache.clone()?);
-        // A file without checksum cannot be told from another.
+        // A file without a checksum cannot be identified.
         let checksum = container.checksum().ok()?;
         let n_bytes = container.file().file_bytes();
         let info = container.info(); // from the outer header, which the checksum does not cover
@@ -69,7 +69,7 @@ impl PromptCache {
             "{tower}llama.cpp {} {}\nproducts {}\nkv {:?} flash {} batch {N_BATCH} repack {}\n",
             llama::VERSION,
             llama::system_info(),
-            llama::kernels(options.products),
+            llama::kernels(options.matmul_backend),
             options.kv_type,
             options.flash_attn,
             options.load.repack,
@@ -89,7 +89,7 @@ impl PromptCache {
         [self.decoder.as_bytes(), &prompt_key.encode(n)].concat()
     }
 
-    /// The embeddings of a picture, `[n_tokens, n_embd]`.
+    /// The cached embeddings of a picture, `[n_tokens, n_embd]`.
     pub fn embedding(
         &self,
         id: PictureId,
@@ -102,54 +102,54 @@ impl PromptCache {
         Some(Arc::new(rows))
     }
 
-    /// Keeps the embeddings of a picture.
-    pub fn keep_embedding(&self, id: PictureId, rows: &Embedding, counts: &mut CacheCounts) {
+    /// Stores the embeddings of a picture.
+    pub fn store_embedding(&self, id: PictureId, rows: &Embedding, counts: &mut CacheCounts) {
         let bytes: Vec<u8> = rows.iter().flat_map(|v| v.to_le_bytes()).collect();
         self.cache
             .put(EMBEDDING, &self.embedding_key(id), &bytes, counts);
     }
 
-    /// The longest begin of a prompt that ends with a picture, is longer than `n_held`, and was kept.
+    /// The longest cached prefix of a prompt that ends with a picture and is longer than `n_min`.
     pub fn find(
         &self,
         prompt_key: &PromptKey,
-        n_held: usize,
+        n_min: usize,
         counts: &mut CacheCounts,
-    ) -> Option<Found> {
+    ) -> Option<CachedPrefix> {
         let ends = prompt_key.picture_ends().into_iter().rev();
-        let useful = ends.filter(|n| *n > n_held && *n < prompt_key.len());
+        let useful = ends.filter(|n| *n > n_min && *n < prompt_key.len());
         useful.into_iter().find_map(|n| {
             let entry = self
                 .cache
                 .find(STATE, &self.state_key(prompt_key, n), counts)?;
-            Some(Found { n, entry })
+            Some(CachedPrefix { n, entry })
         })
     }
 
-    /// Lets sequence `seq` hold what was found: how many positions it holds then, zero if llama.cpp
-    /// does not take it. `None` if it was `verified` to be damaged; the sequence stays as it is.
+    /// Restores a cached prefix into sequence `seq` and returns the sequence's new length, which is zero if llama.cpp
+    /// rejects the state. `None` if the entry is damaged; the sequence is unchanged then.
     pub fn restore(
         &self,
-        found: &Found,
+        prefix: &CachedPrefix,
         verified: Verified,
         decoder: &mut Decoder,
         seq: usize,
         prompt_key: &PromptKey,
         counts: &mut CacheCounts,
     ) -> Option<usize> {
-        let bytes = self.cache.settle(&found.entry, verified, counts)?;
-        let mut begin = PromptKey::default();
-        begin.extend_from(prompt_key, 0, found.n);
-        if let Err(error) = decoder.restore(seq, bytes, &begin) {
+        let bytes = self.cache.payload(&prefix.entry, verified, counts)?;
+        let mut prefix_key = PromptKey::default();
+        prefix_key.extend_from(prompt_key, 0, prefix.n);
+        if let Err(error) = decoder.restore(seq, bytes, &prefix_key) {
             counts.n_faults += 1;
-            tracing::warn!("a cached state is not used: {error}");
+            tracing::warn!("ignored a cached state: {error}");
         }
         Some(decoder.n_past(seq))
     }
 
-    /// Keeps sequence `seq` up to its last picture, if that ends in the part of the prompt that was
-    /// computed now. Sequence `spare` is overwritten and left empty.
-    pub fn keep(
+    /// Stores sequence `seq` up to its last picture, if that ends within the `computed` positions. Sequence `spare` is
+    /// overwritten and left empty.
+    pub fn store(
         &self,
         decoder: &mut Decoder,
         seq: usize,
@@ -157,19 +157,19 @@ impl PromptCache {
         computed: Range<usize>,
         counts: &mut CacheCounts,
     ) {
-        let ends = decoder.held(seq).picture_ends();
+        let ends = decoder.prompt_key(seq).picture_ends();
         let Some(n) = ends
             .into_iter()
             .rfind(|n| *n > computed.start && *n < computed.end)
         else {
             return;
         };
-        let key = self.state_key(decoder.held(seq), n);
+        let key = self.state_key(decoder.prompt_key(seq), n);
         decoder.share(seq, spare, n);
         let bytes = decoder.save(spare);
         decoder.truncate(spare, 0);
         tracing::debug!(
-            "keeping {n} positions in {}",
+            "caching {n} positions in {}",
             units::human(bytes.len() as u64)
         );
         self.cache.put(STATE, &key, &bytes, counts);
@@ -177,7 +177,7 @@ impl PromptCache {
 }
 
 impl Engine {
-    /// The shape of a picture's embeddings: rows, and what each of them has.
+    /// The shape of a picture's embeddings, `(n_tokens, n_embd)`.
     pub(super) fn embedding_shape(&self) -> (usize, usize) {
         let tower = self.encoder.config();
         (tower.n_patches(), tower.n_embd_text)

@@ -1,4 +1,4 @@
-//! What goes in and what comes out.
+//! Requests and answers.
 
 use std::{ops::ControlFlow, path::PathBuf};
 
@@ -15,17 +15,17 @@ use crate::{
     vision::image::RgbImage,
 };
 
-/// The most tokens of an answer where nothing else is asked for: the original's limit.
+/// The default limit of generated tokens, as in the original.
 pub const DEFAULT_N_PREDICT: usize = 1024;
 
-/// A picture to be asked about.
+/// A picture of a request.
 #[derive(Clone, Debug)]
 pub enum Picture {
-    /// A file of any known format.
+    /// A file of any supported format.
     File(PathBuf),
-    /// The content of such a file, and what errors call it.
+    /// The content of such a file.
     Encoded {
-        /// For example where it came from.
+        /// The name in error messages, for example the picture's origin.
         name: String,
         /// The content.
         bytes: Bytes,
@@ -40,27 +40,27 @@ impl<P: Into<PathBuf>> From<P> for Picture {
     }
 }
 
-/// What is asked.
+/// A request: a conversation with pictures, and how to answer it.
 #[derive(Clone, Debug)]
 pub struct Request {
     /// Pictures, in the order of their markers.
     pub images: Vec<Picture>,
     /// The conversation.
     pub chat: Chat,
-    /// Where pictures stand in the prompt.
+    /// Where pictures are placed in the prompt.
     pub layout: PromptLayout,
-    /// Where `<s>` stands; `None` for the model's own rule.
+    /// Where `<s>` is inserted; `None` for the model's own rule.
     pub bos_rule: Option<BosRule>,
-    /// Which tokens see Partial-LoRA.
+    /// The positions that Partial-LoRA applies to.
     pub plora: PloraPolicy,
-    /// How tokens are chosen.
+    /// How tokens are sampled.
     pub sampling: SamplerOptions,
-    /// The most tokens to generate.
+    /// The maximum number of generated tokens.
     pub n_predict: usize,
-    /// Answers followed side by side; 1 for none beside. The likeliest for its length wins, and its
-    /// text is said when it is whole.
+    /// The number of beams; 1 for no beam search. The answer with the highest log-probability per token wins, and its
+    /// text is emitted when the search ends.
     pub beams: usize,
-    /// What the answer has to look like.
+    /// A grammar that constrains the answer.
     pub grammar: Option<Grammar>,
 }
 
@@ -86,47 +86,46 @@ impl Default for Request {
 pub enum StopReason {
     /// The model ended its turn.
     Stop,
-    /// The limit of tokens to generate.
+    /// The limit of generated tokens is reached.
     Length,
     /// The context is full.
     Context,
-    /// The caller had enough.
+    /// The caller interrupted it.
     Interrupted,
 }
 
-/// What came of it.
+/// The answer to a request.
 #[derive(Clone, Debug)]
 pub struct Answer {
     /// The text, without the stop token.
     pub text: String,
     /// Positions of the prompt.
     pub n_prompt: usize,
-    /// How many of them are pictures.
+    /// Those of them that are pictures.
     pub n_image: usize,
     /// Tokens generated, without the stop token.
     pub ids: Vec<i32>,
     /// Why it ended.
     pub stop: StopReason,
-    /// How long each stage took.
+    /// Durations and counts of the stages.
     pub timings: Timings,
-    /// What the cache on disk was of use for.
+    /// Hits, writes and faults of the cache on disk.
     pub cache: CacheCounts,
 }
 
-/// What happens during a request, for whoever shows it.
+/// Receives events during a request.
 pub trait Observer {
-    /// A stage (`encode`, `prefill`) stands at `done` of `total`.
+    /// A stage (`encode`, `prefill`, `search`) has finished `done` of `total` steps.
     fn progress(&mut self, _stage: &'static str, _done: usize, _total: usize) {}
-    /// Whether the caller has had enough: asked between the batches of the prompt. What was computed
-    /// stays, and serves when it is asked again.
+    /// Whether to stop; called between the batches of the prompt. A later request can reuse what was computed.
     fn is_interrupted(&mut self) -> bool {
         false
     }
-    /// More text of the answer; always whole characters. `Break` ends the answer.
+    /// The next piece of the answer's text; always whole characters. `Break` ends the answer.
     fn text(&mut self, _text: &str) -> ControlFlow<()> {
         ControlFlow::Continue(())
     }
 }
 
-/// Watches nothing.
+/// Ignores all events.
 impl Observer for () {}

@@ -1,23 +1,23 @@
-//! One of several running answers.
+//! A slot of the batch scheduler: one of several running answers.
 
 use std::ops::ControlFlow;
 
 use super::{
     Answer, EngineError,
     generation::Generation,
-    prepared::{Prepared, Use},
+    prepared::{Prepared, Usage},
 };
 use crate::engine::{cache::CacheCounts, metrics::Timings};
 
-/// An answer that is running beside others.
+/// A running answer.
 pub(super) struct Slot<'a> {
-    /// The number of its request.
+    /// The index of its request.
     pub index: usize,
-    /// The most positions that it may take.
+    /// The maximum number of positions of prompt and answer.
     pub n_ctx: usize,
-    /// The token to be decoded next.
+    /// The token to decode next.
     pub id: i32,
-    /// Whether its tokens see the adapter.
+    /// Whether the adapter applies to its tokens.
     pub plora: bool,
     pub timings: Timings,
     counts: CacheCounts,
@@ -32,7 +32,7 @@ impl<'a> Slot<'a> {
         prepared: &Prepared<'_>,
         generation: Generation<'a>,
         n_ctx: usize,
-        Use { timings, counts }: Use,
+        Usage { timings, counts }: Usage,
     ) -> Self {
         let sequence = &prepared.prompt.sequence;
         Self {
@@ -48,8 +48,8 @@ impl<'a> Slot<'a> {
         }
     }
 
-    /// Takes the token that `logits` decide for. The answer, or why there is none, if it ends so.
-    pub fn take(&mut self, logits: &[f32]) -> Option<Result<Answer, EngineError>> {
+    /// Samples a token from `logits`. Returns the answer, or its error, if it is finished.
+    pub fn next_token(&mut self, logits: &[f32]) -> Option<Result<Answer, EngineError>> {
         let is_full = self.n_prompt + self.generation.ids.len() == self.n_ctx;
         match self.generation.next(logits, is_full, &mut ()) {
             Ok(ControlFlow::Continue(id)) => {
@@ -63,7 +63,7 @@ impl<'a> Slot<'a> {
                 n_image: self.n_image,
                 stop,
                 timings: Timings {
-                    first_token: self.generation.first_token,
+                    first_token: self.generation.first_token_seconds,
                     ..self.timings
                 },
                 cache: self.counts,

@@ -4,14 +4,14 @@ use std::ops::ControlFlow;
 
 use crate::common::scenes::{ask, engine, fresh_engine, options};
 use xc2_convert::mix::Preset;
-use xc2_edge::engine::{AfterPrompt, Engine, EngineError, Observer, Request, StopReason};
+use xc2_edge::engine::{PromptState, Engine, EngineError, Observer, Request, StopReason};
 
 const BRIEF: &str = "Describe this image briefly.";
 
 /// Log-probabilities of the next token after `ids`.
-fn log_softmax_after(place: &mut AfterPrompt, ids: &[i32]) -> Vec<f64> {
+fn log_softmax_after(place: &mut PromptState, ids: &[i32]) -> Vec<f64> {
     let mut last = Vec::new();
-    place.follow(ids, |_, row| last = row.to_vec()).unwrap();
+    place.force_tokens(ids, |_, row| last = row.to_vec()).unwrap();
     let max = last.iter().copied().fold(f32::NEG_INFINITY, f32::max);
     let sum: f64 = last.iter().map(|l| f64::from(l - max).exp()).sum();
     let shift = f64::from(max) + sum.ln();
@@ -27,7 +27,7 @@ fn naive(engine: &Engine, request: &Request) -> Vec<i32> {
         beams: 1,
         ..request.clone()
     };
-    let (answer, mut place) = engine.answer_and_stay(&alone, &mut ()).unwrap();
+    let (answer, mut place) = engine.answer_and_keep_prompt(&alone, &mut ()).unwrap();
     let n_before = match answer.n_image {
         0 => answer.n_prompt,
         _ => 1, // generating from embeddings, transformers begins with `<s>` alone
@@ -146,7 +146,7 @@ fn enough_beams_find_the_best_of_all_answers() {
         n_predict: 1,
         ..request.clone()
     };
-    let (_, mut place) = engine().answer_and_stay(&alone, &mut ()).unwrap();
+    let (_, mut place) = engine().answer_and_keep_prompt(&alone, &mut ()).unwrap();
     let prompt = &engine().container().info().prompt;
     let is_stop = |id: i32| id == prompt.eos || id == prompt.turn_end;
     let mut best = (f64::NEG_INFINITY, Vec::new());

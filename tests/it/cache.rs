@@ -75,7 +75,7 @@ fn a_second_run_reads_the_picture_and_answers_as_if_it_had_not() {
                 assert!(timings.n_restored > restored.n_image, "{timings:?}");
                 assert_eq!(timings.n_restored, timings.n_reused);
                 assert_eq!((timings.n_images, restored.cache.n_faults), (0, 0));
-                assert!(!engine.holds_adapter(), "no picture was computed");
+                assert!(!engine.is_adapter_loaded(), "no picture was computed");
                 let (fresh, _) = in_a_new_run(Preset::F16, plain.clone(), &request);
                 assert_eq!(restored.ids, fresh.ids, "{plain:?}");
             }

@@ -303,7 +303,7 @@ fn files_that_are_no_model_are_told_apart() {
         &["not a GGUF file", "\\x89PNG"],
     );
     assert_fails(
-        &["info", "-m", &path(&crate::common::reference("tiny-vl"))],
+        &["info", "-m", &path(&crate::common::checkpoints::checkpoint("tiny-vl"))],
         &["directory", "xc2-convert"],
     );
     let whole = fs::read(model()).unwrap();
@@ -544,6 +544,6 @@ fn weights_that_are_no_numbers_are_an_error() {
     let spoiled = path(&scratch("nan.gguf", &bytes));
     assert_fails(
         &["run", "-m", &spoiled, "-p", "Hi"],
-        &["no numbers", "--checksum"],
+        &["NaN or infinite logits", "--checksum"],
     );
 }

@@ -188,7 +188,7 @@ fn a_reserved_session_has_the_room_and_answers_the_same() {
     let mut session = engine.session();
     session.reserve(&reserved).unwrap();
     let n_ctx = session.n_ctx();
-    assert!(n_ctx > 0 && session.n_past() == 0 && !engine.holds_adapter());
+    assert!(n_ctx > 0 && session.n_past() == 0 && !engine.is_adapter_loaded());
     let first = assert_same(&mut session, &ask(&[71], "Describe this image briefly."));
     assert_eq!(session.n_ctx(), n_ctx);
     assert_eq!((first.timings.n_reused, first.timings.n_images), (0, 1));
@@ -218,7 +218,7 @@ fn a_reserved_session_of_other_size_or_without_pictures_serves_all_the_same() {
     session.reserve(&hello).unwrap();
     let n_ctx = session.n_ctx();
     assert_same(&mut session, &hello);
-    assert!(!engine.holds_adapter());
+    assert!(!engine.is_adapter_loaded());
     let long = Request {
         n_predict: n_ctx,
         ..ask(&[72], "Describe this image briefly.")
@@ -261,14 +261,14 @@ fn talk_without_pictures_never_loads_the_adapter() {
     session
         .answer(&next_turn(hello, &answer, "What can you do?"), &mut ())
         .unwrap();
-    assert!(!engine.holds_adapter());
+    assert!(!engine.is_adapter_loaded());
     let (text, pictures) = (engine.memory_need_for(512, false), engine.memory_need(512));
     assert_eq!((text.plora, text.vision), (0, 0));
     assert!(pictures.plora > 0 && pictures.vision > 0 && pictures.work >= text.work);
     session
         .answer(&ask(&[70], "Describe this image briefly."), &mut ())
         .unwrap();
-    assert!(engine.holds_adapter());
+    assert!(engine.is_adapter_loaded());
 }
 
 #[test]

@@ -9,7 +9,7 @@ use xc2_edge::{
     engine::{Engine, EngineError, N_BATCH},
     language::{
         decoder::Decoder,
-        llama::{Products, argmax},
+        llama::{MatmulBackend, argmax},
         prompt::{PictureId, PloraPolicy, Prompt, Sequence},
     },
     vision::image::{PixelValues, RgbImage},
@@ -112,18 +112,18 @@ impl<'a> Bench<'a> {
         &mut self,
         measure: impl Fn(&mut Self) -> anyhow::Result<Row>,
     ) -> anyhow::Result<Vec<Row>> {
-        let asked = self.engine.products();
+        let asked = self.engine.matmul_backend();
         let mut all = vec![asked];
-        if self.args.compare && asked != Products::Ggml {
-            all.push(Products::Ggml);
+        if self.args.compare && asked != MatmulBackend::Ggml {
+            all.push(MatmulBackend::Ggml);
         }
         let rows = all.into_iter().map(|products| {
-            self.engine.set_products(products);
+            self.engine.set_matmul_backend(products);
             let products = Some(products);
             measure(self).map(|row| Row { products, ..row })
         });
         let rows = rows.collect();
-        self.engine.set_products(asked);
+        self.engine.set_matmul_backend(asked);
         rows
     }
 

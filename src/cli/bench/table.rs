@@ -3,7 +3,7 @@
 use serde_json::json;
 use xc2_edge::{
     engine::Engine,
-    language::llama::{self, Products},
+    language::llama::{self, MatmulBackend},
     model::quant::GgmlType,
     system::{machine, units::human},
     vision,
@@ -37,7 +37,7 @@ pub struct Row {
     /// The stage whose time this is a part of.
     pub part_of: Option<&'static str>,
     /// Who multiplied, in a stage of the decoder.
-    pub products: Option<Products>,
+    pub products: Option<MatmulBackend>,
     /// Of the process, in bytes.
     pub peak_memory: Option<u64>,
 }
@@ -113,7 +113,7 @@ impl Table {
             },
             "kernels": {
                 "tower": vision::kernels(),
-                "decoder": llama::kernels(self.engine.products()),
+                "decoder": llama::kernels(self.engine.matmul_backend()),
                 "llama.cpp": llama::system_info(),
             },
             "stages": self.rows.iter().map(|row| self.row_as_json(row)).collect::<Vec<_>>(),
@@ -126,7 +126,7 @@ impl Table {
         json!({
             "stage": row.name,
             "part_of": row.part_of,
-            "backend": row.products.map(Products::name),
+            "backend": row.products.map(MatmulBackend::name),
             "work": row.work,
             "median_s": s.median(),
             "least_s": s.least(),
@@ -146,7 +146,7 @@ impl Table {
         let s = &row.samples;
         let name = match row.part_of {
             Some(_) => format!("  {}", row.name),
-            None if row.products == Some(Products::Ggml) => format!("{} ggml", row.name),
+            None if row.products == Some(MatmulBackend::Ggml) => format!("{} ggml", row.name),
             None => row.name.to_owned(),
         };
         let rate = row.rate.map_or(String::new(), |r| {

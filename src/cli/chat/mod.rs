@@ -35,28 +35,27 @@ use super::{
     screen::Screen,
 };
 
-/// Whether a person sits there: both ends are a terminal.
+/// Whether stdin and stdout are terminals.
 pub fn is_possible() -> bool {
     std::io::stdin().is_terminal() && std::io::stdout().is_terminal()
 }
 
-/// How a conversation is led.
+/// Options of a conversation.
 pub struct Options {
-    /// Every question is asked as this one is; its pictures and texts do not count, its system text
-    /// does.
+    /// Options of every question: sampling, layout, system prompt. Its pictures and texts are ignored.
     pub like: Request,
     /// Pictures of the first question.
     pub images: Vec<PathBuf>,
-    /// Positions of the context that were asked for.
+    /// Context size, if given.
     pub n_ctx: Option<usize>,
     /// No progress, no timings.
     pub quiet: bool,
 }
 
-/// Converses until the person leaves.
+/// Runs a conversation until the user leaves.
 ///
 /// # Errors
-/// If the terminal fails. What goes wrong in a turn is told, and the conversation goes on.
+/// If the terminal fails. Errors within a turn are printed, and the conversation continues.
 pub fn run(engine: &Engine, options: Options) -> anyhow::Result<ExitCode> {
     let mut reader = LineReader::new()?;
     interrupt::install()?;
@@ -71,8 +70,8 @@ pub fn run(engine: &Engine, options: Options) -> anyhow::Result<ExitCode> {
         match talk.ready_while(typing)? {
             Line::Text(line) => match Command::parse(&line) {
                 Ok(Command::Quit) => break,
-                Ok(command) => told(talk.carry_out(command))?,
-                Err(message) => told(Err(anyhow::Error::msg(message)))?,
+                Ok(command) => report_failure(talk.run(command))?,
+                Err(message) => report_failure(Err(anyhow::Error::msg(message)))?,
             },
             Line::Interrupted => talk.interrupted_at_prompt(),
             Line::End => break,
@@ -92,22 +91,22 @@ fn leaves(line: &Line) -> bool {
     }
 }
 
-/// Tells what went wrong in a turn. Only that nobody reads any more ends the conversation.
-fn told(done: anyhow::Result<()>) -> anyhow::Result<()> {
-    match done {
+/// Prints the error of a turn. Only a closed stdout ends the conversation.
+fn report_failure(result: anyhow::Result<()>) -> anyhow::Result<()> {
+    match result {
         Err(error) if is_broken_pipe(&error) => return Err(error),
-        Err(error) => tell_error(&error),
+        Err(error) => print_error(&error),
         Ok(()) => {}
     }
     Ok(())
 }
 
-/// Tells a person something that is no answer.
+/// Prints a message on stderr; ignores write errors.
 fn tell(message: impl std::fmt::Display) {
-    let _ = writeln!(std::io::stderr(), "{message}"); // nothing is left to be done if it fails
+    let _ = writeln!(std::io::stderr(), "{message}");
 }
 
-fn tell_error(error: &anyhow::Error) {
+fn print_error(error: &anyhow::Error) {
     tell(format_args!("error: {error:#}"));
     if let Some(hint) = super::hint(error) {
         tell(format_args!("hint: {hint}"));
@@ -141,14 +140,14 @@ impl<'a> Talk<'a> {
         if !self.options.quiet {
             let name = &self.engine.container().info().name;
             tell(format_args!(
-                "{name}: ask something. `/image FILE` shows a picture, `/help` tells the rest, Ctrl-D leaves."
+                "{name}: ask a question. `/image FILE` adds a picture, `/help` lists all commands, Ctrl-D leaves."
             ));
         }
         Ok(())
     }
 
-    /// Makes the session ready for the first question while a person types. That goes on beside: who
-    /// computes now has threads that wait for what it computes next.
+    /// Prepares the session for the first question while the user types. Typing runs in a second thread: the
+    /// thread that computes keeps its pool of compute threads for the answer.
     fn ready_while(
         &mut self,
         typing: impl FnOnce() -> anyhow::Result<Line> + Send,
@@ -161,39 +160,39 @@ impl<'a> Talk<'a> {
             let typing = scope.spawn(|| {
                 let line = typing();
                 if line.as_ref().is_ok_and(leaves) {
-                    end_process(0); // reading a large model may take long, and nobody waits for it
+                    end_process(0); // do not wait until a large model is read
                 }
                 line
             });
-            // Should it fail, the question most likely will, and tells why.
+            // If this fails, the question will fail as well and report why.
             let _ = self.session.reserve(&request);
             typing.join().expect("no panic")
         })
     }
 
-    /// Whether a picture can be read, before it is asked about.
+    /// Checks that a picture can be read.
     fn look_at(&self, path: &Path) -> anyhow::Result<()> {
         self.engine.open_picture(path)?;
         Ok(())
     }
 
-    /// Ctrl-C where nothing runs: takes back pictures, or tells how to leave.
+    /// Ctrl-C at the prompt: removes pending pictures, or says how to leave.
     fn interrupted_at_prompt(&mut self) {
         match self.conversation.drop_pending() {
             0 => tell("Ctrl-D or `/quit` leaves"),
-            1 => tell("the picture is taken back"),
-            n => tell(format_args!("the {n} pictures are taken back")),
+            1 => tell("removed the picture"),
+            n => tell(format_args!("removed the {n} pictures")),
         }
     }
 
-    fn carry_out(&mut self, command: Command) -> anyhow::Result<()> {
+    fn run(&mut self, command: Command) -> anyhow::Result<()> {
         match command {
             Command::Say(text) => self.ask(&text)?,
             Command::Images(paths) => self.add_images(paths)?,
             Command::Clear => {
                 self.conversation.clear();
                 self.session.clear();
-                tell("forgotten");
+                tell("conversation cleared");
             }
             Command::Save(path) => self.save(&path)?,
             Command::Help => tell(help()),
@@ -202,7 +201,7 @@ impl<'a> Talk<'a> {
         Ok(())
     }
 
-    /// Adds those pictures that can be read, and reports what is wrong with the others.
+    /// Adds the pictures that can be read, and reports errors of the others.
     fn add_images(&mut self, paths: Vec<PathBuf>) -> anyhow::Result<()> {
         let (mut n, mut fault) = (0, None);
         for path in paths {
@@ -210,7 +209,7 @@ impl<'a> Talk<'a> {
                 Ok(()) => n = self.conversation.add_image(path),
                 Err(error) => {
                     if let Some(earlier) = fault.replace(error) {
-                        tell_error(&earlier);
+                        print_error(&earlier);
                     }
                 }
             }
@@ -225,7 +224,7 @@ impl<'a> Talk<'a> {
     fn ask(&mut self, text: &str) -> anyhow::Result<()> {
         let request = self.conversation.request(text, &self.options.like);
         let n_prompt = self.engine.prompt_size(&request)?.n_prompt;
-        let warning = self.room(n_prompt).before().map_err(anyhow::Error::msg)?;
+        let warning = self.context_left(n_prompt).before().map_err(anyhow::Error::msg)?;
         if let Some(warning) = warning {
             tell(format_args!("warning: {warning}"));
         }
@@ -236,7 +235,7 @@ impl<'a> Talk<'a> {
         screen.finish()?;
         writeln!(std::io::stdout())?;
         if answer.stop == StopReason::Interrupted && answer.text.is_empty() {
-            tell("stopped before the answer began; the question is not part of the conversation");
+            tell("stopped before the answer began; the question was not added to the conversation");
             return Ok(());
         }
         self.conversation.push(text, answer.text.clone());
@@ -244,23 +243,23 @@ impl<'a> Talk<'a> {
         Ok(())
     }
 
-    /// What is said below an answer.
+    /// Prints timings and warnings after an answer.
     fn after(&self, answer: &Answer, request: &Request) {
         if !self.options.quiet {
-            let products = self.engine.products();
+            let products = self.engine.matmul_backend();
             tell(Report::new(answer, request.sampling, products));
         }
         if answer.stop == StopReason::Interrupted {
-            tell("the answer was stopped; what was said counts");
+            tell("the answer was stopped; its text stays in the conversation");
         } else if let Some(why) = report::cut(answer.stop) {
             tell(why);
         }
-        if let Some(warning) = self.room(answer.n_prompt + answer.ids.len()).after() {
+        if let Some(warning) = self.context_left(answer.n_prompt + answer.ids.len()).after() {
             tell(format_args!("warning: {warning}"));
         }
     }
 
-    fn room(&self, n_used: usize) -> ContextLeft {
+    fn context_left(&self, n_used: usize) -> ContextLeft {
         let info = self.engine.container().info();
         let max = info.max_context();
         ContextLeft {
@@ -274,7 +273,7 @@ impl<'a> Talk<'a> {
     fn save(&self, path: &Path) -> anyhow::Result<()> {
         ensure!(
             !self.conversation.is_empty(),
-            "there is nothing to save yet"
+            "nothing to save yet"
         );
         let text = self.conversation.as_file(path);
         Leftovers::default().clear(path);
@@ -291,6 +290,6 @@ fn help() -> String {
     };
     let commands: Vec<_> = COMMANDS.iter().map(line).collect();
     let keys =
-        "Ctrl-C         stops an answer, clears a line; on an empty one, takes pictures back";
+        "Ctrl-C         stop an answer, or clear the line; on an empty line, remove added pictures";
     format!("{}\n{keys}", commands.join("\n"))
 }

@@ -1,8 +1,8 @@
-//! The best answers that a beam search has found so far, as `BeamHypotheses` of transformers 4.33 keeps
-//! them with `length_penalty` 1 and `early_stopping` off: an answer's score is its log-probability,
-//! its stop token's included, divided by its length, that token not counted.
+//! The best answers of a beam search so far, as in `BeamHypotheses` of transformers 4.33 with `length_penalty` 1 and
+//! `early_stopping` off. An answer's score is its log-probability, stop token included, divided by its length without
+//! the stop token.
 
-/// An answer that ended, or was cut.
+/// An answer that the model ended, or that reached a limit.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Hypothesis {
     pub score: f64,
@@ -16,7 +16,7 @@ pub(super) struct Hypotheses {
     n_beams: usize,
     /// Positions that count as part of every answer.
     n_before: usize,
-    /// The worst first; of equal ones the first that came.
+    /// By ascending score; equal ones in the order in which they were added.
     sorted: Vec<Hypothesis>,
 }
 
@@ -29,7 +29,7 @@ impl Hypotheses {
         }
     }
 
-    /// Takes an answer in if it is among the best. An empty one counts as one token.
+    /// Adds an answer if it is among the best. An empty one counts as one token.
     pub fn add(&mut self, ids: Vec<i32>, log_probability: f64, ended: bool) {
         let score = log_probability / (self.n_before + ids.len()).max(1) as f64;
         if self.sorted.len() == self.n_beams {
@@ -42,14 +42,14 @@ impl Hypotheses {
         self.sorted.insert(at, Hypothesis { score, ids, ended });
     }
 
-    /// Whether no open beam can get better than what is there: `best` is the highest
-    /// log-probability of answers of `n` tokens.
+    /// Whether no open beam can beat the worst hypothesis; `best` is the highest log-probability among beams of `n`
+    /// tokens.
     pub fn is_done(&self, best: f64, n: usize) -> bool {
         let attainable = best / (self.n_before + n) as f64;
         self.sorted.len() == self.n_beams && self.sorted[0].score >= attainable
     }
 
-    /// The best.
+    /// The best hypothesis.
     pub fn best(mut self) -> Hypothesis {
         self.sorted.pop().expect("open beams were added")
     }
@@ -65,7 +65,7 @@ mod tests {
         found.add(vec![1, 2], -2.0, true); // -1
         found.add(vec![3], -3.0, true); // -3
         assert!(found.is_done(-6.1, 2) && !found.is_done(-5.9, 2));
-        found.add(vec![4; 4], -8.0, true); // -2 takes the place of -3
+        found.add(vec![4; 4], -8.0, true); // -2 replaces -3
         found.add(vec![5], -9.0, true);
         assert_eq!(found.sorted.len(), 2);
         assert!(!found.is_done(-3.9, 2));
@@ -73,7 +73,7 @@ mod tests {
     }
 
     #[test]
-    fn positions_before_count_and_empty_answers_do_not_divide_by_zero() {
+    fn prior_positions_count_and_empty_answers_do_not_divide_by_zero() {
         let mut found = Hypotheses::new(1, 10);
         found.add(vec![1, 2], -12.0, true);
         assert!((found.best().score + 1.0).abs() < 1e-12);

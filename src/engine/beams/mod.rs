@@ -1,8 +1,8 @@
-//! Beam search: several answers are followed side by side, and the likeliest for its length wins.
+//! Beam search: several answers are decoded in parallel, and the one with the highest log-probability per token wins.
 //!
-//! What a beam has in common with others, the prompt and its pictures above all, lies in the KV cache
-//! once: sequences share its cells, and when beams change places nothing is moved. The rules are
-//! Hugging Face's, since the published scores were made with them; see [`Search`].
+//! The KV cache holds a common prefix of beams once, above all the prompt and its pictures: sequences share its cells,
+//! and reordering beams moves nothing. The rules are Hugging Face's, which the published scores were made with; see
+//! [`Search`].
 
 mod hypotheses;
 mod search;
@@ -16,22 +16,22 @@ use crate::language::{
     prompt::Sequence,
 };
 
-/// The most beams: llama.cpp takes no more than 256 sequences.
+/// The maximum number of beams: llama.cpp is limited to 256 sequences.
 pub const MAX_BEAMS: usize = 64;
 
 /// The sequence that holds the prompt.
 const TRUNK: usize = 0;
 
-/// Sequences that a session with `n_beams` takes: the prompt's, one for passing states to the cache on
-/// disk, and, because beams change places, two for each of several beams. A search is over when a state
-/// is passed, so that takes one of these.
+/// The number of sequences for `n_beams`. Without a search: one for the prompt and one for copying states to the cache
+/// on disk. With a search: one for the prompt and two per beam, because beams are reordered; a state is copied after
+/// the search, in one of these.
 pub(super) fn n_seq(n_beams: usize) -> usize {
     1 + if n_beams > 1 { 2 * n_beams } else { 1 }
 }
 
-/// Positions that count as part of every answer. Without pictures the original generates from the
-/// prompt's ids and counts those; with pictures it generates from embeddings, and transformers puts a
-/// single `<s>` in the place of the ids.
+/// The number of positions that count as part of every answer. Without pictures the original generates from the
+/// prompt's ids and counts them; with pictures it generates from embeddings, and transformers substitutes a single
+/// `<s>` for the ids.
 fn n_before(sequence: &Sequence) -> usize {
     match sequence.n_image_tokens() {
         0 => sequence.len(),
@@ -40,17 +40,17 @@ fn n_before(sequence: &Sequence) -> usize {
 }
 
 impl Request {
-    /// Refuses beams together with what they do not go with.
+    /// Checks that the request has no options that beam search does not support.
     ///
     /// # Errors
-    /// Says what was found.
+    /// [`EngineError::Beams`] with the unsupported option.
     pub fn check_beams(&self) -> Result<(), EngineError> {
         let SamplerOptions {
             temperature,
             repeat_penalty,
             ..
         } = self.sampling;
-        #[allow(clippy::float_cmp)] // 1.0 as typed means: none
+        #[allow(clippy::float_cmp)] // exactly 1.0 means no penalty
         let found = match self.beams {
             1 => return Ok(()),
             0 => "0 beams".to_owned(),
@@ -65,9 +65,9 @@ impl Request {
 }
 
 impl Generation<'_> {
-    /// Searches for the answer to a prompt that sequence 0 holds all of, with the `logits` of its
-    /// last position; why it ended, and how many batches were decoded. If the observer has had
-    /// enough, the best so far is the answer.
+    /// Searches for the answer to a prompt that sequence 0 has computed, with the `logits` of its last position.
+    /// Returns why it ended and how many batches were decoded. If the observer interrupts, the best answer so far is
+    /// taken.
     pub(super) fn search(
         &mut self,
         decoder: &mut Decoder,
@@ -80,62 +80,61 @@ impl Generation<'_> {
         let stops = [prompt.eos, prompt.turn_end];
         let search = Search::new(request.beams, stops, n_before(sequence));
         let mut search = search.without(self.engine.tokenizer.unused());
-        let n_most = request.n_predict.min(self.n_ctx - sequence.len() + 1);
-        let mut cut = match n_most < request.n_predict {
+        let n_max = request.n_predict.min(self.n_ctx - sequence.len() + 1);
+        let mut cut = match n_max < request.n_predict {
             true => StopReason::Context,
             false => StopReason::Length,
         };
-        let mut slots = Lanes::new(request.beams, request.plora.generated());
+        let mut sequences = BeamSequences::new(request.beams, request.plora.generated());
         let mut rows = vec![logits.to_vec()];
         let mut n_decode = 0;
-        for n in 1..=n_most {
+        for n in 1..=n_max {
             search.advance(&rows)?;
-            observer.progress("search", n, n_most);
-            if search.is_done() || n == n_most {
+            observer.progress("search", n, n_max);
+            if search.is_done() || n == n_max {
                 break;
             }
             if observer.is_interrupted() {
                 cut = StopReason::Interrupted;
                 break;
             }
-            rows = slots.decode(decoder, &mut search)?;
+            rows = sequences.decode(decoder, &mut search)?;
             n_decode += 1;
         }
-        slots.clear(decoder);
+        sequences.clear(decoder);
         let best = search.best();
-        self.adopt(best.ids, observer);
+        self.set_answer(best.ids, observer);
         let stop = if best.ended { StopReason::Stop } else { cut };
         Ok((stop, n_decode))
     }
 }
 
-/// The sequences of the beams: two banks, of which one holds them and the other is free for those
-/// that come next.
-struct Lanes {
+/// The sequences of the beams, in two banks: one has the present beams, the other is free for the next ones.
+struct BeamSequences {
     n_beams: usize,
     plora: bool,
-    /// The sequence that each beam is in; at first the prompt's.
-    held_in: Vec<usize>,
-    /// Whether the next ones go to the second bank.
+    /// The sequence of each beam; at first the prompt's.
+    current: Vec<usize>,
+    /// Whether the next beams use the second bank.
     is_second: bool,
 }
 
-impl Lanes {
+impl BeamSequences {
     fn new(n_beams: usize, plora: bool) -> Self {
         Self {
             n_beams,
             plora,
-            held_in: vec![TRUNK],
+            current: vec![TRUNK],
             is_second: false,
         }
     }
 
-    /// Sequence `i` of the first bank or the second.
+    /// Sequence `i` of a bank.
     fn seq(&self, is_second: bool, i: usize) -> usize {
         1 + i + if is_second { self.n_beams } else { 0 }
     }
 
-    /// Puts every beam into a sequence of its own and decodes its last token: the logits after each.
+    /// Gives every beam a sequence of its own and decodes its last token. Returns the logits after each.
     fn decode(
         &mut self,
         decoder: &mut Decoder,
@@ -144,15 +143,15 @@ impl Lanes {
         let mut nexts = Vec::new();
         for (i, beam) in search.beams().iter().enumerate() {
             let seq = self.seq(self.is_second, i);
-            let parent = self.held_in[beam.parent];
+            let parent = self.current[beam.parent];
             decoder.share(parent, seq, decoder.n_past(parent));
-            let id = *beam.ids.last().expect("a beam has grown");
+            let id = *beam.ids.last().expect("a beam has a token");
             nexts.push(Next { seq, id });
         }
         for i in 0..self.n_beams {
-            decoder.truncate(self.seq(!self.is_second, i), 0); // cells that no beam shares are free
+            decoder.truncate(self.seq(!self.is_second, i), 0); // frees cells that no beam shares
         }
-        self.held_in = nexts.iter().map(|next| next.seq).collect();
+        self.current = nexts.iter().map(|next| next.seq).collect();
         self.is_second = !self.is_second;
         decoder.step_all(&nexts, self.plora)?;
         let row = |i| decoder.logits_of(i).to_vec();

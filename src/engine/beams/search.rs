@@ -1,18 +1,18 @@
-//! The rules of beam search: which answers go on.
+//! The rules of beam search: which candidates become beams.
 
 use super::hypotheses::{Hypotheses, Hypothesis};
 use crate::{engine::EngineError, language::llama::masked};
 
-/// An answer that goes on.
+/// An answer that is being extended.
 #[derive(Debug)]
 pub(super) struct Beam {
-    /// Which of the beams before it was.
+    /// The index of the beam that it extends.
     pub parent: usize,
     pub ids: Vec<i32>,
     pub log_probability: f64,
 }
 
-/// A token that might follow a beam.
+/// A token that may extend a beam.
 #[derive(Clone, Copy)]
 struct Candidate {
     beam: usize,
@@ -20,12 +20,12 @@ struct Candidate {
     log_probability: f64,
 }
 
-/// `generate(num_beams=N, length_penalty=1.0, early_stopping=False)` of transformers 4.33, without
-/// what has no effect for one prompt.
+/// `generate(num_beams=N, length_penalty=1.0, early_stopping=False)` of transformers 4.33, without what has no effect
+/// for a single prompt.
 ///
-/// Every step looks at the likeliest ways to go on from all beams. Those that end the answer become
-/// hypotheses if they are among the first N, the first N others are the new beams. It is over when
-/// there are N hypotheses and no beam, were it to end now, would be better than the worst of them.
+/// Every step ranks the likeliest continuations of all beams. Those that end the answer become hypotheses if they are
+/// among the first N; the first N others are the new beams. The search is done when there are N hypotheses and no beam,
+/// if it ended now, would beat the worst of them.
 pub(super) struct Search {
     n_beams: usize,
     stops: [i32; 2],
@@ -37,10 +37,10 @@ pub(super) struct Search {
 }
 
 impl Search {
-    /// Begins with an empty answer. Tokens in `stops` end one; `n_before` positions count as part of
-    /// every answer.
+    /// Starts with one empty beam. Tokens in `stops` end an answer; `n_before` positions count as part of every
+    /// answer.
     pub fn new(n_beams: usize, stops: [i32; 2], n_before: usize) -> Self {
-        let nothing = Beam {
+        let empty = Beam {
             parent: 0,
             ids: Vec::new(),
             log_probability: 0.0,
@@ -49,20 +49,20 @@ impl Search {
             n_beams,
             stops,
             excluded: Vec::new(),
-            beams: vec![nothing],
+            beams: vec![empty],
             found: Hypotheses::new(n_beams, n_before),
             is_done: false,
         }
     }
 
-    /// Never chooses one of `ids`. As in transformers, they keep their share of the probability.
+    /// Excludes `ids` from all answers. As in transformers, they keep their share of the probability.
     #[must_use]
     pub fn without(mut self, ids: &[i32]) -> Self {
         self.excluded = ids.to_vec();
         self
     }
 
-    /// The answers that go on, the likeliest first.
+    /// The beams, the likeliest first.
     pub fn beams(&self) -> &[Beam] {
         &self.beams
     }
@@ -72,12 +72,12 @@ impl Search {
         self.is_done
     }
 
-    /// Chooses the beams that go on; `rows[i]` are the logits after beam `i`.
+    /// Chooses the next beams; `rows[i]` are the logits after beam `i`, `[n_vocab]`.
     ///
     /// # Errors
-    /// If some are no numbers.
+    /// If a logit is NaN or infinite.
     pub fn advance(&mut self, rows: &[Vec<f32>]) -> Result<(), EngineError> {
-        // So many that there is always one without a stop for each beam.
+        // Enough that N of them are not stop tokens.
         let n_candidates = (1 + self.stops.len()) * self.n_beams;
         let candidates = self.candidates(rows, n_candidates)?;
         let best = candidates[0].log_probability;
@@ -106,7 +106,7 @@ impl Search {
         Ok(())
     }
 
-    /// The `n` likeliest ways to go on, the likeliest first.
+    /// The `n` likeliest continuations, the likeliest first.
     fn candidates(&self, rows: &[Vec<f32>], n: usize) -> Result<Vec<Candidate>, EngineError> {
         let mut all = Vec::new();
         for (beam, row) in rows.iter().enumerate() {
@@ -125,13 +125,13 @@ impl Search {
             let ids = likeliest(&open, n).into_iter().filter(is_open);
             all.extend(ids.map(candidate));
         }
-        // Stable: of equals the earlier beam and the lower id come first.
+        // The sort is stable: among equals the earlier beam and the lower id come first.
         all.sort_by(|a, b| b.log_probability.total_cmp(&a.log_probability));
         all.truncate(n);
         Ok(all)
     }
 
-    /// The best of what has ended, and of the beams too unless it is done.
+    /// The best hypothesis. If the search is not done, the beams are hypotheses as well.
     pub fn best(mut self) -> Hypothesis {
         if !self.is_done {
             for beam in self.beams {
@@ -142,14 +142,14 @@ impl Search {
     }
 }
 
-/// The logarithm of the sum of exponentials, by which logits become log-probabilities.
+/// The logarithm of the sum of exponentials, which normalizes logits to log-probabilities.
 fn log_sum_exp(row: &[f32]) -> f64 {
     let max = row.iter().copied().fold(f32::NEG_INFINITY, f32::max);
     let sum: f64 = row.iter().map(|l| f64::from(l - max).exp()).sum();
     f64::from(max) + sum.ln()
 }
 
-/// The ids of the `n` largest values, in the order of ids.
+/// The ids of the `n` largest values, by ascending id.
 fn likeliest(row: &[f32], n: usize) -> Vec<i32> {
     let mut ids: Vec<i32> = (0..row.len() as i32).collect();
     let larger_first = |a: &i32, b: &i32| {
@@ -168,7 +168,7 @@ fn likeliest(row: &[f32], n: usize) -> Vec<i32> {
 mod tests {
     use super::*;
 
-    /// What transformers found (`tests/reference/beams/make.py`).
+    /// A result of transformers (`tests/reference/beams/make.py`).
     #[derive(serde::Deserialize)]
     struct Case {
         seed: u64,
@@ -183,7 +183,7 @@ mod tests {
 
     const STOPS: [i32; 2] = [2, 3];
 
-    /// The logits of the made-up model that the script has too.
+    /// The logits of the synthetic model, which the script computes as well.
     fn logits(case: &Case, ids: &[i32]) -> Vec<f32> {
         let past = |n: usize| ids.iter().rev().nth(n).map_or(0, |id| *id as u64 + 1);
         let row = (0..case.n_vocab as u64).map(|id| {
@@ -199,7 +199,7 @@ mod tests {
     }
 
     #[test]
-    fn answers_are_those_of_transformers() {
+    fn answers_match_transformers() {
         let text = include_str!("../../../tests/reference/beams/cases.json");
         let cases: Vec<Case> = serde_json::from_str(text).unwrap();
         assert!(cases.len() >= 100);
@@ -218,13 +218,13 @@ mod tests {
             let best = search.best();
             let about = format!("seed {}, {} beams", case.seed, case.n_beams);
             assert_eq!((&best.ids, best.ended), (&case.ids, case.ended), "{about}");
-            // Theirs is in f32.
+            // transformers computes in f32.
             assert!((best.score - case.score).abs() < 1e-5, "{about}");
         }
     }
 
     #[test]
-    fn excluded_ids_are_in_no_beam() {
+    fn excluded_ids_are_never_in_a_beam() {
         let mut search = Search::new(2, STOPS, 0).without(&[0, 5]);
         let row = vec![9.0, 1.0, -9.0, -9.0, 2.0, 9.0];
         for n in 1..=3 {
@@ -237,14 +237,14 @@ mod tests {
     }
 
     #[test]
-    fn logits_that_are_no_numbers_are_an_error() {
+    fn nan_logits_are_an_error() {
         let mut search = Search::new(2, STOPS, 0);
         let error = search.advance(&[vec![0.0, f32::NAN, 1.0, 0.0]]);
         assert!(matches!(error, Err(EngineError::NotFinite)));
     }
 
     #[test]
-    fn the_likeliest_are_cut_by_value_and_told_by_id() {
+    fn the_likeliest_are_selected_by_value_and_sorted_by_id() {
         assert_eq!(likeliest(&[1.0, 3.0, 2.0, 3.0], 2), [1, 3]);
         assert_eq!(likeliest(&[1.0, 1.0, 1.0], 2), [0, 1]);
         assert_eq!(likeliest(&[1.0, 2.0], 5), [0, 1]);

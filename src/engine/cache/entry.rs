@@ -1,4 +1,4 @@
-//! The bytes of an entry's file.
+//! The file format of a cache entry.
 //!
 //! ```text
 //! "xc2cache"   8   magic
@@ -7,7 +7,7 @@
 //! u64          8   n, bytes of the payload
 //! key          k
 //! payload      n
-//! BLAKE3      32   of everything before
+//! BLAKE3      32   of everything above
 //! ```
 //!
 //! Numbers are little-endian.
@@ -41,32 +41,32 @@ pub fn encode(file: &mut dyn Write, key: &[u8], payload: &[u8]) -> io::Result<()
     Ok(())
 }
 
-/// Where the payload lies in a file that says it is the entry with this key, or why it is none. The
-/// payload is not looked at: see [`verify`].
+/// The range of the payload in the file of the entry with this key, or why the file is not that entry. Only the header
+/// is checked; [`verify`] checks the checksum.
 pub fn payload(file: &[u8], key: &[u8]) -> Result<Range<usize>, &'static str> {
     let mut rest = file;
-    let mut take = |n: usize| rest.split_off(..n).ok_or("it is cut short");
+    let mut take = |n: usize| rest.split_off(..n).ok_or("the file is truncated");
     if take(MAGIC.len())? != MAGIC {
-        return Err("it is no cache entry");
+        return Err("the file is not a cache entry");
     }
     if take(4)? != VERSION.to_le_bytes() {
-        return Err("it was written by another version");
+        return Err("another version wrote it");
     }
     let n_key = u32::from_le_bytes(take(4)?.try_into().expect("four bytes"));
     let n_payload = u64::from_le_bytes(take(8)?.try_into().expect("eight bytes"));
     let n_file = (HEAD + SUM) as u64 + u64::from(n_key);
     if n_payload.checked_add(n_file) != Some(file.len() as u64) {
-        return Err("it has another length than it says");
+        return Err("the file's length differs from its header");
     }
     if take(n_key as usize)? != key {
-        return Err("it was written for something else");
+        return Err("it belongs to another key");
     }
     Ok(HEAD + key.len()..file.len() - SUM)
 }
 
-/// Holds an entry's file, which [`payload`] has accepted, against its checksum.
+/// Compares an entry's file, which [`payload`] has accepted, with its checksum.
 pub fn verify(file: &[u8]) -> Result<(), &'static str> {
-    let (content, sum) = file.split_last_chunk::<SUM>().ok_or("it is cut short")?;
+    let (content, sum) = (file.split_last_chunk::<SUM>()).ok_or("the file is truncated")?;
     let mut hasher = blake3::Hasher::new();
     digest::update(&mut hasher, content);
     match hasher.finalize() == *sum {

@@ -1,14 +1,13 @@
-//! A directory of computed things that later runs may use again.
+//! A directory of computed results that later runs can reuse.
 //!
 //! ```text
 //! key (everything that decides the result) ──blake3──▶ file name
 //! file = key + payload + checksum of both
 //! ```
 //!
-//! An entry is used only if its file carries the very key that is asked for and its checksum is
-//! right; anything else is a miss. Files are written whole under a temporary name and renamed, so
-//! several processes may share a directory. The entries used longest ago go first when there are too
-//! many bytes. docs/formats.md has the layout.
+//! An entry is used only if its file has the requested key and the right checksum; anything else is a miss. Files are
+//! written under a temporary name and renamed, so several processes may share a directory. When the entries take too
+//! many bytes, the least recently used ones are removed. docs/formats.md has the layout.
 
 mod entry;
 mod store;
@@ -22,25 +21,24 @@ use std::{
 
 use crate::model::FileMap;
 
-/// Where a cache is and how large it may become.
+/// Directory and size limit of a cache.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CacheOptions {
-    /// The directory; it is made if it is missing.
+    /// The directory; it is created if it is missing.
     pub dir: PathBuf,
-    /// Bytes of all entries together; those used longest ago are removed beyond it.
+    /// The maximum size of all entries together, in bytes; the least recently used ones are removed above it.
     pub max_bytes: u64,
 }
 
 impl CacheOptions {
-    /// Bytes that a cache takes if nothing else is asked for: about twenty pictures of the 1.8B.
+    /// The default size limit: about twenty pictures of the 1.8B.
     pub const DEFAULT_MAX_BYTES: u64 = 4 << 30;
 
-    /// The cache of the person who runs this: `$XDG_CACHE_HOME/xc2-edge`, or `~/.cache/xc2-edge`.
-    /// `None` if the environment names no home.
+    /// The user's cache: `$XDG_CACHE_HOME/xc2-edge`, or `~/.cache/xc2-edge`. `None` if the environment names neither.
     pub fn for_user() -> Option<Self> {
         let absolute = |name: &str| {
             let path = PathBuf::from(std::env::var_os(name)?);
-            path.is_absolute().then_some(path) // as the XDG specification demands
+            path.is_absolute().then_some(path) // required by the XDG specification
         };
         let cache = absolute("XDG_CACHE_HOME").or_else(|| Some(absolute("HOME")?.join(".cache")));
         Some(Self {
@@ -50,19 +48,19 @@ impl CacheOptions {
     }
 }
 
-/// What a cache was of use for, and what was wrong with it.
+/// Hits, writes and faults of a cache.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize)]
 pub struct CacheCounts {
     /// Entries used.
     pub n_hits: usize,
     /// Entries written.
     pub n_written: usize,
-    /// Files that bear the name of an entry and are none, and entries that could not be written.
+    /// Files with an entry's name that are not valid entries, and entries that could not be written.
     pub n_faults: usize,
 }
 
-/// A file that says it is the entry asked for. It is mapped, so that large payloads are not copied
-/// before their checksum is known, which may be computed while something else is done.
+/// A file whose header is that of the requested entry. It is mapped, so a large payload is not copied before its
+/// checksum is verified, and verification can run in parallel to other work.
 #[derive(Debug)]
 pub struct Entry {
     path: PathBuf,
@@ -71,10 +69,10 @@ pub struct Entry {
 }
 
 impl Entry {
-    /// Reads the whole file and holds it against its checksum.
+    /// Reads the whole file and compares it with its checksum.
     ///
     /// # Errors
-    /// Says that the checksum is wrong.
+    /// If the checksum is wrong.
     pub fn verify(&self) -> Result<(), &'static str> {
         entry::verify(self.map.as_ref())
     }
@@ -87,7 +85,7 @@ pub struct Cache {
 }
 
 impl Cache {
-    /// The cache in a directory. Nothing is touched before the first entry is written.
+    /// The cache in a directory, which is created when the first entry is written.
     pub fn new(options: CacheOptions) -> Self {
         Self { options }
     }
@@ -97,8 +95,8 @@ impl Cache {
         &self.options.dir
     }
 
-    /// The entry that was written under `key`. What is no such entry is a miss; if a file bears its
-    /// name nevertheless, that is said in the log and counted.
+    /// The entry that was written under `key`. A file with its name that is not this entry is a miss, logged and
+    /// counted.
     pub fn find(&self, kind: &str, key: &[u8], counts: &mut CacheCounts) -> Option<Entry> {
         let path = self.path(kind, key);
         let map = match File::open(&path).and_then(|file| FileMap::new(&file)) {
@@ -118,8 +116,8 @@ impl Cache {
         }
     }
 
-    /// Notes what came of an entry: its payload, or nothing, which is said and counted.
-    pub fn settle<'a>(
+    /// The payload of an entry that was `verified`, counted as a hit. A damaged one is logged and counted.
+    pub fn payload<'a>(
         &self,
         entry: &'a Entry,
         verified: Result<(), &'static str>,
@@ -138,16 +136,16 @@ impl Cache {
         }
     }
 
-    /// A copy of the payload that was written under `key`: [`Self::find`], [`Entry::verify`] and
-    /// [`Self::settle`] in one.
+    /// A copy of the payload that was written under `key`: [`Self::find`], [`Entry::verify`] and [`Self::payload`] in
+    /// one call.
     pub fn get(&self, kind: &str, key: &[u8], counts: &mut CacheCounts) -> Option<Vec<u8>> {
         let entry = self.find(kind, key, counts)?;
-        let payload = self.settle(&entry, entry.verify(), counts)?;
+        let payload = self.payload(&entry, entry.verify(), counts)?;
         Some(payload.to_vec())
     }
 
-    /// Writes an entry, and removes old ones if there are too many bytes. A failure is said in the
-    /// log and counted; it is no reason to fail an answer.
+    /// Writes an entry, and removes old ones above the size limit. A failure is logged and counted, but is not an
+    /// error of the request.
     pub fn put(&self, kind: &str, key: &[u8], payload: &[u8], counts: &mut CacheCounts) {
         let path = self.path(kind, key);
         let written = store::write(&self.options.dir, &path, |file| {
@@ -169,7 +167,7 @@ impl Cache {
 
     fn fault(&self, counts: &mut CacheCounts, path: &Path, why: &str) {
         counts.n_faults += 1;
-        tracing::warn!("cache entry `{}` is not used: {why}", path.display());
+        tracing::warn!("ignored cache entry `{}`: {why}", path.display());
     }
 }
 

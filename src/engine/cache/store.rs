@@ -1,5 +1,5 @@
-//! The directory of a cache: written to, cleaned up, and shared with other processes, whose files
-//! may come and go at any moment.
+//! The directory of a cache: writing, cleaning up, and sharing with other processes, which may create and remove files
+//! at any moment.
 
 use std::{
     ffi::OsStr,
@@ -10,19 +10,19 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-/// Begins the names of files that are being written.
+/// The prefix of the names of files that are being written.
 const PARTIAL: &str = ".partial-";
 
-/// A file that was being written this long ago never will be finished: its process is gone.
+/// The age of a partial file above which its process is assumed to be gone.
 const ABANDONED: Duration = Duration::from_secs(3600);
 
-/// Writes a file whole or not at all.
+/// Writes a file atomically.
 pub fn write(
     dir: &Path,
     path: &Path,
     content: impl FnOnce(&mut dyn Write) -> io::Result<()>,
 ) -> io::Result<()> {
-    // What stands there is trusted once its checksum is right: it is for its user only.
+    // Entries are trusted if their checksum is right, so only the user may write them.
     DirBuilder::new().recursive(true).mode(0o700).create(dir)?;
     let mut file = tempfile::Builder::new().prefix(PARTIAL).tempfile_in(dir)?;
     let mut writer = BufWriter::new(file.as_file_mut());
@@ -33,7 +33,8 @@ pub fn write(
     Ok(())
 }
 
-/// Notes that an entry was used. That this fails, on a read-only directory say, is no harm.
+/// Records the use of an entry as its file's modification time. Failure, for example in a read-only directory, is
+/// ignored.
 pub fn touch(path: &Path, now: SystemTime) {
     let file = File::options().append(true).open(path);
     let _ = file.and_then(|file| file.set_modified(now));
@@ -45,8 +46,8 @@ struct Item {
     used: SystemTime,
 }
 
-/// Removes the entries used longest ago until the rest takes at most `max_bytes`; `newest` stays.
-/// Abandoned partial files go as well.
+/// Removes the least recently used entries until the rest takes at most `max_bytes`; `newest` stays. Removes abandoned
+/// partial files as well.
 pub fn shrink(dir: &Path, max_bytes: u64, newest: &Path) {
     let mut items = items(dir);
     items.sort_by_key(|item| item.used);
@@ -55,13 +56,13 @@ pub fn shrink(dir: &Path, max_bytes: u64, newest: &Path) {
         if total <= max_bytes {
             return;
         }
-        // Somebody else may have removed it already; either way it is gone.
+        // Another process may have removed it already.
         let _ = fs::remove_file(&item.path);
         total -= item.n_bytes;
     }
 }
 
-/// The entries in a directory, as far as they can be looked at.
+/// The readable entries of a directory.
 fn items(dir: &Path) -> Vec<Item> {
     let Ok(files) = fs::read_dir(dir) else {
         return Vec::new();
@@ -70,7 +71,7 @@ fn items(dir: &Path) -> Vec<Item> {
     for file in files.flatten() {
         let (path, name) = (file.path(), file.file_name());
         let Ok(metadata) = file.metadata() else {
-            continue; // it vanished
+            continue; // another process removed it
         };
         let used = metadata.modified().unwrap_or(SystemTime::UNIX_EPOCH);
         if name.to_string_lossy().starts_with(PARTIAL) {
@@ -88,8 +89,7 @@ fn items(dir: &Path) -> Vec<Item> {
     items
 }
 
-/// Whether a file has a name that entries have: a digest and a kind. Whatever else lies in the
-/// directory is not ours to remove.
+/// Whether a file has the name of an entry, a digest and a kind. Other files are not removed.
 fn is_entry(path: &Path) -> bool {
     let stem = path.file_stem().and_then(OsStr::to_str).unwrap_or("");
     let is_digest = stem.len() == 64 && stem.bytes().all(|b| b.is_ascii_hexdigit());

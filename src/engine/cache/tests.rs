@@ -18,7 +18,7 @@ fn get(cache: &Cache, key: &[u8]) -> (Option<Vec<u8>>, usize) {
 }
 
 #[test]
-fn what_was_written_is_found_under_its_key_and_kind_only() {
+fn an_entry_is_found_under_its_key_and_kind_only() {
     let (_dir, cache) = cache(u64::MAX);
     assert_eq!(get(&cache, b"a"), (None, 0)); // no directory yet
     let mut counts = CacheCounts::default();
@@ -32,7 +32,7 @@ fn what_was_written_is_found_under_its_key_and_kind_only() {
 }
 
 #[test]
-fn every_cut_and_every_flipped_bit_is_a_miss() {
+fn every_truncation_and_every_changed_byte_is_a_miss() {
     let (_dir, cache) = cache(u64::MAX);
     cache.put("kv", b"key", b"some payload", &mut CacheCounts::default());
     let path = cache.path("kv", b"key");
@@ -52,7 +52,7 @@ fn every_cut_and_every_flipped_bit_is_a_miss() {
 }
 
 #[test]
-fn an_entry_in_the_place_of_another_is_a_miss() {
+fn an_entry_under_the_name_of_another_is_a_miss() {
     let (_dir, cache) = cache(u64::MAX);
     cache.put("kv", b"a", b"payload of a", &mut CacheCounts::default());
     fs::rename(cache.path("kv", b"a"), cache.path("kv", b"b")).unwrap();
@@ -60,7 +60,7 @@ fn an_entry_in_the_place_of_another_is_a_miss() {
 }
 
 #[test]
-fn the_entries_used_longest_ago_go_first_and_foreign_files_stay() {
+fn the_least_recently_used_entries_are_removed_and_foreign_files_stay() {
     let (_dir, cache) = cache(500);
     let put = |key: &[u8]| cache.put("kv", key, &[0; 100], &mut CacheCounts::default());
     let age = |key: &[u8], seconds| {
@@ -86,7 +86,7 @@ fn the_entries_used_longest_ago_go_first_and_foreign_files_stay() {
 }
 
 #[test]
-fn an_entry_larger_than_the_limit_stays_alone() {
+fn an_entry_larger_than_the_limit_replaces_all_others() {
     let (_dir, cache) = cache(10);
     let put = |key: &[u8]| cache.put("kv", key, &[0; 100], &mut CacheCounts::default());
     put(b"a");
@@ -96,7 +96,7 @@ fn an_entry_larger_than_the_limit_stays_alone() {
 }
 
 #[test]
-fn a_place_that_cannot_be_written_is_counted_and_no_failure() {
+fn a_directory_that_cannot_be_written_is_counted_as_a_fault() {
     let file = tempfile::NamedTempFile::new().unwrap();
     let cache = Cache::new(CacheOptions {
         dir: file.path().join("below a file"),
@@ -109,7 +109,7 @@ fn a_place_that_cannot_be_written_is_counted_and_no_failure() {
 }
 
 #[test]
-fn writers_and_readers_may_share_a_directory() {
+fn threads_can_write_and_read_a_directory_concurrently() {
     let (_dir, cache) = cache(2000);
     std::thread::scope(|scope| {
         for thread in 0..4u8 {

@@ -1,11 +1,11 @@
-//! How much memory a run takes, and how much there is.
+//! The memory need of a run.
 //!
-//! Too little memory is told before anything is computed, with what would help, because the
-//! alternatives are the kernel's out-of-memory killer or a board that swaps for hours.
+//! Too little memory is reported before anything is computed, together with remedies. The alternative is the
+//! kernel's out-of-memory killer, or a board that swaps for hours.
 
 mod remedy;
 
-pub use remedy::{Remedy, Shape, remedies, smaller_model};
+pub use remedy::{Remedy, RunShape, remedies, smaller_model};
 
 use crate::{
     language::llama::KvType,
@@ -16,38 +16,38 @@ use crate::{
     },
 };
 
-/// What a run is, as far as its memory goes.
+/// What decides the memory need of a run.
 #[derive(Clone, Copy, Debug)]
 pub struct Workload {
     /// Positions of the context.
     pub n_ctx: usize,
-    /// Positions computed at once.
+    /// Batch size, in positions.
     pub n_batch: usize,
     /// Element type of the KV cache.
     pub kv_type: KvType,
-    /// Whether llama.cpp rearranges weights for its kernels.
+    /// Whether llama.cpp repacks weights for its kernels.
     pub repack: bool,
-    /// What pictures take, if any come. Without them neither tower nor adapter is touched.
+    /// The memory for pictures. Without pictures neither tower nor adapter is used.
     pub pictures: Option<PictureLoad>,
 }
 
-/// What pictures take besides weights and positions.
+/// The memory for pictures besides weights and positions.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct PictureLoad {
-    /// Bytes of the tower's scratch, a picture's embeddings among them.
+    /// Bytes of the tower's scratch, with the embeddings of one picture.
     pub work: usize,
-    /// Bytes of further embeddings that are kept.
+    /// Bytes of further embeddings that are cached.
     pub embeddings: usize,
     /// Positions whose keys and values are copied on their way to or from the cache on disk.
     pub n_copied: usize,
 }
 
-/// What a run needs, in bytes by part.
+/// The memory need of a run, in bytes by part.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize)]
 pub struct MemoryNeed {
-    /// The decoder's weights. They are mapped: the pages count, but the system may drop them.
+    /// The decoder's weights. They are mapped: the pages count, but the system may evict them.
     pub decoder: u64,
-    /// llama.cpp's second copy of those that it rearranges.
+    /// llama.cpp's second copy of the weights that it repacks.
     pub repacked: u64,
     /// Partial-LoRA, which llama.cpp copies.
     pub plora: u64,
@@ -59,15 +59,15 @@ pub struct MemoryNeed {
     pub vocabulary: u64,
     /// Keys and values of the whole context.
     pub kv_cache: u64,
-    /// Scratch of the tower and of the decoder's graphs; they never work at the same time.
+    /// Scratch of the tower or of the decoder's graphs, whichever is larger: they never run at the same time.
     pub work: u64,
-    /// Embeddings of pictures that are kept, and the copy of keys and values that goes to the cache on
-    /// disk or comes from there.
+    /// Cached embeddings of pictures, and the copy of keys and values that is written to the cache on disk or read
+    /// from it.
     pub kept: u64,
 }
 
 impl MemoryNeed {
-    /// What running `container` takes.
+    /// The memory need of running `container`.
     pub fn of(container: &Container, load: Workload) -> Self {
         let mut need = Self::weights(container, load.repack);
         let decoder = &container.info().decoder;
@@ -93,10 +93,10 @@ impl MemoryNeed {
         let mut need = Self::default();
         let mut view = None;
         for tensor in container.file().tensors() {
-            let begins = |v: &View| v.tensor_name() == tensor.name;
+            let is_start = |v: &View| v.tensor_name() == tensor.name;
             view = [View::Adapter, View::Decoder]
                 .into_iter()
-                .find(begins)
+                .find(is_start)
                 .or(view);
             let bytes = tensor.n_bytes().unwrap_or(0) as u64;
             match view {
@@ -115,44 +115,43 @@ impl MemoryNeed {
         need
     }
 
-    /// The weights in all their forms.
+    /// All weights, repacked copies included.
     pub fn all_weights(&self) -> u64 {
         self.decoder + self.repacked + self.plora + self.vision
     }
 
-    /// What is neither weights nor keys and values.
+    /// Everything but weights and the KV cache.
     pub fn rest(&self) -> u64 {
         self.program + self.vocabulary + self.work + self.kept
     }
 
-    /// All parts together.
+    /// The sum of all parts.
     pub fn total(&self) -> u64 {
         self.all_weights() + self.kv_cache + self.rest()
     }
 
-    /// What [`peak`] will tell of a run with a mapped file of `file_bytes`. llama.cpp touches the whole
-    /// file while it loads, tower and adapter included, and then lets go of them: pages that the
-    /// system may drop, so they are not needed, but it counts them.
+    /// The peak resident size, as the system reports it, of a run with a mapped file of `file_bytes`. While it loads,
+    /// llama.cpp touches the whole file, tower and adapter included. The system counts these pages although it may
+    /// evict them, so they are not part of the need.
     pub fn peak_resident(&self, file_bytes: u64) -> u64 {
         let loading = file_bytes + self.repacked + self.vocabulary + self.program;
         loading.max(self.total())
     }
 }
 
-/// llama.cpp rounds a context up to a multiple of this.
+/// llama.cpp rounds the number of cells up to a multiple of this.
 const KV_CELLS: usize = 256;
 
-/// What a run takes whatever the model, measured on x86-64: 14.7 MB of this program's file and of the
-/// libraries under it (code and tables that are used, mapped), 0.9 MB of data that are relocated or written
-/// when it starts, 0.9 MB of llama.cpp's and our own tables of models, tensors and threads.
+/// The need of a run independent of the model, measured on x86-64: 14.7 MB of this program's file and its libraries
+/// (mapped code and tables in use), 0.9 MB of data that are relocated or written at start, 0.9 MB of llama.cpp's and
+/// our own tables of models, tensors and threads.
 const PROGRAM_BYTES: u64 = 16_500_000;
 
-/// What llama.cpp keeps for a piece of the vocabulary, measured: its text, twice, in two hash
-/// tables.
+/// Bytes that llama.cpp keeps for each piece of the vocabulary, measured: its text, twice, in two hash tables.
 const PIECE_BYTES: usize = 550;
 
-/// Whether llama.cpp has kernels for a rearranged form of a decoder's tensor. The embeddings are
-/// looked up, not multiplied, and stay as they are.
+/// Whether llama.cpp repacks a tensor of the decoder. The token embeddings are looked up, not multiplied, and are not
+/// repacked.
 fn is_repacked(tensor: &TensorInfo) -> bool {
     let everywhere = matches!(tensor.ty, GgmlType::Q4_0 | GgmlType::Q4_K);
     let here = if cfg!(target_arch = "x86_64") {
@@ -163,15 +162,15 @@ fn is_repacked(tensor: &TensorInfo) -> bool {
     (everywhere || here) && tensor.shape.len() == 2 && tensor.name != "token_embd.weight"
 }
 
-/// The decoder's graphs hold a handful of activations of a batch at a time, and in int8 with their scales
-/// and sums (11 bytes for 8) those of one wide product or of a narrow one in two formats.
+/// Bytes of the decoder's scratch. Its graphs hold a few activations of a batch at a time in f32. In int8 with scales
+/// and sums (11 bytes for 8 values) they hold those of one wide product, or of a narrow one in two formats.
 fn decode_work(n_embd: usize, n_ff: usize, n_batch: usize) -> usize {
     const ACTIVATIONS: usize = 4;
     let floats = n_batch * (ACTIVATIONS * n_embd + 3 * n_ff);
     floats * size_of::<f32>() + n_batch * n_ff.max(2 * n_embd) * 11 / 8
 }
 
-/// Bytes of the tensors that `which` names by element type, the largest first.
+/// Bytes per element type of the tensors whose names `which` accepts, the largest first.
 pub fn by_type(container: &Container, which: impl Fn(&str) -> bool) -> Vec<(GgmlType, u64)> {
     let mut sums: Vec<(GgmlType, u64)> = Vec::new();
     for tensor in container.file().tensors() {
@@ -191,7 +190,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_products_of_some_types_are_repacked() {
+    fn only_matrices_of_some_types_are_repacked() {
         let matrix = |name: &str, ty| TensorInfo::new(name, ty, [256, 8]);
         assert!(is_repacked(&matrix("blk.0.ffn_up.weight", GgmlType::Q4_K)));
         assert!(!is_repacked(&matrix("blk.0.ffn_up.weight", GgmlType::F16)));

@@ -1,4 +1,4 @@
-//! What would make a run fit that takes too much memory: computed, not guessed.
+//! Remedies for a run that needs too much memory: changes of its options that make it fit.
 
 use super::MemoryNeed;
 use crate::{
@@ -6,40 +6,40 @@ use crate::{
     model::{container::Container, gguf::TensorInfo},
 };
 
-/// What of a run can be changed to make it smaller.
+/// The parameters of a run that can be changed to reduce its memory need.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Shape {
-    /// Positions of the context, of each sequence.
+pub struct RunShape {
+    /// Positions of each sequence's context.
     pub n_ctx: usize,
-    /// The fewest positions that would do.
-    pub n_ctx_least: usize,
-    /// Sequences computed side by side, each with a context of its own.
+    /// The minimum of `n_ctx` for this run.
+    pub n_ctx_min: usize,
+    /// Parallel sequences, each with a context of its own.
     pub n_seq: usize,
     /// Element type of the KV cache.
     pub kv_type: KvType,
-    /// Whether llama.cpp rearranges weights for its kernels.
+    /// Whether llama.cpp repacks weights for its kernels.
     pub repack: bool,
 }
 
 /// A way to make a run fit.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Remedy {
-    /// What to type: options of `xc2-edge`, or of `xc2-convert` where the model has to be smaller.
+    /// Command-line options of `xc2-edge`, or of `xc2-convert` for a smaller model.
     pub options: String,
-    /// Bytes that the run needs then.
+    /// Bytes that the run needs with these options.
     pub need: u64,
 }
 
-/// Contexts are a multiple of this: llama.cpp rounds up to it.
+/// Context sizes are multiples of this: llama.cpp rounds up to it.
 const STEP: usize = 256;
 
-/// A change and the option that makes it.
-type Change = (String, Shape);
+/// Options and the run that they give.
+type Change = (String, RunShape);
 
-/// The changes of `shape` of which each is enough, or one with several where none is; nothing where
-/// not even all of them are. `need` tells what a shape needs.
-pub fn remedies(shape: Shape, available: u64, need: impl Fn(&Shape) -> u64) -> Vec<Remedy> {
-    let fits = |shape: &Shape| need(shape) <= available;
+/// The single changes of `shape` that are sufficient. If none is, one combination of changes; if not even that is,
+/// nothing. `need` gives the bytes that a shape needs.
+pub fn remedies(shape: RunShape, available: u64, need: impl Fn(&RunShape) -> u64) -> Vec<Remedy> {
+    let fits = |shape: &RunShape| need(shape) <= available;
     let remedy = |(options, shape): Change| Remedy {
         options,
         need: need(&shape),
@@ -57,47 +57,46 @@ pub fn remedies(shape: Shape, available: u64, need: impl Fn(&Shape) -> u64) -> V
     if !single.is_empty() {
         return single.into_iter().map(remedy).collect();
     }
-    together(shape, fits).map(remedy).into_iter().collect()
+    combined(shape, fits).map(remedy).into_iter().collect()
 }
 
-fn without_repack(shape: Shape) -> Option<Change> {
-    let less = Shape {
+fn without_repack(shape: RunShape) -> Option<Change> {
+    let less = RunShape {
         repack: false,
         ..shape
     };
     shape.repack.then(|| ("--repack off".to_owned(), less))
 }
 
-fn smaller_kv(shape: Shape) -> Option<Change> {
-    let less = Shape {
+fn smaller_kv(shape: RunShape) -> Option<Change> {
+    let less = RunShape {
         kv_type: KvType::Q8_0,
         ..shape
     };
     (shape.kv_type != KvType::Q8_0).then(|| ("--kv-type q8_0".to_owned(), less))
 }
 
-/// The most sequences that fit, or one if not even that does.
-fn fewer_sequences(shape: Shape, fits: impl Fn(&Shape) -> bool) -> Option<Change> {
-    let with = |n_seq| Shape { n_seq, ..shape };
-    let most = (1..shape.n_seq).rev().find(|n| fits(&with(*n)));
-    let n_seq = most.or((shape.n_seq > 1).then_some(1))?;
+/// The largest number of sequences that fits, or one if none does.
+fn fewer_sequences(shape: RunShape, fits: impl Fn(&RunShape) -> bool) -> Option<Change> {
+    let with = |n_seq| RunShape { n_seq, ..shape };
+    let fitting = (1..shape.n_seq).rev().find(|n| fits(&with(*n)));
+    let n_seq = fitting.or((shape.n_seq > 1).then_some(1))?;
     Some((format!("--parallel {n_seq}"), with(n_seq)))
 }
 
-/// The longest context that fits, or the shortest that would do if not even that does.
-fn shorter_context(shape: Shape, fits: impl Fn(&Shape) -> bool) -> Option<Change> {
-    let with = |n_ctx| Shape { n_ctx, ..shape };
-    let least = shape.n_ctx_least.next_multiple_of(STEP);
-    let shorter = (least..shape.n_ctx).step_by(STEP);
+/// The longest context that fits, or the shortest permitted one if none does.
+fn shorter_context(shape: RunShape, fits: impl Fn(&RunShape) -> bool) -> Option<Change> {
+    let with = |n_ctx| RunShape { n_ctx, ..shape };
+    let min = shape.n_ctx_min.next_multiple_of(STEP);
+    let shorter = (min..shape.n_ctx).step_by(STEP);
     let longest = shorter.clone().rev().find(|n| fits(&with(*n)));
     let n_ctx = longest.or(shorter.clone().next())?;
     Some((format!("--ctx-size {n_ctx}"), with(n_ctx)))
 }
 
-/// Changes one upon another until it fits, the least harmful first; those that turn out not to be
-/// needed are left out.
-fn together(shape: Shape, fits: impl Fn(&Shape) -> bool) -> Option<Change> {
-    let step = |kind: usize, shape: Shape| match kind {
+/// Adds changes until the run fits, the least harmful first, and then drops those that turn out unnecessary.
+fn combined(shape: RunShape, fits: impl Fn(&RunShape) -> bool) -> Option<Change> {
+    let step = |kind: usize, shape: RunShape| match kind {
         0 => without_repack(shape),
         1 => smaller_kv(shape),
         2 => fewer_sequences(shape, &fits),
@@ -126,19 +125,19 @@ fn together(shape: Shape, fits: impl Fn(&Shape) -> bool) -> Option<Change> {
     Some((options.join(" "), shape))
 }
 
-/// Presets of `xc2-convert` with the bits that a weight of the decoder takes in each, the widest first;
-/// they mix types, hence a little more than the type of the name.
+/// Presets of `xc2-convert` and their bits per weight of the decoder, the largest first. They mix types, so they take
+/// a little more than the type in the name.
 const PRESETS: [(&str, f64); 4] = [
     ("--q8_0", 8.5),
     ("--q6_k", 6.6),
     ("--q5_k", 5.7),
     ("--q4_k", 4.9),
 ];
-/// Likewise of tower, projector and Partial-LoRA in all of these presets.
+/// Bits per weight of tower, projector and Partial-LoRA in all of these presets.
 const SIDE_BITS: f64 = 8.5;
 
-/// The widest preset in which the model would fit, if it is smaller than the model is now. `need` is
-/// what the run needs with the model as it is.
+/// The largest preset with which the model would fit, if that is smaller than the present model. `need` is the need
+/// with the present model.
 pub fn smaller_model(container: &Container, need: &MemoryNeed, available: u64) -> Option<Remedy> {
     let tensors = container.file().tensors();
     let in_bits = |bits: f64, which: &dyn Fn(&TensorInfo) -> bool| {
@@ -170,16 +169,16 @@ pub fn smaller_model(container: &Container, need: &MemoryNeed, available: u64) -
 mod tests {
     use super::*;
 
-    const SHAPE: Shape = Shape {
+    const SHAPE: RunShape = RunShape {
         n_ctx: 4096,
-        n_ctx_least: 700,
+        n_ctx_min: 700,
         n_seq: 4,
         kv_type: KvType::F16,
         repack: true,
     };
 
-    /// 1000 for weights, 500 for a second copy, 10 a step of context in f16.
-    fn need(shape: &Shape) -> u64 {
+    /// 1000 for weights, 500 for repacked copies, 10 per step of context in f16.
+    fn need(shape: &RunShape) -> u64 {
         let kv = shape
             .kv_type
             .bytes(10 * 32 * shape.n_seq * shape.n_ctx / STEP) as u64
@@ -187,7 +186,7 @@ mod tests {
         1000 + if shape.repack { 500 } else { 0 } + kv
     }
 
-    fn options(shape: Shape, available: u64) -> Vec<String> {
+    fn options(shape: RunShape, available: u64) -> Vec<String> {
         let remedies = remedies(shape, available, need);
         for remedy in &remedies {
             assert!(remedy.need <= available, "{remedy:?} of {available}");
@@ -196,7 +195,7 @@ mod tests {
     }
 
     #[test]
-    fn each_change_that_is_enough_is_told() {
+    fn each_sufficient_change_is_a_remedy() {
         assert_eq!(need(&SHAPE), 2140);
         assert_eq!(
             options(SHAPE, 2000),
@@ -207,7 +206,7 @@ mod tests {
                 "--ctx-size 3072"
             ]
         );
-        // Neither half of the cache is enough here, the context is.
+        // A smaller KV type is not sufficient here.
         assert_eq!(
             options(SHAPE, 1700),
             ["--repack off", "--parallel 1", "--ctx-size 1280"]
@@ -215,7 +214,7 @@ mod tests {
     }
 
     #[test]
-    fn where_one_is_not_enough_the_fewest_that_are_stand_together() {
+    fn the_fewest_changes_are_combined_if_no_single_one_is_sufficient() {
         assert_eq!(options(SHAPE, 1400), ["--repack off --kv-type q8_0"]);
         assert_eq!(
             options(SHAPE, 1090),
@@ -228,33 +227,33 @@ mod tests {
     }
 
     #[test]
-    fn nothing_is_told_where_nothing_helps() {
+    fn there_is_no_remedy_if_no_change_is_sufficient() {
         assert!(options(SHAPE, 1010).is_empty());
         assert!(options(SHAPE, 0).is_empty());
     }
 
     #[test]
-    fn a_context_is_never_shorter_than_what_is_needed() {
-        let alone = Shape {
-            n_ctx_least: 4000,
+    fn a_context_is_never_shorter_than_its_minimum() {
+        let alone = RunShape {
+            n_ctx_min: 4000,
             n_seq: 1,
             kv_type: KvType::Q8_0,
             repack: false,
             ..SHAPE
         };
         assert!(options(alone, need(&alone) - 1).is_empty());
-        let alone = Shape {
-            n_ctx_least: 3000,
+        let alone = RunShape {
+            n_ctx_min: 3000,
             ..alone
         };
         assert_eq!(options(alone, need(&alone) - 1), ["--ctx-size 3840"]);
     }
 
     #[test]
-    fn changes_that_are_not_needed_are_left_out() {
-        // The second copy is nothing, so taking it away does not help.
-        let need = |shape: &Shape| 1000 + (shape.n_ctx * shape.n_seq) as u64 / 8;
-        let shape = Shape {
+    fn unnecessary_changes_are_left_out() {
+        // Repacked copies take nothing, so `--repack off` does not help.
+        let need = |shape: &RunShape| 1000 + (shape.n_ctx * shape.n_seq) as u64 / 8;
+        let shape = RunShape {
             kv_type: KvType::Q8_0,
             ..SHAPE
         };

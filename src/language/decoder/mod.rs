@@ -14,7 +14,7 @@ use std::ops::ControlFlow;
 use ndarray::ArrayView2;
 
 use crate::language::{
-    llama::{Context, Input, LlamaError, Outputs, Places},
+    llama::{Context, Input, LlamaError, Outputs, Positions},
     prompt::{PloraMask, Prompt, PromptKey, Run, Sequence},
 };
 
@@ -62,8 +62,8 @@ fn lower(sequence: &Sequence, mask: &PloraMask, from: usize, n_batch: usize) -> 
 #[derive(Debug)]
 pub struct Decoder {
     context: Context,
-    /// What each sequence holds.
-    held: Vec<PromptKey>,
+    /// The key of each sequence.
+    prompt_keys: Vec<PromptKey>,
 }
 
 /// Logits of the positions of a batch: the position of the first, and the rows one by one.
@@ -85,18 +85,21 @@ pub struct Next {
 impl Decoder {
     /// Starts with `n_seq` empty sequences.
     pub fn new(context: Context, n_seq: usize) -> Self {
-        let held = vec![PromptKey::default(); n_seq];
-        Self { context, held }
+        let prompt_keys = vec![PromptKey::default(); n_seq];
+        Self {
+            context,
+            prompt_keys,
+        }
     }
 
-    /// What sequence `seq` holds.
-    pub fn held(&self, seq: usize) -> &PromptKey {
-        &self.held[seq]
+    /// The key of the positions that sequence `seq` has computed.
+    pub fn prompt_key(&self, seq: usize) -> &PromptKey {
+        &self.prompt_keys[seq]
     }
 
     /// Positions that sequence `seq` holds.
     pub fn n_past(&self, seq: usize) -> usize {
-        self.held[seq].len()
+        self.prompt_keys[seq].len()
     }
 
     /// How often the adapter was switched so far.
@@ -107,7 +110,7 @@ impl Decoder {
     /// Lets sequence `seq` forget everything from `position` on.
     pub fn truncate(&mut self, seq: usize, position: usize) {
         self.context.truncate(seq, position);
-        self.held[seq].truncate(position);
+        self.prompt_keys[seq].truncate(position);
     }
 
     /// Lets sequence `to` hold the first `n` positions of `from` and nothing else, without computing
@@ -116,7 +119,7 @@ impl Decoder {
         self.truncate(to, 0);
         self.context.share(from, to, n);
         let [from, to] = self
-            .held
+            .prompt_keys
             .get_disjoint_mut([from, to])
             .expect("two sequences");
         to.extend_from(from, 0, n);
@@ -137,9 +140,9 @@ impl Decoder {
         bytes: &[u8],
         prompt_key: &PromptKey,
     ) -> Result<(), LlamaError> {
-        self.held[seq].truncate(0);
+        self.prompt_keys[seq].truncate(0);
         self.context.restore(seq, bytes, prompt_key.len())?;
-        self.held[seq] = prompt_key.clone();
+        self.prompt_keys[seq] = prompt_key.clone();
         Ok(())
     }
 
@@ -200,7 +203,7 @@ impl Decoder {
 
     fn steps(&self, seq: usize, prompt: &Prompt) -> Vec<Step> {
         let n_held = self.n_past(seq);
-        let same = self.held[seq].common_prefix(&prompt.prompt_key);
+        let same = self.prompt_keys[seq].common_prefix(&prompt.prompt_key);
         assert!(same == n_held && same < prompt.len(), "the begin is held");
         lower(
             &prompt.sequence,
@@ -230,8 +233,8 @@ impl Decoder {
             }
         };
         let position = self.n_past(seq);
-        self.decode(&[seq], input, Places::Run { seq, position }, outputs)?;
-        self.held[seq].extend_from(&prompt.prompt_key, position, position + step.len);
+        self.decode(&[seq], input, Positions::Run { seq, position }, outputs)?;
+        self.prompt_keys[seq].extend_from(&prompt.prompt_key, position, position + step.len);
         Ok(())
     }
 
@@ -253,10 +256,10 @@ impl Decoder {
         let ids: Vec<i32> = nexts.iter().map(|n| n.id).collect();
         let places: Vec<_> = nexts.iter().map(|n| (n.seq, self.n_past(n.seq))).collect();
         let seqs: Vec<usize> = nexts.iter().map(|n| n.seq).collect();
-        let places = Places::Each(&places);
+        let places = Positions::Each(&places);
         self.decode(&seqs, Input::Tokens(&ids), places, Outputs::All)?;
         for next in nexts {
-            self.held[next.seq].push(next.id, plora);
+            self.prompt_keys[next.seq].push(next.id, plora);
         }
         Ok(())
     }
@@ -266,13 +269,13 @@ impl Decoder {
         &mut self,
         seqs: &[usize],
         input: Input<'_>,
-        places: Places<'_>,
+        places: Positions<'_>,
         outputs: Outputs,
     ) -> Result<(), LlamaError> {
         let result = self.context.decode(input, places, outputs);
         if result.is_err() {
             for seq in seqs {
-                self.context.truncate(*seq, self.held[*seq].len());
+                self.context.truncate(*seq, self.prompt_keys[*seq].len());
             }
         }
         result

@@ -13,7 +13,7 @@ pub enum Input<'a> {
 
 /// Where the tokens of a batch stand.
 #[derive(Clone, Copy, Debug)]
-pub enum Places<'a> {
+pub enum Positions<'a> {
     /// One after another in sequence `seq`, the first at `position`.
     Run {
         /// The sequence.
@@ -25,7 +25,7 @@ pub enum Places<'a> {
     Each(&'a [(usize, usize)]),
 }
 
-impl Places<'_> {
+impl Positions<'_> {
     /// The position of the first token, for messages.
     pub(super) fn first_position(&self) -> usize {
         match self {
@@ -58,7 +58,7 @@ pub(super) struct Batch<'a> {
 impl<'a> Batch<'a> {
     /// # Panics
     /// If embeddings are no whole rows of `n_embd`, or there are not as many places as tokens.
-    pub fn new(input: Input<'a>, places: Places<'_>, outputs: Outputs, n_embd: usize) -> Self {
+    pub fn new(input: Input<'a>, places: Positions<'_>, outputs: Outputs, n_embd: usize) -> Self {
         let n = match input {
             Input::Tokens(ids) => ids.len(),
             Input::Embeddings(rows) => {
@@ -67,10 +67,10 @@ impl<'a> Batch<'a> {
             }
         };
         let (seqs, positions): (Vec<i32>, Vec<i32>) = match places {
-            Places::Run { seq, position } => (position..position + n)
+            Positions::Run { seq, position } => (position..position + n)
                 .map(|p| (seq as i32, p as i32))
                 .unzip(),
-            Places::Each(each) => each.iter().map(|&(s, p)| (s as i32, p as i32)).unzip(),
+            Positions::Each(each) => each.iter().map(|&(s, p)| (s as i32, p as i32)).unzip(),
         };
         assert_eq!(seqs.len(), n, "a place for every token");
         let mut wanted = vec![i8::from(outputs == Outputs::All); n];

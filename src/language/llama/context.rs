@@ -6,8 +6,8 @@ use std::{ptr::NonNull, sync::Arc};
 use llama_cpp_sys_2 as sys;
 
 use super::{
-    Adapter, Input, LazyAdapter, LlamaError, Model, Outputs, Places, Products, accel, batch::Batch,
-    log,
+    Adapter, Input, LazyAdapter, LlamaError, MatmulBackend, Model, Outputs, Positions, accel,
+    batch::Batch, log,
 };
 
 /// Element type of the KV cache.
@@ -57,7 +57,7 @@ pub struct ContextOptions {
     /// Fused attention. Off gives the plainest arithmetic, for comparison with the reference.
     pub flash_attn: bool,
     /// Who multiplies matrices.
-    pub products: Products,
+    pub matmul_backend: MatmulBackend,
 }
 
 /// A llama.cpp context.
@@ -118,7 +118,7 @@ impl Context {
         let list = model.adapters.read();
         // SAFETY: the model outlives the context, which holds an `Arc` of it, and nobody changes
         // its list of adapters meanwhile.
-        let ptr = accel::with_products(options.products, || unsafe {
+        let ptr = accel::with_backend(options.matmul_backend, || unsafe {
             sys::llama_init_from_model(model.as_ptr(), params)
         });
         drop(list);
@@ -199,7 +199,7 @@ impl Context {
     pub fn decode(
         &mut self,
         input: Input<'_>,
-        places: Places<'_>,
+        places: Positions<'_>,
         outputs: Outputs,
     ) -> Result<(), LlamaError> {
         let mut batch = Batch::new(input, places, outputs, self.model.n_embd());

@@ -23,9 +23,9 @@ mod vocab;
 
 use std::sync::OnceLock;
 
-pub use accel::Products;
+pub use accel::MatmulBackend;
 pub use adapter::{Adapter, LazyAdapter};
-pub use batch::{Input, Outputs, Places};
+pub use batch::{Input, Outputs, Positions};
 pub use context::{Context, ContextOptions, KvType};
 pub use grammar::{Constraint, check_grammar, json_schema_to_gbnf};
 use llama_cpp_2::llama_backend::LlamaBackend;
@@ -105,18 +105,18 @@ fn backend() {
 }
 
 /// Who multiplies matrices in the decoder where our kernels are good at it, if that is asked for.
-pub fn multiplies(products: Products) -> Products {
+pub fn available_backend(selected: MatmulBackend) -> MatmulBackend {
     backend();
     match accel::register() {
-        Ok(_) => products,
-        Err(_) => Products::Ggml,
+        Ok(_) => selected,
+        Err(_) => MatmulBackend::Ggml,
     }
 }
 
 /// What multiplies matrices in the decoder, for people: our kernels, or llama.cpp's and why.
-pub fn kernels(products: Products) -> String {
+pub fn kernels(selected: MatmulBackend) -> String {
     backend();
-    if products == Products::Ggml {
+    if selected == MatmulBackend::Ggml {
         return "llama.cpp's kernels, as asked for".to_owned();
     }
     match accel::register() {

@@ -22,7 +22,7 @@ pub struct LoadOptions {
     pub mlock: bool,
     /// Let llama.cpp copy weights into layouts that some of its kernels prefer. It costs a second
     /// copy of what it repacks, which our kernels do not multiply, and makes the prefill slower
-    /// (docs/performance.md).
+    /// (docs/decisions/005-repack-off.md).
     pub repack: bool,
     /// Read the vocabulary only.
     pub vocab_only: bool,

@@ -159,7 +159,7 @@ impl CustomOps {
     /// Leaves nodes of adapters' sums in whose place nothing is computed with nothing to do.
     ///
     /// # Safety
-    /// Products of a graph that is about to be computed.
+    /// MatmulBackend of a graph that is about to be computed.
     unsafe fn rest(&mut self, products: &[Planned]) {
         let busy: HashSet<_> = products.iter().map(|p| p.at).collect();
         let sums = products.iter().filter_map(|p| p.adapter.as_ref());

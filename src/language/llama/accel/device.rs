@@ -11,7 +11,7 @@ use super::abi::{
     API_VERSION, Backend, BackendInterface, Device, DeviceInterface, Registry, RegistryInterface,
 };
 use super::custom_ops::CustomOps;
-use super::{Products, WANTED};
+use super::{MatmulBackend, SELECTED};
 
 const NAME: &CStr = c"XC2";
 const DESCRIPTION: &CStr = c"the CPU, with xc2-edge's matrix kernels";
@@ -175,7 +175,7 @@ unsafe extern "C" fn init_backend(device: *mut Device, _: *const c_char) -> *mut
     if cpu.is_null() {
         return null_mut();
     }
-    let jobs = (WANTED.get() == Products::Xc2).then(|| CustomOps::new(statics().kernels));
+    let jobs = (SELECTED.get() == MatmulBackend::Xc2).then(|| CustomOps::new(statics().kernels));
     let state = Box::new(State { cpu, jobs });
     Box::into_raw(Box::new(Backend {
         guid: &raw mut GUID,

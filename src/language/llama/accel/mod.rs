@@ -36,7 +36,7 @@ use xc2_kernels::quantized::QuantizedKernel;
 
 /// Who multiplies matrices in the decoder.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
-pub enum Products {
+pub enum MatmulBackend {
     /// Our kernels, where they are good at it.
     #[default]
     Xc2,
@@ -44,7 +44,7 @@ pub enum Products {
     Ggml,
 }
 
-impl Products {
+impl MatmulBackend {
     /// As options and reports name it.
     pub fn name(self) -> &'static str {
         match self {
@@ -56,12 +56,12 @@ impl Products {
 
 thread_local! {
     /// For contexts that this thread creates.
-    static WANTED: Cell<Products> = const { Cell::new(Products::Xc2) };
+    static SELECTED: Cell<MatmulBackend> = const { Cell::new(MatmulBackend::Xc2) };
 }
 
 /// Creates a context, whose products are to be computed so.
-pub(super) fn with_products<T>(products: Products, create: impl FnOnce() -> T) -> T {
-    WANTED.set(products);
+pub(super) fn with_backend<T>(backend: MatmulBackend, create: impl FnOnce() -> T) -> T {
+    SELECTED.set(backend);
     create()
 }
 

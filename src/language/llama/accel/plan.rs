@@ -84,7 +84,7 @@ pub unsafe fn planned(nodes: &[*mut sys::ggml_tensor], kernels: MatmulKernels) -
 ///
 /// What the halves read and write is theirs at those nodes, too. The base frees nothing, since the adapter's first
 /// matrix takes the same input, so the place of that one's result is free a node earlier. The sum must not lie over
-/// what the other half reads. Places of the product and its scale, which may lie over the inputs, are never written.
+/// what the other half reads. Positions of the product and its scale, which may lie over the inputs, are never written.
 ///
 /// # Safety
 /// The nodes are valid and their memory is allocated.

@@ -42,7 +42,7 @@ struct Line(#[allow(dead_code)] [u8; LINE]);
 const LINE: usize = 64;
 
 impl ScratchAllocator {
-    /// Places for the activations of a graph's products, in their order. The memory does not move until the
+    /// Positions for the activations of a graph's products, in their order. The memory does not move until the
     /// next time.
     pub fn plan(&mut self, products: &[Activations]) -> Vec<Place> {
         let (places, bytes) = places(products);

@@ -1,26 +1,26 @@
-//! The place right after a prompt, from which any answer can be followed.
+//! The decoder's state after a prompt, from which the logits of any answer can be computed.
 
 use super::EngineError;
 use crate::language::decoder::Decoder;
 
-/// A computed prompt.
-pub struct AfterPrompt {
+/// A decoder that has computed a prompt.
+pub struct PromptState {
     pub(super) decoder: Decoder,
     pub(super) n_prompt: usize,
     pub(super) n_ctx: usize,
     /// The logits of the prompt's last position, `[n_vocab]`.
     pub(super) logits: Vec<f32>,
-    /// Whether tokens of an answer see Partial-LoRA.
+    /// Whether Partial-LoRA applies to tokens of an answer.
     pub(super) plora: bool,
 }
 
-impl AfterPrompt {
-    /// The logits on the way along `ids`: row 0 is that before the first of them, row `i` that
-    /// after `i` of them. Fewer than `ids` and one more where the context ends.
+impl PromptState {
+    /// Computes the logits along an answer of `ids` (teacher forcing): row `i` is `[n_vocab]` after `i` of them,
+    /// row 0 that of the prompt. Gives `ids.len() + 1` rows, or fewer if the context ends before.
     ///
     /// # Errors
-    /// If llama.cpp refuses, or logits are no numbers.
-    pub fn follow(
+    /// If llama.cpp fails, or a logit is NaN or infinite.
+    pub fn force_tokens(
         &mut self,
         ids: &[i32],
         mut on_logits: impl FnMut(usize, &[f32]),
