@@ -5,48 +5,68 @@
 //! question ─prompt─▶ Sequence (tokens and pictures) + PloraMask (true on pictures) ────┴─decoder─▶ text
 //! ```
 //!
-//! For the published models S = 490, n_tokens = 1225, n_embd = 2048 or 4096. The vision tower runs
-//! in Rust, the language model in llama.cpp, with the Partial-LoRA weights applied to the tokens of
-//! pictures and to no others.
+//! For the published models S = 490, n_tokens = 1225, n_embd = 2048 or 4096. The vision tower runs in Rust, the language
+//! model in llama.cpp, with the Partial-LoRA weights applied to the tokens of pictures and to no others.
 //!
-//! | module | what it knows |
-//! |---|---|
-//! | [`engine`] | the whole way; start here |
-//! | [`image`], [`vision`] | pictures to embeddings |
-//! | [`prompt`] | conversations to sequences, and the mask |
-//! | [`decoder`], [`llama`] | sequences to text; everything that touches llama.cpp |
-//! | [`grammar`] | what answers can be held to |
-//! | [`container`], [`gguf`] | the model file |
-//! | [`tensor`], [`quant`] | tensors in ggml's element types |
-//! | [`verify`] | comparison with recorded outputs of the original |
-//! | [`caption`] | many pictures: where they come from, where captions go, what is done already |
-//! | [`scenes`] | drawn pictures, and prompts about them |
-//! | [`compose`] | articles with pictures in their places |
-//! | [`closeness`] | comparison of two models' next-token distributions |
-//! | [`cache`] | computed things kept on disk |
-//! | [`memory`], [`metrics`] | what a run takes, in bytes and seconds |
-//! | [`machine`] | what it runs on |
-//! | [`panics`] | a panic in the work on one of many pictures |
-//! | [`text`] | text that people give, in whatever form their programs write it |
-//! | [`whole_file`] | files that are written whole or not at all |
+//! - [`Engine::load`] opens a model file. [`Engine::answer`] answers one [`Request`], [`Engine::answer_many`] a batch of
+//!   them, and a [`Session`] keeps what it has computed for the next turn of a conversation.
+//! - [`caption`] writes a caption for each of many pictures and resumes after any interruption.
+//! - [`compose`] writes illustrated articles.
 //!
-//! ```no_run
-//! use std::path::Path;
-//! use xc2_edge::engine::{Engine, EngineOptions, Request};
-//! use xc2_edge::language::prompt::Chat;
-//!
-//! let engine = Engine::load(Path::new("model.gguf"), EngineOptions::default())?;
-//! let chat = Chat { query: "What is in this picture?".into(), ..Chat::default() };
-//! let request = Request { images: vec!["photo.jpg".into()], chat, n_predict: 64, ..Request::default() };
-//! let answer = engine.answer(&request, &mut ())?;
-//! println!("{}", answer.text);
-//! # Ok::<(), xc2_edge::engine::EngineError>(())
 //! ```
+//! # use xc2_convert::{checkpoint::Checkpoint, mix::{Mix, Preset}, plan::{Options, Plan}, write};
+//! # let dir = tempfile::tempdir()?;
+//! # let model = dir.path().join("xc2-scenes.gguf");
+//! # let checkpoint = Checkpoint::open("models/xc2-scenes".as_ref())?;
+//! # let mix = Mix::new(Preset::Q4K);
+//! # let options = Options { mix, family: None, plora_scale: None, command_line: String::new() };
+//! # write::convert(&Plan::new(&checkpoint, &options)?, &model, 1, &Default::default(), |_| {})?;
+//! use xc2_edge::{Chat, Engine, EngineOptions, Request};
+//!
+//! let engine = Engine::load(&model, EngineOptions::default())?;
+//! let system = engine.container().info().prompt.system.clone();
+//! let chat = Chat { system, query: "Please describe this image in detail.".into(), ..Chat::default() };
+//! let images = vec!["models/scenes/three-shapes.png".into()];
+//! let answer = engine.answer(&Request { images, chat, ..Request::default() }, &mut ())?;
+//! assert!(answer.text.starts_with("The image shows three objects"));
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
+//! # Features
+//!
+//! `cli` (default) builds the program `xc2-edge`; `caption` and `compose` are the two tasks, which it needs. Without
+//! features the library has the engine alone. `heic` reads HEIC pictures.
+//!
+//! # Internal modules
+//!
+//! The folders of `src/` are layers, described in `docs/architecture.md`. Those that this page does not list are public
+//! for the programs of this repository (`xc2-edge`, `xc2-convert`, tests and benches) and change without notice.
 
 pub mod engine;
+#[doc(hidden)]
 pub mod evaluation;
+#[doc(hidden)]
 pub mod language;
+#[doc(hidden)]
 pub mod model;
+#[doc(hidden)]
 pub mod system;
+#[doc(hidden)]
 pub mod tasks;
+#[doc(hidden)]
 pub mod vision;
+
+pub use engine::{
+    Answer, Engine, EngineError, EngineOptions, Observer, Picture, Request, Session, StopReason,
+};
+pub use language::{
+    grammar::{Grammar, GrammarError},
+    llama::{KvType, SamplerOptions},
+    prompt::{Chat, PloraPolicy},
+};
+#[cfg(feature = "caption")]
+#[doc(inline)]
+pub use tasks::caption;
+#[cfg(feature = "compose")]
+#[doc(inline)]
+pub use tasks::compose;

@@ -1,7 +1,7 @@
 //! Measures how much of the machine's peak attention reaches, and how much faster it is than the
 //! implementation before.
 //!
-//! `cargo bench -p xc2-kernels --bench attention`. The size is the tower's: 1226 tokens, 16 heads
+//! `cargo bench -p xc2-kernels --features baseline --bench attention`. The size is the tower's: 1226 tokens, 16 heads
 //! of 64, 24 layers. `RAYON_NUM_THREADS` sets the number of threads. Rates are by CPU time.
 
 mod baseline;

@@ -1,7 +1,7 @@
 //! Measures how much of the machine's peak the f32 and bf16 matmul reach, and how much faster they
 //! are than the crate `gemm`.
 //!
-//! `cargo bench -p xc2-kernels --bench float`. Shapes are the tower's: 1226 rows.
+//! `cargo bench -p xc2-kernels --features baseline --bench float`. Shapes are the tower's: 1226 rows.
 //! `RAYON_NUM_THREADS` sets the number of threads. Rates are by CPU time.
 
 mod baseline;

@@ -1,7 +1,7 @@
 //! Measures the int8 matmul: each kernel of this CPU, compared with the scalar one and with f32.
 //!
 //! Billions of operations (two per multiply-add) per second of CPU time on one thread, best of a
-//! few, which other work on the machine disturbs least. `cargo bench -p xc2-kernels --bench int8`
+//! few, which other work on the machine disturbs least. `cargo bench -p xc2-kernels --features baseline --bench int8`
 
 mod baseline;
 

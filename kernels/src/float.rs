@@ -62,9 +62,6 @@ pub fn matmul(
     matmul_on(Cpu::chosen(), x, weights, bias, epilogue, out);
 }
 
-#[doc(hidden)]
-pub use self::matmul as product;
-
 /// The same with the instructions of `cpu`, as far as this CPU has them.
 ///
 /// # Panics

@@ -22,6 +22,7 @@ mod demo_scenes;
 mod doctor;
 mod embed;
 mod eval;
+mod examples;
 mod gguf_interop;
 mod golden;
 mod grammars;

@@ -125,9 +125,6 @@ pub fn matmul(
     tasks.into_par_iter().with_max_len(1).for_each(task);
 }
 
-#[doc(hidden)]
-pub use self::matmul as product;
-
 /// The same, with the output quantized for the next int8 matmul while it is in the cache, for the
 /// inner activations of an MLP.
 ///

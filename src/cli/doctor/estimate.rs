@@ -149,10 +149,10 @@ fn product_rate(arithmetic: Arithmetic, cpu: Cpu) -> f64 {
         return operations
             / best(|| {
                 rows.quantize(&x.view(), matrix.kernel());
-                int8::product(&rows, &matrix, None, Epilogue::Store, out.view_mut());
+                int8::matmul(&rows, &matrix, None, Epilogue::Store, out.view_mut());
             });
     }
-    operations / best(|| float::product(&x.view(), &Halves, None, Epilogue::Store, out.view_mut()))
+    operations / best(|| float::matmul(&x.view(), &Halves, None, Epilogue::Store, out.view_mut()))
 }
 
 /// Weights that are all one half.
