@@ -55,7 +55,7 @@ impl Engine {
         let share = self.memory_left() / n_parallel as u64;
         let opened: Vec<_> = items.par_iter().map(|item| open(item, share)).collect();
         let retry = |(item, opened): (&T, Result<U, ImageError>)| match opened {
-            Err(error) if error.is_for_want_of_memory() => open(item, self.memory_left()),
+            Err(error) if error.is_out_of_memory() => open(item, self.memory_left()),
             opened => opened,
         };
         items.iter().zip(opened).map(retry).collect()

@@ -1,4 +1,4 @@
-//! The memory in which a picture is encoded.
+//! Buffers for the activations of one picture.
 
 use memmap2::MmapMut;
 use ndarray::{Array2, ArrayView2, ArrayViewMut2};
@@ -10,60 +10,60 @@ use crate::model::VisionConfig;
 pub struct Arena {
     /// The residual stream, `[n_tokens, n_embd]`.
     pub x: Array2<f32>,
-    /// A normalised copy of it, then what attention makes: `[n_tokens, n_embd]`.
+    /// The output of a layer norm or of attention, `[n_tokens, n_embd]`.
     pub normed: Array2<f32>,
-    /// What is wide and short-lived: patches, q k v side by side, inner activations of the MLP and
-    /// of the projector.
-    pub wide: Wide,
-    /// The input of a product in int8.
+    /// Wide, short-lived matrices: patches, q k v side by side, inner activations of the MLP and of the projector.
+    pub wide: WideBuffer,
+    /// The input of a matmul in int8.
     pub quantized: QuantizedRows,
-    /// The same for the second one of an MLP or of the projector.
+    /// The input of the second matmul of an MLP or of the projector in int8.
     pub inner: QuantizedRows,
 }
 
-/// Room for matrices of different widths, one at a time; in huge pages where the system has them.
+/// A buffer for matrices of different widths, one at a time; in huge pages where available.
 ///
-/// Heads of q, k and v and strips of results are read and written in rows that lie pages apart, so with
-/// small pages each would begin with looking up an address.
-pub struct Wide(MmapMut);
+/// Heads of q, k and v and strips of results are read and written in rows that lie pages apart. With small pages, each
+/// row would cost a TLB miss.
+pub struct WideBuffer(MmapMut);
 
-impl Wide {
-    /// So many zeros.
+impl WideBuffer {
+    /// `len` zeros.
     fn zeros(len: usize) -> Self {
         let memory = MmapMut::map_anon(len * size_of::<f32>()).expect("memory for a picture");
-        // Without them it is only slower.
+        // Without huge pages it is only slower.
         #[cfg(target_os = "linux")]
         let _ = memory.advise(memmap2::Advice::HugePage);
         Self(memory)
     }
 
-    /// `[rows, cols]`, holding what was there before.
-    pub fn of(&mut self, rows: usize, cols: usize) -> ArrayViewMut2<'_, f32> {
-        let room = &mut bytemuck::cast_slice_mut(&mut self.0)[..rows * cols];
-        ArrayViewMut2::from_shape((rows, cols), room).expect("as long as the shape says")
+    /// A mutable view `[rows, cols]`; the content is what was written last.
+    pub fn view_mut(&mut self, rows: usize, cols: usize) -> ArrayViewMut2<'_, f32> {
+        let buffer = &mut bytemuck::cast_slice_mut(&mut self.0)[..rows * cols];
+        ArrayViewMut2::from_shape((rows, cols), buffer)
+            .expect("the slice has the length of the shape")
     }
 
-    /// The same, to read.
+    /// A view `[rows, cols]`.
     pub fn view(&self, rows: usize, cols: usize) -> ArrayView2<'_, f32> {
-        let room = &bytemuck::cast_slice(&self.0)[..rows * cols];
-        ArrayView2::from_shape((rows, cols), room).expect("as long as the shape says")
+        let buffer = &bytemuck::cast_slice(&self.0)[..rows * cols];
+        ArrayView2::from_shape((rows, cols), buffer).expect("the slice has the length of the shape")
     }
 }
 
 impl Arena {
-    /// For pictures of the configured size.
+    /// Buffers for pictures of the configured size.
     pub fn new(config: &VisionConfig) -> Self {
         let shape = (config.n_tokens(), config.n_embd);
         Self {
             x: Array2::zeros(shape),
             normed: Array2::zeros(shape),
-            wide: Wide::zeros(wide_len(config)),
+            wide: WideBuffer::zeros(wide_len(config)),
             quantized: QuantizedRows::default(),
             inner: QuantizedRows::default(),
         }
     }
 
-    /// Its size in bytes, at most.
+    /// Upper bound of the size in bytes.
     pub fn bytes(config: &VisionConfig) -> usize {
         let bytes = |width| QuantizedRows::bytes(config.n_tokens(), width);
         let inner = bytes(config.n_ff.max(config.n_embd_text));

@@ -1,4 +1,4 @@
-//! What can be wrong with a vision tower.
+//! Errors of the vision tower.
 
 use thiserror::Error;
 
@@ -7,7 +7,7 @@ use crate::model::{VisionConfigError, quant::GgmlType};
 /// A vision tower that cannot be built.
 #[derive(Debug, Error, PartialEq, Eq)]
 pub enum VisionError {
-    /// A number of the model's metadata is out of range or contradicts another.
+    /// A hyper-parameter is out of range or contradicts another.
     #[error(transparent)]
     Config(#[from] VisionConfigError),
     /// The model has no tensor of this name.
@@ -15,7 +15,7 @@ pub enum VisionError {
     MissingTensor {
         /// Name of the tensor.
         name: String,
-        /// The shape it must have, GGUF order.
+        /// Its required shape, GGUF order.
         expected: Vec<usize>,
     },
     /// A tensor's shape disagrees with the metadata.
@@ -23,29 +23,29 @@ pub enum VisionError {
     Shape {
         /// Name of the tensor.
         name: String,
-        /// The shape it must have, GGUF order.
+        /// Its required shape, GGUF order.
         expected: Vec<usize>,
-        /// The shape it has, GGUF order.
+        /// Its shape, GGUF order.
         found: Vec<usize>,
     },
-    /// A tensor's type cannot hold it, or is not a type of numbers.
+    /// The type of a tensor cannot hold it or is not numeric.
     #[error("tensor `{name}`: expected {expected}, found {found}")]
     Type {
         /// Name of the tensor.
         name: String,
-        /// The types it may have.
+        /// The allowed types.
         expected: &'static str,
-        /// The type it has.
+        /// Its type.
         found: GgmlType,
     },
-    /// A tensor has more or fewer bytes than its shape and type say.
+    /// The data of a tensor are longer or shorter than its shape and type require.
     #[error("tensor `{name}`: expected {expected} bytes, found {found}")]
     Data {
         /// Name of the tensor.
         name: String,
-        /// Bytes that its shape and type need.
+        /// Bytes that its shape and type require.
         expected: usize,
-        /// Bytes that are there.
+        /// Bytes in the file.
         found: usize,
     },
 }

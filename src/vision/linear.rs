@@ -1,4 +1,4 @@
-//! `y = x W^T + b` with `W` in its stored type, and what is fused behind it.
+//! `y = x W^T + b` with `W` in its stored type and a fused epilogue.
 
 use std::{ops::Range, sync::OnceLock};
 
@@ -10,39 +10,38 @@ use xc2_kernels::{
     int8::{self, Int8Kernel, Int8Matrix, QuantizedRows},
 };
 
-use super::{Precision, arena::Wide};
+use super::{Precision, arena::WideBuffer};
 use crate::model::{quant::GgmlType, tensor::Tensor};
 
-/// A matrix with an optional bias, of one tensor or several with the same input.
+/// A linear layer with an optional bias, from one weight tensor or several with the same input.
 ///
-/// Q8_0 is packed at the first product for the int8 kernels, BF16 for the bf16 kernels where those
-/// are faster than f32's, and the file's copy released. Every other type stays a window into the
-/// model file and is expanded within the product.
+/// At the first matmul, Q8_0 is packed for the int8 kernels, and BF16 for the bf16 kernels where those are faster than
+/// f32's; then the mapped pages are released. Every other type stays mapped and is dequantized within the matmul.
 pub struct Linear {
-    /// Each `[n_out, n_in]` in its stored type; together they are the matrix, from the top.
+    /// Each `[n_out, n_in]` in its stored type; stacked from the top they are the matrix.
     parts: Vec<Tensor>,
     /// `[n_out]`
     bias: Option<Vec<f32>>,
-    way: Way,
+    backend: Backend,
 }
 
-/// In what a matrix is multiplied; packed at the first product.
-enum Way {
+/// The kernels that multiply a matrix. Its packed form is made at the first matmul.
+enum Backend {
     F32,
     Int8(OnceLock<Int8Matrix>),
     Bf16(OnceLock<Bf16Matrix>),
 }
 
-/// The input of a product, `[n, n_in]`.
+/// The input of a matmul, `[n, n_in]`.
 pub enum LinearInput<'a> {
-    /// As it is, rows contiguous.
+    /// In f32, rows contiguous.
     F32(ArrayView2<'a, f32>),
-    /// As a matrix in int8 takes it.
+    /// Quantized for int8 kernels.
     Int8(&'a QuantizedRows),
 }
 
 impl<'a> LinearInput<'a> {
-    /// How many there are.
+    /// Number of rows.
     pub fn len(&self) -> usize {
         match self {
             Self::F32(x) => x.nrows(),
@@ -50,7 +49,7 @@ impl<'a> LinearInput<'a> {
         }
     }
 
-    /// `x` as `linear` takes it; `quantized` is room for it in int8.
+    /// Converts `x` to the form that `linear` takes; `quantized` is the buffer for int8.
     pub fn of(x: ArrayView2<'a, f32>, linear: &Linear, quantized: &'a mut QuantizedRows) -> Self {
         match linear.int8_kernel() {
             None => Self::F32(x),
@@ -63,21 +62,28 @@ impl<'a> LinearInput<'a> {
 }
 
 impl Linear {
-    /// From matrices `[n_in, n_out]` (GGUF order) that have been checked, and a bias of all outputs.
+    /// A layer from checked matrices `[n_in, n_out]` (GGUF order) and a bias for all outputs.
     pub fn new(parts: Vec<Tensor>, bias: Option<Vec<f32>>, precision: Precision) -> Self {
         let n_in = parts[0].n_cols();
-        assert!(parts.iter().all(|p| p.n_cols() == n_in), "one input");
+        assert!(
+            parts.iter().all(|p| p.n_cols() == n_in),
+            "the same input width"
+        );
         let all = |ty| precision == Precision::Stored && parts.iter().all(|p| p.ty == ty);
-        let way = if all(GgmlType::Q8_0) {
-            Way::Int8(OnceLock::new())
+        let backend = if all(GgmlType::Q8_0) {
+            Backend::Int8(OnceLock::new())
         } else if all(GgmlType::BF16) && Bf16Matrix::is_fast() {
-            Way::Bf16(OnceLock::new())
+            Backend::Bf16(OnceLock::new())
         } else {
-            Way::F32
+            Backend::F32
         };
-        let linear = Self { parts, bias, way };
+        let linear = Self {
+            parts,
+            bias,
+            backend,
+        };
         if let Some(bias) = &linear.bias {
-            assert_eq!(bias.len(), linear.n_out(), "a bias for each output");
+            assert_eq!(bias.len(), linear.n_out(), "one bias per output");
         }
         linear
     }
@@ -92,48 +98,48 @@ impl Linear {
         self.parts.iter().map(Tensor::n_rows).sum()
     }
 
-    /// Whether it is computed in fewer bits than f32's.
-    pub fn is_narrow(&self) -> bool {
-        !matches!(self.way, Way::F32)
+    /// Whether the matmul uses int8 or bf16 instead of f32.
+    pub fn is_low_precision(&self) -> bool {
+        !matches!(self.backend, Backend::F32)
     }
 
-    /// What its parts are stored in.
+    /// The stored types of its parts.
     pub fn types(&self) -> impl Iterator<Item = GgmlType> {
         self.parts.iter().map(|p| p.ty)
     }
 
-    /// The kernel that takes its input in int8, if it is computed so.
+    /// The kernel for input in int8, if the matmul uses int8.
     pub fn int8_kernel(&self) -> Option<&'static Int8Kernel> {
-        matches!(self.way, Way::Int8(_)).then(|| Int8Kernel::for_cpu(Cpu::chosen()))
+        matches!(self.backend, Backend::Int8(_)).then(|| Int8Kernel::for_cpu(Cpu::chosen()))
     }
 
-    /// Bytes that one thread needs besides input and output.
+    /// Scratch memory per thread, in bytes.
     pub fn scratch_bytes(&self) -> usize {
-        match self.way {
-            Way::Int8(_) => int8::scratch_bytes(),
-            Way::Bf16(_) => Bf16Matrix::scratch_bytes(),
-            Way::F32 => float::scratch_bytes(self.n_in()),
+        match self.backend {
+            Backend::Int8(_) => int8::scratch_bytes(),
+            Backend::Bf16(_) => Bf16Matrix::scratch_bytes(),
+            Backend::F32 => float::scratch_bytes(self.n_in()),
         }
     }
 
-    /// Bytes that all threads together need besides, for an input of `n` rows.
+    /// Scratch memory shared by all threads for an input of `n` rows, in bytes.
     pub fn shared_bytes(&self, n: usize) -> usize {
-        match self.way {
-            Way::Int8(_) => 0,
-            Way::Bf16(_) => Bf16Matrix::shared_bytes(n, self.n_in()),
-            Way::F32 => float::shared_bytes(n, self.n_in()),
+        match self.backend {
+            Backend::Int8(_) => 0,
+            Backend::Bf16(_) => Bf16Matrix::shared_bytes(n, self.n_in()),
+            Backend::F32 => float::shared_bytes(n, self.n_in()),
         }
     }
 
     /// `x: [n, n_in]` to `out: [n, n_out]`, rows contiguous; `out` may be part of a wider array.
     ///
     /// # Panics
-    /// If the shapes do not agree, or `x` is in int8 and the matrix is not.
+    /// If the shapes do not match, or `x` is in int8 and the matrix is not.
     pub fn forward(&self, x: &LinearInput, epilogue: Epilogue, out: ArrayViewMut2<f32>) {
         let bias = self.bias.as_deref();
-        let x = match (x, &self.way) {
+        let x = match (x, &self.backend) {
             (LinearInput::Int8(x), _) => return int8::matmul(x, self.int8(), bias, epilogue, out),
-            (LinearInput::F32(x), Way::Bf16(matrix)) => {
+            (LinearInput::F32(x), Backend::Bf16(matrix)) => {
                 let matrix = matrix.get_or_init(|| self.pack_bf16());
                 return matrix.matmul(x, bias, epilogue, out);
             }
@@ -142,7 +148,8 @@ impl Linear {
         float::matmul(x, self, bias, epilogue, out);
     }
 
-    /// `activation` of [`Self::forward`], as `next` takes it. `wide` and `quantized` are room for it.
+    /// [`Self::forward`] with an activation; the result is in the form that `next` takes. `wide` and `quantized` are
+    /// buffers for it.
     ///
     /// # Panics
     /// As [`Self::forward`].
@@ -151,7 +158,7 @@ impl Linear {
         x: &LinearInput,
         activation: Epilogue,
         next: &Self,
-        wide: &'a mut Wide,
+        wide: &'a mut WideBuffer,
         quantized: &'a mut QuantizedRows,
     ) -> LinearInput<'a> {
         match (x, next.int8_kernel()) {
@@ -162,16 +169,16 @@ impl Linear {
             }
             _ => {
                 let (n, n_out) = (x.len(), self.n_out());
-                self.forward(x, activation, wide.of(n, n_out));
+                self.forward(x, activation, wide.view_mut(n, n_out));
                 LinearInput::of(wide.view(n, n_out), next, quantized)
             }
         }
     }
 
-    /// The matrix in int8.
+    /// The packed int8 matrix.
     fn int8(&self) -> &Int8Matrix {
-        let Way::Int8(matrix) = &self.way else {
-            panic!("an input in int8 for a matrix that is not");
+        let Backend::Int8(matrix) = &self.backend else {
+            panic!("int8 input for a matrix that is not int8");
         };
         matrix.get_or_init(|| {
             let packed = Int8Matrix::pack(&self.bytes(), self.n_in(), Cpu::chosen());
@@ -236,7 +243,7 @@ mod tests {
         Linear::new(vec![weight], bias, Precision::F32)
     }
 
-    /// Plain loops over the expanded matrix.
+    /// Plain loops over the dequantized matrix.
     fn reference(linear: &Linear, x: &Array2<f32>, then: Epilogue, out: &mut Array2<f32>) {
         let weights = linear.parts[0].to_f32();
         for ((i, j), out) in out.indexed_iter_mut() {
@@ -280,7 +287,7 @@ mod tests {
     }
 
     #[test]
-    fn a_slice_of_a_wider_array_may_take_the_result() {
+    fn the_output_may_be_a_slice_of_a_wider_array() {
         let linear = linear(GgmlType::F16, 64, 200, true);
         let x = noise(4, 64, 1);
         let mut alone = Array2::zeros((4, 200));
@@ -316,8 +323,8 @@ mod tests {
     }
 
     #[test]
-    fn int8_is_near_f32_also_from_many_tasks_at_once() {
-        let of = |precision| {
+    fn int8_is_close_to_f32_from_concurrent_tasks() {
+        let layer = |precision| {
             let one = linear(GgmlType::Q8_0, 256, 70, true);
             let parts = vec![one.parts[0].clone(), one.parts[0].clone()];
             let bias = one.bias.unwrap().repeat(2);
@@ -326,19 +333,19 @@ mod tests {
         let x = noise(20, 256, 3);
         let product = |linear: &Linear| {
             let mut out = Array2::zeros((20, 140));
-            let mut room = QuantizedRows::default();
-            let x = LinearInput::of(x.view(), linear, &mut room);
+            let mut quantized = QuantizedRows::default();
+            let x = LinearInput::of(x.view(), linear, &mut quantized);
             linear.forward(&x, Epilogue::Store, out.view_mut());
             out
         };
-        let expected = product(&of(Precision::F32));
-        let int8 = of(Precision::Stored);
+        let expected = product(&layer(Precision::F32));
+        let int8 = layer(Precision::Stored);
         assert!(int8.int8_kernel().is_some());
-        // All of them find the matrix not packed yet.
+        // All tasks start before the matrix is packed.
         let found: Vec<_> = (0..16).into_par_iter().map(|_| product(&int8)).collect();
         let norm = |a: &Array2<f32>| a.iter().map(|v| v * v).sum::<f32>().sqrt();
-        let off = norm(&(&found[0] - &expected)) / norm(&expected);
-        assert!(off < 0.01, "off by {off}");
+        let error = norm(&(&found[0] - &expected)) / norm(&expected);
+        assert!(error < 0.01, "relative error {error}");
         assert!(found.iter().all(|f| *f == found[0]));
     }
 }

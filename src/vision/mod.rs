@@ -1,10 +1,10 @@
-//! The eye of the model: a picture's pixels to embeddings for the decoder.
+//! The vision encoder: from the pixels of a picture to embeddings for the decoder.
 //!
 //! ```text
 //! PixelValues [3, S, S]
 //!   patches            [N, 3 * P * P]    cut into squares of P pixels
-//!   patch_embed        [N, C]            a product with the patch convolution's weights
-//!   embeddings         [N + 1, C]        class token in front, positions added
+//!   patch_embed        [N, C]            the patch convolution as a matmul
+//!   embeddings         [N + 1, C]        class token in front, position embeddings added
 //!   hidden.0           [N + 1, C]        layer norm
 //!   hidden.1 .. n      [N + 1, C]        transformer layers, all of them
 //!   features           [N, C]            class token dropped, no norm
@@ -12,8 +12,9 @@
 //! ```
 //!
 //! For the published models S = 490 (or 224), P = 14, N = 1225 (256), C = 1024, 24 layers.
-//! `tower.rs` and `projector.rs` tell the model; the crate `xc2-kernels` computes, `linear.rs` chooses; `weights.rs` knows the tensors'
-//! names. Everything is checked when the encoder is built, so encoding itself cannot fail.
+//! `tower.rs` and `projector.rs` define the model, `linear.rs` selects the kernels of the crate `xc2-kernels`, and
+//! `weights.rs` loads the tensors by name. Everything is checked when the encoder is built, so encoding itself cannot
+//! fail.
 
 mod arena;
 mod error;
@@ -38,18 +39,18 @@ use arena::Arena;
 use observer::Stages;
 use weights::VisionWeights;
 
-/// In what the tower computes.
+/// The precision of the tower's computation.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Precision {
-    /// Q8_0 matrices in int8, BF16 in bf16 where that is faster than f32, the others in f32;
-    /// attention in f16 where the CPU multiplies it and weights are coarser.
+    /// Q8_0 matrices in int8, BF16 in bf16 where that is faster than f32, others in f32. Attention in f16 where the
+    /// CPU supports it and the weights are less precise than that.
     #[default]
     Stored,
-    /// Everything in f32, whatever it is stored in.
+    /// Everything in f32, whatever the stored type.
     F32,
 }
 
-/// The kernels that the tower will use on this machine, for a person.
+/// Describes the kernels that the tower uses on this machine.
 pub fn kernels() -> String {
     let int8 = xc2_kernels::int8::Int8Kernel::for_cpu(Cpu::chosen());
     let bf16 = if Bf16Matrix::is_fast() { "bf16" } else { "f32" };
@@ -60,17 +61,17 @@ pub fn kernels() -> String {
     )
 }
 
-/// A vision tower with its projector, ready to encode pictures from any thread.
+/// A vision tower with its projector. Any thread can encode pictures with it.
 pub struct VisionEncoder {
     config: VisionConfig,
     weights: VisionWeights,
 }
 
 impl VisionEncoder {
-    /// Checks the configuration and every tensor. Matrices remain windows into the source.
+    /// Checks the configuration and every tensor. Matrices stay in the source's memory.
     ///
     /// # Errors
-    /// If a number is out of range, or a tensor is missing or of the wrong shape, type or length.
+    /// If a hyper-parameter is out of range, or a tensor is missing or has the wrong shape, type or length.
     pub fn new(
         config: VisionConfig,
         source: &dyn TensorSource,
@@ -81,7 +82,7 @@ impl VisionEncoder {
         Ok(Self { config, weights })
     }
 
-    /// The sizes it was built with.
+    /// The hyper-parameters.
     pub fn config(&self) -> &VisionConfig {
         &self.config
     }
@@ -89,12 +90,12 @@ impl VisionEncoder {
     /// Encodes a picture: `[n_patches, n_embd_text]`, patches in reading order.
     ///
     /// # Panics
-    /// If the picture is not of the size that the configuration says.
+    /// If the picture does not have the configured size.
     pub fn encode(&self, pixels: &PixelValues) -> Array2<f32> {
         self.run(pixels, Stages(None))
     }
 
-    /// The same, while `observer` is shown every stage.
+    /// As [`Self::encode`]; passes the result of every stage to `observer`.
     ///
     /// # Panics
     /// As [`Self::encode`].
@@ -106,8 +107,8 @@ impl VisionEncoder {
         self.run(pixels, Stages(Some(observer)))
     }
 
-    /// Bytes that encoding a picture takes on rayon's current pool, besides the weights: an upper
-    /// bound. What threads need stays with them, the rest but the result goes.
+    /// Upper bound of the memory for encoding a picture on rayon's current pool, besides the weights, in bytes. The
+    /// threads keep their scratch memory; everything else except the result is freed.
     pub fn work_bytes(&self) -> usize {
         let config = &self.config;
         let (n, text) = (config.n_tokens(), config.n_embd_text);
@@ -124,8 +125,8 @@ impl VisionEncoder {
 
     fn run(&self, pixels: &PixelValues, mut stages: Stages<'_>) -> Array2<f32> {
         assert_eq!(pixels.size(), self.config.image_size, "size of the picture");
-        // For this picture alone: kept for the next, it would lie idle while the decoder needs room, and
-        // making it costs a hundredth of the encoding.
+        // Allocated per picture: a kept arena would be idle while the decoder needs memory, and allocating it costs a
+        // hundredth of the encoding.
         let mut arena = Arena::new(&self.config);
         tower::forward(&self.config, &self.weights, pixels, &mut arena, &mut stages);
 

@@ -1,19 +1,18 @@
-//! Looking at the encoder while it works: the way to find the first stage that departs.
+//! Observing the encoder's stages, to find the first one that diverges from a reference.
 
 use ndarray::ArrayView2;
 
-/// Is shown every stage of an encoding, in order.
+/// Receives the result of every stage of an encoding, in order.
 ///
-/// The names are those of the golden files: `patch_embed` `[n_patches, n_embd]`, `embeddings`
-/// `[n_tokens, n_embd]` (class token first, positions added), `hidden.0` (normalised embeddings) to
-/// `hidden.n` (after layer n), `features` `[n_patches, n_embd]` and `projected`
-/// `[n_patches, n_embd_text]`.
+/// The stages have the names of the golden files: `patch_embed` `[n_patches, n_embd]`, `embeddings` `[n_tokens,
+/// n_embd]` (class token first, positions added), `hidden.0` (normalised embeddings) to `hidden.n` (after layer n),
+/// `features` `[n_patches, n_embd]` and `projected` `[n_patches, n_embd_text]`.
 pub trait StageObserver {
-    /// Called once a stage; the values are gone when it returns.
+    /// Called once per stage. The values are valid during the call only.
     fn stage(&mut self, name: &str, values: ArrayView2<f32>);
 }
 
-/// An observer, or none: then nothing is computed for it, not even a name.
+/// An optional observer. Without one, nothing is computed for it, not even names.
 pub struct Stages<'a>(pub Option<&'a mut dyn StageObserver>);
 
 impl Stages<'_> {

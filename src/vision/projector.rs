@@ -1,4 +1,4 @@
-//! From the tower's features to embeddings that the decoder takes as they are.
+//! The projector: from the tower's features to the decoder's embeddings.
 
 use ndarray::Array2;
 use ndarray::s;
@@ -8,8 +8,8 @@ use super::arena::Arena;
 use super::linear::LinearInput;
 use super::weights::VisionWeights;
 
-/// `mm.2(gelu(mm.0(features)))`: `[n_patches, n_embd]`, the arena's residual stream without the class
-/// token, to `[n_patches, n_embd_text]`.
+/// `mm.2(gelu(mm.0(features)))`: from `[n_patches, n_embd]` (the arena's residual stream without the class token) to
+/// `[n_patches, n_embd_text]`.
 pub fn forward(weights: &VisionWeights, arena: &mut Arena) -> Array2<f32> {
     let (mm_0, mm_2) = (&weights.mm_0, &weights.mm_2);
     let features = arena.x.slice(s![1.., ..]);

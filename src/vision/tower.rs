@@ -1,7 +1,7 @@
-//! CLIP's vision transformer: patches to features, told in the order in which it happens.
+//! CLIP's vision transformer, from patches to features, in the order of execution.
 //!
-//! Two departures from what a CLIP implementation usually does, both as the model was trained: all
-//! layers run (others stop one early), and the last layer's output is not normalised again.
+//! It differs from the usual CLIP implementations in two points, as the model was trained: all layers run (others stop
+//! one early), and the last layer's output is not normalised.
 
 use ndarray::{Array2, ArrayView1, ArrayView2, ArrayViewMut2, Axis, s};
 use rayon::prelude::*;
@@ -17,8 +17,7 @@ use xc2_kernels::attention::{attention, attention_quantized};
 use xc2_kernels::int8::{self, QuantizedRows};
 use xc2_kernels::{Epilogue, LayerNorm};
 
-/// `pixels: [3, S, S]` to the residual stream, `arena.x: [n_tokens, n_embd]`; row 0 is the class
-/// token's.
+/// From `pixels: [3, S, S]` to the residual stream, `arena.x: [n_tokens, n_embd]`; row 0 is the class token.
 pub fn forward(
     config: &VisionConfig,
     weights: &VisionWeights,
@@ -35,7 +34,7 @@ pub fn forward(
     }
 }
 
-/// Patch embeddings below the class embedding, and the positions added, into `arena.x`.
+/// Writes the class embedding and the patch embeddings, with position embeddings added, to `arena.x`.
 fn embed(
     config: &VisionConfig,
     weights: &VisionWeights,
@@ -47,8 +46,8 @@ fn embed(
         x, wide, quantized, ..
     } = arena;
     x.row_mut(0).assign(&ArrayView1::from(&weights.class_embd));
-    let mut patches = wide.of(config.n_patches(), config.patch_len());
-    cut(config, pixels, &mut patches);
+    let mut patches = wide.view_mut(config.n_patches(), config.patch_len());
+    cut_patches(config, pixels, &mut patches);
     let embedded = x.slice_mut(s![1.., ..]);
     let patches = LinearInput::of(patches.view(), &weights.patch_embd, quantized);
     weights
@@ -61,13 +60,13 @@ fn embed(
     stages.report(|| "embeddings".to_owned(), &x.view());
 }
 
-/// The picture cut into patches: `[n_patches, 3 * patch_size * patch_size]`.
+/// Cuts the picture into patches: `[n_patches, 3 * patch_size * patch_size]`.
 ///
-/// Patches in reading order; within one, channel by channel, each row by row: the order of the
-/// convolution's weights, which this turns into a product.
-fn cut(config: &VisionConfig, pixels: &PixelValues, out: &mut ArrayViewMut2<f32>) {
+/// Patches are in reading order; within a patch, channels are outermost, then rows: the order of the convolution's
+/// weights, so that the convolution becomes a matmul.
+fn cut_patches(config: &VisionConfig, pixels: &PixelValues, out: &mut ArrayViewMut2<f32>) {
     let (size, p) = (config.image_size, config.patch_size);
-    // Of all patches in one row of the grid at a time.
+    // One task per row of the patch grid.
     out.axis_chunks_iter_mut(Axis(0), config.grid())
         .into_par_iter()
         .enumerate()
@@ -95,7 +94,7 @@ fn layer_forward(config: &VisionConfig, layer: &LayerWeights, arena: &mut Arena)
     } = arena;
 
     let input = normalize(&layer.ln1, x, &layer.attn_qkv, normed, quantized);
-    let mut qkv = wide.of(n, 3 * c);
+    let mut qkv = wide.view_mut(n, 3 * c);
     layer
         .attn_qkv
         .forward(&input, Epilogue::Store, qkv.view_mut());
@@ -110,7 +109,7 @@ fn layer_forward(config: &VisionConfig, layer: &LayerWeights, arena: &mut Arena)
     down.forward(&input, Epilogue::Add, x.view_mut());
 }
 
-/// `norm` of `x`, as `next` takes it, in one of the two rooms.
+/// Layer norm of `x` in the form that `next` takes, in one of the two buffers.
 fn normalize<'a>(
     norm: &LayerNorm,
     x: &Array2<f32>,
@@ -130,7 +129,7 @@ fn normalize<'a>(
     }
 }
 
-/// The layer's attention, as `attn_out` takes it, in one of the two rooms.
+/// The layer's attention in the form that `attn_out` takes, in one of the two buffers.
 fn attend<'a>(
     config: &VisionConfig,
     layer: &LayerWeights,

@@ -1,7 +1,6 @@
-//! The tower's tensors by name, each held against the shape that the configuration demands.
+//! Loads the tower's tensors by name and checks each against the configuration.
 //!
-//! Nothing else of the vision module knows a tensor's name. The names are those that llama.cpp's
-//! mtmd uses, so the tower of the one file can be split off for it as it is.
+//! Tensor names occur only here. They are those of llama.cpp's mtmd, so the tower can be split off for it unchanged.
 
 use crate::model::quant::GgmlType;
 use crate::model::tensor::{Tensor, TensorSource};
@@ -11,13 +10,13 @@ use super::{Precision, VisionError};
 use crate::model::{CHANNELS, VisionConfig};
 use xc2_kernels::{LayerNorm, attention};
 
-/// Everything that the tower and its projector compute with.
+/// All weights of the tower and its projector.
 pub struct VisionWeights {
-    /// Patch convolution as a product over flattened patches: `[n_embd, patch_len]`, no bias.
+    /// Patch convolution as a matmul over flattened patches: `[n_embd, patch_len]`, no bias.
     pub patch_embd: Linear,
     /// `[n_embd]`
     pub class_embd: Vec<f32>,
-    /// `[n_tokens, n_embd]`, row 0 for the class token.
+    /// `[n_tokens, n_embd]`; row 0 is for the class token.
     pub position_embd: Vec<f32>,
     pub pre_ln: LayerNorm,
     pub layers: Vec<LayerWeights>,
@@ -32,7 +31,7 @@ pub struct LayerWeights {
     pub ln1: LayerNorm,
     /// `n_embd` to q, k and v, side by side.
     pub attn_qkv: Linear,
-    /// In what queries meet keys.
+    /// Precision of the attention.
     pub attention: attention::Precision,
     pub attn_out: Linear,
     pub ln2: LayerNorm,
@@ -43,7 +42,7 @@ pub struct LayerWeights {
 }
 
 impl VisionWeights {
-    /// Finds and checks every tensor; nothing is allocated for one before it is known to fit.
+    /// Finds and checks every tensor. Memory is allocated only for tensors that passed.
     pub fn load(
         config: &VisionConfig,
         source: &dyn TensorSource,
@@ -93,13 +92,13 @@ impl Loader<'_> {
         })
     }
 
-    /// Rounding to 16 bits does not show beside products in int8 or bf16, to f16 not beside weights
-    /// that have been rounded to less.
+    /// Rounding to 16 bits is negligible beside matmuls in int8 or bf16; rounding to f16 is negligible beside weights
+    /// of lower precision.
     fn attention(&self, attn_qkv: &Linear) -> attention::Precision {
         let coarse = |ty: GgmlType| ty == GgmlType::BF16 || ty.is_quantized();
         let coarse = self.precision == Precision::Stored && attn_qkv.types().all(coarse);
         match attention::Precision::fastest() {
-            fastest if attn_qkv.is_narrow() => fastest,
+            fastest if attn_qkv.is_low_precision() => fastest,
             attention::Precision::F16 if coarse => attention::Precision::F16,
             _ => attention::Precision::F32,
         }
@@ -111,7 +110,7 @@ impl Loader<'_> {
         Ok(Linear::new(vec![weight], Some(bias), self.precision))
     }
 
-    /// Matrices of one input, as one.
+    /// Three matrices with the same input, stacked into one.
     fn stacked(&self, prefix: &str, names: [&str; 3]) -> Result<Linear, VisionError> {
         let c = self.config.n_embd;
         let (mut weights, mut biases) = (Vec::new(), Vec::new());
@@ -131,13 +130,13 @@ impl Loader<'_> {
         })
     }
 
-    /// The convolution's kernel, one row of `patch_len` numbers for each output.
+    /// The patch convolution's kernel, one row of `patch_len` values per output.
     fn patch_embd(&self) -> Result<Linear, VisionError> {
         let p = self.config.patch_size;
         let n_embd = self.config.n_embd;
         let mut weight = self.tensor("v.patch_embd.weight", &[p, p, CHANNELS, n_embd])?;
-        // Joining the first three dimensions keeps the order of the bytes, unless blocks of
-        // several numbers began anew with every row of `patch_size`.
+        // Merging the first three dimensions keeps the order of the bytes, except for blocked types, whose blocks
+        // restart at every row of `patch_size`.
         if weight.ty.is_quantized() {
             return Err(VisionError::Type {
                 name: weight.name,
@@ -149,7 +148,7 @@ impl Loader<'_> {
         Ok(Linear::new(vec![weight], None, self.precision))
     }
 
-    /// A small tensor, expanded.
+    /// A small tensor, dequantized.
     fn vector(&self, name: &str, shape: &[usize]) -> Result<Vec<f32>, VisionError> {
         Ok(self.tensor(name, shape)?.to_f32())
     }
@@ -179,11 +178,11 @@ fn check(tensor: &Tensor, name: &str, shape: &[usize]) -> Result<(), VisionError
     let Some(row_bytes) = row_bytes.filter(|_| tensor.ty != GgmlType::I8) else {
         return Err(VisionError::Type {
             name: name(),
-            expected: "a type of numbers whose blocks divide the rows",
+            expected: "a numeric type whose blocks divide the rows",
             found: tensor.ty,
         });
     };
-    let expected = row_bytes * tensor.n_rows(); // the configuration bounds both
+    let expected = row_bytes * tensor.n_rows(); // cannot overflow: the configuration bounds both
     if tensor.data.len() != expected {
         return Err(VisionError::Data {
             name: name(),

@@ -1,79 +1,78 @@
-//! What becomes of transparency.
+//! Handling of transparency.
 //!
-//! The reference drops alpha. The model then sees the colours under it, which nobody sees: black where an
-//! editor erased, or whatever stood there before. Where that is a good part of the picture it is put on white
-//! instead, as a page shows it.
+//! The reference drops alpha. The model then sees colours that viewers hide: black where an editor erased, or earlier
+//! content. Where that affects a substantial part of the picture, it is blended with white instead, as on a page.
 
 use ::image::DynamicImage;
 
-/// What to do with the transparent parts of a picture.
+/// How to handle transparent pixels.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Transparency {
-    /// [`Self::White`] where transparency hides a good part of the picture, otherwise [`Self::Drop`].
+    /// [`Self::White`] if transparency hides at least 1 % of the picture, else [`Self::Drop`].
     #[default]
     Auto,
-    /// Show the colours under it, as the reference implementation does.
+    /// Drop alpha and show the stored colours, as the reference implementation does.
     Drop,
-    /// Put the picture on white.
+    /// Blend the picture with white.
     White,
 }
 
-/// A pixel counts as hidden if dropping its alpha and blending it differ by so much in a channel.
+/// A pixel counts as hidden if dropping its alpha and blending it differ by at least this much in a channel.
 const VISIBLE_LEVELS: u32 = 32;
-/// The share of hidden pixels from which on a picture is put on white, in percent.
+/// Share of hidden pixels, in percent, from which a picture is blended with white.
 ///
-/// Measured with the bundled model and eight scenes: a black frame under transparency that covers 1.8 % of the
-/// picture (one pixel of 224) makes it see things that are not there, and a quarter of the answer is wrong; on white
-/// 4 % are. Under a percent there are only rounded corners and smoothed edges.
+/// Measured with the bundled model and eight scenes: with a hidden black frame of 1.8 % of the picture (one pixel of
+/// 224) the model describes things that are not there, and a quarter of the answer is wrong; on white 4 % are. Below
+/// one percent there are only rounded corners and smoothed edges.
 const HIDDEN_PERCENT: u64 = 1;
 
 impl Transparency {
-    /// Puts the picture on white if that is to be done; whether it was. Alpha itself stays as it is.
+    /// Blends the picture with white where required; returns whether any pixel was blended. Alpha itself is unchanged.
     pub(super) fn apply(self, picture: &mut DynamicImage) -> bool {
         let on_white = match self {
             Self::Drop => false,
             Self::White => true,
-            Self::Auto => Survey::of(picture).is_better_on_white(),
+            Self::Auto => AlphaStats::of(picture).is_better_on_white(),
         };
         on_white && blend(picture)
     }
 }
 
-/// What transparency does to a picture.
+/// Statistics of a picture's transparency.
 #[derive(Default)]
-struct Survey {
+struct AlphaStats {
     n_pixels: u64,
-    /// Pixels that look otherwise on white than with alpha dropped.
+    /// Pixels that look different on white than with alpha dropped.
     n_hidden: u64,
-    /// Pixels that are more there than not.
+    /// Pixels with an alpha of at least half.
     n_solid: u64,
-    /// Those of them that are nearly white.
+    /// Those of `n_solid` that are nearly white.
     n_solid_white: u64,
 }
 
-impl Survey {
+impl AlphaStats {
     fn of(picture: &DynamicImage) -> Self {
-        let mut survey = Self::default();
+        let mut stats = Self::default();
         let high = |sample: u16| (sample >> 8) as u8;
         let level = |sample: f32| (sample.clamp(0.0, 1.0) * 255.0) as u8;
         match picture {
-            DynamicImage::ImageLumaA8(p) => p.pixels().for_each(|p| survey.add(&p.0[..1], p.0[1])),
-            DynamicImage::ImageRgba8(p) => p.pixels().for_each(|p| survey.add(&p.0[..3], p.0[3])),
+            DynamicImage::ImageLumaA8(p) => p.pixels().for_each(|p| stats.add(&p.0[..1], p.0[1])),
+            DynamicImage::ImageRgba8(p) => p.pixels().for_each(|p| stats.add(&p.0[..3], p.0[3])),
             DynamicImage::ImageLumaA16(p) => p.pixels().for_each(|p| {
                 let [grey, a] = p.0.map(high);
-                survey.add(&[grey], a);
+                stats.add(&[grey], a);
             }),
             DynamicImage::ImageRgba16(p) => p.pixels().for_each(|p| {
                 let [r, g, b, a] = p.0.map(high);
-                survey.add(&[r, g, b], a);
+                stats.add(&[r, g, b], a);
             }),
             DynamicImage::ImageRgba32F(p) => p.pixels().for_each(|p| {
                 let [r, g, b, a] = p.0.map(level);
-                survey.add(&[r, g, b], a);
+                stats.add(&[r, g, b], a);
             }),
             _ => {}
         }
-        survey
+        stats
     }
 
     fn add(&mut self, colour: &[u8], alpha: u8) {
@@ -86,13 +85,13 @@ impl Survey {
     }
 
     fn is_better_on_white(&self) -> bool {
-        let is_invisible = self.n_solid == 0; // alpha that a program left unset
-        let is_white = self.n_solid_white * 100 >= self.n_solid * 95; // it would vanish
+        let is_invisible = self.n_solid == 0; // a program left alpha unset
+        let is_white = self.n_solid_white * 100 >= self.n_solid * 95; // the content would vanish on white
         !is_invisible && !is_white && self.n_hidden * 100 >= self.n_pixels * HIDDEN_PERCENT
     }
 }
 
-/// Blends with white where alpha is not full; whether there is such a pixel.
+/// Blends pixels that are not opaque with white; returns whether there are any.
 fn blend(picture: &mut DynamicImage) -> bool {
     match picture {
         DynamicImage::ImageLumaA8(p) => any(p.pixels_mut().map(|p| blend_8(&mut p.0))),
@@ -104,12 +103,12 @@ fn blend(picture: &mut DynamicImage) -> bool {
     }
 }
 
-/// Whether any is true; unlike [`Iterator::any`] it takes them all, since all pixels are to be blended.
+/// Whether any item is true. Unlike [`Iterator::any`] it does not stop early, because all pixels must be blended.
 fn any(pixels: impl Iterator<Item = bool>) -> bool {
     pixels.fold(false, |any, one| any | one)
 }
 
-/// Blends a pixel; whether it is not opaque.
+/// Blends a pixel; returns whether it is not opaque.
 fn blend_8<const N: usize>(pixel: &mut [u8; N]) -> bool {
     let [colour @ .., alpha] = &mut pixel[..] else {
         return false;

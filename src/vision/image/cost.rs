@@ -1,25 +1,25 @@
-//! What a picture takes of memory until the model can see it, told from its header.
+//! Memory needed to decode and resize a picture, computed from its header.
 
-use ::image::{ColorType, ImageDecoder, ImageFormat, metadata::Orientation as Turn};
+use ::image::{ColorType, ImageDecoder, ImageFormat, metadata::Orientation as ExifOrientation};
 
 use super::{resize_bytes, tiff};
 
-/// The side for which pictures are resized at most: that of the largest model of the family.
+/// Side of the largest resized picture, in pixels: that of the largest model of the family.
 const MODEL_SIDE: u32 = 560;
 
-/// Bytes that decoding `file`, turning it and resizing it for a model take at most, besides the file.
+/// Upper bound of the memory for decoding `file`, rotating it and resizing it for a model, besides the file, in bytes.
 ///
-/// The buffers of the decoders are counted as measured with `image` 0.25.10.
+/// The decoders' buffers are as measured with `image` 0.25.10.
 pub fn bytes_needed(
     format: ImageFormat,
     file: &[u8],
     decoder: &impl ImageDecoder,
-    turn: Turn,
+    orientation: ExifOrientation,
 ) -> u64 {
     let (width, height) = decoder.dimensions();
     let n_pixels = u64::from(width) * u64::from(height);
     let (stored, rgb) = (decoder.total_bytes(), 3 * n_pixels);
-    let of_decoder = match format {
+    let decoder_buffers = match format {
         ImageFormat::Jpeg => file.len() as u64 + if is_progressive(file) { 2 * stored } else { 0 },
         ImageFormat::WebP if decoder.color_type().has_alpha() => 7 * n_pixels,
         ImageFormat::WebP | ImageFormat::Gif => 4 * n_pixels,
@@ -30,22 +30,22 @@ pub fn bytes_needed(
         ColorType::Rgb8 => 0,
         _ => rgb,
     };
-    let turned = match turn {
-        Turn::NoTransforms => 0,
+    let rotated = match orientation {
+        ExifOrientation::NoTransforms => 0,
         _ => 2 * rgb,
     };
     let n_threads = rayon::current_num_threads();
     let resizing = resize_bytes((width, height), (MODEL_SIDE, MODEL_SIDE), n_threads);
     let stages = [
-        stored + of_decoder,
+        stored + decoder_buffers,
         stored + converted,
-        turned,
+        rotated,
         rgb + resizing,
     ];
     stages.into_iter().max().unwrap_or(0)
 }
 
-/// Whether a JPEG comes in several passes, whose coefficients are all kept until the last.
+/// Whether a JPEG is progressive: all its coefficients stay in memory until the last scan.
 fn is_progressive(file: &[u8]) -> bool {
     let mut rest = file.get(2..).unwrap_or_default();
     while let Some(at) = rest
@@ -74,9 +74,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_progressive_jpeg_is_told_by_its_frame() {
+    fn a_progressive_jpeg_is_recognised_by_its_frame_header() {
         let jpeg = |frame: u8| {
-            let app = [0xff, 0xe1, 0, 6, 0xff, 0xc2, 0, 0]; // what stands in a segment does not count
+            let app = [0xff, 0xe1, 0, 6, 0xff, 0xc2, 0, 0]; // the content of a segment does not count
             [&[0xff, 0xd8][..], &app, &[0xff, frame, 0, 4, 8, 0]].concat()
         };
         assert!(is_progressive(&jpeg(0xc2)));

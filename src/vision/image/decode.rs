@@ -1,10 +1,9 @@
-//! Bytes of a picture file to 8-bit RGB.
+//! Decodes a picture file to 8-bit RGB.
 //!
-//! The format is told by the first bytes, never by the file's name. Of animations the first frame
-//! is taken. Colours follow Pillow's `convert("RGB")`, which the models were trained with: alpha is
-//! dropped and not blended, grey is repeated. Samples of 16 bits keep their high byte, as Pillow
-//! does for colour; for 16-bit grey Pillow clips at 255, which turns nearly every picture white,
-//! and that is not imitated. Colour profiles are ignored, again as in the reference.
+//! The first bytes determine the format; the file's name is not used. The first frame of an animation is used. Colours
+//! follow Pillow's `convert("RGB")`, with which the models were trained: alpha is dropped without blending, grey is
+//! repeated. 16-bit samples keep their high byte, as in Pillow for colour; for 16-bit grey Pillow clips at 255, which
+//! turns nearly every picture white, and that is not imitated. Colour profiles are ignored, as in the reference.
 
 use std::borrow::Cow;
 use std::io::{self, Cursor, Read};
@@ -12,7 +11,7 @@ use std::path::Path;
 
 use ::image::{
     DynamicImage, GrayImage, ImageDecoder, ImageFormat, ImageReader, ImageResult, Limits, RgbImage,
-    error::UnsupportedErrorKind, metadata::Orientation as Turn,
+    error::UnsupportedErrorKind, metadata::Orientation as ExifOrientation,
 };
 
 use super::{
@@ -20,39 +19,39 @@ use super::{
     png, signature, tiff, webp,
 };
 
-/// The most memory that the samples of a picture may take when decoded, in bytes.
+/// Maximum size of the decoded samples of a picture, in bytes.
 ///
-/// Prevents a file of a few kilobytes from claiming all memory. At three bytes a pixel this is
-/// 179 million pixels, the size at which Pillow speaks of a decompression bomb; fewer with alpha or
-/// 16-bit samples, because it is the memory that counts here.
+/// Prevents a file of a few kilobytes from taking all memory. At three bytes per pixel this is 179 million pixels, the
+/// size from which Pillow reports a decompression bomb; fewer with alpha or 16-bit samples, because the limit is on
+/// memory.
 pub const MAX_DECODED_BYTES: u64 = 512 << 20;
 
-/// The longest file that is read: uncompressed pictures are a little longer than their samples.
+/// Maximum file size in bytes: uncompressed pictures are slightly longer than their samples.
 const MAX_FILE_BYTES: u64 = MAX_DECODED_BYTES + (1 << 20);
 
-/// What to do with the orientation that a camera noted in the file (EXIF).
+/// What to do with the EXIF orientation.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Orientation {
-    /// Turn the picture upright: what people see in every viewer.
+    /// Rotate the picture upright, as viewers do.
     #[default]
     Apply,
-    /// Take the samples as they are stored, as the reference implementation does.
+    /// Keep the stored orientation, as the reference implementation does.
     Ignore,
 }
 
-/// How a picture is read.
+/// Options for decoding a picture.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Reading {
-    /// Which way up.
+    /// Handling of the EXIF orientation.
     pub orientation: Orientation,
-    /// What becomes of transparent parts.
+    /// Handling of transparency.
     pub transparency: Transparency,
-    /// Whether a picture whose file ends early is taken all the same, with grey where pixels are missing.
+    /// Accept truncated files, with grey for missing pixels.
     pub allow_truncated: bool,
 }
 
 impl Reading {
-    /// As the reference implementation reads: as stored, and alpha dropped.
+    /// The reference implementation's behaviour: stored orientation, alpha dropped.
     pub const REFERENCE: Self = Self {
         orientation: Orientation::Ignore,
         transparency: Transparency::Drop,
@@ -60,7 +59,7 @@ impl Reading {
     };
 }
 
-/// This way up; alpha is dropped, as in the reference.
+/// This orientation handling; alpha is dropped, as in the reference.
 impl From<Orientation> for Reading {
     fn from(orientation: Orientation) -> Self {
         Self {
@@ -71,14 +70,14 @@ impl From<Orientation> for Reading {
     }
 }
 
-/// A decoded picture, and what was done to it.
+/// A decoded picture, with notes on how it was made.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Decoded {
     /// The picture.
     pub picture: RgbImage,
-    /// Whether it has transparent parts that were put on white.
+    /// Whether transparent pixels were blended with white.
     pub on_white: bool,
-    /// Whether its file ends early: grey stands where pixels are missing.
+    /// Whether the file is truncated: missing pixels are grey.
     pub is_short: bool,
 }
 
@@ -86,8 +85,8 @@ pub struct Decoded {
 ///
 /// # Errors
 /// [`ImageError::File`] with the path and, as its source, what is wrong.
-pub fn open(path: &Path, how: impl Into<Reading>) -> Result<RgbImage, ImageError> {
-    decode(&read(path)?, how).map_err(|e| e.of_file(path))
+pub fn open(path: &Path, options: impl Into<Reading>) -> Result<RgbImage, ImageError> {
+    decode(&read(path)?, options).map_err(|e| e.of_file(path))
 }
 
 /// Reads a picture file without decoding it.
@@ -99,10 +98,10 @@ pub fn read(path: &Path) -> Result<Vec<u8>, ImageError> {
     read().map_err(|e| e.of_file(path))
 }
 
-/// Reads the content of a picture file that comes from somewhere else, without decoding it.
+/// Reads a picture file from any input without decoding it.
 ///
 /// # Errors
-/// If it cannot be read, or is larger than any picture file or than `max_bytes`.
+/// If it cannot be read, or is longer than `max_bytes` or any valid picture file.
 pub fn read_from(input: impl Read, max_bytes: u64) -> Result<Vec<u8>, ImageError> {
     let limit_bytes = max_bytes.min(MAX_FILE_BYTES);
     let mut bytes = Vec::new();
@@ -116,43 +115,43 @@ pub fn read_from(input: impl Read, max_bytes: u64) -> Result<Vec<u8>, ImageError
 /// Decodes a picture from the content of its file.
 ///
 /// # Errors
-/// If the bytes are no picture of a known format, are incomplete or damaged, or describe one beyond
-/// [`MAX_DECODED_BYTES`]; the last is found from the header, before memory is taken.
-pub fn decode(bytes: &[u8], how: impl Into<Reading>) -> Result<RgbImage, ImageError> {
-    decode_within(bytes, how, u64::MAX).map(|decoded| decoded.picture)
+/// If the bytes are not a picture of a supported format, are incomplete or damaged, or declare a picture larger than
+/// [`MAX_DECODED_BYTES`]. The size is checked from the header, before memory is allocated.
+pub fn decode(bytes: &[u8], options: impl Into<Reading>) -> Result<RgbImage, ImageError> {
+    decode_within(bytes, options, u64::MAX).map(|decoded| decoded.picture)
 }
 
-/// As [`decode`], if that takes no more than `max_bytes` of memory.
+/// As [`decode`], with at most `max_bytes` of memory.
 ///
 /// # Errors
-/// As there, and [`ImageError::NoMemory`], which is found from the header too.
+/// As [`decode`], and [`ImageError::NoMemory`], also determined from the header.
 pub fn decode_within(
     bytes: &[u8],
-    how: impl Into<Reading>,
+    options: impl Into<Reading>,
     max_bytes: u64,
 ) -> Result<Decoded, ImageError> {
-    let how = how.into();
+    let options: Reading = options.into();
     #[cfg(feature = "heic")]
     if signature::is_heic(bytes) {
-        return Ok(shown(
+        return Ok(finish(
             super::heic::decode(bytes, max_bytes)?,
-            Turn::NoTransforms,
-            how,
+            ExifOrientation::NoTransforms,
+            options,
         ));
     }
     let (format, name) = format_of(bytes)?;
-    let file = File::new(format, bytes, how.allow_truncated)?;
+    let file = PreparedFile::new(format, bytes, options.allow_truncated)?;
     let fail = |source| decode_error(name, file.was_completed(), source);
 
     let decoder = file.decoder().map_err(fail)?;
     check_size(decoder.dimensions(), decoder.total_bytes())?;
 
-    let turn = match how.orientation {
+    let orientation = match options.orientation {
         Orientation::Apply => exif::orientation(format, bytes),
-        Orientation::Ignore => Turn::NoTransforms,
+        Orientation::Ignore => ExifOrientation::NoTransforms,
     };
     let (width, height) = decoder.dimensions();
-    let fits = |needed: u64| match needed > max_bytes {
+    let check_memory = |needed: u64| match needed > max_bytes {
         true => Err(ImageError::NoMemory {
             width,
             height,
@@ -161,28 +160,28 @@ pub fn decode_within(
         }),
         false => Ok(()),
     };
-    let needed = bytes_needed(format, bytes, &decoder, turn);
-    fits(needed)?;
-    // What is there of a picture that ends early is found by reading it twice, and may be unpacked before.
-    let n_copies = if how.allow_truncated { 2 } else { 1 };
-    let fits_short = fits(needed.saturating_add(n_copies * decoder.total_bytes()));
+    let needed = bytes_needed(format, bytes, &decoder, orientation);
+    check_memory(needed)?;
+    // Partial pictures are decoded twice into separate buffers, and PNGs are decompressed before.
+    let n_copies = if options.allow_truncated { 2 } else { 1 };
+    let check_partial = check_memory(needed.saturating_add(n_copies * decoder.total_bytes()));
     let (stored, is_short) = match DynamicImage::from_decoder(decoder) {
         Ok(stored) => (stored, file.is_short()),
-        Err(source) => rest(&file, how, fail(source), fits_short)?,
+        Err(source) => read_partial(&file, options, fail(source), check_partial)?,
     };
     Ok(Decoded {
         is_short,
-        ..shown(stored, turn, how)
+        ..finish(stored, orientation, options)
     })
 }
 
-/// The stored samples as they are to be seen.
-fn shown(mut stored: DynamicImage, turn: Turn, how: Reading) -> Decoded {
-    let on_white = how.transparency.apply(&mut stored);
+/// Applies transparency and orientation to the stored samples.
+fn finish(mut stored: DynamicImage, orientation: ExifOrientation, options: Reading) -> Decoded {
+    let on_white = options.transparency.apply(&mut stored);
     let mut picture = into_rgb8(stored);
-    if turn != Turn::NoTransforms {
+    if orientation != ExifOrientation::NoTransforms {
         let mut upright = DynamicImage::ImageRgb8(picture);
-        upright.apply_orientation(turn);
+        upright.apply_orientation(orientation);
         picture = upright.into_rgb8();
     }
     Decoded {
@@ -192,35 +191,39 @@ fn shown(mut stored: DynamicImage, turn: Turn, how: Reading) -> Decoded {
     }
 }
 
-/// What is there of a picture that its decoder gave up with `error`: all rows may be, all the same.
-fn rest(
-    file: &File<'_>,
-    how: Reading,
+/// Recovers the pixels of a picture whose decoder failed with `error`. All of them may be there.
+fn read_partial(
+    file: &PreparedFile<'_>,
+    options: Reading,
     error: ImageError,
-    fits: Result<(), ImageError>,
+    check_memory: Result<(), ImageError>,
 ) -> Result<(DynamicImage, bool), ImageError> {
-    let may_be_whole = matches!(error, ImageError::Truncated { .. });
-    if !how.allow_truncated && !may_be_whole {
+    let may_be_complete = matches!(error, ImageError::Truncated { .. });
+    if !options.allow_truncated && !may_be_complete {
         return Err(error);
     }
-    fits?;
-    let unpacked = how.allow_truncated.then(|| file.unpacked()).flatten();
-    let file = unpacked.as_ref().unwrap_or(file);
+    check_memory?;
+    let decompressed = options
+        .allow_truncated
+        .then(|| file.decompressed())
+        .flatten();
+    let file = decompressed.as_ref().unwrap_or(file);
     match partial::read(|| file.decoder()) {
-        Some(partial) if how.allow_truncated || !partial.is_short => {
+        Some(partial) if options.allow_truncated || !partial.is_short => {
             Ok((partial.picture, partial.is_short))
         }
         _ => Err(error),
     }
 }
 
-/// A file with what its decoder wants and no pixel needs: end markers, lengths, standard tables.
-enum File<'a> {
+/// A file completed with what its decoder requires although no pixel depends on it: end markers, lengths, standard
+/// tables.
+enum PreparedFile<'a> {
     Jpeg(jpeg::Prepared<'a>),
     Other(ImageFormat, Cow<'a, [u8]>),
 }
 
-impl<'a> File<'a> {
+impl<'a> PreparedFile<'a> {
     fn new(
         format: ImageFormat,
         bytes: &'a [u8],
@@ -235,7 +238,7 @@ impl<'a> File<'a> {
         Ok(Self::Other(format, bytes))
     }
 
-    /// The decoder: this project's own where the crate `image` knows too few forms of the format.
+    /// The decoder: our own where the crate `image` supports too few variants of the format.
     fn decoder(&self) -> ImageResult<Box<dyn ImageDecoder + '_>> {
         let (format, bytes) = match self {
             Self::Jpeg(jpeg) => return jpeg.decoder(),
@@ -248,28 +251,28 @@ impl<'a> File<'a> {
         }
         let mut reader = ImageReader::with_format(Cursor::new(&**bytes), format);
         let mut limits = Limits::default();
-        limits.max_alloc = Some(2 * MAX_DECODED_BYTES); // the samples, and what decoding them takes
+        limits.max_alloc = Some(2 * MAX_DECODED_BYTES); // the samples and the decoder's buffers
         reader.limits(limits);
         Ok(Box::new(reader.into_decoder()?))
     }
 
-    /// A PNG whose decoder gives all rows that are there.
-    fn unpacked(&self) -> Option<Self> {
+    /// For a PNG: the file with all rows that can be decompressed, so that the decoder returns them.
+    fn decompressed(&self) -> Option<Self> {
         let Self::Other(ImageFormat::Png, bytes) = self else {
             return None;
         };
         let decoder = self.decoder().ok()?;
-        let n_filters = 2 * u64::from(decoder.dimensions().1) + 16; // a byte for each row of each pass
-        let file = png::unpacked(bytes, decoder.total_bytes() + n_filters)?;
+        let n_filters = 2 * u64::from(decoder.dimensions().1) + 16; // a byte per row and pass
+        let file = png::recompress(bytes, decoder.total_bytes() + n_filters)?;
         Some(Self::Other(ImageFormat::Png, Cow::Owned(file)))
     }
 
-    /// Whether the file ended before its format does.
+    /// Whether the end of the file was missing and was added.
     fn was_completed(&self) -> bool {
         matches!(self, Self::Other(_, Cow::Owned(_)))
     }
 
-    /// Whether rows are missing, as far as that is known before decoding.
+    /// Whether rows are known to be missing before decoding.
     fn is_short(&self) -> bool {
         matches!(self, Self::Jpeg(jpeg) if jpeg.truncated)
     }
@@ -292,13 +295,13 @@ fn format_of(bytes: &[u8]) -> Result<(ImageFormat, &'static str), ImageError> {
         Some(ImageFormat::Tiff) => "TIFF",
         _ => "",
     };
-    let foreign = match format {
+    let unsupported = match format {
         Some(ImageFormat::Tiff) => signature::raw_photo(bytes),
         Some(format) if !name.is_empty() => return Ok((format, name)),
         _ => signature::foreign(bytes),
     };
-    match (foreign, format) {
-        (Some(foreign), _) => Err(ImageError::Foreign(foreign)),
+    match (unsupported, format) {
+        (Some(unsupported), _) => Err(ImageError::Foreign(unsupported)),
         (None, Some(ImageFormat::Tiff)) => Ok((ImageFormat::Tiff, name)),
         (None, _) => Err(ImageError::UnknownFormat {
             head: bytes[..bytes.len().min(16)].to_vec(),
@@ -306,7 +309,7 @@ fn format_of(bytes: &[u8]) -> Result<(ImageFormat, &'static str), ImageError> {
     }
 }
 
-/// Refuses a picture with sides or samples beyond what is taken on; `stored_bytes` is what its samples take.
+/// Rejects pictures whose sides or samples exceed the limits; `stored_bytes` is the size of the samples.
 pub(super) fn check_size((width, height): (u32, u32), stored_bytes: u64) -> Result<(), ImageError> {
     if width == 0 || height == 0 {
         return Err(ImageError::NoPixels { width, height });
@@ -318,7 +321,7 @@ pub(super) fn check_size((width, height): (u32, u32), stored_bytes: u64) -> Resu
             limit: MAX_SIDE,
         });
     }
-    // The stored samples, and the RGB made of them (larger for grey pictures).
+    // The stored samples, and their RGB form (larger for grey pictures).
     let rgb_bytes = 3 * u64::from(width) * u64::from(height);
     if stored_bytes.max(rgb_bytes) > MAX_DECODED_BYTES {
         return Err(ImageError::TooLarge {
@@ -349,7 +352,7 @@ fn decode_error(format: &'static str, ends_early: bool, source: ::image::ImageEr
     }
 }
 
-/// Any layout of samples to 8-bit RGB, by the rules at the top of this file.
+/// Converts any sample layout to 8-bit RGB, by the rules at the top of this file.
 fn into_rgb8(picture: DynamicImage) -> RgbImage {
     let (width, height) = (picture.width(), picture.height());
     let grey = |g: u8| [g; 3];
@@ -365,10 +368,10 @@ fn into_rgb8(picture: DynamicImage) -> RgbImage {
             .pixels()
             .flat_map(|p| first_three(p.0).map(high))
             .collect(),
-        // Floats in 0..=1, which only TIFF has: there is no reference to follow.
+        // Floats in 0..=1, which only TIFF has: the reference does not define them.
         other => return other.into_rgb8(),
     };
-    RgbImage::from_raw(width, height, samples).expect("three samples were made of every pixel")
+    RgbImage::from_raw(width, height, samples).expect("three samples per pixel")
 }
 
 fn first_three<T: Copy>(pixel: [T; 4]) -> [T; 3] {

@@ -1,4 +1,4 @@
-//! What can be wrong with a picture.
+//! Errors of reading and decoding pictures.
 
 use std::path::{Path, PathBuf};
 
@@ -10,37 +10,37 @@ use crate::system::{panics::Panic, units::human};
 /// A picture that cannot be read.
 #[derive(Debug, Error)]
 pub enum ImageError {
-    /// The file with this path; the source says what is wrong with it.
+    /// An error in the file with this path; the source says which.
     #[error("cannot read picture `{}`", path.display())]
     File {
-        /// The path as it was given.
+        /// The path, as the caller gave it.
         path: PathBuf,
-        /// What is wrong.
+        /// The error.
         source: Box<ImageError>,
     },
-    /// The operating system refused.
+    /// The operating system reported an error.
     #[error(transparent)]
     Io(#[from] std::io::Error),
-    /// A mistake in this program.
+    /// A bug in this program.
     #[error(transparent)]
     Panic(#[from] Panic),
-    /// No bytes at all.
+    /// The file has no bytes.
     #[error("the file is empty, expected a picture")]
     Empty,
-    /// Something known that is not read here.
+    /// A known format that is not supported.
     #[error("not a picture that can be read: expected JPEG, PNG, WebP, BMP, GIF or TIFF, {0}")]
     Foreign(Foreign),
-    /// The first bytes belong to nothing that is known here.
+    /// The first bytes match no known format.
     #[error(
         "not a picture that can be read: expected JPEG, PNG, WebP, BMP, GIF or TIFF, \
          found a file that begins with `{}`",
-        visible(head)
+        printable(head)
     )]
     UnknownFormat {
         /// The first bytes, at most 16.
         head: Vec<u8>,
     },
-    /// The picture is valid but larger than the program takes on.
+    /// The picture exceeds the size limit.
     #[error(
         "the picture is too large: expected at most {} MiB when decoded, found {width}x{height} \
          pixels; make it smaller first, the model sees at most a few hundred pixels a side",
@@ -54,7 +54,7 @@ pub enum ImageError {
         /// [`MAX_DECODED_BYTES`](super::MAX_DECODED_BYTES).
         limit_bytes: u64,
     },
-    /// A side that no picture has.
+    /// A side exceeds the limit.
     #[error(
         "the picture is too long: expected sides of at most {limit} pixels, found {width}x{height}; cut it into \
          parts first, the model sees at most a few hundred pixels a side"
@@ -67,7 +67,7 @@ pub enum ImageError {
         /// [`MAX_SIDE`](super::MAX_SIDE).
         limit: u32,
     },
-    /// There is not the memory to decode it.
+    /// Decoding takes more memory than is available.
     #[error(
         "not enough memory to decode it: its {width}x{height} pixels take {}, {} available; make it \
          smaller first, the model sees at most a few hundred pixels a side",
@@ -78,15 +78,15 @@ pub enum ImageError {
         width: u32,
         /// Declared height in pixels.
         height: u32,
-        /// Bytes that decoding takes.
+        /// Bytes that decoding needs.
         needed: u64,
-        /// Bytes that it may take.
+        /// Bytes available for decoding.
         left: u64,
     },
-    /// The file is larger than any picture within the limit can be.
+    /// The file is larger than any picture within the size limit.
     #[error("the file is too large for a picture: expected at most {} MiB", limit_bytes >> 20)]
     FileTooLarge {
-        /// The largest number of bytes that is read.
+        /// Maximum file size in bytes.
         limit_bytes: u64,
     },
     /// A side of zero pixels.
@@ -97,40 +97,40 @@ pub enum ImageError {
         /// Declared height in pixels.
         height: u32,
     },
-    /// The data stop before the picture is complete.
+    /// The data end before the picture is complete.
     #[error("the {format} data end before the picture is complete; copy or download it again")]
     Truncated {
         /// Name of the format.
         format: &'static str,
     },
-    /// A variety of the format that the decoder does not know.
+    /// A variant of the format that the decoder does not support.
     #[error("this kind of {format} picture is not supported; save it as PNG")]
     Unsupported {
         /// Name of the format.
         format: &'static str,
-        /// The decoder's own words.
+        /// The decoder's error.
         source: ::image::error::UnsupportedError,
     },
-    /// A variant of the format that cannot be decoded, named by its special feature.
+    /// A variant of the format that is not supported, identified by its feature.
     #[error("a {format} with {variety} is not supported; save it as PNG")]
     Variety {
         /// Name of the format.
         format: &'static str,
-        /// Like `arithmetic coding`.
+        /// The feature, such as `arithmetic coding`.
         variety: String,
     },
-    /// The decoder found something that it cannot make sense of.
+    /// The decoder found invalid data.
     #[error("cannot decode the {format} data")]
     Decode {
         /// Name of the format.
         format: &'static str,
-        /// The decoder's own words.
+        /// The decoder's error.
         source: ::image::ImageError,
     },
 }
 
 impl ImageError {
-    /// This, which is wrong with the file at `path`.
+    /// Adds the path of the file.
     #[must_use]
     pub fn of_file(self, path: &Path) -> Self {
         Self::File {
@@ -139,7 +139,7 @@ impl ImageError {
         }
     }
 
-    /// Whether rows of the picture are missing.
+    /// Whether the picture is incomplete.
     pub fn is_truncated(&self) -> bool {
         match self {
             Self::File { source, .. } => source.is_truncated(),
@@ -147,20 +147,20 @@ impl ImageError {
         }
     }
 
-    /// Whether the picture could be decoded if there were more memory.
-    pub fn is_for_want_of_memory(&self) -> bool {
+    /// Whether the picture could be decoded with more memory.
+    pub fn is_out_of_memory(&self) -> bool {
         match self {
-            Self::File { source, .. } => source.is_for_want_of_memory(),
+            Self::File { source, .. } => source.is_out_of_memory(),
             other => matches!(other, Self::NoMemory { .. }),
         }
     }
 }
 
-/// Bytes as text; what cannot be seen is escaped, quotes are not.
-fn visible(bytes: &[u8]) -> String {
-    let shown = |byte: &u8| match byte {
+/// Bytes as text; unprintable ones are escaped, quotes are not.
+fn printable(bytes: &[u8]) -> String {
+    let escape = |byte: &u8| match byte {
         b'"' | b'\'' => char::from(*byte).to_string(),
         byte => byte.escape_ascii().to_string(),
     };
-    bytes.iter().map(shown).collect()
+    bytes.iter().map(escape).collect()
 }

@@ -1,26 +1,26 @@
-//! How a camera held the picture, by the file's EXIF block.
+//! Orientation of a picture, from its EXIF block.
 //!
-//! A file may have several blocks, after programs that added their own and kept the old one. The first counts,
-//! as in Pillow, exiv2 and libvips. Damaged EXIF is no reason to refuse a picture: it stays as it is stored.
-//! `tiff:Orientation` in XMP is not used; browsers and most viewers do not use it either.
+//! A file has several blocks if a program added its own and kept the old one. The first counts, as in Pillow, exiv2
+//! and libvips. Pictures with damaged EXIF keep the stored orientation. `tiff:Orientation` in XMP is not used;
+//! browsers and most viewers do not use it either.
 
 use std::borrow::Cow;
 use std::io::Read;
 
-use ::image::{ImageFormat, metadata::Orientation as Turn};
+use ::image::{ImageFormat, metadata::Orientation as ExifOrientation};
 
 use super::{
     ifd::{Directory, tag},
     png,
 };
 
-/// What stands before an EXIF block in JPEG, and by mistake in WebP and PNG, too.
+/// Prefix of an EXIF block in JPEG; some programs write it in WebP and PNG as well.
 const PREFIX: &[u8] = b"Exif\0\0";
-/// The most bytes of EXIF that are unpacked from a compressed text: more than a JPEG's segment holds.
+/// Maximum size of EXIF from a compressed text, in bytes: more than a JPEG segment holds.
 const MAX_BLOCK_BYTES: u64 = 1 << 20;
 
-/// The turn that makes the picture in a file upright.
-pub fn orientation(format: ImageFormat, file: &[u8]) -> Turn {
+/// The orientation that makes the picture in a file upright.
+pub fn orientation(format: ImageFormat, file: &[u8]) -> ExifOrientation {
     let block = match format {
         ImageFormat::Jpeg => in_jpeg(file).map(Cow::Borrowed),
         ImageFormat::Png => in_png(file),
@@ -29,14 +29,14 @@ pub fn orientation(format: ImageFormat, file: &[u8]) -> Turn {
         _ => None,
     };
     block
-        .and_then(|block| of_block(&block))
-        .unwrap_or(Turn::NoTransforms)
+        .and_then(|block| from_block(&block))
+        .unwrap_or(ExifOrientation::NoTransforms)
 }
 
-fn of_block(block: &[u8]) -> Option<Turn> {
+fn from_block(block: &[u8]) -> Option<ExifOrientation> {
     let block = block.strip_prefix(PREFIX).unwrap_or(block);
     let value = Directory::first(block)?.value(tag::ORIENTATION)?;
-    Turn::from_exif(u8::try_from(value).ok()?)
+    ExifOrientation::from_exif(u8::try_from(value).ok()?)
 }
 
 /// The first APP1 segment with EXIF before the first scan.
@@ -45,7 +45,7 @@ fn in_jpeg(file: &[u8]) -> Option<&[u8]> {
     const SOS: u8 = 0xda;
     let mut rest = file.get(2..)?;
     loop {
-        // Bytes that are no marker are skipped, as decoders do; 0xff may be repeated before one.
+        // Stray bytes are skipped, as decoders do; 0xff may be repeated before a marker.
         let at = rest
             .windows(2)
             .position(|w| w[0] == 0xff && !matches!(w[1], 0 | 0xff))?;
@@ -53,7 +53,7 @@ fn in_jpeg(file: &[u8]) -> Option<&[u8]> {
         rest = &rest[at + 2..];
         match marker {
             SOS => return None,
-            0x01 | 0xd0..=0xd8 => continue, // no segment
+            0x01 | 0xd0..=0xd8 => continue, // markers without a segment
             _ => {}
         }
         let len = usize::from(u16::from_be_bytes(*rest.first_chunk()?)).max(2);
@@ -65,20 +65,19 @@ fn in_jpeg(file: &[u8]) -> Option<&[u8]> {
     }
 }
 
-/// The first `eXIf` chunk, before or behind the samples; without one the first text in which ImageMagick keeps
-/// EXIF.
+/// The first `eXIf` chunk, before or after the samples; without one, the first text in which ImageMagick stores EXIF.
 fn in_png(file: &[u8]) -> Option<Cow<'_, [u8]>> {
     let chunks = || png::chunks(file).filter(|chunk| chunk.has_content);
     match chunks().find(|chunk| chunk.is(b"eXIf")) {
         Some(chunk) => Some(Cow::Borrowed(chunk.content)),
         None => chunks()
-            .find_map(|chunk| profile(&chunk.kind, chunk.content))
+            .find_map(|chunk| raw_profile(&chunk.kind, chunk.content))
             .map(Cow::Owned),
     }
 }
 
-/// The block of a text chunk `Raw profile type exif` (or `APP1`), in hexadecimal digits behind a name and a length.
-fn profile(kind: &[u8; 4], content: &[u8]) -> Option<Vec<u8>> {
+/// The block of a text chunk `Raw profile type exif` (or `APP1`): a name, a length, and hexadecimal digits.
+fn raw_profile(kind: &[u8; 4], content: &[u8]) -> Option<Vec<u8>> {
     let end = content.iter().position(|byte| *byte == 0)?;
     if !matches!(
         &content[..end],
@@ -89,12 +88,12 @@ fn profile(kind: &[u8; 4], content: &[u8]) -> Option<Vec<u8>> {
     let text = &content[end + 1..];
     let text: Cow<'_, [u8]> = match kind {
         b"tEXt" => Cow::Borrowed(text),
-        b"zTXt" => Cow::Owned(unpacked(text.get(1..)?)),
+        b"zTXt" => Cow::Owned(inflate(text.get(1..)?)),
         b"iTXt" => {
-            let (is_packed, text) = (*text.first()? == 1, text.get(2..)?);
-            let text = text.splitn(3, |byte| *byte == 0).nth(2)?; // behind language and translated keyword
-            match is_packed {
-                true => Cow::Owned(unpacked(text)),
+            let (is_compressed, text) = (*text.first()? == 1, text.get(2..)?);
+            let text = text.splitn(3, |byte| *byte == 0).nth(2)?; // after language and translated keyword
+            match is_compressed {
+                true => Cow::Owned(inflate(text)),
                 false => Cow::Borrowed(text),
             }
         }
@@ -109,8 +108,8 @@ fn profile(kind: &[u8; 4], content: &[u8]) -> Option<Vec<u8>> {
     digits.as_chunks().0.iter().map(pair).collect()
 }
 
-/// As much as can be unpacked.
-fn unpacked(bytes: &[u8]) -> Vec<u8> {
+/// Decompresses as much as possible.
+fn inflate(bytes: &[u8]) -> Vec<u8> {
     let mut out = Vec::new();
     let _ = flate2::read::ZlibDecoder::new(bytes)
         .take(MAX_BLOCK_BYTES)
@@ -160,7 +159,7 @@ mod tests {
     }
 
     #[test]
-    fn of_several_blocks_in_a_jpeg_the_first_counts() {
+    fn the_first_exif_block_of_a_jpeg_counts() {
         let xmp = (
             0xe1,
             b"http://ns.adobe.com/xap/1.0/\0<x tiff:Orientation=\"3\"/>".to_vec(),
@@ -215,7 +214,7 @@ mod tests {
         text
     }
 
-    fn packed(text: &[u8]) -> Vec<u8> {
+    fn deflate(text: &[u8]) -> Vec<u8> {
         use std::io::Write;
         let mut out = flate2::write::ZlibEncoder::new(Vec::new(), flate2::Compression::fast());
         out.write_all(text).unwrap();
@@ -223,14 +222,14 @@ mod tests {
     }
 
     #[test]
-    fn a_png_has_it_in_a_chunk_before_or_behind_the_samples_or_in_a_text() {
+    fn exif_of_a_png_is_found_in_chunks_and_texts() {
         let (six, eight) = (block(6), block(8));
         let prefixed = [PREFIX, &six].concat();
-        let keyword = b"Raw profile type exif\0";
+        let keyword = b"Raw raw_profile type exif\0";
         let text = [&keyword[..], &profile_text(8)].concat();
-        let ztxt = [&keyword[..], b"\0", &packed(&profile_text(8))].concat();
+        let ztxt = [&keyword[..], b"\0", &deflate(&profile_text(8))].concat();
         let itxt = [&keyword[..], b"\0\0en\0exif\0", &profile_text(8)].concat();
-        let itxt_packed = [&keyword[..], b"\x01\0\0\0", &packed(&profile_text(8))].concat();
+        let itxt_packed = [&keyword[..], b"\x01\0\0\0", &deflate(&profile_text(8))].concat();
         type Chunks<'a> = Vec<(&'a [u8; 4], &'a [u8])>;
         let cases: [(Chunks<'_>, u8); 10] = [
             (vec![(b"eXIf", &six), (b"IDAT", b"")], 6),
@@ -250,7 +249,7 @@ mod tests {
     }
 
     #[test]
-    fn a_webp_has_it_with_or_without_the_prefix() {
+    fn exif_of_a_webp_is_found_with_and_without_prefix() {
         let webp = |chunks: &[&[u8]]| {
             let mut file = b"RIFF\0\0\0\0WEBP".to_vec();
             file.extend(b"VP8X\x03\0\0\0abc\0"); // an odd length is padded
@@ -271,7 +270,11 @@ mod tests {
 
     #[test]
     fn every_truncation_is_no_error() {
-        let ztxt = [b"Raw profile type exif\0\0", &packed(&profile_text(8))[..]].concat();
+        let ztxt = [
+            b"Raw raw_profile type exif\0\0",
+            &deflate(&profile_text(8))[..],
+        ]
+        .concat();
         let files = [
             (ImageFormat::Jpeg, jpeg(&[app1(6)])),
             (ImageFormat::Png, png(&[(b"eXIf", &block(6))])),

@@ -1,10 +1,10 @@
-//! The first frame of a GIF, on its canvas.
+//! Decodes the first frame of a GIF onto its canvas.
 //!
-//! The canvas is the logical screen, made larger where the frame does not fit: programs write screens of 0x0
-//! pixels, or of another picture. What the frame leaves free is transparent; its colour there, and that of
-//! transparent pixels, is what Pillow gives them.
+//! The canvas is the logical screen, enlarged where the frame does not fit: some programs write screens of 0x0 pixels
+//! or of another picture. Pixels outside the frame are transparent; their colour, and that of transparent pixels, is
+//! the same as in Pillow.
 //!
-//! Stray bytes between blocks and extensions of unknown kinds are skipped ([`head`]), as in Pillow.
+//! Stray bytes between blocks and unknown extensions are skipped ([`head`]), as in Pillow.
 
 use std::io::{Chain, Cursor, ErrorKind, Read};
 
@@ -14,40 +14,40 @@ use ::image::{
 };
 use gif::{ColorOutput, DecodeOptions, Decoder, MemoryLimit};
 
-/// The end of a frame's data and of a GIF, for files that stop before them.
+/// End of a frame's data and trailer of a GIF, appended for files that lack them.
 const END: &[u8] = b"\0;";
 
-/// What begins an extension, and its kind if it says which index is transparent.
+/// Introducer of an extension, and the label of the extension that holds the transparent index.
 const EXTENSION: u8 = b'!';
 const GRAPHIC_CONTROL: u8 = 0xf9;
-/// What begins an image, and what ends a GIF.
+/// Separator before an image, and trailer of a GIF.
 const IMAGE: u8 = b',';
 const TRAILER: u8 = b';';
-/// Length of signature and screen descriptor.
+/// Length of signature and logical screen descriptor.
 const SCREEN_LEN: usize = 13;
 
-/// A GIF whose first frame's header was read.
+/// A GIF whose first frame's descriptor was read.
 pub struct GifFrame<'a> {
     decoder: Decoder<Chain<Chain<Cursor<Vec<u8>>, &'a [u8]>, &'static [u8]>>,
     canvas: (u32, u32),
-    /// Whether the file has no trailer: then whatever its decoder finds wrong is that.
+    /// Whether the trailer is missing; any decoding error then counts as truncation.
     ends_early: bool,
 }
 
 impl<'a> GifFrame<'a> {
-    /// Reads up to the first frame.
+    /// Reads up to the first frame's descriptor.
     ///
     /// # Errors
-    /// If there is none.
+    /// If there is no frame.
     pub fn new(bytes: &'a [u8]) -> ImageResult<Self> {
         let mut options = DecodeOptions::new();
         options.set_color_output(ColorOutput::Indexed);
         options.set_memory_limit(MemoryLimit::Unlimited); // the caller checks the size
-        let (head, rest) = head(bytes).ok_or_else(cut)?;
+        let (head, rest) = head(bytes).ok_or_else(truncated)?;
         let decoder = options.read_info(Cursor::new(head).chain(rest).chain(END));
-        let mut decoder = decoder.map_err(failed)?;
+        let mut decoder = decoder.map_err(decode_error)?;
         let screen = (decoder.width(), decoder.height());
-        let frame = decoder.next_frame_info().map_err(failed)?;
+        let frame = decoder.next_frame_info().map_err(decode_error)?;
         let frame = frame.ok_or_else(|| invalid("there is no frame"))?;
         let side = |screen, offset, len| u32::from(screen).max(u32::from(offset) + u32::from(len));
         let canvas = (
@@ -61,31 +61,31 @@ impl<'a> GifFrame<'a> {
         })
     }
 
-    /// The frame's indices, row by row from the top; what is wrong if some are missing.
+    /// The frame's indices by row from the top, and the error if rows are missing.
     fn rows(
         &mut self,
         (width, height): (usize, usize),
         is_interlaced: bool,
     ) -> (Rows, Option<ImageError>) {
         let mut rows = vec![None; height];
-        for y in order(height, is_interlaced) {
+        for y in row_order(height, is_interlaced) {
             let mut row = vec![0; width];
             match self.decoder.fill_buffer(&mut row) {
                 Ok(true) => rows[y] = Some(row),
-                Ok(false) => return (rows, Some(cut())),
-                Err(_) if self.ends_early => return (rows, Some(cut())),
-                Err(error) => return (rows, Some(failed(error))),
+                Ok(false) => return (rows, Some(truncated())),
+                Err(_) if self.ends_early => return (rows, Some(truncated())),
+                Err(error) => return (rows, Some(decode_error(error))),
             }
         }
         (rows, None)
     }
 }
 
-/// What the decoder needs of all that stands before the first image, and the rest of the file from the image on; `None`
-/// if the file ends before.
+/// The part before the first image, reduced to what the decoder needs, and the rest of the file from the image on;
+/// `None` if the file ends before.
 ///
-/// The decoder gives up at bytes that begin no block, at extensions of unknown kinds and at control extensions of
-/// another length, all of which some programs write.
+/// The decoder fails at stray bytes, at unknown extensions and at control extensions of unusual length, all of which
+/// some programs write.
 fn head(file: &[u8]) -> Option<(Vec<u8>, &[u8])> {
     let flags = *file.get(10)?;
     let palette_len = match flags & 0x80 {
@@ -108,15 +108,15 @@ fn head(file: &[u8]) -> Option<(Vec<u8>, &[u8])> {
                     head.extend(control);
                     head.push(0);
                 }
-                at = behind_sub_blocks(file, at + 2)?;
+                at = end_of_sub_blocks(file, at + 2)?;
             }
             _ => at += 1, // stray
         }
     }
 }
 
-/// The place behind the sub-blocks that begin at `at`, and their end.
-fn behind_sub_blocks(file: &[u8], mut at: usize) -> Option<usize> {
+/// Offset after the sub-blocks that start at `at` and their terminator.
+fn end_of_sub_blocks(file: &[u8], mut at: usize) -> Option<usize> {
     loop {
         match usize::from(*file.get(at)?) {
             0 => return Some(at + 1),
@@ -125,11 +125,11 @@ fn behind_sub_blocks(file: &[u8], mut at: usize) -> Option<usize> {
     }
 }
 
-/// The rows of a frame from the top, those that could be read.
+/// The rows of a frame from the top; `None` for those that could not be read.
 type Rows = Vec<Option<Vec<u8>>>;
 
-/// The order in which rows stand in the file.
-fn order(height: usize, is_interlaced: bool) -> Vec<usize> {
+/// The order of rows in the file.
+fn row_order(height: usize, is_interlaced: bool) -> Vec<usize> {
     let passes: &[(usize, usize)] = match is_interlaced {
         true => &[(0, 8), (4, 8), (2, 4), (1, 2)],
         false => &[(0, 1)],
@@ -154,7 +154,7 @@ impl ImageDecoder for GifFrame<'_> {
         let (width, height) = (usize::from(frame.width), usize::from(frame.height));
         let (transparent, is_interlaced) = (frame.transparent, frame.interlaced);
         let palette = self.decoder.palette().unwrap_or_default().to_vec();
-        let (rows, fault) = self.rows((width, height), is_interlaced);
+        let (rows, error) = self.rows((width, height), is_interlaced);
         let pixel = |index: u8| {
             let at = 3 * usize::from(index);
             let rgb = palette.get(at..at + 3).unwrap_or(&[0; 3]);
@@ -167,14 +167,14 @@ impl ImageDecoder for GifFrame<'_> {
             let indices = match rows.get(y.wrapping_sub(top)) {
                 None => &[],
                 Some(Some(indices)) => &indices[..],
-                Some(None) => continue, // missing: it stays as it was
+                Some(None) => continue, // missing: left unchanged
             };
             row.fill([r, g, b, 0]);
             for (to, index) in row[left..].iter_mut().zip(indices) {
                 *to = pixel(*index);
             }
         }
-        fault.map_or(Ok(()), Err)
+        error.map_or(Ok(()), Err)
     }
 
     fn read_image_boxed(self: Box<Self>, canvas: &mut [u8]) -> ImageResult<()> {
@@ -182,14 +182,14 @@ impl ImageDecoder for GifFrame<'_> {
     }
 }
 
-fn cut() -> ImageError {
+fn truncated() -> ImageError {
     ImageError::IoError(ErrorKind::UnexpectedEof.into())
 }
 
-fn failed(error: gif::DecodingError) -> ImageError {
+fn decode_error(error: gif::DecodingError) -> ImageError {
     match error {
         gif::DecodingError::Io(error) => ImageError::IoError(error),
-        gif::DecodingError::UnexpectedEof => cut(),
+        gif::DecodingError::UnexpectedEof => truncated(),
         gif::DecodingError::OutOfMemory => {
             ImageError::Limits(LimitError::from_kind(LimitErrorKind::InsufficientMemory))
         }

@@ -1,7 +1,7 @@
-//! HEIC, the format in which iPhones store photographs, by the crate `heifer` (feature `heic`).
+//! HEIC, the format of iPhone photographs, decoded by the crate `heifer` (feature `heic`).
 //!
-//! Turns and mirrors of a HEIC file (`irot`, `imir`) belong to its picture and are always applied; its EXIF
-//! orientation only repeats them.
+//! Rotations and mirrorings in the container (`irot`, `imir`) are always applied. The EXIF orientation only repeats
+//! them.
 
 use ::image::{
     DynamicImage, ImageError as DecoderError, RgbaImage,
@@ -12,22 +12,23 @@ use heifer::{Options, heifer_isobmff::HeifFile};
 use super::{ImageError, decode::check_size};
 
 const NAME: &str = "HEIC";
-/// Bytes a pixel that decoding takes: RGBA, and the samples before, with the margin of a decoder's buffers.
-const BYTES_A_PIXEL: u64 = 14;
+/// Memory for decoding in bytes per pixel: RGBA, the samples before conversion, and a margin for the decoder's
+/// buffers.
+const BYTES_PER_PIXEL: u64 = 14;
 
-/// The picture of a HEIC file, turned as the file says, if decoding it takes no more than `max_bytes`.
+/// Decodes a HEIC file with at most `max_bytes` of memory, rotated as the container says.
 ///
 /// # Errors
-/// If the file is damaged, in another codec, or too large.
+/// If the file is damaged, uses another codec, or is too large.
 pub fn decode(file: &[u8], max_bytes: u64) -> Result<DynamicImage, ImageError> {
-    let container = HeifFile::parse(file).map_err(|error| fault(error.into()))?;
+    let container = HeifFile::parse(file).map_err(|error| decode_error(error.into()))?;
     let size = container.image_size(container.primary_id);
-    let size = size.map_err(|error| fault(error.into()))?;
-    // Without a size nothing is known before it is decoded: the limit of pixels below holds.
+    let size = size.map_err(|error| decode_error(error.into()))?;
+    // Without a declared size, only the limit of pixels below applies.
     let (width, height) = size.unwrap_or((1, 1));
     let n_pixels = u64::from(width) * u64::from(height);
     check_size((width, height), 4 * n_pixels)?;
-    let needed = BYTES_A_PIXEL * n_pixels;
+    let needed = BYTES_PER_PIXEL * n_pixels;
     if needed > max_bytes {
         return Err(ImageError::NoMemory {
             width,
@@ -39,19 +40,19 @@ pub fn decode(file: &[u8], max_bytes: u64) -> Result<DynamicImage, ImageError> {
     let options = Options {
         max_threads: rayon::current_num_threads(),
         max_pixels: (super::MAX_DECODED_BYTES / 4)
-            .min(max_bytes / BYTES_A_PIXEL)
+            .min(max_bytes / BYTES_PER_PIXEL)
             .max(1),
     };
-    let image = heifer::decode_rgba8(file, &options).map_err(fault)?;
+    let image = heifer::decode_rgba8(file, &options).map_err(decode_error)?;
     let rgba = RgbaImage::from_raw(image.width, image.height, image.data);
-    let rgba = rgba.expect("four samples for each pixel");
+    let rgba = rgba.expect("four samples per pixel");
     Ok(match image.has_alpha {
         true => DynamicImage::ImageRgba8(rgba),
         false => DynamicImage::ImageRgb8(DynamicImage::ImageRgba8(rgba).into_rgb8()),
     })
 }
 
-fn fault(error: heifer::Error) -> ImageError {
+fn decode_error(error: heifer::Error) -> ImageError {
     ImageError::Decode {
         format: NAME,
         source: DecoderError::Decoding(DecodingError::new(
@@ -75,7 +76,7 @@ mod tests {
     }
 
     #[test]
-    fn a_picture_is_read_turned_and_put_on_white() {
+    fn pictures_are_decoded_rotated_and_blended_with_white() {
         let near = |found: [u8; 3], expected: [u8; 3]| {
             found.iter().zip(expected).all(|(f, e)| f.abs_diff(e) <= 2)
         };
@@ -101,7 +102,7 @@ mod tests {
     }
 
     #[test]
-    fn truncated_files_are_errors_and_memory_is_told_from_the_header() {
+    fn truncated_files_are_errors_and_memory_is_checked_from_the_header() {
         for len in (0..SMALL.len()).step_by(13) {
             decode(&SMALL[..len], u64::MAX).unwrap_err();
         }

@@ -1,12 +1,12 @@
-//! Directories of tags, as TIFF pictures, EXIF blocks and most raw photos have them.
+//! Image file directories (IFDs): the tag structure of TIFF files, EXIF blocks and most raw photos.
 
-/// The most values of a tag that are read; a picture has at most as many strips as rows.
+/// Maximum number of values read per tag. A picture has at most as many strips as rows.
 const MAX_VALUES: usize = 1 << 22;
 
-/// The most directories that are looked at, so that a cycle ends.
+/// Maximum number of directories visited, so that cycles end.
 const MAX_DIRECTORIES: usize = 64;
 
-/// A structure of directories in memory. Nothing in it is trusted: what lies outside the bytes is not there.
+/// A TIFF structure in memory. It is untrusted: values outside the bytes count as missing.
 #[derive(Clone, Copy, Debug)]
 pub struct Tiff<'a> {
     bytes: &'a [u8],
@@ -15,7 +15,7 @@ pub struct Tiff<'a> {
     wide: bool,
 }
 
-/// Tags that say what a directory holds, how samples lie in the file and what they mean.
+/// Tags that describe a directory, the layout of samples in the file and their meaning.
 pub mod tag {
     /// Whether a directory is a thumbnail (bit 0).
     pub const NEW_SUBFILE_TYPE: u16 = 254;
@@ -26,7 +26,7 @@ pub mod tag {
     pub const PHOTOMETRIC: u16 = 262;
     pub const FILL_ORDER: u16 = 266;
     pub const STRIP_OFFSETS: u16 = 273;
-    /// How the picture is to be turned, 1 to 8.
+    /// EXIF orientation, 1 to 8.
     pub const ORIENTATION: u16 = 274;
     pub const SAMPLES_PER_PIXEL: u16 = 277;
     pub const ROWS_PER_STRIP: u16 = 278;
@@ -40,7 +40,7 @@ pub mod tag {
     pub const TILE_LENGTH: u16 = 323;
     pub const TILE_OFFSETS: u16 = 324;
     pub const TILE_BYTE_COUNTS: u16 = 325;
-    /// Further directories below one.
+    /// Child directories.
     pub const SUB_IFDS: u16 = 330;
     pub const EXTRA_SAMPLES: u16 = 338;
     pub const SAMPLE_FORMAT: u16 = 339;
@@ -50,12 +50,12 @@ pub mod tag {
     pub const YCBCR_COEFFICIENTS: u16 = 529;
     pub const YCBCR_SUBSAMPLING: u16 = 530;
     pub const REFERENCE_BLACK_WHITE: u16 = 532;
-    /// Says that the file is a DNG.
+    /// Present in DNG files.
     pub const DNG_VERSION: u16 = 50_706;
 }
 
 impl<'a> Tiff<'a> {
-    /// `None` if `bytes` do not begin as such a structure does.
+    /// `None` if `bytes` do not start with a TIFF header.
     pub fn new(bytes: &'a [u8]) -> Option<Self> {
         let (big_endian, wide) = match bytes.get(..4)? {
             b"II*\0" => (false, false),
@@ -77,18 +77,18 @@ impl<'a> Tiff<'a> {
         self.directory(at as u64)
     }
 
-    /// All directories: the first and those that follow it, each with those below it.
+    /// All directories: the first and its successors, each with its children.
     pub fn directories(self) -> Vec<Directory<'a>> {
         let mut found = Vec::new();
-        let mut to_do: Vec<Directory<'_>> = self.first().into_iter().collect();
-        while let Some(directory) = to_do.pop() {
+        let mut pending: Vec<Directory<'_>> = self.first().into_iter().collect();
+        while let Some(directory) = pending.pop() {
             if found.len() == MAX_DIRECTORIES {
                 break;
             }
-            let below = directory.values(tag::SUB_IFDS).into_iter();
-            let below = below.take(MAX_DIRECTORIES);
-            let others = below.chain(directory.next());
-            to_do.extend(others.filter_map(|at| self.directory(at)));
+            let children = directory.values(tag::SUB_IFDS).into_iter();
+            let children = children.take(MAX_DIRECTORIES);
+            let linked = children.chain(directory.next());
+            pending.extend(linked.filter_map(|at| self.directory(at)));
             found.push(directory);
         }
         found
@@ -105,7 +105,7 @@ impl<'a> Tiff<'a> {
         })
     }
 
-    /// The unsigned number of `len` bytes (1 to 8) at an offset.
+    /// The unsigned number of `len` bytes (1 to 8) at offset `at`.
     fn number(self, at: usize, len: usize) -> Option<u64> {
         let bytes = self.bytes.get(at..at.checked_add(len)?)?;
         let append = |number: u64, byte: &u8| number << 8 | u64::from(*byte);
@@ -115,7 +115,7 @@ impl<'a> Tiff<'a> {
         })
     }
 
-    /// The offset, or the count, that stands at an offset.
+    /// The offset or count stored at `at`.
     fn offset(self, at: usize) -> Option<usize> {
         usize::try_from(self.number(at, self.offset_len())?).ok()
     }
@@ -125,11 +125,11 @@ impl<'a> Tiff<'a> {
     }
 }
 
-/// One directory: a list of tags with values.
+/// A directory: a list of tags with values.
 #[derive(Clone, Copy, Debug)]
 pub struct Directory<'a> {
     tiff: Tiff<'a>,
-    /// Where the entries begin.
+    /// Offset of the first entry.
     entries: usize,
     n_entries: usize,
 }
@@ -140,23 +140,23 @@ impl<'a> Directory<'a> {
         Tiff::new(file)?.first()
     }
 
-    /// Whether numbers stand with their high byte first.
+    /// Whether numbers are big-endian.
     pub fn big_endian(self) -> bool {
         self.tiff.big_endian
     }
 
-    /// Whether the tag is there.
+    /// Whether the tag is present.
     pub fn has(self, tag: u16) -> bool {
         self.find(tag).is_some()
     }
 
-    /// The first value of a tag, if that is a whole number.
+    /// The first value of a tag, if it is a whole number.
     pub fn value(self, tag: u16) -> Option<u64> {
         let field = self.field(tag)?;
         (field.n > 0).then(|| self.whole(&field, 0))?
     }
 
-    /// The values of a tag, up to the first that is negative; none if they are no whole numbers.
+    /// The values of a tag up to the first negative one; empty if they are not whole numbers.
     pub fn values(self, tag: u16) -> Vec<u64> {
         let Some(field) = self.field(tag) else {
             return Vec::new();
@@ -164,7 +164,7 @@ impl<'a> Directory<'a> {
         (0..field.n).map_while(|i| self.whole(&field, i)).collect()
     }
 
-    /// The values of a tag, of any kind of number.
+    /// The values of a tag of any numeric type.
     pub fn reals(self, tag: u16) -> Vec<f64> {
         let Some(field) = self.field(tag) else {
             return Vec::new();
@@ -178,7 +178,7 @@ impl<'a> Directory<'a> {
         self.tiff.bytes.get(at..at.checked_add(n)?)
     }
 
-    /// One value of a field, if it is a whole number that is not negative.
+    /// Value `i` of a field, if it is a whole number and not negative.
     fn whole(self, field: &Field, i: usize) -> Option<u64> {
         let number = self.tiff.number(field.at + i * field.len, field.len)?;
         let is_negative = || number >> (8 * field.len - 1) == 1;
@@ -204,7 +204,7 @@ impl<'a> Directory<'a> {
         })
     }
 
-    /// What the entry of a tag declares.
+    /// Type, count and offset of a tag's values.
     fn field(self, tag: u16) -> Option<Field> {
         let entry = self.find(tag)?;
         let kind = self.tiff.number(entry + 2, 2)?;
@@ -222,13 +222,13 @@ impl<'a> Directory<'a> {
             true => inline,
             false => self.tiff.offset(inline)?,
         };
-        // What lies outside the file is not there.
-        let room = self.tiff.bytes.len().checked_sub(at)? / len;
-        let n = n.min(room).min(MAX_VALUES);
+        // Values outside the file are dropped.
+        let n_available = self.tiff.bytes.len().checked_sub(at)? / len;
+        let n = n.min(n_available).min(MAX_VALUES);
         Some(Field { kind, len, at, n })
     }
 
-    /// Where the entry of a tag begins.
+    /// Offset of a tag's entry.
     fn find(self, tag: u16) -> Option<usize> {
         let len = self.entry_len();
         (0..self.n_entries)
@@ -237,7 +237,7 @@ impl<'a> Directory<'a> {
             .find_map(|(at, found)| (found == u64::from(tag)).then_some(at))
     }
 
-    /// Where the next directory is.
+    /// Offset of the next directory.
     fn next(self) -> Option<u64> {
         let after = self.n_entries.checked_mul(self.entry_len())?;
         let at = self.entries.checked_add(after)?;
@@ -249,7 +249,7 @@ impl<'a> Directory<'a> {
     }
 }
 
-/// Kind, length, place and number of a tag's values.
+/// The values of a tag: type, length of one, offset of the first, and number.
 struct Field {
     kind: u64,
     len: usize,
@@ -291,7 +291,7 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn signed_numbers_count_unless_they_are_negative() {
+    fn signed_numbers_are_read_unless_negative() {
         for (kind, values, expected) in [
             (8, [6, 0, 0, 0], Some(6)),
             (8, [0xff, 0xff, 0, 0], None),
@@ -312,8 +312,8 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn values_outside_the_bytes_are_not_there() {
-        let mut bytes = with_tags(&[(tag::STRIP_OFFSETS, 22)]); // behind the entry
+    fn values_outside_the_bytes_are_dropped() {
+        let mut bytes = with_tags(&[(tag::STRIP_OFFSETS, 22)]); // after the entry
         bytes[14..18].copy_from_slice(&u32::MAX.to_le_bytes());
         let first = Directory::first(&bytes).unwrap();
         assert_eq!(first.values(tag::STRIP_OFFSETS), [0]);
@@ -322,7 +322,7 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn cycles_end_and_nonsense_is_not_there() {
+    fn cycles_end_and_invalid_offsets_are_ignored() {
         let mut cycle = with_tags(&[(tag::SUB_IFDS, 8)]);
         assert_eq!(
             Tiff::new(&cycle).unwrap().directories().len(),

@@ -1,23 +1,23 @@
-//! JPEG files as cameras and phones write them, made into what the decoder takes.
+//! Prepares JPEG files of cameras and phones for the decoder.
 //!
-//! [`prepare`] finds out whether all rows are there ([`survey()`]) and supplies what may be missing all the
-//! same: an end-of-image marker, the standard Huffman tables, the height that a DNL segment declares; on demand
-//! grey in place of missing rows and components ([`filler`]).
-//! [`Markers`] tell where one picture of a camera's stream ends and the next begins.
+//! [`prepare`] checks that all rows are present ([`analyze`]) and adds what may be missing nevertheless: an
+//! end-of-image marker, the standard Huffman tables, the height from a DNL segment; on request, grey in place of
+//! missing rows and components ([`filler`]). [`Markers`] finds where one picture of a camera's stream ends and the
+//! next starts.
 
+mod analysis;
 mod blocks;
 mod entropy;
 mod filler;
 mod frame;
-mod planes;
-mod survey;
+mod planar;
 mod tables;
 
 use std::{borrow::Cow, io::Cursor};
 
 use ::image::{ImageDecoder, ImageResult, codecs::jpeg::JpegDecoder};
-use planes::Planes;
-use survey::{Ending, Survey, survey};
+use analysis::{Analysis, Ending, analyze};
+use planar::PlanarDecoder;
 
 use super::ImageError;
 
@@ -25,11 +25,11 @@ use super::ImageError;
 const SOI: u8 = 0xd8;
 /// End of image.
 const EOI: u8 = 0xd9;
-/// Start of scan: its header is followed by entropy-coded data.
+/// Start of scan; entropy-coded data follow its header.
 const SOS: u8 = 0xda;
 /// Huffman tables.
 const DHT: u8 = 0xc4;
-/// Number of lines, where the frame header leaves it open.
+/// Number of lines, where the frame header does not declare it.
 const DNL: u8 = 0xdc;
 /// Quantization tables.
 const DQT: u8 = 0xdb;
@@ -38,39 +38,38 @@ const DRI: u8 = 0xdd;
 
 const FORMAT: &str = "JPEG";
 
-/// A JPEG for the decoder.
+/// A JPEG that is ready for the decoder.
 #[derive(Debug)]
 pub struct Prepared<'a> {
-    /// The file, with what was missing.
+    /// The completed file.
     pub bytes: Cow<'a, [u8]>,
     /// Whether rows are missing.
     pub truncated: bool,
-    by_planes: bool,
+    needs_planar_decoder: bool,
 }
 
 impl Prepared<'_> {
-    /// Its decoder.
+    /// The decoder for this file.
     ///
     /// # Errors
     /// If the header is damaged.
     pub fn decoder(&self) -> ImageResult<Box<dyn ImageDecoder + '_>> {
         let bytes = &*self.bytes;
-        Ok(match self.by_planes {
-            true => Box::new(Planes::new(bytes)?),
+        Ok(match self.needs_planar_decoder {
+            true => Box::new(PlanarDecoder::new(bytes)?),
             false => Box::new(JpegDecoder::new(Cursor::new(bytes))?),
         })
     }
 }
 
-/// Makes a JPEG file into one that the decoder takes. Files with everything in its place stay the bytes
-/// that they are.
+/// Completes a JPEG file for the decoder. Complete files are returned unchanged.
 ///
 /// # Errors
-/// [`ImageError::Truncated`] if rows are missing, unless `allow_truncated`; [`ImageError::Variety`] for kinds
-/// of JPEG that cannot be decoded.
+/// [`ImageError::Truncated`] if rows are missing, unless `allow_truncated`; [`ImageError::Variety`] for unsupported
+/// variants of JPEG.
 pub fn prepare(bytes: &[u8], allow_truncated: bool) -> Result<Prepared<'_>, ImageError> {
-    let found = survey(bytes);
-    if let Some(variety) = found.refused {
+    let found = analyze(bytes);
+    if let Some(variety) = found.unsupported {
         return Err(ImageError::Variety {
             format: FORMAT,
             variety: variety.to_owned(),
@@ -84,24 +83,25 @@ pub fn prepare(bytes: &[u8], allow_truncated: bool) -> Result<Prepared<'_>, Imag
     if truncated && !allow_truncated {
         return Err(ImageError::Truncated { format: FORMAT });
     }
-    let is_filled = found.ending == Ending::Short && !found.lacking.is_empty();
+    let is_filled = found.ending == Ending::Short && !found.missing_components.is_empty();
     let rest = match is_filled {
         true => Some(filler::rest(bytes, &found).ok_or(ImageError::Truncated { format: FORMAT })?),
         false => None,
     };
     Ok(Prepared {
-        by_planes: found.by_planes || is_filled && planes::read_filled(&found),
-        bytes: completed(bytes, &found, truncated, rest),
+        needs_planar_decoder: found.needs_planar_decoder
+            || is_filled && planar::filled_needs_planar_decoder(&found),
+        bytes: complete(bytes, &found, truncated, rest),
         truncated,
     })
 }
 
-/// Whether all rows of the JPEG are there, its end marked or not.
+/// Whether all rows of the JPEG are present, with or without an end marker.
 pub fn is_whole(bytes: &[u8]) -> bool {
     prepare(bytes, false).is_ok()
 }
 
-/// Whether the markers lead to an end-of-image marker.
+/// Whether following the markers leads to an end-of-image marker.
 fn has_end(bytes: &[u8]) -> bool {
     let mut markers = Markers::default();
     loop {
@@ -113,11 +113,10 @@ fn has_end(bytes: &[u8]) -> bool {
     }
 }
 
-/// The file with the markers and segments that are missing; `rest` stands in place of all behind the last whole
-/// segment or scan.
-fn completed<'a>(
+/// Adds missing markers and segments; `rest` replaces everything after the last complete segment or scan.
+fn complete<'a>(
     bytes: &'a [u8],
-    found: &Survey,
+    found: &Analysis,
     truncated: bool,
     rest: Option<Vec<u8>>,
 ) -> Cow<'a, [u8]> {
@@ -129,9 +128,9 @@ fn completed<'a>(
     }
     if let Some((payload, frame)) = &found.frame {
         let height = (frame.height as u16).to_be_bytes();
-        let place = payload + 1..payload + 3;
-        if bytes[place.clone()] != height {
-            splices.push((place, height.to_vec()));
+        let range = payload + 1..payload + 3;
+        if bytes[range.clone()] != height {
+            splices.push((range, height.to_vec()));
         }
     }
     if let Some(segment) = &found.lines {
@@ -147,39 +146,39 @@ fn completed<'a>(
     if splices.is_empty() {
         return Cow::Borrowed(bytes);
     }
-    splices.sort_by_key(|(place, _)| place.start);
+    splices.sort_by_key(|(range, _)| range.start);
     let mut whole = Vec::with_capacity(bytes.len() + 1024);
     let mut at = 0;
-    for (place, with) in splices {
-        if place.start < at {
-            continue; // behind the end
+    for (range, replacement) in splices {
+        if range.start < at {
+            continue; // after the end
         }
-        whole.extend_from_slice(&bytes[at..place.start]);
-        whole.extend(with);
-        at = place.end;
+        whole.extend_from_slice(&bytes[at..range.start]);
+        whole.extend(replacement);
+        at = range.end;
     }
     whole.extend_from_slice(&bytes[at..]);
     Cow::Owned(whole)
 }
 
-/// A place where a picture ends or begins, as an offset in bytes.
+/// An offset, in bytes, at which a picture ends or starts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Edge {
-    /// Just after the end-of-image marker.
+    /// After an end-of-image marker.
     End(usize),
-    /// Before a start-of-image marker that is not the first, where no segment holds it: the
-    /// picture before it broke off.
+    /// Before a start-of-image marker that is neither the first nor within a segment: the previous picture is
+    /// incomplete.
     Start(usize),
 }
 
-/// A walk along the markers of a JPEG that may be there in part only.
+/// An incremental scanner of a JPEG's markers.
 ///
-/// A segment is skipped by its length, so the edges of an embedded thumbnail do not count.
+/// Segments are skipped by their length, so the edges of an embedded thumbnail do not count.
 #[derive(Clone, Copy, Debug)]
 pub struct Markers {
-    /// The next byte to look at; may lie beyond those that are there.
+    /// The next position; may lie after the available bytes.
     pos: usize,
-    /// Whether that is entropy-coded data.
+    /// Whether it is within entropy-coded data.
     in_scan: bool,
 }
 
@@ -193,8 +192,8 @@ impl Default for Markers {
 }
 
 impl Markers {
-    /// Walks to the next edge in `bytes`, which begin with the picture. `None` if there is none
-    /// yet: called again with more bytes after the same ones, the walk goes on.
+    /// Finds the next edge in `bytes`, which start with the picture. `None` if there is none yet; a later call with
+    /// more bytes appended resumes the scan.
     pub fn advance(&mut self, bytes: &[u8]) -> Option<Edge> {
         loop {
             let at = self.next_marker(bytes)?;
@@ -207,7 +206,7 @@ impl Markers {
                     self.pos = at + 2;
                     return Some(Edge::Start(at));
                 }
-                0x01 | 0xd0..=0xd7 => self.pos = at + 2, // no segment: TEM, restarts
+                0x01 | 0xd0..=0xd7 => self.pos = at + 2, // without a segment: TEM, restart markers
                 marker => {
                     let length = bytes.get(at + 2..at + 4)?;
                     let length = u16::from_be_bytes([length[0], length[1]]);
@@ -218,8 +217,8 @@ impl Markers {
         }
     }
 
-    /// Moves to the next marker. What is none is skipped: decoders tolerate stray bytes between
-    /// segments, and in a scan a zero is stuffed after each byte that looks like one.
+    /// Moves to the next marker. Other bytes are skipped: decoders tolerate stray bytes between segments, and in a
+    /// scan a zero is stuffed after each 0xff.
     fn next_marker(&mut self, bytes: &[u8]) -> Option<usize> {
         let rest = bytes.get(self.pos..)?;
         let is_marker = |w: &[u8]| match (w[0], w[1]) {
@@ -234,7 +233,7 @@ impl Markers {
                 Some(self.pos)
             }
             None => {
-                self.pos += rest.len().saturating_sub(1); // the last may be half a marker
+                self.pos += rest.len().saturating_sub(1); // the last byte may be half a marker
                 None
             }
         }
@@ -254,7 +253,7 @@ mod tests {
     }
 
     #[test]
-    fn no_part_of_a_scan_is_whole() {
+    fn truncated_scans_are_not_whole() {
         let len = PHOTO.len();
         let cuts = (0..40)
             .chain((40..len).step_by(997))
@@ -271,7 +270,7 @@ mod tests {
     }
 
     #[test]
-    fn a_walk_in_pieces_ends_where_a_walk_in_one_does() {
+    fn scanning_in_pieces_finds_the_same_edge() {
         let two = [PHOTO, PHOTO].concat();
         for step in [1, 2, 3, 7, 1000] {
             let mut markers = Markers::default();
@@ -287,7 +286,7 @@ mod tests {
     }
 
     #[test]
-    fn a_picture_that_breaks_off_is_told_by_the_next_one() {
+    fn an_incomplete_picture_is_detected_by_the_start_of_the_next() {
         let half = &PHOTO[..PHOTO.len() / 2];
         let bytes = [half, PHOTO].concat();
         let edge = Markers::default().advance(&bytes);

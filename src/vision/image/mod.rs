@@ -1,13 +1,13 @@
-//! From the bytes of a picture file to the numbers that the vision tower takes.
+//! From the bytes of a picture file to the input of the vision tower.
 //!
 //! ```text
 //! JPEG, PNG, WebP, BMP, GIF, TIFF ── decode ──▶ 8-bit RGB [h, w, 3]
 //!     ── resize_bicubic ──▶ 8-bit RGB [S, S, 3] ── Preprocessor ──▶ f32 [3, S, S]
 //! ```
 //!
-//! Everything after the decoder equals what Python's Pillow 10 and torchvision compute for the
-//! published model, bit for bit: the golden pictures of `tests/vision_golden/` are the proof.
-//! The aspect ratio is not kept; that is how these models were trained.
+//! Everything after the decoder equals, bit for bit, what Pillow 10 and torchvision compute for the published model;
+//! the golden pictures of `tests/it/vision_golden/` prove it. The aspect ratio is not kept: the models were trained
+//! so.
 
 mod alpha;
 mod cost;

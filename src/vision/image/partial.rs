@@ -1,22 +1,22 @@
-//! What is there of a picture whose file ends early.
+//! Recovers the available pixels of a truncated file.
 
 use ::image::{ColorType, DynamicImage, ImageDecoder, ImageResult, RgbImage};
 
-/// Grey, for what is missing.
+/// Grey level of missing pixels.
 const GREY: u8 = 128;
 
-/// The samples that could be read, and whether some could not.
+/// A picture that may be incomplete.
 pub struct Partial {
-    /// The picture; grey where samples are missing.
+    /// The picture; missing pixels are grey.
     pub picture: DynamicImage,
-    /// Whether samples are missing.
+    /// Whether pixels are missing.
     pub is_short: bool,
 }
 
-/// Reads as much as there is with the decoders that `decoder` makes; `None` if that is nothing.
+/// Reads the available pixels with decoders from `decoder`; `None` if there are none.
 ///
-/// Decoders report an end of the file after they have stored what came before it. Which samples these are is
-/// found by reading twice into memory with different content.
+/// Decoders store the available samples before they report the end of the file. Decoding twice, into buffers with
+/// different content, shows which samples were stored.
 pub fn read<'a>(decoder: impl Fn() -> ImageResult<Box<dyn ImageDecoder + 'a>>) -> Option<Partial> {
     let (color, (width, height)) = {
         let decoder = decoder().ok()?;
@@ -25,7 +25,7 @@ pub fn read<'a>(decoder: impl Fn() -> ImageResult<Box<dyn ImageDecoder + 'a>>) -
     let read_over = |fill: u8| {
         let decoder = decoder().ok()?;
         let mut samples = vec![fill; usize::try_from(decoder.total_bytes()).ok()?];
-        let _ = decoder.read_image_boxed(&mut samples); // what is wrong is known
+        let _ = decoder.read_image_boxed(&mut samples); // the caller already has this error
         Some(samples)
     };
     let (mut samples, other) = (read_over(0)?, read_over(u8::MAX)?);
@@ -62,7 +62,7 @@ fn picture(color: ColorType, width: u32, height: u32, samples: Vec<u8>) -> Optio
         ColorType::Rgb8 => DynamicImage::ImageRgb8(RgbImage::from_raw(width, height, samples)?),
         ColorType::Rgba8 => DynamicImage::ImageRgba8(RgbaImage::from_raw(width, height, samples)?),
         _ => {
-            // 16 bits in the machine's order: the high bytes are all that is looked at.
+            // 16 bits in native byte order: only the high bytes are used later.
             let high = if cfg!(target_endian = "little") { 1 } else { 0 };
             let samples = samples.chunks_exact(2).map(|s| s[high]).collect();
             let color = match color {

@@ -1,15 +1,15 @@
-//! Resized 8-bit RGB to the normalised planes that the vision tower takes.
+//! Resizes and normalises a picture for the vision tower.
 
 use ::image::RgbImage;
 
 use super::resize_bicubic;
 
-/// CLIP's training mean, per channel, RGB, of samples in 0..=1.
+/// CLIP's training mean per channel (RGB), for samples in 0..=1.
 pub const CLIP_MEAN: [f32; 3] = [0.481_454_66, 0.457_827_5, 0.408_210_73];
-/// CLIP's training standard deviation, per channel, RGB, of samples in 0..=1.
+/// CLIP's training standard deviation per channel (RGB), for samples in 0..=1.
 pub const CLIP_STD: [f32; 3] = [0.268_629_54, 0.261_302_6, 0.275_777_1];
 
-/// What the tower sees of a picture: `[3, S, S]`, channels R, G, B, row-major.
+/// The input of the tower: `[3, S, S]`, channels R, G, B, row-major.
 #[derive(Clone, Debug, PartialEq)]
 pub struct PixelValues {
     size: usize,
@@ -17,13 +17,13 @@ pub struct PixelValues {
 }
 
 impl PixelValues {
-    /// Wraps values that come from elsewhere, `[3, size, size]`; `None` if the length is another.
+    /// Wraps values `[3, size, size]`; `None` if their number is wrong.
     pub fn from_raw(size: usize, values: Vec<f32>) -> Option<Self> {
         (Some(values.len()) == size.checked_mul(size)?.checked_mul(3))
             .then_some(Self { size, values })
     }
 
-    /// Pixels a side.
+    /// Side in pixels.
     pub fn size(&self) -> usize {
         self.size
     }
@@ -33,24 +33,24 @@ impl PixelValues {
         &self.values
     }
 
-    /// The plane of one channel, `[size, size]`; 0 is red.
+    /// The plane of one channel, `[size, size]`; channel 0 is red.
     pub fn plane(&self, channel: usize) -> &[f32] {
         &self.values[channel * self.size * self.size..][..self.size * self.size]
     }
 }
 
-/// The model's image constants, and what is done with them.
+/// Resizes and normalises pictures with the model's constants.
 #[derive(Clone, Debug)]
 pub struct Preprocessor {
     image_size: u32,
-    /// The normalised value of each of the 256 levels, per channel.
+    /// Normalised value of each of the 256 levels, per channel.
     levels: [[f32; 256]; 3],
 }
 
 impl Preprocessor {
-    /// For square pictures of `image_size` pixels, with a mean and deviation per channel (RGB).
+    /// For squares of `image_size` pixels per side, with mean and standard deviation per channel (RGB).
     pub fn new(image_size: u32, image_mean: [f32; 3], image_std: [f32; 3]) -> Self {
-        // In f32 and in this order, as torchvision's ToTensor and Normalize do.
+        // In f32 and in this order, as in torchvision's ToTensor and Normalize.
         let level =
             |c: usize, sample: usize| (sample as f32 / 255.0 - image_mean[c]) / image_std[c];
         Self {
@@ -59,12 +59,12 @@ impl Preprocessor {
         }
     }
 
-    /// Pixels a side of what comes out.
+    /// Side of the output, in pixels.
     pub fn image_size(&self) -> u32 {
         self.image_size
     }
 
-    /// Resizes a picture of any size, without keeping its aspect ratio, and normalises it.
+    /// Resizes a picture of any size to a square (the aspect ratio is not kept) and normalises it.
     pub fn pixel_values(&self, picture: &RgbImage) -> PixelValues {
         self.normalize(&self.resize(picture))
     }
@@ -77,10 +77,10 @@ impl Preprocessor {
     /// The second half of [`Self::pixel_values`].
     ///
     /// # Panics
-    /// If the picture has another size than [`Self::image_size`].
+    /// If the sides of the picture are not [`Self::image_size`].
     pub fn normalize(&self, resized: &RgbImage) -> PixelValues {
         let side = self.image_size;
-        assert_eq!(resized.dimensions(), (side, side), "resized before");
+        assert_eq!(resized.dimensions(), (side, side), "the picture is resized");
         let mut values = Vec::with_capacity(resized.len());
         for (channel, levels) in self.levels.iter().enumerate() {
             values.extend(resized.pixels().map(|p| levels[usize::from(p.0[channel])]));

@@ -1,38 +1,37 @@
-//! Bicubic resampling of 8-bit RGB that equals Pillow 10 bit for bit.
+//! Bicubic resampling of 8-bit RGB, bit-identical to Pillow 10.
 //!
-//! Pillow's scheme: a separable Keys kernel (a = -0.5), widened when shrinking so that it also
-//! averages; weights in fixed point with 22 fractional bits; the horizontal pass first, each pass
-//! rounded to 8 bits, and a pass skipped when its dimension does not change.
+//! Pillow's algorithm: a separable Keys kernel (a = -0.5), scaled up when shrinking so that it also averages;
+//! fixed-point weights with 22 fractional bits; the horizontal pass first, each pass rounded to 8 bits, and a pass
+//! skipped if its dimension does not change.
 //!
-//! The crate `fast_image_resize` (6.1) is faster but was not taken: with its Catmull-Rom filter all
-//! golden pictures except the one of a single pixel differ, by up to 16 levels, since its weights
-//! have 16 bits and its vertical pass comes first. The same holds for Pillow 13, so references have
-//! to be made with Pillow 10.
+//! The crate `fast_image_resize` (6.1) is faster but not identical: with its Catmull-Rom filter all golden pictures
+//! except the one of a single pixel differ, by up to 16 levels, because its weights have 16 bits and its vertical pass
+//! comes first. The same holds for Pillow 13, so references must be made with Pillow 10.
 
 use ::image::RgbImage;
 use rayon::prelude::*;
 
 const CHANNELS: usize = 3;
-/// Fractional bits of a weight: 8 bits of sample and 2 of headroom for the negative lobes remain.
+/// Fractional bits of a weight. 8 bits remain for the sample and 2 as headroom for the negative lobes.
 const PRECISION_BITS: u32 = 32 - 8 - 2;
-/// Reach of the kernel in source pixels when not shrinking.
+/// Half-width of the kernel in source pixels when not shrinking.
 const SUPPORT: f64 = 2.0;
 
-/// The most that the rows between the two passes take, in bytes, unless one row alone takes more.
+/// Maximum size of the rows between the two passes, in bytes, unless a single row is larger.
 ///
-/// Photographs fit in one band. A longer picture goes through in several, so that its height does not
-/// decide the memory.
+/// Photographs fit in one band. Taller pictures are processed in several, so that memory does not grow with the
+/// height.
 const BAND_BYTES: usize = 8 << 20;
 
-/// The longest side of a picture that is resized for the model, in pixels.
+/// Maximum side of a picture, in pixels.
 ///
-/// A row or column longer than this is no photograph, scan or panorama, and the model would see a few
-/// hundred pixels of it. The limit bounds the weights of a resize, about 16 bytes for each pixel of a side.
+/// No photograph, scan or panorama is longer, and the model sees only a few hundred pixels of it. The limit bounds the
+/// weights of a resize, about 16 bytes per pixel of a side.
 pub const MAX_SIDE: u32 = 1 << 18;
 
-/// Resizes to `width` x `height`; the aspect ratio is whatever that makes it.
+/// Resizes to `width` x `height`; the aspect ratio is not kept.
 ///
-/// Besides the result this takes at most [`resize_bytes`] of memory.
+/// Takes at most [`resize_bytes`] of memory besides the result.
 ///
 /// # Panics
 /// If a side of the picture or of the result is zero.
@@ -47,12 +46,12 @@ pub fn resize_bicubic(picture: &RgbImage, width: u32, height: u32) -> RgbImage {
         (None, false) => source.clone(),
         (Some(columns), false) => horizontal(source, w, &columns),
         (None, true) => {
-            let mut rows = Rows::new(h, new_h, new_w);
+            let mut rows = VerticalPass::new(h, new_h, new_w);
             rows.add(source);
             rows.finish()
         }
         (Some(columns), true) => {
-            let mut rows = Rows::new(h, new_h, new_w);
+            let mut rows = VerticalPass::new(h, new_h, new_w);
             let band = band_rows(new_w) * w * CHANNELS;
             for band in source.chunks(band) {
                 rows.add(&horizontal(band, w, &columns));
@@ -60,10 +59,10 @@ pub fn resize_bicubic(picture: &RgbImage, width: u32, height: u32) -> RgbImage {
             rows.finish()
         }
     };
-    RgbImage::from_raw(width, height, samples).expect("the passes made width * height pixels")
+    RgbImage::from_raw(width, height, samples).expect("width * height pixels")
 }
 
-/// Bytes that [`resize_bicubic`] takes at most besides the picture and the result, for a picture of
+/// Upper bound of the memory of [`resize_bicubic`] besides the picture and the result, in bytes, for a picture of
 /// `from` (width, height) and a result of `to`, with `n_threads` threads.
 pub fn resize_bytes(from: (u32, u32), to: (u32, u32), n_threads: usize) -> u64 {
     let weights = |(len, new_len): (u32, u32)| {
@@ -75,30 +74,31 @@ pub fn resize_bytes(from: (u32, u32), to: (u32, u32), n_threads: usize) -> u64 {
     let rows = from.1 as usize;
     let band = rows.min(band_rows) * row_len;
     let planes = n_threads * from.0 as usize * CHANNELS * size_of::<i32>();
-    // In a single band each thread has the sums of one row; between bands any row may have to keep its own.
-    let rows_of_sums = if rows > band_rows {
+    // With a single band, each thread has the sums of one row; with several, every row may keep its sums between
+    // bands.
+    let n_sum_rows = if rows > band_rows {
         to.1 as usize
     } else {
         n_threads
     };
-    let sums = rows_of_sums * row_len * size_of::<i32>();
+    let sums = n_sum_rows * row_len * size_of::<i32>();
     weights((from.0, to.0)) + weights((from.1, to.1)) + (band + planes + sums) as u64
 }
 
-/// Rows of `width` pixels that are in memory between the passes.
+/// Rows of `width` pixels per band.
 fn band_rows(width: usize) -> usize {
     (BAND_BYTES / (width * CHANNELS)).max(1)
 }
 
-/// The source pixels that make up each pixel of the result, along one dimension.
+/// For each output pixel along one dimension, the source pixels and their weights.
 struct Taps {
     windows: Vec<Window>,
 }
 
-/// The weighted run of source pixels behind one pixel of the result.
+/// The source pixels of one output pixel and their weights.
 struct Window {
     first: usize,
-    /// Fixed point, [`PRECISION_BITS`]; they sum to one but for rounding.
+    /// Fixed point with [`PRECISION_BITS`]; they sum to one, except for rounding.
     weights: Vec<i32>,
 }
 
@@ -111,12 +111,12 @@ impl Taps {
 }
 
 impl Window {
-    /// `precompute_coeffs` and `normalize_coeffs_8bpc` of Pillow's `Resample.c`, in f64 as there.
+    /// `precompute_coeffs` and `normalize_coeffs_8bpc` of Pillow's `Resample.c`, also in f64.
     fn new(i: usize, scale: f64, len: usize) -> Self {
         let filter_scale = scale.max(1.0);
         let support = SUPPORT * filter_scale;
         let centre = (i as f64 + 0.5) * scale;
-        // Casts truncate, and clamp the negative to zero.
+        // Casts truncate, and clamp negative values to zero.
         let first = (centre - support + 0.5) as usize;
         let end = ((centre + support + 0.5) as usize).min(len);
 
@@ -147,18 +147,18 @@ fn keys_cubic(x: f64) -> f64 {
     }
 }
 
-/// One half, so that the final shift rounds.
+/// One half in fixed point, so that the final shift rounds.
 const HALF: i32 = 1 << (PRECISION_BITS - 1);
 
-/// The weights' absolute sum stays below 1.3, so 255 times it fits 31 - 22 = 9 bits: no overflow.
+/// Cannot overflow: the sum of the absolute weights is below 1.3, so 255 times it fits in 31 - 22 = 9 bits.
 fn round_to_u8(sum: i32) -> u8 {
     (sum >> PRECISION_BITS).clamp(0, 255) as u8
 }
 
-/// `source: [rows, width, 3]` to `[rows, columns, 3]`.
+/// The horizontal pass: `source: [rows, width, 3]` to `[rows, columns, 3]`.
 ///
-/// A row is taken apart into its channels first, so that a window is a dot product over adjacent
-/// numbers, which the compiler vectorises.
+/// Each row is deinterleaved into channels first, so that a window is a dot product over adjacent values, which the
+/// compiler vectorises.
 fn horizontal(source: &[u8], width: usize, columns: &Taps) -> Vec<u8> {
     let row_len = width * CHANNELS;
     let new_row_len = columns.windows.len() * CHANNELS;
@@ -185,24 +185,24 @@ fn horizontal(source: &[u8], width: usize, columns: &Taps) -> Vec<u8> {
     out
 }
 
-/// The vertical pass: each row of the result is a weighted sum of whole rows, which come band by band.
+/// The vertical pass: each output row is a weighted sum of source rows, which are added band by band.
 ///
-/// Sums of integers do not depend on where the bands end. Only rows of the result whose window crosses the
-/// end of a band keep their sums until the next one.
-struct Rows {
+/// Integer sums do not depend on the band boundaries. Only output rows whose window crosses the end of a band keep
+/// their sums until the next band.
+struct VerticalPass {
     taps: Taps,
     row_len: usize,
-    /// Source rows that came so far.
+    /// Source rows added so far.
     n_added: usize,
-    /// Rows of the result that are complete.
+    /// Complete output rows.
     n_done: usize,
-    /// Sums of rows that are not, for those that were begun.
-    begun: Vec<Option<Vec<i32>>>,
+    /// For incomplete output rows, the sums so far, if any.
+    partial_sums: Vec<Option<Vec<i32>>>,
     /// `[new_height, width, 3]`.
     out: Vec<u8>,
 }
 
-impl Rows {
+impl VerticalPass {
     fn new(height: usize, new_height: usize, width: usize) -> Self {
         let row_len = width * CHANNELS;
         Self {
@@ -210,7 +210,7 @@ impl Rows {
             row_len,
             n_added: 0,
             n_done: 0,
-            begun: vec![None; new_height],
+            partial_sums: vec![None; new_height],
             out: vec![0; new_height * row_len],
         }
     }
@@ -222,16 +222,16 @@ impl Rows {
         let end = at + band.len() / row_len;
         let open = &self.taps.windows[self.n_done..];
         let open = &open[..open.partition_point(|window| window.first < end)];
-        let begun = &mut self.begun[self.n_done..][..open.len()];
+        let partial_sums = &mut self.partial_sums[self.n_done..][..open.len()];
         self.out[self.n_done * row_len..]
             .par_chunks_exact_mut(row_len)
             .zip(open)
-            .zip(begun)
-            .for_each(|((out, window), begun)| {
-                let mut sums = begun.take().unwrap_or_else(|| vec![HALF; row_len]);
+            .zip(partial_sums)
+            .for_each(|((out, window), partial_sums)| {
+                let mut sums = partial_sums.take().unwrap_or_else(|| vec![HALF; row_len]);
                 window.add_rows(&mut sums, band, at);
                 if window.end() > end {
-                    *begun = Some(sums);
+                    *partial_sums = Some(sums);
                     return;
                 }
                 for (sample, sum) in out.iter_mut().zip(sums) {
@@ -242,9 +242,9 @@ impl Rows {
         self.n_done += open.partition_point(|window| window.end() <= end);
     }
 
-    /// The result, once all source rows came.
+    /// The result, after all source rows were added.
     fn finish(self) -> Vec<u8> {
-        debug_assert_eq!(self.n_done, self.begun.len(), "all rows came");
+        debug_assert_eq!(self.n_done, self.partial_sums.len(), "all rows were added");
         self.out
     }
 }
@@ -255,7 +255,7 @@ impl Window {
         self.first + self.weights.len()
     }
 
-    /// Adds those rows of `band` that are in the window, by their weights. The band begins at source row `at`.
+    /// Adds the rows of `band` in the window, multiplied by their weights. The band starts at source row `at`.
     fn add_rows(&self, sums: &mut [i32], band: &[u8], at: usize) {
         let begin = self.first.max(at);
         let rows = band[(begin - at) * sums.len()..].chunks_exact(sums.len());
@@ -282,7 +282,7 @@ mod tests {
     }
 
     #[test]
-    fn an_unchanged_size_is_the_same_picture() {
+    fn resizing_to_the_same_size_changes_nothing() {
         let picture = noise(17, 5);
         assert_eq!(resize_bicubic(&picture, 17, 5), picture);
     }
@@ -310,8 +310,8 @@ mod tests {
         }
     }
 
-    /// The definition, without bands: both passes over the whole picture, one pixel after the other.
-    fn plainly(picture: &RgbImage, width: u32, height: u32) -> RgbImage {
+    /// Reference without bands: both passes over the whole picture, pixel by pixel.
+    fn resize_reference(picture: &RgbImage, width: u32, height: u32) -> RgbImage {
         let pass = |source: &RgbImage, width: u32, height: u32, across: bool| {
             let (len, new_len) = match across {
                 true => (source.width(), width),
@@ -351,7 +351,7 @@ mod tests {
             (1, band + 3, band + 90), // enlarged across the end of a band
         ] {
             let picture = noise(w, h);
-            let expected = plainly(&picture, width, new_h);
+            let expected = resize_reference(&picture, width, new_h);
             let found = resize_bicubic(&picture, width, new_h);
             assert!(found == expected, "{w}x{h} to {width}x{new_h}");
         }
@@ -359,7 +359,7 @@ mod tests {
 
     #[test]
     fn extreme_shapes_equal_pillow() {
-        // Width, height, and those of the result, whose CRC-32 is Pillow 10.4's for the same noise.
+        // Width and height of source and result, and the CRC-32 of Pillow 10.4's result for the same noise.
         let cases = [
             (1, 60000, 490, 490, 0xa2b33b33),
             (60000, 1, 490, 490, 0xef704f57),

@@ -1,4 +1,4 @@
-//! Blocks of a scan, read without keeping values.
+//! Reads the blocks of a scan without keeping values.
 
 use super::entropy::{Bits, Stop, Table};
 
@@ -10,7 +10,7 @@ pub fn dc_first(bits: &mut Bits<'_>, dc: &Table) -> Result<(), Stop> {
     }
 }
 
-/// Reads a whole block.
+/// Reads a block of a sequential scan.
 pub fn sequential(bits: &mut Bits<'_>, dc: &Table, ac: &Table) -> Result<(), Stop> {
     dc_first(bits, dc)?;
     let mut k = 1;
@@ -34,12 +34,12 @@ pub fn sequential(bits: &mut Bits<'_>, dc: &Table, ac: &Table) -> Result<(), Sto
 pub struct Band {
     pub first: u32,
     pub last: u32,
-    /// Blocks that follow whose band has ended.
+    /// Remaining blocks of an end-of-band run.
     pub run: u32,
 }
 
 impl Band {
-    /// Reads a block of the band's first scan, and notes which coefficients are not zero.
+    /// Reads a block of the band's first scan; sets the bits of its non-zero coefficients in `nonzero`.
     pub fn first_pass(
         &mut self,
         bits: &mut Bits<'_>,
@@ -71,7 +71,7 @@ impl Band {
         Ok(())
     }
 
-    /// Reads a block of a scan that makes the band finer.
+    /// Reads a block of a refinement scan.
     pub fn refine(
         &mut self,
         bits: &mut Bits<'_>,
@@ -91,7 +91,7 @@ impl Band {
                 (_, 1) => bits.skip(1)?,
                 _ => return Err(Stop::BadCode),
             }
-            // Past `run` zeros; each non-zero coefficient has a correction bit here.
+            // Skip `run` zero coefficients; each non-zero one on the way has a correction bit.
             while k <= self.last {
                 if *nonzero >> k & 1 == 1 {
                     bits.skip(1)?;

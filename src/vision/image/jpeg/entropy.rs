@@ -1,30 +1,29 @@
-//! Entropy-coded data: bits between two markers, and the Huffman codes in them.
+//! Entropy-coded data: the bits between two markers and their Huffman codes.
 //!
-//! Only as far as counting needs it: symbols are decoded, values are skipped.
+//! Symbols are decoded, values are only skipped: that is enough for counting blocks.
 
-/// What stops the decoding of a scan before its last block.
+/// Why decoding of a scan stopped before its last block.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Stop {
-    /// The bits end, at a marker or with the file.
+    /// The bits end, at a marker or at the end of the file.
     NoBits,
-    /// No code of the table, or a coefficient behind the 64th.
+    /// A code that is not in the table, or a coefficient after the 64th.
     BadCode,
 }
 
-/// A Huffman table, for decoding.
+/// A Huffman table for decoding.
 #[derive(Clone, Debug)]
 pub struct Table {
-    /// For every 8 bits that may come next: length and symbol of the code that they begin with; length 0 if
-    /// it is longer.
+    /// For each value of the next 8 bits: length and symbol of the code at their start; length 0 if the code is
+    /// longer.
     short: [(u8, u8); 256],
-    /// For each length, the first code that is greater than all of it; and what to add to a code to get its
-    /// place among the symbols.
+    /// For each length: the end of its codes (exclusive), and the difference from a code to its index in `symbols`.
     longer: [(u32, i32); 17],
     symbols: Vec<u8>,
 }
 
 impl Table {
-    /// From the counts of codes by length and the symbols in order; `None` if they are no prefix code.
+    /// From the numbers of codes by length and the symbols in order; `None` if they do not form a prefix code.
     pub fn new(counts: &[u8], symbols: &[u8]) -> Option<Self> {
         let mut table = Self {
             short: [(0, 0); 256],
@@ -53,31 +52,31 @@ impl Table {
     }
 }
 
-/// Bits of a scan, from a position in the file up to the next marker.
+/// A bit reader, from a position in the file to the next marker.
 #[derive(Debug)]
 pub struct Bits<'a> {
     bytes: &'a [u8],
-    /// The next byte that is not in `held`.
+    /// The next byte to read into `buffer`.
     pos: usize,
-    /// The bits read last, the next one highest among the `n_held` low ones.
-    held: u64,
-    n_held: u32,
+    /// Buffered bits: the `n_buffered` low ones, the next one highest.
+    buffer: u64,
+    n_buffered: u32,
 }
 
 impl<'a> Bits<'a> {
-    /// The bits from `pos` on.
+    /// Starts at `pos`.
     pub fn new(bytes: &'a [u8], pos: usize) -> Self {
         Self {
             bytes,
             pos,
-            held: 0,
-            n_held: 0,
+            buffer: 0,
+            n_buffered: 0,
         }
     }
 
-    /// Takes bytes up to the next marker or the end, until 32 bits are there.
+    /// Reads bytes until 32 bits are buffered, or up to the next marker or the end.
     fn refill(&mut self) {
-        while self.n_held < 32 {
+        while self.n_buffered < 32 {
             let Some(&byte) = self.bytes.get(self.pos) else {
                 return;
             };
@@ -85,11 +84,11 @@ impl<'a> Bits<'a> {
                 if self.bytes.get(self.pos + 1) != Some(&0) {
                     return;
                 }
-                self.pos += 1; // the zero that was stuffed
+                self.pos += 1; // the stuffed zero
             }
             self.pos += 1;
-            self.held = self.held << 8 | u64::from(byte);
-            self.n_held += 8;
+            self.buffer = self.buffer << 8 | u64::from(byte);
+            self.n_buffered += 8;
         }
     }
 
@@ -98,30 +97,30 @@ impl<'a> Bits<'a> {
         self.take(n).map(drop)
     }
 
-    /// The next `n` bits, at most 16.
+    /// Reads `n` bits, at most 16.
     pub fn take(&mut self, n: u32) -> Result<u32, Stop> {
-        if self.n_held < n {
+        if self.n_buffered < n {
             self.refill();
-            if self.n_held < n {
+            if self.n_buffered < n {
                 return Err(Stop::NoBits);
             }
         }
-        self.n_held -= n;
-        Ok((self.held >> self.n_held) as u32 & ((1 << n) - 1))
+        self.n_buffered -= n;
+        Ok((self.buffer >> self.n_buffered) as u32 & ((1 << n) - 1))
     }
 
-    /// The symbol of the next code.
+    /// Reads a code and returns its symbol.
     pub fn symbol(&mut self, table: &Table) -> Result<u8, Stop> {
-        if self.n_held < 16 {
+        if self.n_buffered < 16 {
             self.refill();
         }
-        // Missing bits are ones, which no code consists of.
-        let next = match self.n_held {
+        // Missing bits are replaced by ones; no code consists of ones only.
+        let next = match self.n_buffered {
             n @ 0..16 => {
                 let missing = 16 - n;
-                (self.held << missing | ((1 << missing) - 1)) as u32 & 0xffff
+                (self.buffer << missing | ((1 << missing) - 1)) as u32 & 0xffff
             }
-            n => (self.held >> (n - 16)) as u32 & 0xffff,
+            n => (self.buffer >> (n - 16)) as u32 & 0xffff,
         };
         let (mut length, mut symbol) = table.short[(next >> 8) as usize];
         if length == 0 {
@@ -132,36 +131,36 @@ impl<'a> Bits<'a> {
             let at = (next >> (16 - length)) as i32 + offset;
             symbol = *table.symbols.get(at as usize).ok_or(Stop::BadCode)?;
         }
-        if u32::from(length) > self.n_held {
+        if u32::from(length) > self.n_buffered {
             return Err(Stop::NoBits);
         }
-        self.n_held -= u32::from(length);
+        self.n_buffered -= u32::from(length);
         Ok(symbol)
     }
 
     fn bad_code(&self) -> Stop {
-        match self.n_held {
+        match self.n_buffered {
             0..16 => Stop::NoBits,
             _ => Stop::BadCode,
         }
     }
 
-    /// Where the scan goes on after the bits taken so far, at a whole byte: gives back what was read ahead.
+    /// Moves to the next whole byte after the bits read so far and returns what padded the last one.
     pub fn align(&mut self) -> Padding {
-        while self.n_held >= 8 {
-            let byte = self.held as u8;
+        while self.n_buffered >= 8 {
+            let byte = self.buffer as u8;
             self.pos -= if byte == 0xff { 2 } else { 1 };
-            self.held >>= 8;
-            self.n_held -= 8;
+            self.buffer >>= 8;
+            self.n_buffered -= 8;
         }
-        let mask = (1 << self.n_held) - 1;
+        let mask = (1 << self.n_buffered) - 1;
         let read = &self.bytes[..self.pos];
         let padding = Padding {
-            n_bits: self.n_held,
-            all_ones: self.held & mask == mask,
+            n_bits: self.n_buffered,
+            all_ones: self.buffer & mask == mask,
             n_zeros: read.iter().rev().take_while(|byte| **byte == 0).count(),
         };
-        self.n_held = 0;
+        self.n_buffered = 0;
         padding
     }
 
@@ -170,9 +169,9 @@ impl<'a> Bits<'a> {
         self.pos
     }
 
-    /// Moves on to the next marker; false if there is none.
+    /// Moves to the next marker; false if there is none.
     pub fn seek_marker(&mut self) -> bool {
-        self.n_held = 0;
+        self.n_buffered = 0;
         let rest = &self.bytes[self.pos..];
         let marker = rest
             .windows(2)
@@ -182,13 +181,13 @@ impl<'a> Bits<'a> {
     }
 }
 
-/// What fills the last byte of a scan.
+/// The padding at the end of a scan.
 #[derive(Clone, Copy, Debug)]
 pub struct Padding {
-    /// How many bits of it are unused.
+    /// Unused bits of the last byte.
     pub n_bits: u32,
-    /// Whether these are ones, as encoders write them.
+    /// Whether all of them are ones, as encoders write them.
     pub all_ones: bool,
-    /// How many zero bytes the scan ends with.
+    /// Number of zero bytes at the end of the scan.
     pub n_zeros: usize,
 }

@@ -1,24 +1,24 @@
-//! What the headers of a JPEG declare: frame, scans, and how many blocks these consist of.
+//! Frame and scan headers of a JPEG, and the number of their blocks.
 
-/// Baseline and extended sequential, progressive: the processes that can be decoded, all with Huffman codes.
+/// Supported coding processes, all with Huffman codes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Process {
-    /// Every block is complete in one scan.
+    /// Baseline or extended sequential: one scan has all coefficients of a block.
     Sequential,
-    /// Coefficients come band by band and bit by bit.
+    /// Progressive: scans have bands of coefficients and refine their bits.
     Progressive,
 }
 
 /// A component (plane) of a frame.
 #[derive(Clone, Copy, Debug)]
 pub struct Component {
-    /// Its name in scan headers.
+    /// Its identifier in scan headers.
     pub id: u8,
     /// Its quantization table.
     pub quantizer: u8,
-    /// Blocks of an MCU, across.
+    /// Horizontal sampling factor: blocks per MCU, across.
     pub h: u32,
-    /// Blocks of an MCU, down.
+    /// Vertical sampling factor: blocks per MCU, down.
     pub v: u32,
 }
 
@@ -26,7 +26,7 @@ pub struct Component {
 #[derive(Clone, Debug)]
 pub struct Frame {
     pub process: Process,
-    /// Bits of a sample.
+    /// Bits per sample.
     pub precision: u8,
     pub width: u32,
     pub height: u32,
@@ -36,17 +36,17 @@ pub struct Frame {
 /// A scan header (SOS).
 #[derive(Clone, Debug)]
 pub struct Scan {
-    /// Its components, as places in the frame's list.
+    /// The components of the scan.
     pub components: Vec<ScanComponent>,
     /// First and last coefficient, in zigzag order.
     pub band: (u32, u32),
-    /// The bit position that earlier scans reached; 0 if this is the first.
+    /// Successive approximation: bit position of the previous scan; 0 in the first scan.
     pub high: u8,
-    /// The bit position that this scan reaches; 0 is the last.
+    /// Successive approximation: bit position of this scan; 0 is the last.
     pub low: u8,
 }
 
-/// A component of a scan, with the tables that it uses.
+/// A component of a scan: its index in the frame's list, and its Huffman tables.
 #[derive(Clone, Copy, Debug)]
 pub struct ScanComponent {
     pub index: usize,
@@ -55,7 +55,7 @@ pub struct ScanComponent {
 }
 
 impl Frame {
-    /// From the payload of a SOF segment; `None` if it is damaged.
+    /// Parses the payload of a SOF segment; `None` if it is damaged.
     pub fn parse(process: Process, payload: &[u8]) -> Option<Self> {
         let (head, rest) = payload.split_at_checked(6)?;
         let components = rest.chunks_exact(3).take(usize::from(head[5]));
@@ -84,7 +84,8 @@ impl Frame {
         (h.unwrap_or(1), v.unwrap_or(1))
     }
 
-    /// MCUs of `scan`, across and down. Of a component that stands alone, only blocks with samples count.
+    /// MCUs of `scan`, across and down. In a scan of one component an MCU is one block, and only blocks with samples
+    /// count.
     pub fn mcus(&self, scan: &Scan) -> (u32, u32) {
         let (h, v) = self.max_factors();
         match scan.components[..] {
@@ -97,8 +98,8 @@ impl Frame {
         }
     }
 
-    /// Blocks that one MCU of `scan` holds of its component `c`.
-    pub fn blocks_of_mcu(&self, scan: &Scan, c: &ScanComponent) -> u32 {
+    /// Blocks of component `c` per MCU of `scan`.
+    pub fn blocks_per_mcu(&self, scan: &Scan, c: &ScanComponent) -> u32 {
         match scan.components.len() {
             1 => 1,
             _ => self.components[c.index].h * self.components[c.index].v,
@@ -107,16 +108,16 @@ impl Frame {
 }
 
 impl Scan {
-    /// From the payload of a SOS segment; `None` if it does not fit `frame`.
+    /// Parses the payload of a SOS segment; `None` if it does not match `frame`.
     pub fn parse(frame: &Frame, payload: &[u8]) -> Option<Self> {
         let n = usize::from(*payload.first()?);
         let rest = payload.get(1..)?;
         let (selectors, parameters) = rest.split_at_checked(2 * n)?;
         let mut components = Vec::with_capacity(n);
         for selector in selectors.chunks_exact(2) {
-            let of_it = |c: &Component| c.id == selector[0];
+            let is_selected = |c: &Component| c.id == selector[0];
             components.push(ScanComponent {
-                index: frame.components.iter().position(of_it)?,
+                index: frame.components.iter().position(is_selected)?,
                 dc_table: usize::from(selector[1] >> 4),
                 ac_table: usize::from(selector[1] & 15),
             });
@@ -128,12 +129,12 @@ impl Scan {
             Process::Sequential => ((0, 63), 0, 0),
             Process::Progressive => ((first.into(), last.into()), bits >> 4, bits & 15),
         };
-        let fits = (1..=4).contains(&n)
+        let is_valid = (1..=4).contains(&n)
             && band.0 <= band.1
             && band.1 < 64
             && (frame.process == Process::Sequential || (band.0 == 0) == (band.1 == 0))
             && (band.0 == 0 || n == 1);
-        fits.then_some(Self {
+        is_valid.then_some(Self {
             components,
             band,
             high,

@@ -1,13 +1,13 @@
-//! The Huffman tables of ITU T.81, annex K.3, which cameras leave out of the frames that they send.
+//! The standard Huffman tables (ITU T.81, annex K.3), which webcams omit from their frames.
 
-/// A table as a DHT segment has it: class and destination, how many codes of each length, symbols.
+/// A table of a DHT segment: class and destination, number of codes of each length, symbols.
 struct Table {
     class_and_id: u8,
     counts: [u8; 16],
     symbols: &'static [u8],
 }
 
-/// Sizes of DC differences, the same for luminance and chrominance.
+/// Symbols of DC differences, the same for luminance and chrominance.
 const DC_SYMBOLS: &[u8] = &[0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11];
 
 #[rustfmt::skip]
@@ -63,8 +63,8 @@ const TABLES: [Table; 4] = [
     },
 ];
 
-/// The payload of a DHT segment with the standard table of this class (0 DC, 1 AC) and destination; `None`
-/// for destinations without one.
+/// The payload of a DHT segment with the standard table of this class (0 DC, 1 AC) and destination; `None` for
+/// destinations without one.
 pub fn standard(class: usize, id: usize) -> Option<Vec<u8>> {
     let class_and_id = (class << 4 | id) as u8;
     let table = TABLES.iter().find(|t| t.class_and_id == class_and_id)?;

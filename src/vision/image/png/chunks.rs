@@ -3,11 +3,11 @@
 use std::ops::Range;
 
 pub const SIGNATURE_LEN: usize = 8;
-/// Length and kind of a chunk, before its content.
+/// Length of a chunk's head: content length and type.
 const HEAD_LEN: usize = 8;
 const CHECKSUM_LEN: usize = 4;
 
-/// The chunks of a file up to and with `IEND`, or the first that is cut.
+/// The chunks of a file up to and including `IEND` or the first incomplete one.
 pub fn chunks(file: &[u8]) -> impl Iterator<Item = Chunk<'_>> {
     let mut at = Some(SIGNATURE_LEN);
     std::iter::from_fn(move || {
@@ -17,15 +17,15 @@ pub fn chunks(file: &[u8]) -> impl Iterator<Item = Chunk<'_>> {
     })
 }
 
-/// A chunk whose length and kind are there.
+/// A chunk that may be incomplete after its head.
 #[derive(Clone, Debug)]
 pub struct Chunk<'f> {
     pub kind: [u8; 4],
-    /// Its place in the file, with length and checksum, as far as that is there.
+    /// Its range in the file, with head and checksum, as far as available.
     pub whole: Range<usize>,
-    /// As far as it is there.
+    /// The available content.
     pub content: &'f [u8],
-    /// Whether all of the content is there; the checksum may be missing.
+    /// Whether the content is complete; the checksum may be missing.
     pub has_content: bool,
     checksum: Option<u32>,
 }
@@ -35,9 +35,9 @@ impl<'f> Chunk<'f> {
         let (length, rest) = file.get(at..)?.split_first_chunk()?;
         let length = u32::from_be_bytes(*length) as usize;
         let (kind, rest) = rest.split_first_chunk()?;
-        let (content, behind) = rest.split_at(length.min(rest.len()));
+        let (content, after) = rest.split_at(length.min(rest.len()));
         let has_content = content.len() == length;
-        let checksum = behind.first_chunk().filter(|_| has_content);
+        let checksum = after.first_chunk().filter(|_| has_content);
         Some(Self {
             kind: *kind,
             whole: at..file.len().min(at + HEAD_LEN + content.len() + CHECKSUM_LEN),
@@ -51,19 +51,19 @@ impl<'f> Chunk<'f> {
         self.kind == *kind
     }
 
-    /// Whether all of it is there, with its checksum.
+    /// Whether the chunk is complete, with its checksum.
     pub fn is_whole(&self) -> bool {
         self.checksum.is_some()
     }
 
-    /// Whether the checksum says that the content is what was written.
+    /// Whether the checksum is correct.
     pub fn is_sound(&self) -> bool {
         self.checksum == Some(checksum(self.kind, self.content))
     }
 }
 
-/// The bytes of a chunk; its content must be shorter than 2 GiB.
-pub fn chunk(kind: [u8; 4], content: &[u8]) -> Vec<u8> {
+/// Encodes a chunk; its content must be shorter than 2 GiB.
+pub fn encode_chunk(kind: [u8; 4], content: &[u8]) -> Vec<u8> {
     let length = (content.len() as u32).to_be_bytes();
     let checksum = checksum(kind, content).to_be_bytes();
     [&length[..], &kind, content, &checksum].concat()
@@ -82,27 +82,33 @@ mod tests {
 
     fn file() -> Vec<u8> {
         let signature = b"\x89PNG\r\n\x1a\n".to_vec();
-        let parts = [chunk(*b"IHDR", &[7; 13]), chunk(*b"tEXt", b"a\0b")];
-        [signature, parts.concat(), chunk(*b"IEND", b"")].concat()
+        let parts = [
+            encode_chunk(*b"IHDR", &[7; 13]),
+            encode_chunk(*b"tEXt", b"a\0b"),
+        ];
+        [signature, parts.concat(), encode_chunk(*b"IEND", b"")].concat()
     }
 
     #[test]
     fn chunks_are_found_up_to_the_end_of_the_image() {
-        let behind = [file(), chunk(*b"tEXt", b"behind")].concat();
-        let found: Vec<_> = chunks(&behind).collect();
+        let after = [file(), encode_chunk(*b"tEXt", b"behind")].concat();
+        let found: Vec<_> = chunks(&after).collect();
         assert_eq!(
             found.iter().map(|c| c.kind).collect::<Vec<_>>(),
             [*b"IHDR", *b"tEXt", *b"IEND"]
         );
         assert!(found.iter().all(|c| c.is_whole() && c.is_sound()));
         assert_eq!(found[1].content, b"a\0b");
-        assert_eq!(behind[found[1].whole.clone()], chunk(*b"tEXt", b"a\0b"));
+        assert_eq!(
+            after[found[1].whole.clone()],
+            encode_chunk(*b"tEXt", b"a\0b")
+        );
     }
 
     #[test]
-    fn the_last_of_a_cut_file_is_there_in_part() {
+    fn the_last_chunk_of_a_truncated_file_is_partial() {
         let file = file();
-        let text = SIGNATURE_LEN + 25; // where it begins
+        let text = SIGNATURE_LEN + 25; // its start
         for (len, n_content, has_content) in
             [(8, 0, false), (10, 2, false), (11, 3, true), (13, 3, true)]
         {
@@ -119,7 +125,7 @@ mod tests {
     }
 
     #[test]
-    fn a_wrong_checksum_is_found() {
+    fn a_wrong_checksum_is_detected() {
         let mut file = file();
         file[SIGNATURE_LEN + 8] ^= 1;
         assert!(!chunks(&file).next().unwrap().is_sound());

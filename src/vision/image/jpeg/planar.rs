@@ -1,8 +1,8 @@
-//! Sequential JPEGs whose components come in scans of their own.
+//! Decodes sequential JPEGs whose components are in separate scans.
 //!
-//! The decoder of the crate `image` (zune-jpeg 0.5) puts the blocks of such components into wrong places where
-//! an MCU has more than one row of them, and so it does where the first component is not the largest. The crate
-//! `jpeg-decoder` reads both as libjpeg does; it is slower, and these files are rare.
+//! The decoder of the crate `image` (zune-jpeg 0.5) misplaces the blocks of such components where an MCU has more than
+//! one row of them, and also where the first component is not the largest. The crate `jpeg-decoder` decodes both as
+//! libjpeg does; it is slower, but these files are rare.
 
 use std::io::Cursor;
 
@@ -12,40 +12,40 @@ use ::image::{
 };
 
 use super::{
+    analysis::Analysis,
     frame::{Frame, Process},
-    survey::Survey,
 };
 
-/// Whether the other decoder is needed for a frame whose first scan has `n_in_scan` components.
-pub fn are_needed(frame: &Frame, n_in_scan: usize) -> bool {
+/// Whether a frame whose first scan has `n_in_scan` components needs this decoder.
+pub fn needs_planar_decoder(frame: &Frame, n_in_scan: usize) -> bool {
     let rows = |c: &super::frame::Component| c.v;
     let n_rows = frame.components.iter().map(rows).max().unwrap_or(1);
     let [first, others @ ..] = &frame.components[..] else {
         return false;
     };
-    let in_scans = n_in_scan < frame.components.len() && n_rows > 1;
+    let is_separate = n_in_scan < frame.components.len() && n_rows > 1;
     let first_is_smaller = others.iter().any(|c| c.h > first.h || c.v > first.v);
-    frame.components.len() == 3 && (in_scans || first_is_smaller)
+    frame.components.len() == 3 && (is_separate || first_is_smaller)
 }
 
-/// Whether the other decoder is needed for a file in which missing scans were filled: the usual one stops where the
-/// components do not all come in one scan.
-pub fn read_filled(found: &Survey) -> bool {
+/// Whether a file whose missing scans were filled needs this decoder: the usual one stops where the components are not
+/// all in one scan.
+pub fn filled_needs_planar_decoder(found: &Analysis) -> bool {
     let Some((_, frame)) = &found.frame else {
         return false;
     };
-    let in_one = (found.broken.as_ref())
-        .is_some_and(|broken| broken.scan.components.len() == frame.components.len());
+    let in_one = (found.truncated.as_ref())
+        .is_some_and(|truncated| truncated.scan.components.len() == frame.components.len());
     frame.process == Process::Sequential && frame.components.len() == 3 && !in_one
 }
 
-/// Such a JPEG. Its header is read by the usual decoder.
-pub struct Planes<'a> {
+/// The decoder. The usual decoder reads the header.
+pub struct PlanarDecoder<'a> {
     header: JpegDecoder<Cursor<&'a [u8]>>,
     bytes: &'a [u8],
 }
 
-impl<'a> Planes<'a> {
+impl<'a> PlanarDecoder<'a> {
     /// Reads the header.
     ///
     /// # Errors
@@ -56,7 +56,7 @@ impl<'a> Planes<'a> {
     }
 }
 
-impl ImageDecoder for Planes<'_> {
+impl ImageDecoder for PlanarDecoder<'_> {
     fn dimensions(&self) -> (u32, u32) {
         self.header.dimensions()
     }
@@ -75,7 +75,7 @@ impl ImageDecoder for Planes<'_> {
         let pixels = pixels.map_err(|error| invalid(error.to_string()))?;
         if pixels.len() != out.len() {
             return Err(invalid(
-                "another number of samples than the header declares".to_owned(),
+                "the number of samples differs from the header".to_owned(),
             ));
         }
         out.copy_from_slice(&pixels);

@@ -1,82 +1,82 @@
-//! Which rows of a JPEG are there.
+//! Finds out which rows of a JPEG are present.
 //!
-//! The decoder fills what is missing with grey and says nothing; the model would then describe half a
-//! picture as if it were whole. An end-of-image marker says little about that: phones write their own trailer
-//! in its place, webcams leave it out, and a trailer may hold the marker of another picture. So the blocks of
-//! every scan are counted by reading its Huffman codes.
+//! The decoder silently fills missing rows with grey; the model would then describe half a picture as if it were
+//! complete. The end-of-image marker is not sufficient evidence: phones write their own trailer in its place, webcams
+//! omit it, and a trailer may contain the marker of another picture. Therefore the blocks of every scan are counted by
+//! decoding its Huffman codes.
 
 use super::{
     DHT, DNL, DQT, DRI, EOI, SOI, SOS,
     blocks::{Band, dc_first, sequential},
     entropy::{Bits, Stop, Table},
     frame::{Frame, Process, Scan},
-    planes, tables,
+    planar, tables,
 };
 
-/// The most zero bytes that a scan may end with if no marker follows it and its last byte is not filled with
-/// ones. Zeros are codes too: a file that a broken download left full of them would otherwise count as whole.
+/// Maximum number of trailing zero bytes of a scan without a marker after it and without padding of ones. Zeros are
+/// valid codes: without this limit, a file that an interrupted download left full of zeros would count as complete.
 pub const MAX_ZEROS: usize = 4;
 
-/// No scan of this coefficient came yet.
+/// No scan has had this coefficient yet.
 const NONE: u8 = u8::MAX;
 
 /// How a picture ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Ending {
-    /// With its marker, which the decoder finds.
+    /// With an end-of-image marker, which the decoder finds.
     Marked,
-    /// At this position all rows are there; no marker follows at once.
+    /// All rows are complete at this position, but no marker follows directly.
     Unmarked(usize),
     /// Rows are missing.
     Short,
-    /// There is no saying, or no way to decode it: the decoder's words count.
+    /// Not known; the decoder's result decides.
     Unknown,
 }
 
-/// What was found.
+/// The result of the analysis.
 #[derive(Debug)]
-pub struct Survey {
+pub struct Analysis {
     pub ending: Ending,
-    /// The frame header, and where its payload begins.
+    /// The frame header and the offset of its payload.
     pub frame: Option<(usize, Frame)>,
-    /// Payloads of DHT segments that are missing, and before which position.
+    /// Missing DHT segments: the offset at which to insert each, and its payload.
     pub missing_tables: Vec<(usize, Vec<u8>)>,
-    /// Where a DNL segment lies.
+    /// Range of a DNL segment.
     pub lines: Option<std::ops::Range<usize>>,
-    /// Where the last whole segment or scan ends.
+    /// End of the last complete segment or scan.
     pub end: usize,
-    /// Whether the file ends within the segment behind `end`.
+    /// Whether the file ends within the segment after `end`.
     pub in_segment: bool,
-    /// The quantization tables that are defined up to there.
+    /// The quantization tables that are defined up to `end`.
     pub quantizers: Vec<u8>,
-    /// Components of which no whole scan came, as places in the frame's list.
-    pub lacking: Vec<usize>,
-    /// The scan behind `end`, if it breaks off and its blocks have nothing without it.
-    pub broken: Option<Broken>,
-    /// Whether components come in scans for which another decoder is needed.
-    pub by_planes: bool,
-    /// The kind of JPEG, if it is one that cannot be decoded.
-    pub refused: Option<&'static str>,
+    /// Components without a complete scan, as indices in the frame's list.
+    pub missing_components: Vec<usize>,
+    /// The truncated scan after `end`, if its blocks have no data without it.
+    pub truncated: Option<TruncatedScan>,
+    /// Whether the components need the decoder of [`planar`].
+    pub needs_planar_decoder: bool,
+    /// The variant of JPEG, if it is not supported.
+    pub unsupported: Option<&'static str>,
 }
 
-/// A scan that breaks off, with what it takes to read it.
+/// A truncated scan, with the state needed to read it.
 #[derive(Debug)]
-pub struct Broken {
+pub struct TruncatedScan {
     pub scan: Scan,
-    /// Where its data begin.
+    /// Offset of its data.
     pub from: usize,
     /// MCUs between restart markers; 0 for none.
     pub restart_interval: u64,
-    /// DC and AC tables of its components; progressive scans of this kind have no AC.
+    /// DC and AC tables of its components; progressive scans of this kind have no AC table.
     pub tables: Vec<(Table, Option<Table>)>,
 }
 
-/// Counts what is there of the JPEG `bytes`.
-pub fn survey(bytes: &[u8]) -> Survey {
-    let mut walk = Walk {
+/// Determines which data of the JPEG `bytes` are present.
+pub fn analyze(bytes: &[u8]) -> Analysis {
+    let mut analyzer = Analyzer {
         bytes,
         pos: 2,
-        found: Survey {
+        found: Analysis {
             ending: Ending::Unknown,
             frame: None,
             missing_tables: Vec::new(),
@@ -84,10 +84,10 @@ pub fn survey(bytes: &[u8]) -> Survey {
             end: 2,
             in_segment: false,
             quantizers: Vec::new(),
-            lacking: Vec::new(),
-            broken: None,
-            by_planes: false,
-            refused: None,
+            missing_components: Vec::new(),
+            truncated: None,
+            needs_planar_decoder: false,
+            unsupported: None,
         },
         tables: Default::default(),
         restart_interval: 0,
@@ -95,43 +95,43 @@ pub fn survey(bytes: &[u8]) -> Survey {
         nonzero: Default::default(),
         damaged: false,
     };
-    let ending = walk.run();
-    Survey {
+    let ending = analyzer.run();
+    Analysis {
         ending,
-        lacking: walk.lacking(),
-        ..walk.found
+        missing_components: analyzer.missing_components(),
+        ..analyzer.found
     }
 }
 
-/// The state of a decoder that keeps no values.
-struct Walk<'a> {
+/// The state of a decoder that does not keep values.
+struct Analyzer<'a> {
     bytes: &'a [u8],
     pos: usize,
-    found: Survey,
+    found: Analysis,
     /// By class (DC, AC) and destination.
     tables: [[Option<Table>; 4]; 2],
     /// MCUs between restart markers; 0 for none.
     restart_interval: u64,
-    /// For each component and coefficient, the bit position that whole scans reached.
+    /// For each component and coefficient, the bit position that complete scans reached.
     reached: [[u8; 64]; 4],
-    /// For each component, which coefficients of each block are not zero: refinements depend on it.
+    /// For each component and block, the set of non-zero coefficients: refinement scans depend on it.
     nonzero: [Vec<u64>; 4],
-    /// Whether codes were found that do not exist.
+    /// Whether invalid codes were found.
     damaged: bool,
 }
 
-/// How a scan went.
+/// The result of reading a scan.
 enum Scanned {
     Whole,
     Damaged,
     Short {
         n_mcus: u64,
-        /// Whether blocks have nothing at all without this scan.
+        /// Whether blocks have no data at all without this scan.
         coarse: bool,
     },
 }
 
-impl Walk<'_> {
+impl Analyzer<'_> {
     fn run(&mut self) -> Ending {
         loop {
             self.found.end = self.pos.min(self.bytes.len());
@@ -140,7 +140,7 @@ impl Walk<'_> {
             };
             match marker {
                 EOI => return self.at_end_marker(),
-                // Another picture begins: its scans are none of this one.
+                // Another picture starts; its scans do not belong to this one.
                 SOI if self.found.frame.is_some() => return Ending::Short,
                 0x01 | SOI | 0xd0..=0xd7 => continue,
                 _ => {}
@@ -150,13 +150,13 @@ impl Walk<'_> {
                 return Ending::Short;
             };
             match self.segment(marker, payload) {
-                Some(Scanned::Short { coarse, .. }) if coarse || self.is_cut() => {
+                Some(Scanned::Short { coarse, .. }) if coarse || self.is_at_end() => {
                     return Ending::Short;
                 }
                 Some(_) if self.is_complete() => return self.after_last_scan(),
                 Some(_) => {}
-                // A download that broke off within the segment may have left zeros.
-                None if self.is_zero_behind() => {
+                // An interrupted download within the segment may have left zeros.
+                None if self.only_zeros_follow() => {
                     self.found.in_segment = true;
                     return Ending::Short;
                 }
@@ -165,7 +165,7 @@ impl Walk<'_> {
         }
     }
 
-    /// Takes a segment; `None` if it makes no sense.
+    /// Processes a segment; `None` if it is invalid.
     fn segment(&mut self, marker: u8, payload: std::ops::Range<usize>) -> Option<Scanned> {
         let content = &self.bytes[payload.clone()];
         match marker {
@@ -181,14 +181,14 @@ impl Walk<'_> {
                 let samples = u64::from(frame.width) * u64::from(frame.height);
                 let too_large = 3 * samples > crate::vision::image::MAX_DECODED_BYTES;
                 if frame.precision != 8 {
-                    self.found.refused = Some("12-bit samples");
+                    self.found.unsupported = Some("12-bit samples");
                 }
                 let unknown = frame.precision != 8 || too_large;
                 self.found.frame = Some((payload.start, frame));
                 (!unknown).then_some(Scanned::Whole)
             }
             0xc3 | 0xc5..=0xc7 | 0xc9..=0xcb | 0xcd..=0xcf | 0xf7 if self.found.frame.is_none() => {
-                self.found.refused = Some(match marker {
+                self.found.unsupported = Some(match marker {
                     0xc3 => "lossless coding",
                     0xc5..=0xc7 => "hierarchical coding",
                     0xf7 => "lossless coding (JPEG-LS)",
@@ -215,7 +215,7 @@ impl Walk<'_> {
         }
     }
 
-    /// The next marker's second byte, and past it; stray bytes are skipped, as decoders do.
+    /// Moves past the next marker and returns its second byte; stray bytes are skipped, as decoders do.
     fn next_marker(&mut self) -> Option<u8> {
         let rest = self.bytes.get(self.pos..)?;
         let is_marker = |w: &[u8]| w[0] == 0xff && !matches!(w[1], 0 | 0xff);
@@ -224,7 +224,7 @@ impl Walk<'_> {
         Some(rest[at + 1])
     }
 
-    /// The payload of the segment whose marker was read, and past it.
+    /// Moves past the segment whose marker was read and returns the range of its payload.
     fn payload(&mut self) -> Option<std::ops::Range<usize>> {
         let length = self.bytes.get(self.pos..self.pos + 2)?;
         let length = usize::from(u16::from_be_bytes([length[0], length[1]])).max(2);
@@ -246,7 +246,7 @@ impl Walk<'_> {
         Some(Scanned::Whole)
     }
 
-    /// The height of a frame that leaves it to a DNL segment behind its first scan.
+    /// The height of a frame that declares it in a DNL segment after its first scan.
     fn find_lines(&self, from: usize) -> Option<u16> {
         let mut bits = Bits::new(self.bytes, from);
         while bits.seek_marker() {
@@ -260,12 +260,13 @@ impl Walk<'_> {
         None
     }
 
-    /// Reads the scan whose header is `header`.
+    /// Reads the scan with this header.
     fn scan(&mut self, header: std::ops::Range<usize>) -> Option<Scanned> {
         let (_, frame) = self.found.frame.clone()?;
         let scan = Scan::parse(&frame, &self.bytes[header.clone()])?;
         if frame.process == Process::Sequential {
-            self.found.by_planes |= planes::are_needed(&frame, scan.components.len());
+            self.found.needs_planar_decoder |=
+                planar::needs_planar_decoder(&frame, scan.components.len());
         }
         self.use_standard_tables(&frame, &scan, header.start - 4)?;
         let scanned = self.count(&frame, &scan, header.end)?;
@@ -278,21 +279,21 @@ impl Walk<'_> {
             Scanned::Short { n_mcus, coarse } => {
                 let (across, down) = frame.mcus(&scan);
                 let last_row = u64::from(across) * u64::from(down - 1);
-                // A last row that is begun counts if the picture's end is marked: Pillow takes that, too.
+                // A partial last row is accepted if an end marker follows, as in Pillow.
                 if n_mcus > last_row && self.bytes.get(self.pos + 1) == Some(&EOI) {
                     self.damaged = true;
                     self.note_reached(&scan);
                     return Some(Scanned::Damaged);
                 }
                 if coarse {
-                    self.note_broken(scan, header.end);
+                    self.note_truncated(scan, header.end);
                 }
             }
         }
         Some(scanned)
     }
 
-    /// Where a sequential scan names tables that nobody defined, the standard ones are meant.
+    /// Uses the standard tables where a sequential scan refers to undefined ones.
     fn use_standard_tables(&mut self, frame: &Frame, scan: &Scan, before: usize) -> Option<()> {
         for component in &scan.components {
             for (class, id) in [(0, component.dc_table), (1, component.ac_table)] {
@@ -304,7 +305,7 @@ impl Walk<'_> {
                     continue;
                 }
                 if frame.process == Process::Progressive {
-                    self.found.refused = Some("missing Huffman tables");
+                    self.found.unsupported = Some("missing Huffman tables");
                     return None;
                 }
                 let payload = tables::standard(class, id)?;
@@ -330,12 +331,12 @@ impl Walk<'_> {
         }
     }
 
-    fn note_broken(&mut self, scan: Scan, from: usize) {
+    fn note_truncated(&mut self, scan: Scan, from: usize) {
         let tables = scan.components.iter().map(|c| {
             let ac = self.tables[1].get(c.ac_table).cloned().flatten();
             Some((self.tables[0].get(c.dc_table).cloned().flatten()?, ac))
         });
-        self.found.broken = tables.collect::<Option<_>>().map(|tables| Broken {
+        self.found.truncated = tables.collect::<Option<_>>().map(|tables| TruncatedScan {
             scan,
             from,
             restart_interval: self.restart_interval,
@@ -343,8 +344,8 @@ impl Walk<'_> {
         });
     }
 
-    /// Components without a whole scan of their DC coefficients.
-    fn lacking(&self) -> Vec<usize> {
+    /// Components without a complete scan of their DC coefficients.
+    fn missing_components(&self) -> Vec<usize> {
         let n = self
             .found
             .frame
@@ -353,7 +354,7 @@ impl Walk<'_> {
         (0..n).filter(|i| self.reached[*i][0] == NONE).collect()
     }
 
-    /// Whether every coefficient is there to its last bit.
+    /// Whether every coefficient is complete to its last bit.
     fn is_complete(&self) -> bool {
         self.all_components(|reached| reached.iter().all(|low| *low == 0))
     }
@@ -363,18 +364,18 @@ impl Walk<'_> {
         frame.is_some_and(|(_, f)| self.reached[..f.components.len()].iter().all(holds))
     }
 
-    /// Whether nothing but zeros follows, more than a scan ends with.
-    fn is_zero_behind(&self) -> bool {
-        let behind = &self.bytes[self.pos..];
-        behind.len() > MAX_ZEROS && behind.iter().all(|byte| *byte == 0)
+    /// Whether only zeros follow, and more of them than may end a scan.
+    fn only_zeros_follow(&self) -> bool {
+        let rest = &self.bytes[self.pos..];
+        rest.len() > MAX_ZEROS && rest.iter().all(|byte| *byte == 0)
     }
 
-    /// Whether the file ends here, so that a short scan is the last.
-    fn is_cut(&self) -> bool {
+    /// Whether the file ends here.
+    fn is_at_end(&self) -> bool {
         self.pos >= self.bytes.len()
     }
 
-    /// At the marker: all rows must have come at least coarsely.
+    /// At the end marker: all DC coefficients must have been read.
     fn at_end_marker(&self) -> Ending {
         match self.all_components(|reached| reached[0] != NONE) {
             true => Ending::Marked,
@@ -383,7 +384,7 @@ impl Walk<'_> {
         }
     }
 
-    /// Behind the scan that made the picture complete.
+    /// After the scan that completed the picture.
     fn after_last_scan(&mut self) -> Ending {
         let end = self.pos;
         while let Some(&[0xff, marker]) = self.bytes.get(self.pos..self.pos + 2) {
@@ -417,8 +418,8 @@ impl Walk<'_> {
     }
 }
 
-impl Walk<'_> {
-    /// Counts the MCUs of a scan whose data begin at `from`, and moves to its end.
+impl Analyzer<'_> {
+    /// Counts the MCUs of a scan whose data start at `from`, and moves to its end.
     fn count(&mut self, frame: &Frame, scan: &Scan, from: usize) -> Option<Scanned> {
         let (across, down) = frame.mcus(scan);
         let n_mcus = u64::from(across) * u64::from(down);
@@ -471,7 +472,8 @@ impl Walk<'_> {
         Some(scanned)
     }
 
-    /// Reads MCUs up to a restart; where and why it stopped before, if it did. `None` if a table is missing.
+    /// Reads MCUs up to a restart marker. Returns where and why it stopped early, if it did; `None` if a table is
+    /// missing.
     fn interval(
         &mut self,
         frame: &Frame,
@@ -485,7 +487,7 @@ impl Walk<'_> {
                 for c in &scan.components {
                     let dc = self.tables[0][c.dc_table].as_ref()?;
                     let ac = self.tables[1][c.ac_table].as_ref()?;
-                    let n = frame.blocks_of_mcu(scan, c);
+                    let n = frame.blocks_per_mcu(scan, c);
                     blocks.extend((0..n).map(|_| (dc, ac)));
                 }
                 first_stop(mcus, |_| {
@@ -498,7 +500,7 @@ impl Walk<'_> {
                 let mut blocks = Vec::new();
                 for c in &scan.components {
                     let dc = self.tables[0][c.dc_table].as_ref()?;
-                    blocks.extend((0..frame.blocks_of_mcu(scan, c)).map(|_| dc));
+                    blocks.extend((0..frame.blocks_per_mcu(scan, c)).map(|_| dc));
                 }
                 first_stop(mcus, |_| {
                     blocks.iter().try_for_each(|dc| dc_first(bits, dc))
@@ -506,7 +508,7 @@ impl Walk<'_> {
             }
             Process::Progressive if scan.band.0 == 0 => {
                 let n = scan.components.iter();
-                let n = n.map(|c| frame.blocks_of_mcu(scan, c)).sum();
+                let n = n.map(|c| frame.blocks_per_mcu(scan, c)).sum();
                 first_stop(mcus, |_| (0..n).try_for_each(|_| bits.skip(1)))
             }
             Process::Progressive => {
@@ -531,7 +533,7 @@ impl Walk<'_> {
     }
 }
 
-/// The first MCU that cannot be read.
+/// The first MCU that cannot be read, and why.
 fn first_stop(
     mcus: std::ops::Range<u64>,
     mut read: impl FnMut(u64) -> Result<(), Stop>,
