@@ -1,4 +1,4 @@
-//! `xc2-edge`: look at pictures and answer, on the CPU.
+//! The program `xc2-edge`: questions about pictures, on the CPU.
 
 mod cli;
 
@@ -8,13 +8,13 @@ fn main() -> ExitCode {
     xc2_edge::language::llama::return_freed_memory();
     let args = cli::parse();
     cli::init_log(args.verbose);
-    cli::lower_priority(args.nice); // before there are other threads
+    cli::lower_priority(args.nice); // before other threads start: they inherit it
     match cli::run(&args.command) {
         Ok(code) => code,
-        Err(error) if cli::is_broken_pipe(&error) => ExitCode::SUCCESS, // the reader has enough
+        Err(error) if cli::is_broken_pipe(&error) => ExitCode::SUCCESS, // as in `xc2-edge … | head`
         Err(error) => {
             let hint = cli::hint(&error).map(|hint| format!("\n\nhint: {hint}"));
-            // Nothing is left to be done if stderr is gone as well.
+            // If stderr is closed as well, there is nowhere to report it.
             let _ = writeln!(
                 std::io::stderr(),
                 "error: {error:#}{}",

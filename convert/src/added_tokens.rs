@@ -1,8 +1,8 @@
-//! Tokens that were added to a vocabulary after its training, and the rows that they have.
+//! Tokens that were added to a vocabulary after its training, and their rows in the embeddings.
 //!
-//! Fine-tunes add rows to the embeddings: for tokens that files beside `tokenizer.model` name, and
-//! to fill up a multiple of 64 or so. Hugging Face's tokenizer finds the named ones in any text,
-//! special or not, before it splits the rest into pieces.
+//! Fine-tunes add rows to the embeddings: for tokens named in files next to `tokenizer.model`, and as padding to
+//! a multiple of 64 or so. Hugging Face's tokenizer finds the named tokens in any text, special or not, before
+//! it splits the rest into pieces.
 
 use std::collections::BTreeMap;
 
@@ -14,12 +14,12 @@ use crate::{checkpoint::Checkpoint, tokenizer::TokenizerError};
 const ADDED_TOKENS: &str = "added_tokens.json";
 /// Holds `added_tokens_decoder` since transformers 4.34.
 const TOKENIZER_CONFIG: &str = "tokenizer_config.json";
-/// Names tokens by their part; those without an id get the next ones.
+/// Names tokens by role; those without an id get the next ids.
 const SPECIAL_TOKENS: &str = "special_tokens_map.json";
-/// A whole tokenizer, of which `added_tokens` is read.
+/// A whole tokenizer; only `added_tokens` is read.
 const TOKENIZER: &str = "tokenizer.json";
 
-/// The parts that a token can have in a tokenizer, in the order in which transformers adds them.
+/// Roles of tokens in a tokenizer, in the order in which transformers adds them.
 const ROLES: [&str; 7] = [
     "bos_token",
     "eos_token",
@@ -29,7 +29,7 @@ const ROLES: [&str; 7] = [
     "cls_token",
     "mask_token",
 ];
-/// Special tokens without such a part.
+/// Special tokens without a role.
 const ADDITIONAL: &str = "additional_special_tokens";
 
 /// A token that a file names.
@@ -40,22 +40,22 @@ pub(crate) struct AddedToken {
     pub file: &'static str,
 }
 
-/// All tokens that files beside `tokenizer.model` name.
+/// All tokens that files next to `tokenizer.model` name.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct AddedTokens {
     /// By id.
     pub by_id: BTreeMap<usize, AddedToken>,
     /// Special tokens without an id, in order.
     pub without_id: Vec<String>,
-    /// Texts of the tokens that begin, end, pad or mask texts: no part of any.
+    /// Texts of control tokens, such as those that begin, end, pad or mask a text.
     pub controls: Vec<String>,
 }
 
 impl AddedTokens {
-    /// Reads what the files of a checkpoint name.
+    /// Reads the tokens named by a checkpoint's files.
     ///
     /// # Errors
-    /// If a file cannot be read, or gives an id or a token twice.
+    /// If a file cannot be read, or has an id or a token twice.
     pub fn read(checkpoint: &Checkpoint) -> Result<Self, TokenizerError> {
         let read = |file| Ok::<_, TokenizerError>(checkpoint.read_json(file)?.unwrap_or_default());
         let (config, special) = (read(TOKENIZER_CONFIG)?, read(SPECIAL_TOKENS)?);
@@ -144,8 +144,7 @@ impl AddedTokens {
         Ok(())
     }
 
-    /// `{"pad_token": "[PAD]", "additional_special_tokens": ["<text>"]}`, or objects in place of
-    /// the texts.
+    /// `{"pad_token": "[PAD]", "additional_special_tokens": ["<text>"]}`, or objects instead of texts.
     fn add_special(&mut self, map: &Value) {
         let roles = ROLES.iter().filter_map(|role| text_of(map.get(role)?));
         let roles: Vec<String> = roles.map(str::to_owned).collect();
@@ -161,7 +160,7 @@ impl AddedTokens {
     }
 }
 
-/// A token is a text, or an object that holds its text.
+/// A token is a text, or an object with its text as `content`.
 fn text_of(token: &Value) -> Option<&str> {
     token.as_str().or_else(|| token.get("content")?.as_str())
 }

@@ -1,4 +1,4 @@
-//! `config.json`, as far as it is needed, and the checks of its values.
+//! The fields of `config.json` that we use, and checks of their values.
 
 use serde::{Deserialize, Deserializer, de::DeserializeOwned};
 
@@ -7,7 +7,7 @@ use crate::{
     model::ModelError,
 };
 
-/// What is used of `config.json`; everything may be missing.
+/// The fields of `config.json` that we use; all are optional.
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
 pub(crate) struct Config {
@@ -38,7 +38,7 @@ pub(crate) struct Config {
 }
 
 impl Config {
-    /// Reads what the checkpoint's configuration says.
+    /// Reads the checkpoint's configuration.
     pub fn read(checkpoint: &Checkpoint) -> Result<Self, CheckpointError> {
         let config = checkpoint.config();
         Self::deserialize(config).map_err(|source| {
@@ -51,7 +51,7 @@ impl Config {
     }
 }
 
-/// `null` is how some programs write "not set".
+/// Some programs write `null` for "not set".
 fn null_is_absent<'de, D, T>(value: D) -> Result<T, D::Error>
 where
     D: Deserializer<'de>,
@@ -60,7 +60,7 @@ where
     Ok(Option::deserialize(value)?.unwrap_or_default())
 }
 
-/// The first key whose value is not of its kind. The parser does not say, so each is tried alone.
+/// The first key whose value has the wrong type. The parser does not say which, so each is tried alone.
 fn first_bad_key(config: &serde_json::Value) -> Option<(String, serde_json::Error)> {
     config.as_object()?.iter().find_map(|(key, value)| {
         let alone = serde_json::json!({ key: value });
@@ -69,10 +69,10 @@ fn first_bad_key(config: &serde_json::Value) -> Option<(String, serde_json::Erro
     })
 }
 
-/// Longer contexts than this are no contexts, but numbers that fail somewhere else later.
+/// Upper limit of plausible context lengths; larger numbers would only fail later.
 const MAX_CONTEXT: usize = 1 << 24;
 
-/// A length of contexts that must be there.
+/// A required context length.
 pub(crate) fn context(key: &'static str, value: Option<usize>) -> Result<usize, ModelError> {
     let in_range = value.filter(|n| (1..=MAX_CONTEXT).contains(n));
     in_range.ok_or_else(|| {
@@ -81,7 +81,7 @@ pub(crate) fn context(key: &'static str, value: Option<usize>) -> Result<usize, 
     })
 }
 
-/// A constant of the model that must be there.
+/// A required positive constant of the model.
 pub(crate) fn positive(key: &'static str, value: Option<f32>) -> Result<f32, ModelError> {
     let usable = value.filter(|x| x.is_finite() && *x > 0.0);
     usable.ok_or_else(|| {
@@ -90,7 +90,7 @@ pub(crate) fn positive(key: &'static str, value: Option<f32>) -> Result<f32, Mod
     })
 }
 
-/// A size that the tensors have as well.
+/// Checks that a size equals the one in the tensors.
 pub(crate) fn agree(
     key: &'static str,
     value: Option<usize>,
@@ -98,14 +98,14 @@ pub(crate) fn agree(
 ) -> Result<(), ModelError> {
     match value {
         Some(value) if value != in_tensors => {
-            let expected = format!("{in_tensors}, as the tensors have it");
+            let expected = format!("{in_tensors}, as in the tensors");
             Err(error(key, expected, value))
         }
         _ => Ok(()),
     }
 }
 
-/// A value that cannot be.
+/// The error for an invalid value.
 pub(crate) fn error(
     key: &'static str,
     expected: impl Into<String>,

@@ -1,5 +1,5 @@
-//! What is refused, by name: relatives that share names with the models that we convert, and
-//! models that the decoder cannot express.
+//! Checkpoints that are refused: related models that share names with the ones we convert, and models that the
+//! decoder cannot express.
 
 use crate::{
     checkpoint::{Checkpoint, SourceTensor},
@@ -7,13 +7,13 @@ use crate::{
     model::{CLIP_GRID, ModelError, TOWER},
 };
 
-/// In `auto_map`, or at least in `architectures`, of every member.
+/// The class in `auto_map`, or at least in `architectures`, of every supported model.
 const CLASS: &str = "InternLMXComposer2ForCausalLM";
 const UNQUANTIZED: &str =
     "convert the unquantized checkpoint; --q4_k makes a smaller file than this one";
 const FIXED_SIZE: &str = "convert internlm-xcomposer2-vl-7b or -vl-1_8b instead";
 
-/// Tells apart the relatives that share names with the models that we convert.
+/// Refuses related models that share names with the ones we convert.
 pub(crate) fn refuse_relatives(checkpoint: &Checkpoint, config: &Config) -> Result<(), ModelError> {
     refuse_quantized(checkpoint, config)?;
     let mut mapped = config.auto_map.values();
@@ -46,7 +46,7 @@ fn refuse_quantized(checkpoint: &Checkpoint, config: &Config) -> Result<(), Mode
     }
 }
 
-/// The members that cut pictures into tiles, or watch films.
+/// Refuses models of the family that cut pictures into tiles, or take videos.
 fn refuse_larger(checkpoint: &Checkpoint) -> Result<(), ModelError> {
     for pattern in ["video_mem_proj.", "mplora", "MPlora_"] {
         if let Some(name) = first_named(checkpoint, pattern) {
@@ -79,7 +79,7 @@ fn first_named<'a>(checkpoint: &'a Checkpoint, pattern: &str) -> Option<&'a str>
     names.filter(|n| n.contains(pattern)).min()
 }
 
-/// Refuses what llama.cpp's `internlm2` graph leaves out.
+/// Refuses features that llama.cpp's `internlm2` graph lacks.
 pub(crate) fn refuse_inexpressible(
     checkpoint: &Checkpoint,
     config: &Config,
@@ -102,7 +102,7 @@ pub(crate) fn refuse_inexpressible(
     let Some(scaling) = config.rope_scaling.as_ref().filter(|s| !s.is_null()) else {
         return Ok(());
     };
-    // "dynamic" acts beyond `max_position_embeddings` only, which contexts never exceed.
+    // "dynamic" only has an effect beyond `max_position_embeddings`, which contexts never exceed.
     let kind = scaling.get("type").or(scaling.get("rope_type"));
     match kind.and_then(|k| k.as_str()) {
         Some("dynamic" | "default") => Ok(()),

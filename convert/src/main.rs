@@ -1,4 +1,4 @@
-//! `xc2-convert`: parse, plan, write, report.
+//! The program `xc2-convert`: parses arguments, plans, writes, reports.
 
 mod cli;
 
@@ -18,17 +18,18 @@ use xc2_convert::{
     plan::{Plan, PlanError},
     progress::Progress,
     split::{SplitError, split},
-    summary::{Bytes, SUMMARY_HEAD, Summary},
+    summary::{SUMMARY_HEAD, Summary},
     write::{WriteError, check_target, convert},
 };
+use xc2_edge::system::units::human;
 
-/// Set by Ctrl-C; whoever works looks at it now and then.
+/// Set by Ctrl-C; checked regularly during a conversion.
 static INTERRUPTED: AtomicBool = AtomicBool::new(false);
 
-/// What a shell reports for a program that Ctrl-C ended.
+/// Exit status after Ctrl-C, as shells report it.
 const EXIT_INTERRUPTED: u8 = 130;
 
-/// Prints a line on standard error. Unlike `eprintln!`, it does not panic if nobody listens.
+/// Prints a line on standard error. Unlike `eprintln!`, it does not panic if stderr is closed.
 macro_rules! say {
     ($($line:tt)*) => {{
         let _ = writeln!(std::io::stderr(), $($line)*);
@@ -66,7 +67,7 @@ struct Failure {
     hint: Option<&'static str>,
 }
 
-/// An error and what caused it, in one line.
+/// An error and its causes, in one line.
 fn with_causes(error: &dyn std::error::Error) -> String {
     let causes = std::iter::successors(error.source(), |cause| cause.source());
     causes.fold(error.to_string(), |message, cause| {
@@ -126,7 +127,7 @@ fn run_convert(args: &ConvertArgs) -> Result<(), Failure> {
     let n_bytes = n_bytes?;
     if !args.quiet {
         say!("{SUMMARY_HEAD}\n{}", summary.to_string().trim_end());
-        say!("{}: {} in {speed}", out.display(), Bytes(n_bytes));
+        say!("{}: {} in {speed}", out.display(), human(n_bytes));
     }
     Ok(())
 }
@@ -135,7 +136,7 @@ fn run_convert(args: &ConvertArgs) -> Result<(), Failure> {
 fn print(result: fmt::Arguments) -> Result<(), Failure> {
     let mut stdout = std::io::stdout().lock();
     match stdout.write_fmt(result).and_then(|()| stdout.flush()) {
-        // A reader that has seen enough (`| head`) closes the pipe, which is no failure.
+        // A closed pipe (`| head`) is not a failure.
         Err(e) if e.kind() != std::io::ErrorKind::BrokenPipe => Err(Failure {
             message: format!("standard output: cannot be written: {e}"),
             hint: None,
@@ -144,7 +145,7 @@ fn print(result: fmt::Arguments) -> Result<(), Failure> {
     }
 }
 
-/// Says what was recognised, and what a person might not expect.
+/// Prints what was recognised, and notes on anything unexpected.
 fn report_plan(checkpoint: &Checkpoint, plan: &Plan) {
     let (d, v) = (&plan.model.decoder, &plan.model.vision);
     say!(
@@ -165,7 +166,7 @@ fn report_plan(checkpoint: &Checkpoint, plan: &Plan) {
     report_ignored(plan);
 }
 
-/// Says which tensors have other types than asked for, in one line for each reason.
+/// Prints which tensors get other types than requested, one line per reason.
 fn report_types(plan: &Plan) {
     let mut reasons: Vec<(_, Vec<&str>)> = Vec::new();
     for write in plan.writes.iter().filter(|w| w.wanted != w.target.ty) {
@@ -187,17 +188,17 @@ fn report_ignored(plan: &Plan) {
     match names.len() {
         0 => {}
         1 => say!(
-            "warning: tensor {} is not part of this model and was left out",
+            "warning: tensor {} is not part of this model and was skipped",
             example(&names)
         ),
         _ => say!(
-            "warning: {} are not part of this model and were left out",
+            "warning: {} are not part of this model and were skipped",
             example(&names)
         ),
     }
 }
 
-/// The only one of some tensors, or how many there are and the first.
+/// The name of a single tensor, or the number of tensors and the first name.
 fn example(names: &[&str]) -> String {
     match names {
         [name] => format!("`{name}`"),
@@ -207,7 +208,7 @@ fn example(names: &[&str]) -> String {
 
 fn run_split(model: &Path, dir: &Path) -> Result<(), Failure> {
     for (path, n_bytes) in split(model, dir, &INTERRUPTED)? {
-        say!("{}: {}", path.display(), Bytes(n_bytes));
+        say!("{}: {}", path.display(), human(n_bytes));
     }
     Ok(())
 }

@@ -1,4 +1,4 @@
-//! What the three headers of the model file say.
+//! Metadata of the model file's three headers.
 
 use xc2_edge::{
     model::{
@@ -15,7 +15,7 @@ const LAYER_NORM_EPS: f32 = 1e-5;
 /// Version of the block layouts of ggml's quantized types.
 const QUANTIZATION_VERSION: u32 = 2;
 
-/// The system text of the comprehension models: without it they were not trained.
+/// The system prompt of the comprehension models; they were always trained with it.
 const SYSTEM_VL: &str = "\
 You are an AI assistant whose name is InternLM-XComposer (浦语·灵笔).
 - InternLM-XComposer (浦语·灵笔) is a multi-modality conversational language model that is developed by \
@@ -25,7 +25,7 @@ user such as English and 中文.
 - InternLM-XComposer (浦语·灵笔) is capable of comprehending and articulating responses effectively based \
 on the provided image.";
 
-/// The system text of the composition model.
+/// The system prompt of the composition model.
 const SYSTEM_COMPOSITION: &str = "\
 You are an AI assistant whose name is InternLM-XComposer (浦语·灵笔).
 - InternLM-XComposer (浦语·灵笔) is a conversational language model that is developed by \
@@ -33,9 +33,9 @@ Shanghai AI Laboratory (上海人工智能实验室). It is designed to be helpf
 - InternLM-XComposer (浦语·灵笔) can understand and communicate fluently in the language chosen by the \
 user such as English and 中文.";
 
-/// What the headers are made of besides the tensors.
+/// The inputs of the headers besides the tensors.
 pub struct Facts<'a> {
-    /// Where the model came from.
+    /// The source of the model.
     pub checkpoint: &'a Checkpoint,
     /// Its sizes.
     pub model: &'a Model,
@@ -69,7 +69,7 @@ pub fn outer(facts: &Facts) -> Metadata {
     meta
 }
 
-/// Metadata of the adapter view. An `alpha` of zero tells llama.cpp to add the product as it is.
+/// Metadata of the adapter view. With an `alpha` of zero, llama.cpp adds the product unscaled.
 pub fn adapter(facts: &Facts, alpha: f32) -> Metadata {
     let mut meta = Metadata::default();
     meta.set("general.type", "adapter");
@@ -80,7 +80,7 @@ pub fn adapter(facts: &Facts, alpha: f32) -> Metadata {
     meta
 }
 
-/// Metadata of the decoder view, the vocabulary included: what any llama.cpp program needs.
+/// Metadata of the decoder view, including the vocabulary: what any llama.cpp program needs.
 pub fn decoder(facts: &Facts) -> Metadata {
     let d = &facts.model.decoder;
     let mut meta = Metadata::default();
@@ -117,7 +117,7 @@ fn prompt(meta: &mut Metadata, facts: &Facts) {
     meta.set(keys::PROMPT_TURN_END, facts.tokenizer.turn_end);
     meta.set(keys::PROMPT_BOS, facts.tokenizer.bos);
     meta.set(keys::PROMPT_EOS, facts.tokenizer.eos);
-    // Both families' published `chat()` begin every piece of text anew.
+    // In the published `chat()` of both families, every text segment starts with BOS.
     meta.set(keys::PROMPT_BOS_RULE, BosRule::EverySegment.name());
 }
 
@@ -137,7 +137,7 @@ fn clip(meta: &mut Metadata, model: &Model) {
     meta.set(keys::CLIP_IMAGE_STD, Value::f32s(CLIP_STD));
 }
 
-/// Adds the vocabulary, under the keys that llama.cpp looks for.
+/// Adds the vocabulary under llama.cpp's keys.
 pub fn vocabulary(meta: &mut Metadata, t: &Tokenizer) {
     meta.set(keys::VOCAB_MODEL, "llama");
     meta.set("tokenizer.ggml.pre", "default");

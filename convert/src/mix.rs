@@ -1,9 +1,8 @@
 //! Which type each tensor is stored in.
 //!
-//! For the decoder a preset is llama.cpp's mix of the same name (`--q4_k` is Q4_K_M): the rules
-//! below are those of its `llama-quant.cpp` for the tensors that this model has, so that a file
-//! has the types, and through ggml's own quantizer the bytes, that `llama-quantize` would give.
-//! The other parts have defaults of their own.
+//! For the decoder, a preset is llama.cpp's mix of the same name (`--q4_k` is Q4_K_M). The rules below are those
+//! of its `llama-quant.cpp` for the tensors of this model. So a file has the same types as `llama-quantize` would
+//! give, and through ggml's own quantizer the same bytes. The other parts have their own defaults.
 
 use xc2_edge::model::quant::GgmlType;
 
@@ -38,7 +37,7 @@ impl Preset {
         }
     }
 
-    /// llama.cpp's number for the mix, `enum llama_ftype`.
+    /// llama.cpp's number of the mix, `enum llama_ftype`.
     pub fn file_type(self) -> u32 {
         match self {
             Self::F32 => 0,
@@ -52,7 +51,7 @@ impl Preset {
         }
     }
 
-    /// What vision and projector get by default.
+    /// The default type of vision tower and projector.
     fn side(self) -> GgmlType {
         let base = self.base();
         if base.is_quantized() {
@@ -63,10 +62,10 @@ impl Preset {
     }
 }
 
-/// A preset and the wishes that go before it.
+/// A preset, and types that override it.
 #[derive(Clone, Debug)]
 pub struct Mix {
-    /// The mix.
+    /// The preset.
     pub preset: Preset,
     /// For the matrices of the vision tower.
     pub vision: Option<GgmlType>,
@@ -78,12 +77,12 @@ pub struct Mix {
     pub embedding: Option<GgmlType>,
     /// For the output matrix.
     pub output: Option<GgmlType>,
-    /// For tensors by name; the first that matches counts, before all of the above.
+    /// By tensor name; the first match counts and overrides all of the above.
     pub tensors: Vec<(Pattern, GgmlType)>,
 }
 
 impl Mix {
-    /// A preset without wishes.
+    /// A preset without overrides.
     pub fn new(preset: Preset) -> Self {
         Self {
             preset,
@@ -97,12 +96,12 @@ impl Mix {
     }
 }
 
-/// A name in the file, with `*` for any run of characters.
+/// A pattern of names in the file, with `*` for any run of characters.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Pattern(pub String);
 
 impl Pattern {
-    /// Whether a whole name fits.
+    /// Whether the whole name matches.
     pub fn matches(&self, name: &str) -> bool {
         let mut pieces = self.0.split('*');
         let first = pieces.next().unwrap_or_default();
@@ -122,12 +121,12 @@ impl Pattern {
     }
 }
 
-/// The type of a tensor, and the type it would have if its rows allowed it.
+/// The type of a tensor, and the type that was requested.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Choice {
-    /// The type it gets.
+    /// The chosen type.
     pub ty: GgmlType,
-    /// The type that was asked for.
+    /// The requested type, which the row length may not allow.
     pub wanted: GgmlType,
 }
 
@@ -177,7 +176,7 @@ fn plora_type(preset: Preset, n_cols: usize) -> GgmlType {
     }
 }
 
-/// The output matrix decides about every token and is given six bits at least.
+/// The output matrix affects every token, so it has at least six bits.
 fn output_type(preset: Preset) -> GgmlType {
     match preset {
         Preset::Q6K | Preset::Q5K | Preset::Q4K | Preset::Q4_0 => GgmlType::Q6_K,
@@ -186,8 +185,7 @@ fn output_type(preset: Preset) -> GgmlType {
 }
 
 fn layer_type(preset: Preset, role: Role, layer: usize, n_layer: usize) -> GgmlType {
-    // llama.cpp counts a fused qkv among the "attn_v" tensors; the branch for it further down
-    // there is never reached.
+    // llama.cpp treats a fused qkv like "attn_v"; its later branch for qkv is never reached.
     let sensitive = matches!(role, Role::AttnQkv | Role::FfnDown);
     let k_m = matches!(preset, Preset::Q4K | Preset::Q5K);
     if k_m && sensitive && more_bits(layer, n_layer) {
@@ -202,8 +200,8 @@ fn more_bits(layer: usize, n_layer: usize) -> bool {
     layer < eighth || layer >= 7 * n_layer / 8 || (layer - eighth) % 3 == 2
 }
 
-/// The nearest type that rows of `n_cols` can have, by llama.cpp's rules: blocks of 256, else a
-/// type of 32 with a bit more, else F16.
+/// The nearest type for rows of `n_cols`, by llama.cpp's rules: blocks of 256, else a type with blocks of 32 and
+/// slightly more bits, else F16.
 fn fallback(wanted: GgmlType, n_cols: usize) -> GgmlType {
     let fits = |ty: GgmlType| n_cols.is_multiple_of(ty.block_len());
     if fits(wanted) {
@@ -294,7 +292,7 @@ mod tests {
     }
 
     #[test]
-    fn wishes_go_before_the_preset_and_names_before_parts() {
+    fn overrides_precede_the_preset_and_names_precede_parts() {
         let mut mix = Mix::new(Preset::Q4K);
         mix.vision = Some(GgmlType::F16);
         mix.tensors = vec![(Pattern("v.blk.0.*".to_owned()), GgmlType::F32)];

@@ -1,8 +1,8 @@
-//! Which member of the family a checkpoint is, and its sizes.
+//! Recognises which model of the family a checkpoint is, and its sizes.
 //!
-//! Tensors are asked first, `config.json` second: its `model_type` and `architectures` vary
-//! between copies of the same model. Sizes come from shapes; what only the configuration knows
-//! (heads, rotary base, epsilon) is read from there and checked against the shapes where it can be.
+//! Tensors take precedence over `config.json`, whose `model_type` and `architectures` vary between copies of the
+//! same model. Sizes come from shapes. Values that only the configuration has (heads, rotary base, epsilon) are
+//! read from there and compared with the shapes where possible.
 
 use xc2_edge::model::container::Family;
 
@@ -16,16 +16,16 @@ use crate::{
 #[derive(Debug, thiserror::Error)]
 #[allow(missing_docs)]
 pub enum ModelError {
-    /// A file or tensor is not what it should be.
+    /// A file or tensor is invalid.
     #[error(transparent)]
     Checkpoint(#[from] CheckpointError),
-    /// A model of another family altogether.
+    /// A model of another family.
     #[error("not an InternLM-XComposer2 checkpoint: expected {expected}, found {found}")]
     OtherFamily {
         expected: &'static str,
         found: String,
     },
-    /// A relative that is not supported.
+    /// A related model that is not supported.
     #[error("{member} checkpoints are not supported yet (recognised by {evidence})")]
     Unsupported {
         member: &'static str,
@@ -46,12 +46,12 @@ pub enum ModelError {
     )]
     OutputRows { n_vocab: usize, n_output: usize },
     /// The model needs something that the decoder does not compute.
-    #[error("{what}: the decoder cannot express it; it would give wrong answers without")]
+    #[error("{what}: not supported by the decoder; answers would be wrong without it")]
     Inexpressible { what: String },
 }
 
 impl ModelError {
-    /// What a person may do about it.
+    /// What the user can do about it.
     pub fn hint(&self) -> Option<&'static str> {
         match self {
             Self::Checkpoint(e) => e.hint(),
@@ -63,15 +63,15 @@ impl ModelError {
                 Some("`config.json` and the weights may come from different models")
             }
             Self::OutputRows { .. } => Some(
-                "resize both in transformers (`resize_token_embeddings`), or take the checkpoint from \
-                 before the resize",
+                "resize both in transformers (`resize_token_embeddings`), or use the checkpoint from before \
+                 the resize",
             ),
             Self::Inexpressible { .. } => None,
         }
     }
 }
 
-/// A checkpoint understood.
+/// A recognised model.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Model {
     /// Comprehension or composition.
@@ -99,9 +99,9 @@ pub struct Decoder {
     pub n_ff: usize,
     pub rope_freq_base: f32,
     pub rms_eps: f32,
-    /// The longest context that the rotary embedding was made for.
+    /// The longest context that the rotary embedding was trained for.
     pub n_ctx_train: usize,
-    /// The longest sequence that the published code lets through.
+    /// The longest sequence that the published code accepts.
     pub max_length: usize,
 }
 
@@ -122,7 +122,7 @@ pub struct Vision {
     pub n_ff: usize,
     pub patch_size: usize,
     pub image_size: usize,
-    /// Patches along an edge in the stored position table, which may be made for another size.
+    /// Patches along an edge in the stored position table, which may be for another size.
     pub stored_grid: usize,
 }
 
@@ -133,25 +133,25 @@ impl Vision {
     }
 }
 
-/// More layers than any relative of these models has.
+/// Upper limit of plausible layer numbers.
 const MAX_LAYERS: usize = 10_000;
 /// Prefix of the tower's tensors.
 pub const TOWER: &str = "vit.vision_tower.vision_model.";
-/// Width of a head of the tower: CLIP's, in all sizes.
+/// Head width of the tower: the same in all sizes of CLIP.
 const VISION_D_HEAD: usize = 64;
-/// The grid of the CLIP that the towers were started from; its table may be stored unresized.
+/// Grid of the CLIP model that the towers were initialised from; its table may be stored unresized.
 pub(crate) const CLIP_GRID: usize = 24;
-/// The composition model sees pictures of this size, the comprehension models of 490; the
-/// checkpoints differ in nothing else.
+/// Picture size of the composition model; the comprehension models use 490. The checkpoints do not differ
+/// otherwise.
 const COMPOSITION_IMAGE: usize = 224;
-/// A position table is not resized for larger pictures than this: 16 times the patches of 490.
+/// Upper limit of picture sizes for which a position table is resized: 16 times the patches of 490.
 const MAX_IMAGE: usize = 1960;
 
 impl Model {
-    /// Recognises the model of a checkpoint. `family` overrules the guess from the image size.
+    /// Recognises the model of a checkpoint. `family` overrides the guess from the image size.
     ///
     /// # Errors
-    /// If it is not one that can be converted: which it is, or what contradicts what.
+    /// If it cannot be converted: says which model it is, or which values contradict each other.
     pub fn detect(checkpoint: &Checkpoint, family: Option<Family>) -> Result<Self, ModelError> {
         let config = Config::read(checkpoint)?;
         refuse_relatives(checkpoint, &config)?;
@@ -201,7 +201,7 @@ fn read_decoder(checkpoint: &Checkpoint, config: &Config) -> Result<Decoder, Mod
     })
 }
 
-/// Logits are one for each row of the embeddings.
+/// Checks that the output matrix has as many rows as the embeddings.
 fn check_output_rows(
     checkpoint: &Checkpoint,
     n_vocab: usize,
@@ -211,12 +211,11 @@ fn check_output_rows(
         Some(&[n_output, cols]) if n_output != n_vocab && cols == n_embd => {
             Err(ModelError::OutputRows { n_vocab, n_output })
         }
-        _ => Ok(()), // missing or of another form: refused with the other tensors
+        _ => Ok(()), // missing or of another shape: refused later with the other tensors
     }
 }
 
-/// Query heads, and key and value heads. Only the configuration knows their numbers; the rows of
-/// `wqkv` can contradict it.
+/// Numbers of query heads and of key and value heads, from the configuration; the rows of `wqkv` must agree.
 fn read_heads(
     checkpoint: &Checkpoint,
     config: &Config,
@@ -255,7 +254,9 @@ fn read_vision(checkpoint: &Checkpoint, config: &Config) -> Result<Vision, Model
     let positions = name("embeddings.position_embedding.weight");
     let (n_positions, n_embd) = matrix(checkpoint, &positions)?;
     if !n_embd.is_multiple_of(VISION_D_HEAD) {
-        let what = format!("a vision tower {n_embd} wide (no multiple of {VISION_D_HEAD}, a head)");
+        let what = format!(
+            "a vision tower of width {n_embd} (not a multiple of the head width {VISION_D_HEAD})"
+        );
         return Err(ModelError::Inexpressible { what });
     }
     let kernel = checkpoint.require(&name("embeddings.patch_embedding.weight"))?;
@@ -280,8 +281,7 @@ fn read_vision(checkpoint: &Checkpoint, config: &Config) -> Result<Vision, Model
     })
 }
 
-/// The size of pictures: what the position table was made for, or, if that is CLIP's own, any
-/// size that the configuration asks for.
+/// The picture size: that of the position table or, if the table is CLIP's, the size in the configuration.
 fn read_image_size(config: &Config, grid: usize, patch_size: usize) -> Result<usize, ModelError> {
     let stored = grid * patch_size;
     let wanted = config.img_size.unwrap_or(stored);
@@ -293,11 +293,11 @@ fn read_image_size(config: &Config, grid: usize, patch_size: usize) -> Result<us
     Err(config::error("img_size", expected, wanted))
 }
 
-/// One more than the largest number that follows `prefix`; a gap shows as a missing tensor later.
+/// One more than the largest number after `prefix`; a gap is reported later as a missing tensor.
 fn count_layers(checkpoint: &Checkpoint, prefix: &str) -> usize {
     let number = |t: &SourceTensor| {
         let (number, _) = t.name.strip_prefix(prefix)?.split_once('.')?;
-        // A name such as `layers.4000000000` must not make a list of that length.
+        // A name such as `layers.4000000000` must not create a list of that length.
         number.parse().ok().filter(|n: &usize| *n < MAX_LAYERS)
     };
     let last = checkpoint.tensors().filter_map(number).max();

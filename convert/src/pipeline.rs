@@ -1,10 +1,9 @@
-//! From plan to data: reading, rearranging, quantizing and writing, all at once in bounded memory.
+//! Reads, rearranges, quantizes and writes tensors in parallel and in bounded memory.
 //!
-//! Tensors are cut into pieces of about a million weights. Workers take the pieces in file order;
-//! each reads its rows, converts them, and hands over the bytes that go into the file. The calling
-//! thread puts them back into order and passes them on. A worker that is too far ahead waits, so
-//! memory is bounded by the number of workers, whatever the model's size. There is one worker more
-//! than cores: while one waits for the disk, the others compute.
+//! Tensors are cut into pieces of about a million weights. Workers take the pieces in file order; each reads its
+//! rows, converts them, and sends the output bytes to the calling thread, which writes them in order. A worker
+//! that is too far ahead waits, so memory depends on the number of workers, not on the model's size. There is one
+//! worker more than cores: while one waits for the disk, the others compute.
 
 use std::{
     collections::BTreeMap,
@@ -25,16 +24,16 @@ use crate::{
     rows::{FetchError, Scratch},
 };
 
-/// Elements of a piece: 4 MB as `f32`, which leaves the caches to the quantizer's tables.
+/// Elements per piece: 4 MB as `f32`, so that the quantizer's tables stay in the caches.
 const PIECE_ELEMENTS: usize = 1 << 20;
 /// Pieces per worker that may be finished ahead of the writer.
 const PIECES_AHEAD: usize = 2;
 /// The smallest magnitude that rounds to infinity as an f16: halfway beyond the largest.
 const F16_OVERFLOW: f32 = 65520.0;
-/// Likewise as a bf16, whose largest is 2^128 - 2^120.
+/// The same for bf16, whose largest number is 2^128 - 2^120.
 const BF16_OVERFLOW: f32 = f32::from_bits(0x7f7f_8000);
-/// Blocks hold an f16 scale and, at most, eight bits a value. Types with fewer bits may reach less
-/// far, which shows when the blocks are expanded again.
+/// Blocks have an f16 scale and at most eight bits per value. Types with fewer bits may overflow earlier, which
+/// is detected by dequantizing the blocks.
 const BLOCK_OVERFLOW: f32 = F16_OVERFLOW * 127.0;
 
 /// Why a conversion stopped.
@@ -52,13 +51,13 @@ pub enum PipelineError {
         value: f32,
     },
     /// A weight is too large for the chosen type.
-    #[error("tensor `{name}`: expected magnitudes that {ty} can hold, found {value}")]
+    #[error("tensor `{name}`: expected magnitudes that {ty} can represent, found {value}")]
     OutOfRange {
         name: String,
         ty: GgmlType,
         value: f32,
     },
-    /// Somebody asked for it to stop.
+    /// Cancelled by the user.
     #[error("interrupted; no file was written")]
     Cancelled,
     /// The bytes could not be written.
@@ -66,30 +65,30 @@ pub enum PipelineError {
     Write(std::io::Error),
 }
 
-/// A run of rows of one tensor.
+/// A range of rows of one tensor.
 struct Piece<'a> {
     write: &'a Write,
     rows: Range<usize>,
-    /// Whether the tensor ends here, and padding follows.
+    /// Whether the tensor ends here and padding follows.
     last: bool,
 }
 
-/// A piece's bytes as they go into the file.
+/// A piece's bytes in the output file.
 pub struct Chunk<'a> {
-    /// The tensor that they belong to.
+    /// The tensor of these bytes.
     pub write: &'a Write,
     /// The bytes.
     pub bytes: Vec<u8>,
     /// Whether the tensor ends here.
     pub last: bool,
-    /// Bytes of the checkpoint that they came from.
+    /// Number of checkpoint bytes they were made from.
     pub n_source_bytes: u64,
 }
 
-/// Converts all tensors and gives their bytes to `sink` in order. `cancel` stops it early.
+/// Converts all tensors and passes their bytes to `sink` in order. `cancel` stops it early.
 ///
 /// # Errors
-/// The first in file order of all that went wrong.
+/// The first error in file order.
 pub fn run<'a>(
     writes: &'a [Write],
     n_workers: usize,
@@ -100,7 +99,7 @@ pub fn run<'a>(
     let next = AtomicUsize::new(0);
     let gate = Gate::new(n_workers * PIECES_AHEAD);
     thread::scope(|scope| {
-        // Also if `sink` panics: the scope waits for the workers, and they for the gate.
+        // Close the gate even if `sink` panics: the scope waits for the workers, and they wait for the gate.
         let _guard = CloseOnDrop(&gate);
         let (sender, receiver) = mpsc::channel();
         for _ in 0..n_workers {
@@ -125,7 +124,7 @@ pub fn run<'a>(
     })
 }
 
-/// Receives pieces as they come and passes them on in order.
+/// Receives pieces in any order and passes them to `sink` in file order.
 fn in_order<'a>(
     receiver: &mpsc::Receiver<(usize, Result<Chunk<'a>, PipelineError>)>,
     n_pieces: usize,
@@ -201,7 +200,10 @@ impl Worker {
         })
     }
 
-    /// The values in the type that they get, if it can hold them.
+    /// Quantizes the values to the target type.
+    ///
+    /// # Errors
+    /// If the type cannot represent a value.
     fn quantize(&self, write: &Write) -> Result<Vec<u8>, PipelineError> {
         let ty = write.target.ty;
         let largest = self.values.iter().fold(0.0, |max: f32, x| max.max(x.abs()));
@@ -217,7 +219,7 @@ impl Worker {
         let row_bytes = ty.row_bytes(n_cols).expect("the type fits the rows");
         let mut bytes = vec![0; self.values.len() / n_cols * row_bytes];
         quantize_rows(ty, &self.values, n_cols, &mut bytes);
-        // Below that, no scale of a block overflows.
+        // Below this limit, no block scale overflows.
         if largest >= F16_OVERFLOW {
             let mut stored = vec![0.0; self.values.len()];
             dequantize(ty, &bytes, &mut stored);
@@ -229,7 +231,7 @@ impl Worker {
     }
 }
 
-/// The smallest magnitude that a type certainly cannot hold.
+/// The smallest magnitude that a type certainly cannot represent.
 fn overflow(ty: GgmlType) -> f32 {
     match ty {
         GgmlType::F32 => f32::INFINITY,
@@ -261,7 +263,7 @@ impl Gate {
         }
     }
 
-    /// Waits until piece `i` may be worked on; false if it is not needed any more.
+    /// Waits until work on piece `i` may start; returns false if the piece is no longer needed.
     fn wait_for(&self, i: usize) -> bool {
         let state = self.state.lock().expect("no panics while locked");
         let too_early = |s: &mut GateState| !s.closed && i >= s.n_written + self.ahead;
@@ -269,20 +271,20 @@ impl Gate {
         !state.expect("no panics while locked").closed
     }
 
-    /// One more piece was written.
+    /// Counts a written piece.
     fn advance(&self) {
         self.state.lock().expect("no panics while locked").n_written += 1;
         self.moved.notify_all();
     }
 
-    /// Sends everybody home.
+    /// Releases all workers.
     fn close(&self) {
         self.state.lock().expect("no panics while locked").closed = true;
         self.moved.notify_all();
     }
 }
 
-/// When the writer is done, in whatever way, no piece is needed any more.
+/// Closes the gate when the writer finishes or fails: no piece is needed any more.
 struct CloseOnDrop<'a>(&'a Gate);
 
 impl Drop for CloseOnDrop<'_> {
@@ -291,7 +293,7 @@ impl Drop for CloseOnDrop<'_> {
     }
 }
 
-/// A worker that panics takes its piece with it; nobody should wait for that one forever.
+/// Closes the gate if a worker panics: its piece will never arrive.
 struct CloseOnPanic<'a>(&'a Gate);
 
 impl Drop for CloseOnPanic<'_> {

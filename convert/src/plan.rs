@@ -1,4 +1,4 @@
-//! The plan of a conversion: pure, made before anything is written, and what `--dry-run` prints.
+//! The plan of a conversion: made before anything is written, and printed by `--dry-run`.
 
 use std::fmt;
 
@@ -17,16 +17,16 @@ use crate::{
     tokenizer::{Tokenizer, TokenizerError},
 };
 
-/// What a person may choose.
+/// Options of a conversion.
 #[derive(Clone, Debug)]
 pub struct Options {
     /// Types.
     pub mix: Mix,
-    /// Comprehension or composition, where the image size misleads.
+    /// Comprehension or composition, if the image size does not show it.
     pub family: Option<Family>,
-    /// Scale of Partial-LoRA, where the rule of [`plora_scale`] does not hold.
+    /// Scale of Partial-LoRA, to override the rule of [`plora_scale`].
     pub plora_scale: Option<f32>,
-    /// The above as a command line, to be noted in the file.
+    /// These options as a command line, stored in the file.
     pub command_line: String,
 }
 
@@ -34,16 +34,16 @@ pub struct Options {
 #[derive(Debug, thiserror::Error)]
 #[allow(missing_docs)]
 pub enum PlanError {
-    /// The checkpoint is not one that can be converted.
+    /// The checkpoint cannot be converted.
     #[error(transparent)]
     Model(#[from] ModelError),
-    /// Its vocabulary is not.
+    /// The vocabulary cannot be converted.
     #[error(transparent)]
     Tokenizer(#[from] TokenizerError),
-    /// A wish for a type that concerns no tensor: likely a typing error.
+    /// A pattern that matches no tensor: likely a typing error.
     #[error("--tensor-type `{pattern}`: expected to match a matrix of the file, matches none")]
     UnusedPattern { pattern: String },
-    /// A scale that no adapter can have.
+    /// An invalid scale.
     #[error(
         "scale of Partial-LoRA: expected a number other than 0 and of magnitude at most \
          {MAX_PLORA_SCALE}, found {found}"
@@ -58,34 +58,34 @@ impl From<CheckpointError> for PlanError {
 }
 
 impl PlanError {
-    /// What a person may do about it.
+    /// What the user can do about it.
     pub fn hint(&self) -> Option<&'static str> {
         match self {
             Self::Model(e) => e.hint(),
             Self::Tokenizer(e) => e.hint(),
             Self::UnusedPattern { .. } => Some(
-                "names are those of the file, see --dry-run; `*` stands for any characters; \
-                 norms, biases and the tower's embeddings always stay f32",
+                "patterns match tensor names in the output file, which --dry-run lists; `*` stands for any \
+                 characters; norms, biases and the tower's embeddings are always f32",
             ),
             Self::PloraScale { .. } => None,
         }
     }
 }
 
-/// One tensor to be written.
+/// A tensor to write.
 #[derive(Clone, Debug)]
 pub struct Write {
     /// Part of the file.
     pub part: Part,
-    /// Where it comes from.
+    /// Tensor in the checkpoint.
     pub source: SourceTensor,
-    /// What it becomes.
+    /// Tensor in the output file.
     pub target: TensorInfo,
-    /// The type that it would have if its rows allowed it.
+    /// The requested type, which the row length may not allow.
     pub wanted: xc2_edge::model::quant::GgmlType,
-    /// How its rows come about.
+    /// How its rows are rearranged.
     pub rearrange: Rearrange,
-    /// What every element is multiplied with.
+    /// Factor of every element.
     pub scale: f32,
 }
 
@@ -96,18 +96,18 @@ impl Write {
     }
 }
 
-/// Everything that will be done.
+/// Everything that a conversion will do.
 #[derive(Clone, Debug)]
 pub struct Plan {
-    /// What the checkpoint is.
+    /// The recognised model.
     pub model: Model,
     /// Tensors in file order.
     pub writes: Vec<Write>,
     /// Header and offsets.
     pub layout: Layout,
-    /// Tensors of the checkpoint that have no place in the file.
+    /// Tensors of the checkpoint that are not written.
     pub ignored: Vec<String>,
-    /// What a person might not expect of files and vocabulary.
+    /// Notes on anything unexpected about files and vocabulary.
     pub notes: Vec<String>,
 }
 
@@ -115,7 +115,7 @@ impl Plan {
     /// Plans the conversion of a checkpoint.
     ///
     /// # Errors
-    /// If the checkpoint cannot be converted, or a wish cannot be fulfilled.
+    /// If the checkpoint cannot be converted, or an option does not apply.
     pub fn new(checkpoint: &Checkpoint, options: &Options) -> Result<Self, PlanError> {
         if let Some(found) = options.plora_scale.filter(|s| !is_plora_scale(*s)) {
             return Err(PlanError::PloraScale { found });
@@ -155,36 +155,36 @@ impl Plan {
         })
     }
 
-    /// Bytes to be read.
+    /// Number of bytes to read.
     pub fn source_bytes(&self) -> u64 {
         self.writes.iter().map(|w| w.source.n_bytes() as u64).sum()
     }
 }
 
-/// Scale of a Partial-LoRA pair, which the checkpoint does not hold: alpha equals the rank in the
-/// published code, but for rank 8, the class's default, whose alpha is 16.
-pub fn plora_scale(rank: usize, wish: Option<f32>) -> f32 {
-    wish.unwrap_or(if rank == 8 { 2.0 } else { 1.0 })
+/// Scale of a Partial-LoRA pair, which the checkpoint does not contain: in the published code alpha equals the
+/// rank, except for rank 8, the class's default, whose alpha is 16.
+pub fn plora_scale(rank: usize, requested: Option<f32>) -> f32 {
+    requested.unwrap_or(if rank == 8 { 2.0 } else { 1.0 })
 }
 
-/// Larger scales are typing errors; within it, alpha = scale * rank is a finite number.
+/// Upper limit of the scale: keeps alpha = scale * rank finite; anything larger is a typing error.
 pub const MAX_PLORA_SCALE: f32 = 1e6;
 
-/// Whether Partial-LoRA can have that scale. It cannot be 0: llama.cpp takes an alpha of 0 for
-/// "add the product as it is", which is a scale of 1. Nor is it ever negative.
+/// Whether a scale of Partial-LoRA is valid: positive and not too large. 0 is not valid, because llama.cpp
+/// interprets an alpha of 0 as a scale of 1.
 pub fn is_plora_scale(scale: f32) -> bool {
     scale > 0.0 && scale <= MAX_PLORA_SCALE
 }
 
-/// Alpha of the adapter, and whether the scale is multiplied into `lora_b` instead: a file has one
-/// alpha, so with several ranks it can only be left out.
-fn adapter_scale(mapped: &[Mapped], wish: Option<f32>) -> (f32, bool) {
+/// Alpha of the adapter, and whether the scale is multiplied into `lora_b` instead: a file has only one alpha, so
+/// with several ranks it is 0.
+fn adapter_scale(mapped: &[Mapped], requested: Option<f32>) -> (f32, bool) {
     let is_b = |t: &&Mapped| t.part == Part::Plora && t.target.ends_with(".lora_b");
     let mut ranks: Vec<usize> = mapped.iter().filter(is_b).map(|t| t.shape[1]).collect();
     ranks.sort_unstable();
     ranks.dedup();
     match ranks[..] {
-        [rank] => (plora_scale(rank, wish) * rank as f32, false),
+        [rank] => (plora_scale(rank, requested) * rank as f32, false),
         _ => (0.0, true),
     }
 }
@@ -251,7 +251,7 @@ fn plan_write(
     })
 }
 
-/// The tensor of the checkpoint, if it has the shape and a type that it should have.
+/// The tensor of the checkpoint, if it has the expected shape and a supported type.
 fn find_source<'a>(
     checkpoint: &'a Checkpoint,
     model: &Model,
@@ -296,11 +296,13 @@ fn lay_out(facts: &Facts, writes: &[Write], alpha: f32) -> Layout {
     Layout::new(metadata::outer(facts), vision, adapter, decoder)
 }
 
-/// The embeddings have as many rows as they have, whatever the configuration says.
+/// A note if the configuration's vocabulary size differs from the rows of the embeddings, which count.
 fn vocab_size_note(checkpoint: &Checkpoint, n_rows: usize) -> Option<String> {
-    let said = checkpoint.config().get("vocab_size")?.as_u64()?;
-    (said != n_rows as u64).then(|| {
-        format!("config.json: `vocab_size: {said}`; the {n_rows} rows of the embeddings count")
+    let configured = checkpoint.config().get("vocab_size")?.as_u64()?;
+    (configured != n_rows as u64).then(|| {
+        format!(
+            "config.json: `vocab_size: {configured}`; using {n_rows}, the number of rows of the embeddings"
+        )
     })
 }
 
@@ -322,7 +324,7 @@ impl fmt::Display for Plan {
             };
             let note = match write.rearrange {
                 Rearrange::Keep if write.wanted == write.target.ty => "",
-                Rearrange::Keep => " (rows too short for the wanted type)",
+                Rearrange::Keep => " (row length does not fit the requested type)",
                 Rearrange::Qkv { .. } => " (heads reordered)",
                 Rearrange::Positions { .. } => " (resized)",
             };

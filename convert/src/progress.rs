@@ -1,4 +1,4 @@
-//! A bar on the terminal, or a few lines where there is none.
+//! Progress of a conversion: a bar on a terminal, else a line now and then.
 
 use std::{
     io::{self, IsTerminal, Write},
@@ -7,7 +7,7 @@ use std::{
 
 use indicatif::{ProgressBar, ProgressStyle};
 
-use crate::summary::Bytes;
+use xc2_edge::system::units::human;
 
 /// Progress of a conversion, in bytes of the checkpoint.
 pub struct Progress {
@@ -15,15 +15,15 @@ pub struct Progress {
     total: u64,
     done: u64,
     start: Instant,
-    /// When to print the next line; never if there is a bar, or nothing is wanted.
+    /// When to print the next line; `None` if there is a bar or nothing is printed.
     next_line: Option<Instant>,
 }
 
-/// Time between lines where standard error is no terminal.
+/// Time between lines if standard error is not a terminal.
 const LINE_INTERVAL: Duration = Duration::from_secs(30);
 
 impl Progress {
-    /// Begins to show it on standard error, unless `quiet`.
+    /// Starts showing progress on standard error, unless `quiet`.
     pub fn start(total: u64, quiet: bool) -> Self {
         let bar = (!quiet && io::stderr().is_terminal()).then(|| {
             let style =
@@ -42,14 +42,14 @@ impl Progress {
         }
     }
 
-    /// Some more bytes are done.
+    /// Adds to the bytes that are done.
     pub fn advance(&mut self, n_bytes: u64) {
         self.done += n_bytes;
         if let Some(bar) = &self.bar {
             bar.inc(n_bytes);
         } else if self.next_line.is_some_and(|at| Instant::now() >= at) {
             self.next_line = Some(Instant::now() + LINE_INTERVAL);
-            // A closed standard error is no reason to stop.
+            // Ignore a closed standard error.
             let _ = writeln!(io::stderr(), "{}", self.line());
         }
     }
@@ -58,20 +58,20 @@ impl Progress {
         let seconds = self.start.elapsed().as_secs_f64().max(1e-3);
         let speed = self.done as f64 / seconds;
         let left = (self.total.saturating_sub(self.done)) as f64 / speed.max(1.0);
-        let (done, total) = (Bytes(self.done), Bytes(self.total));
+        let (done, total) = (human(self.done), human(self.total));
         format!(
             "{done} of {total}, {}/s, {left:.0} s left",
-            Bytes(speed as u64)
+            human(speed as u64)
         )
     }
 
-    /// Takes the bar away; returns time and average speed in words.
+    /// Removes the bar; returns time and average speed as text.
     pub fn finish(self) -> String {
         if let Some(bar) = &self.bar {
             bar.finish_and_clear();
         }
         let seconds = self.start.elapsed().as_secs_f64().max(1e-3);
-        let speed = Bytes((self.done as f64 / seconds) as u64);
+        let speed = human((self.done as f64 / seconds) as u64);
         format!("{seconds:.1} s, {speed}/s of checkpoint")
     }
 }

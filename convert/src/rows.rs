@@ -1,13 +1,13 @@
-//! The rearrangements: from rows of the checkpoint to rows of the file.
+//! Rearranges rows of the checkpoint into rows of the file.
 
 use std::ops::Range;
 
 use crate::checkpoint::{CheckpointError, SourceTensor};
 
-/// How the rows of one tensor come about, with the sizes that this takes.
+/// How to rearrange the rows of a tensor, with the sizes needed for it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Rearrange {
-    /// As they are.
+    /// Unchanged.
     Keep,
     /// See [`Rows::Qkv`](crate::tensor_map::Rows::Qkv).
     Qkv {
@@ -22,19 +22,19 @@ pub enum Rearrange {
     Positions {
         /// Stored grid.
         from: usize,
-        /// Wanted grid.
+        /// Target grid.
         to: usize,
     },
 }
 
-/// Buffers that a thread uses again and again.
+/// Reusable buffers of a thread.
 #[derive(Default)]
 pub struct Scratch {
     bytes: Vec<u8>,
     rows: Vec<f32>,
 }
 
-/// A number that no weight can be.
+/// A weight that is not finite.
 #[derive(Debug)]
 pub struct NonFinite {
     /// Index in the checkpoint's tensor.
@@ -43,17 +43,17 @@ pub struct NonFinite {
     pub value: f32,
 }
 
-/// Why rows could not be had.
+/// Why rows could not be read.
 #[derive(Debug)]
 pub enum FetchError {
     /// They could not be read.
     Read(CheckpointError),
-    /// They hold a NaN or an infinity.
+    /// They contain a NaN or an infinity.
     NonFinite(NonFinite),
 }
 
 impl Rearrange {
-    /// Number of rows in the file, for a tensor of the checkpoint.
+    /// Number of rows in the file for a tensor of the checkpoint.
     pub fn n_rows(self, source: &SourceTensor) -> usize {
         match self {
             Self::Positions { to, .. } => to * to + 1,
@@ -61,7 +61,7 @@ impl Rearrange {
         }
     }
 
-    /// Rows that have to be made together: pieces of a tensor are multiples of this.
+    /// Rows that must be made together: pieces of a tensor are multiples of this.
     pub fn unit(self, source: &SourceTensor) -> usize {
         match self {
             Self::Keep => 1,
@@ -70,7 +70,7 @@ impl Rearrange {
         }
     }
 
-    /// Makes the rows in `range`, whole units, of the file.
+    /// Makes the file's rows in `range`, which covers whole units.
     ///
     /// # Errors
     /// If they cannot be read or are not finite.
@@ -139,14 +139,14 @@ fn read(
     }
 }
 
-/// Whether all values are finite. By their bits, NaN and infinity are the largest of all
-/// magnitudes; and a maximum of integers, unlike a search, is computed in vectors.
+/// Whether all values are finite. As bits, NaN and infinity are the largest magnitudes, and unlike a search, an
+/// integer maximum is vectorized.
 fn is_finite(values: &[f32]) -> bool {
     let magnitudes = values.iter().map(|x| x.abs().to_bits());
     magnitudes.fold(0, u32::max) < f32::INFINITY.to_bits()
 }
 
-/// Index along each dimension of the element that is the `flat`-th in row-major order.
+/// Index along each dimension of the element at `flat` in row-major order.
 fn unravel(mut flat: usize, shape: &[usize]) -> Vec<usize> {
     let mut index: Vec<usize> = shape
         .iter()
@@ -161,8 +161,8 @@ fn unravel(mut flat: usize, shape: &[usize]) -> Vec<usize> {
     index
 }
 
-/// Which head-sized block of `wqkv` becomes block `block` of the file, and whether it belongs to a
-/// query or key, which are rotated.
+/// Which head-sized block of `wqkv` becomes block `block` of the file, and whether it is a query or key, whose
+/// rows are rotated.
 ///
 /// The checkpoint has, for every KV head, the query heads that share it, the key and the value;
 /// the file has all queries, all keys, all values.
@@ -180,7 +180,7 @@ fn qkv_source_block(block: usize, n_head: usize, n_head_kv: usize) -> (usize, bo
     )
 }
 
-/// Row i of the first half becomes row 2i, row i of the second half row 2i + 1.
+/// Row i of the first half becomes row 2i, row i of the second half becomes row 2i + 1.
 fn interleave_halves(rows: &[f32], d_head: usize, out: &mut [f32]) {
     let row_len = rows.len() / d_head;
     let half = d_head / 2;
@@ -190,9 +190,9 @@ fn interleave_halves(rows: &[f32], d_head: usize, out: &mut [f32]) {
     }
 }
 
-/// Resizes a position table as the published code does before it loads the weights: PyTorch's
-/// bicubic interpolation (a = -0.75, corners not aligned, no antialiasing), computed in `f32` and
-/// rounded to `f16`. Row 0, the class token's, stays.
+/// Resizes a position table as the published code does when it loads the weights: PyTorch's bicubic
+/// interpolation (a = -0.75, corners not aligned, no antialiasing), computed in `f32` and rounded to `f16`. Row 0,
+/// the class token's, is copied.
 fn resize_positions(table: &[f32], from: usize, to: usize, out: &mut [f32]) {
     let n_embd = table.len() / (from * from + 1);
     let (class, patches) = table.split_at(n_embd);
@@ -214,7 +214,7 @@ fn resize_positions(table: &[f32], from: usize, to: usize, out: &mut [f32]) {
     }
 }
 
-/// Positions and weights of the four neighbours of `i`; beyond the edge, the edge is repeated.
+/// Positions and weights of the four neighbours of `i`; the edge is repeated beyond the edge.
 fn bicubic_taps(i: usize, from: usize, to: usize) -> [(usize, f32); 4] {
     const A: f32 = -0.75;
     let at = (i as f32 + 0.5) * (from as f32 / to as f32) - 0.5;
@@ -285,7 +285,7 @@ mod tests {
     }
 
     #[test]
-    fn nan_and_infinity_are_told_from_the_largest_numbers() {
+    fn nan_and_infinity_are_distinguished_from_the_largest_numbers() {
         assert!(is_finite(&[
             f32::MAX,
             f32::MIN,

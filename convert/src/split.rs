@@ -1,7 +1,7 @@
-//! From one file to the stock three: decoder, adapter, and `mmproj`.
+//! Splits a model file into the three files that llama.cpp programs expect: decoder, adapter and `mmproj`.
 //!
-//! Decoder and adapter are whole GGUFs within the model file, so they are copied as they lie
-//! there. The tower gets a header of its own.
+//! Decoder and adapter are complete GGUF files within the model file, so they are copied unchanged. The tower
+//! gets a new header.
 
 use std::{
     fs::File,
@@ -18,7 +18,7 @@ use xc2_edge::model::{
 
 use crate::write::{PendingFile, WriteError, check_target, make_dir, refuse_inputs};
 
-/// Why a model file was not split.
+/// Why a model file could not be split.
 #[derive(Debug, thiserror::Error)]
 #[allow(missing_docs)]
 pub enum SplitError {
@@ -34,15 +34,15 @@ pub enum SplitError {
     /// A file cannot be written.
     #[error(transparent)]
     Write(#[from] WriteError),
-    /// Somebody asked for it to stop.
-    #[error("interrupted; the files that were complete are kept")]
+    /// Cancelled by the user.
+    #[error("interrupted; complete files were kept")]
     Cancelled,
 }
 
 /// Writes `decoder.gguf`, `mmproj.gguf` and `adapter.gguf` into `dir`; returns paths and sizes.
 ///
 /// # Errors
-/// If `model` is no model file, or a file cannot be written. Complete files stay.
+/// If `model` is not a model file, or a file cannot be written. Complete files are kept.
 pub fn split(
     model: &Path,
     dir: &Path,
@@ -71,7 +71,7 @@ pub fn split(
     Ok(written)
 }
 
-/// Name, new header, and the range of the model file that follows it, of all three files.
+/// For each of the three files: name, new header, and the range of the model file that follows it.
 fn files(container: &Container) -> [(&'static str, Vec<u8>, Range<usize>); 3] {
     let file = container.file();
     let adapter = container.view_offset(View::Adapter);
@@ -85,14 +85,14 @@ fn files(container: &Container) -> [(&'static str, Vec<u8>, Range<usize>); 3] {
     ]
 }
 
-/// The model file, opened once: whatever happens to its name meanwhile, these are its bytes.
+/// The model file, opened once, so that renaming or replacing it meanwhile has no effect.
 struct Source<'a> {
     path: &'a Path,
     file: File,
 }
 
 impl Source<'_> {
-    /// For `map_err` on whatever reads the file.
+    /// For `map_err` on reading the file.
     fn failed(path: &Path) -> impl Fn(io::Error) -> SplitError {
         move |source| SplitError::Read {
             path: path.to_owned(),
@@ -103,8 +103,7 @@ impl Source<'_> {
 
 /// The tower and projector as llama.cpp's `mtmd` expects them.
 ///
-/// Its LLaVA graph takes the features of the last layer but one unless told otherwise; this model
-/// uses the last one's.
+/// Its LLaVA graph uses the features of the second to last layer by default; this model uses the last layer's.
 fn mmproj_header(file: &GgufFile) -> Header {
     let mut metadata = Metadata::default();
     metadata.set("general.type", "mmproj");

@@ -1,12 +1,12 @@
-//! What came of it: a table of parts, types and sizes.
+//! The summary of a conversion: a table of parts, types and sizes.
 
 use std::{collections::BTreeMap, fmt};
 
-use xc2_edge::model::quant::GgmlType;
+use xc2_edge::{model::quant::GgmlType, system::units::human};
 
 use crate::{plan::Plan, tensor_map::Part};
 
-/// Counts and sizes of a plan, part by part and type by type.
+/// Counts and sizes of a plan, by part and type.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Summary(BTreeMap<(Part, GgmlType), Line>);
 
@@ -26,7 +26,7 @@ impl Line {
 }
 
 impl Summary {
-    /// Sums up a plan.
+    /// The summary of a plan.
     pub fn new(plan: &Plan) -> Self {
         let mut lines: BTreeMap<_, Line> = BTreeMap::new();
         for write in &plan.writes {
@@ -51,7 +51,7 @@ impl fmt::Display for Summary {
                 n_elements,
                 n_bytes,
             } = line;
-            let size = Bytes(n_bytes as u64).to_string();
+            let size = human(n_bytes as u64);
             writeln!(
                 f,
                 "{part:<10} {ty:<5} {n_tensors:>8} {:>10} {size:>10}",
@@ -68,25 +68,10 @@ impl fmt::Display for Summary {
     }
 }
 
-/// The line above the table.
+/// The head of the table.
 pub const SUMMARY_HEAD: &str = "part       type   tensors    weights       size";
 
-/// A number of bytes for people, in powers of 1000, as disks are sold and downloads counted.
-pub struct Bytes(pub u64);
-
-impl fmt::Display for Bytes {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let text = match self.0 {
-            n @ 0..1_000 => format!("{n} B"),
-            n @ 1_000..1_000_000 => format!("{:.1} kB", n as f64 / 1e3),
-            n @ 1_000_000..1_000_000_000 => format!("{:.1} MB", n as f64 / 1e6),
-            n => format!("{:.2} GB", n as f64 / 1e9),
-        };
-        f.pad(&text)
-    }
-}
-
-/// A number of weights for people.
+/// A number of weights as text.
 struct Count(usize);
 
 impl fmt::Display for Count {

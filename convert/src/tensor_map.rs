@@ -1,7 +1,6 @@
-//! The table: which tensor of a checkpoint becomes which tensor of the file, and how.
+//! The table that maps tensors of a checkpoint to tensors of the file.
 //!
-//! Three things happen to a tensor's rows on the way ([`Rows`]); apart from these the numbers are
-//! copied. Types are chosen elsewhere ([`crate::mix`]).
+//! Rows are kept, reordered or resized ([`Rows`]). Types are chosen in [`crate::mix`].
 
 use std::fmt;
 
@@ -31,12 +30,12 @@ impl fmt::Display for Part {
     }
 }
 
-/// What a tensor is to the choice of its type.
+/// Role of a tensor in the choice of its type.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Role {
     /// Small and sensitive: norms, biases, the tower's embeddings. Always F32.
     Exact,
-    /// A matrix that is multiplied with.
+    /// A matrix of a product.
     Matrix,
     /// The token embeddings.
     TokenEmbd,
@@ -44,24 +43,24 @@ pub enum Role {
     Output,
     /// The fused query, key and value matrix.
     AttnQkv,
-    /// The matrix that leads out of the MLP.
+    /// The output matrix of the MLP.
     FfnDown,
 }
 
-/// What happens to a tensor's rows.
+/// How a tensor's rows are rearranged.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Rows {
-    /// Nothing.
+    /// Unchanged.
     Keep,
-    /// The rows of `wqkv`, which lie by KV group (its query heads, then k, then v), become all
-    /// queries, all keys, all values; and within each query and key head the two halves are
-    /// interleaved, because llama.cpp rotates neighbours where the checkpoint rotates halves.
+    /// The rows of `wqkv`, stored by KV group (its query heads, then k, then v), become all queries, all keys,
+    /// all values. Within each query and key head, the two halves are interleaved, because llama.cpp rotates
+    /// adjacent rows and the checkpoint rotates halves.
     Qkv,
     /// The position table is resized from the stored grid of patches to the model's.
     Positions,
 }
 
-/// One tensor's way.
+/// The mapping of one tensor.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Mapped {
     /// Name in the checkpoint.
@@ -93,7 +92,7 @@ struct Rule(
 use Role::{AttnQkv, Exact, FfnDown, Matrix, Output, TokenEmbd};
 use Rows::{Keep, Positions, Qkv};
 
-/// The tower's tensors outside of its layers; names without the prefix [`TOWER`].
+/// The tower's tensors outside its layers; names without the prefix [`TOWER`].
 #[rustfmt::skip]
 const VISION: [Rule; 5] = [
     Rule("embeddings.class_embedding", "v.class_embd", Exact, Keep, v_embd),
@@ -132,7 +131,7 @@ const PROJECTOR: [Rule; 4] = [
     Rule("vision_proj.2.bias", "mm.2.bias", Exact, Keep, d_embd),
 ];
 
-/// The decoder's tensors outside of its layers.
+/// The decoder's tensors outside its layers.
 #[rustfmt::skip]
 const DECODER: [Rule; 3] = [
     Rule("model.tok_embeddings.weight", "token_embd.weight", TokenEmbd, Keep, d_vocab),
@@ -179,11 +178,11 @@ shapes! {
     d_down: |m| [m.decoder.n_embd, m.decoder.n_ff];
 }
 
-/// All tensors of a model in file order. `rank` gives the Partial-LoRA rank of a matrix, by the
-/// name of its `A` in the checkpoint.
+/// All tensors of a model in file order. `rank` returns the Partial-LoRA rank of a matrix, given the name of its
+/// `A` in the checkpoint.
 ///
 /// # Errors
-/// Whatever `rank` returns.
+/// The errors of `rank`.
 pub fn tensor_map<E>(
     model: &Model,
     rank: impl Fn(&str) -> Result<usize, E>,
@@ -211,8 +210,8 @@ pub fn tensor_map<E>(
     Ok(all)
 }
 
-/// `A` is shared by query, key and value as it is; `B` has the rows of the matrix that it is added
-/// to, so they take the same way.
+/// The Partial-LoRA pair of a matrix. `A` is unchanged; `B` has the same rows as the matrix it is added to, so
+/// they are rearranged in the same way.
 fn plora_pair(matrix: &Mapped, linear: &str, rank: usize) -> [Mapped; 2] {
     let (n_out, n_in) = (matrix.shape[0], matrix.shape[1]);
     let half = |source: &str, target: &str, rows, shape| Mapped {
@@ -260,10 +259,10 @@ impl Rule {
     }
 }
 
-/// Whether a tensor that the table does not name may be left out without a word.
+/// Whether a tensor that is not in the table can be skipped without a warning.
 pub fn is_known_unused(name: &str) -> bool {
-    // The last norm only feeds CLIP's pooled output, which nothing reads; the others are tables
-    // that any implementation computes.
+    // The last norm only feeds CLIP's pooled output, which is unused; the others are tables that any
+    // implementation computes.
     let unused = [
         "post_layernorm.weight",
         "post_layernorm.bias",

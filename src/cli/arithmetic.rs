@@ -1,4 +1,4 @@
-//! In what the matrices of a model are multiplied, and how many operations that takes.
+//! Arithmetic of a model's matrix products, and how many operations they take.
 
 use xc2_edge::{
     engine::memory,
@@ -7,7 +7,7 @@ use xc2_edge::{
 };
 use xc2_kernels::{bf16::Bf16Matrix, peak::Peak};
 
-/// In what matrices are multiplied.
+/// Number type in which matrices are multiplied.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Arithmetic {
     F32,
@@ -16,7 +16,7 @@ pub enum Arithmetic {
 }
 
 impl Arithmetic {
-    /// In what the tower multiplies most of its matrices.
+    /// Arithmetic of most of the tower's matrix products.
     pub fn of_tower(container: &Container, precision: Precision) -> Self {
         match most_bytes(container, |name| name.starts_with("v.blk.")) {
             Some(GgmlType::Q8_0) if precision == Precision::Stored => Self::Int8,
@@ -27,7 +27,7 @@ impl Arithmetic {
         }
     }
 
-    /// In what llama.cpp multiplies most of the decoder's matrices.
+    /// Arithmetic of most of the decoder's matrix products.
     pub fn of_decoder(container: &Container) -> Self {
         match decoder_type(container) {
             Some(GgmlType::BF16) => Self::Bf16,
@@ -36,7 +36,7 @@ impl Arithmetic {
         }
     }
 
-    /// Its part of what the machine multiplies at most; 0 where that is not known.
+    /// The machine's peak rate in this arithmetic, in operations per second; 0 if unknown.
     pub fn of(self, peak: &Peak) -> f64 {
         match self {
             Self::F32 => peak.f32,
@@ -45,7 +45,7 @@ impl Arithmetic {
         }
     }
 
-    /// For a person.
+    /// Display name.
     pub fn name(self) -> &'static str {
         match self {
             Self::F32 => "f32",
@@ -55,20 +55,20 @@ impl Arithmetic {
     }
 }
 
-/// The type that most bytes of the decoder's matrices are in.
+/// The type that holds most bytes of the decoder's matrices.
 pub fn decoder_type(container: &Container) -> Option<GgmlType> {
     most_bytes(container, |name| {
         name.starts_with("blk.") && name.ends_with(".weight")
     })
 }
 
-/// The type that most bytes of these tensors are in.
+/// The type that holds most bytes of these tensors.
 fn most_bytes(container: &Container, which: impl Fn(&str) -> bool) -> Option<GgmlType> {
     memory::by_type(container, which).first().map(|(ty, _)| *ty)
 }
 
-/// Operations of the decoder's matrices for one position. Attention is not in it (a few percent up to
-/// some thousand positions), nor the output's matrix, which the last position alone needs.
+/// Operations of the decoder's matrices for one position. This omits attention (a few percent up to some
+/// thousand positions) and the output matrix, which only the last position needs.
 pub fn decoder_operations(container: &Container) -> f64 {
     matrices(container, |name| {
         name.starts_with("blk.") && name.ends_with(".weight")

@@ -49,7 +49,7 @@ pub fn run(args: &DemoScenesArgs) -> anyhow::Result<ExitCode> {
         !args.dir.is_file(),
         "{dir}: expected a directory or nothing, found a file"
     );
-    fs::create_dir_all(&args.dir).with_context(|| format!("{dir}: cannot be made"))?;
+    fs::create_dir_all(&args.dir).with_context(|| format!("{dir}: cannot be created"))?;
     let total = args.seeds.len();
     let mut progress = Progress::default();
     let mut lines = String::new();

@@ -1,4 +1,4 @@
-//! What a person can do about an error.
+//! Hints: what the user can do about an error.
 
 use xc2_edge::{
     engine::EngineError,
@@ -12,7 +12,7 @@ use xc2_edge::{
     },
 };
 
-/// Advice for `error`, if there is any beyond the message.
+/// The hint for `error`, if there is one.
 pub fn hint(error: &anyhow::Error) -> Option<String> {
     if let Some(error) = error.downcast_ref() {
         return journal(error);
@@ -24,7 +24,7 @@ pub fn hint(error: &anyhow::Error) -> Option<String> {
     if let Some(SidecarError::Itself { path }) = error.downcast_ref() {
         let is_text = path.extension().is_some_and(|ending| ending == "txt");
         let text = if is_text {
-            "leave text files out; of a folder, pictures alone are taken"
+            "do not list text files; in a folder, only pictures are captioned"
         } else {
             "give another directory with `--embed`"
         };
@@ -39,7 +39,7 @@ pub fn hint(error: &anyhow::Error) -> Option<String> {
         return library(source);
     }
     if let Some(OutputError::Occupied { .. }) = error.downcast_ref() {
-        return Some("give another name with `--out`, or move what is there".to_owned());
+        return Some("choose another name with `--out`, or move the existing file".to_owned());
     }
     engine(error.downcast_ref::<EngineError>()?)
 }
@@ -56,21 +56,22 @@ fn engine(error: &EngineError) -> Option<String> {
             return Some(too_long(*n_prompt, *n_image, *max));
         }
         EngineError::NotFinite => {
-            "`xc2-edge info -m MODEL --checksum` tells whether the file is whole"
+            "`xc2-edge info -m MODEL --checksum` checks whether the file is intact"
         }
         EngineError::Memory {
             remedies,
             smaller_model,
             ..
         } => return Some(memory(remedies, smaller_model.as_ref())),
-        EngineError::Image(error) if error.is_for_want_of_memory() => {
-            "a larger `--max-memory`, if you set one, or a smaller picture; `--no-memory-check` tries anyway"
+        EngineError::Image(error) if error.is_out_of_memory() => {
+            "use a larger `--max-memory`, if you set one, or a smaller picture; `--no-memory-check` tries \
+             anyway"
         }
         EngineError::Image(error) if error.is_truncated() => {
-            "`--allow-truncated` takes what is there of it, and grey for the rest"
+            "`--allow-truncated` accepts it; missing pixels become grey"
         }
         EngineError::Prompt(PromptError::Markers { .. }) => {
-            "leave the markers out, and the pictures stand before the question"
+            "remove the markers to put the pictures before the question"
         }
         EngineError::Prompt(PromptError::Empty) => "give a question with `-p`, or an `--image`",
         _ => return None,
@@ -81,19 +82,19 @@ fn engine(error: &EngineError) -> Option<String> {
 fn journal(error: &JournalError) -> Option<String> {
     let text = match error {
         JournalError::Busy { .. } => {
-            "wait for it, or give each process a file of its own (and a share, with `--shard`)"
+            "wait for it, or give each process its own file (and its own shard, with `--shard`)"
         }
         JournalError::OtherSettings { .. } => {
-            "give another `-o`, or the options with which the file was begun"
+            "give another `-o`, or the same options as when the file was started"
         }
-        JournalError::NoRecord { .. } => {
-            "nothing was changed; correct that line, or give another `-o`"
+        JournalError::InvalidRecord { .. } => {
+            "nothing was changed; fix that line, or give another `-o`"
         }
         JournalError::NotAFile { path, .. } if path.is_dir() => {
             let file = path.join("captions.jsonl");
             return Some(format!("name a file: `-o {}`", file.display()));
         }
-        JournalError::NotAFile { .. } => "leave `-o` out, and records go to stdout",
+        JournalError::NotAFile { .. } => "without `-o`, records go to stdout",
         JournalError::Io { .. } | JournalError::Text { .. } => return None,
     };
     Some(text.to_owned())
@@ -103,25 +104,25 @@ fn library(error: &LibraryError) -> Option<String> {
     let text = match error {
         LibraryError::NoIndex { dir, .. } => {
             return Some(format!(
-                "`xc2-edge index {} -m MODEL` makes one; `--index FILE` names one that is elsewhere",
+                "create one with `xc2-edge index {} -m MODEL`, or give its path with `--index FILE`",
                 dir.display()
             ));
         }
         LibraryError::ReadOnly { .. } => {
-            "`--index FILE` puts the index elsewhere; `search` and `compose` take the same option"
+            "use `--index FILE` to put the index elsewhere; `search` and `compose` take the same option"
         }
         LibraryError::NotAnIndex { .. } => "give another file with `--index`",
         LibraryError::OtherFiles { index, .. } => {
             return Some(format!(
-                "nothing was changed; mount the pictures or give their directory. If they are gone for \
-                 good, remove {} and index again",
+                "nothing was changed; mount the pictures or give their directory. If they were deleted, \
+                 remove {} and index again",
                 index.display()
             ));
         }
         LibraryError::Version { path, .. } | LibraryError::Index { path, .. } => {
             return Some(format!("remove {} and index again", path.display()));
         }
-        LibraryError::Busy { .. } => "wait until the other `xc2-edge index` is done",
+        LibraryError::Busy { .. } => "wait until the other `xc2-edge index` has finished",
         _ => return None,
     };
     Some(text.to_owned())
@@ -135,12 +136,12 @@ fn memory(remedies: &[Remedy], smaller_model: Option<&Remedy>) -> String {
         let need = human(r.need);
         format!("a model converted with `{}` (about {need})", r.options)
     });
-    let ways: Vec<String> = options.chain(model).collect();
-    match &ways[..] {
+    let remedies: Vec<String> = options.chain(model).collect();
+    match &remedies[..] {
         [] => "no option makes this model fit here; `--no-memory-check` tries anyway".to_owned(),
-        ways => format!(
-            "this is enough: {}; `--no-memory-check` tries anyway",
-            ways.join(", or ")
+        remedies => format!(
+            "use {}; `--no-memory-check` tries anyway",
+            remedies.join(", or ")
         ),
     }
 }
@@ -148,7 +149,7 @@ fn memory(remedies: &[Remedy], smaller_model: Option<&Remedy>) -> String {
 fn too_long(n_prompt: usize, n_image: usize, max: usize) -> String {
     let larger = (n_prompt + 256).next_multiple_of(256);
     if n_prompt < max {
-        format!("ask for a larger context: `--ctx-size {}`", larger.min(max))
+        format!("use a larger context: `--ctx-size {}`", larger.min(max))
     } else if n_image > 0 {
         format!(
             "this model takes at most {max} tokens: shorten the question or give fewer pictures"
@@ -161,19 +162,18 @@ fn too_long(n_prompt: usize, n_image: usize, max: usize) -> String {
 fn container(error: &ContainerError) -> Option<String> {
     let text = match error {
         ContainerError::NotOurs { .. } => {
-            "xc2-edge reads the files of xc2-convert, which hold the decoder, the tower and the \
-             adapter together"
+            "xc2-edge reads files made by xc2-convert, which contain decoder, vision tower and adapter"
         }
         ContainerError::Gguf(GgufError::Io(io))
             if io.kind() == std::io::ErrorKind::IsADirectory =>
         {
-            "give the .gguf file; a checkpoint directory is converted with `xc2-convert DIR OUT.gguf`"
+            "give the .gguf file; convert a checkpoint directory with `xc2-convert DIR OUT.gguf`"
         }
         ContainerError::Gguf(GgufError::Magic { .. }) => {
-            "`-m` names a model, as `xc2-convert DIR OUT.gguf` makes it of a checkpoint"
+            "`-m` expects a model made with `xc2-convert DIR OUT.gguf`"
         }
         ContainerError::Gguf(GgufError::Truncated { .. }) => {
-            "the copy is incomplete: fetch or convert it again"
+            "the file is incomplete: download or convert it again"
         }
         ContainerError::Version { .. } => "update xc2-edge, or convert the checkpoint again",
         _ => return None,
@@ -186,7 +186,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_what_is_enough_is_advised() {
+    fn only_sufficient_remedies_are_suggested() {
         let remedy = |options: &str, need| Remedy {
             options: options.to_owned(),
             need,
@@ -195,8 +195,8 @@ mod tests {
             remedy("--kv-type q8_0", 2_000_000_000),
             remedy("--ctx-size 2048", 1_900_000_000),
         ];
-        let expected = "this is enough: `--kv-type q8_0` (needs 2.0 GB), or `--ctx-size 2048` \
-                        (needs 1.9 GB); `--no-memory-check` tries anyway";
+        let expected = "use `--kv-type q8_0` (needs 2.0 GB), or `--ctx-size 2048` (needs 1.9 GB); \
+                        `--no-memory-check` tries anyway";
         assert_eq!(memory(&two, None), expected);
         let model = remedy("--q4_k", 1_200_000_000);
         assert!(memory(&[], Some(&model)).contains("converted with `--q4_k` (about 1.2 GB)"));

@@ -192,7 +192,7 @@ fn not_taken(survey: &Survey) -> String {
     let n_closed = survey.unreadable_folders.len();
     let plural = if n_closed == 1 { "" } else { "s" };
     let closed = (n_closed > 0).then(|| format!("{n_closed} folder{plural} not readable"));
-    let parts = survey.left_out.told().into_iter().chain(closed);
+    let parts = survey.skipped.summary().into_iter().chain(closed);
     parts.map(|part| format!("; {part}")).collect()
 }
 

@@ -1,4 +1,4 @@
-//! Numbers, as typed; what is none of those expected is told with what was.
+//! Parsers of numeric arguments; their errors state the expected range.
 
 use std::ops::{Bound, RangeBounds};
 
@@ -27,7 +27,7 @@ pub fn whole<T: TryFrom<u64>>(
     }
 }
 
-/// A number that is `ok`, or that a person is told was `expected`.
+/// Parses a finite number for which `ok` holds; the error says what is `expected`.
 pub fn real(text: &str, expected: &str, ok: impl Fn(f32) -> bool) -> Result<f32, String> {
     let value = text.parse().ok().filter(|v: &f32| v.is_finite() && ok(*v));
     value.ok_or_else(|| format!("expected a number, {expected}"))
@@ -38,12 +38,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_range_has_its_ends_and_is_told() {
+    fn ranges_include_both_ends_and_errors_state_them() {
         let threads = whole::<u16>(1..=512);
         assert_eq!(
             ["1", "512"].map(&threads),
             [Ok(1), Ok(512)],
-            "both ends are in"
+            "both ends are included"
         );
         for text in ["0", "513", "-1", "1.5", "", "many"] {
             let expected = Err("expected a whole number, 1 to 512".to_owned());
@@ -59,6 +59,6 @@ mod tests {
             whole::<u8>(..3)("3").unwrap_err(),
             "expected a whole number, 0 to 2"
         );
-        assert!(whole::<u8>(..)("256").is_err(), "it has to fit the type");
+        assert!(whole::<u8>(..)("256").is_err(), "it must fit the type");
     }
 }

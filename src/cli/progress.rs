@@ -1,20 +1,20 @@
-//! Progress on stderr, for stages that last longer than a moment.
+//! Progress bars on stderr for long stages.
 
 use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
-/// A stage that is over sooner than this shows nothing.
-const PATIENCE: Duration = Duration::from_millis(700);
+/// Shorter stages show no progress bar.
+const SHOW_AFTER: Duration = Duration::from_millis(700);
 
-/// One line that shows the stage at work; it vanishes when the stage ends.
+/// A progress bar for the current stage, removed when the stage ends.
 #[derive(Debug, Default)]
 pub struct Progress {
     current: Option<(&'static str, Instant, ProgressBar)>,
 }
 
 impl Progress {
-    /// Tells that `stage` stands at `done` of `total`.
+    /// Shows `stage` at `done` of `total`.
     pub fn update(&mut self, stage: &'static str, done: usize, total: usize) {
         if self
             .current
@@ -28,8 +28,8 @@ impl Progress {
             bar.set_prefix(stage);
             self.current = Some((stage, Instant::now(), bar));
         }
-        if let Some((_, begun, bar)) = &self.current {
-            if bar.is_hidden() && begun.elapsed() > PATIENCE {
+        if let Some((_, start, bar)) = &self.current {
+            if bar.is_hidden() && start.elapsed() > SHOW_AFTER {
                 bar.set_draw_target(ProgressDrawTarget::stderr());
             }
             bar.set_position(done as u64);

@@ -72,7 +72,9 @@ pub fn truncated(answer: &Answer) -> Option<&'static str> {
 pub fn cut(stop: StopReason) -> Option<&'static str> {
     match stop {
         StopReason::Length => Some("the answer was cut off: `--n-predict` allows more tokens"),
-        StopReason::Context => Some("the answer was cut off: the context is full, see `--ctx-size`"),
+        StopReason::Context => {
+            Some("the answer was cut off: the context is full, see `--ctx-size`")
+        }
         StopReason::Stop | StopReason::Interrupted => None,
     }
 }

@@ -1,4 +1,4 @@
-//! An answer on the terminal as it comes, with the progress of what goes before.
+//! Prints an answer as it is generated, and progress before that.
 
 use std::ops::ControlFlow;
 
@@ -14,7 +14,7 @@ pub struct Screen {
 }
 
 impl Screen {
-    /// Prints the text as it comes if `stream`, and no progress if `quiet`.
+    /// Prints the text as it is generated if `stream`, and no progress if `quiet`.
     pub fn new(stream: bool, quiet: bool) -> Self {
         Self {
             text: TextStream::new(stream),
@@ -23,10 +23,10 @@ impl Screen {
         }
     }
 
-    /// To be called after the answer.
+    /// Call this after the answer.
     ///
     /// # Errors
-    /// If stdout did not take the text.
+    /// If writing to stdout failed.
     pub fn finish(mut self) -> std::io::Result<()> {
         self.progress.clear();
         self.text.finish()

@@ -1,16 +1,16 @@
-//! A range of seeds, as typed.
+//! Parses a range of seeds.
 
 use std::{ops::Range, str::FromStr};
 
-/// The most seeds of one range.
-const MOST: u64 = 1_000_000;
+/// Maximum number of seeds in a range.
+const MAX_SEEDS: u64 = 1_000_000;
 
 /// `FIRST..END`, END not included.
 #[derive(Clone, Debug)]
 pub struct Seeds(pub Range<u64>);
 
 impl Seeds {
-    /// How many there are.
+    /// Number of seeds.
     pub fn len(&self) -> usize {
         (self.0.end - self.0.start) as usize
     }
@@ -29,11 +29,11 @@ impl FromStr for Seeds {
         let range = number(first)?..number(end)?;
         if range.is_empty() {
             return Err(format!(
-                "there is no seed from {first} up to, but not, {end}"
+                "expected FIRST < END, found {first} and {end} (END is not included)"
             ));
         }
         match range.end - range.start {
-            n if n > MOST => Err(format!("{n} seeds; expected at most {MOST}")),
+            n if n > MAX_SEEDS => Err(format!("expected at most {MAX_SEEDS} seeds, found {n}")),
             _ => Ok(Self(range)),
         }
     }
@@ -44,13 +44,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn ranges_end_before_their_end() {
+    fn the_end_is_not_included() {
         let seeds: Seeds = "7..10".parse().unwrap();
         assert_eq!((seeds.0.clone(), seeds.len()), (7..10, 3));
     }
 
     #[test]
-    fn what_is_no_range_is_told() {
+    fn errors_say_what_is_wrong_with_a_range() {
         for (text, naming) in [
             ("7", "expected FIRST..END"),
             ("7-9", "expected FIRST..END"),
@@ -58,9 +58,9 @@ mod tests {
             ("7..", "``: cannot parse"),
             ("7..=9", "`=9`"),
             ("-1..9", "`-1`"),
-            ("9..9", "no seed from 9"),
-            ("10..9", "no seed from 10"),
-            ("0..1000001", "1000001 seeds"),
+            ("9..9", "found 9 and 9"),
+            ("10..9", "found 10 and 9"),
+            ("0..1000001", "found 1000001"),
         ] {
             let message = text.parse::<Seeds>().unwrap_err();
             assert!(message.contains(naming), "{text}: {message}");

@@ -1,4 +1,4 @@
-//! How far the captions of many pictures are, on stderr.
+//! Progress and summary of captioning many pictures, on stderr.
 
 use std::{
     fmt,
@@ -8,38 +8,38 @@ use std::{
 };
 
 use indicatif::{HumanDuration, ProgressBar, ProgressStyle};
-use xc2_edge::tasks::caption::{LeftOut, SourceError};
+use xc2_edge::tasks::caption::{SkippedFiles, SourceError};
 
 use super::{ENDED_BY_CTRL_C, say};
 
-/// How often a log is told, where there is no terminal.
+/// Interval of progress lines if stderr is not a terminal.
 const LOG_EVERY: Duration = Duration::from_secs(60);
 
-/// A bar on a terminal, a line a minute elsewhere. A clone counts the same.
+/// A progress bar on a terminal, else a line per minute. Clones share the counts.
 #[derive(Clone)]
 pub struct Tally {
     quiet: bool,
-    /// Shared with whoever notes Ctrl-C.
+    /// Shared with the Ctrl-C handler.
     state: Arc<Mutex<State>>,
 }
 
 struct State {
     bar: Option<ProgressBar>,
-    begun: Instant,
+    start: Instant,
     logged: Instant,
     counts: Counts,
-    left_out: LeftOut,
-    /// Pictures to be captioned, if that is known.
+    skipped: SkippedFiles,
+    /// Number of pictures to caption, if known.
     total: Option<usize>,
 }
 
-/// What became of the pictures.
+/// Pictures by outcome.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Counts {
     pub captioned: usize,
     pub failed: usize,
     pub skipped: usize,
-    /// Folders that cannot be read.
+    /// Folders that could not be read.
     pub unreadable: usize,
 }
 
@@ -47,10 +47,10 @@ impl Tally {
     pub fn new(quiet: bool) -> Self {
         let state = State {
             bar: None,
-            begun: Instant::now(),
+            start: Instant::now(),
             logged: Instant::now(),
             counts: Counts::default(),
-            left_out: LeftOut::default(),
+            skipped: SkippedFiles::default(),
             total: None,
         };
         Self {
@@ -59,16 +59,16 @@ impl Tally {
         }
     }
 
-    /// Begins to count: `total` pictures, if that is known. From now on Ctrl-C sums up before it ends
-    /// the program, and says so if the same command would go on from there. What is written is as
-    /// whole then as after any other end.
+    /// Starts counting: `total` pictures, if known. From now on Ctrl-C prints a summary before it ends the
+    /// program; if the run `resumes`, it says that the same command continues. Files are as consistent
+    /// then as after a kill.
     pub fn begin(&mut self, total: Option<usize>, resumes: bool) {
         let mut state = self.state();
         state.bar = (!self.quiet && std::io::stderr().is_terminal()).then(|| bar(total));
-        (state.begun, state.logged) = (Instant::now(), Instant::now());
+        (state.start, state.logged) = (Instant::now(), Instant::now());
         state.total = total;
         let (shared, quiet) = (Arc::clone(&self.state), self.quiet);
-        // Should the system refuse, Ctrl-C just ends the program.
+        // If this fails, Ctrl-C ends the program without a summary.
         let _ = ctrlc::set_handler(move || {
             let mut state = lock(&shared);
             if let Some(bar) = state.bar.take() {
@@ -76,7 +76,7 @@ impl Tally {
             }
             if !quiet {
                 say(&state.summary().stopped(resumes));
-                say_left_out(&state.left_out);
+                report_skipped(&state.skipped);
             }
             xc2_edge::language::llama::end_process(ENDED_BY_CTRL_C);
         });
@@ -86,7 +86,7 @@ impl Tally {
         lock(&self.state)
     }
 
-    /// What became of the pictures so far.
+    /// The counts so far.
     pub fn counts(&self) -> Counts {
         self.state().counts
     }
@@ -96,7 +96,7 @@ impl Tally {
         self.update();
     }
 
-    /// A picture that has no caption, and why.
+    /// Counts a picture that could not be captioned, and prints why.
     pub fn failed(&mut self, picture: &str, why: &str) {
         self.state().counts.failed += 1;
         self.warn(picture, why);
@@ -107,20 +107,20 @@ impl Tally {
         self.state().counts.skipped += 1;
     }
 
-    /// A folder that cannot be read.
+    /// Counts a folder that cannot be read, and prints why.
     pub fn unreadable(&self, error: &SourceError) {
         self.state().counts.unreadable += 1;
         self.warn(&error.to_string(), &cause(error));
     }
 
-    /// Pictures in folders that are not looked at.
-    pub fn left_out(&self, left_out: &LeftOut) {
-        self.state().left_out.extend(left_out);
+    /// Counts pictures that were skipped in folders.
+    pub fn skipped(&self, skipped: &SkippedFiles) {
+        self.state().skipped.extend(skipped);
     }
 
-    /// Something about a picture that the user should know.
+    /// Prints a warning about a picture.
     pub fn warn(&self, picture: &str, why: &str) {
-        // A name may hold line breaks, and codes that terminals obey.
+        // Escape line breaks and terminal control codes in names.
         let picture: String = picture
             .chars()
             .flat_map(|c| match c.is_control() {
@@ -136,7 +136,7 @@ impl Tally {
         }
     }
 
-    /// Removes the bar and sums up.
+    /// Removes the bar and prints the summary.
     pub fn finish(&mut self) {
         let mut state = self.state();
         if let Some(bar) = state.bar.take() {
@@ -144,7 +144,7 @@ impl Tally {
         }
         if !self.quiet {
             say(&state.summary().to_string());
-            say_left_out(&state.left_out);
+            report_skipped(&state.skipped);
         }
     }
 
@@ -165,13 +165,13 @@ impl Tally {
     }
 }
 
-fn say_left_out(left_out: &LeftOut) {
-    if let Some(told) = left_out.told() {
-        say(&told);
+fn report_skipped(skipped: &SkippedFiles) {
+    if let Some(summary) = skipped.summary() {
+        say(&summary);
     }
 }
 
-/// What is behind an error, without its first message.
+/// The cause of an error, without its own message.
 fn cause(error: &SourceError) -> String {
     std::error::Error::source(error)
         .map_or_else(|| "cannot be read".to_owned(), ToString::to_string)
@@ -185,7 +185,7 @@ impl State {
     fn summary(&self) -> Summary {
         Summary {
             counts: self.counts,
-            elapsed: self.begun.elapsed(),
+            elapsed: self.start.elapsed(),
             total: self.total,
         }
     }
@@ -205,7 +205,7 @@ fn bar(total: Option<usize>) -> ProgressBar {
     bar
 }
 
-/// The counts in words.
+/// The counts as text.
 struct Summary {
     counts: Counts,
     elapsed: Duration,
@@ -213,35 +213,35 @@ struct Summary {
 }
 
 impl Summary {
-    /// Pictures that were looked at.
+    /// Number of pictures processed.
     fn n_done(&self) -> usize {
         self.counts.captioned + self.counts.failed
     }
 
-    /// Pictures that are still to be looked at, if that is known.
+    /// Number of pictures left, if known.
     fn n_left(&self) -> Option<usize> {
         Some(self.total?.saturating_sub(self.n_done()))
     }
 
-    /// What is said of a run that was stopped.
+    /// Summary of a run that was stopped.
     fn stopped(&self, resumes: bool) -> String {
         let left = self.n_left().map(|n| format!(", {n} left"));
         let how = if resumes {
-            "; the same command goes on from there"
+            "; run the same command to resume"
         } else {
             ""
         };
         format!("stopped: {self}{}{how}", left.unwrap_or_default())
     }
 
-    /// Pictures an hour, those that failed included.
+    /// Pictures per hour, including failures.
     fn rate(&self) -> f64 {
         self.n_done() as f64 / self.elapsed.as_secs_f64().max(1e-3) * 3600.0
     }
 
-    /// What comes behind the number that are done: how fast it goes and how long it will take.
+    /// Rate, remaining time and failures, to follow the number of pictures processed.
     fn rest(&self) -> String {
-        let mut text = format!(", {:.0} an hour", self.rate());
+        let mut text = format!(", {:.0} per hour", self.rate());
         if let Some(left) = self.n_left() {
             let seconds = left as f64 / (self.rate() / 3600.0).max(1e-6);
             text += &format!(", {} left", HumanDuration(Duration::from_secs_f64(seconds)));
@@ -265,7 +265,7 @@ impl fmt::Display for Summary {
         if captioned > 0 {
             write!(
                 f,
-                " in {:.1} s ({:.0} an hour)",
+                " in {:.1} s ({:.0} per hour)",
                 self.elapsed.as_secs_f64(),
                 self.rate()
             )?;
@@ -289,7 +289,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_rate_is_by_the_hour_and_says_how_long_it_will_take() {
+    fn the_summary_has_rate_and_time_left() {
         let summary = Summary {
             counts: Counts {
                 captioned: 99,
@@ -300,15 +300,15 @@ mod tests {
             elapsed: Duration::from_secs(360),
             total: Some(600),
         };
-        assert_eq!(summary.rest(), ", 1000 an hour, 30 minutes left, 1 failed");
+        assert_eq!(summary.rest(), ", 1000 per hour, 30 minutes left, 1 failed");
         assert_eq!(
             summary.to_string(),
-            "99 captioned in 360.0 s (1000 an hour), 1 failed, 7 skipped, 2 folders not readable"
+            "99 captioned in 360.0 s (1000 per hour), 1 failed, 7 skipped, 2 folders not readable"
         );
         assert_eq!(
             summary.stopped(true),
-            "stopped: 99 captioned in 360.0 s (1000 an hour), 1 failed, 7 skipped, 2 folders not readable, \
-             500 left; the same command goes on from there"
+            "stopped: 99 captioned in 360.0 s (1000 per hour), 1 failed, 7 skipped, 2 folders not readable, \
+             500 left; run the same command to resume"
         );
     }
 }

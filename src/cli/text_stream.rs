@@ -1,11 +1,11 @@
-//! Text on stdout as it is written by the model.
+//! Prints generated text to stdout, piece by piece.
 
 use std::{
     io::{self, Write},
     ops::ControlFlow,
 };
 
-/// Passes text on, piece by piece, until stdout takes no more.
+/// Prints text piece by piece; stops at the first write error.
 #[derive(Debug)]
 pub struct TextStream {
     on: bool,
@@ -13,7 +13,7 @@ pub struct TextStream {
 }
 
 impl TextStream {
-    /// One that prints, or if not `on`, does nothing.
+    /// A stream that prints if `on`, else does nothing.
     pub fn new(on: bool) -> Self {
         Self { on, error: None }
     }
@@ -23,7 +23,7 @@ impl TextStream {
         self.on
     }
 
-    /// Prints a piece at once. It breaks off if nobody reads any more.
+    /// Prints a piece and flushes it. Breaks if stdout is closed.
     pub fn put(&mut self, text: &str) -> ControlFlow<()> {
         if !self.on {
             return ControlFlow::Continue(());
@@ -41,10 +41,10 @@ impl TextStream {
         }
     }
 
-    /// To be called at the end.
+    /// Call this at the end.
     ///
     /// # Errors
-    /// If stdout did not take the text.
+    /// If writing to stdout failed.
     pub fn finish(self) -> io::Result<()> {
         self.error.map_or(Ok(()), Err)
     }

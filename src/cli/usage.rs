@@ -1,4 +1,4 @@
-//! What was meant by an argument that a command does not know.
+//! Tips for unknown arguments.
 
 use clap::{
     Parser,
@@ -7,7 +7,7 @@ use clap::{
 
 use super::Args;
 
-/// The command line; ends the program if it is wrong, or asks for help.
+/// Parses the command line; exits if it is wrong or asks for help.
 pub fn parse() -> Args {
     let words: Vec<String> = std::env::args_os()
         .map(|word| word.to_string_lossy().into_owned())
@@ -15,7 +15,7 @@ pub fn parse() -> Args {
     Args::try_parse().unwrap_or_else(|error| with_tip(error, &words).exit())
 }
 
-/// Puts a tip in place of clap's, which goes by letters alone, where we know better.
+/// Replaces clap's tip, which only compares spellings, if we have a better one.
 fn with_tip(mut error: Error, words: &[String]) -> Error {
     let unknown = match error.get(ContextKind::InvalidArg) {
         Some(ContextValue::String(unknown)) => unknown.clone(),
@@ -24,7 +24,7 @@ fn with_tip(mut error: Error, words: &[String]) -> Error {
     let is_unknown = error.kind() == clap::error::ErrorKind::UnknownArgument;
     if let Some(tip) = tip(words, &unknown).filter(|_| is_unknown) {
         if error.remove(ContextKind::SuggestedArg).is_some() {
-            error.remove(ContextKind::Usage); // it shows the same option
+            error.remove(ContextKind::Usage); // it repeats clap's suggestion
         }
         let tips = ContextValue::StyledStrs(vec![tip.to_owned().into()]);
         error.insert(ContextKind::Suggested, tips);
@@ -32,7 +32,7 @@ fn with_tip(mut error: Error, words: &[String]) -> Error {
     error
 }
 
-/// What to type in place of `unknown`.
+/// What to type instead of `unknown`.
 fn tip(words: &[String], unknown: &str) -> Option<&'static str> {
     let is = |command: &str| {
         words
@@ -43,20 +43,20 @@ fn tip(words: &[String], unknown: &str) -> Option<&'static str> {
     };
     Some(match unknown {
         "--image" | "--images" | "--input" if is("caption") => {
-            "pictures are named without an option: `xc2-edge caption -m GGUF PATH`"
+            "give pictures without an option: `xc2-edge caption -m GGUF PATH`"
         }
-        "--csv" if is("caption") => "`--format csv`, or an output whose name ends in .csv",
-        "--json" | "--jsonl" if is("caption") => "records are JSON, one a line, without an option",
+        "--csv" if is("caption") => "use `--format csv`, or an output file that ends in .csv",
+        "--json" | "--jsonl" if is("caption") => "records are JSON, one per line, by default",
         "--xmp" if is("caption") => {
-            "`--embed DIR` puts copies of the pictures in DIR, with their captions as XMP"
+            "use `--embed DIR` to write copies of the pictures to DIR, with captions as XMP"
         }
         "--image" | "--images" if is("index") => {
-            "the directory is named without an option: `xc2-edge index -m GGUF DIR`"
+            "give the directory without an option: `xc2-edge index -m GGUF DIR`"
         }
         option if option.starts_with('-') => return None,
-        file if file.ends_with(".gguf") => "a model is named with `-m`",
-        _ if is("run") => "a picture is named with `--image`, a question with `-p`",
-        _ if is("compose") => "a picture is named with `--image`, what to write about with `-p`",
+        file if file.ends_with(".gguf") => "give the model with `-m`",
+        _ if is("run") => "give a picture with `--image`, a question with `-p`",
+        _ if is("compose") => "give a picture with `--image`, the topic with `-p`",
         _ => return None,
     })
 }
@@ -66,17 +66,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_meant_is_told_where_it_is_known() {
-        for (line, told) in [
-            (
-                "caption -m m.gguf --image a.png",
-                "pictures are named without",
-            ),
+    fn unknown_arguments_get_tips() {
+        for (line, tip) in [
+            ("caption -m m.gguf --image a.png", "give pictures without"),
             ("caption -m m.gguf a.png --xmp", "`--embed DIR`"),
             ("caption -m m.gguf a.png --csv", "`--format csv`"),
-            ("caption -m m.gguf a.png --json", "without an option"),
+            ("caption -m m.gguf a.png --json", "by default"),
             ("caption -m m.gguf a.png --outptu x", "'--output'"),
-            ("index -m m.gguf --image a.png", "the directory is named"),
+            ("index -m m.gguf --image a.png", "give the directory"),
             ("info m.gguf", "`-m`"),
             ("-v run -m m.gguf a.png", "`--image`"),
             ("run m.gguf --image a.png", "`-m`"),
@@ -90,7 +87,7 @@ mod tests {
             let message = with_tip(error, &words).to_string();
             assert!(!message.contains("--temp"), "{message}");
             let tips: Vec<_> = message.lines().filter(|l| l.contains("tip: ")).collect();
-            assert!(tips.len() == 1 && tips[0].contains(told), "{message}");
+            assert!(tips.len() == 1 && tips[0].contains(tip), "{message}");
         }
     }
 }

@@ -1,13 +1,13 @@
-//! How close one model's next-token distributions are to another's, and how clear its choices.
+//! Compares the next-token distributions of two models, and measures margins of a model's choices.
 
 use serde::{Serialize, Serializer, ser::SerializeStruct};
 
 use crate::language::llama::argmax;
 
-/// A model's distributions beside a reference's, over the tokens of prompts.
+/// Divergence of a model's distributions from a reference's, over the tokens of prompts.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Divergence {
-    /// Each by itself, since the tokens of one resemble each other.
+    /// Kept apart, because tokens of the same prompt are correlated.
     prompts: Vec<Prompt>,
 }
 
@@ -15,15 +15,15 @@ pub struct Divergence {
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 struct Prompt {
     n_tokens: usize,
-    /// Of the divergences, in nats.
+    /// Sum of divergences, in nats.
     kl: f64,
     n_same_top: usize,
 }
 
 impl Divergence {
-    /// Adds a token of the last prompt, or of the first if there is none: the logits of both,
-    /// `[n_vocab]`.
-    pub fn see(&mut self, reference: &[f32], model: &[f32]) {
+    /// Adds a token to the last prompt (creates the first if there is none): the logits of both models,
+    /// `[n_vocab]` each.
+    pub fn add_token(&mut self, reference: &[f32], model: &[f32]) {
         if self.prompts.is_empty() {
             self.prompts.push(Prompt::default());
         }
@@ -34,7 +34,7 @@ impl Divergence {
         }
     }
 
-    /// Adds all prompts of another.
+    /// Adds all prompts of another comparison.
     pub fn add(&mut self, other: &Self) {
         self.prompts.extend(&other.prompts);
     }
@@ -49,19 +49,19 @@ impl Divergence {
         kl / self.n_tokens() as f64
     }
 
-    /// The standard error of [`Self::mean_kl`], in nats per token: by how much other prompts like these
-    /// would move it. Of a ratio of sums over prompts, to first order; `None` for fewer than two.
+    /// The standard error of [`Self::mean_kl`] over the choice of prompts, in nats per token: for a ratio of
+    /// sums, to first order. `None` for fewer than two prompts.
     ///
-    /// Most of the divergence comes from few tokens, so with few prompts the error is uncertain itself.
+    /// Few tokens contribute most of the divergence, so with few prompts this error is uncertain itself.
     pub fn standard_error(&self) -> Option<f64> {
         let (n, mean) = (self.prompts.len() as f64, self.mean_kl());
-        let apart = |p: &Prompt| (p.kl - mean * p.n_tokens as f64).powi(2);
-        let squares: f64 = self.prompts.iter().map(apart).sum();
+        let squared = |p: &Prompt| (p.kl - mean * p.n_tokens as f64).powi(2);
+        let squares: f64 = self.prompts.iter().map(squared).sum();
         let error = (squares * n / (n - 1.0)).sqrt() / self.n_tokens() as f64;
         (self.prompts.len() > 1).then_some(error)
     }
 
-    /// Share of tokens of which the likeliest is the same, 0 to 1.
+    /// Share of tokens at which the most likely token is the same, 0 to 1.
     pub fn same_top(&self) -> f64 {
         let same: usize = self.prompts.iter().map(|p| p.n_same_top).sum();
         same as f64 / self.n_tokens() as f64
@@ -82,7 +82,7 @@ impl Serialize for Divergence {
     }
 }
 
-/// By how much the right tokens lead.
+/// Margins of the expected tokens: their logit minus the largest other logit.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Margins {
     n_tokens: usize,
@@ -101,8 +101,8 @@ impl Default for Margins {
 }
 
 impl Margins {
-    /// Adds a token: logits `[n_vocab]`, and which of them should be the largest.
-    pub fn see(&mut self, logits: &[f32], right: i32) {
+    /// Adds a token: logits `[n_vocab]`, and the id of the expected token.
+    pub fn add_token(&mut self, logits: &[f32], right: i32) {
         let margin = margin(logits, right);
         self.n_tokens += 1;
         self.sum += f64::from(margin);
@@ -116,12 +116,12 @@ impl Margins {
         self.least = self.least.min(other.least);
     }
 
-    /// The least; infinite if no token was seen.
+    /// The smallest margin; infinite if there are no tokens.
     pub fn least(&self) -> f32 {
         self.least
     }
 
-    /// The mean.
+    /// The mean margin.
     pub fn mean(&self) -> f64 {
         self.sum / self.n_tokens as f64
     }
@@ -136,7 +136,7 @@ impl Serialize for Margins {
     }
 }
 
-/// Kullback-Leibler divergence of the distributions of two rows of logits, in nats.
+/// Kullback-Leibler divergence of two rows of logits, in nats.
 fn divergence(reference: &[f32], model: &[f32]) -> f64 {
     let (p, q) = (log_sum_exp(reference), log_sum_exp(model));
     let pairs = reference.iter().zip(model);
@@ -153,7 +153,7 @@ fn log_sum_exp(logits: &[f32]) -> f64 {
     f64::from(most) + logits.iter().map(above).sum::<f64>().ln()
 }
 
-/// The logit of `right` less the largest of the others.
+/// The logit of `right` minus the largest other logit.
 fn margin(logits: &[f32], right: i32) -> f32 {
     let right = right as usize;
     let others = logits.iter().enumerate().filter(|(i, _)| *i != right);
@@ -170,7 +170,7 @@ mod tests {
         let (half, skew) = (ln([0.5, 0.5]), ln([0.25, 0.75]));
         let expected = 0.5 * (0.5f64 / 0.25).ln() + 0.5 * (0.5f64 / 0.75).ln();
         assert!((divergence(&half, &skew) - expected).abs() < 1e-6);
-        // Logits count up to a constant, however large.
+        // Adding a constant to all logits changes nothing.
         assert_eq!(divergence(&[1.0, 2.0], &[1.0, 2.0]), 0.0);
         assert!(divergence(&[1.0, 2.0], &[1001.0, 1002.0]).abs() < 1e-9);
         assert!(divergence(&[1.0, -500.0], &[-500.0, 1.0]) > 400.0);
@@ -179,23 +179,23 @@ mod tests {
     #[test]
     fn tokens_are_counted_and_averaged() {
         let mut all = Divergence::default();
-        all.see(&[0.0, 1.0], &[0.0, 1.0]);
+        all.add_token(&[0.0, 1.0], &[0.0, 1.0]);
         let mut other = Divergence::default();
-        other.see(&[0.0, 1.0], &[1.0, 0.0]);
+        other.add_token(&[0.0, 1.0], &[1.0, 0.0]);
         all.add(&other);
         assert_eq!(all.same_top(), 0.5);
         assert_eq!(all.mean_kl(), divergence(&[0.0, 1.0], &[1.0, 0.0]) / 2.0);
     }
 
-    /// Divergences of the tokens of prompts, of two pieces of which the reference is sure of neither.
-    fn closeness(prompts: &[&[f64]]) -> Divergence {
+    /// A comparison with the given divergence per token; two pieces, equally likely in the reference.
+    fn with_divergences(prompts: &[&[f64]]) -> Divergence {
         let mut all = Divergence::default();
         for kls in prompts {
             let mut prompt = Divergence::default();
             for kl in *kls {
                 // 1/2 ln (1/2 / p) + 1/2 ln (1/2 / (1 - p)) = kl
                 let p = (1.0 + (1.0 - (-2.0 * kl).exp()).sqrt()) / 2.0;
-                prompt.see(&[0.0, 0.0], &[p.ln() as f32, (1.0 - p).ln() as f32]);
+                prompt.add_token(&[0.0, 0.0], &[p.ln() as f32, (1.0 - p).ln() as f32]);
             }
             all.add(&prompt);
         }
@@ -204,24 +204,24 @@ mod tests {
 
     #[test]
     fn the_standard_error_is_that_of_prompts() {
-        // Of equally long ones it is the standard deviation of their means by the root of their number.
+        // For prompts of equal length: the standard deviation of their means / sqrt(number of prompts).
         let [one, two, three] = [[0.1, 0.3], [0.5, 0.5], [0.4, 0.6]];
-        let all = closeness(&[&one, &two, &three]);
+        let all = with_divergences(&[&one, &two, &three]);
         let means = [0.2, 0.5, 0.5];
         let variance = means.map(|m: f64| (m - 0.4).powi(2)).iter().sum::<f64>() / 2.0;
         let error = all.standard_error().unwrap();
         assert!((all.mean_kl() - 0.4).abs() < 1e-6);
         assert!((error - (variance / 3.0).sqrt()).abs() < 1e-6, "{error}");
 
-        // A prompt counts by its tokens: were all alike, its length would tell nothing.
-        let alike = closeness(&[&[0.2], &[0.2, 0.2, 0.2], &[0.2, 0.2]]);
+        // Prompts are weighted by their tokens: if all tokens are equal, lengths do not matter.
+        let alike = with_divergences(&[&[0.2], &[0.2, 0.2, 0.2], &[0.2, 0.2]]);
         assert!(alike.standard_error().unwrap() < 1e-7);
-        // However many tokens it has, one prompt tells nothing of others.
-        assert_eq!(closeness(&[&[0.1, 0.2, 0.3]]).standard_error(), None);
+        // One prompt gives no estimate, however many tokens it has.
+        assert_eq!(with_divergences(&[&[0.1, 0.2, 0.3]]).standard_error(), None);
         assert_eq!(Divergence::default().standard_error(), None);
     }
 
-    /// Means of many draws scatter by as much as the error that each of them tells.
+    /// The standard deviation of the means of many samples equals the mean of their standard errors.
     #[test]
     fn the_standard_error_is_the_scatter_of_means() {
         let mut state = 1_u64;
@@ -235,28 +235,28 @@ mod tests {
         for _ in 0..400 {
             let prompts: Vec<Vec<f64>> = (0..50)
                 .map(|_| {
-                    // What a prompt's tokens have in common, and what they have not.
+                    // A factor common to the prompt's tokens, and independent factors.
                     let (common, length) = (draw(), 1 + (20.0 * draw()) as usize);
                     (0..length).map(|_| common * draw()).collect()
                 })
                 .collect();
             let prompts: Vec<&[f64]> = prompts.iter().map(Vec::as_slice).collect();
-            let all = closeness(&prompts);
+            let all = with_divergences(&prompts);
             means.push(all.mean_kl());
             errors.push(all.standard_error().unwrap());
         }
         let mean = |v: &[f64]| v.iter().sum::<f64>() / v.len() as f64;
         let centre = mean(&means);
-        let apart: Vec<f64> = means.iter().map(|m| (m - centre).powi(2)).collect();
-        let (scatter, told) = (mean(&apart).sqrt(), mean(&errors));
-        assert!((told / scatter - 1.0).abs() < 0.15, "{told} of {scatter}");
+        let squares: Vec<f64> = means.iter().map(|m| (m - centre).powi(2)).collect();
+        let (scatter, error) = (mean(&squares).sqrt(), mean(&errors));
+        assert!((error / scatter - 1.0).abs() < 0.15, "{error} of {scatter}");
     }
 
     #[test]
     fn margins_are_negative_where_another_token_leads() {
         let mut margins = Margins::default();
-        margins.see(&[1.0, 5.0, 2.0], 1);
-        margins.see(&[1.0, 5.0, 2.0], 2);
+        margins.add_token(&[1.0, 5.0, 2.0], 1);
+        margins.add_token(&[1.0, 5.0, 2.0], 2);
         assert_eq!((margins.least(), margins.mean()), (-3.0, 0.0));
     }
 }

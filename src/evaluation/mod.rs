@@ -1,5 +1,5 @@
-//! Measures of correctness: recorded outputs of the original, drawn scenes with known answers, and the divergence of
-//! two models.
+//! Measures of correctness: comparison with recorded outputs of the original implementation, drawn scenes with
+//! known answers, and the divergence of two models.
 
 pub mod divergence;
 pub mod scenes;

@@ -134,7 +134,7 @@ fn errors_are_told_and_the_talk_goes_on() {
     talk.types("/help");
     talk.sees("/clear");
     talk.types("/clear");
-    talk.sees("forgotten");
+    talk.sees("conversation cleared");
     let home = talk.leaves();
     assert!(!home.path().join("talk.md").exists());
 }
@@ -146,7 +146,7 @@ fn a_full_context_is_told_before_it_is_full() {
     talk.sees("1 picture");
     talk.types(CAPTION);
     talk.sees("warning: the context is nearly full");
-    talk.sees("`/clear` begins anew");
+    talk.sees("`/clear` starts over");
     talk.sees("--ctx-size");
     talk.sees("load ");
     talk.types(&format!("/image {}", picture("five-shapes.png").display()));
@@ -167,7 +167,7 @@ fn ctrl_c_stops_an_answer_and_what_was_said_counts() {
     talk.sees("\n");
     talk.sees(" ");
     talk.pty.send_control('c').unwrap();
-    talk.sees("the answer was stopped; what was said counts");
+    talk.sees("the answer was stopped; its text stays in the conversation");
     talk.types("/save talk.md");
     talk.sees("written");
     let home = talk.leaves();
@@ -247,7 +247,7 @@ fn pictures_can_be_dropped_on_the_terminal() {
     talk.types(&format!("{dir}/gone.png"));
     talk.sees("found no picture of this name");
     talk.types("/clear");
-    talk.sees("forgotten");
+    talk.sees("conversation cleared");
     talk.types("five.png");
     talk.sees("1 picture for the next question");
     // A question that names a picture is a question.

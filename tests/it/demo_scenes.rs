@@ -77,7 +77,7 @@ fn drawn_again_is_the_same() {
 fn what_cannot_be_drawn_is_wrong_usage() {
     let dir = scratch("unused");
     for (seeds, size, naming) in [
-        ("9..9", "64", "no seed from 9"),
+        ("9..9", "64", "found 9 and 9"),
         ("9", "64", "expected FIRST..END"),
         ("0..2000000", "64", "expected at most 1000000"),
         ("0..1", "513", "expected a whole number, 16 to 512"),

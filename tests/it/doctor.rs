@@ -54,7 +54,7 @@ fn a_model_is_held_against_the_machine() {
     let text = |topic| finding(&report, topic)["text"].as_str().unwrap().to_owned();
     assert!(text("storage").contains("the whole model in"), "{report}");
     assert!(text("memory").contains("the model takes"), "{report}");
-    assert!(text("expect").contains("an estimate"), "{report}");
+    assert!(text("expect").contains("estimated from"), "{report}");
 }
 
 #[test]

@@ -113,12 +113,12 @@ fn questions_and_answers_are_those_of_the_exam() {
         let is_named = |task: &Task| record["task"] == task.name();
         let task = Task::ALL.into_iter().find(is_named).unwrap();
         let seed = record["seed"].as_u64().unwrap();
-        let paper = task.paper(seed);
-        let words = (json!(paper.query), json!(paper.expected));
+        let case = task.case(seed);
+        let words = (json!(case.query), json!(case.expected));
         let expected = (record["query"].clone(), record["expected"].clone());
         assert_eq!(words, expected, "{}, seed {seed}", task.name());
         let side = record["side"].as_u64().unwrap() as usize;
-        let picture = render(&paper.scenes[0], side).unwrap();
+        let picture = render(&case.scenes[0], side).unwrap();
         let name = task.name();
         assert_eq!(
             crc32(&picture),

@@ -73,7 +73,7 @@ pub enum Stage {
 }
 
 impl Stage {
-    /// As `--stages` names it.
+    /// Name in `--stages`.
     fn name(self) -> &'static str {
         match self {
             Self::Load => "load",

@@ -1,4 +1,4 @@
-//! Where a picture's time goes in the tower, told by the stages that it reports.
+//! Time per part of the tower, from the stages that the encoder reports.
 
 use std::time::Instant;
 
@@ -21,7 +21,7 @@ pub enum Part {
 impl Part {
     const ALL: [Self; 3] = [Self::Embed, Self::Layers, Self::Projector];
 
-    /// The part that ends with a stage of the tower.
+    /// The part to which a stage of the tower belongs.
     fn of(stage: &str) -> Self {
         match stage {
             "patch_embed" | "embeddings" | "hidden.0" => Self::Embed,
@@ -30,7 +30,7 @@ impl Part {
         }
     }
 
-    /// For the table.
+    /// Name in the table.
     pub fn name(self) -> &'static str {
         match self {
             Self::Embed => "embed",
@@ -55,10 +55,10 @@ impl Part {
     }
 }
 
-/// A stopwatch at the tower's stages.
+/// Measures the time between the tower's stages.
 pub struct Profile {
     last: Instant,
-    /// Seconds of each part in each run.
+    /// Per run: seconds of each part.
     runs: Vec<[f64; 3]>,
 }
 
@@ -72,7 +72,7 @@ impl Default for Profile {
 }
 
 impl Profile {
-    /// To be called before the pictures of a run.
+    /// Starts a run. Call this before encoding its pictures.
     pub fn begin(&mut self) {
         self.runs.push([0.0; 3]);
         self.last = Instant::now();
@@ -101,7 +101,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_parts_make_up_the_whole() {
+    fn operations_of_the_parts_add_up() {
         let config = VisionConfig {
             image_size: 490,
             patch_size: 14,

@@ -1,21 +1,21 @@
-//! Seconds of several runs.
+//! Durations of several runs.
 
 use std::time::Instant;
 
-/// How long runs took, in seconds.
+/// Durations of runs, in seconds.
 #[derive(Clone, Debug, Default)]
 pub struct Samples {
-    /// The first, which warmed up and counts no further.
+    /// The warm-up run, not included in the statistics.
     pub first: f64,
-    /// The others, ascending.
+    /// The other runs, ascending.
     sorted: Vec<f64>,
 }
 
 impl Samples {
-    /// Times one run and `n` more. `run` is told how many were before it.
+    /// Times a warm-up run and `n` more. `run` gets the number of earlier runs.
     ///
     /// # Errors
-    /// That of the first run that fails.
+    /// The error of the first run that fails.
     pub fn take<E>(n: usize, mut run: impl FnMut(usize) -> Result<(), E>) -> Result<Self, E> {
         let mut seconds = Vec::with_capacity(n + 1);
         for i in 0..=n {
@@ -26,7 +26,7 @@ impl Samples {
         Ok(Self::new(seconds))
     }
 
-    /// From seconds in the order in which they were taken: the first, and at least one more.
+    /// From seconds in order of measurement: the warm-up run, and at least one more.
     pub fn new(mut seconds: Vec<f64>) -> Self {
         let first = seconds.remove(0);
         seconds.sort_by(f64::total_cmp);
@@ -36,12 +36,12 @@ impl Samples {
         }
     }
 
-    /// How many count.
+    /// Number of runs without the warm-up.
     pub fn len(&self) -> usize {
         self.sorted.len()
     }
 
-    /// The one in the middle, or the mean of the two.
+    /// The median.
     pub fn median(&self) -> f64 {
         let n = self.sorted.len();
         (self.sorted[(n - 1) / 2] + self.sorted[n / 2]) / 2.0
@@ -63,7 +63,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_first_warms_up_and_the_median_stands_in_the_middle() {
+    fn statistics_omit_the_warm_up() {
         let odd = Samples::new(vec![9.0, 3.0, 1.0, 2.0]);
         assert_eq!(
             (odd.first, odd.least(), odd.median(), odd.most()),
@@ -76,7 +76,7 @@ mod tests {
     }
 
     #[test]
-    fn every_run_is_told_its_number_and_a_failure_ends_them() {
+    fn every_run_gets_its_number_and_a_failure_stops() {
         let mut seen = Vec::new();
         Samples::take(2, |i| {
             seen.push(i);

@@ -1,4 +1,4 @@
-//! The stages, run.
+//! Runs the stages.
 
 use std::ops::ControlFlow;
 use xc2_edge::system;
@@ -27,10 +27,10 @@ use crate::cli::{
     progress::Progress,
 };
 
-/// The only sequence of the decoders here.
+/// The only sequence used here.
 const SEQ: usize = 0;
 
-/// Measures what was asked for.
+/// Measures the requested stages.
 pub fn run(args: &BenchArgs) -> anyhow::Result<Table> {
     let n_threads = args.engine.n_threads();
     crate::cli::use_threads(n_threads)?;
@@ -180,11 +180,11 @@ impl<'a> Bench<'a> {
         rows
     }
 
-    /// The prompt as text, or as a picture's embeddings under Partial-LoRA.
+    /// Prefill of text, or of picture embeddings with Partial-LoRA.
     fn prefill(&mut self, plora: bool) -> anyhow::Result<Row> {
         let n = self.n_prompt;
         let stage = if plora { Stage::Plora } else { Stage::Prefill };
-        let prompt = Nonsense::new(&self.engine, n, plora);
+        let prompt = SyntheticPrompt::new(&self.engine, n, plora);
         let mut decoder = self.engine.decoder(n, N_BATCH, 1, 1)?;
         let samples = self.take(stage, |_| prompt.compute(&mut decoder))?;
         let what = if plora {
@@ -206,10 +206,10 @@ impl<'a> Bench<'a> {
         })
     }
 
-    /// Greedy tokens behind the prompt; a stop token does not stop.
+    /// Greedy decoding after the prompt, ignoring stop tokens.
     fn decode(&mut self) -> anyhow::Result<Row> {
         let (n_prompt, n) = (self.n_prompt, self.args.n_decode as usize);
-        let prompt = Nonsense::new(&self.engine, n_prompt, false);
+        let prompt = SyntheticPrompt::new(&self.engine, n_prompt, false);
         let mut decoder = self.engine.decoder(self.n_ctx, N_BATCH, 1, 1)?;
         prompt.compute(&mut decoder)?;
         let first = argmax(decoder.logits());
@@ -230,7 +230,7 @@ impl<'a> Bench<'a> {
     }
 }
 
-/// Loads the model again and again, each time with a context, and keeps the last.
+/// Loads the model repeatedly, each time with a context; keeps the last.
 fn load_again(
     args: &BenchArgs,
     n_ctx: usize,
@@ -256,7 +256,7 @@ fn load_row((samples, peak_memory): (Samples, Option<u64>)) -> Row {
     }
 }
 
-/// A drawn picture, ready for the tower.
+/// A synthetic picture, preprocessed for the tower.
 fn picture(engine: &Engine) -> PixelValues {
     let side = engine.preprocessor().image_size();
     let picture = RgbImage::from_fn(side, side, |x, y| {
@@ -265,14 +265,14 @@ fn picture(engine: &Engine) -> PixelValues {
     engine.preprocessor().pixel_values(&picture)
 }
 
-/// A prompt that means nothing, as text or as the embeddings of one large picture.
-struct Nonsense {
+/// A synthetic prompt: text, or the embeddings of one large picture.
+struct SyntheticPrompt {
     prompt: Prompt,
     /// `[n, n_embd]`
     embeddings: Option<Array2<f32>>,
 }
 
-impl Nonsense {
+impl SyntheticPrompt {
     fn new(engine: &Engine, n: usize, plora: bool) -> Self {
         let decoder = &engine.container().info().decoder;
         let mut sequence = Sequence::default();
@@ -286,7 +286,7 @@ impl Nonsense {
             let ids: Vec<_> = (0..n).map(id).collect();
             sequence.push_tokens(&ids);
         }
-        let pictures = [PictureId::of_file(b"nonsense")];
+        let pictures = [PictureId::of_file(b"synthetic")];
         Self {
             prompt: Prompt::new(sequence, PloraPolicy::Images, &pictures),
             embeddings,

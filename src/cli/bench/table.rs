@@ -1,4 +1,4 @@
-//! The results: a table for a person, an object for a program.
+//! The results as a table and as JSON.
 
 use serde_json::json;
 use xc2_edge::{
@@ -13,12 +13,12 @@ use xc2_kernels::{Cpu, peak::Peak};
 use super::samples::Samples;
 use crate::cli::arithmetic::{Arithmetic, decoder_type};
 
-/// What was measured, and on what.
+/// Results, model and machine.
 pub struct Table {
     engine: Engine,
     n_threads: usize,
     peak: Peak,
-    /// Bytes a second that the threads read from memory at most.
+    /// Peak memory read rate of all threads, in bytes per second.
     read: f64,
     rows: Vec<Row>,
 }
@@ -26,24 +26,24 @@ pub struct Table {
 /// A stage, or a part of one.
 pub struct Row {
     pub name: &'static str,
-    /// What one run does.
+    /// Work of one run.
     pub work: String,
     pub samples: Samples,
     pub rate: Option<Rate>,
-    /// Operations of a run, and in what.
+    /// Operations per run, and their arithmetic.
     pub operations: Option<(f64, Arithmetic)>,
-    /// Bytes of weights that a run reads, where that is what takes the time.
+    /// Bytes of weights read per run, for stages limited by memory bandwidth.
     pub weights_read: Option<f64>,
-    /// The stage whose time this is a part of.
+    /// The stage that contains this part.
     pub part_of: Option<&'static str>,
     /// Who multiplied, in a stage of the decoder.
     pub products: Option<MatmulBackend>,
-    /// Of the process, in bytes.
+    /// Peak memory of the process, in bytes.
     pub peak_memory: Option<u64>,
 }
 
 impl Row {
-    /// With nothing known but the time.
+    /// A row with durations only.
     pub fn new(name: &'static str, work: String, samples: Samples) -> Self {
         Self {
             name,
@@ -58,7 +58,7 @@ impl Row {
         }
     }
 
-    /// Operations a second, and as a share of the machine's peak if that is known.
+    /// Operations per second, and their share of the machine's peak, if known.
     fn speed(&self, peak: &Peak) -> Option<(f64, Option<f64>)> {
         let (operations, arithmetic) = self.operations?;
         let speed = operations / self.samples.median();
@@ -67,10 +67,10 @@ impl Row {
     }
 }
 
-/// How much of something a run does.
+/// Amount of work per run, in some unit.
 #[derive(Clone, Copy)]
 pub struct Rate {
-    /// In a run.
+    /// Per run.
     amount: f64,
     unit: &'static str,
 }
@@ -92,7 +92,7 @@ impl Table {
         }
     }
 
-    /// For programs.
+    /// As JSON.
     pub fn as_json(&self) -> serde_json::Value {
         let container = self.engine.container();
         json!({
@@ -214,7 +214,7 @@ impl std::fmt::Display for Table {
     }
 }
 
-/// A number in few digits, none of them lost where there are few: `123`, `12.3`, `1.23`, `0.0123`.
+/// A number with two or three significant digits: `123`, `12.3`, `1.23`, `0.0123`.
 fn short(value: f64) -> String {
     match value.abs() {
         v if v >= 99.95 => format!("{value:.0}"),
@@ -230,7 +230,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn numbers_keep_two_digits_or_three() {
+    fn numbers_have_two_or_three_digits() {
         for (value, text) in [
             (1234.5, "1234"),
             (99.96, "100"),
@@ -246,7 +246,7 @@ mod tests {
     }
 
     #[test]
-    fn the_share_is_that_of_the_arithmetic_in_use() {
+    fn the_share_is_of_the_peak_of_its_arithmetic() {
         let peak = Peak {
             f32: 100.0,
             bf16: 0.0,

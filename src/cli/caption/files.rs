@@ -1,4 +1,4 @@
-//! Captions of files, of those that arrive, and of frames.
+//! Captions files, files that arrive in a watched folder, and frames of a stream.
 
 use std::{
     io::BufReader,
@@ -9,7 +9,8 @@ use std::{
 
 use anyhow::{Context, ensure};
 use xc2_edge::tasks::caption::{
-    self, Arrival, Decision, EXTENSIONS, Frames, Inventory, LeftOut, Limit, Next, POLL, Refused,
+    self, Arrival, Decision, EXTENSIONS, Frames, Inventory, Limit, Next, POLL, Refused,
+    SkippedFiles,
 };
 
 use super::{
@@ -18,47 +19,46 @@ use super::{
 };
 use crate::cli::say;
 
-/// Frames or files that are ready while another one is captioned.
+/// Capacity of the queue of files or frames waiting to be captioned.
 const QUEUE: usize = 64;
 
-/// Pictures that no model looked at, by the reason.
+/// Pictures that were skipped, by reason.
 #[derive(Default)]
 struct Skipped {
     known: usize,
-    /// Known, but not all of their files were there.
+    /// Known, but some of their sidecar files were missing.
     completed: usize,
     failed_before: usize,
     occupied: usize,
 }
 
 impl Skipped {
-    fn tell(&self, args: &CaptionArgs) {
-        let told = |n: usize, why: &str| {
+    fn report(&self, args: &CaptionArgs) {
+        let report = |n: usize, why: &str| {
             if n > 0 && !args.quiet {
                 say(&format!("{n} of those skipped {why}"));
             }
         };
         let output = args.output.as_deref().unwrap_or(Path::new(""));
-        let known = format!("have their caption in {} already", output.display());
-        told(self.known, &known);
+        let known = format!("already have a caption in {}", output.display());
+        report(self.known, &known);
         let completed = format!(
-            "had their caption in {}, of which the missing text file or copy was made",
+            "had a caption in {}; their missing text file or copy was written",
             output.display()
         );
-        told(self.completed, &completed);
+        report(self.completed, &completed);
         let failed = "failed in an earlier run; --retry-failed tries them again";
-        told(self.failed_before, failed);
-        let made = match args.output {
-            Some(_) => "that was edited or not made from these records",
-            None => "already",
+        report(self.failed_before, failed);
+        let occupied = match args.output {
+            Some(_) => "have a text file or copy that was edited or not made from these records",
+            None => "already have a text file or copy",
         };
-        let occupied =
-            format!("have a text file or a copy {made}; --overwrite captions them and replaces it");
-        told(self.occupied, &occupied);
+        let occupied = format!("{occupied}; --overwrite captions them and replaces it");
+        report(self.occupied, &occupied);
     }
 }
 
-/// Captions files and folders. Returns how many of them have no caption.
+/// Captions files and folders. Returns the number of failures, including unreadable folders.
 pub fn caption(args: &CaptionArgs) -> anyhow::Result<usize> {
     let mut inventory = find(args)?;
     let refused = refuse(args, &mut inventory)?;
@@ -66,7 +66,7 @@ pub fn caption(args: &CaptionArgs) -> anyhow::Result<usize> {
     for error in inventory.unreadable() {
         work.tally.unreadable(error);
     }
-    work.tally.left_out(inventory.left_out());
+    work.tally.skipped(inventory.skipped());
     for refused in refused {
         work.refused(&refused.found, refused.error);
     }
@@ -95,12 +95,12 @@ pub fn caption(args: &CaptionArgs) -> anyhow::Result<usize> {
     }
     let n_unreadable = work.tally.counts().unreadable;
     let n_failed = work.finish(args)?;
-    skipped.tell(args);
+    skipped.report(args);
     Ok(n_failed + n_unreadable + skipped.failed_before)
 }
 
-/// Takes out the pictures of which the text files or copies would be each other's. Of every share: the
-/// other picture may be another machine's.
+/// Removes pictures whose text files or copies would overwrite each other. Checks all shards: the other
+/// picture may belong to another machine's.
 ///
 /// # Errors
 /// If no picture is left.
@@ -115,7 +115,7 @@ fn refuse(args: &CaptionArgs, inventory: &mut Inventory) -> anyhow::Result<Vec<R
     Ok(refused)
 }
 
-/// The pictures that are meant.
+/// Finds the pictures.
 fn find(args: &CaptionArgs) -> anyhow::Result<Inventory> {
     let mut inventory = Inventory::new(args.selection());
     for path in &args.paths {
@@ -130,18 +130,18 @@ fn find(args: &CaptionArgs) -> anyhow::Result<Inventory> {
     let from_list = args.paths.iter().any(|path| path == Path::new("-"));
     ensure!(!is_empty || from_list, "{}", no_pictures(&inventory));
     if is_empty && !args.quiet {
-        say("the list on stdin names no pictures: nothing is to be done");
+        say("the list on stdin names no pictures: nothing to do");
     }
     Ok(inventory)
 }
 
-/// That there is nothing, and what there is instead.
+/// The message that no pictures were found, and what was found instead.
 fn no_pictures(inventory: &Inventory) -> String {
     let endings = EXTENSIONS.join(", ");
     let mut text =
         format!("no pictures found; folders are searched for files that end in {endings}");
-    if let Some(left_out) = inventory.left_out().told() {
-        text += &format!("; {left_out}");
+    if let Some(skipped) = inventory.skipped().summary() {
+        text += &format!("; {skipped}");
     }
     for error in inventory.unreadable().iter().take(3) {
         let why = std::error::Error::source(error).map(ToString::to_string);
@@ -150,7 +150,7 @@ fn no_pictures(inventory: &Inventory) -> String {
     text
 }
 
-/// Captions what is in a folder and what arrives, until the folder is gone.
+/// Captions the pictures in a folder and those that arrive, until the folder is removed.
 pub fn watch(args: &CaptionArgs, dir: &Path) -> anyhow::Result<usize> {
     ensure!(
         dir.is_dir(),
@@ -161,7 +161,7 @@ pub fn watch(args: &CaptionArgs, dir: &Path) -> anyhow::Result<usize> {
     let is_dir = |copies: &PathBuf| same_file(copies, dir);
     ensure!(
         !args.embed.as_ref().is_some_and(is_dir),
-        "--embed {0}: the copies would replace the pictures of --watch {0}; expected another folder",
+        "--embed {0}: expected another folder than --watch {0}: the copies would replace the pictures",
         dir.display()
     );
     let (send, arrivals) = mpsc::sync_channel(QUEUE);
@@ -176,7 +176,7 @@ pub fn watch(args: &CaptionArgs, dir: &Path) -> anyhow::Result<usize> {
                     let is_ours = shard.is_none_or(|shard| shard.has(&found.name));
                     return !is_ours || send.send(Item::Arrival(found)).is_ok();
                 }
-                Arrival::LeftOut(why) => tally.left_out(&LeftOut::one(why)),
+                Arrival::Skipped(why) => tally.skipped(&SkippedFiles::one(why)),
                 Arrival::Unreadable(error) => tally.unreadable(&error),
                 Arrival::Polling(_) if quiet => {}
                 Arrival::Polling(limit) => say(&polling(&folder, limit)),
@@ -185,7 +185,7 @@ pub fn watch(args: &CaptionArgs, dir: &Path) -> anyhow::Result<usize> {
         })
     });
     if !args.quiet {
-        say(&format!("watching {}; Ctrl-C ends it", dir.display()));
+        say(&format!("watching {}; Ctrl-C stops", dir.display()));
     }
     work.tally.begin(None, args.resumes());
     let source = |idle| Next::received(&arrivals, idle);
@@ -202,15 +202,15 @@ fn same_file(a: &Path, b: &Path) -> bool {
     matches!((a.canonicalize(), b.canonicalize()), (Ok(a), Ok(b)) if a == b)
 }
 
-/// That a folder cannot be watched, and what to do about it.
+/// The warning that a folder cannot be watched, with a hint.
 fn polling(dir: &Path, limit: Limit) -> String {
     let (setting, enough) = (limit.setting(), limit.enough());
     let value = limit.value().map_or(String::new(), |n| format!(" ({n})"));
     format!(
-        "warning: {}: cannot be watched: the system's limit {setting}{value} is reached; it is looked \
-         through every {} s instead\n\
+        "warning: {}: cannot be watched: the system's limit {setting}{value} is reached; scanning it every \
+         {} s instead\n\
          hint: `sudo sysctl {setting}={enough}` raises the limit until the next boot, `echo \
-         {setting}={enough} | sudo tee /etc/sysctl.d/60-xc2-edge.conf` for every boot; then start this again",
+         {setting}={enough} | sudo tee /etc/sysctl.d/60-xc2-edge.conf` for every boot; then restart",
         dir.display(),
         POLL.as_secs()
     )
@@ -219,7 +219,7 @@ fn polling(dir: &Path, limit: Limit) -> String {
 /// Captions the frames of a stream, until it ends.
 pub fn frames(args: &CaptionArgs, stream: &Path) -> anyhow::Result<usize> {
     let mut frames = Frames::new(open_input(stream)?);
-    // Without room in the channel, a frame is taken only when someone waits for it.
+    // With a capacity of 0, a frame is accepted only while the receiver waits.
     let (send, arrivals) = mpsc::sync_channel(if args.live { 0 } else { 1 });
     let mut work = Work::new(args)?;
     let engine = args.engine.load()?;
@@ -246,7 +246,7 @@ pub fn frames(args: &CaptionArgs, stream: &Path) -> anyhow::Result<usize> {
         Err(panic) => std::panic::resume_unwind(panic),
     };
     if n_broken > 0 && !args.quiet {
-        say(&format!("{n_broken} frames broke off and were left out"));
+        say(&format!("{n_broken} truncated frames were skipped"));
     }
     ensure!(
         n_broken + counts.captioned + counts.failed + counts.skipped > 0,
@@ -256,8 +256,8 @@ pub fn frames(args: &CaptionArgs, stream: &Path) -> anyhow::Result<usize> {
     Ok(n_failed)
 }
 
-/// Gives a frame to whoever captions. Live, it is dropped if nobody waits for it just now. `false`
-/// if nobody ever will.
+/// Sends a frame to the captioner. If `live`, the frame is dropped unless the captioner is waiting.
+/// Returns `false` if the captioner is gone.
 fn hand_over(send: &SyncSender<Item>, frame: Item, live: bool) -> bool {
     if !live {
         return send.send(frame).is_ok();

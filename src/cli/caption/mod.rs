@@ -17,8 +17,8 @@ use xc2_edge::{
     engine::{Engine, Request},
     language::prompt::Chat,
     tasks::caption::{
-        Captioner, Exclude, ExifRule, Format, Journal, Kept, Policy, Records, Selection, Settings,
-        Shard, Sidecars, Template,
+        Captioner, Exclude, ExifRule, Format, Journal, Policy, Records, Selection, SetAside,
+        Settings, Shard, Sidecars, Template,
     },
 };
 
@@ -269,13 +269,9 @@ impl CaptionArgs {
             self.output.as_deref().unwrap_or(Path::new("")).display()
         );
         const KNOWN: [&str; 3] = ["jsonl", "ndjson", "csv"];
-        let is_known = |ending: &OsStr| {
-            KNOWN
-                .iter()
-                .any(|known| ending.eq_ignore_ascii_case(known))
-        };
-        if ending.is_some_and(|ending| !is_known(ending)) && self.format.is_none() && !self.quiet
-        {
+        let is_known =
+            |ending: &OsStr| KNOWN.iter().any(|known| ending.eq_ignore_ascii_case(known));
+        if ending.is_some_and(|ending| !is_known(ending)) && self.format.is_none() && !self.quiet {
             say(&format!(
                 "{}: writing JSON objects, one per line; `--format csv` writes a table instead, `--txt` \
                  writes each caption to a text file next to its picture",
@@ -292,7 +288,7 @@ impl CaptionArgs {
             Some(path) => {
                 let journal = Journal::open(path, format, &self.settings())?;
                 let mut records = Records::Journal(Box::new(journal));
-                self.tell_kept(&mut records);
+                self.report_kept(&mut records);
                 Ok(records)
             }
             None if !self.sidecars().is_empty() => Ok(Records::stream(None, format)?),
@@ -301,9 +297,9 @@ impl CaptionArgs {
     }
 
     /// Reports text that was moved out of the record file, even with `--quiet`: the user may look for it.
-    fn tell_kept(&self, records: &mut Records) {
+    fn report_kept(&self, records: &mut Records) {
         let output = self.output.as_deref().unwrap_or(Path::new("")).display();
-        let Kept { torn, replaced } = records.take_kept();
+        let SetAside { torn, replaced } = records.take_set_aside();
         if let Some((n_bytes, path)) = torn {
             say(&format!(
                 "{output}: an earlier run was stopped while writing; the unfinished record ({n_bytes} \

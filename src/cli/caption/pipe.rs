@@ -1,4 +1,4 @@
-//! Records in, records out: one line for each, in their order, other fields kept.
+//! `--jsonl-in`: reads records and writes them with captions, in the same order, other fields kept.
 
 use std::{
     cell::RefCell,
@@ -26,10 +26,10 @@ use super::{
 };
 use crate::cli::{in_one_line, say, tally::Tally};
 
-/// Lines that are ready while a picture is captioned.
+/// Capacity of the queue of lines waiting to be captioned.
 const QUEUE: usize = 64;
 
-/// Fields of a caption. Those of an earlier one are replaced.
+/// Fields that we write; values from an earlier run are replaced.
 const OURS: [&str; 9] = [
     "caption",
     "error",
@@ -51,7 +51,7 @@ pub fn run(args: &CaptionArgs, records: &Path) -> anyhow::Result<ExitCode> {
     let engine = args.engine.load()?;
     let captioner = args.captioner(&engine)?;
     let (send, lines) = mpsc::sync_channel(QUEUE);
-    // A thread of its own, so that answers do not wait for records that come later.
+    // Read in a separate thread, so that answers do not wait for later records.
     let reader = thread::spawn(move || {
         for line in text::Lines::new(input) {
             if send.send(line?).is_err() {
@@ -113,8 +113,8 @@ pub fn run(args: &CaptionArgs, records: &Path) -> anyhow::Result<ExitCode> {
     }
     ensure!(
         n_seen == 0 || pipe.n_records > 0,
-        "{}: expected JSON objects with a string `path`, one a line, found none in {n_seen} line{}; a list \
-         of plain paths is given as `-`, without --jsonl-in",
+        "{}: expected JSON objects with a string `path`, one per line, found none in {n_seen} line{}; for a \
+         list of plain paths, use `-` without --jsonl-in",
         records.display(),
         if n_seen == 1 { "" } else { "s" }
     );
@@ -123,22 +123,22 @@ pub fn run(args: &CaptionArgs, records: &Path) -> anyhow::Result<ExitCode> {
 
 /// A line of the input.
 struct Record {
-    /// Its place among those that are answered.
+    /// Index among the lines to answer.
     index: usize,
     fields: Fields,
-    /// Pixels, once the picture is open.
+    /// Width and height in pixels, once the picture is open.
     size: Option<(u32, u32)>,
-    /// `white` if it was put on that.
+    /// `white` if the picture was put on a white background.
     background: Option<String>,
-    /// Whether its file ends early.
+    /// Whether the picture file is truncated.
     truncated: Option<bool>,
-    /// Whether it is UTF-8 but for the name of its file.
+    /// Whether the line is UTF-8, apart from the file name.
     is_text: bool,
 }
 
 impl Record {
-    /// Reads a line; `None` if it is empty. A line that is no JSON object is kept as it is in a
-    /// field of its own, and will be a failure.
+    /// Reads a line; `None` if it is empty. A line that is not a JSON object is kept in the field `line` and
+    /// reported as a failure.
     fn read(line: &[u8], index: usize) -> Option<Self> {
         let line = line.trim_ascii();
         if line.is_empty() {
@@ -171,15 +171,15 @@ impl Record {
         self.fields.string(field)
     }
 
-    /// By what its share is told.
+    /// The name that decides its shard.
     fn name(&self) -> String {
         let name = self.text("path").or_else(|| self.text("line"));
         name.unwrap_or_default()
     }
 }
 
-/// The file that a record names, in the way of [`path_text`]. Another program may write a name that only
-/// looks like an escape as it is.
+/// The file that a record names, unescaped as for [`path_text`]. Another program may write a literal name that
+/// looks like an escape.
 fn file_of(path: &str) -> PathBuf {
     let file = path_of(path);
     let literal = Path::new(path);
@@ -189,8 +189,8 @@ fn file_of(path: &str) -> PathBuf {
     file
 }
 
-/// Whether all bytes that are no UTF-8 belong to the `path` in the `fields` of a line. The line may be in
-/// another encoding as a whole.
+/// Whether all bytes that are not UTF-8 belong to the `path` in the `fields` of a line. If not, the whole line
+/// may be in another encoding.
 fn is_text_but_for_path(line: &[u8], fields: &Fields) -> bool {
     if std::str::from_utf8(line).is_ok() {
         return true;
@@ -203,8 +203,8 @@ fn is_text_but_for_path(line: &[u8], fields: &Fields) -> bool {
     })
 }
 
-/// A line of JSON with names that are no UTF-8, as [`path_text`] writes them: their bytes may stand there as
-/// they are, or as Python writes them (`\udce9` for the byte 0xe9).
+/// Escapes names that are not UTF-8 in a line of JSON as [`path_text`] does. They may occur as raw bytes or as
+/// Python writes them (`\udce9` for the byte 0xe9).
 fn with_escapes(line: &[u8]) -> String {
     let mut text = String::new();
     for chunk in line.utf8_chunks() {
@@ -240,18 +240,18 @@ fn with_escapes(line: &[u8]) -> String {
     out + rest
 }
 
-/// What stands between reading and writing.
+/// State between reading and writing records.
 struct Pipe {
     model: String,
     template: Option<Template>,
     output: InOrder,
     tally: Tally,
-    /// Lines that named a picture, whatever became of it.
+    /// Number of lines that named a picture.
     n_records: usize,
 }
 
 impl Pipe {
-    /// Opens the picture of a record. If there is none, the record goes out as a failure.
+    /// Opens the picture of a record. On failure, writes the record with an error.
     fn open(
         &mut self,
         captioner: &Captioner<'_>,
@@ -342,7 +342,7 @@ impl Pipe {
     }
 }
 
-/// Lines that are done out of order, put in order.
+/// Restores the order of lines that finish out of order.
 #[derive(Default)]
 struct InOrder {
     next: usize,
@@ -350,7 +350,7 @@ struct InOrder {
 }
 
 impl InOrder {
-    /// Takes the line of place `index`, and returns those that can go.
+    /// Adds the line with this `index`; returns the lines that can be written now.
     fn put(&mut self, index: usize, line: String) -> Vec<String> {
         self.waiting.insert(index, line);
         let mut ready = Vec::new();
@@ -367,7 +367,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn lines_go_out_in_order() {
+    fn lines_are_written_in_order() {
         let mut output = InOrder::default();
         assert!(output.put(1, "b".into()).is_empty());
         assert_eq!(output.put(0, "a".into()), ["a", "b"]);
@@ -375,7 +375,7 @@ mod tests {
     }
 
     #[test]
-    fn a_line_that_is_no_record_is_kept() {
+    fn a_line_that_is_not_a_record_is_kept() {
         let record = Record::read(b" [1, 2]\r", 0).unwrap();
         assert_eq!(record.text("line").as_deref(), Some("[1, 2]"));
         assert!(Record::read(b" \r", 0).is_none());
@@ -384,14 +384,14 @@ mod tests {
     }
 
     #[test]
-    fn numbers_of_others_stay_as_they_were_written() {
+    fn other_fields_keep_their_numbers_as_written() {
         let line = r#"{"path":"a.jpg","id":12345678901234567890123,"score":0.1000,"at":1e5}"#;
         let record = Record::read(line.as_bytes(), 0).unwrap();
         assert_eq!(serde_json::to_string(&record.fields).unwrap(), line);
     }
 
     #[test]
-    fn a_prompt_in_another_encoding_is_not_asked() {
+    fn a_prompt_in_another_encoding_is_refused() {
         let is_text = |line: &[u8]| Record::read(line, 0).unwrap().is_text;
         assert!(!is_text(
             b"{\"path\":\"a.jpg\",\"prompt\":\"O\xf9 est-ce?\"}"
@@ -403,7 +403,7 @@ mod tests {
     }
 
     #[test]
-    fn a_name_that_is_no_utf8_comes_as_bytes_as_an_escape_or_from_python() {
+    fn names_that_are_not_utf8_may_be_bytes_escapes_or_python_surrogates() {
         for line in [
             &b"{\"path\":\"caf\xe9.jpg\"}"[..],
             br#"{"path":"caf\\xe9.jpg"}"#,
@@ -414,7 +414,7 @@ mod tests {
             let bytes = file_of(r"caf\xe9.jpg");
             assert_eq!(bytes.as_os_str().as_bytes(), b"caf\xe9.jpg");
         }
-        // A pair is a character, and an escaped backslash none of a code.
+        // A surrogate pair is one character; an escaped backslash starts no code.
         let smile = br#"{"path": "\ud83d\ude00\udce9", "x": "\\udce9\u00e9\n"}"#;
         let record = Record::read(smile, 0).unwrap();
         assert_eq!(record.text("path").as_deref(), Some("\u{1f600}\\xe9"));

@@ -1,4 +1,4 @@
-//! One run: pictures come in, captions and failures go to where they belong.
+//! A caption run: takes pictures, writes captions and failures to records and sidecar files.
 
 use std::{cell::RefCell, collections::HashSet, path::PathBuf};
 
@@ -16,19 +16,19 @@ use xc2_edge::{
 use super::CaptionArgs;
 use crate::cli::{in_one_line, tally::Tally};
 
-/// A picture on its way to the model.
+/// A picture to caption.
 pub enum Item {
     File(Found),
-    /// A file that came into a watched folder, and may be gone from it by now.
+    /// A file that arrived in a watched folder; it may have been removed since.
     Arrival(Found),
     /// The bytes of a JPEG.
     Frame(Vec<u8>),
 }
 
-/// What is needed for a record beside the answer.
+/// The part of a record that does not come from the answer.
 struct Subject {
     path: String,
-    /// Where it lies, if it is a file.
+    /// The file, if it is one.
     found: Option<Found>,
     identity: Identity,
     width: u32,
@@ -37,23 +37,23 @@ struct Subject {
     truncated: Option<bool>,
 }
 
-/// One run's outputs and what became of its pictures.
+/// Outputs and state of a run.
 pub struct Work {
     settings: Settings,
     template: Option<Template>,
     records: Records,
     sidecars: Sidecars,
-    /// Of sidecars that an earlier run was killed over.
+    /// Temporary files of sidecars, left by a killed run.
     leftovers: Leftovers,
     policy: Policy,
     gate: Option<Gate>,
-    /// Whose the sidecars of pictures are that come one by one.
+    /// Which picture owns which sidecar files, for pictures that arrive one by one.
     claims: Claims,
-    /// Pictures that were refused, and need not be told again.
+    /// Pictures that were refused, to report each only once.
     refused: HashSet<PathBuf>,
-    /// Paths of the files that the model looks at.
+    /// Files that are being captioned.
     running: HashSet<PathBuf>,
-    /// Files that came again meanwhile: what is to be done about them is seen when it is done.
+    /// Files that arrived again meanwhile; decided once their caption is done.
     deferred: Vec<Found>,
     pub tally: Tally,
 }
@@ -77,10 +77,10 @@ impl Work {
         })
     }
 
-    /// Captions what `source` brings.
+    /// Captions the pictures of `source`.
     ///
     /// # Errors
-    /// If the run as a whole cannot go on.
+    /// If the whole run cannot continue.
     pub fn run(
         self,
         captioner: &Captioner<'_>,
@@ -111,25 +111,25 @@ impl Work {
         fault.map_or(Ok(work.into_inner()), Err)
     }
 
-    /// Sums up, and returns how many pictures failed.
+    /// Prints the summary; returns the number of failed pictures.
     ///
     /// # Errors
-    /// If records that are out of date cannot be dropped.
+    /// If outdated records cannot be removed.
     pub fn finish(mut self, args: &CaptionArgs) -> anyhow::Result<usize> {
         self.tally.finish();
         self.records.tidy()?;
-        args.tell_kept(&mut self.records);
+        args.report_kept(&mut self.records);
         Ok(self.tally.counts().failed)
     }
 
-    /// A file that had to wait for an answer about itself, which is there now.
+    /// A deferred file that is no longer being captioned.
     fn take_deferred(&mut self) -> Option<Item> {
         let is_free = |found: &Found| !self.running.contains(&found.path);
         let at = self.deferred.iter().position(is_free)?;
         Some(Item::File(self.deferred.swap_remove(at)))
     }
 
-    /// Gets a picture ready, if the model has to look at it.
+    /// Opens a picture if it needs a caption.
     fn open(
         &mut self,
         captioner: &Captioner<'_>,
@@ -171,8 +171,8 @@ impl Work {
         }
     }
 
-    /// A picture whose sidecars would be another one's. It has no record, so that the next run looks at
-    /// it again.
+    /// Reports a picture whose sidecars belong to another picture. It gets no record, so the next run
+    /// checks it again.
     pub fn refused(&mut self, found: &Found, error: SidecarError) {
         if self.refused.insert(found.path.clone()) {
             let path = found.path.to_string_lossy();
@@ -180,8 +180,8 @@ impl Work {
         }
     }
 
-    /// What is to be done about a picture. If it is something that needs no model, it is done. What an
-    /// earlier run left of its files half written is removed.
+    /// Decides what to do about a picture, and does what needs no model. Removes temporary files that an
+    /// earlier run left.
     ///
     /// # Errors
     /// If records cannot be read.
@@ -203,8 +203,8 @@ impl Work {
             Decision::Edited(sidecar) => {
                 self.tally.skipped();
                 let why = format!(
-                    "has changed, but {} is not as it was made: somebody edited it; both stay as they are, \
-                     --overwrite captions the picture and replaces the file",
+                    "has changed, but {} was edited since it was made; both are kept, --overwrite captions \
+                     the picture and replaces the file",
                     sidecar.display()
                 );
                 self.tally.warn(&found.path.to_string_lossy(), &why);
@@ -308,8 +308,8 @@ impl Work {
         }
     }
 
-    /// The record is there already: should this fail, it is noted there, and the next run tries again.
-    /// `was_captioned` before this run: an error that was noted then is taken out.
+    /// Writes the sidecar files. The record exists already: on failure, it gets an error, and the next run
+    /// retries. If the picture `was_captioned` before this run, an old error is removed.
     fn write_sidecars(
         &mut self,
         found: &Found,
@@ -328,19 +328,19 @@ impl Work {
     }
 }
 
-/// What the model said, in its template.
+/// The model's answer, in its template.
 pub fn worded(text: &str, template: Option<&Template>) -> String {
     let text = text.trim();
     template.map_or_else(|| text.to_owned(), |template| template.apply(text))
 }
 
-/// Seconds that the model worked on an answer, to the millisecond.
+/// Seconds of computing an answer, rounded to milliseconds.
 pub fn seconds(answer: &Answer) -> f64 {
     let t = &answer.timings;
     ((t.encode + t.prefill + t.decode) * 1e3).round() / 1e3
 }
 
-/// What is wrong with a picture, without its path, which stands beside it.
+/// What is wrong with a picture, without its path.
 pub fn why(error: ImageError) -> String {
     match error {
         ImageError::File { source, .. } => in_one_line(*source),

@@ -1,34 +1,34 @@
-//! What a line of a conversation means.
+//! Parses a line of a conversation.
 
 use std::path::PathBuf;
 
 use super::dropped;
 
-/// A line, understood.
+/// A parsed line.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Command {
-    /// Put a question to the model.
+    /// Ask the model a question.
     Say(String),
     /// Add pictures to the next question; at least one.
     Images(Vec<PathBuf>),
-    /// Forget everything.
+    /// Forget the conversation.
     Clear,
     /// Write the conversation to a file.
     Save(PathBuf),
-    /// Tell the commands.
+    /// List the commands.
     Help,
     /// Leave.
     Quit,
-    /// Nothing was typed.
+    /// An empty line.
     Nothing,
 }
 
-/// A command's name, what follows it, and what it does, for the help and for completion.
+/// Name, argument and description of each command, for help and completion.
 pub const COMMANDS: [(&str, &str, &str); 5] = [
     (
         "/image",
         "FILE",
-        "add a picture or several to the next question; so does dropping them here",
+        "add pictures to the next question; or drop them here",
     ),
     ("/clear", "", "forget the conversation and its pictures"),
     (
@@ -36,13 +36,13 @@ pub const COMMANDS: [(&str, &str, &str); 5] = [
         "FILE",
         "write the conversation to a file: Markdown, or JSON if it ends in .json",
     ),
-    ("/help", "", "this list"),
-    ("/quit", "", "leave; so does Ctrl-D"),
+    ("/help", "", "show this list"),
+    ("/quit", "", "leave; or press Ctrl-D"),
 ];
 
 impl Command {
-    /// Understands a line. Names of pictures that are there, and nothing else, show them; what begins
-    /// with `/` is a command; `//` says a text that begins with `/`.
+    /// Parses a line. If it consists only of names of existing pictures, it adds them; a line that begins
+    /// with `/` is a command; `//` begins a text that starts with `/`.
     ///
     /// # Errors
     /// Says what was expected.
@@ -69,11 +69,10 @@ impl Command {
             "/help" | "/?" => nothing(name, rest, Self::Help),
             "/quit" | "/exit" => nothing(name, rest, Self::Quit),
             path if path[1..].contains('/') => Err(format!(
-                "`{line}`: found no picture of this name; `//` begins a text with `/`"
+                "`{line}`: found no picture of this name; use `//` to begin a text with `/`"
             )),
             _ => Err(format!(
-                "there is no command `{name}`; `/help` tells which there are, and `//` begins a \
-                 text with `/`"
+                "there is no command `{name}`; `/help` lists the commands; use `//` to begin a text with `/`"
             )),
         }
     }
@@ -84,15 +83,15 @@ fn nothing(name: &str, rest: &str, command: Command) -> Result<Command, String> 
         Ok(command)
     } else {
         Err(format!(
-            "`{name}`: expected nothing behind it, found `{rest}`"
+            "`{name}`: expected nothing after it, found `{rest}`"
         ))
     }
 }
 
-/// What follows a command that takes a file.
+/// The argument of a command that takes a file.
 fn some<'a>(name: &str, text: &'a str) -> Result<&'a str, String> {
     match text {
-        "" => Err(format!("`{name}`: expected a file name behind it")),
+        "" => Err(format!("`{name}`: expected a file name after it")),
         text => Ok(text),
     }
 }
@@ -123,7 +122,7 @@ mod tests {
     }
 
     #[test]
-    fn file_names_are_taken_as_shells_take_them() {
+    fn file_names_are_parsed_as_shells_do() {
         for (line, path) in [
             ("/image   my photo.jpg", "my photo.jpg"),
             ("/image my\\ photo.jpg", "my photo.jpg"),
@@ -142,7 +141,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_wrong_is_told() {
+    fn errors_say_what_is_wrong() {
         for (line, naming) in [
             ("/picture a.jpg", "no command `/picture`"),
             ("/image", "expected a file name"),

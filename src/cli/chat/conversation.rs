@@ -1,4 +1,4 @@
-//! What was said so far, and how it is put to the model.
+//! The turns of a conversation, and the requests built from them.
 
 use std::path::{Path, PathBuf};
 
@@ -16,7 +16,7 @@ struct Turn {
 /// A conversation.
 pub struct Conversation {
     system: String,
-    /// What stands for a picture in a text.
+    /// Marks the place of a picture in a text.
     marker: String,
     turns: Vec<Turn>,
     /// Pictures of the next question.
@@ -24,7 +24,7 @@ pub struct Conversation {
 }
 
 impl Conversation {
-    /// Begins with a system text, which may be empty, and pictures for the first question.
+    /// Starts with a system prompt, which may be empty, and pictures for the first question.
     pub fn new(system: String, marker: String, pending: Vec<PathBuf>) -> Self {
         Self {
             system,
@@ -34,7 +34,7 @@ impl Conversation {
         }
     }
 
-    /// Adds a picture to the next question; gives how many that has then.
+    /// Adds a picture to the next question; returns how many it has now.
     pub fn add_image(&mut self, path: PathBuf) -> usize {
         self.pending.push(path);
         self.pending.len()
@@ -45,23 +45,23 @@ impl Conversation {
         &self.pending
     }
 
-    /// Takes back the pictures of the next question.
+    /// Removes the pictures of the next question; returns how many.
     pub fn drop_pending(&mut self) -> usize {
         std::mem::take(&mut self.pending).len()
     }
 
-    /// Whether nothing was said yet.
+    /// Whether there are no turns yet.
     pub fn is_empty(&self) -> bool {
         self.turns.is_empty()
     }
 
-    /// Forgets everything but the system text.
+    /// Removes everything but the system prompt.
     pub fn clear(&mut self) {
         self.turns.clear();
         self.pending.clear();
     }
 
-    /// The request that asks `text` as the next turn; the rest of it is as in `like`.
+    /// The request that asks `text` as the next turn; other fields are as in `like`.
     pub fn request(&self, text: &str, like: &Request) -> Request {
         let images = self.turns.iter().flat_map(|t| &t.images);
         let history = self
@@ -80,7 +80,7 @@ impl Conversation {
         }
     }
 
-    /// The question with a marker for each of its pictures: in front, unless the text says where.
+    /// The question with a marker for each of its pictures: in front, unless the text has markers.
     fn query(&self, text: &str) -> String {
         if text.contains(&self.marker) {
             return text.to_owned();
@@ -88,7 +88,7 @@ impl Conversation {
         self.marker.repeat(self.pending.len()) + text
     }
 
-    /// Notes that `text` was asked and `answer` was said.
+    /// Adds a turn.
     pub fn push(&mut self, text: &str, answer: String) {
         self.turns.push(Turn {
             query: self.query(text),
@@ -97,7 +97,7 @@ impl Conversation {
         });
     }
 
-    /// The conversation as a file for its name: JSON if it ends in `.json`, else Markdown.
+    /// The content of a file of this name: JSON if it ends in `.json`, else Markdown.
     pub fn as_file(&self, name: &Path) -> String {
         match name.extension() {
             Some(json) if json.eq_ignore_ascii_case("json") => self.as_json(),
@@ -126,7 +126,7 @@ impl Conversation {
             for image in &turn.images {
                 text += &format!("![](<{}>)\n\n", image.display());
             }
-            // The markers in front say what the pictures above say.
+            // The pictures above replace the markers in front.
             let query = turn.query.trim_start_matches(&self.marker);
             text += &format!("{query}\n\n## Answer\n\n{}\n\n", turn.answer);
         }
@@ -161,7 +161,7 @@ mod tests {
         assert_eq!(request.chat, expected);
         let names: Vec<_> = request.images.iter().map(name).collect();
         assert_eq!(names, ["a.png", "b c.png", "d.png"]);
-        // Asking does not change it: a question that fails can be asked anew.
+        // A request does not change the conversation: a question that fails can be asked again.
         assert_eq!(talk.pending().len(), 2);
     }
 
@@ -173,14 +173,14 @@ mod tests {
     }
 
     #[test]
-    fn a_text_may_say_where_its_pictures_stand() {
+    fn a_text_may_place_its_pictures() {
         let talk = conversation();
         let request = talk.request("Look: <ImageHere>!", &Request::default());
         assert_eq!(request.chat.query, "Look: <ImageHere>!");
     }
 
     #[test]
-    fn clearing_leaves_the_system_text() {
+    fn clearing_keeps_the_system_prompt() {
         let mut talk = conversation();
         talk.push("Hi", "Hello".to_owned());
         talk.add_image("b.png".into());

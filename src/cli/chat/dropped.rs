@@ -1,5 +1,5 @@
-//! Names of files as people and terminals type them: quoted or escaped as for a shell, as `file://`
-//! URIs, several in a line. Terminals type them so when files are dropped on them.
+//! Parses file names as people type them and as terminals insert dropped files: quoted or escaped as in a
+//! shell, or as `file://` URIs; several per line.
 
 use std::{
     ffi::OsString,
@@ -12,7 +12,7 @@ use std::{
 use percent_encoding::percent_decode_str;
 use xc2_edge::tasks::caption::Kind;
 
-/// The pictures of a line that names nothing but files that are there and are pictures.
+/// The pictures of a line, if it consists only of names of existing picture files.
 pub fn pictures(line: &str) -> Option<Vec<PathBuf>> {
     let line = line.trim();
     let is_meant = |(word, path): &(String, PathBuf)| is_picture(word, path);
@@ -21,7 +21,7 @@ pub fn pictures(line: &str) -> Option<Vec<PathBuf>> {
     Some(readings.next()?.into_iter().map(|(_, path)| path).collect())
 }
 
-/// The files that a text behind a command names, whether they are there or not; at least one.
+/// The files in the argument of a command, whether they exist or not; at least one.
 pub fn files(text: &str) -> Vec<PathBuf> {
     let words = words(text).unwrap_or_default();
     let files = with_paths(text, words);
@@ -39,7 +39,7 @@ pub fn files(text: &str) -> Vec<PathBuf> {
     }
 }
 
-/// The one file that a text behind a command names, whether it is there or not.
+/// The single file in the argument of a command, whether it exists or not.
 pub fn file(text: &str) -> PathBuf {
     let has_home = text.starts_with("~/");
     match words(text).as_deref() {
@@ -48,9 +48,9 @@ pub fn file(text: &str) -> PathBuf {
     }
 }
 
-/// In which ways a line may be read: as one name as it stands, and as words.
+/// Possible readings of a line: as one literal name, and as words.
 fn readings(line: &str) -> impl Iterator<Item = Vec<String>> {
-    // To a shell `#` begins a comment, here it is part of a name.
+    // In a shell `#` begins a comment; here it is part of a name.
     let without_comments = line.replace(" #", " \\#");
     let whole = std::iter::once(vec![line.to_owned()]);
     whole.chain(words(line)).chain(words(&without_comments))
@@ -69,7 +69,7 @@ fn with_paths(text: &str, words: Vec<String>) -> Vec<(String, PathBuf)> {
     words.into_iter().map(with_path).collect()
 }
 
-/// The path that an unquoted word means. `~/` is the home directory if it was not quoted.
+/// The path of an unquoted word. `~/` is the home directory unless it was quoted.
 fn resolved(word: &str, has_home: bool) -> PathBuf {
     if let Some(path) = path_of_uri(word) {
         return path;
@@ -81,7 +81,7 @@ fn resolved(word: &str, has_home: bool) -> PathBuf {
     }
 }
 
-/// The path of a `file:` URI of this machine.
+/// The path of a `file:` URI, if its host is this machine.
 fn path_of_uri(word: &str) -> Option<PathBuf> {
     let (scheme, rest) = word.split_at_checked("file:".len())?;
     if !scheme.eq_ignore_ascii_case("file:") {
@@ -105,7 +105,7 @@ fn is_own(host: &str) -> bool {
     own.is_ok_and(|own| own.trim().eq_ignore_ascii_case(host))
 }
 
-/// Whether a file is a picture by its name or, if a word is plainly a path, by how it begins.
+/// Whether a file is a picture: by its name or, if the word is clearly a path, by its first bytes.
 fn is_picture(word: &str, path: &Path) -> bool {
     path.is_file()
         && (Kind::of(path) != Kind::Other || word.contains('/') && begins_as_picture(path))
@@ -117,7 +117,7 @@ fn begins_as_picture(path: &Path) -> bool {
     read.is_ok() && image::guess_format(&head).is_ok()
 }
 
-/// A text without the backslashes that escape what follows them.
+/// Removes backslashes that escape the next character.
 fn unescaped(text: &str) -> String {
     let mut plain = String::with_capacity(text.len());
     let mut chars = text.chars();
@@ -164,7 +164,7 @@ mod tests {
     }
 
     #[test]
-    fn lines_of_pictures_are_read_as_terminals_type_them() {
+    fn lines_of_pictures_are_parsed_as_terminals_insert_them() {
         let (_dir, d) = album();
         for (line, expected) in [
             (format!("{d}/a.png"), vec!["a.png"]),
@@ -221,7 +221,7 @@ mod tests {
     }
 
     #[test]
-    fn lines_that_say_more_or_name_what_is_not_there_are_no_pictures() {
+    fn lines_with_other_text_or_missing_files_are_not_pictures() {
         let (_dir, d) = album();
         for line in [
             String::new(),
@@ -240,7 +240,7 @@ mod tests {
     }
 
     #[test]
-    fn files_behind_a_command_need_not_be_there() {
+    fn files_of_a_command_need_not_exist() {
         let (_dir, d) = album();
         for (text, expected) in [
             ("my photo.jpg".to_owned(), vec!["my photo.jpg"]),

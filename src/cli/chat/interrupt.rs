@@ -1,6 +1,6 @@
-//! Ctrl-C during an answer: it stops the answer, and once more the program.
+//! Ctrl-C during an answer: the first stops the answer, the second ends the program.
 //!
-//! While a line is read, the terminal gives Ctrl-C to the line editor and none of this happens.
+//! While a line is read, the line editor handles Ctrl-C instead.
 
 use std::{
     ops::ControlFlow,
@@ -11,28 +11,28 @@ use xc2_edge::engine::Observer;
 
 use crate::cli::ENDED_BY_CTRL_C;
 
-static ASKED: AtomicBool = AtomicBool::new(false);
+static INTERRUPTED: AtomicBool = AtomicBool::new(false);
 
-/// From now on Ctrl-C is noted.
+/// Installs the Ctrl-C handler.
 ///
 /// # Errors
 /// If the system refuses.
 pub fn install() -> anyhow::Result<()> {
     ctrlc::set_handler(|| {
-        if ASKED.swap(true, Ordering::Relaxed) {
+        if INTERRUPTED.swap(true, Ordering::Relaxed) {
             xc2_edge::language::llama::end_process(ENDED_BY_CTRL_C);
         }
     })?;
     Ok(())
 }
 
-/// Forgets what was noted; to be called as soon as a question has been read. From then on Ctrl-C is meant for its answer,
-/// even if that has not begun because the session is still made ready.
+/// Resets the flag. Call this as soon as a question has been read: from then on Ctrl-C stops its answer, even
+/// while the session is still being prepared.
 pub fn begin() {
-    ASKED.store(false, Ordering::Relaxed);
+    INTERRUPTED.store(false, Ordering::Relaxed);
 }
 
-/// Shows what another observer shows, until Ctrl-C.
+/// Wraps an observer; interrupts the answer on Ctrl-C.
 pub struct Interruptible<'a>(pub &'a mut dyn Observer);
 
 impl Observer for Interruptible<'_> {
@@ -49,6 +49,6 @@ impl Observer for Interruptible<'_> {
     }
 
     fn is_interrupted(&mut self) -> bool {
-        ASKED.load(Ordering::Relaxed)
+        INTERRUPTED.load(Ordering::Relaxed)
     }
 }

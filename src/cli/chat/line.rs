@@ -1,4 +1,4 @@
-//! Reading a line: editing, history that outlives the program, and completion of commands and files.
+//! Reads lines: with editing, persistent history, and completion of commands and files.
 
 use std::{
     path::PathBuf,
@@ -18,7 +18,7 @@ use rustyline::{
 
 use super::command::COMMANDS;
 
-/// Lines of history that are kept.
+/// Maximum number of history lines.
 const N_HISTORY: usize = 1000;
 
 /// Reads lines from the terminal.
@@ -27,7 +27,7 @@ pub struct LineReader {
     history: Option<PathBuf>,
 }
 
-/// What came of reading.
+/// The result of reading a line.
 pub enum Line {
     Text(String),
     /// Ctrl-C.
@@ -37,7 +37,7 @@ pub enum Line {
 }
 
 impl LineReader {
-    /// Takes up the history of earlier conversations, if there is any.
+    /// Loads the history of earlier conversations, if there is any.
     ///
     /// # Errors
     /// If the terminal cannot be used.
@@ -55,7 +55,7 @@ impl LineReader {
         editor.set_helper(Some(Completion(FilenameCompleter::new())));
         let history = history_file();
         if let Some(file) = &history {
-            let _ = editor.load_history(file); // the first time there is none
+            let _ = editor.load_history(file); // does not exist the first time
         }
         Ok(Self { editor, history })
     }
@@ -76,27 +76,27 @@ impl LineReader {
         }
     }
 
-    /// Adds the new line to the file at once, so that it survives whatever comes. A history that
-    /// cannot be written is said once and missed.
+    /// Appends the new line to the history file at once, in case the program is killed. Warns once if the
+    /// file cannot be written.
     fn keep_history(&mut self) {
-        static TOLD: AtomicBool = AtomicBool::new(false);
+        static WARNED: AtomicBool = AtomicBool::new(false);
         let Some(file) = &self.history else { return };
         let made = file.parent().map_or(Ok(()), std::fs::create_dir_all);
         let written = made
             .map_err(ReadlineError::from)
             .and_then(|()| self.editor.append_history(file));
         if let Err(error) = written
-            && !TOLD.swap(true, Ordering::Relaxed)
+            && !WARNED.swap(true, Ordering::Relaxed)
         {
             eprintln!(
-                "warning: {}: the history is not kept: {error}",
+                "warning: {}: cannot save the history: {error}",
                 file.display()
             );
         }
     }
 }
 
-/// `xc2-edge/history` in the user's directory for such things.
+/// `xc2-edge/history` in the user's state directory.
 fn history_file() -> Option<PathBuf> {
     let state = std::env::var_os("XDG_STATE_HOME").map(PathBuf::from);
     let state = state.filter(|dir| dir.is_absolute()).or_else(|| {
@@ -106,7 +106,7 @@ fn history_file() -> Option<PathBuf> {
     Some(state?.join("xc2-edge/history"))
 }
 
-/// Ctrl-C on a line with something in it clears the line, as shells do; on an empty one it is passed on.
+/// Ctrl-C clears a line with text, as in shells; on an empty line it is passed on.
 struct ClearLine;
 
 impl ConditionalEventHandler for ClearLine {
@@ -115,7 +115,7 @@ impl ConditionalEventHandler for ClearLine {
     }
 }
 
-/// Completes commands, and file names behind those that take one.
+/// Completes commands, and file names after commands that take one.
 struct Completion(FilenameCompleter);
 
 impl Completer for Completion {
@@ -139,7 +139,7 @@ impl Completer for Completion {
     }
 }
 
-/// The commands that begin so.
+/// The commands that start with `begin`.
 fn commands(begin: &str) -> Vec<Pair> {
     let fitting = COMMANDS
         .iter()

@@ -224,7 +224,10 @@ impl<'a> Talk<'a> {
     fn ask(&mut self, text: &str) -> anyhow::Result<()> {
         let request = self.conversation.request(text, &self.options.like);
         let n_prompt = self.engine.prompt_size(&request)?.n_prompt;
-        let warning = self.context_left(n_prompt).before().map_err(anyhow::Error::msg)?;
+        let warning = self
+            .context_left(n_prompt)
+            .before()
+            .map_err(anyhow::Error::msg)?;
         if let Some(warning) = warning {
             tell(format_args!("warning: {warning}"));
         }
@@ -254,7 +257,10 @@ impl<'a> Talk<'a> {
         } else if let Some(why) = report::cut(answer.stop) {
             tell(why);
         }
-        if let Some(warning) = self.context_left(answer.n_prompt + answer.ids.len()).after() {
+        if let Some(warning) = self
+            .context_left(answer.n_prompt + answer.ids.len())
+            .after()
+        {
             tell(format_args!("warning: {warning}"));
         }
     }
@@ -271,10 +277,7 @@ impl<'a> Talk<'a> {
     }
 
     fn save(&self, path: &Path) -> anyhow::Result<()> {
-        ensure!(
-            !self.conversation.is_empty(),
-            "nothing to save yet"
-        );
+        ensure!(!self.conversation.is_empty(), "nothing to save yet");
         let text = self.conversation.as_file(path);
         Leftovers::default().clear(path);
         atomic_file::write(path, text.as_bytes())

@@ -1,4 +1,4 @@
-//! A composition on the terminal, stage by stage.
+//! Prints a composition, stage by stage.
 
 use std::{
     io::{IsTerminal, Write},
@@ -9,17 +9,17 @@ use xc2_edge::tasks::compose::{StageRecord, Watch};
 
 use crate::cli::{progress::Progress, text_stream::TextStream};
 
-/// Shows a composition on the terminal: the article on stdout, everything else on stderr.
+/// Prints a composition: the article on stdout, everything else on stderr.
 pub struct Screen {
     text: TextStream,
     quiet: bool,
     progress: Progress,
-    /// Whether the article's last line is still open on the terminal.
+    /// Whether the article's last line has no line break yet.
     in_line: bool,
 }
 
 impl Screen {
-    /// Prints the article as it comes if `stream`, and no stages if `quiet`.
+    /// Prints the article as it is generated if `stream`, and no stages if `quiet`.
     pub fn new(stream: bool, quiet: bool) -> Self {
         Self {
             text: TextStream::new(stream),
@@ -29,10 +29,10 @@ impl Screen {
         }
     }
 
-    /// To be called when all is written, or cannot be.
+    /// Call this at the end, also after an error.
     ///
     /// # Errors
-    /// If stdout did not take the article.
+    /// If writing to stdout failed.
     pub fn finish(mut self) -> std::io::Result<()> {
         self.progress.clear();
         self.text.finish()
@@ -77,11 +77,11 @@ impl Watch for Screen {
     }
 }
 
-/// The most characters of a choice or a note on the terminal. The JSON has all of it.
-const MOST_CHARS: usize = 200;
+/// Maximum number of characters of a choice or a note on the terminal. The JSON has all of it.
+const MAX_CHARS: usize = 200;
 
 fn shortened(text: &str) -> String {
-    match text.char_indices().nth(MOST_CHARS) {
+    match text.char_indices().nth(MAX_CHARS) {
         Some((end, _)) => format!("{}…", &text[..end]),
         None => text.to_owned(),
     }
@@ -94,8 +94,8 @@ mod tests {
     #[test]
     fn long_choices_are_shortened_between_characters() {
         assert_eq!(shortened("a cat"), "a cat");
-        let long = shortened(&"学".repeat(MOST_CHARS + 1));
-        assert_eq!(long.chars().count(), MOST_CHARS + 1);
+        let long = shortened(&"学".repeat(MAX_CHARS + 1));
+        assert_eq!(long.chars().count(), MAX_CHARS + 1);
         assert!(long.ends_with("学…"));
     }
 }

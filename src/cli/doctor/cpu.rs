@@ -1,4 +1,4 @@
-//! The CPU: which instructions are used, which are missed, and whether llama.cpp was built for it.
+//! The CPU: which instruction sets are used, which are missing, and whether llama.cpp was compiled for it.
 
 use xc2_edge::language::llama::{self, MatmulBackend};
 use xc2_kernels::{Cpu, available};
@@ -11,7 +11,7 @@ use super::Finding;
 const LEVELS: [(Cpu, &str); 6] = [
     (
         Cpu::Avx2,
-        "vector arithmetic at all, and our kernels in the decoder",
+        "vector arithmetic, and our kernels in the decoder",
     ),
     (Cpu::AvxVnni, "int8 products twice as fast as with avx2"),
     (
@@ -42,30 +42,30 @@ const LEVELS: [(Cpu, &str); 2] = [
 #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
 const LEVELS: [(Cpu, &str); 0] = [];
 
-/// What of the CPU is used.
+/// Which instruction sets are used.
 pub fn kernels() -> Finding {
     let (chosen, found) = (Cpu::chosen(), available());
     let widest = found[found.len() - 1];
     if chosen != widest {
         return Finding::warning(
             "kernels",
-            format!("{} though this CPU has {}", chosen.name(), widest.name()),
+            format!("{}, though this CPU has {}", chosen.name(), widest.name()),
         )
         .advice("unset XC2_SIMD");
     }
     let missing = LEVELS.iter().filter(|(cpu, _)| !found.contains(cpu));
-    // A CPU with AVX-512 VNNI does not miss the narrower form.
+    // A CPU with AVX-512 VNNI does not need AVX-VNNI.
     let missing = missing.filter(|(cpu, _)| *cpu > chosen);
     let missing: Vec<_> = missing
         .map(|(cpu, gives)| format!("{} ({gives})", cpu.name()))
         .collect();
     let mut text = format!(
-        "{}, the widest set that this CPU has and that we use; in the decoder {}",
+        "{}, the widest supported instruction set of this CPU; decoder: {}",
         chosen.name(),
         llama::kernels(MatmulBackend::default())
     );
     if !missing.is_empty() {
-        text += &format!("; a CPU with more would give {}", missing.join(", "));
+        text += &format!("; missing on this CPU: {}", missing.join(", "));
     }
     match chosen {
         Cpu::Scalar => Finding::warning("kernels", text),
@@ -73,7 +73,7 @@ pub fn kernels() -> Finding {
     }
 }
 
-/// A feature of the CPU, as llama.cpp's system information calls it, and whether the CPU has it.
+/// A CPU feature by its name in llama.cpp's system information, and whether the CPU has it.
 type Feature = (&'static str, bool);
 
 #[cfg(target_arch = "x86_64")]
@@ -105,12 +105,12 @@ fn features() -> Vec<Feature> {
     Vec::new()
 }
 
-/// Whether llama.cpp, which is compiled for one set of instructions, was compiled for this CPU.
+/// Whether llama.cpp, which is compiled for one instruction set, was compiled for this CPU.
 pub fn build() -> Finding {
     judge_build(&llama::system_info(), &features())
 }
 
-/// `info` is llama.cpp's line: `CPU : AVX2 = 1 | FMA = 1 | …`, with what it was compiled for.
+/// `info` is llama.cpp's line of compiled features: `CPU : AVX2 = 1 | FMA = 1 | …`.
 fn judge_build(info: &str, features: &[Feature]) -> Finding {
     let entries = info
         .split(['|', ':'])
@@ -128,12 +128,11 @@ fn judge_build(info: &str, features: &[Feature]) -> Finding {
         return Finding::ok("build", "llama.cpp was compiled for this CPU".to_owned());
     }
     let text = format!(
-        "llama.cpp was compiled without {}, which this CPU has: the decoder is slower than it could be",
+        "llama.cpp was compiled without {}, which this CPU has: this slows down the decoder",
         unused.join(", ")
     );
     Finding::warning("build", text).advice(
-        "build in the repository's folder on this machine, where .cargo/config.toml asks for a \
-         native build",
+        "build in the repository's folder on this machine: its .cargo/config.toml selects a native build",
     )
 }
 
@@ -143,7 +142,7 @@ mod tests {
     use crate::cli::doctor::Level;
 
     #[test]
-    fn a_build_for_less_than_the_cpu_has_is_told() {
+    fn a_build_without_features_of_the_cpu_is_a_warning() {
         let features = [("AVX2", true), ("FMA", true), ("AVX512", false)];
         let native = "CPU : SSE3 = 1 | AVX2 = 1 | FMA = 1 | OPENMP = 1 | ";
         assert_eq!(judge_build(native, &features).level, Level::Ok);

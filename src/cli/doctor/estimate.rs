@@ -26,42 +26,41 @@ use xc2_kernels::{
 
 use crate::cli::arithmetic::{Arithmetic, decoder_operations, decoder_type, plora_operations};
 
-/// Share of a product's rate that the whole tower reaches: attention and norms cost the rest.
+/// Share of the product rate that the whole tower reaches; attention and norms take the rest.
 const TOWER_SHARE: f64 = 0.78;
-/// Share of it that the prefill reaches with our kernels.
+/// Share of the product rate that prefill reaches with our kernels.
 const PREFILL_SHARE: f64 = 0.8;
-/// The same with AMX, which the tower does not use; of one Intel machine.
+/// The same with AMX, which the tower does not use; one Intel machine.
 const PREFILL_SHARE_AMX: f64 = 1.05;
-/// The same with weights of 16 or 32 bits; of the Intel machine.
+/// The same with weights of 16 or 32 bits; one Intel machine.
 const PREFILL_SHARE_FLOAT: f64 = 0.56;
-/// The same with AVX2, where products with weights of four bits are faster than the tower's, by as much as
-/// those alone are; of the Intel machine.
+/// The same with AVX2, where products with 4-bit weights are faster than the tower's; one Intel machine.
 const PREFILL_SHARE_AVX2: f64 = 1.07;
-/// Share that it reaches with llama.cpp's, of what our kernel for [`llama_cpp_like`] reaches with the
-/// tower's Q8_0; of the Intel machine.
+/// Share that prefill reaches with llama.cpp's kernels, of the rate of our kernel for [`llama_cpp_like`] with
+/// the tower's Q8_0; one Intel machine.
 const LLAMA_CPP_SHARE: f64 = 1.36;
-/// Share of the memory's rate that decoding reaches.
+/// Share of the memory read rate that decoding reaches.
 const DECODE_SHARE: f64 = 0.75;
-/// Seconds that a layer takes in decoding beyond that, by the bundled model.
+/// Additional seconds per layer and token in decoding, measured with the bundled model.
 const DECODE_LAYER_S: f64 = 1e-4;
 
-/// Rows, inputs and outputs of the product that is measured: a part of the tower's.
+/// Rows, inputs and outputs of the measured product, similar to the tower's.
 const SHAPE: (usize, usize, usize) = (512, 1024, 1024);
-/// For how long it is measured.
+/// Duration of a measurement.
 const TIME: Duration = Duration::from_millis(800);
 
-/// What to expect of a model here.
+/// Expected speed of a model on this machine.
 #[derive(Clone, Copy, Debug, serde::Serialize)]
 pub struct Estimate {
-    /// Operations a second of a product in the tower's arithmetic, all threads.
+    /// Operations per second of a product in the tower's arithmetic, all threads.
     pub product_ops_per_s: f64,
-    /// Bytes a second from memory, all threads.
+    /// Bytes per second read from memory, all threads.
     pub memory_bytes_per_s: f64,
-    /// Seconds of a picture in the tower.
+    /// Seconds to encode a picture.
     pub encode_s: f64,
-    /// Seconds of a picture's positions in the decoder.
+    /// Seconds of prefill for a picture's positions.
     pub prefill_s: f64,
-    /// Tokens of an answer a second.
+    /// Decoded tokens per second.
     pub decode_tokens_per_s: f64,
 }
 
@@ -84,7 +83,7 @@ impl Estimate {
     }
 }
 
-/// Operations a second that the prefill reaches, where the tower's products reach `tower_rate`.
+/// Operations per second of prefill, if the tower's products reach `tower_rate`.
 fn prefill_rate(container: &Container, tower: Arithmetic, tower_rate: f64) -> f64 {
     let arithmetic = Arithmetic::of_decoder(container);
     let is_ours = llama::available_backend(MatmulBackend::default()) == MatmulBackend::Xc2;
@@ -104,13 +103,13 @@ fn prefill_rate(container: &Container, tower: Arithmetic, tower_rate: f64) -> f6
     share * rate
 }
 
-/// Whether AMX multiplies most of the decoder.
+/// Whether AMX computes most of the decoder's products.
 fn is_in_tiles(container: &Container) -> bool {
     use GgmlType::{Q4_K, Q5_K, Q6_K};
     Cpu::chosen() == Cpu::Amx && matches!(decoder_type(container), Some(Q4_K | Q5_K | Q6_K))
 }
 
-/// The instructions by which llama.cpp multiplies quantized matrices: on x86-64 not VNNI.
+/// The instruction set that llama.cpp uses for quantized matrices: on x86-64 without VNNI.
 fn llama_cpp_like() -> Cpu {
     match Cpu::chosen() {
         chosen if cfg!(target_arch = "x86_64") => chosen.min(Cpu::Avx2),
@@ -118,7 +117,7 @@ fn llama_cpp_like() -> Cpu {
     }
 }
 
-/// Seconds of a token.
+/// Seconds per token.
 fn decode_s(container: &Container, memory_bytes_per_s: f64) -> f64 {
     let layers = DECODE_LAYER_S * container.info().decoder.n_layer as f64;
     layers + decoder_bytes(container) / (DECODE_SHARE * memory_bytes_per_s)
@@ -128,14 +127,14 @@ fn decoder_bytes(container: &Container) -> f64 {
     MemoryNeed::of(container, EngineOptions::default().workload(1, 1, None)).decoder as f64
 }
 
-/// Operations a second of a product; BF16 without fast instructions is multiplied in f32.
+/// Operations per second of a product; BF16 without fast instructions is multiplied in f32.
 fn product_rate(arithmetic: Arithmetic, cpu: Cpu) -> f64 {
     let (m, k, n) = SHAPE;
     let x = Array2::from_shape_fn((m, k), |(i, j)| ((i * 7 + j * 3) % 17) as f32 / 17.0 - 0.5);
     let mut out = Array2::zeros((m, n));
     let operations = 2.0 * (m * k * n) as f64;
     if arithmetic == Arithmetic::Int8 {
-        // Scales of 0.01 or so, and whatever numbers.
+        // Scales near 0.01, arbitrary values.
         let byte = |i: usize| match i % Q8_0_BLOCK_BYTES {
             0 => 0x00,
             1 => 0x21,
@@ -170,9 +169,9 @@ impl float::Weights for Halves {
 
 /// Seconds of the fastest run.
 fn best(mut run: impl FnMut()) -> f64 {
-    let begun = Instant::now();
+    let measuring = Instant::now();
     let mut best = f64::INFINITY;
-    while begun.elapsed() < TIME {
+    while measuring.elapsed() < TIME {
         let start = Instant::now();
         run();
         best = best.min(start.elapsed().as_secs_f64());

@@ -52,24 +52,24 @@ pub struct DoctorArgs {
     json: bool,
 }
 
-/// How a thing is.
+/// Severity of a finding.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Level {
     Ok,
-    /// It costs speed, or a run.
+    /// Runs will be slower, or fail.
     Warning,
-    /// The system does not tell.
+    /// The system does not provide the information.
     Unknown,
 }
 
-/// What was found about one thing.
+/// What was found about one topic.
 #[derive(Clone, Debug, serde::Serialize)]
 pub struct Finding {
     pub topic: &'static str,
     pub level: Level,
     pub text: String,
-    /// What can be done.
+    /// What to do about it.
     pub advice: Option<String>,
 }
 
@@ -128,7 +128,7 @@ pub fn run(args: &DoctorArgs) -> anyhow::Result<ExitCode> {
     report.add(memory(container.as_ref()))?;
     report.add(heat(&Thermal::read()))?;
     if let Some(path) = args.storage.as_deref().or(args.model.as_deref()) {
-        // The model's cached pages count where its file is what was measured.
+        // The page cache matters only if the model's own file was measured.
         let model = container.as_ref().filter(|_| args.storage.is_none());
         report.add(storage(path, model)?)?;
     }
@@ -145,7 +145,7 @@ pub fn run(args: &DoctorArgs) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// What was found so far. A person sees each finding when it comes: some take a second or three.
+/// The findings so far. As text, each is printed at once: some take up to three seconds.
 struct Report {
     as_json: bool,
     findings: Vec<Finding>,
@@ -169,22 +169,23 @@ impl Report {
 }
 
 fn processor(n_threads: usize) -> Finding {
-    let name = machine::cpu_name().unwrap_or_else(|| "a CPU that tells no name".to_owned());
+    let name = machine::cpu_name().unwrap_or_else(|| "an unknown CPU".to_owned());
     let n_cores = default_threads();
     let text = format!("{name}, {n_cores} cores for this process, {n_threads} threads");
     if n_threads <= n_cores {
         return Finding::ok("cpu", text);
     }
-    Finding::warning("cpu", text).advice("more threads than cores wait for each other: `-t` fewer")
+    Finding::warning("cpu", text)
+        .advice("more threads than cores wait for each other: use a smaller `-t`")
 }
 
-/// Other work on the machine: what is measured here shares the cores with it.
+/// Other work on the machine, which shares the cores.
 fn load(load: Option<Load>, n_threads: usize) -> Finding {
     let Some(load) = load else {
         return Finding::new(
             "load",
             Level::Unknown,
-            "the system does not tell".to_owned(),
+            "the system does not report it".to_owned(),
         );
     };
     let text = format!(
@@ -196,20 +197,20 @@ fn load(load: Option<Load>, n_threads: usize) -> Finding {
     }
     Finding::warning(
         "load",
-        format!("{text}: other work takes turns with {n_threads} threads"),
+        format!("{text}: other work competes with {n_threads} threads"),
     )
     .advice(
-        "what is expected below may be off by two and more: ask again when the machine is quiet",
+        "the estimate below may be off by a factor of two or more: run this again when the machine is idle",
     )
 }
 
-/// Memory, held against the model's need with a picture and 512 positions more.
+/// Available memory compared with the model's need for a picture and 512 more positions.
 fn memory(container: Option<&Container>) -> Finding {
     let Some(available) = system::memory::available() else {
-        let text = "the system does not tell".to_owned();
+        let text = "the system does not report it".to_owned();
         return Finding::new("memory", Level::Unknown, text);
     };
-    let mut text = format!("{} can be had", human(available));
+    let mut text = format!("{} available", human(available));
     if let Some(total) = system::memory::installed().filter(|total| available < *total) {
         text += &format!(" of {}", human(total));
     }
@@ -221,17 +222,16 @@ fn memory(container: Option<&Container>) -> Finding {
         Ok(need) => need.total(),
         Err(error) => return Finding::warning("memory", format!("{text}; the model: {error}")),
     };
-    text += &format!(", the model takes {} with a picture", human(need));
+    text += &format!(", the model needs {} with a picture", human(need));
     if need <= available {
         return Finding::ok("memory", text);
     }
-    Finding::warning("memory", text)
-        .advice("`xc2-edge run` tells which options would fit when it is tried")
+    Finding::warning("memory", text).advice("`xc2-edge run` says which options would make it fit")
 }
 
 fn heat(thermal: &Thermal) -> Finding {
     if !thermal.is_known() {
-        let text = "the system does not tell temperatures or throttling".to_owned();
+        let text = "the system does not report temperatures or throttling".to_owned();
         return Finding::new("heat", Level::Unknown, text);
     }
     let hottest = thermal.hottest.as_ref();
@@ -246,14 +246,14 @@ fn heat(thermal: &Thermal) -> Finding {
         return Finding::ok("heat", format!("no throttling; {text}"));
     }
     Finding::warning("heat", all.join("; "))
-        .advice("a cooler, a stronger power supply or fewer threads keep the clock rate up")
+        .advice("better cooling, a stronger power supply or fewer threads keep the clock rate up")
 }
 
 fn storage(path: &Path, model: Option<&Container>) -> anyhow::Result<Finding> {
     let storage = storage::measure(path)?;
     let mut text = format!("{} reads {}/s", path.display(), human(storage.rate as u64));
     if !storage.direct {
-        text += " (through the page cache, which may flatter it)";
+        text += " (through the page cache, so it may be too high)";
     }
     if let Some(container) = model {
         let bytes = container.file().file_bytes() as f64;
@@ -265,19 +265,19 @@ fn storage(path: &Path, model: Option<&Container>) -> anyhow::Result<Finding> {
     Ok(Finding::ok("storage", text))
 }
 
-/// Matrices of models that are narrower than this do not reach the rates that are reckoned with.
+/// Models with narrower matrices than this do not reach the assumed rates.
 const SMALL: usize = 1024;
 
 fn expectation(estimate: Option<&Estimate>, container: Option<&Container>) -> Finding {
     let (Some(estimate), Some(container)) = (estimate, container) else {
-        let text = "how long a picture takes depends on the model: give one with `-m`".to_owned();
+        let text = "the time per picture depends on the model: give one with `-m`".to_owned();
         return Finding::new("expect", Level::Unknown, text);
     };
     let vision = &container.info().vision;
     let mut text = format!(
-        "about {:.2} s a picture of {} px ({:.2} s tower, {:.2} s prefill), then {:.0} tokens/s; an \
-         estimate from products at {:.0} GOP/s and memory at {:.0} GB/s here, and from what a model \
-         reached of such rates on two machines",
+        "about {:.2} s per picture of {} px ({:.2} s tower, {:.2} s prefill), then {:.0} tokens/s; \
+         estimated from matrix products at {:.0} GOP/s and memory at {:.0} GB/s on this machine, and from \
+         measurements on two other machines",
         estimate.encode_s + estimate.prefill_s,
         vision.image_size,
         estimate.encode_s,
@@ -287,7 +287,7 @@ fn expectation(estimate: Option<&Estimate>, container: Option<&Container>) -> Fi
         estimate.memory_bytes_per_s / 1e9,
     );
     if container.info().decoder.n_embd < SMALL {
-        text += "; one as small as this takes a few times as long";
+        text += "; a model as small as this takes a few times as long";
     }
     Finding::ok("expect", text).advice("`xc2-edge bench -m MODEL` measures the model itself")
 }
@@ -297,7 +297,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_load_that_slows_the_threads_is_warned_of() {
+    fn a_load_that_slows_down_the_threads_is_a_warning() {
         let level = |last_minute, n_threads| {
             let n_cores = 4;
             let of = Load {

@@ -1,4 +1,4 @@
-//! How fast the storage reads, past the page cache.
+//! Read speed of storage, without the page cache.
 
 use std::{
     fs::{self, File, OpenOptions},
@@ -10,30 +10,30 @@ use std::{
 
 use anyhow::Context;
 
-/// Bytes of a read: large enough for any disk's full rate.
+/// Bytes per read, large enough for the full rate of any disk.
 const CHUNK: usize = 4 << 20;
-/// What direct reads must be a multiple of, in memory and in the file.
+/// Alignment of direct reads, in memory and in the file.
 const ALIGN: usize = 4096;
-/// No more than this is read, and no longer.
-const MOST_BYTES: u64 = 256 << 20;
-const MOST_TIME: Duration = Duration::from_secs(3);
-/// Size of the file that is written where a folder is to be measured.
+/// Limits of a measurement.
+const MAX_BYTES: u64 = 256 << 20;
+const MAX_TIME: Duration = Duration::from_secs(3);
+/// Size of the file that is written to measure a folder.
 const PROBE_BYTES: u64 = 64 << 20;
 
-/// A measured storage.
+/// Measured storage.
 #[derive(Clone, Copy, Debug)]
 pub struct Storage {
-    /// Bytes a second.
+    /// Bytes per second.
     pub rate: f64,
-    /// Whether the page cache was passed by. Where a file system cannot, the rate may be that of
+    /// Whether the page cache was bypassed. If the file system cannot do that, the rate may be that of
     /// memory.
     pub direct: bool,
 }
 
-/// Whether there is something to measure.
+/// Checks that `path` exists.
 ///
 /// # Errors
-/// If there is nothing, or no leave to look.
+/// If it does not exist or is not accessible.
 pub fn find(path: &Path) -> anyhow::Result<fs::Metadata> {
     fs::metadata(path).with_context(|| name(path))
 }
@@ -42,10 +42,10 @@ fn name(path: &Path) -> String {
     format!("{}: cannot be measured", path.display())
 }
 
-/// Measures where a file lies, or a folder, in which a file is written for it and removed.
+/// Measures the storage of a file, or of a folder with a temporary file in it.
 ///
 /// # Errors
-/// If there is nothing to read, or no leave to.
+/// If there is nothing to read, or reading or writing fails.
 pub fn measure(path: &Path) -> anyhow::Result<Storage> {
     let name = || name(path);
     if !find(path)?.is_dir() {
@@ -73,7 +73,7 @@ fn measure_file(path: &Path) -> io::Result<Storage> {
     {
         return Ok(Storage { rate, direct: true });
     }
-    // Not every file system reads directly: memory and network ones do not.
+    // Some file systems, such as tmpfs and network ones, do not support direct reads.
     let rate = read_rate(&File::open(path)?)?;
     Ok(Storage {
         rate,
@@ -81,18 +81,18 @@ fn measure_file(path: &Path) -> io::Result<Storage> {
     })
 }
 
-/// Reads chunks that are spread over the file.
+/// Bytes per second of reading chunks that are spread over the file.
 fn read_rate(file: &File) -> io::Result<f64> {
     let chunks = (file.metadata()?.len() / CHUNK as u64).max(1);
-    let wanted = chunks.min(MOST_BYTES / CHUNK as u64);
-    let mut room = vec![0u8; CHUNK + ALIGN];
-    let begin = room.as_ptr().align_offset(ALIGN);
-    let buffer = &mut room[begin..begin + CHUNK];
+    let wanted = chunks.min(MAX_BYTES / CHUNK as u64);
+    let mut unaligned = vec![0u8; CHUNK + ALIGN];
+    let begin = unaligned.as_ptr().align_offset(ALIGN);
+    let buffer = &mut unaligned[begin..begin + CHUNK];
     let (start, mut n_bytes) = (Instant::now(), 0);
     for i in 0..wanted {
         let at = i * chunks / wanted * CHUNK as u64;
         n_bytes += file.read_at(buffer, at)?;
-        if start.elapsed() > MOST_TIME {
+        if start.elapsed() > MAX_TIME {
             break;
         }
     }
@@ -110,7 +110,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_file_and_a_folder_have_a_rate_and_nothing_is_left() {
+    fn measuring_leaves_no_files_behind() {
         let dir = tempfile::tempdir_in(env!("CARGO_MANIFEST_DIR")).unwrap();
         let file = dir.path().join("small");
         fs::write(&file, vec![1; 100_000]).unwrap();
@@ -120,7 +120,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_measured_is_told() {
+    fn errors_name_the_path() {
         let dir = tempfile::tempdir().unwrap();
         let empty = dir.path().join("empty");
         fs::write(&empty, "").unwrap();

@@ -1,4 +1,4 @@
-//! Whole compositions about drawn pictures: does every picture stand where the article speaks of it?
+//! Evaluates compositions about drawn pictures: is every picture next to the section about it?
 
 use std::{
     fmt::{self, Display, Formatter},
@@ -18,41 +18,41 @@ use xc2_edge::{
 
 use crate::cli::{progress::Progress, seeds::Seeds};
 
-/// How many articles and pictures there are, and how many of them are right.
+/// Number of articles and pictures, and how many are right.
 #[derive(Clone, Copy, Debug, Default, Serialize)]
 struct Score {
     articles: usize,
-    /// With every picture in the section that speaks of it.
+    /// Articles with every picture at the section about it.
     articles_right: usize,
     pictures: usize,
     pictures_right: usize,
 }
 
-/// An article with a picture in the wrong place, or in none.
+/// An article with a misplaced or missing picture.
 #[derive(Debug, Serialize)]
 struct Departure {
     seed: u64,
     shuffled: bool,
     sections: Vec<String>,
-    /// Section and number of each picture.
+    /// Section and index of each placed picture.
     placed: Vec<(usize, usize)>,
     notes: Vec<String>,
 }
 
-/// What came of all seeds.
+/// Results of all seeds.
 #[derive(Debug, Default, Serialize)]
 struct Report {
     /// The model writes about the pictures and places them.
     as_given: Score,
     /// The same articles, the pictures given in another order.
     shuffled: Score,
-    /// What that would be if the model chose the letters that it chose before.
+    /// The score if the model had chosen the same letters as before: the chance level.
     same_letters: Score,
     departures: Vec<Departure>,
 }
 
-/// Composes an article for each seed, places the pictures again in another order, and tells how
-/// often they stand where the article speaks of them.
+/// Composes an article for each seed, places its pictures again in another order, and prints how often they
+/// are at the section about them.
 pub fn run(engine: &Engine, seeds: &Seeds, json: bool) -> anyhow::Result<()> {
     let mut report = Report::default();
     let mut progress = Progress::default();
@@ -71,37 +71,30 @@ pub fn run(engine: &Engine, seeds: &Seeds, json: bool) -> anyhow::Result<()> {
 
 impl Report {
     fn add(&mut self, engine: &Engine, seed: u64) -> anyhow::Result<()> {
-        let commission = CompositionCase::from_seed(seed);
-        let n = commission.scenes.len();
+        let case = CompositionCase::from_seed(seed);
+        let n = case.scenes.len();
         let in_order: Vec<usize> = (0..n).collect();
-        let article = place(engine, &commission, &in_order, None)?;
+        let article = place(engine, &case, &in_order, None)?;
         let before = numbers(&article);
-        self.as_given.add(&commission, &article.sections, &before);
-        self.note(seed, false, &commission, &article);
+        self.as_given.add(&case, &article.sections, &before);
+        self.note(seed, false, &case, &article);
 
-        // Each in another place than before.
-        let turned: Vec<usize> = (0..n).map(|i| (i + 1) % n).collect();
-        let again = place(engine, &commission, &turned, Some(article.sections))?;
-        self.shuffled
-            .add(&commission, &again.sections, &numbers(&again));
-        self.note(seed, true, &commission, &again);
+        // Each picture at another position than before.
+        let rotated: Vec<usize> = (0..n).map(|i| (i + 1) % n).collect();
+        let again = place(engine, &case, &rotated, Some(article.sections))?;
+        self.shuffled.add(&case, &again.sections, &numbers(&again));
+        self.note(seed, true, &case, &again);
         let kept: Vec<_> = before
             .iter()
-            .map(|(section, i)| (*section, turned[*i]))
+            .map(|(section, i)| (*section, rotated[*i]))
             .collect();
-        self.same_letters.add(&commission, &again.sections, &kept);
+        self.same_letters.add(&case, &again.sections, &kept);
         Ok(())
     }
 
-    fn note(
-        &mut self,
-        seed: u64,
-        shuffled: bool,
-        commission: &CompositionCase,
-        article: &Composition,
-    ) {
+    fn note(&mut self, seed: u64, shuffled: bool, case: &CompositionCase, article: &Composition) {
         let placed = numbers(article);
-        if n_right(commission, &article.sections, &placed) < commission.scenes.len() {
+        if n_right(case, &article.sections, &placed) < case.scenes.len() {
             self.departures.push(Departure {
                 seed,
                 shuffled,
@@ -114,16 +107,8 @@ impl Report {
 }
 
 impl Score {
-    fn add(
-        &mut self,
-        commission: &CompositionCase,
-        sections: &[String],
-        placed: &[(usize, usize)],
-    ) {
-        let (n, right) = (
-            commission.scenes.len(),
-            n_right(commission, sections, placed),
-        );
+    fn add(&mut self, case: &CompositionCase, sections: &[String], placed: &[(usize, usize)]) {
+        let (n, right) = (case.scenes.len(), n_right(case, sections, placed));
         self.articles += 1;
         self.articles_right += usize::from(right == n);
         self.pictures += n;
@@ -131,15 +116,15 @@ impl Score {
     }
 }
 
-/// The article of a commission, its pictures given in an order: written, or with `sections` that
-/// there are. A picture's file is its number.
+/// The article of a case with its pictures given in `order`: written by the model, or from existing
+/// `sections`. The file name of a picture is its index.
 fn place(
     engine: &Engine,
-    commission: &CompositionCase,
+    case: &CompositionCase,
     order: &[usize],
     sections: Option<Vec<String>>,
 ) -> anyhow::Result<Composition> {
-    let language = match commission.is_chinese {
+    let language = match case.is_chinese {
         true => Language::Zh,
         false => Language::En,
     };
@@ -154,11 +139,11 @@ fn place(
     let mut composer = Composer::new(model, &prompts, options, &mut watch);
     let side = engine.preprocessor().image_size() as usize;
     for i in order {
-        let picture = Picture::Pixels(render(&commission.scenes[*i], side)?);
+        let picture = Picture::Pixels(render(&case.scenes[*i], side)?);
         composer.add_picture(PathBuf::from(i.to_string()), picture);
     }
     let brief = Brief {
-        instruction: commission.instruction.clone(),
+        instruction: case.instruction.clone(),
         ..Brief::default()
     };
     Ok(match sections {
@@ -167,7 +152,7 @@ fn place(
     })
 }
 
-/// Section and number of each picture.
+/// Section and index of each placed picture.
 fn numbers(article: &Composition) -> Vec<(usize, usize)> {
     let number = |file: &PathBuf| file.to_string_lossy().parse().expect("files are numbers");
     article
@@ -177,8 +162,8 @@ fn numbers(article: &Composition) -> Vec<(usize, usize)> {
         .collect()
 }
 
-fn n_right(commission: &CompositionCase, sections: &[String], placed: &[(usize, usize)]) -> usize {
-    let is_right = |(section, i): &&(usize, usize)| commission.speaks_of(&sections[*section], *i);
+fn n_right(case: &CompositionCase, sections: &[String], placed: &[(usize, usize)]) -> usize {
+    let is_right = |(section, i): &&(usize, usize)| case.speaks_of(&sections[*section], *i);
     placed.iter().filter(is_right).count()
 }
 

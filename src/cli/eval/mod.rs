@@ -8,10 +8,10 @@ use std::{io::Write, path::PathBuf, process::ExitCode};
 
 use anyhow::{Context, ensure};
 use clap::{Args, builder::PossibleValuesParser};
-use report::{Against, Mark, Report};
+use report::{Against, Grade, Report};
 use source::{Place, Source};
 use xc2_edge::{
-    engine::{PromptState, Answer, Engine},
+    engine::{Answer, Engine, PromptState},
     evaluation::scenes::{EvalCase, FIRST_TRAINED, Task, Unaskable},
     language::{llama::SpecialText, prompt::PloraPolicy},
 };
@@ -95,10 +95,10 @@ pub fn run(args: &EvalArgs) -> anyhow::Result<ExitCode> {
     let examiner = Examiner::new(args)?;
     let mut report = Report::default();
     let mut progress = Progress::default();
-    for (done, (place, paper)) in source.papers.enumerate() {
+    for (done, (place, case)) in source.cases.enumerate() {
         progress.update("eval", done, source.total);
-        match examiner.mark(&paper) {
-            Ok(mark) => report.add(place, &paper, mark, args.tasks || args.scenes.is_some()),
+        match examiner.grade(&case) {
+            Ok(grade) => report.add(place, &case, grade, args.tasks || args.scenes.is_some()),
             Err(error) => match error.downcast_ref::<Unaskable>() {
                 Some(form @ Unaskable::Form { .. }) => report.skip(form),
                 _ => return Err(error.context(args.name(place))),
@@ -128,7 +128,7 @@ impl EvalArgs {
         Ok(Source::seeds(seeds, tasks, limit))
     }
 
-    /// What a prompt is called.
+    /// Name of a prompt in messages.
     fn name(&self, place: Place) -> String {
         match (place, &self.prompts) {
             (Place::Line(line), Some(file)) => format!("{}:{line}", file.display()),
@@ -143,12 +143,12 @@ fn warn_of_trained(seeds: &Seeds) {
         let _ = writeln!(
             std::io::stderr(),
             "warning: the bundled model was trained on seeds from {FIRST_TRAINED} on; \
-             its figures there say little, smaller seeds are for reporting"
+             results on them are not meaningful; use smaller seeds"
         );
     }
 }
 
-/// The model, and what it is held against.
+/// The model, and the reference model if there is one.
 struct Examiner {
     model: Engine,
     reference: Option<Engine>,
@@ -179,13 +179,13 @@ impl Examiner {
         })
     }
 
-    fn mark(&self, paper: &EvalCase) -> anyhow::Result<Mark> {
-        let (answer, here) = self.ask(&self.model, paper, self.plora)?;
+    fn grade(&self, case: &EvalCase) -> anyhow::Result<Grade> {
+        let (answer, here) = self.ask(&self.model, case, self.plora)?;
         let against = match &self.reference {
-            Some(reference) => Some(self.compare(paper, reference, here)?),
+            Some(reference) => Some(self.compare(case, reference, here)?),
             None => None,
         };
-        Ok(Mark {
+        Ok(Grade {
             answer: answer.text,
             against,
         })
@@ -194,41 +194,41 @@ impl Examiner {
     fn ask(
         &self,
         engine: &Engine,
-        paper: &EvalCase,
+        case: &EvalCase,
         plora: PloraPolicy,
     ) -> anyhow::Result<(Answer, PromptState)> {
         let side = engine.preprocessor().image_size() as usize;
-        let mut request = paper.request(&engine.container().info().prompt, side)?;
+        let mut request = case.request(&engine.container().info().prompt, side)?;
         (request.plora, request.n_predict) = (plora, self.n_predict);
         Ok(engine.answer_and_keep_prompt(&request, &mut ())?)
     }
 
-    /// Leads the model along the reference's answer, then along the expected one.
+    /// Runs the model on the reference's answer (teacher forcing), then on the expected answer.
     fn compare(
         &self,
-        paper: &EvalCase,
+        case: &EvalCase,
         reference: &Engine,
         mut here: PromptState,
     ) -> anyhow::Result<Against> {
-        let (answer, mut there) = self.ask(reference, paper, PloraPolicy::Images)?;
+        let (answer, mut there) = self.ask(reference, case, PloraPolicy::Images)?;
         let mut rows = Vec::new();
         there.force_tokens(&answer.ids, |_, row| rows.push(row.to_vec()))?;
         let mut against = Against::default();
-        // Where a context ends early, one of them has fewer rows.
+        // One of them has fewer rows if its context ends early.
         here.force_tokens(&answer.ids, |i, row| {
             if let Some(reference) = rows.get(i) {
-                against.closeness.see(reference, row);
+                against.divergence.add_token(reference, row);
             }
         })?;
 
         let tokenizer = self.model.tokenizer();
-        let mut expected = tokenizer.encode(&paper.expected, SpecialText::Plain);
+        let mut expected = tokenizer.encode(&case.expected, SpecialText::Plain);
         expected.push(self.model.container().info().prompt.turn_end);
         expected.truncate(self.n_predict);
-        let said = &expected[..expected.len().saturating_sub(1)];
-        here.force_tokens(said, |i, row| {
+        let forced = &expected[..expected.len().saturating_sub(1)];
+        here.force_tokens(forced, |i, row| {
             if let Some(right) = expected.get(i) {
-                against.margins.see(row, *right);
+                against.margins.add_token(row, *right);
             }
         })?;
         Ok(against)

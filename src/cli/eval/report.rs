@@ -1,4 +1,4 @@
-//! What came of all prompts.
+//! Results of an evaluation.
 
 use std::{
     collections::BTreeMap,
@@ -13,31 +13,31 @@ use xc2_edge::evaluation::{
 
 use super::source::Place;
 
-/// How a model did on one prompt.
-pub struct Mark {
+/// Result of one prompt.
+pub struct Grade {
     pub answer: String,
-    /// To the reference model, if there is one.
+    /// Comparison with the reference model, if there is one.
     pub against: Option<Against>,
 }
 
-/// A model beside the reference model.
+/// A comparison of the model with the reference model.
 #[derive(Clone, Debug, Default, Serialize)]
 pub struct Against {
     /// Along the reference's answers.
     #[serde(flatten)]
-    pub closeness: Divergence,
+    pub divergence: Divergence,
     /// Along the expected answers.
     #[serde(flatten)]
     pub margins: Margins,
 }
 
-/// How many answers there are, and how many of them are as they should be.
+/// Number of prompts, and how many answers are as expected.
 #[derive(Clone, Debug, Default, Serialize)]
 struct Score {
     prompts: usize,
-    /// Equal to the true answer.
+    /// Answers equal to the expected one.
     right: usize,
-    /// Equal to what the model said in PyTorch, where that was recorded.
+    /// Answers equal to the model's answer in PyTorch, where recorded.
     #[serde(skip_serializing_if = "Option::is_none")]
     as_recorded: Option<usize>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -45,27 +45,27 @@ struct Score {
 }
 
 impl Score {
-    fn add(&mut self, paper: &EvalCase, mark: &Mark) {
+    fn add(&mut self, case: &EvalCase, grade: &Grade) {
         self.prompts += 1;
-        self.right += usize::from(mark.answer == paper.expected);
-        if let Some(greedy) = &paper.greedy {
-            *self.as_recorded.get_or_insert(0) += usize::from(mark.answer == *greedy);
+        self.right += usize::from(grade.answer == case.expected);
+        if let Some(greedy) = &case.greedy {
+            *self.as_recorded.get_or_insert(0) += usize::from(grade.answer == *greedy);
         }
-        if let Some(against) = &mark.against {
+        if let Some(against) = &grade.against {
             let sum = self.against.get_or_insert_default();
-            sum.closeness.add(&against.closeness);
+            sum.divergence.add(&against.divergence);
             sum.margins.add(&against.margins);
         }
     }
 }
 
-/// An answer that is wrong, or not the recorded one.
+/// An answer that differs from the expected or the recorded one.
 #[derive(Debug, Serialize)]
 struct Departure {
     #[serde(flatten)]
     place: Place,
     task: String,
-    /// Of the recorded answer: near zero, float noise may decide.
+    /// Margin of the recorded answer: near zero, rounding may decide.
     #[serde(skip_serializing_if = "Option::is_none")]
     margin: Option<f64>,
     expected: String,
@@ -74,7 +74,7 @@ struct Departure {
     answer: String,
 }
 
-/// A prompt's model beside the reference model.
+/// The comparison for one prompt.
 #[derive(Debug, Serialize)]
 struct Compared {
     #[serde(flatten)]
@@ -84,13 +84,13 @@ struct Compared {
     against: Against,
 }
 
-/// What came of all prompts.
+/// Results of all prompts.
 #[derive(Debug, Default, Serialize)]
 pub struct Report {
     all: Score,
     /// By group or task, in the order of the prompts.
     rows: Vec<(String, Score)>,
-    /// Prompts that were not put to the model, by reason.
+    /// Prompts that were skipped, by reason.
     skipped: BTreeMap<String, usize>,
     departures: Vec<Departure>,
     /// With a reference model.
@@ -99,25 +99,25 @@ pub struct Report {
 }
 
 impl Report {
-    pub fn add(&mut self, place: Place, paper: &EvalCase, mark: Mark, by_task: bool) {
-        self.all.add(paper, &mark);
-        let name = if by_task { &paper.task } else { &paper.group };
-        self.row(name).add(paper, &mark);
-        let is_recorded = paper.greedy.as_ref().is_none_or(|g| *g == mark.answer);
-        if mark.answer != paper.expected || !is_recorded {
+    pub fn add(&mut self, place: Place, case: &EvalCase, grade: Grade, by_task: bool) {
+        self.all.add(case, &grade);
+        let name = if by_task { &case.task } else { &case.group };
+        self.row(name).add(case, &grade);
+        let is_recorded = case.greedy.as_ref().is_none_or(|g| *g == grade.answer);
+        if grade.answer != case.expected || !is_recorded {
             self.departures.push(Departure {
                 place,
-                task: paper.task.clone(),
-                margin: paper.margin,
-                expected: paper.expected.clone(),
-                recorded: paper.greedy.clone(),
-                answer: mark.answer,
+                task: case.task.clone(),
+                margin: case.margin,
+                expected: case.expected.clone(),
+                recorded: case.greedy.clone(),
+                answer: grade.answer,
             });
         }
-        if let Some(against) = mark.against {
+        if let Some(against) = grade.against {
             self.compared.push(Compared {
                 place,
-                task: paper.task.clone(),
+                task: case.task.clone(),
                 against,
             });
         }
@@ -168,9 +168,13 @@ impl Display for Score {
         if let Some(same) = self.as_recorded {
             write!(f, " {:>8.1} %", percent(same))?;
         }
-        if let Some(Against { closeness, margins }) = &self.against {
-            let (kl, same) = (closeness.mean_kl(), 100.0 * closeness.same_top());
-            let error = closeness.standard_error();
+        if let Some(Against {
+            divergence,
+            margins,
+        }) = &self.against
+        {
+            let (kl, same) = (divergence.mean_kl(), 100.0 * divergence.same_top());
+            let error = divergence.standard_error();
             let error = error.map_or_else(|| "-".to_owned(), |error| format!("{error:.1e}"));
             let (least, mean) = (margins.least(), margins.mean());
             write!(

@@ -1,4 +1,4 @@
-//! Where the prompts come from: a file, or seeds.
+//! The source of the prompts: a file, or seeds.
 
 use std::path::Path;
 
@@ -11,19 +11,19 @@ use xc2_edge::{
 
 use crate::cli::seeds::Seeds;
 
-/// Which prompt.
+/// Identifies a prompt.
 #[derive(Clone, Copy, Debug, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Place {
-    /// Of a file, from 1.
+    /// Line of the file, from 1.
     Line(usize),
-    /// Of the scene.
+    /// Seed of the scene.
     Seed(u64),
 }
 
-/// Prompts one by one, and how many they are.
+/// An iterator over prompts, and their number.
 pub struct Source {
-    pub papers: Box<dyn Iterator<Item = (Place, EvalCase)>>,
+    pub cases: Box<dyn Iterator<Item = (Place, EvalCase)>>,
     pub total: usize,
 }
 
@@ -33,14 +33,14 @@ impl Source {
         let name = path.display();
         let text = text::read(path).with_context(|| name.to_string())?;
         let parse = |(number, line)| {
-            let paper = serde_json::from_str(line).with_context(|| format!("{name}:{number}"))?;
-            Ok((Place::Line(number), paper))
+            let case = serde_json::from_str(line).with_context(|| format!("{name}:{number}"))?;
+            Ok((Place::Line(number), case))
         };
         let lines = (1..).zip(text.lines()).take(limit);
-        let papers: Vec<_> = lines.map(parse).collect::<anyhow::Result<_>>()?;
+        let cases: Vec<_> = lines.map(parse).collect::<anyhow::Result<_>>()?;
         Ok(Self {
-            total: papers.len(),
-            papers: Box::new(papers.into_iter()),
+            total: cases.len(),
+            cases: Box::new(cases.into_iter()),
         })
     }
 
@@ -48,12 +48,12 @@ impl Source {
     pub fn seeds(seeds: &Seeds, tasks: Vec<Task>, limit: usize) -> Self {
         let total = limit.min(seeds.len() * tasks.len());
         let of_seed = move |seed| {
-            let paper = move |task: Task| (Place::Seed(seed), task.paper(seed));
-            tasks.clone().into_iter().map(paper)
+            let case = move |task: Task| (Place::Seed(seed), task.case(seed));
+            tasks.clone().into_iter().map(case)
         };
         Self {
             total,
-            papers: Box::new(seeds.0.clone().flat_map(of_seed).take(total)),
+            cases: Box::new(seeds.0.clone().flat_map(of_seed).take(total)),
         }
     }
 }

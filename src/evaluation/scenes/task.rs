@@ -125,7 +125,7 @@ impl Task {
 
     /// The paper of a seed, which is that of the training's exam. Captions and lists are about the
     /// scene of the seed, a question about the first drawn scene that it fits.
-    pub fn paper(self, seed: u64) -> EvalCase {
+    pub fn case(self, seed: u64) -> EvalCase {
         let draw = &mut Draw::new(seed);
         let (scene, query, expected) = loop {
             let scene = Scene::draw(draw);
