@@ -246,7 +246,7 @@ impl<'a> PreparedFile<'a> {
         };
         match format {
             ImageFormat::Gif => return Ok(Box::new(GifFrame::new(bytes)?)),
-            ImageFormat::Tiff => return Ok(Box::new(tiff::Picture::new(bytes)?)),
+            ImageFormat::Tiff => return Ok(Box::new(tiff::TiffDecoder::new(bytes)?)),
             _ => {}
         }
         let mut reader = ImageReader::with_format(Cursor::new(&**bytes), format);

@@ -1,17 +1,17 @@
-//! Files of formats that are not read here, recognised by their content.
+//! Recognises files of unsupported formats by their content.
 //!
-//! Photographers' folders hold HEIC files called .jpg, raw photos, sidecars of macOS and login pages that a
-//! download saved as a picture. Each is named as what it is, with what to do.
+//! Picture folders contain HEIC files named .jpg, raw photos, macOS sidecars, and login pages that were downloaded as
+//! pictures. The error names the format and says what to do.
 
 use std::fmt;
 use std::io::Read;
 
 use super::ifd::{Tiff, tag};
 
-/// What a file is instead of a picture that can be read.
+/// An unsupported kind of file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Foreign {
-    /// With its article: `a HEIC picture`.
+    /// Name with its article: `a HEIC picture`.
     name: &'static str,
     /// What to do.
     advice: &'static str,
@@ -23,7 +23,7 @@ impl fmt::Display for Foreign {
     }
 }
 
-const fn is(name: &'static str, advice: &'static str) -> Foreign {
+const fn foreign_format(name: &'static str, advice: &'static str) -> Foreign {
     Foreign { name, advice }
 }
 
@@ -36,246 +36,291 @@ const UNPACK: &str = "unpack it and give the pictures in it";
 const AGAIN: &str = "copy or download it again";
 const NO_PICTURE: &str = "give a picture";
 const NOT_THE_PICTURE: &str =
-    "the server sent it in place of the picture: look into it, and download again";
+    "the server sent it instead of the picture: read it, and download again";
 
-const HEIC: Foreign = is(
+const HEIC: Foreign = foreign_format(
     "a HEIC picture",
     "convert it first, for example with `heif-convert IN OUT.jpg` (Debian: libheif-examples), or set the phone \
      to JPEG (iPhone: Settings, Camera, Formats, Most Compatible); a program built with `--features heic` reads it",
 );
-const HEIF: Foreign = is(
+const HEIF: Foreign = foreign_format(
     "a HEIF picture",
     "convert it first, for example with `heif-convert IN OUT.jpg` (Debian: libheif-examples)",
 );
-const AVIF: Foreign = is(
+const AVIF: Foreign = foreign_format(
     "an AVIF picture",
     "convert it first, for example with `avifdec IN OUT.png` (Debian: libavif-bin)",
 );
-const JPEG_XL: Foreign = is(
+const JPEG_XL: Foreign = foreign_format(
     "a JPEG XL picture",
     "convert it first, for example with `djxl IN OUT.png` (Debian: libjxl-tools)",
 );
-const JPEG_2000: Foreign = is(
+const JPEG_2000: Foreign = foreign_format(
     "a JPEG 2000 picture",
     "convert it first, for example with `opj_decompress -i IN -o OUT.png` (Debian: libopenjp2-tools)",
 );
-const SVG: Foreign = is(
+const SVG: Foreign = foreign_format(
     "an SVG drawing",
     "render it first, for example with `rsvg-convert -o OUT.png IN` (Debian: librsvg2-bin)",
 );
-const PDF: Foreign = is(
+const PDF: Foreign = foreign_format(
     "a PDF document",
     "render its pages first, for example with `pdftoppm -png IN page` (Debian: poppler-utils)",
 );
-const POSTSCRIPT: Foreign = is(
+const POSTSCRIPT: Foreign = foreign_format(
     "a PostScript (EPS) file",
     "render it first, for example with Ghostscript: `gs -sDEVICE=png16m -r150 -dEPSCrop -o OUT.png IN`",
 );
 const LAYERS: &str = "export it as PNG from the program that made it";
-const VIDEO: Foreign = is("a video (MP4)", FRAME);
-const QUICKTIME: Foreign = is("a video (QuickTime)", FRAME);
+const VIDEO: Foreign = foreign_format("a video (MP4)", FRAME);
+const QUICKTIME: Foreign = foreign_format("a video (QuickTime)", FRAME);
 
-/// What begins with these bytes is this, whatever follows.
+/// Magic numbers at the start of a file.
 const MAGIC: &[(&[u8], Foreign)] = &[
     (b"\xff\x0a", JPEG_XL),
     (b"\0\0\0\x0cJXL \r\n\x87\n", JPEG_XL),
     (b"\0\0\0\x0cjP  \r\n\x87\n", JPEG_2000),
     (b"\xff\x4f\xff\x51", JPEG_2000),
-    (b"II\xbc", is("a JPEG XR picture", CONVERT)),
-    (b"8BPS\0\x01", is("a Photoshop document (PSD)", LAYERS)),
+    (b"II\xbc", foreign_format("a JPEG XR picture", CONVERT)),
+    (
+        b"8BPS\0\x01",
+        foreign_format("a Photoshop document (PSD)", LAYERS),
+    ),
     (
         b"8BPS\0\x02",
-        is("a large Photoshop document (PSB)", LAYERS),
+        foreign_format("a large Photoshop document (PSB)", LAYERS),
     ),
-    (b"gimp xcf", is("a GIMP document (XCF)", LAYERS)),
+    (b"gimp xcf", foreign_format("a GIMP document (XCF)", LAYERS)),
     (b"%!PS", POSTSCRIPT),
     (b"\xc5\xd0\xd3\xc6", POSTSCRIPT),
     (
         b"AT&TFORM",
-        is(
+        foreign_format(
             "a DjVu document",
             "render its pages first, for example with `ddjvu -format=tiff IN OUT.tif`",
         ),
     ),
     // Raw photos with a signature of their own.
-    (b"IIRO", is("a raw photo (Olympus ORF)", DEVELOP)),
-    (b"IIRS", is("a raw photo (Olympus ORF)", DEVELOP)),
-    (b"MMOR", is("a raw photo (Olympus ORF)", DEVELOP)),
+    (
+        b"IIRO",
+        foreign_format("a raw photo (Olympus ORF)", DEVELOP),
+    ),
+    (
+        b"IIRS",
+        foreign_format("a raw photo (Olympus ORF)", DEVELOP),
+    ),
+    (
+        b"MMOR",
+        foreign_format("a raw photo (Olympus ORF)", DEVELOP),
+    ),
     (
         b"IIU\0",
-        is("a raw photo (Panasonic RW2 or Leica RWL)", DEVELOP),
+        foreign_format("a raw photo (Panasonic RW2 or Leica RWL)", DEVELOP),
     ),
     (
         b"FUJIFILMCCD-RAW",
-        is("a raw photo (Fujifilm RAF)", DEVELOP),
+        foreign_format("a raw photo (Fujifilm RAF)", DEVELOP),
     ),
     (
         b"II\x1a\0\0\0HEAPCCDR",
-        is("a raw photo (Canon CRW)", DEVELOP),
+        foreign_format("a raw photo (Canon CRW)", DEVELOP),
     ),
-    (b"FOVb", is("a raw photo (Sigma X3F)", DEVELOP)),
-    (b"\0MRM", is("a raw photo (Minolta MRW)", DEVELOP)),
+    (b"FOVb", foreign_format("a raw photo (Sigma X3F)", DEVELOP)),
+    (
+        b"\0MRM",
+        foreign_format("a raw photo (Minolta MRW)", DEVELOP),
+    ),
     // Pictures of renderers, games, science and the past.
-    (b"DDS ", is("a DirectDraw texture (DDS)", CONVERT)),
+    (
+        b"DDS ",
+        foreign_format("a DirectDraw texture (DDS)", CONVERT),
+    ),
     (
         b"\x76\x2f\x31\x01",
-        is(
+        foreign_format(
             "an OpenEXR picture",
             "map its tones to 8 bits first, and save it as PNG",
         ),
     ),
     (
         b"#?RADIANCE",
-        is(
+        foreign_format(
             "a Radiance HDR picture",
             "map its tones to 8 bits first, and save it as PNG",
         ),
     ),
     (
         b"#?RGBE",
-        is(
+        foreign_format(
             "a Radiance HDR picture",
             "map its tones to 8 bits first, and save it as PNG",
         ),
     ),
-    (b"qoif", is("a QOI picture", CONVERT)),
-    (b"farbfeld", is("a farbfeld picture", CONVERT)),
+    (b"qoif", foreign_format("a QOI picture", CONVERT)),
+    (b"farbfeld", foreign_format("a farbfeld picture", CONVERT)),
     (
         b"SIMPLE  =",
-        is(
+        foreign_format(
             "a FITS file",
             "scale its values to 8 bits first, and save it as PNG",
         ),
     ),
     (
         b"BPG\xfb",
-        is(
+        foreign_format(
             "a BPG picture",
             "convert it first, for example with `bpgdec -o OUT.png IN`",
         ),
     ),
     (
         b"FLIF",
-        is(
+        foreign_format(
             "a FLIF picture",
             "convert it first, for example with `flif -d IN OUT.png`",
         ),
     ),
-    (b"\x8aMNG\r\n", is("an MNG animation", CONVERT)),
-    (b"\x8bJNG\r\n", is("a JNG picture", CONVERT)),
-    (b"icns", is("a macOS icon (ICNS)", CONVERT)),
-    (b"\x01\xda", is("an SGI picture", CONVERT)),
-    (b"\x59\xa6\x6a\x95", is("a Sun raster picture", CONVERT)),
-    (b"\xd7\xcd\xc6\x9a", is("a Windows metafile (WMF)", CONVERT)),
-    (b"/* XPM */", is("an XPM picture", CONVERT)),
+    (b"\x8aMNG\r\n", foreign_format("an MNG animation", CONVERT)),
+    (b"\x8bJNG\r\n", foreign_format("a JNG picture", CONVERT)),
+    (b"icns", foreign_format("a macOS icon (ICNS)", CONVERT)),
+    (b"\x01\xda", foreign_format("an SGI picture", CONVERT)),
+    (
+        b"\x59\xa6\x6a\x95",
+        foreign_format("a Sun raster picture", CONVERT),
+    ),
+    (
+        b"\xd7\xcd\xc6\x9a",
+        foreign_format("a Windows metafile (WMF)", CONVERT),
+    ),
+    (b"/* XPM */", foreign_format("an XPM picture", CONVERT)),
     // Video and sound.
-    (b"\x1a\x45\xdf\xa3", is("a video (Matroska or WebM)", FRAME)),
-    (b"FLV\x01", is("a video (FLV)", FRAME)),
+    (
+        b"\x1a\x45\xdf\xa3",
+        foreign_format("a video (Matroska or WebM)", FRAME),
+    ),
+    (b"FLV\x01", foreign_format("a video (FLV)", FRAME)),
     (
         b"\x30\x26\xb2\x75\x8e\x66\xcf\x11",
-        is("a video (Windows Media)", FRAME),
+        foreign_format("a video (Windows Media)", FRAME),
     ),
-    (b"\0\0\x01\xba", is("a video (MPEG)", FRAME)),
-    (b"\0\0\x01\xb3", is("a video (MPEG)", FRAME)),
-    (b"OggS", is("an Ogg file", FRAME)),
-    (b"ID3", is("a sound file (MP3)", NO_PICTURE)),
-    // What stands in place of a picture.
+    (b"\0\0\x01\xba", foreign_format("a video (MPEG)", FRAME)),
+    (b"\0\0\x01\xb3", foreign_format("a video (MPEG)", FRAME)),
+    (b"OggS", foreign_format("an Ogg file", FRAME)),
+    (b"ID3", foreign_format("a sound file (MP3)", NO_PICTURE)),
+    // Files in place of a picture.
     (
         b"version https://git-lfs.github.com/spec/",
-        is("a Git LFS pointer", "fetch the file itself: `git lfs pull`"),
+        foreign_format("a Git LFS pointer", "fetch the file itself: `git lfs pull`"),
     ),
     (
         b"\0\x05\x16\x07",
-        is(
+        foreign_format(
             "an AppleDouble file of macOS, which accompanies a picture",
             "give the picture without `._` before its name",
         ),
     ),
-    (b"\0\x05\x16\0", is("an AppleSingle file of macOS", UNPACK)),
+    (
+        b"\0\x05\x16\0",
+        foreign_format("an AppleSingle file of macOS", UNPACK),
+    ),
     (
         b"\0\0\0\x01Bud1",
-        is("a .DS_Store file of macOS", NO_PICTURE),
+        foreign_format("a .DS_Store file of macOS", NO_PICTURE),
     ),
     (
         b"L\0\0\0\x01\x14\x02\0",
-        is("a Windows shortcut", "give the file that it leads to"),
+        foreign_format("a Windows shortcut", "give the file that it leads to"),
     ),
     (
         b"bplist00",
-        is(
+        foreign_format(
             "a property list of macOS",
             "the picture may not be downloaded from iCloud yet: open it there first",
         ),
     ),
     (
         b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1",
-        is("an Office document or a Thumbs.db", UNPACK),
+        foreign_format("an Office document or a Thumbs.db", UNPACK),
     ),
     (
         b"PK\x03\x04",
-        is("a ZIP archive (or a document that is one)", UNPACK),
+        foreign_format("a ZIP archive (or a document that is one)", UNPACK),
     ),
-    (b"PK\x05\x06", is("an empty ZIP archive", NO_PICTURE)),
-    (b"7z\xbc\xaf\x27\x1c", is("a 7-Zip archive", UNPACK)),
-    (b"Rar!\x1a\x07", is("a RAR archive", UNPACK)),
-    (b"\xfd7zXZ\0", is("a file packed by xz", UNPACK)),
-    (b"BZh", is("a file packed by bzip2", UNPACK)),
-    (b"\x28\xb5\x2f\xfd", is("a file packed by zstd", UNPACK)),
-    (b"SQLite format 3\0", is("an SQLite database", NO_PICTURE)),
-    (b"\x7fELF", is("a program", NO_PICTURE)),
+    (
+        b"PK\x05\x06",
+        foreign_format("an empty ZIP archive", NO_PICTURE),
+    ),
+    (
+        b"7z\xbc\xaf\x27\x1c",
+        foreign_format("a 7-Zip archive", UNPACK),
+    ),
+    (b"Rar!\x1a\x07", foreign_format("a RAR archive", UNPACK)),
+    (
+        b"\xfd7zXZ\0",
+        foreign_format("a file gzip_content by xz", UNPACK),
+    ),
+    (b"BZh", foreign_format("a file packed by bzip2", UNPACK)),
+    (
+        b"\x28\xb5\x2f\xfd",
+        foreign_format("a file gzip_content by zstd", UNPACK),
+    ),
+    (
+        b"SQLite format 3\0",
+        foreign_format("an SQLite database", NO_PICTURE),
+    ),
+    (b"\x7fELF", foreign_format("a program", NO_PICTURE)),
     (
         b"GGUF",
-        is("a model (GGUF)", "give it with `-m`, and a picture here"),
+        foreign_format("a model (GGUF)", "give it with `-m`, and a picture here"),
     ),
     (
         b"\xef\xbf\xbd",
-        is(
+        foreign_format(
             "a file whose bytes were replaced when it was saved as text",
             AGAIN,
         ),
     ),
-    // A PNG's signature is made to show this.
+    // The PNG signature is designed to show this damage.
     (
         b"\x89PNG",
-        is("a PNG that was damaged by a transfer as text", AGAIN),
+        foreign_format("a PNG that was damaged by a transfer as text", AGAIN),
     ),
     (
         b"\xc2\x89PNG",
-        is("a PNG that was damaged by a transfer as text", AGAIN),
+        foreign_format("a PNG that was damaged by a transfer as text", AGAIN),
     ),
     (
         b"\xc3\xbf\xc3\x98\xc3\xbf",
-        is("a JPEG that was damaged by a transfer as text", AGAIN),
+        foreign_format("a JPEG that was damaged by a transfer as text", AGAIN),
     ),
 ];
 
-/// What `file` is, if it is something known that is not read here. A TIFF is only if it is a raw photo.
+/// The format of `file`, if it is known but not supported. TIFF counts only if it is a raw photo.
 pub fn foreign(file: &[u8]) -> Option<Foreign> {
     let magic = || MAGIC.iter().find(|(magic, _)| file.starts_with(magic));
-    in_boxes(file)
+    iso_media(file)
         .or_else(|| raw_photo(file))
         .or_else(|| magic().map(|(_, found)| *found))
-        .or_else(|| in_riff(file))
-        .or_else(|| with_a_header(file))
+        .or_else(|| riff_media(file))
+        .or_else(|| format_by_header(file))
         .or_else(|| markup(file))
-        .or_else(|| behind_other_bytes(file))
+        .or_else(|| picture_after_other_bytes(file))
         .or_else(|| text(file))
 }
 
-/// Whether `file` is HEIC, or HEIF whose codec the brands leave open.
+/// Whether `file` is HEIC, or HEIF whose brands do not name the codec.
 #[cfg(feature = "heic")]
 pub fn is_heic(file: &[u8]) -> bool {
-    in_boxes(file).is_some_and(|found| found == HEIC || found == HEIF)
+    iso_media(file).is_some_and(|found| found == HEIC || found == HEIF)
 }
 
-/// ISO base media files by their brands: HEIC and its kin, raw photos of newer Canons, videos.
-fn in_boxes(file: &[u8]) -> Option<Foreign> {
+/// ISO base media files, by their brands: HEIC and related formats, raw photos of newer Canon cameras, videos.
+fn iso_media(file: &[u8]) -> Option<Foreign> {
     match file.get(4..8)? {
         b"ftyp" => {}
         b"moov" | b"mdat" | b"wide" | b"pnot" => return Some(QUICKTIME),
         _ => return None,
     }
-    // A size of 1 stands for one of 64 bits behind the name, 0 for the rest of the file.
+    // A size of 1 means a 64-bit size after the name; 0 means the rest of the file.
     let len = u32::from_be_bytes(*file.first_chunk()?) as usize;
     let begin = if len == 1 { 16 } else { 8 };
     let end = if len < 16 { begin + 64 } else { len };
@@ -283,17 +328,17 @@ fn in_boxes(file: &[u8]) -> Option<Foreign> {
     let (brands, _) = content.as_chunks::<4>();
     let of_brand = |brand: &[u8; 4]| {
         Some(match brand {
-            b"crx " => is("a raw photo (Canon CR3)", DEVELOP),
+            b"crx " => foreign_format("a raw photo (Canon CR3)", DEVELOP),
             b"avif" | b"avis" => AVIF,
             b"heic" | b"heix" | b"heim" | b"heis" | b"hevc" | b"hevx" | b"hevm" | b"hevs" => HEIC,
             b"jxl " => JPEG_XL,
             b"jp2 " | b"jpx " | b"jpm " => JPEG_2000,
             b"qt  " => QUICKTIME,
-            b"M4A " | b"M4B " => is("a sound file (MP4)", NO_PICTURE),
+            b"M4A " | b"M4B " => foreign_format("a sound file (MP4)", NO_PICTURE),
             _ => return None,
         })
     };
-    // The major brand first; the second is the version of it.
+    // The major brand comes first; its version, the second entry, is skipped.
     let others = brands.iter().skip(2);
     let specific = brands.iter().take(1).chain(others).find_map(of_brand);
     specific.or_else(|| {
@@ -306,21 +351,23 @@ fn in_boxes(file: &[u8]) -> Option<Foreign> {
     })
 }
 
-/// Raw photos that are TIFF inside. Their first directory is a thumbnail, which must not be taken for the photo.
+/// Raw photos in TIFF containers. Their first directory is a thumbnail, which must not be taken for the photo.
 pub fn raw_photo(file: &[u8]) -> Option<Foreign> {
     let tiff = Tiff::new(file)?;
     match file.get(8..12) {
-        Some([b'C', b'R', ..]) => return Some(is("a raw photo (Canon CR2)", DEVELOP)),
-        Some(b"IIII" | b"MMMM") => return Some(is("a raw photo (Phase One IIQ)", DEVELOP)),
+        Some([b'C', b'R', ..]) => return Some(foreign_format("a raw photo (Canon CR2)", DEVELOP)),
+        Some(b"IIII" | b"MMMM") => {
+            return Some(foreign_format("a raw photo (Phase One IIQ)", DEVELOP));
+        }
         _ => {}
     }
     let first = tiff.first()?;
     if first.has(tag::DNG_VERSION) {
-        return Some(is("a raw photo (DNG)", DEVELOP));
+        return Some(foreign_format("a raw photo (DNG)", DEVELOP));
     }
-    // Samples of a colour filter array, or linear ones; compressions of Sony, Nikon, Samsung, Kodak, Pentax.
+    // CFA or linear raw samples; compressions of Sony, Nikon, Samsung, Kodak and Pentax.
     let is_raw = |photometric| matches!(photometric, 32_803 | 34_892);
-    let is_of_camera = |compression| {
+    let is_camera_compression = |compression| {
         matches!(
             compression,
             262 | 32_767 | 32_769..=32_770 | 32_772 | 34_713 | 65_000 | 65_535
@@ -328,33 +375,35 @@ pub fn raw_photo(file: &[u8]) -> Option<Foreign> {
     };
     let holds_samples = tiff.directories().into_iter().any(|directory| {
         directory.value(tag::PHOTOMETRIC).is_some_and(is_raw)
-            || directory.value(tag::COMPRESSION).is_some_and(is_of_camera)
+            || directory
+                .value(tag::COMPRESSION)
+                .is_some_and(is_camera_compression)
     });
     let begins_with_thumbnail = first
         .value(tag::NEW_SUBFILE_TYPE)
         .is_some_and(|ty| ty & 1 == 1)
         && first.has(tag::SUB_IFDS);
-    (holds_samples || begins_with_thumbnail).then_some(is(
+    (holds_samples || begins_with_thumbnail).then_some(foreign_format(
         "a raw photo of a camera (such as NEF, ARW, PEF or SRW)",
         DEVELOP,
     ))
 }
 
-fn in_riff(file: &[u8]) -> Option<Foreign> {
+fn riff_media(file: &[u8]) -> Option<Foreign> {
     if !matches!(file.get(..4)?, b"RIFF" | b"RIFX" | b"RF64") {
         return None;
     }
     match file.get(8..12)? {
-        b"AVI " => Some(is("a video (AVI)", FRAME)),
-        b"WAVE" => Some(is("a sound file (WAV)", NO_PICTURE)),
-        b"ACON" => Some(is("an animated cursor (ANI)", SAVE)),
-        [b'C', b'D', b'R', _] => Some(is("a CorelDRAW document", LAYERS)),
+        b"AVI " => Some(foreign_format("a video (AVI)", FRAME)),
+        b"WAVE" => Some(foreign_format("a sound file (WAV)", NO_PICTURE)),
+        b"ACON" => Some(foreign_format("an animated cursor (ANI)", SAVE)),
+        [b'C', b'D', b'R', _] => Some(foreign_format("a CorelDRAW document", LAYERS)),
         _ => None,
     }
 }
 
-/// Formats whose signature is short, or not at the begin, so that more of the header has to fit.
-fn with_a_header(file: &[u8]) -> Option<Foreign> {
+/// Formats whose signature is short or not at the start, so that more of the header is checked.
+fn format_by_header(file: &[u8]) -> Option<Foreign> {
     let at = |offset: usize, expected: &[u8]| {
         file.get(offset..)
             .is_some_and(|rest| rest.starts_with(expected))
@@ -366,26 +415,28 @@ fn with_a_header(file: &[u8]) -> Option<Foreign> {
     let is_transport_stream = byte(0) == 0x47 && byte(188) == 0x47 && byte(376) == 0x47;
     Some(match file.first_chunk()? {
         _ if file.len() >= 64 && file.iter().all(|byte| *byte == 0) => {
-            is("a file of zeros, as a copy that broke off leaves it", AGAIN)
+            foreign_format("a file of zeros, left by an interrupted copy", AGAIN)
         }
-        [0, 0, 1, 0] if byte(4) > 0 && byte(9) == 0 => is("a Windows icon (ICO)", CONVERT),
+        [0, 0, 1, 0] if byte(4) > 0 && byte(9) == 0 => {
+            foreign_format("a Windows icon (ICO)", CONVERT)
+        }
         [0, 0, 2, 0]
             if byte(4) > 0 && byte(9) == 0 && file.len() > 22 && byte(5) == 0 && byte(21) == 0 =>
         {
-            is("a Windows cursor (CUR)", CONVERT)
+            foreign_format("a Windows cursor (CUR)", CONVERT)
         }
-        [0x1f, 0x8b, ..] => packed(file),
-        [0x0a, 0 | 2..=5, 0 | 1, 1 | 2 | 4 | 8] => is("a PCX picture", CONVERT),
-        [1, 0, 0, 0] if at(40, b" EMF") => is("a Windows metafile (EMF)", CONVERT),
-        [b'M', b'Z', ..] => is("a program", NO_PICTURE),
-        _ if is_netpbm => is("a Netpbm picture (PNM)", CONVERT),
-        _ if at(128, b"DICM") => is(
+        [0x1f, 0x8b, ..] => gzip_content(file),
+        [0x0a, 0 | 2..=5, 0 | 1, 1 | 2 | 4 | 8] => foreign_format("a PCX picture", CONVERT),
+        [1, 0, 0, 0] if at(40, b" EMF") => foreign_format("a Windows metafile (EMF)", CONVERT),
+        [b'M', b'Z', ..] => foreign_format("a program", NO_PICTURE),
+        _ if is_netpbm => foreign_format("a Netpbm picture (PNM)", CONVERT),
+        _ if at(128, b"DICM") => foreign_format(
             "a DICOM file",
             "convert it first, for example with `dcm2img IN OUT.png` (Debian: dcmtk)",
         ),
-        _ if at(257, b"ustar") => is("a tar archive", UNPACK),
-        _ if is_transport_stream => is("a video (MPEG-TS)", FRAME),
-        _ if is_targa(file) => is("a TGA picture", CONVERT),
+        _ if at(257, b"ustar") => foreign_format("a tar archive", UNPACK),
+        _ if is_transport_stream => foreign_format("a video (MPEG-TS)", FRAME),
+        _ if is_targa(file) => foreign_format("a TGA picture", CONVERT),
         _ if file[..file.len().min(1024)]
             .windows(5)
             .any(|w| w == b"%PDF-") =>
@@ -396,7 +447,7 @@ fn with_a_header(file: &[u8]) -> Option<Foreign> {
     })
 }
 
-/// A TGA has no signature: its footer is optional, and its header must make sense in all fields.
+/// TGA has no signature and its footer is optional, so all header fields are checked.
 fn is_targa(file: &[u8]) -> bool {
     if file.ends_with(b"TRUEVISION-XFILE.\0") {
         return true;
@@ -439,25 +490,25 @@ fn is_targa(file: &[u8]) -> bool {
     map_fits && bits_fit && has_pixels && flags & 0b1100_0000 == 0
 }
 
-/// What is in a gzip file, by its begin.
-fn packed(file: &[u8]) -> Foreign {
+/// The content of a gzip file, by its first bytes.
+fn gzip_content(file: &[u8]) -> Foreign {
     const HEAD: u64 = 16 << 10;
     let mut head = Vec::new();
     let _ = flate2::read::GzDecoder::new(file)
         .take(HEAD)
         .read_to_end(&mut head);
     match markup(&head) {
-        Some(found) if found == SVG => is(
+        Some(found) if found == SVG => foreign_format(
             "a packed SVG drawing (SVGZ)",
             "render it first, for example with `rsvg-convert -o OUT.png IN` (Debian: librsvg2-bin)",
         ),
-        _ => is("a file packed by gzip", UNPACK),
+        _ => foreign_format("a file packed by gzip", UNPACK),
     }
 }
 
-/// SVG, HTML and other XML, behind a byte order mark, white space, a prolog and comments.
+/// SVG, HTML and other XML, after a byte order mark, white space, a prolog and comments.
 fn markup(file: &[u8]) -> Option<Foreign> {
-    let head = readable(&file[..file.len().min(64 << 10)]);
+    let head = decode_text(&file[..file.len().min(64 << 10)]);
     let mut rest = head.trim_start();
     let mut is_xml = false;
     loop {
@@ -472,11 +523,13 @@ fn markup(file: &[u8]) -> Option<Foreign> {
             start if start.starts_with("<!--") => "-->",
             "<!doctype" => {
                 match lower(14).split_whitespace().nth(1) {
-                    Some("html") => return Some(is("a web page (HTML)", NOT_THE_PICTURE)),
+                    Some("html") => {
+                        return Some(foreign_format("a web page (HTML)", NOT_THE_PICTURE));
+                    }
                     Some(name) if name.starts_with("svg") => return Some(SVG),
                     _ => {}
                 }
-                // An internal subset holds `>` of its own.
+                // An internal subset contains `>` itself.
                 if rest
                     .find('[')
                     .is_some_and(|at| rest.find('>').is_none_or(|end| at < end))
@@ -504,33 +557,33 @@ fn markup(file: &[u8]) -> Option<Foreign> {
     match name.rsplit(':').next().unwrap_or_default() {
         "svg" => Some(SVG),
         "html" | "head" | "body" | "title" | "meta" | "script" | "div" | "p" | "h1" | "center" => {
-            Some(is("a web page (HTML)", NOT_THE_PICTURE))
+            Some(foreign_format("a web page (HTML)", NOT_THE_PICTURE))
         }
         "" if !is_xml => None,
-        _ => Some(is("an XML document", NOT_THE_PICTURE)),
+        _ => Some(foreign_format("an XML document", NOT_THE_PICTURE)),
     }
 }
 
-/// A picture with something before it, as some scripts on servers print.
-fn behind_other_bytes(file: &[u8]) -> Option<Foreign> {
-    const REACH: usize = 16;
-    let advice = "remove what stands before it, or download it again";
-    let behind = |magic: &[u8]| {
-        (1..=REACH).any(|at| file.get(at..).is_some_and(|rest| rest.starts_with(magic)))
+/// A picture after other bytes, such as output of a server's script.
+fn picture_after_other_bytes(file: &[u8]) -> Option<Foreign> {
+    const MAX_OFFSET: usize = 16;
+    let advice = "remove the bytes before it, or download it again";
+    let follows = |magic: &[u8]| {
+        (1..=MAX_OFFSET).any(|at| file.get(at..).is_some_and(|rest| rest.starts_with(magic)))
     };
-    if behind(b"\xff\xd8\xff") {
-        return Some(is("a JPEG behind other bytes", advice));
+    if follows(b"\xff\xd8\xff") {
+        return Some(foreign_format("a JPEG after other bytes", advice));
     }
-    behind(b"\x89PNG\r\n\x1a\n").then_some(is("a PNG behind other bytes", advice))
+    follows(b"\x89PNG\r\n\x1a\n").then_some(foreign_format("a PNG after other bytes", advice))
 }
 
-/// Text that is nothing of the above.
+/// Any other text.
 fn text(file: &[u8]) -> Option<Foreign> {
     let head = &file[..file.len().min(4096)];
-    let text = readable(head);
+    let text = decode_text(head);
     let is_text =
         |c: char| !c.is_control() && c != char::REPLACEMENT_CHARACTER || c.is_ascii_whitespace();
-    let is_cut = file.len() > head.len(); // and so may the last character be
+    let is_cut = file.len() > head.len(); // possibly within a character
     let whole = if is_cut {
         text.trim_end_matches(char::REPLACEMENT_CHARACTER)
     } else {
@@ -541,29 +594,29 @@ fn text(file: &[u8]) -> Option<Foreign> {
     }
     let begin = text.trim_start();
     Some(if begin.starts_with(['{', '[']) {
-        is("JSON", NOT_THE_PICTURE)
+        foreign_format("JSON", NOT_THE_PICTURE)
     } else if begin.starts_with("data:image/") {
-        is(
+        foreign_format(
             "the text of a data URL",
-            "decode what stands behind its comma from base64 first",
+            "decode the part after its comma from base64 first",
         )
     } else if ["/9j/", "iVBORw0KGgo", "R0lGOD", "UklGR"]
         .iter()
         .any(|start| begin.starts_with(start))
     {
-        is(
+        foreign_format(
             "a picture as base64 text",
             "decode it first: `base64 -d IN > OUT`",
         )
     } else if begin.is_empty() {
-        is("nothing but white space", AGAIN)
+        foreign_format("only white space", AGAIN)
     } else {
-        is("text", NO_PICTURE)
+        foreign_format("text", NO_PICTURE)
     })
 }
 
-/// As text, from UTF-8 or UTF-16, without the byte order mark.
-fn readable(bytes: &[u8]) -> String {
+/// Decodes UTF-8 or UTF-16, without the byte order mark.
+fn decode_text(bytes: &[u8]) -> String {
     let wide = |unit: fn([u8; 2]) -> u16| {
         let units: Vec<u16> = bytes[2..].as_chunks().0.iter().map(|b| unit(*b)).collect();
         String::from_utf16_lossy(&units)

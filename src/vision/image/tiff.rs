@@ -1,10 +1,9 @@
-//! The first picture of a TIFF.
+//! Decodes the first picture of a TIFF.
 //!
-//! TIFF is less a format than a way to describe samples: of any size, in strips or tiles, of one or several
-//! planes, compressed by anyone's code, grey, coloured or numbers of a palette. The crate `tiff` gives the
-//! samples of the commoner kinds; this module reads the others as well, so that there is one way for all, and
-//! takes the codes themselves from crates ([`chunk`]). Colours are as Pillow gives them where Pillow reads the
-//! file. Samples whose range nobody knows are refused: they would be black or white.
+//! TIFF describes samples of any size, in strips or tiles, in one or several planes, with many compressions, as grey,
+//! colours or palette indices. The crate `tiff` decodes only the common variants, so this module decodes all of them,
+//! with decompressors from crates ([`chunk`]). Colours equal Pillow's where Pillow reads the file. Samples of unknown
+//! range are rejected: they would come out black or white.
 
 mod chunk;
 mod color;
@@ -28,43 +27,43 @@ use crate::vision::image::{
     ifd::{Directory, tag},
 };
 
-/// What can be wrong with a TIFF.
+/// Errors of a TIFF.
 #[derive(Debug)]
-pub enum Fault {
-    /// Something is missing, or contradicts itself.
+pub enum TiffError {
+    /// Something is missing or contradictory.
     Invalid(&'static str),
-    /// A kind that is not read, by what is special about it.
+    /// An unsupported variant, identified by its feature.
     Variety(String),
     /// Rows are missing.
     Truncated,
-    /// A codec's words.
+    /// The message of a decompressor.
     Decode(String),
-    /// Not within the limit.
+    /// Larger than the limit.
     TooLarge,
-    /// What is wrong with a picture inside it.
+    /// The error of an embedded picture.
     Image(Box<crate::vision::image::ImageError>),
 }
 
-impl From<Fault> for ImageError {
-    fn from(fault: Fault) -> Self {
+impl From<TiffError> for ImageError {
+    fn from(error: TiffError) -> Self {
         let invalid =
             |why: String| Self::Decoding(DecodingError::new(ImageFormat::Tiff.into(), why));
-        match fault {
-            Fault::Invalid(why) => invalid(why.to_owned()),
-            Fault::Decode(why) => invalid(why),
-            Fault::Variety(what) => {
+        match error {
+            TiffError::Invalid(why) => invalid(why.to_owned()),
+            TiffError::Decode(why) => invalid(why),
+            TiffError::Variety(what) => {
                 let kind = UnsupportedErrorKind::GenericFeature(what);
                 let format = ImageFormat::Tiff.into();
                 Self::Unsupported(UnsupportedError::from_format_and_kind(format, kind))
             }
-            Fault::Truncated => Self::IoError(std::io::ErrorKind::UnexpectedEof.into()),
-            Fault::TooLarge => {
+            TiffError::Truncated => Self::IoError(std::io::ErrorKind::UnexpectedEof.into()),
+            TiffError::TooLarge => {
                 Self::Limits(LimitError::from_kind(LimitErrorKind::InsufficientMemory))
             }
-            Fault::Image(error) => match *error {
-                crate::vision::image::ImageError::Truncated { .. } => Fault::Truncated.into(),
+            TiffError::Image(error) => match *error {
+                crate::vision::image::ImageError::Truncated { .. } => TiffError::Truncated.into(),
                 crate::vision::image::ImageError::Variety { format, variety } => {
-                    Fault::Variety(format!("a {format} with {variety} inside")).into()
+                    TiffError::Variety(format!("a {format} with {variety} inside")).into()
                 }
                 error => invalid(error.to_string()),
             },
@@ -72,27 +71,27 @@ impl From<Fault> for ImageError {
     }
 }
 
-/// Bytes that the samples of a TIFF and one of its strips or tiles take beside the colours made of them; 0 if it
+/// Memory for the samples of a TIFF and one of its strips or tiles, besides the resulting colours, in bytes; 0 if it
 /// cannot be read.
 pub fn sample_bytes(file: &[u8]) -> u64 {
     let layout = Directory::first(file).and_then(|tags| Layout::new(&tags).ok());
     layout.map_or(0, |layout| layout.sample_bytes() + layout.chunk_bytes())
 }
 
-/// A TIFF whose tags were read.
-pub struct Picture<'a> {
+/// A decoder for a TIFF whose tags were read.
+pub struct TiffDecoder<'a> {
     bytes: &'a [u8],
     tags: Directory<'a>,
     layout: Layout,
 }
 
-impl<'a> Picture<'a> {
+impl<'a> TiffDecoder<'a> {
     /// Reads the tags of the first picture.
     ///
     /// # Errors
-    /// If they make no sense, or say what is not read.
+    /// If they are invalid or declare an unsupported variant.
     pub fn new(bytes: &'a [u8]) -> ImageResult<Self> {
-        let tags = Directory::first(bytes).ok_or(Fault::Truncated)?;
+        let tags = Directory::first(bytes).ok_or(TiffError::Truncated)?;
         let layout = Layout::new(&tags)?;
         Ok(Self {
             bytes,
@@ -101,34 +100,34 @@ impl<'a> Picture<'a> {
         })
     }
 
-    /// All samples, `[height, width, samples]`; the rectangles that are missing; and why the first of them is.
-    fn samples(&self) -> Result<(Samples, Vec<Missing>, Option<Fault>), Fault> {
+    /// All samples, `[height, width, samples]`; the missing rectangles; and the error of the first one.
+    fn samples(&self) -> Result<(Samples, Vec<MissingRect>, Option<TiffError>), TiffError> {
         if self.layout.sample_bytes() > MAX_DECODED_BYTES {
-            return Err(Fault::TooLarge);
+            return Err(TiffError::TooLarge);
         }
         let layout = &self.layout;
         let mut samples = Samples::new(layout);
-        let (mut missing, mut first_fault) = (Vec::new(), None);
+        let (mut missing, mut first_error) = (Vec::new(), None);
         let (across, down) = layout.chunks();
         let jpeg_tables = self.tags.bytes(tag::JPEG_TABLES);
         for i in 0..layout.n_chunks() {
-            let place = i % (across as usize * down as usize);
+            let position = i % (across as usize * down as usize);
             let plane = i / (across as usize * down as usize);
-            let x = place as u32 % across * layout.chunk.0;
-            let y = place as u32 / across * layout.chunk.1;
+            let x = position as u32 % across * layout.chunk.0;
+            let y = position as u32 / across * layout.chunk.1;
             let height = layout.chunk.1.min(layout.height - y);
-            let (n_rows, fault) =
+            let (n_rows, error) =
                 match decompress(layout, jpeg_tables, self.chunk(i, height), height) {
                     Ok(chunk) => {
                         let at = (x, y);
                         let n_rows = samples.put(layout, self.tags.big_endian(), &chunk, at, plane);
-                        (n_rows, Fault::Truncated)
+                        (n_rows, TiffError::Truncated)
                     }
-                    Err(fault) => (0, fault),
+                    Err(error) => (0, error),
                 };
             if n_rows < height {
-                first_fault.get_or_insert(fault);
-                missing.push(Missing {
+                first_error.get_or_insert(error);
+                missing.push(MissingRect {
                     x,
                     y: y + n_rows,
                     width: layout.chunk.0,
@@ -136,10 +135,10 @@ impl<'a> Picture<'a> {
                 });
             }
         }
-        Ok((samples, missing, first_fault))
+        Ok((samples, missing, first_error))
     }
 
-    /// The compressed bytes of a strip or tile, as far as they are in the file.
+    /// The available compressed bytes of a strip or tile.
     fn chunk(&self, i: usize, height: u32) -> &'a [u8] {
         let Some(rest) = usize::try_from(self.layout.offsets[i])
             .ok()
@@ -148,7 +147,7 @@ impl<'a> Picture<'a> {
         else {
             return &[];
         };
-        // Some programs leave the count out, or write it wrong where nothing is compressed.
+        // Some programs omit the byte count, or write a wrong one for uncompressed data.
         let pixels = self.layout.chunk.0 as u64 * u64::from(height);
         let bits = pixels * self.layout.chunk_samples() as u64 * u64::from(self.layout.bits);
         let count = match self.layout.byte_counts.get(i) {
@@ -162,26 +161,26 @@ impl<'a> Picture<'a> {
     }
 }
 
-/// Pixels that the file does not hold.
-struct Missing {
+/// A rectangle of pixels that the file lacks.
+struct MissingRect {
     x: u32,
     y: u32,
     width: u32,
     height: u32,
 }
 
-impl Missing {
-    /// Fills the pixels in `picture`, rows of `width` pixels of `n` samples.
-    fn fill(&self, picture: &mut [u8], width: u32, n: usize, with: u8) {
+impl MissingRect {
+    /// Fills the rectangle in `picture`, whose rows have `width` pixels of `n` samples.
+    fn fill(&self, picture: &mut [u8], width: u32, n: usize, value: u8) {
         let rows = picture.chunks_exact_mut(width as usize * n);
         let end = (self.x + self.width).min(width) as usize;
         for row in rows.skip(self.y as usize).take(self.height as usize) {
-            row[self.x as usize * n..end * n].fill(with);
+            row[self.x as usize * n..end * n].fill(value);
         }
     }
 }
 
-impl ImageDecoder for Picture<'_> {
+impl ImageDecoder for TiffDecoder<'_> {
     fn dimensions(&self) -> (u32, u32) {
         (self.layout.width, self.layout.height)
     }
@@ -208,15 +207,15 @@ impl ImageDecoder for Picture<'_> {
     }
 
     fn read_image(self, out: &mut [u8]) -> ImageResult<()> {
-        let (samples, missing, fault) = self.samples()?;
-        // Missing pixels stay what they were, as other decoders leave them.
+        let (samples, missing, error) = self.samples()?;
+        // Missing pixels keep the content of the buffer, as in other decoders.
         let before = out[0];
         color::convert(&self.layout, &self.tags, &samples, out)?;
         let n = usize::from(self.color_type().channel_count());
         for rectangle in missing {
             rectangle.fill(out, self.layout.width, n, before);
         }
-        fault.map_or(Ok(()), |fault| Err(fault.into()))
+        error.map_or(Ok(()), |error| Err(error.into()))
     }
 
     fn read_image_boxed(self: Box<Self>, out: &mut [u8]) -> ImageResult<()> {

@@ -8,7 +8,7 @@ use crate::vision::image::{Decoded, Orientation, Reading, decode_within};
 const RED: [u8; 3] = [200, 30, 20];
 const HIDDEN: [u8; 3] = [10, 90, 10];
 
-/// 20 x 20 pixels: red on the left, nothing over a hidden green on the `n_clear` columns on the right.
+/// 20 x 20 pixels: red on the left, and `n_clear` transparent columns with hidden green on the right.
 fn half(n_clear: u32) -> RgbaImage {
     RgbaImage::from_fn(20, 20, |x, _| match x + n_clear < 20 {
         true => Rgba([RED[0], RED[1], RED[2], 255]),
@@ -31,13 +31,13 @@ fn read(file: &[u8], transparency: Transparency) -> Decoded {
     decode_within(file, how, u64::MAX).unwrap()
 }
 
-/// The colour on the right, and whether it was put on white.
+/// The colour on the right, and whether the picture was blended with white.
 fn right(file: &[u8], transparency: Transparency) -> ([u8; 3], bool) {
     let decoded = read(file, transparency);
     (decoded.picture.get_pixel(19, 10).0, decoded.on_white)
 }
 
-/// A PNG of indices or RGB with a `tRNS` chunk: `kind` is its colour type.
+/// A PNG of palette indices or RGB with a `tRNS` chunk; `kind` is its colour type.
 fn png_with_key(kind: u8, palette: &[u8], key: &[u8], row: &[u8]) -> Vec<u8> {
     let mut file = b"\x89PNG\r\n\x1a\n".to_vec();
     let mut chunk = |name: &[u8], content: &[u8]| {
@@ -66,7 +66,7 @@ fn png_with_key(kind: u8, palette: &[u8], key: &[u8], row: &[u8]) -> Vec<u8> {
 }
 
 #[test]
-fn every_kind_of_alpha_is_dropped_or_put_on_white() {
+fn every_kind_of_alpha_is_dropped_or_blended_with_white() {
     let rgba = DynamicImage::ImageRgba8(half(10));
     let mut gif = Vec::new();
     GifEncoder::new(&mut gif)
@@ -104,7 +104,7 @@ fn every_kind_of_alpha_is_dropped_or_put_on_white() {
         let left = read(file, Transparency::White).picture.get_pixel(0, 10).0;
         assert_eq!(left, RED, "{name}");
     }
-    // What a GIF keeps under transparency is its encoder's affair.
+    // The hidden colours of a GIF depend on its encoder.
     assert_eq!(right(&gif, Transparency::Auto), ([255; 3], true));
 
     let grey = ::image::GrayAlphaImage::from_fn(20, 20, |x, _| {
@@ -119,7 +119,7 @@ fn every_kind_of_alpha_is_dropped_or_put_on_white() {
 }
 
 #[test]
-fn half_transparent_is_half_white() {
+fn half_transparent_pixels_become_half_white() {
     let file = encode(
         RgbaImage::from_pixel(20, 20, Rgba([0, 100, 255, 128])),
         ImageFormat::Png,
@@ -138,7 +138,7 @@ fn half_transparent_is_half_white() {
 }
 
 #[test]
-fn by_default_only_what_hides_a_good_part_is_put_on_white() {
+fn by_default_only_substantial_transparency_is_blended() {
     let on_white = |picture: &RgbaImage| {
         right(
             &encode(picture.clone(), ImageFormat::Png),
@@ -149,15 +149,15 @@ fn by_default_only_what_hides_a_good_part_is_put_on_white() {
     assert!(!on_white(&half(0)), "opaque");
     let mut few = half(0);
     (0..3).for_each(|x| few.get_pixel_mut(x, 0).0 = [0; 4]);
-    assert!(!on_white(&few), "three pixels of 400");
+    assert!(!on_white(&few), "three of 400 pixels");
     few.get_pixel_mut(3, 0).0 = [0; 4];
-    assert!(on_white(&few), "four, which is a percent");
+    assert!(on_white(&few), "four of 400 pixels: one percent");
 
     let mut same = half(10);
     same.pixels_mut()
         .filter(|p| p.0[3] == 0)
         .for_each(|p| p.0 = [250, 250, 250, 0]);
-    assert!(!on_white(&same), "what is hidden is nearly white");
+    assert!(!on_white(&same), "the hidden part is nearly white");
     let mut faint = half(10);
     faint
         .pixels_mut()
@@ -166,17 +166,17 @@ fn by_default_only_what_hides_a_good_part_is_put_on_white() {
     assert!(!on_white(&faint), "nearly opaque");
     let mut unset = half(10);
     unset.pixels_mut().for_each(|p| p.0[3] = 0);
-    assert!(!on_white(&unset), "an alpha that nobody set");
+    assert!(!on_white(&unset), "alpha was left unset");
     let mut logo = half(10);
     logo.pixels_mut()
         .filter(|p| p.0[3] == 255)
         .for_each(|p| p.0 = [255; 4]);
-    assert!(!on_white(&logo), "white on nothing would vanish");
+    assert!(!on_white(&logo), "white content would vanish");
     assert!(on_white(&half(10)));
 }
 
 #[test]
-fn pictures_without_alpha_stay_as_they_are() {
+fn pictures_without_alpha_are_unchanged() {
     let file = encode(
         DynamicImage::ImageRgba8(half(10)).into_rgb8(),
         ImageFormat::Png,
@@ -187,7 +187,7 @@ fn pictures_without_alpha_stay_as_they_are() {
 }
 
 #[test]
-fn an_opaque_picture_with_alpha_was_not_put_on_white() {
+fn opaque_pictures_with_alpha_are_not_blended() {
     let opaque = DynamicImage::ImageRgba8(half(0));
     let grey = DynamicImage::ImageLumaA8(opaque.to_luma_alpha8());
     let mut gif = Vec::new();
@@ -227,7 +227,7 @@ fn an_opaque_picture_with_alpha_was_not_put_on_white() {
 }
 
 #[test]
-fn a_single_pixel_that_is_not_opaque_counts_when_white_is_asked_for() {
+fn a_single_transparent_pixel_is_blended_if_white_is_requested() {
     let mut nearly = half(0);
     nearly.get_pixel_mut(3, 4).0[3] = 254;
     let nearly = DynamicImage::ImageRgba8(nearly);
@@ -246,7 +246,7 @@ fn a_single_pixel_that_is_not_opaque_counts_when_white_is_asked_for() {
 }
 
 #[test]
-fn floats_count_by_their_alpha() {
+fn float_pictures_are_judged_by_their_alpha() {
     let put = |alpha: f32| {
         let pixel = Rgba([0.2_f32, 0.4, 0.6, alpha]);
         let mut picture = DynamicImage::ImageRgba32F(::image::ImageBuffer::from_pixel(4, 4, pixel));

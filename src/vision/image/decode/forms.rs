@@ -1,4 +1,4 @@
-//! The forms in which programs and cameras write pictures, all of one drawn scene.
+//! Variants of picture files written by programs and cameras, all of one drawn scene.
 
 use std::path::PathBuf;
 
@@ -15,7 +15,7 @@ fn read(bytes: &[u8]) -> Result<RgbImage, ImageError> {
     decode(bytes, Orientation::Ignore)
 }
 
-fn read_all_the_same(bytes: &[u8]) -> Decoded {
+fn decode_truncated(bytes: &[u8]) -> Decoded {
     let how = Reading {
         allow_truncated: true,
         ..Reading::REFERENCE
@@ -27,7 +27,7 @@ fn plain() -> RgbImage {
     read(&reference("reports/plain.png")).unwrap()
 }
 
-/// The mean difference of two pictures' samples.
+/// Mean absolute difference of two pictures' samples.
 fn distance(a: &RgbImage, b: &RgbImage) -> f64 {
     assert_eq!(a.dimensions(), b.dimensions());
     let pairs = a.as_raw().iter().zip(b.as_raw());
@@ -42,7 +42,7 @@ fn assert_truncated(bytes: &[u8], what: &str) {
     );
 }
 
-/// The whole JPEGs, each of another form.
+/// Complete JPEGs of different variants.
 fn jpegs() -> Vec<(&'static str, Vec<u8>)> {
     let names = [
         "baseline",
@@ -67,7 +67,7 @@ fn jpegs() -> Vec<(&'static str, Vec<u8>)> {
 }
 
 #[test]
-fn reported_files_show_the_scene() {
+fn reported_files_decode_to_the_scene() {
     let plain = plain();
     for name in ["tiff-palette.tif", "tiff-bigtiff.tif"] {
         assert!(
@@ -91,7 +91,7 @@ fn reported_files_show_the_scene() {
 }
 
 #[test]
-fn every_form_of_jpeg_shows_the_scene() {
+fn every_jpeg_variant_decodes_to_the_scene() {
     let plain = plain();
     for (name, file) in jpegs() {
         let expected = match name {
@@ -104,7 +104,7 @@ fn every_form_of_jpeg_shows_the_scene() {
 }
 
 #[test]
-fn a_jpeg_is_whole_when_its_rows_are_there_whatever_follows() {
+fn a_jpeg_with_all_rows_is_complete_whatever_follows() {
     let motion_photo = [
         b"\0\0\x30\x0aMotionPhoto_Data\0\0\0\x18ftypmp42".as_slice(),
         &[7; 300],
@@ -137,14 +137,14 @@ fn a_jpeg_is_whole_when_its_rows_are_there_whatever_follows() {
 const EOI: u8 = 0xd9;
 
 #[test]
-fn a_jpeg_without_all_its_rows_is_truncated_whatever_follows() {
+fn a_jpeg_without_all_rows_is_truncated_whatever_follows() {
     for (name, file) in jpegs() {
         for part in [0.5, 0.7, 0.9] {
             let cut = (file.len() as f64 * part) as usize;
             let cut = &file[..cut];
             assert_truncated(cut, name);
             assert_truncated(&[cut, &[0; 20_000]].concat(), &format!("{name}: zeros"));
-            // It may end within a table, which the other's bytes then spoil: refused, but for another reason.
+            // The cut may be within a table, which the other file's bytes then corrupt: an error, but a different one.
             assert!(
                 read(&[cut, &file].concat()).is_err(),
                 "{name}: another behind"
@@ -157,11 +157,11 @@ fn a_jpeg_without_all_its_rows_is_truncated_whatever_follows() {
 }
 
 #[test]
-fn what_is_missing_of_a_jpeg_is_grey_on_demand() {
+fn missing_parts_of_a_jpeg_are_grey_on_request() {
     let file = reference("jpeg/baseline.jpg");
     let whole = read(&file).unwrap();
-    let part = read_all_the_same(&file[..file.len() * 7 / 10]);
-    assert!(part.is_short && !read_all_the_same(&file).is_short);
+    let part = decode_truncated(&file[..file.len() * 7 / 10]);
+    assert!(part.is_short && !decode_truncated(&file).is_short);
     let row = |picture: &RgbImage, y: u32| {
         (0..picture.width())
             .map(|x| *picture.get_pixel(x, y))
@@ -184,7 +184,7 @@ fn what_is_missing_of_a_jpeg_is_grey_on_demand() {
     nothing.unwrap_err();
 }
 
-/// The segments of a JPEG up to its first scan: marker and bytes.
+/// The segments of a JPEG before its first scan (marker and bytes), and the rest.
 fn segments(file: &[u8]) -> (Vec<(u8, &[u8])>, &[u8]) {
     let (mut found, mut at) = (Vec::new(), 2);
     loop {
@@ -211,7 +211,7 @@ fn without(file: &[u8], markers: &[u8]) -> Vec<u8> {
 }
 
 #[test]
-fn frames_of_webcams_mean_the_standard_tables() {
+fn webcam_frames_use_the_standard_tables() {
     let (dht, app0) = (0xc4, 0xe0);
     for name in ["baseline", "grey", "restarts", "full-chroma"] {
         let file = reference(&format!("jpeg/{name}.jpg"));
@@ -238,7 +238,7 @@ fn frames_of_webcams_mean_the_standard_tables() {
 }
 
 #[test]
-fn a_height_that_stands_behind_the_first_scan_is_found() {
+fn a_height_after_the_first_scan_is_found() {
     let file = reference("jpeg/baseline.jpg");
     let whole = read(&file).unwrap();
     let at = file.windows(2).position(|w| w == [0xff, 0xc0]).unwrap() + 5;
@@ -252,7 +252,7 @@ fn a_height_that_stands_behind_the_first_scan_is_found() {
 }
 
 #[test]
-fn markers_may_be_filled() {
+fn markers_may_have_fill_bytes() {
     let file = reference("jpeg/baseline.jpg");
     let (segments, scan) = segments(&file);
     let mut filled = vec![0xff, 0xd8];
@@ -267,7 +267,7 @@ fn markers_may_be_filled() {
 }
 
 #[test]
-fn kinds_of_jpeg_that_are_not_read_are_told_by_name() {
+fn unsupported_jpeg_variants_are_named() {
     let refused = |file: &[u8]| read(file).unwrap_err().to_string();
     let file = reference("jpeg/baseline.jpg");
     let at = file.windows(2).position(|w| w == [0xff, 0xc0]).unwrap();
@@ -283,7 +283,7 @@ fn kinds_of_jpeg_that_are_not_read_are_told_by_name() {
     assert!(with(0xc1, 12).contains("12-bit samples"));
 }
 
-/// The chunks of a PNG: kind and whole.
+/// The chunks of a PNG: type and all bytes.
 fn chunks(file: &[u8]) -> Vec<(&[u8], &[u8])> {
     let (mut found, mut at) = (Vec::new(), 8);
     while at < file.len() {
@@ -295,7 +295,7 @@ fn chunks(file: &[u8]) -> Vec<(&[u8], &[u8])> {
 }
 
 #[test]
-fn a_png_is_whole_when_its_rows_are_there() {
+fn a_png_with_all_rows_is_complete() {
     let file = reference("reports/plain.png");
     let plain = plain();
     let end = file.len() - 12;
@@ -332,7 +332,7 @@ fn a_png_is_whole_when_its_rows_are_there() {
 }
 
 #[test]
-fn zeros_in_place_of_samples_are_no_rows_of_a_png() {
+fn zeros_in_place_of_samples_do_not_count_as_png_rows() {
     let mut file = Cursor::new(Vec::new());
     let whole = DynamicImage::ImageRgb8(noise());
     whole.write_to(&mut file, ImageFormat::Png).unwrap();
@@ -351,7 +351,7 @@ fn zeros_in_place_of_samples_are_no_rows_of_a_png() {
     }
 }
 
-/// A picture of noise, which no compression shortens to a few bytes.
+/// A picture of noise, which does not compress well.
 fn noise() -> RgbImage {
     let sample = |x: u32, y: u32, c: u32| {
         (x * 7919 + y * 104_729 + c * 31).wrapping_mul(2_654_435_761) >> 24
@@ -362,7 +362,7 @@ fn noise() -> RgbImage {
 }
 
 #[test]
-fn what_is_missing_of_other_formats_is_grey_on_demand() {
+fn missing_parts_of_other_formats_are_grey_on_request() {
     for format in [ImageFormat::Png, ImageFormat::Bmp, ImageFormat::Gif] {
         let mut file = Cursor::new(Vec::new());
         let whole = DynamicImage::ImageRgb8(noise());
@@ -371,7 +371,7 @@ fn what_is_missing_of_other_formats_is_grey_on_demand() {
         let whole = read(&file).unwrap();
         let half = &file[..file.len() / 2];
         assert_truncated(half, &format!("{format:?}"));
-        let part = read_all_the_same(half);
+        let part = decode_truncated(half);
         assert!(part.is_short);
         let pixels = || part.picture.pixels().zip(whole.pixels());
         let n_same = pixels().filter(|(a, b)| a == b).count();
@@ -385,12 +385,12 @@ fn what_is_missing_of_other_formats_is_grey_on_demand() {
 }
 
 #[test]
-fn rows_of_a_small_png_are_there_on_demand() {
+fn rows_of_a_small_truncated_png_are_decoded_on_request() {
     let file = reference("reports/plain.png");
     let half = &file[..file.len() / 2];
     let ended = [half, &file[file.len() - 12..]].concat();
     for cut in [half, &ended] {
-        let part = read_all_the_same(cut);
+        let part = decode_truncated(cut);
         assert!(part.is_short);
         let row = |picture: &RgbImage, y: u32| {
             let row = (0..picture.width()).map(|x| *picture.get_pixel(x, y));
@@ -403,7 +403,7 @@ fn rows_of_a_small_png_are_there_on_demand() {
 }
 
 #[test]
-fn reading_what_is_there_keeps_to_the_memory() {
+fn decoding_truncated_files_respects_the_memory_limit() {
     let mut file = Cursor::new(Vec::new());
     let whole = DynamicImage::ImageRgb8(noise());
     whole.write_to(&mut file, ImageFormat::Png).unwrap();
@@ -426,7 +426,7 @@ fn put(file: &[u8], at: usize, bytes: &[u8]) -> Vec<u8> {
 }
 
 #[test]
-fn the_length_in_a_webp_header_need_not_be_right() {
+fn a_wrong_length_in_a_webp_header_is_corrected() {
     let rgba = RgbaImage::from_fn(31, 21, |x, y| {
         ::image::Rgba([x as u8 * 8, y as u8 * 12, 9, 255])
     });
@@ -448,7 +448,7 @@ fn the_length_in_a_webp_header_need_not_be_right() {
 }
 
 #[test]
-fn a_bmp_without_the_end_code_of_its_last_row_is_whole() {
+fn a_bmp_without_the_end_code_of_its_last_row_is_complete() {
     let row = [4, 1, 0, 0];
     let palette = [[0, 0, 0, 0], [30, 20, 10, 0]].concat();
     let mut file = b"BM\0\0\0\0\0\0\0\0".to_vec();

@@ -2,7 +2,7 @@ use ::image::{ColorType, DynamicImage, ImageEncoder, codecs};
 
 use super::*;
 
-/// 3 x 2 pixels, all different.
+/// 3 x 2 different pixels.
 fn small() -> RgbImage {
     RgbImage::from_fn(3, 2, |x, y| {
         ::image::Rgb([(x * 90) as u8, (y * 200) as u8, 7])
@@ -15,7 +15,7 @@ fn encode(picture: &DynamicImage, format: ImageFormat) -> Vec<u8> {
     out.into_inner()
 }
 
-/// A PNG that consists of a header alone, which is all that a size check may need.
+/// A PNG that is only a header, which is enough for a size check.
 fn png_header(width: u32, height: u32) -> Vec<u8> {
     let mut ihdr = b"IHDR".to_vec();
     ihdr.extend(width.to_be_bytes());
@@ -39,7 +39,7 @@ fn crc32(bytes: &[u8]) -> u32 {
 }
 
 #[test]
-fn lossless_formats_give_their_pixels() {
+fn lossless_formats_decode_exactly() {
     use ImageFormat::{Bmp, Gif, Png, Tiff, WebP};
     let picture = DynamicImage::ImageRgb8(small());
     for format in [Png, Bmp, Tiff, WebP, Gif] {
@@ -88,7 +88,7 @@ fn sixteen_bits_keep_the_high_byte_and_grey_is_repeated() {
 }
 
 #[test]
-fn of_an_animation_the_first_frame_is_taken() {
+fn the_first_frame_of_an_animation_is_used() {
     let mut gif = Vec::new();
     let mut encoder = codecs::gif::GifEncoder::new(&mut gif);
     for colour in [[255, 0, 0, 255], [0, 0, 255, 255]] {
@@ -101,8 +101,8 @@ fn of_an_animation_the_first_frame_is_taken() {
 }
 
 #[test]
-fn orientation_turns_the_picture_unless_ignored() {
-    // Stored 400 x 300 with EXIF orientation 6: upright after a quarter turn clockwise.
+fn orientation_is_applied_unless_ignored() {
+    // Stored as 400 x 300 with EXIF orientation 6: rotate by 90 degrees clockwise.
     let bytes = include_bytes!("../../../../tests/reference/images/exif6.jpg");
     let stored = decode(bytes, Orientation::Ignore).unwrap();
     let upright = decode(bytes, Orientation::Apply).unwrap();
@@ -113,7 +113,7 @@ fn orientation_turns_the_picture_unless_ignored() {
 }
 
 #[test]
-fn a_huge_declared_size_is_refused_from_the_header() {
+fn a_huge_declared_size_is_rejected_from_the_header() {
     let error = decode(&png_header(30_000, 30_000), Orientation::Apply).unwrap_err();
     assert!(
         matches!(
@@ -140,7 +140,7 @@ fn a_huge_declared_size_is_refused_from_the_header() {
 }
 
 #[test]
-fn claims_of_every_format_are_refused_before_memory_is_taken() {
+fn oversized_pictures_are_rejected_before_memory_is_allocated() {
     let picture = DynamicImage::ImageRgb8(small());
     let patched = |mut file: Vec<u8>, at: usize, bytes: &[u8]| {
         file[at..at + bytes.len()].copy_from_slice(bytes);
@@ -177,7 +177,7 @@ fn claims_of_every_format_are_refused_before_memory_is_taken() {
 }
 
 #[test]
-fn sides_that_overflow_a_product_are_refused() {
+fn sides_whose_product_overflows_are_rejected() {
     for (width, height) in [
         (0, 5),
         (5, 0),
@@ -195,7 +195,7 @@ fn every_truncation_is_an_error() {
     let mut accepted = Vec::new();
     for format in [Jpeg, Png, WebP, Bmp, Gif, Tiff] {
         let bytes = encode(&picture, format);
-        // The last bytes of some formats are a trailer or padding that no pixel depends on.
+        // No pixel depends on the last bytes of some formats (trailer, padding).
         for cut in (0..bytes.len() * 3 / 4).step_by(7) {
             if decode(&bytes[..cut], Orientation::Apply).is_ok() {
                 accepted.push((format, cut, bytes.len()));
@@ -210,7 +210,7 @@ fn resize(picture: &RgbImage) -> RgbImage {
 }
 
 #[test]
-fn what_is_no_picture_is_told_by_its_first_bytes() {
+fn other_files_are_recognised_by_their_first_bytes() {
     let message = |bytes: &[u8]| decode(bytes, Orientation::Apply).unwrap_err().to_string();
     assert_eq!(message(b""), "the file is empty, expected a picture");
     let pdf = message(b"%PDF-1.7\n");
@@ -228,7 +228,7 @@ fn what_is_no_picture_is_told_by_its_first_bytes() {
 fn a_raw_photo_is_not_its_thumbnail() {
     let mut tiff = encode(&DynamicImage::ImageRgb8(small()), ImageFormat::Tiff);
     decode(&tiff, Orientation::Apply).unwrap();
-    // The compression of the encoder (1, none) becomes that of a Nikon.
+    // Replace the compression (1, none) by Nikon's.
     let at = tiff.windows(4).position(|w| w == [3, 1, 3, 0]).unwrap() + 8;
     tiff[at..at + 2].copy_from_slice(&34_713_u16.to_le_bytes());
     let error = decode(&tiff, Orientation::Apply).unwrap_err();
@@ -236,7 +236,7 @@ fn a_raw_photo_is_not_its_thumbnail() {
 }
 
 #[test]
-fn a_side_that_no_picture_has_is_refused_from_the_header() {
+fn overlong_sides_are_rejected_from_the_header() {
     for (width, height) in [
         (1, 2_000_000),
         (2_000_000, 1),
@@ -256,7 +256,7 @@ fn a_side_that_no_picture_has_is_refused_from_the_header() {
 }
 
 #[test]
-fn noise_after_a_valid_start_is_an_error_and_no_panic() {
+fn noise_after_a_valid_start_does_not_panic() {
     let starts: [&[u8]; 6] = [
         b"\x89PNG\r\n\x1a\n",
         b"\xff\xd8\xff\xe0",

@@ -4,7 +4,7 @@ use crate::vision::image::{
     ImageError, Orientation, Reading, RgbImage, Transparency, decode, decode_within,
 };
 
-/// A GIF of the scene, and where its image descriptor lies.
+/// A GIF of the scene, and the offset of its image descriptor.
 fn gif() -> (Vec<u8>, usize) {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/reference");
     let file = std::fs::read(root.join("reports/gif-zero-screen.gif")).unwrap();
@@ -30,7 +30,7 @@ fn put(file: &[u8], at: usize, bytes: &[u8]) -> Vec<u8> {
 }
 
 #[test]
-fn a_gif_is_whole_when_its_rows_are_there() {
+fn a_gif_with_all_rows_is_complete() {
     let (file, _) = gif();
     let whole = read(&file).unwrap();
     assert_eq!(file.last(), Some(&b';'));
@@ -47,7 +47,7 @@ fn a_gif_is_whole_when_its_rows_are_there() {
 }
 
 #[test]
-fn the_canvas_of_a_gif_holds_its_first_frame() {
+fn the_canvas_is_enlarged_to_hold_the_first_frame() {
     let (file, at) = gif();
     let whole = read(&file).unwrap();
     let side = |n: u16| n.to_le_bytes();
@@ -70,7 +70,7 @@ fn the_canvas_of_a_gif_holds_its_first_frame() {
 }
 
 #[test]
-fn a_gif_may_have_a_palette_of_its_frame_alone_and_rows_in_four_passes() {
+fn local_palettes_and_interlaced_rows_are_decoded() {
     let (file, at) = gif();
     let whole = read(&file).unwrap();
     let size = file[10] & 7;
@@ -103,7 +103,7 @@ fn a_gif_may_have_a_palette_of_its_frame_alone_and_rows_in_four_passes() {
     }
 }
 
-/// The GIF with other bytes before its image.
+/// The GIF with these bytes inserted before its image.
 fn with_before_image(bytes: &[u8]) -> Vec<u8> {
     let (file, at) = gif();
     [&file[..at], bytes, &file[at..]].concat()
@@ -125,13 +125,13 @@ fn stray_bytes_between_blocks_are_skipped() {
     ] {
         assert!(read(&with_before_image(before)).unwrap() == whole, "{what}");
     }
-    // Behind the palette, before all blocks, and behind the image.
+    // After the palette, before all blocks, and after the image.
     let palette_end = 13 + (3 << ((file[10] & 7) + 1));
     let early = [&file[..palette_end], &[0, 0], &file[palette_end..]].concat();
     assert!(read(&early).unwrap() == whole);
     let (image, trailer) = file.split_at(file.len() - 1);
     assert!(read(&[image, &[0, 0], trailer].concat()).unwrap() == whole);
-    // The image of one that breaks off is not found in what is stray.
+    // In a truncated file, stray bytes are not taken for an image.
     for cut in [&file[..at], &[&file[..at], &[0; 40]].concat()] {
         assert_truncated(cut);
     }
@@ -156,7 +156,7 @@ fn extensions_of_any_kind_and_length_are_skipped() {
 }
 
 #[test]
-fn a_control_says_what_is_transparent_among_stray_bytes_and_whatever_its_length() {
+fn control_extensions_of_any_length_set_the_transparent_index() {
     let (file, at) = gif();
     let first_pixel = read(&file).unwrap().get_pixel(0, 0).0;
     let palette = &file[13..];

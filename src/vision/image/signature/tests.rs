@@ -4,7 +4,7 @@ fn name(file: &[u8]) -> Option<&'static str> {
     foreign(file).map(|found| found.name)
 }
 
-/// Behind its beginning a file goes on; what it is must not depend on that.
+/// A file of this format with further content, which must not affect the result.
 fn padded(head: &[u8]) -> Vec<u8> {
     [head, &[0x11; 600]].concat()
 }
@@ -19,7 +19,7 @@ fn boxes(brands: &[&[u8; 4]]) -> Vec<u8> {
 }
 
 #[test]
-fn files_with_a_signature_are_told_by_their_name() {
+fn files_with_a_signature_are_recognised() {
     let gz = |content: &[u8]| {
         use std::io::Write;
         let mut out = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
@@ -137,7 +137,7 @@ fn files_with_a_signature_are_told_by_their_name() {
         (padded(b"\0\0\0\x01Bud1"), "a .DS_Store file of macOS"),
         (
             vec![0; 4096],
-            "a file of zeros, as a copy that broke off leaves it",
+            "a file of zeros, left by an interrupted copy",
         ),
         (
             padded(b"\x89PNG\n\x1a\n"),
@@ -147,10 +147,10 @@ fn files_with_a_signature_are_told_by_their_name() {
             padded(b"\xef\xbf\xbd\xef\xbf\xbd"),
             "a file whose bytes were replaced when it was saved as text",
         ),
-        (padded(b"\r\n\xff\xd8\xff\xe0"), "a JPEG behind other bytes"),
+        (padded(b"\r\n\xff\xd8\xff\xe0"), "a JPEG after other bytes"),
         (
             padded(b"\xef\xbb\xbf\x89PNG\r\n\x1a\n"),
-            "a PNG behind other bytes",
+            "a PNG after other bytes",
         ),
         (
             b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n".to_vec(),
@@ -172,7 +172,7 @@ fn files_with_a_signature_are_told_by_their_name() {
 }
 
 #[test]
-fn text_is_told_by_what_it_says() {
+fn text_formats_are_recognised() {
     let utf16 = |text: &str| {
         let units = text.encode_utf16().flat_map(u16::to_le_bytes);
         [0xff, 0xfe].into_iter().chain(units).collect::<Vec<u8>>()
@@ -195,7 +195,7 @@ fn text_is_told_by_what_it_says() {
         ("Grüße aus Köln", "text"),
         ("data:image/png;base64,iVBORw0KGgo=", "the text of a data URL"),
         ("/9j/4AAQSkZJRgABAQAAAQ", "a picture as base64 text"),
-        (" \n\n", "nothing but white space"),
+        (" \n\n", "only white space"),
     ]
     .into_iter()
     .map(|(text, expected)| (text.as_bytes().to_vec(), expected))
@@ -213,7 +213,7 @@ fn text_is_told_by_what_it_says() {
 }
 
 #[test]
-fn raw_photos_inside_a_tiff_are_no_tiff() {
+fn raw_photos_in_tiff_containers_are_recognised() {
     use crate::vision::image::ifd::tests::with_tags;
     let raw = [
         with_tags(&[
@@ -231,7 +231,7 @@ fn raw_photos_inside_a_tiff_are_no_tiff() {
     for (i, file) in raw.iter().enumerate() {
         assert!(raw_photo(file).is_some(), "case {i}");
     }
-    // The samples of a NEF are in a directory below the first, which is a small RGB picture.
+    // The samples of a NEF are in a child of the first directory, which is a small RGB picture.
     let mut nef = with_tags(&[(tag::PHOTOMETRIC, 2), (tag::SUB_IFDS, 0)]);
     let sub = nef.len() as u32;
     let at = nef.len() - 8;
@@ -258,7 +258,7 @@ fn raw_photos_inside_a_tiff_are_no_tiff() {
 }
 
 #[test]
-fn nonsense_is_nothing_known_and_no_truncation_panics() {
+fn unknown_bytes_are_not_recognised_and_no_truncation_panics() {
     assert_eq!(name(&[0x13, 0x37, 0x80, 0x81, 0x01, 0x02]), None);
     assert_eq!(name(b"\x80\x81\x82"), None);
     let heads: [Vec<u8>; 4] = [

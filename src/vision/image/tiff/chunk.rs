@@ -1,4 +1,4 @@
-//! The bytes of one strip or tile, decompressed.
+//! Decompresses strips and tiles.
 
 use std::{
     borrow::Cow,
@@ -9,41 +9,44 @@ use ::image::{ImageDecoder, codecs::webp::WebPDecoder};
 use zune_jpeg::{JpegDecoder, zune_core::bytestream::ZCursor};
 
 use super::{
-    Fault, fax,
+    TiffError, fax,
     layout::{Compression, Layout, Photometric},
 };
 use crate::vision::image::jpeg;
 
-/// A strip or tile: `height` rows of `row_len` bytes, or fewer if the file ends before.
+/// A strip or tile: rows of `row_len` bytes; fewer than declared if the file ends early.
 pub struct Chunk {
     pub bytes: Vec<u8>,
     pub row_len: usize,
-    /// Whether a decoder of its own made these samples bytes, in RGB or grey.
+    /// Whether an embedded JPEG was converted to bytes in RGB or grey.
     pub is_rgb: bool,
 }
 
-/// Decompresses a strip or tile of `height` rows, the compressed bytes of which are `bytes`.
+/// Decompresses `bytes`, a strip or tile of `height` rows.
 pub fn decompress(
     layout: &Layout,
     jpeg_tables: Option<&[u8]>,
     bytes: &[u8],
     height: u32,
-) -> Result<Chunk, Fault> {
+) -> Result<Chunk, TiffError> {
     let (row_len, n_rows) = rows(layout, height);
     let len = row_len * n_rows;
-    let bytes = in_order(layout, bytes);
+    let bytes = high_bits_first(layout, bytes);
     let (width, is_rgb) = (layout.chunk.0, false);
     let bytes = match layout.compression {
         Compression::None => bytes[..bytes.len().min(len)].to_vec(),
-        Compression::PackBits => unpack(&bytes, len),
+        Compression::PackBits => unpack_bits(&bytes, len),
         Compression::Lzw => lzw(&bytes, len)?,
-        Compression::Deflate => upto(flate2::read::ZlibDecoder::new(&*bytes), len)?,
+        Compression::Deflate => read_up_to(flate2::read::ZlibDecoder::new(&*bytes), len)?,
         Compression::Zstd => {
             let mut rest = &*bytes;
             let decoder = ruzstd::decoding::StreamingDecoder::new(&mut rest);
-            let read = upto(decoder.map_err(|_| Fault::Invalid("no zstd data"))?, len);
+            let read = read_up_to(
+                decoder.map_err(|_| TiffError::Invalid("no zstd data"))?,
+                len,
+            );
             match read {
-                Err(Fault::Decode(_)) if rest.is_empty() => Vec::new(), // the file ends early
+                Err(TiffError::Decode(_)) if rest.is_empty() => Vec::new(), // the file ends early
                 read => read?,
             }
         }
@@ -54,8 +57,10 @@ pub fn decompress(
                 Compression::Group3 => fax::Code::Group3,
                 _ => fax::Code::Group4,
             };
-            let side =
-                |n: u32| u16::try_from(n).map_err(|_| Fault::Invalid("a fax of such a size"));
+            let side = |n: u32| {
+                u16::try_from(n)
+                    .map_err(|_| TiffError::Invalid("a fax of more than 65535 pixels per side"))
+            };
             fax::decode(code, &bytes, side(width)?, side(height)?)
         }
         Compression::Jpeg => return jpeg(layout, jpeg_tables, &bytes),
@@ -68,7 +73,7 @@ pub fn decompress(
     })
 }
 
-/// Bytes of a row, and rows, of a chunk that has `height` rows of pixels. Of subsampled colours a row is one
+/// Bytes per row, and number of rows, of a chunk with `height` rows of pixels. With subsampled colours these are rows
 /// of groups.
 fn rows(layout: &Layout, height: u32) -> (usize, usize) {
     let (across, down) = layout.subsampling;
@@ -80,8 +85,8 @@ fn rows(layout: &Layout, height: u32) -> (usize, usize) {
     (groups as usize, height.div_ceil(down) as usize)
 }
 
-/// The bytes with their high bits first.
-fn in_order<'a>(layout: &Layout, bytes: &'a [u8]) -> Cow<'a, [u8]> {
+/// The bytes, converted to high bit first.
+fn high_bits_first<'a>(layout: &Layout, bytes: &'a [u8]) -> Cow<'a, [u8]> {
     let as_is = matches!(layout.compression, Compression::Jpeg | Compression::WebP);
     match layout.low_bit_first && !as_is {
         true => bytes.iter().map(|byte| byte.reverse_bits()).collect(),
@@ -89,21 +94,21 @@ fn in_order<'a>(layout: &Layout, bytes: &'a [u8]) -> Cow<'a, [u8]> {
     }
 }
 
-/// Up to `len` bytes; what comes before an error counts if anything does.
-fn upto(reader: impl Read, len: usize) -> Result<Vec<u8>, Fault> {
+/// Reads up to `len` bytes; stops without error where the input ends early.
+fn read_up_to(reader: impl Read, len: usize) -> Result<Vec<u8>, TiffError> {
     let mut out = Vec::with_capacity(len);
     match reader.take(len as u64).read_to_end(&mut out) {
-        // Checksums behind the last byte are nobody's business.
+        // A wrong checksum after the last byte is tolerated.
         Err(error) if out.len() < len && error.kind() != io::ErrorKind::UnexpectedEof => {
-            Err(Fault::Decode(error.to_string()))
+            Err(TiffError::Decode(error.to_string()))
         }
         _ => Ok(out),
     }
 }
 
-fn lzw(bytes: &[u8], len: usize) -> Result<Vec<u8>, Fault> {
+fn lzw(bytes: &[u8], len: usize) -> Result<Vec<u8>, TiffError> {
     if bytes.len() >= 2 && bytes[0] == 0 && bytes[1] & 1 == 1 {
-        return Err(Fault::Variety("old-style LZW compression".to_owned()));
+        return Err(TiffError::Variety("old-style LZW compression".to_owned()));
     }
     let mut decoder = weezl::decode::Configuration::with_tiff_size_switch(weezl::BitOrder::Msb, 8)
         .with_yield_on_full_buffer(true)
@@ -116,16 +121,16 @@ fn lzw(bytes: &[u8], len: usize) -> Result<Vec<u8>, Fault> {
         written += result.consumed_out;
         match result.status {
             Ok(weezl::LzwStatus::Ok) => {}
-            Ok(_) => break, // its end, or the file's
-            Err(error) => return Err(Fault::Decode(error.to_string())),
+            Ok(_) => break, // end of the data or of the file
+            Err(error) => return Err(TiffError::Decode(error.to_string())),
         }
     }
     out.truncate(written);
     Ok(out)
 }
 
-/// PackBits, as far as it goes.
-fn unpack(mut bytes: &[u8], len: usize) -> Vec<u8> {
+/// Decompresses PackBits as far as possible.
+fn unpack_bits(mut bytes: &[u8], len: usize) -> Vec<u8> {
     let mut out = Vec::with_capacity(len);
     while let (true, Some((&head, rest))) = (out.len() < len, bytes.split_first()) {
         bytes = match head {
@@ -148,8 +153,8 @@ fn unpack(mut bytes: &[u8], len: usize) -> Vec<u8> {
     out
 }
 
-/// A strip or tile that is a JPEG, the tables of which the file may hold once for all.
-fn jpeg(layout: &Layout, tables: Option<&[u8]>, bytes: &[u8]) -> Result<Chunk, Fault> {
+/// Decodes a strip or tile that is a JPEG; its tables may be in a tag of the file.
+fn jpeg(layout: &Layout, tables: Option<&[u8]>, bytes: &[u8]) -> Result<Chunk, TiffError> {
     let whole = match (tables, bytes) {
         (Some([0xff, 0xd8, tables @ ..]), [0xff, 0xd8, rest @ ..]) => {
             let tables = tables.strip_suffix(&[0xff, 0xd9]).unwrap_or(tables);
@@ -157,32 +162,32 @@ fn jpeg(layout: &Layout, tables: Option<&[u8]>, bytes: &[u8]) -> Result<Chunk, F
         }
         _ => Cow::Borrowed(bytes),
     };
-    let prepared = jpeg::prepare(&whole, false).map_err(|e| Fault::Image(Box::new(e)))?;
+    let prepared = jpeg::prepare(&whole, false).map_err(|e| TiffError::Image(Box::new(e)))?;
     let mut decoder = JpegDecoder::new(ZCursor::new(&*prepared.bytes));
-    let failed = |error: zune_jpeg::errors::DecodeErrors| Fault::Decode(error.to_string());
+    let failed = |error: zune_jpeg::errors::DecodeErrors| TiffError::Decode(error.to_string());
     decoder.decode_headers().map_err(failed)?;
-    // The directory says what the colours are; only YCbCr is converted.
+    // The tags define the colour space; only YCbCr is converted here.
     if layout.photometric != Photometric::YCbCr || layout.planar {
         let stored = decoder.input_colorspace();
-        let stored = stored.ok_or(Fault::Invalid("no JPEG header"))?;
+        let stored = stored.ok_or(TiffError::Invalid("no JPEG header"))?;
         decoder.set_options(decoder.options().jpeg_set_out_colorspace(stored));
     }
     let (width, height) = decoder
         .dimensions()
-        .ok_or(Fault::Invalid("no JPEG header"))?;
+        .ok_or(TiffError::Invalid("no JPEG header"))?;
     if !fits(layout, width, height) {
-        return Err(Fault::Invalid("a JPEG that is larger than the picture"));
+        return Err(TiffError::Invalid("a JPEG that is larger than the picture"));
     }
     let n = decoder
         .output_colorspace()
         .map_or(0, |c| c.num_components());
     if n != layout.chunk_samples() {
-        return Err(Fault::Invalid(
-            "a JPEG of other samples than the file declares",
+        return Err(TiffError::Invalid(
+            "a JPEG whose samples per pixel differ from the tags",
         ));
     }
     if width < layout.chunk.0 as usize {
-        return Err(Fault::Invalid(
+        return Err(TiffError::Invalid(
             "a JPEG that is smaller than its strip or tile",
         ));
     }
@@ -194,15 +199,15 @@ fn jpeg(layout: &Layout, tables: Option<&[u8]>, bytes: &[u8]) -> Result<Chunk, F
     })
 }
 
-fn webp(layout: &Layout, bytes: &[u8]) -> Result<Chunk, Fault> {
-    let failed = |error: ::image::ImageError| Fault::Decode(error.to_string());
+fn webp(layout: &Layout, bytes: &[u8]) -> Result<Chunk, TiffError> {
+    let failed = |error: ::image::ImageError| TiffError::Decode(error.to_string());
     let decoder = WebPDecoder::new(Cursor::new(bytes)).map_err(failed)?;
     let n = usize::from(decoder.color_type().channel_count());
     let (width, height) = decoder.dimensions();
     let is_too_large = !fits(layout, width as usize, height as usize);
     if n != layout.chunk_samples() || width < layout.chunk.0 || is_too_large {
-        return Err(Fault::Invalid(
-            "a WebP that is no strip or tile of the file",
+        return Err(TiffError::Invalid(
+            "a WebP that does not match its strip or tile",
         ));
     }
     let mut bytes = vec![0; decoder.total_bytes() as usize];
@@ -214,8 +219,8 @@ fn webp(layout: &Layout, bytes: &[u8]) -> Result<Chunk, Fault> {
     })
 }
 
-/// Whether a picture inside is no larger than its tile or the whole, but for padding to whole blocks: a few bytes
-/// may declare one that takes a gigabyte.
+/// Whether an embedded picture is at most as large as its tile or the whole picture, plus padding to whole blocks.
+/// Without this check, a few bytes could declare a picture of a gigabyte.
 fn fits(layout: &Layout, width: usize, height: usize) -> bool {
     const PADDING: usize = 64;
     width <= layout.chunk.0.max(layout.width) as usize + PADDING

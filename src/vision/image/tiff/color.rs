@@ -1,30 +1,30 @@
-//! Samples to 8-bit colours.
+//! Converts samples to 8-bit colours.
 
 use super::{
-    Fault,
+    TiffError,
     layout::{Alpha, Compression, Format, Layout, Photometric},
     samples::Samples,
 };
 use crate::vision::image::ifd::{Directory, tag};
 
-/// How far floats may lie outside 0..=1 and still be meant to lie in it: filters overshoot.
+/// Tolerance for floats outside 0..=1: filters overshoot.
 const OVERSHOOT: f32 = 0.1;
 
-/// Converts samples, `[height, width, samples]`, to grey or RGB with or without alpha, 8 bits each.
+/// Converts samples, `[height, width, samples]`, to 8-bit grey or RGB, with or without alpha.
 pub fn convert(
     layout: &Layout,
     tags: &Directory<'_>,
     samples: &Samples,
     out: &mut [u8],
-) -> Result<(), Fault> {
+) -> Result<(), TiffError> {
     match samples {
         Samples::U8(samples) => {
             let is_index = layout.photometric == Photometric::Palette;
-            let most = match layout.bits {
+            let max = match layout.bits {
                 _ if is_index => 255,
                 bits => (1_u32 << bits) - 1,
             };
-            let levels: [u8; 256] = std::array::from_fn(|v| (v as u32 * 255 / most).min(255) as u8);
+            let levels: [u8; 256] = std::array::from_fn(|v| (v as u32 * 255 / max).min(255) as u8);
             colors(layout, tags, samples, |v| levels[usize::from(v)], out)
         }
         Samples::U16(samples) => {
@@ -32,46 +32,44 @@ pub fn convert(
             colors(layout, tags, samples, |v| range.level(v), out)
         }
         Samples::F32(samples) => {
-            let (least, most) = real_range(layout, samples)?;
-            let level = |v: f32| ((v - least) / (most - least)).clamp(0.0, 1.0) * 255.0;
+            let (min, max) = real_range(layout, samples)?;
+            let level = |v: f32| ((v - min) / (max - min)).clamp(0.0, 1.0) * 255.0;
             colors(layout, tags, samples, |v| level(v).round() as u8, out)
         }
     }
 }
 
-/// Black and white of unsigned samples.
-struct Unsigned {
-    least: u32,
-    most: u32,
+/// Values of black and white of unsigned samples.
+struct UnsignedRange {
+    min: u32,
+    max: u32,
 }
 
-impl Unsigned {
+impl UnsignedRange {
     fn level(&self, v: u16) -> u8 {
-        if (self.least, self.most) == (0, 65535) {
+        if (self.min, self.max) == (0, 65535) {
             return (v >> 8) as u8; // as for every other format
         }
-        let (v, range) = (
-            u32::from(v).saturating_sub(self.least),
-            self.most - self.least,
-        );
+        let (v, range) = (u32::from(v).saturating_sub(self.min), self.max - self.min);
         ((v * 255 + range / 2) / range).min(255) as u8
     }
 }
 
-/// Cameras and microscopes write 10 or 12 bits into 16, where they would be black. The file says so, or its
-/// samples do.
-fn unsigned_range(layout: &Layout, samples: &[u16]) -> Unsigned {
+/// Range of 16-bit samples. Cameras and microscopes store 10 or 12 bits in 16, which would look black. The tags or the
+/// brightest sample show it.
+fn unsigned_range(layout: &Layout, samples: &[u16]) -> UnsignedRange {
     if layout.bits < 16 {
-        let most = (1 << layout.bits) - 1;
-        return Unsigned { least: 0, most };
+        let max = (1 << layout.bits) - 1;
+        return UnsignedRange { min: 0, max };
     }
     let pixels = samples.chunks_exact(layout.samples);
     let brightest = pixels.flat_map(|pixel| &pixel[..layout.n_colors()]).max();
     let brightest = u32::from(brightest.copied().unwrap_or(0));
-    let (least, most) = match layout.range {
-        // Programs write the extremes of the samples into these tags, too; only what would be dark is stretched.
-        Some((least, most)) if most < 16384.0 && f64::from(brightest) <= most && least >= 0.0 => {
-            (least as u32, (most as u32).max(least as u32 + 1))
+    let (min, max) = match layout.range {
+        // Some programs write the minimum and maximum of the samples into these tags; only dark pictures are
+        // stretched.
+        Some((min, max)) if max < 16384.0 && f64::from(brightest) <= max && min >= 0.0 => {
+            (min as u32, (max as u32).max(min as u32 + 1))
         }
         _ => match brightest {
             1..=255 => (0, 255),
@@ -80,11 +78,11 @@ fn unsigned_range(layout: &Layout, samples: &[u16]) -> Unsigned {
             _ => (0, 65535),
         },
     };
-    Unsigned { least, most }
+    UnsignedRange { min, max }
 }
 
-/// Black and white of other samples: what the file declares, or what goes without saying.
-fn real_range(layout: &Layout, samples: &[f32]) -> Result<(f32, f32), Fault> {
+/// Values of black and white of other samples: declared by the file, or evident from the samples.
+fn real_range(layout: &Layout, samples: &[f32]) -> Result<(f32, f32), TiffError> {
     let pixels = samples.chunks_exact(layout.samples);
     let colors = pixels
         .flat_map(|pixel| &pixel[..layout.n_colors()])
@@ -92,38 +90,39 @@ fn real_range(layout: &Layout, samples: &[f32]) -> Result<(f32, f32), Fault> {
     let finite = || colors.clone().filter(|v| v.is_finite());
     let n = finite().count();
     if n == 0 {
-        return Err(Fault::Variety("samples that are no numbers".to_owned()));
+        return Err(TiffError::Variety(
+            "samples without finite values".to_owned(),
+        ));
     }
-    if let Some((least, most)) = layout.range {
-        let (least, most) = (least as f32, most as f32);
-        let n_outside = finite().filter(|v| *v < least || *v > most).count();
+    if let Some((min, max)) = layout.range {
+        let (min, max) = (min as f32, max as f32);
+        let n_outside = finite().filter(|v| *v < min || *v > max).count();
         return match n_outside * 10 <= n {
-            true => Ok((least, most)),
-            false => Err(Fault::Variety(format!(
-                "samples outside the range {least} to {most} that it declares"
+            true => Ok((min, max)),
+            false => Err(TiffError::Variety(format!(
+                "samples outside the declared range {min} to {max}"
             ))),
         };
     }
-    let least = finite().fold(f32::INFINITY, f32::min);
-    let most = finite().fold(f32::NEG_INFINITY, f32::max);
+    let min = finite().fold(f32::INFINITY, f32::min);
+    let max = finite().fold(f32::NEG_INFINITY, f32::max);
     match layout.format {
-        Format::Float if least >= -OVERSHOOT && most <= 1.0 + OVERSHOOT => Ok((0.0, 1.0)),
-        Format::Unsigned if most >= 16_777_216.0 => Ok((0.0, u32::MAX as f32)),
-        _ => Err(Fault::Variety(format!(
-            "samples from {least} to {most} and no word on which of them is white (SMinSampleValue, \
-             SMaxSampleValue)"
+        Format::Float if min >= -OVERSHOOT && max <= 1.0 + OVERSHOOT => Ok((0.0, 1.0)),
+        Format::Unsigned if max >= 16_777_216.0 => Ok((0.0, u32::MAX as f32)),
+        _ => Err(TiffError::Variety(format!(
+            "samples from {min} to {max} without a declared range (SMinSampleValue, SMaxSampleValue)"
         ))),
     }
 }
 
-/// Writes every pixel; `level` makes 8 bits of a sample.
+/// Writes every pixel; `level` converts a sample to 8 bits.
 fn colors<T: Copy + Into<f64>>(
     layout: &Layout,
     tags: &Directory<'_>,
     samples: &[T],
     level: impl Fn(T) -> u8,
     out: &mut [u8],
-) -> Result<(), Fault> {
+) -> Result<(), TiffError> {
     let pixels = samples.chunks_exact(layout.samples);
     let n_colors = layout.n_colors();
     let n_out = out.len() / (layout.width as usize * layout.height as usize);
@@ -153,7 +152,7 @@ fn colors<T: Copy + Into<f64>>(
     Ok(())
 }
 
-/// From the levels of a pixel to its colour.
+/// Conversion from the levels of a pixel to RGB.
 enum ToRgb {
     Grey,
     Inverted,
@@ -164,7 +163,7 @@ enum ToRgb {
 }
 
 impl ToRgb {
-    fn new(layout: &Layout, tags: &Directory<'_>) -> Result<Self, Fault> {
+    fn new(layout: &Layout, tags: &Directory<'_>) -> Result<Self, TiffError> {
         Ok(match layout.photometric {
             Photometric::BlackIsZero => Self::Grey,
             Photometric::WhiteIsZero => Self::Inverted,
@@ -194,14 +193,14 @@ impl ToRgb {
     }
 }
 
-/// The 256 colours that an index may stand for; those that the file does not have are black.
-fn palette(layout: &Layout, tags: &Directory<'_>) -> Result<Vec<[u8; 3]>, Fault> {
+/// The 256 colours of the palette; missing ones are black.
+fn palette(layout: &Layout, tags: &Directory<'_>) -> Result<Vec<[u8; 3]>, TiffError> {
     let values = tags.values(tag::COLOR_MAP);
     let n = 1 << layout.bits;
     if values.len() < 3 * n {
-        return Err(Fault::Invalid("a palette that is too short"));
+        return Err(TiffError::Invalid("a palette that is too short"));
     }
-    // 16 bits are meant; some programs write 8.
+    // Values should have 16 bits, but some programs write 8.
     let shift = if values.iter().any(|v| *v > 255) {
         8
     } else {
@@ -214,11 +213,11 @@ fn palette(layout: &Layout, tags: &Directory<'_>) -> Result<Vec<[u8; 3]>, Fault>
     Ok(colors)
 }
 
-/// The coefficients of a file's YCbCr.
+/// The coefficients of the file's YCbCr.
 struct YCbCr {
-    /// Of red, green and blue in luma.
+    /// Coefficients of red, green and blue in luma.
     luma: [f32; 3],
-    /// Codes of black and white of luma, of zero and full of both chromas.
+    /// Codes of black and white for luma, and of zero and maximum for both chromas.
     reference: [f32; 6],
 }
 

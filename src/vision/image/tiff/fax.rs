@@ -1,5 +1,5 @@
-//! CCITT fax codes. The code tables are those of the crate `fax`, which decodes Group 4; its Group 3 needs
-//! end-of-line codes and knows no two-dimensional rows, so rows of Group 3 are read here.
+//! CCITT fax codes. The crate `fax` provides the code tables and decodes Group 4. Its Group 3 decoder requires
+//! end-of-line codes and does not support two-dimensional rows, so Group 3 is decoded here.
 
 use std::convert::Infallible;
 
@@ -8,19 +8,19 @@ use fax::{
     maps::{Mode, black, mode, white},
 };
 
-/// Which code.
+/// The variants of fax codes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Code {
-    /// Rows of runs that begin at whole bytes.
+    /// Rows of run lengths that start at whole bytes.
     Huffman,
-    /// Rows of runs behind end-of-line codes.
+    /// Rows of run lengths with end-of-line codes.
     Group3,
-    /// Group 3 whose rows may refer to the one before.
+    /// Group 3 whose rows may refer to the previous one.
     Group3In2d,
     Group4,
 }
 
-/// Rows of bits, ones for black, up to the first that cannot be read; at most `height`.
+/// Decodes rows of bits (1 is black) up to the first invalid one; at most `height`.
 pub fn decode(code: Code, bytes: &[u8], width: u16, height: u16) -> Vec<u8> {
     let mut out = Vec::new();
     let row_len = usize::from(width).div_ceil(8);
@@ -37,15 +37,15 @@ pub fn decode(code: Code, bytes: &[u8], width: u16, height: u16) -> Vec<u8> {
         let _ = decoder::decode_g4(bytes.iter().copied(), width, Some(height), add);
         return out;
     }
-    // Codes are looked up by more bits than they may have; zeros are none.
+    // The lookup reads more bits than a code has; padding zeros match no code.
     let padded = bytes.iter().copied().chain([0; 4]).map(Ok::<_, Infallible>);
     let Ok(mut bits) = ByteReader::new(padded);
-    let mut above = Vec::new();
+    let mut reference = Vec::new();
     for _ in 0..height {
-        match next_row(code, &mut bits, &above, width) {
+        match next_row(code, &mut bits, &reference, width) {
             Some(row) => {
                 add(&row);
-                above = row;
+                reference = row;
             }
             None => break,
         }
@@ -53,8 +53,13 @@ pub fn decode(code: Code, bytes: &[u8], width: u16, height: u16) -> Vec<u8> {
     out
 }
 
-/// The places at which the next row changes its colour, from white on.
-fn next_row(code: Code, bits: &mut impl BitReader, above: &[u16], width: u16) -> Option<Vec<u16>> {
+/// The positions of the colour changes in the next row, starting with white.
+fn next_row(
+    code: Code,
+    bits: &mut impl BitReader,
+    reference: &[u16],
+    width: u16,
+) -> Option<Vec<u16>> {
     let mut refers = false;
     match code {
         Code::Huffman => {
@@ -62,7 +67,7 @@ fn next_row(code: Code, bits: &mut impl BitReader, above: &[u16], width: u16) ->
             bits.consume(n).ok()?;
         }
         _ => {
-            // An end-of-line code is eleven zeros or more, and a one.
+            // An end-of-line code is at least eleven zeros and a one.
             if bits.peek(9) == Some(0) {
                 while bits.peek(1)? == 0 {
                     bits.consume(1).ok()?;
@@ -76,12 +81,12 @@ fn next_row(code: Code, bits: &mut impl BitReader, above: &[u16], width: u16) ->
         }
     }
     match refers {
-        true => row_from_above(bits, above, width),
-        false => row_of_runs(bits, width),
+        true => two_dimensional_row(bits, reference, width),
+        false => one_dimensional_row(bits, width),
     }
 }
 
-fn row_of_runs(bits: &mut impl BitReader, width: u16) -> Option<Vec<u16>> {
+fn one_dimensional_row(bits: &mut impl BitReader, width: u16) -> Option<Vec<u16>> {
     let mut changes = Vec::new();
     let (mut at, mut color) = (0_u16, Color::White);
     while at < width {
@@ -92,25 +97,29 @@ fn row_of_runs(bits: &mut impl BitReader, width: u16) -> Option<Vec<u16>> {
     Some(changes)
 }
 
-fn row_from_above(bits: &mut impl BitReader, above: &[u16], width: u16) -> Option<Vec<u16>> {
+fn two_dimensional_row(
+    bits: &mut impl BitReader,
+    reference: &[u16],
+    width: u16,
+) -> Option<Vec<u16>> {
     let mut changes = Vec::new();
     let (mut at, mut color, mut is_first) = (0_u16, Color::White, true);
-    // Changes above that are passed. Neither row goes back, so none of them is looked at again.
+    // Number of reference changes already passed. Positions only increase, so they are not needed again.
     let mut n_passed = 0;
     while at < width {
         let is_passed = |x: &u16| *x <= at && !(is_first && *x == 0);
-        while above.get(n_passed).is_some_and(is_passed) {
+        while reference.get(n_passed).is_some_and(is_passed) {
             n_passed += 1;
         }
-        // The next change above to the colour opposite to this, and the one after it.
+        // The next reference change to the opposite colour, and the one after it.
         let parity = usize::from(color == Color::Black);
         let next = n_passed + usize::from(n_passed % 2 != parity);
-        let place = |i: usize| above.get(i).map_or(width, |x| (*x).min(width));
+        let change_at = |i: usize| reference.get(i).map_or(width, |x| (*x).min(width));
         match mode::decode(bits)? {
-            Mode::Pass => at = place(next + 1),
+            Mode::Pass => at = change_at(next + 1),
             Mode::Vertical(by) => {
                 let before = at;
-                at = place(next).checked_add_signed(by.into())?;
+                at = change_at(next).checked_add_signed(by.into())?;
                 if at < before {
                     return None;
                 }
@@ -130,7 +139,7 @@ fn row_from_above(bits: &mut impl BitReader, above: &[u16], width: u16) -> Optio
     Some(changes)
 }
 
-/// The length of a run: multiples of 64, and a rest.
+/// A run length: multiples of 64 and a remainder.
 fn run(bits: &mut impl BitReader, color: Color) -> Option<u16> {
     let mut length = 0_u16;
     loop {

@@ -1,12 +1,12 @@
-//! How the samples of a TIFF lie in the file, and what they mean.
+//! Layout and meaning of a TIFF's samples, from its tags.
 
-use super::{Fault, samples::Samples};
+use super::{TiffError, samples::Samples};
 use crate::vision::image::{
     MAX_DECODED_BYTES,
     ifd::{Directory, tag},
 };
 
-/// What the samples mean.
+/// Meaning of the samples.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Photometric {
     WhiteIsZero,
@@ -17,7 +17,7 @@ pub enum Photometric {
     YCbCr,
 }
 
-/// What kind of number a sample is.
+/// Numeric type of a sample.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Format {
     Unsigned,
@@ -25,11 +25,11 @@ pub enum Format {
     Float,
 }
 
-/// How strips and tiles are compressed.
+/// Compression of strips and tiles.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Compression {
     None,
-    /// CCITT's one-dimensional code, rows aligned to bytes, without end-of-line codes.
+    /// CCITT modified Huffman: one-dimensional, rows aligned to bytes, without end-of-line codes.
     Huffman,
     Group3,
     Group4,
@@ -41,61 +41,61 @@ pub enum Compression {
     WebP,
 }
 
-/// Alpha, as `ExtraSamples` declares it.
+/// Kind of alpha, from `ExtraSamples`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Alpha {
-    /// Colours were multiplied by it.
+    /// Colours are premultiplied.
     Associated,
     Unassociated,
 }
 
-/// Everything that the tags say.
+/// The content of all tags that matter.
 #[derive(Clone, Debug)]
 pub struct Layout {
     pub width: u32,
     pub height: u32,
     pub bits: u32,
-    /// Samples of a pixel, those included that mean nothing.
+    /// Samples per pixel, including those without meaning.
     pub samples: usize,
     pub format: Format,
     pub photometric: Photometric,
     pub compression: Compression,
     pub predictor: u64,
-    /// Whether each sample has strips of its own.
+    /// Whether each sample has separate strips.
     pub planar: bool,
-    /// Bits are filled from the low one.
+    /// Whether bytes have their low bit first.
     pub low_bit_first: bool,
-    /// Pixels of a strip or tile, across and down.
+    /// Pixels per strip or tile, across and down.
     pub chunk: (u32, u32),
     pub offsets: Vec<u64>,
     pub byte_counts: Vec<u64>,
     pub alpha: Option<Alpha>,
     pub t4_options: u64,
-    /// How many samples of luma share one of chroma, across and down; (1, 1) if they do not.
+    /// Lumas per chroma, across and down; (1, 1) without subsampling.
     pub subsampling: (u32, u32),
-    /// Coded black and white, as the file declares them.
+    /// Values of black and white, if the file declares them.
     pub range: Option<(f64, f64)>,
 }
 
 impl Layout {
     /// Reads the tags.
-    pub fn new(tags: &Directory<'_>) -> Result<Self, Fault> {
+    pub fn new(tags: &Directory<'_>) -> Result<Self, TiffError> {
         let side = |tag| tags.value(tag).and_then(|side| u32::try_from(side).ok());
-        let width = side(tag::WIDTH).ok_or(Fault::Invalid("no width"))?;
-        let height = side(tag::HEIGHT).ok_or(Fault::Invalid("no height"))?;
+        let width = side(tag::WIDTH).ok_or(TiffError::Invalid("no width"))?;
+        let height = side(tag::HEIGHT).ok_or(TiffError::Invalid("no height"))?;
         let samples = tags.value(tag::SAMPLES_PER_PIXEL).unwrap_or(1) as usize;
         if !(1..=64).contains(&samples) {
-            return Err(Fault::Variety(format!("{samples} samples a pixel")));
+            return Err(TiffError::Variety(format!("{samples} samples per pixel")));
         }
-        let bits = same(tags.values(tag::BITS_PER_SAMPLE), 1)
-            .ok_or(Fault::Variety("samples of several sizes".to_owned()))?
+        let bits = uniform_value(tags.values(tag::BITS_PER_SAMPLE), 1)
+            .ok_or(TiffError::Variety("samples of several sizes".to_owned()))?
             as u32;
-        let format = match same(tags.values(tag::SAMPLE_FORMAT), 1) {
+        let format = match uniform_value(tags.values(tag::SAMPLE_FORMAT), 1) {
             Some(1 | 4) => Format::Unsigned,
             Some(2) => Format::Signed,
             Some(3) => Format::Float,
             _ => {
-                return Err(Fault::Variety(
+                return Err(TiffError::Variety(
                     "samples of an unknown or complex kind".to_owned(),
                 ));
             }
@@ -106,7 +106,7 @@ impl Layout {
             Format::Float => matches!(bits, 16 | 32 | 64),
         };
         if !known {
-            return Err(Fault::Variety(format!("samples of {bits} bits")));
+            return Err(TiffError::Variety(format!("samples of {bits} bits")));
         }
         let compression = compression(tags)?;
         let photometric = photometric(tags, samples)?;
@@ -149,7 +149,7 @@ impl Layout {
         Ok(layout)
     }
 
-    fn check(&self, tiled: bool) -> Result<(), Fault> {
+    fn check(&self, tiled: bool) -> Result<(), TiffError> {
         if self.width == 0 || self.height == 0 {
             return Ok(()); // the caller reports it
         }
@@ -157,24 +157,24 @@ impl Layout {
             || self.chunk.1 == 0
             || (tiled && self.chunk.0.max(self.chunk.1) > 1 << 16)
         {
-            return Err(Fault::Invalid("strips or tiles without a size"));
+            return Err(TiffError::Invalid("strips or tiles of size zero"));
         }
-        // A tile may be larger than its picture, which is checked elsewhere.
+        // Tiles may be larger than the picture, whose size is checked elsewhere.
         if tiled && self.chunk_bytes() > MAX_DECODED_BYTES {
-            return Err(Fault::Invalid("tiles that are larger than any picture"));
+            return Err(TiffError::Invalid("tiles that are larger than any picture"));
         }
         if self.offsets.len() < self.n_chunks() {
-            return Err(Fault::Invalid(
-                "fewer strips or tiles than the picture consists of",
+            return Err(TiffError::Invalid(
+                "fewer strips or tiles than the picture needs",
             ));
         }
         if self.samples < self.n_colors() {
-            return Err(Fault::Invalid("fewer samples than its colours need"));
+            return Err(TiffError::Invalid("fewer samples than its colours need"));
         }
         let only_bytes = matches!(self.photometric, Photometric::YCbCr)
             || matches!(self.compression, Compression::Jpeg | Compression::WebP);
         if only_bytes && (self.bits != 8 || self.format != Format::Unsigned) {
-            return Err(Fault::Variety(format!(
+            return Err(TiffError::Variety(format!(
                 "compressed samples of {} bits",
                 self.bits
             )));
@@ -182,37 +182,42 @@ impl Layout {
         if self.photometric == Photometric::Palette
             && (self.bits > 8 || self.format != Format::Unsigned)
         {
-            return Err(Fault::Variety(format!("a palette of {} bits", self.bits)));
+            return Err(TiffError::Variety(format!(
+                "a palette of {} bits",
+                self.bits
+            )));
         }
         if self.subsampling != (1, 1) && self.planar {
-            return Err(Fault::Variety("subsampled colours in planes".to_owned()));
+            return Err(TiffError::Variety(
+                "subsampled colours in planes".to_owned(),
+            ));
         }
         match self.predictor {
             1 => Ok(()),
             2 if matches!(self.bits, 8 | 16 | 32 | 64) => Ok(()),
             3 if self.format == Format::Float => Ok(()),
-            n => Err(Fault::Variety(format!(
+            n => Err(TiffError::Variety(format!(
                 "predictor {n} on {} bits",
                 self.bits
             ))),
         }
     }
 
-    /// Bytes that all samples take.
+    /// Memory for all samples, in bytes.
     pub fn sample_bytes(&self) -> u64 {
         let n = u64::from(self.width) * u64::from(self.height);
         n.saturating_mul(self.samples as u64)
             .saturating_mul(Samples::size(self) as u64)
     }
 
-    /// Bytes that the largest strip or tile takes.
+    /// Memory for the largest strip or tile, in bytes.
     pub fn chunk_bytes(&self) -> u64 {
         let pixels = u64::from(self.chunk.0) * u64::from(self.chunk.1.min(self.height));
         let bits = self.chunk_samples() as u64 * u64::from(self.bits);
         pixels.saturating_mul(bits).div_ceil(8)
     }
 
-    /// Samples that make up the colour.
+    /// Samples per pixel that encode the colour.
     pub fn n_colors(&self) -> usize {
         match self.photometric {
             Photometric::WhiteIsZero | Photometric::BlackIsZero | Photometric::Palette => 1,
@@ -229,26 +234,26 @@ impl Layout {
         )
     }
 
-    /// Strips or tiles of the whole picture.
+    /// Number of strips or tiles of the picture, in all planes.
     pub fn n_chunks(&self) -> usize {
         let (across, down) = self.chunks();
         let planes = if self.planar { self.samples } else { 1 };
         across as usize * down as usize * planes
     }
 
-    /// Samples of a pixel within a strip.
+    /// Samples per pixel within a strip or tile.
     pub fn chunk_samples(&self) -> usize {
         if self.planar { 1 } else { self.samples }
     }
 }
 
-/// The one value that all are, or `default` if there is none.
-fn same(values: Vec<u64>, default: u64) -> Option<u64> {
+/// The value that all `values` equal, `default` if they are empty; `None` if they differ.
+fn uniform_value(values: Vec<u64>, default: u64) -> Option<u64> {
     let first = values.first().copied().unwrap_or(default);
     values.iter().all(|v| *v == first).then_some(first)
 }
 
-fn compression(tags: &Directory<'_>) -> Result<Compression, Fault> {
+fn compression(tags: &Directory<'_>) -> Result<Compression, TiffError> {
     let name = match tags.value(tag::COMPRESSION).unwrap_or(1) {
         0 | 1 | 32771 => return Ok(Compression::None),
         2 => return Ok(Compression::Huffman),
@@ -267,12 +272,12 @@ fn compression(tags: &Directory<'_>) -> Result<Compression, Fault> {
         34925 => "LZMA compression",
         34676 | 34677 => "SGI LogLuv compression",
         50002 | 52546 => "JPEG XL compression",
-        n => return Err(Fault::Variety(format!("compression {n}"))),
+        n => return Err(TiffError::Variety(format!("compression {n}"))),
     };
-    Err(Fault::Variety(name.to_owned()))
+    Err(TiffError::Variety(name.to_owned()))
 }
 
-fn photometric(tags: &Directory<'_>, samples: usize) -> Result<Photometric, Fault> {
+fn photometric(tags: &Directory<'_>, samples: usize) -> Result<Photometric, TiffError> {
     let name = match tags.value(tag::PHOTOMETRIC) {
         None if samples >= 3 => return Ok(Photometric::Rgb),
         None | Some(0) => return Ok(Photometric::WhiteIsZero),
@@ -285,9 +290,9 @@ fn photometric(tags: &Directory<'_>, samples: usize) -> Result<Photometric, Faul
         Some(32803) => "raw samples of a sensor (CFA)",
         Some(34892) => "raw samples of a sensor (LinearRaw)",
         Some(32844 | 32845) => "LogLuv colours",
-        Some(n) => return Err(Fault::Variety(format!("colours of kind {n}"))),
+        Some(n) => return Err(TiffError::Variety(format!("colours of kind {n}"))),
     };
-    Err(Fault::Variety(name.to_owned()))
+    Err(TiffError::Variety(name.to_owned()))
 }
 
 fn alpha(tags: &Directory<'_>, photometric: Photometric, samples: usize) -> Option<Alpha> {
@@ -299,7 +304,7 @@ fn alpha(tags: &Directory<'_>, photometric: Photometric, samples: usize) -> Opti
     match tags.value(tag::EXTRA_SAMPLES) {
         Some(1) if samples > colors => Some(Alpha::Associated),
         Some(2) if samples > colors => Some(Alpha::Unassociated),
-        // A fourth sample without a word on it is alpha to most programs, and to the encoders that leave it out.
+        // Most programs treat an undeclared fourth sample as alpha; so do the encoders that omit the tag.
         None if photometric == Photometric::Rgb && samples == 4 => Some(Alpha::Unassociated),
         _ => None,
     }
@@ -312,22 +317,22 @@ fn subsampling(tags: &Directory<'_>) -> (u32, u32) {
     }
 }
 
-/// The range that the file declares. `MaxSampleValue` says how many bits are used of those that there are.
+/// The declared range of values. `MaxSampleValue` tells how many of the bits are used.
 fn range(tags: &Directory<'_>, format: Format) -> Option<(f64, f64)> {
-    let least = tags
+    let min = tags
         .reals(tag::S_MIN_SAMPLE_VALUE)
         .into_iter()
         .reduce(f64::min);
-    let most = tags
+    let max = tags
         .reals(tag::S_MAX_SAMPLE_VALUE)
         .into_iter()
         .reduce(f64::max);
-    let range = match (least, most) {
-        (Some(least), Some(most)) => (least, most),
-        (None, Some(most)) => (0.0, most),
+    let range = match (min, max) {
+        (Some(min), Some(max)) => (min, max),
+        (None, Some(max)) => (0.0, max),
         _ if format == Format::Unsigned => {
-            let most = tags.reals(tag::MAX_SAMPLE_VALUE);
-            (0.0, most.into_iter().reduce(f64::max)?)
+            let max = tags.reals(tag::MAX_SAMPLE_VALUE);
+            (0.0, max.into_iter().reduce(f64::max)?)
         }
         _ => return None,
     };

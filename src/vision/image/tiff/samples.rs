@@ -1,4 +1,4 @@
-//! The samples of a picture, put together from its strips and tiles.
+//! The samples of a picture, assembled from its strips and tiles.
 
 use half::f16;
 
@@ -7,7 +7,7 @@ use super::{
     layout::{Format, Layout},
 };
 
-/// `[height, width, samples]`, in the smallest type that holds them.
+/// `[height, width, samples]`, in the smallest sufficient type.
 #[derive(Clone, Debug)]
 pub enum Samples {
     /// Up to 8 bits, unsigned.
@@ -19,7 +19,7 @@ pub enum Samples {
 }
 
 impl Samples {
-    /// Zeros, as many as the picture has samples.
+    /// Zeros for all samples of the picture.
     pub fn new(layout: &Layout) -> Self {
         let n = layout.width as usize * layout.height as usize * layout.samples;
         match (layout.format, layout.bits) {
@@ -29,7 +29,7 @@ impl Samples {
         }
     }
 
-    /// Bytes of one.
+    /// Bytes per sample.
     pub fn size(layout: &Layout) -> usize {
         match (layout.format, layout.bits) {
             (Format::Unsigned, ..=8) => 1,
@@ -38,7 +38,7 @@ impl Samples {
         }
     }
 
-    /// Puts a chunk whose first pixel is `at` into its place; how many rows of pixels it has.
+    /// Copies a chunk whose first pixel is `at`; returns the number of its pixel rows.
     pub fn put(
         &mut self,
         layout: &Layout,
@@ -51,7 +51,7 @@ impl Samples {
         let height = layout.chunk.1.min(layout.height - at.1) as usize;
         let width = layout.chunk.0.min(layout.width - at.0) as usize;
         if layout.subsampling != (1, 1) {
-            return self.put_groups(layout, chunk, (x, y), (width, height)) as u32;
+            return self.put_subsampled(layout, chunk, (x, y), (width, height)) as u32;
         }
         let n = layout.chunk_samples();
         let mut raw = Vec::new();
@@ -64,14 +64,14 @@ impl Samples {
                 undo_differences(&mut raw, n, layout.bits);
             }
             let first = ((y + i) * layout.width as usize + x) * layout.samples;
-            let places = (0..width * n).map(|k| match layout.planar {
+            let indices = (0..width * n).map(|k| match layout.planar {
                 true => first + k * layout.samples + plane,
                 false => first + k,
             });
             match self {
-                Self::U8(to) => places.zip(&raw).for_each(|(k, v)| to[k] = *v as u8),
-                Self::U16(to) => places.zip(&raw).for_each(|(k, v)| to[k] = *v as u16),
-                Self::F32(to) => places
+                Self::U8(to) => indices.zip(&raw).for_each(|(k, v)| to[k] = *v as u8),
+                Self::U16(to) => indices.zip(&raw).for_each(|(k, v)| to[k] = *v as u16),
+                Self::F32(to) => indices
                     .zip(&raw)
                     .for_each(|(k, v)| to[k] = number(layout, *v)),
             }
@@ -79,8 +79,8 @@ impl Samples {
         n_rows as u32
     }
 
-    /// Puts rows of groups: the lumas of `across * down` pixels, and their two chromas.
-    fn put_groups(
+    /// Copies rows of groups: the lumas of `across * down` pixels and their two chromas.
+    fn put_subsampled(
         &mut self,
         layout: &Layout,
         chunk: &Chunk,
@@ -112,7 +112,7 @@ impl Samples {
     }
 }
 
-/// The bits of `n` samples of a row.
+/// Unpacks `n` samples of a row to their bits.
 fn unpack(layout: &Layout, big_endian: bool, row: &[u8], n: usize, raw: &mut Vec<u64>) {
     raw.clear();
     let bits = layout.bits as usize;
@@ -129,21 +129,22 @@ fn unpack(layout: &Layout, big_endian: bool, row: &[u8], n: usize, raw: &mut Vec
             }));
         }
         _ => {
-            let (mut held, mut n_held) = (0_u64, 0);
+            let (mut buffer, mut n_buffered) = (0_u64, 0);
             let mut bytes = row.iter();
             raw.extend((0..n).map_while(|_| {
-                while n_held < bits {
-                    held = held << 8 | u64::from(*bytes.next()?);
-                    n_held += 8;
+                while n_buffered < bits {
+                    buffer = buffer << 8 | u64::from(*bytes.next()?);
+                    n_buffered += 8;
                 }
-                n_held -= bits;
-                Some(held >> n_held & ((1 << bits) - 1))
+                n_buffered -= bits;
+                Some(buffer >> n_buffered & ((1 << bits) - 1))
             }));
         }
     }
 }
 
-/// Floats whose bytes stand plane by plane, high bytes first, each as the difference to the one `step` before.
+/// Floats with the floating-point predictor: byte planes, high bytes first, each byte as the difference to the one
+/// `step` earlier.
 fn unpack_floats(row: &[u8], n: usize, size: usize, step: usize, raw: &mut Vec<u64>) {
     let mut bytes = row.to_vec();
     for i in step..bytes.len() {
@@ -160,7 +161,7 @@ fn undo_differences(raw: &mut [u64], step: usize, bits: u32) {
     }
 }
 
-/// What the bits of a sample stand for.
+/// The value of a sample's bits.
 fn number(layout: &Layout, raw: u64) -> f32 {
     match (layout.format, layout.bits) {
         (Format::Float, 16) => f16::from_bits(raw as u16).to_f32(),

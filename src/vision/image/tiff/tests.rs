@@ -8,7 +8,7 @@ fn reference(name: &str) -> RgbImage {
     image::open(&root.join(name), Orientation::Ignore).unwrap()
 }
 
-/// 6 x 5 pixels, all different, from black to white.
+/// 6 x 5 different pixels, from black to white.
 const SIZE: (u32, u32) = (6, 5);
 
 fn colors() -> Vec<u8> {
@@ -21,7 +21,7 @@ fn greys() -> Vec<u8> {
     (0..SIZE.0 * SIZE.1).map(|i| (i * 255 / 29) as u8).collect()
 }
 
-/// Values of a tag.
+/// The values of a tag.
 enum Values {
     Short(Vec<u16>),
     Long(Vec<u32>),
@@ -29,7 +29,7 @@ enum Values {
 }
 use Values::{Float, Long, Short};
 
-/// A TIFF, little-endian, of one strip.
+/// A little-endian TIFF of one strip.
 fn tiff(tags: &[(u16, Values)], strip: &[u8]) -> Vec<u8> {
     let (width, height) = SIZE;
     let mut all = vec![
@@ -113,7 +113,7 @@ fn with(mut tags: Vec<(u16, Values)>, tag: u16, values: Values) -> Vec<(u16, Val
     tags
 }
 
-/// Each level as `bytes` writes it.
+/// Encodes each level with `bytes`.
 fn samples<const N: usize>(levels: &[u8], bytes: impl Fn(f64) -> [u8; N]) -> Vec<u8> {
     levels
         .iter()
@@ -125,7 +125,7 @@ fn repeated(greys: &[u8]) -> Vec<u8> {
     greys.iter().flat_map(|v| [*v; 3]).collect()
 }
 
-/// Rows of samples of so many bits.
+/// Packs rows of samples of `bits` bits.
 fn packed(levels: &[u8], bits: u32, samples_a_row: usize) -> Vec<u8> {
     let most = f64::from((1_u32 << bits) - 1);
     let mut out = Vec::new();
@@ -146,7 +146,7 @@ fn packed(levels: &[u8], bits: u32, samples_a_row: usize) -> Vec<u8> {
 }
 
 #[test]
-fn every_form_shows_its_picture() {
+fn every_variant_decodes_to_its_picture() {
     let root = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/reference/tiff");
     let (plain, bilevel) = (
         reference("reports/plain.png"),
@@ -174,7 +174,7 @@ fn every_form_shows_its_picture() {
 }
 
 #[test]
-fn samples_of_any_size_are_read() {
+fn samples_of_any_size_are_decoded() {
     for bits in [8, 9, 10, 12, 14, 15] {
         let strip = packed(&colors(), bits, 18);
         assert_eq!(
@@ -219,7 +219,7 @@ fn ten_and_twelve_bits_in_sixteen_are_not_black() {
             "{most}"
         );
     }
-    // Fourteen only where the file says so: such a picture may be a dark one.
+    // 14 bits only where the file declares them: otherwise the picture may just be dark.
     let strip = samples(&greys(), |v| ((v * 16383.0).round() as u16).to_le_bytes());
     let declared = with(grey(16), tag::MAX_SAMPLE_VALUE, Short(vec![16383]));
     assert_eq!(read(declared, &strip).unwrap(), repeated(&greys()));
@@ -227,7 +227,7 @@ fn ten_and_twelve_bits_in_sixteen_are_not_black() {
 }
 
 #[test]
-fn floats_are_scaled_by_what_the_file_says_or_refused() {
+fn floats_are_scaled_by_the_declared_range_or_rejected() {
     let float = |tags| with(tags, tag::SAMPLE_FORMAT, Short(vec![3]));
     let ranged = |tags, least: f32, most: f32| {
         let tags = with(float(tags), tag::S_MIN_SAMPLE_VALUE, Float(vec![least]));
@@ -246,14 +246,16 @@ fn floats_are_scaled_by_what_the_file_says_or_refused() {
     let found = read(ranged(grey(32), -100.0, 1000.0), &heights).unwrap();
     assert!(found.iter().zip(repeated(&greys())).all(close));
     let refused = |tags, strip: &[u8]| read(tags, strip).unwrap_err();
-    assert!(refused(float(grey(32)), &heights).contains("no word on which of them is white"));
-    assert!(refused(ranged(grey(32), 0.0, 1.0), &heights).contains("outside the range 0 to 1"));
+    assert!(refused(float(grey(32)), &heights).contains("without a declared range"));
+    assert!(
+        refused(ranged(grey(32), 0.0, 1.0), &heights).contains("outside the declared range 0 to 1")
+    );
     let none = samples(&greys(), |_| f32::NAN.to_le_bytes());
-    assert!(refused(float(grey(32)), &none).contains("no numbers"));
+    assert!(refused(float(grey(32)), &none).contains("without finite values"));
 }
 
 #[test]
-fn signed_and_long_samples_need_a_range_unless_they_fill_theirs() {
+fn signed_and_long_samples_need_a_range_unless_they_use_their_full_range() {
     let signed = |tags| with(tags, tag::SAMPLE_FORMAT, Short(vec![2]));
     let strip = samples(&greys(), |v| {
         ((v * 2550.0 - 1000.0).round() as i16).to_le_bytes()
@@ -275,11 +277,15 @@ fn signed_and_long_samples_need_a_range_unless_they_fill_theirs() {
     });
     assert_eq!(read(grey(32), &strip).unwrap(), repeated(&greys()));
     let strip = samples(&greys(), |v| ((v * 5000.0) as u32).to_le_bytes());
-    assert!(read(grey(32), &strip).unwrap_err().contains("no word"));
+    assert!(
+        read(grey(32), &strip)
+            .unwrap_err()
+            .contains("without a declared range")
+    );
 }
 
 #[test]
-fn palettes_are_looked_up() {
+fn palette_indices_become_colours() {
     for bits in [1_u16, 2, 4, 8] {
         let n = 1_usize << bits;
         let colour = |i: usize| [i * 255 / (n - 1), 200 - i * 100 / n, 7];
@@ -306,7 +312,7 @@ fn palettes_are_looked_up() {
 }
 
 #[test]
-fn samples_beyond_the_colours_are_left_out_and_multiplied_colours_divided() {
+fn extra_samples_are_dropped_and_premultiplied_colours_divided() {
     let pixels = colors();
     let wider = |extra: &[u8]| {
         pixels
@@ -334,7 +340,7 @@ fn samples_beyond_the_colours_are_left_out_and_multiplied_colours_divided() {
 }
 
 #[test]
-fn subsampled_colours_are_spread() {
+fn subsampled_colours_are_upsampled() {
     let grey_groups = |across: u32, down: u32| {
         let mut strip = Vec::new();
         for y in (0..SIZE.1).step_by(down as usize) {
@@ -363,7 +369,7 @@ fn subsampled_colours_are_spread() {
 }
 
 #[test]
-fn what_is_not_read_is_told_by_name() {
+fn unsupported_variants_are_named() {
     let refused =
         |tag: u16, value: u16| read(with(rgb(8), tag, Short(vec![value])), &colors()).unwrap_err();
     assert!(refused(tag::COMPRESSION, 6).contains("old-style JPEG compression"));
@@ -382,7 +388,7 @@ fn what_is_not_read_is_told_by_name() {
 }
 
 #[test]
-fn a_strip_that_ends_early_is_truncated_and_grey_on_demand() {
+fn a_truncated_strip_is_an_error_or_grey_on_request() {
     let rows = 3 * 18;
     let packbits = || with(rgb(8), tag::COMPRESSION, Short(vec![32773]));
     let literal = |bytes: &[u8]| [&[bytes.len() as u8 - 1][..], bytes].concat();
@@ -403,7 +409,7 @@ fn a_strip_that_ends_early_is_truncated_and_grey_on_demand() {
 }
 
 #[test]
-fn nonsense_is_an_error_and_no_panic() {
+fn invalid_data_are_errors_without_panics() {
     let file = tiff(&rgb(8), &colors());
     let directory = 8 + colors().len();
     for at in directory..file.len() {
@@ -419,13 +425,16 @@ fn nonsense_is_an_error_and_no_panic() {
 }
 
 #[test]
-fn a_tile_that_is_larger_than_any_picture_is_refused_before_memory_is_taken() {
+fn oversized_tiles_are_rejected_before_memory_is_allocated() {
     let tags = with(grey(8), tag::TILE_WIDTH, Long(vec![1 << 16]));
     let tags = with(tags, tag::TILE_LENGTH, Long(vec![1 << 16]));
     let tags = with(tags, tag::TILE_OFFSETS, Long(vec![8; 4]));
     let mut file = tiff(&tags, &[0; 8]);
-    assert!(Picture::new(&file).is_ok(), "five rows of a tile are few");
+    assert!(
+        TiffDecoder::new(&file).is_ok(),
+        "a tile of five rows is small"
+    );
     let height = 8 + 8 + 2 + 12 + 8; // behind header, strip, count of entries and width
     file[height..height + 4].copy_from_slice(&(1_u32 << 18).to_le_bytes());
-    assert!(Picture::new(&file).is_err());
+    assert!(TiffDecoder::new(&file).is_err());
 }

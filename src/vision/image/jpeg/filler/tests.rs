@@ -18,7 +18,7 @@ fn read(file: &[u8], allow_truncated: bool) -> Result<Decoded, ImageError> {
     decode_within(file, how, u64::MAX)
 }
 
-/// What is there of a file that is refused without the option.
+/// Decodes a file that is an error without `allow_truncated`.
 #[track_caller]
 fn part(file: &[u8]) -> RgbImage {
     let refused = read(file, false).map(|decoded| decoded.picture.dimensions());
@@ -31,13 +31,13 @@ fn part(file: &[u8]) -> RgbImage {
     part.picture
 }
 
-/// Where scans begin, in files without thumbnails.
+/// Offsets of the scans, in files without thumbnails.
 fn scans(file: &[u8]) -> Vec<usize> {
     let is_scan = |at: &usize| file[*at..].starts_with(&[0xff, SOS, 0]);
     (0..file.len()).filter(is_scan).collect()
 }
 
-/// The mean difference of samples, of all or of lumas.
+/// Mean absolute difference of samples, of all channels or of luma.
 fn distance(a: &RgbImage, b: &RgbImage, of: impl Fn([u8; 3]) -> [f64; 3]) -> f64 {
     assert_eq!(a.dimensions(), b.dimensions());
     let pairs = a.pixels().zip(b.pixels());
@@ -56,7 +56,7 @@ fn luma([r, g, b]: [u8; 3]) -> [f64; 3] {
     [0.299 * f64::from(r) + 0.587 * f64::from(g) + 0.114 * f64::from(b); 3]
 }
 
-/// The part of the picture without any colour.
+/// The share of pixels without colour.
 fn n_colourless(picture: &RgbImage) -> f64 {
     let colourless =
         |p: &&::image::Rgb<u8>| p.0.iter().max().unwrap() - p.0.iter().min().unwrap() <= 2;
@@ -71,12 +71,13 @@ const IN_SCANS: [&str; 3] = [
 ];
 
 #[test]
-fn missing_chroma_is_no_colour() {
+fn missing_chroma_gives_grey() {
     for name in IN_SCANS.into_iter().chain(["chroma-scan"]) {
         let file = reference(name);
         let whole = read(&file, false).unwrap().picture;
         let scans = scans(&file);
-        // Before the header of the second scan, in it, before its data, and the same with the end marked or zeros behind.
+        // Cut before the header of the second scan, in it, and before its data; each also with an end marker or zeros
+        // appended.
         let cuts = [scans[1], scans[1] + 3, scans[1] + 10].map(|at| &file[..at]);
         for cut in cuts {
             let zeros = [cut, &[0; 5000]].concat();
@@ -84,20 +85,20 @@ fn missing_chroma_is_no_colour() {
                 let part = part(file);
                 assert!(n_colourless(&part) > 0.99, "{name}");
                 let distance = distance(&part, &whole, luma);
-                assert!(distance < 1.5, "{name}: {distance}"); // where colours were clipped
+                assert!(distance < 1.5, "{name}: {distance}"); // colours were clipped
             }
         }
     }
 }
 
 #[test]
-fn a_missing_last_component_leaves_the_others() {
+fn a_missing_last_component_does_not_affect_the_others() {
     for name in IN_SCANS {
         let file = reference(name);
         let whole = read(&file, false).unwrap().picture;
         let scans = scans(&file);
         let part = part(&file[..scans[2]]);
-        // B - Y comes with the second scan, R - Y with the third.
+        // Cb is in the second scan, Cr in the third.
         let blue = |[r, g, b]: [u8; 3]| [f64::from(b) - luma([r, g, b])[0]; 3];
         let distance = distance(&part, &whole, blue);
         assert!(distance < 3.0, "{name}: {distance}");
@@ -105,13 +106,13 @@ fn a_missing_last_component_leaves_the_others() {
 }
 
 #[test]
-fn a_scan_that_breaks_off_is_there_up_to_its_end() {
+fn a_truncated_scan_is_decoded_up_to_its_end() {
     let row = |picture: &RgbImage, y| picture.rows().nth(y).unwrap().copied().collect::<Vec<_>>();
     for name in IN_SCANS {
         let file = reference(name);
         let whole = read(&file, false).unwrap().picture;
         let scans = scans(&file);
-        // Within the luma: its upper part without colour, then grey.
+        // Within luma: the upper part has no colour, the rest is grey.
         let cut = (scans[0] + scans[1]) / 2;
         let half = part(&file[..cut]);
         assert!(n_colourless(&half) > 0.99, "{name}");
@@ -128,7 +129,7 @@ fn a_scan_that_breaks_off_is_there_up_to_its_end() {
             pairs.into_iter().all(|(a, b)| (a - b).abs() < 4.0),
             "{name}"
         );
-        // Within the last chroma: all is there above.
+        // Within the last chroma: everything above is complete.
         let cut = scans[2] + (file.len() - scans[2]) * 3 / 4;
         let most = part(&file[..cut]);
         assert_eq!(row(&most, 0), row(&whole, 0), "{name}");
@@ -136,7 +137,7 @@ fn a_scan_that_breaks_off_is_there_up_to_its_end() {
 }
 
 #[test]
-fn components_are_filled_in_progressive_files() {
+fn missing_components_of_progressive_files_are_filled() {
     let file = reference("progressive-component-scans");
     let whole = read(&file, false).unwrap().picture;
     let scans = scans(&file);
@@ -144,18 +145,18 @@ fn components_are_filled_in_progressive_files() {
         let part = part(&file[..cut]);
         assert!(n_colourless(&part) > 0.99, "{cut}");
         let distance = distance(&part, &whole, luma);
-        assert!(distance < 30.0, "{cut}: {distance}"); // eight pixels are one
+        assert!(distance < 30.0, "{cut}: {distance}"); // only DC coefficients
     }
     let coarse = part(&file[..scans[3]]);
     let blue = part(&file[..scans[2]]);
     assert!(distance(&coarse, &whole, all) < distance(&blue, &whole, all));
-    // Every cut from the first scan's data on gives a picture.
+    // Every cut after the start of the first scan's data gives a picture.
     for cut in (scans[0] + 20..file.len() - 2).step_by(3) {
         part_or_whole(&file[..cut]);
     }
 }
 
-/// A file cut behind its last refinement may be whole.
+/// A file that is cut after its last refinement may be complete.
 fn part_or_whole(file: &[u8]) {
     if read(file, false).is_err() {
         part(file);
@@ -163,7 +164,7 @@ fn part_or_whole(file: &[u8]) {
 }
 
 #[test]
-fn every_cut_behind_the_first_blocks_gives_a_picture() {
+fn every_cut_after_the_first_blocks_gives_a_picture() {
     for name in [
         "component-scans",
         "chroma-scan",
@@ -182,7 +183,7 @@ fn every_cut_behind_the_first_blocks_gives_a_picture() {
 }
 
 #[test]
-fn rows_of_a_restarted_scan_stay_in_their_places() {
+fn restart_intervals_keep_their_positions() {
     let file = reference("component-scans-restarts");
     let whole = read(&file, false).unwrap().picture;
     let (first, second) = (scans(&file)[0], scans(&file)[1]);
@@ -197,9 +198,9 @@ fn rows_of_a_restarted_scan_stay_in_their_places() {
 }
 
 #[test]
-fn tables_that_stood_before_a_missing_scan_are_not_needed() {
+fn quantization_tables_of_missing_scans_are_not_needed() {
     let file = reference("component-scans");
-    // The second quantization table, of the chroma.
+    // The second quantization table (chroma).
     let is_table = |at: &usize| file[*at..].starts_with(&[0xff, 0xdb, 0, 67, 1]);
     let table = (0..file.len()).find(is_table).unwrap();
     let without = [&file[..table], &file[table + 69..]].concat();
@@ -208,7 +209,7 @@ fn tables_that_stood_before_a_missing_scan_are_not_needed() {
 }
 
 #[test]
-fn nothing_there_is_no_grey_picture() {
+fn a_file_without_samples_is_an_error() {
     for name in [
         "component-scans",
         "progressive-component-scans",
