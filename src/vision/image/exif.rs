@@ -225,7 +225,7 @@ mod tests {
     fn exif_of_a_png_is_found_in_chunks_and_texts() {
         let (six, eight) = (block(6), block(8));
         let prefixed = [PREFIX, &six].concat();
-        let keyword = b"Raw raw_profile type exif\0";
+        let keyword = b"Raw profile type exif\0";
         let text = [&keyword[..], &profile_text(8)].concat();
         let ztxt = [&keyword[..], b"\0", &deflate(&profile_text(8))].concat();
         let itxt = [&keyword[..], b"\0\0en\0exif\0", &profile_text(8)].concat();
@@ -271,7 +271,7 @@ mod tests {
     #[test]
     fn every_truncation_is_no_error() {
         let ztxt = [
-            b"Raw raw_profile type exif\0\0",
+            b"Raw profile type exif\0\0",
             &deflate(&profile_text(8))[..],
         ]
         .concat();

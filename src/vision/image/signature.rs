@@ -256,12 +256,12 @@ const MAGIC: &[(&[u8], Foreign)] = &[
     (b"Rar!\x1a\x07", foreign_format("a RAR archive", UNPACK)),
     (
         b"\xfd7zXZ\0",
-        foreign_format("a file gzip_content by xz", UNPACK),
+        foreign_format("a file packed by xz", UNPACK),
     ),
     (b"BZh", foreign_format("a file packed by bzip2", UNPACK)),
     (
         b"\x28\xb5\x2f\xfd",
-        foreign_format("a file gzip_content by zstd", UNPACK),
+        foreign_format("a file packed by zstd", UNPACK),
     ),
     (
         b"SQLite format 3\0",
