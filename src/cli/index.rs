@@ -35,14 +35,15 @@ use super::{
   xc2-edge search photos 'a dog on the beach'
   xc2-edge compose -m M.gguf -p 'Write about our summer.' --library photos --out summer.html
 
-The index is one file in DIR, `.xc2-library.sqlite`; nothing else in DIR is changed. You can interrupt
-the command: the next run resumes. Each run captions new and changed pictures, recognizes moved files,
-and removes deleted files from the index. Subdirectories are included, except those that
-docs/captions.md lists. If a directory cannot be read, a warning is printed, and the captions of its
-pictures are kept. If DIR is read-only, use `--index FILE` to put the index elsewhere.
+The index is one file in DIR, `.xc2-library.sqlite`; nothing else in DIR is changed. You can
+interrupt the command: the next run resumes. Each run captions new and changed pictures,
+recognizes moved files, and removes deleted files from the index. Subdirectories are included,
+except those that docs/captions.md lists. If a directory cannot be read, a warning is printed, and
+the captions of its pictures are kept. If DIR is read-only, use `--index FILE` to put the index
+elsewhere.
 
-Exit status: 0 success, 1 failure, 2 wrong usage, 3 finished, but some pictures could not be captioned
-or read, or some directories could not be read.")]
+Exit status: 0 success, 1 failure, 2 wrong usage, 3 finished, but some pictures could not be
+captioned or read, or some directories could not be read.")]
 pub struct IndexArgs {
     /// Directory of pictures.
     #[arg(value_name = "DIR")]
@@ -138,7 +139,7 @@ fn caption(args: &IndexArgs, library: &mut Library, survey: &Survey) -> anyhow::
         .begin(Some(survey.uncaptioned.len()), true);
     let mut uncaptioned = survey.uncaptioned.iter();
     let source = |_| {
-        for picture in fresh.by_ref() {
+        for picture in uncaptioned.by_ref() {
             match captioner.open(&picture.file).1 {
                 Ok(opened) => {
                     return Next::Item(Job {

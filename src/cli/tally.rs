@@ -114,7 +114,7 @@ impl Tally {
     }
 
     /// Counts pictures that were skipped in folders.
-    pub fn skipped(&self, skipped: &SkippedFiles) {
+    pub fn skipped_files(&self, skipped: &SkippedFiles) {
         self.state().skipped.extend(skipped);
     }
 

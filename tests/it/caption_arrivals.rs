@@ -1,4 +1,4 @@
-//! `xc2-edge caption` where pictures arrive: in a watched folder, from a camera.
+//! `xc2-edge caption` for pictures that arrive during the run: in a watched folder, from a camera.
 
 use std::{
     fs,
@@ -13,19 +13,19 @@ use crate::common::captions::{
     Killed, assert_status, caption, captions, draw, feed, model, records, scratch,
 };
 
-/// Waits until a file of records has `n` lines.
+/// Waits until a record file has `n` lines.
 #[track_caller]
 fn wait_for_records(file: &Path, n: usize) {
     let end = Instant::now() + Duration::from_secs(120);
     let count = || fs::read_to_string(file).map_or(0, |text| text.matches('\n').count());
     while count() < n {
-        assert!(Instant::now() < end, "{} records instead of {n}", count());
+        assert!(Instant::now() < end, "expected {n} records, found {}", count());
         thread::sleep(Duration::from_millis(20));
     }
 }
 
 #[test]
-fn a_watched_folder_gets_captions_of_what_arrives() {
+fn new_pictures_in_a_watched_folder_get_captions() {
     let dir = scratch("watched");
     let truth = draw(&dir, "380..384");
     let incoming = dir.join("incoming");
@@ -36,7 +36,7 @@ fn a_watched_folder_gets_captions_of_what_arrives() {
     let watching = Killed(caption(&dir, &args).stderr(Stdio::null()).spawn().unwrap());
     let wait_for = |n: usize| wait_for_records(&dir.join("c.jsonl"), n);
     wait_for(1);
-    // Written slowly, moved into place, in a folder of its own.
+    // A slow write, a rename, and a new folder.
     let bytes = fs::read(drawn(381)).unwrap();
     let mut slow = fs::File::create(incoming.join("scene-00381.png")).unwrap();
     for half in bytes.chunks(bytes.len().div_ceil(2)) {
@@ -51,7 +51,7 @@ fn a_watched_folder_gets_captions_of_what_arrives() {
     wait_for(4);
     drop(watching);
     assert_eq!(captions(&records(&dir.join("c.jsonl"))), truth);
-    // The next watch has nothing to do but what is new.
+    // The next watch captions only new pictures.
     let watching = Killed(caption(&dir, &args).stderr(Stdio::null()).spawn().unwrap());
     fs::copy(drawn(380), incoming.join("again.png")).unwrap();
     wait_for(5);
@@ -61,7 +61,7 @@ fn a_watched_folder_gets_captions_of_what_arrives() {
 }
 
 #[test]
-fn a_watched_folder_that_is_replaced_is_watched_on_and_one_that_is_removed_ends_the_run() {
+fn a_replaced_folder_is_still_watched_and_a_removed_one_ends_the_run() {
     let dir = scratch("replaced");
     let truth = draw(&dir, "415..417");
     let drawn = |seed: usize| dir.join(format!("pictures/scene-00{seed}.png"));
@@ -78,7 +78,7 @@ fn a_watched_folder_that_is_replaced_is_watched_on_and_one_that_is_removed_ends_
     fs::copy(drawn(416), incoming.join("scene-00416.png")).unwrap();
     wait_for_records(&dir.join("c.jsonl"), 2);
     assert_eq!(captions(&records(&dir.join("c.jsonl"))), truth);
-    // A second picture for the same text, and one more: only that gets a record.
+    // A second picture for the same text file gets no record, the one after it does.
     fs::copy(drawn(415), incoming.join("scene-00416.jpg")).unwrap();
     thread::sleep(Duration::from_millis(500));
     fs::copy(drawn(415), incoming.join("z.png")).unwrap();
@@ -90,18 +90,18 @@ fn a_watched_folder_that_is_replaced_is_watched_on_and_one_that_is_removed_ends_
     let mut stderr = watching.0.stderr.take().unwrap();
     stderr.read_to_string(&mut message).unwrap();
     assert_eq!(status.code(), Some(1), "{message}");
-    for told in [
+    for part in [
         "incoming: is gone",
         "1 file left out: HEIC",
         "3 captioned",
-        "would both be described by `incoming/scene-00416.txt`",
+        "would share the sidecar `incoming/scene-00416.txt`",
     ] {
-        assert!(message.contains(told), "`{told}`: {message}");
+        assert!(message.contains(part), "`{part}`: {message}");
     }
 }
 
 #[test]
-fn past_the_limit_of_watched_folders_a_folder_is_looked_through() {
+fn beyond_the_inotify_limit_a_folder_is_polled() {
     let dir = scratch("limit");
     let truth = draw(&dir, "420..422");
     let drawn = |seed: usize| dir.join(format!("pictures/scene-00{seed}.png"));
@@ -120,14 +120,15 @@ fn past_the_limit_of_watched_folders_a_folder_is_looked_through() {
         eprintln!("skipped: limits of a user cannot be set here");
         return;
     }
-    for (n, which, setting) in [
+    let limits = [
         ("1", "max_inotify_watches", "fs.inotify.max_user_watches"),
         (
             "0",
             "max_inotify_instances",
             "fs.inotify.max_user_instances",
         ),
-    ] {
+    ];
+    let check = |(n, which, setting): (&str, &str, &str)| {
         let incoming = dir.join(which);
         fs::create_dir_all(incoming.join("sub")).unwrap();
         fs::copy(drawn(420), incoming.join("sub/scene-00420.png")).unwrap();
@@ -151,14 +152,23 @@ fn past_the_limit_of_watched_folders_a_folder_is_looked_through() {
         let mut stderr = watching.0.stderr.take().unwrap();
         stderr.read_to_string(&mut message).unwrap();
         let command = format!("sudo sysctl {setting}=");
-        for told in [setting, "every 10 s", &command, "is gone"] {
-            assert!(message.contains(told), "`{told}`: {message}");
+        for part in [setting, "every 10 s", &command, "is gone"] {
+            assert!(message.contains(part), "`{part}`: {message}");
         }
-    }
+    };
+    // In parallel: both mostly wait for the next poll.
+    thread::scope(|scope| {
+        limits
+            .map(|limit| {
+                let check = &check;
+                scope.spawn(move || check(limit))
+            })
+            .map(|run| run.join().unwrap())
+    });
 }
 
 #[test]
-fn frames_of_a_stream_are_captioned_if_they_differ() {
+fn changed_frames_of_a_stream_are_captioned() {
     let dir = scratch("stream");
     let truth = draw(&dir, "390..392");
     let jpeg = |seed: usize| {
@@ -179,11 +189,11 @@ fn frames_of_a_stream_are_captioned_if_they_differ() {
         "{message}"
     );
     assert!(message.contains("1 frames broke off"), "{message}");
-    let mut said = records(&dir.join("frames.jsonl"));
-    said.sort_by_key(|record| record["path"].to_string()); // by the time at which they came
-    let said: Vec<_> = said.iter().map(|r| r["caption"].clone()).collect();
+    let mut frames = records(&dir.join("frames.jsonl"));
+    frames.sort_by_key(|record| record["path"].to_string()); // the path holds the time
+    let found: Vec<_> = frames.iter().map(|r| r["caption"].clone()).collect();
     assert_eq!(
-        said,
+        found,
         [
             truth["scene-00390.png"].clone(),
             truth["scene-00391.png"].clone()

@@ -1,4 +1,4 @@
-//! `xc2-edge caption` as a person and a script use it.
+//! `xc2-edge caption`: folders, lists, records and errors.
 
 use std::{
     fs,
@@ -12,14 +12,14 @@ use crate::common::{
 use serde_json::json;
 
 #[test]
-fn a_folder_gets_its_captions_and_a_second_run_has_nothing_to_do() {
+fn a_folder_is_captioned_and_a_second_run_has_no_work() {
     let dir = scratch("folder");
     let truth = draw(&dir, "300..304");
     let output = run(&dir, &["pictures", "-o", "captions.jsonl"]);
     let message = assert_status(&output, 0);
     assert!(message.contains("4 captioned"), "{message}");
     let mut first = records(&dir.join("captions.jsonl"));
-    first.sort_by_key(|record| record["path"].to_string()); // several are made at a time
+    first.sort_by_key(|record| record["path"].to_string()); // captions finish in any order
     assert_eq!(captions(&first), truth);
     assert_eq!(first[0]["path"], "pictures/scene-00300.png");
     assert_eq!(
@@ -28,7 +28,7 @@ fn a_folder_gets_its_captions_and_a_second_run_has_nothing_to_do() {
     );
     assert_eq!(first[0]["model"], "xc2-scenes-Q4K.gguf");
 
-    // It does not even load a model.
+    // It does not load a model.
     let before = fs::read(dir.join("captions.jsonl")).unwrap();
     let message = assert_status(&run(&dir, &["pictures", "-o", "captions.jsonl"]), 0);
     assert!(
@@ -39,7 +39,7 @@ fn a_folder_gets_its_captions_and_a_second_run_has_nothing_to_do() {
     );
     assert!(fs::read(dir.join("captions.jsonl")).unwrap() == before);
 
-    // A picture that has changed, and one that is new.
+    // A changed picture and a new one.
     fs::copy(
         dir.join("pictures/scene-00301.png"),
         dir.join("pictures/scene-00300.png"),
@@ -62,7 +62,7 @@ fn a_folder_gets_its_captions_and_a_second_run_has_nothing_to_do() {
 }
 
 #[test]
-fn failures_are_recorded_and_tried_again_when_asked() {
+fn failures_are_recorded_and_retried_on_request() {
     let dir = scratch("failures");
     draw(&dir, "310..312");
     let broken = dir.join("pictures/broken.png");
@@ -94,7 +94,7 @@ fn failures_are_recorded_and_tried_again_when_asked() {
         message.contains("0 captioned, 1 failed, 2 skipped"),
         "{message}"
     );
-    // Mended, it has changed, so that it is tried in any case.
+    // A repaired picture has changed, so it is captioned without the option.
     fs::write(&broken, &whole).unwrap();
     assert_status(&run(&dir, &args), 0);
     let table = fs::read_to_string(dir.join("captions.csv")).unwrap();
@@ -106,7 +106,7 @@ fn failures_are_recorded_and_tried_again_when_asked() {
 }
 
 #[test]
-fn texts_and_copies_are_made_of_the_captions() {
+fn captions_are_written_to_texts_and_copies() {
     let dir = scratch("sidecars");
     let truth = draw(&dir, "320..322");
     fs::write(dir.join("pictures/scene-00321.txt"), "by hand").unwrap();
@@ -127,7 +127,7 @@ fn texts_and_copies_are_made_of_the_captions() {
     let told = "0 captioned, 2 skipped\n2 of those skipped have a text file";
     assert!(message.contains(told), "{message}");
 
-    // With records, copies can be made afterwards, of what is known already.
+    // With records, copies can be made later from the known captions.
     assert_status(&run(&dir, &["pictures", "-o", "c.jsonl"]), 0);
     let embed = ["pictures", "-o", "c.jsonl", "--embed", "out"];
     let message = assert_status(&run(&dir, &embed), 0);
@@ -138,11 +138,11 @@ fn texts_and_copies_are_made_of_the_captions() {
         assert!(String::from_utf8_lossy(&copy).contains(&format!(">{caption}<")));
     }
     let names: Vec<_> = fs::read_dir(dir.join("pictures")).unwrap().collect();
-    assert_eq!(names.len(), 5); // two pictures, two texts and the truth: nothing was left behind
+    assert_eq!(names.len(), 5); // two pictures, two texts and the truth: no temporary file
 }
 
 #[test]
-fn lists_patterns_and_shares_say_which_pictures() {
+fn lists_patterns_and_shares_select_pictures() {
     let dir = scratch("sources");
     let truth = draw(&dir, "330..336");
     let output = run(&dir, &["pictures/*33[01].png", "-q"]);
@@ -173,7 +173,7 @@ fn lists_patterns_and_shares_say_which_pictures() {
 }
 
 #[test]
-fn records_come_back_in_order_with_their_fields() {
+fn records_keep_their_order_and_fields() {
     let dir = scratch("pipe");
     let truth = draw(&dir, "340..344");
     let path = |seed: usize| format!("pictures/scene-00{seed}.png");
@@ -211,9 +211,9 @@ fn records_come_back_in_order_with_their_fields() {
 }
 
 #[test]
-fn several_at_a_time_say_what_one_at_a_time_says() {
+fn parallel_captions_equal_captions_one_at_a_time() {
     let dir = scratch("parallel");
-    let truth = draw(&dir, "350..362");
+    let truth = draw(&dir, "350..358");
     for parallel in ["1", "4"] {
         let file = format!("{parallel}.jsonl");
         assert_status(
@@ -225,7 +225,7 @@ fn several_at_a_time_say_what_one_at_a_time_says() {
 }
 
 #[test]
-fn what_cannot_be_done_is_told_before_a_model_is_loaded() {
+fn impossible_requests_fail_before_a_model_is_loaded() {
     let dir = scratch("refused");
     draw(&dir, "370..371");
     fs::copy(
@@ -237,9 +237,9 @@ fn what_cannot_be_done_is_told_before_a_model_is_loaded() {
     fs::create_dir(dir.join("empty")).unwrap();
     for (args, status, naming) in [
         (vec!["gone.png"], 1, "gone.png: No such file"),
-        (vec!["*.gif"], 1, "no file has such a name"),
+        (vec!["*.gif"], 1, "no file matches"),
         (vec!["empty"], 1, "no pictures found"),
-        (vec!["pictures", "--txt"], 1, "would both be described by"),
+        (vec!["pictures", "--txt"], 1, "would share the sidecar"),
         (
             vec!["pictures", "--embed", "pictures"],
             1,
@@ -311,13 +311,13 @@ fn what_cannot_be_done_is_told_before_a_model_is_loaded() {
 }
 
 #[test]
-fn a_folder_that_cannot_be_read_is_told_and_the_rest_is_captioned() {
+fn an_unreadable_folder_is_reported_and_the_rest_is_captioned() {
     let dir = scratch("unreadable");
     let truth = draw(&dir, "400..402");
     let closed = dir.join("pictures/lost+found");
     fs::create_dir(&closed).unwrap();
     fs::set_permissions(&closed, fs::Permissions::from_mode(0o000)).unwrap();
-    symlink("self", dir.join("pictures/self")).unwrap(); // closed to everybody
+    symlink("self", dir.join("pictures/self")).unwrap(); // unreadable for every user
     let Some(mut command) = without_rights(&dir) else {
         return;
     };
@@ -337,7 +337,7 @@ fn a_folder_that_cannot_be_read_is_told_and_the_rest_is_captioned() {
     );
     assert_eq!(captions(&records(&dir.join("c.jsonl"))), truth);
 
-    // Nothing else is there.
+    // No other picture.
     let Some(mut command) = without_rights(&dir) else {
         return;
     };
@@ -347,7 +347,7 @@ fn a_folder_that_cannot_be_read_is_told_and_the_rest_is_captioned() {
         message.contains("no pictures found") && message.contains("Permission denied"),
         "{message}"
     );
-    // Excluded, it does not count.
+    // Not an error if excluded.
     let args = [
         "pictures",
         "-o",
@@ -363,7 +363,7 @@ fn a_folder_that_cannot_be_read_is_told_and_the_rest_is_captioned() {
 }
 
 #[test]
-fn pictures_of_a_folder_are_taken_or_counted_and_junk_is_neither() {
+fn pictures_of_a_folder_are_captioned_or_counted_and_junk_is_ignored() {
     let dir = scratch("left-out");
     let truth = draw(&dir, "405..407");
     let (first, second) = (
@@ -413,7 +413,7 @@ fn pictures_of_a_folder_are_taken_or_counted_and_junk_is_neither() {
         .collect();
     assert_eq!(names, ["a.JFIF", "b.jpe", "c.png"]);
 
-    // What is named is taken: a folder with brackets, and one that is junk elsewhere.
+    // Folders named on the command line are read: one with brackets, and one that is ignored inside others.
     let output = run(&dir, &["album/trip [1]", "album/raw/*.gif", "-q"]);
     assert_status(&output, 0);
     let said = captions(&lines(&String::from_utf8(output.stdout).unwrap()));
@@ -426,7 +426,7 @@ fn pictures_of_a_folder_are_taken_or_counted_and_junk_is_neither() {
 }
 
 #[test]
-fn two_pictures_with_one_text_stop_nobody_else() {
+fn two_pictures_with_one_text_do_not_stop_the_others() {
     let dir = scratch("clash");
     let truth = draw(&dir, "410..412");
     let pictures = dir.join("pictures");
@@ -437,7 +437,7 @@ fn two_pictures_with_one_text_stop_nobody_else() {
     .unwrap();
     let message = assert_status(&run(&dir, &["pictures", "--txt", "-o", "c.jsonl"]), 3);
     assert_eq!(
-        message.matches("would both be described by").count(),
+        message.matches("would share the sidecar").count(),
         2,
         "{message}"
     );
@@ -448,7 +448,7 @@ fn two_pictures_with_one_text_stop_nobody_else() {
     let text = fs::read_to_string(pictures.join("scene-00411.txt")).unwrap();
     assert_eq!(text.trim(), truth["scene-00411.png"]);
     assert!(!pictures.join("scene-00410.txt").exists());
-    // Once it has a name of its own it is captioned, without further options.
+    // With another name it is captioned without further options.
     fs::rename(pictures.join("scene-00410.jpg"), pictures.join("other.jpg")).unwrap();
     let message = assert_status(&run(&dir, &["pictures", "--txt", "-o", "c.jsonl"]), 0);
     assert!(message.contains("2 captioned"), "{message}");

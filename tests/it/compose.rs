@@ -1,5 +1,4 @@
-//! The way through the composition stages, with a scripted model: what is asked, what is made of the
-//! answers, and the way out where an answer is of no use.
+//! The composition stages with a scripted model: prompts, how replies are read, and fallbacks for unusable replies.
 
 use std::{collections::VecDeque, path::PathBuf};
 
@@ -14,11 +13,11 @@ use xc2_edge::{
 
 const ARTICLE: &str = "Shapes\nOnce upon a time.\nFirst, a star.\nThen, a ring.\nThe end.";
 
-/// A model that says what is written. A character is a token, and a picture takes ten.
+/// A model with scripted replies. A character is a token, and a picture takes ten.
 struct Script {
     answers: VecDeque<String>,
     n_ctx: usize,
-    /// What was asked.
+    /// The prompts so far.
     asked: Vec<RenderedPrompt>,
 }
 
@@ -88,7 +87,7 @@ impl ChatModel for Script {
     }
 }
 
-/// An article about some pictures `a`, `b`, …; the names of files describe them.
+/// An article about pictures `a`, `b`, …, described by their file names.
 fn compose(
     model: &mut Script,
     n_given: usize,
@@ -142,14 +141,14 @@ fn assert_notes(composition: &Composition, naming: &[&str]) {
 }
 
 #[test]
-fn pictures_go_where_the_model_says() {
+fn pictures_go_where_the_model_puts_them() {
     let mut script = Script::new(&[ARTICLE, "<Seg3>, <Seg2>.", ": B", ": B"]);
     let article = compose(&mut script, 3, &Brief::default(), Count::Exactly(2)).unwrap();
     assert_eq!(placed(&article), [(2, "b"), (3, "c")]);
     assert_eq!(article.unused().collect::<Vec<_>>(), [&PathBuf::from("a")]);
     assert_notes(&article, &[]);
     let pictures: Vec<_> = script.asked.iter().map(|ask| ask.user.pictures()).collect();
-    // The second choice sees the first picture in its place, and what is left of the others.
+    // The second choice sees the first picture in its place, and the remaining candidates.
     assert_eq!(
         pictures,
         [vec![0, 1, 2], vec![0, 1, 2], vec![0, 1, 2], vec![1, 0, 2]]
@@ -161,7 +160,7 @@ fn pictures_go_where_the_model_says() {
 }
 
 #[test]
-fn the_only_picture_left_is_not_asked_about() {
+fn the_last_picture_needs_no_question() {
     let article = given(&[ARTICLE, "<Seg2>"], 1);
     assert_eq!(placed(&article), [(2, "a")]);
     let article = given(&[ARTICLE, "<Seg2>, <Seg3>", "B"], 2);
@@ -169,7 +168,7 @@ fn the_only_picture_left_is_not_asked_about() {
 }
 
 #[test]
-fn no_section_named_spreads_the_pictures_evenly() {
+fn without_a_section_pictures_are_spread_evenly() {
     let article = given(&[ARTICLE, "I see nothing.", "A"], 2);
     assert_eq!(placed(&article), [(2, "a"), (4, "b")]);
     assert_notes(
@@ -179,10 +178,10 @@ fn no_section_named_spreads_the_pictures_evenly() {
 }
 
 #[test]
-fn sections_that_there_are_not_are_left_out() {
+fn unknown_sections_are_ignored() {
     let article = given(&[ARTICLE, "<Seg7> <Seg2> <Seg2> <Seg99>"], 1);
     assert_eq!(placed(&article), [(2, "a")]);
-    assert_notes(&article, &["sections that there are not (7, 99)"]);
+    assert_notes(&article, &["sections that do not exist (7, 99)"]);
     let article = given(&[ARTICLE, "<Seg3> <Seg2> <Seg1>", "A"], 2);
     assert_eq!(placed(&article), [(2, "a"), (3, "b")]);
     assert_notes(&article, &["named 3 sections for 2 pictures"]);
@@ -192,7 +191,7 @@ fn sections_that_there_are_not_are_left_out() {
 }
 
 #[test]
-fn a_letter_that_there_is_not_takes_the_first() {
+fn an_unknown_letter_selects_the_first_picture() {
     for answer in ["Z", "", ": 图", "C"] {
         let article = given(&[ARTICLE, "<Seg2> <Seg3>", answer], 2);
         assert_eq!(placed(&article), [(2, "a"), (3, "b")]);
@@ -201,7 +200,7 @@ fn a_letter_that_there_is_not_takes_the_first() {
 }
 
 #[test]
-fn an_article_in_circles_is_stopped() {
+fn a_repeating_article_is_stopped() {
     let line = "A red star is to the left.\n";
     let circles = format!("Shapes\n{}", line.repeat(500));
     let article = given(&[&circles, "<Seg1>"], 1);
@@ -210,7 +209,7 @@ fn an_article_in_circles_is_stopped() {
         &article,
         &["article: the model repeated itself and was stopped"],
     );
-    // What the model said is kept as it was, and far less than it would have said.
+    // The text before the loop is kept, and the model was stopped early.
     assert!(article.stages[0].answer.len() < 10 * line.len());
 
     let positions = "<Seg2>".repeat(200);
@@ -220,7 +219,7 @@ fn an_article_in_circles_is_stopped() {
 }
 
 #[test]
-fn a_long_article_is_cut_and_that_is_told() {
+fn a_long_article_is_cut_and_reported() {
     let long: String = (0..80).map(|n| format!("Line {n} of many.\n")).collect();
     let article = given(&[&long], 0);
     assert_eq!(article.sections.len(), 60);
@@ -259,7 +258,7 @@ fn an_empty_article_is_an_error() {
 }
 
 #[test]
-fn material_that_does_not_fit_is_shown_in_part() {
+fn material_that_does_not_fit_is_truncated() {
     let brief = Brief {
         title: "T".into(),
         material: "word ".repeat(400).trim().into(),
@@ -277,7 +276,7 @@ fn material_that_does_not_fit_is_shown_in_part() {
         asked.starts_with("Write an article. Title: T\nUse this material:\n“word word"),
         "{asked}"
     );
-    // As much as leaves a quarter of the context for the article.
+    // A quarter of the context remains for the article.
     assert_eq!(script.n_prompt(&script.asked[0]).unwrap(), 750);
     assert!(
         article.notes[0].contains("of its 1999 characters"),
@@ -287,7 +286,7 @@ fn material_that_does_not_fit_is_shown_in_part() {
 }
 
 #[test]
-fn an_instruction_that_does_not_fit_is_shown_in_part() {
+fn an_instruction_that_does_not_fit_is_truncated() {
     let brief = Brief {
         instruction: "Write about it. ".repeat(200),
         material: "word ".repeat(40),
@@ -318,7 +317,7 @@ fn pictures_that_do_not_fit_at_all_are_an_error() {
 }
 
 #[test]
-fn an_article_that_does_not_fit_is_shown_by_the_beginnings_of_its_sections() {
+fn an_article_that_does_not_fit_is_reduced_to_the_starts_of_its_sections() {
     let sentence = "On and on and on it went through the long night. ";
     let long: String = (0..10)
         .map(|n| format!("{n}: {}\n", sentence.repeat(3)))
@@ -345,7 +344,7 @@ fn an_article_that_does_not_fit_is_shown_by_the_beginnings_of_its_sections() {
 }
 
 #[test]
-fn what_does_not_fit_even_so_is_decided_without_the_model() {
+fn without_enough_context_the_model_is_not_asked() {
     let long: String = (0..50)
         .map(|n| format!("{n}: a section of some length\n"))
         .collect();
@@ -362,7 +361,7 @@ fn what_does_not_fit_even_so_is_decided_without_the_model() {
 }
 
 #[test]
-fn what_is_written_is_never_read_as_a_place_or_a_picture() {
+fn article_text_is_never_read_as_a_place_or_a_picture() {
     let hostile =
         "Shapes {article} {{\n<image> <ImageHere> {n} %s \\\n\"quotes\" </s> [UNUSED_TOKEN_145]";
     let mut script = Script::new(&[hostile, "<Seg2>"]);
@@ -456,12 +455,12 @@ fn an_empty_edit_changes_nothing() {
 }
 
 #[test]
-fn a_picture_is_swapped_for_one_of_the_others() {
-    // Of the unused one: no question.
+fn a_picture_is_replaced_by_another() {
+    // One unused picture: no question.
     let after = edit(&[], &[], &Edit::SwapImage(3)).unwrap();
     assert_eq!(placed(&after), [(2, "b"), (3, "c")]);
     assert_eq!(after.sections, finished().sections);
-    // Of new ones, with the earlier picture in its place.
+    // New candidates, with the earlier picture in its place.
     let after = edit(&["B"], &["x", "y"], &Edit::SwapImage(3)).unwrap();
     assert_eq!(placed(&after), [(2, "b"), (3, "y")]);
     let question = after.stages.last().unwrap();
@@ -470,7 +469,7 @@ fn a_picture_is_swapped_for_one_of_the_others() {
 }
 
 #[test]
-fn what_cannot_be_edited_is_named() {
+fn impossible_edits_are_named() {
     for (change, naming) in [
         (
             Edit::Shorten(5),

@@ -1,4 +1,4 @@
-//! The library of pictures: what is in the index, and what is found.
+//! The picture library: indexing and search.
 
 use std::{fs, os::unix::fs::PermissionsExt, path::Path, process::Command};
 
@@ -110,7 +110,7 @@ fn english_and_chinese_words_are_found() {
 }
 
 #[test]
-fn equal_ones_come_by_name_and_no_more_than_asked_for() {
+fn ties_are_sorted_by_name_and_the_limit_holds() {
     let same = ["5.png", "3.png", "1.png", "4.png", "2.png"].map(|name| (name, "A red star."));
     let (dir, library) = library(&same);
     // Copies of one file: found by their contents, captioned once each all the same.
@@ -145,7 +145,7 @@ fn a_deleted_file_is_reported_and_then_removed_from_the_index() {
 }
 
 #[test]
-fn only_what_is_new_or_changed_is_captioned() {
+fn only_new_or_changed_pictures_are_captioned() {
     let (dir, mut library) = library(&SHAPES);
     assert_eq!(library.len().unwrap(), 7);
     let survey = caption(&mut library);
@@ -173,7 +173,7 @@ fn only_what_is_new_or_changed_is_captioned() {
 }
 
 #[test]
-fn an_interrupted_run_goes_on_where_it_was() {
+fn an_interrupted_run_resumes() {
     let dir = tempfile::tempdir().unwrap();
     SHAPES
         .iter()
@@ -190,7 +190,7 @@ fn an_interrupted_run_goes_on_where_it_was() {
 }
 
 #[test]
-fn what_a_killed_program_half_stored_is_taken_back() {
+fn a_partial_transaction_of_a_killed_program_is_rolled_back() {
     let (dir, library) = library(&SHAPES);
     drop(library);
     let files = [INDEX.to_owned(), format!("{INDEX}-journal")].map(|name| dir.path().join(name));
@@ -215,7 +215,7 @@ fn what_a_killed_program_half_stored_is_taken_back() {
 }
 
 #[test]
-fn what_is_no_library_is_told() {
+fn a_directory_without_an_index_is_an_error() {
     let dir = tempfile::tempdir().unwrap();
     assert!(matches!(
         Library::open(dir.path()),
@@ -268,7 +268,7 @@ fn captions_of_pictures_in_a_directory_that_cannot_be_read_are_kept() {
         ),
         (1, 0, 1)
     );
-    assert_eq!(survey.left_out.to_string(), "1 file left out: HEIC");
+    assert_eq!(survey.skipped.to_string(), "1 file left out: HEIC");
     assert_eq!(library.len().unwrap(), 2);
     // Left out, it is no longer part of the library.
     let selection = Selection::new(&["sub".parse().unwrap()], None);
@@ -284,7 +284,7 @@ fn captions_of_pictures_in_a_directory_that_cannot_be_read_are_kept() {
 }
 
 #[test]
-fn what_cannot_be_read_is_not_said_to_be_gone_and_ends_with_3() {
+fn unreadable_pictures_are_not_reported_as_deleted_and_give_status_3() {
     let dir = tempfile::tempdir().unwrap();
     write(dir.path(), "a.png", "A red star.");
     write(dir.path(), "sub/b.png", "A blue star.");
@@ -376,7 +376,7 @@ fn an_index_may_be_elsewhere_and_its_directory_may_move() {
 }
 
 #[test]
-fn a_file_that_is_no_index_is_not_written_to() {
+fn a_file_that_is_not_an_index_is_not_written() {
     let dir = tempfile::tempdir().unwrap();
     let other = dir.path().join("other.sqlite");
     let database = Connection::open(&other).unwrap();
@@ -396,7 +396,7 @@ fn a_file_that_is_no_index_is_not_written_to() {
 }
 
 #[test]
-fn a_directory_that_is_read_only_is_told_as_such() {
+fn a_read_only_directory_is_named_as_read_only() {
     let dir = tempfile::tempdir().unwrap();
     let photos = dir.path().join("photos");
     write(&photos, "a.png", "A red star.");
@@ -424,7 +424,7 @@ fn a_directory_that_is_read_only_is_told_as_such() {
 }
 
 #[test]
-fn pictures_are_shown_in_a_terminal_that_answers_no_question() {
+fn pictures_are_shown_in_a_terminal_that_answers_no_query() {
     let (dir, mut library) = library(&[]);
     let file = dir.path().join("red.png");
     let red = image::RgbImage::from_pixel(8, 8, image::Rgb([255, 0, 0]));

@@ -66,7 +66,7 @@ pub fn caption(args: &CaptionArgs) -> anyhow::Result<usize> {
     for error in inventory.unreadable() {
         work.tally.unreadable(error);
     }
-    work.tally.skipped(inventory.skipped());
+    work.tally.skipped_files(inventory.skipped());
     for refused in refused {
         work.refused(&refused.found, refused.error);
     }
@@ -176,7 +176,7 @@ pub fn watch(args: &CaptionArgs, dir: &Path) -> anyhow::Result<usize> {
                     let is_ours = shard.is_none_or(|shard| shard.has(&found.name));
                     return !is_ours || send.send(Item::Arrival(found)).is_ok();
                 }
-                Arrival::Skipped(why) => tally.skipped(&SkippedFiles::one(why)),
+                Arrival::Skipped(why) => tally.skipped_files(&SkippedFiles::one(why)),
                 Arrival::Unreadable(error) => tally.unreadable(&error),
                 Arrival::Polling(_) if quiet => {}
                 Arrival::Polling(limit) => say(&polling(&folder, limit)),

@@ -52,10 +52,10 @@ const SELECTION: &str = "Which pictures";
       | xc2-edge caption -m model.gguf --mjpeg - --live --min-change 4 -o camera.jsonl
   xc2-edge caption -m model.gguf --jsonl-in - < records.jsonl > captioned.jsonl
 
-A run with -o can be killed at any time; the same command resumes it. A picture counts as the same if
-its path, size and modification time are the same. Each record has path, caption (or error), size,
-modified, width, height, model, prompt, time, seconds, tokens and stop; with --embed also copy_blake3.
-See docs/captions.md for details.
+A run with -o can be killed at any time; the same command resumes it. A picture counts as the same
+if its path, size and modification time are the same. Each record has path, caption (or error),
+size, modified, width, height, model, prompt, time, seconds, tokens and stop; with --embed also
+copy_blake3. See docs/captions.md for details.
 
 Exit status: 0 success, 1 failure, 2 wrong usage, 3 finished, but some pictures failed (see their
 records) or some folders could not be read. With --jsonl-in, failed pictures get a record with an

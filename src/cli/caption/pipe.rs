@@ -198,7 +198,7 @@ fn is_text_but_for_path(line: &[u8], fields: &Fields) -> bool {
     let lossy = String::from_utf8_lossy(line);
     let lossy = serde_json::from_str::<Fields>(&with_escapes(lossy.as_bytes()));
     lossy.is_ok_and(|lossy| {
-        let is_same = |name: &str| name == "path" || lossy.written(name) == fields.written(name);
+        let is_same = |name: &str| name == "path" || lossy.json(name) == fields.json(name);
         fields.names().all(is_same)
     })
 }

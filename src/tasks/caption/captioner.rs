@@ -160,7 +160,7 @@ impl<'a> Captioner<'a> {
             width: picture.width(),
             height: picture.height(),
             on_white: decoded.on_white,
-            is_short: decoded.is_short,
+            is_short: decoded.is_truncated,
         }
     }
 

@@ -1,8 +1,8 @@
-//! The fields of a record, with their values as they were written.
+//! The fields of a record, with the original text of their values.
 //!
-//! A record is written again when its picture is captioned again. A value that a person or another program
-//! put there must not change by that: `1.0`, `1e5`, `0.1000` and numbers of any length would, if they were
-//! read as binary numbers. Only spaces between the parts of a value are left out.
+//! A record is rewritten when its picture is captioned again. Values of users or other programs must not change
+//! then, but `1.0`, `1e5`, `0.1000` and long numbers would if they were parsed as binary numbers. Only spaces
+//! between JSON tokens are removed.
 
 use std::{borrow::Cow, collections::HashMap, fmt};
 
@@ -12,14 +12,14 @@ use serde::{
 };
 use serde_json::{Value, value::RawValue};
 
-/// Fields by their names, in their order. Each value is the JSON text that was read, on one line.
+/// Named fields in order. Each value is its original JSON text on one line.
 #[derive(Clone, Debug, Default)]
 pub struct Fields(Vec<(String, Box<RawValue>)>);
 
 impl Fields {
     /// Whether there is a field of this name.
     pub fn contains(&self, name: &str) -> bool {
-        self.written(name).is_some()
+        self.json(name).is_some()
     }
 
     /// The names.
@@ -27,26 +27,26 @@ impl Fields {
         self.0.iter().map(|(name, _)| name.as_str())
     }
 
-    /// A value as it was written.
-    pub fn written(&self, name: &str) -> Option<&str> {
+    /// The JSON text of a value.
+    pub fn json(&self, name: &str) -> Option<&str> {
         let field = self.0.iter().find(|(known, _)| known == name);
         field.map(|(_, value)| value.get())
     }
 
-    /// A value that is a string.
+    /// A value, if it is a string.
     pub fn string(&self, name: &str) -> Option<String> {
-        string_of(self.written(name)?)
+        string_of(self.json(name)?)
     }
 
-    /// A value as text, whatever a person's program made of it; `None` for `null`.
+    /// A value as text, also if another program wrote a number, for example; `None` for `null`.
     pub fn text(&self, name: &str) -> Option<String> {
-        match self.written(name)? {
+        match self.json(name)? {
             "null" => None,
-            written => Some(string_of(written).unwrap_or_else(|| written.to_owned())),
+            json => Some(string_of(json).unwrap_or_else(|| json.to_owned())),
         }
     }
 
-    /// Sets a field: in its place, or behind the others.
+    /// Sets a field in place, or appends it.
     pub fn set(&mut self, name: &str, value: impl Into<Value>) {
         let value = serde_json::value::to_raw_value(&value.into()).expect("a value is JSON");
         match self.0.iter_mut().find(|(known, _)| known == name) {
@@ -55,24 +55,24 @@ impl Fields {
         }
     }
 
-    /// Takes a field out.
+    /// Removes a field.
     pub fn remove(&mut self, name: &str) {
         self.0.retain(|(known, _)| known != name);
     }
 
-    /// Keeps the fields whose names are so.
+    /// Keeps the fields for whose names `keep` is true.
     pub fn retain(&mut self, mut keep: impl FnMut(&str) -> bool) {
         self.0.retain(|(name, _)| keep(name));
     }
 
-    /// Adds fields of other names behind these.
+    /// Appends fields, which must have other names.
     pub fn append(&mut self, others: Self) {
         self.0.extend(others.0);
     }
 
-    /// Whether a field has no value: it is missing, `null` or the empty string.
+    /// Whether a field is absent, `null` or the empty string.
     pub fn is_blank(&self, name: &str) -> bool {
-        matches!(self.written(name), None | Some("null" | "\"\""))
+        matches!(self.json(name), None | Some("null" | "\"\""))
     }
 }
 
@@ -93,7 +93,7 @@ impl Serialize for Fields {
 }
 
 impl<'de> Deserialize<'de> for Fields {
-    /// Of several fields of one name the last value counts, as for other readers of JSON.
+    /// If a name occurs more than once, the last value counts, as for most JSON parsers.
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         deserializer.deserialize_map(FieldsVisitor)
     }
@@ -110,17 +110,17 @@ impl<'de> Visitor<'de> for FieldsVisitor {
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Fields, A::Error> {
         let mut fields: Vec<(String, Box<RawValue>)> = Vec::new();
-        let mut places = HashMap::new();
+        let mut indices = HashMap::new();
         while let Some((name, value)) = map.next_entry::<String, Box<RawValue>>()? {
             check_escapes(value.get()).map_err(A::Error::custom)?;
             let value = compact(value).map_err(A::Error::custom)?;
-            match places.get(&name) {
+            match indices.get(&name) {
                 Some(at) => {
                     let at: usize = *at;
                     fields[at].1 = value;
                 }
                 None => {
-                    places.insert(name.clone(), fields.len());
+                    indices.insert(name.clone(), fields.len());
                     fields.push((name, value));
                 }
             }
@@ -129,37 +129,37 @@ impl<'de> Visitor<'de> for FieldsVisitor {
     }
 }
 
-/// Escapes of characters are not looked at when a value is taken as it is; half of a pair is none.
-fn check_escapes(written: &str) -> serde_json::Result<()> {
-    if !written.contains("\\u") {
+/// Rejects half surrogate pairs: raw values are taken without decoding their escapes.
+fn check_escapes(json: &str) -> serde_json::Result<()> {
+    if !json.contains("\\u") {
         return Ok(());
     }
-    serde_json::from_str::<Value>(written).map(drop)
+    serde_json::from_str::<Value>(json).map(drop)
 }
 
-/// A value without the spaces between its parts: a line of ours has none, by which its beginning is known.
+/// Removes the spaces between JSON tokens. Lines of this program have none, which identifies a torn write.
 fn compact(value: Box<RawValue>) -> serde_json::Result<Box<RawValue>> {
-    let written = value.get().as_bytes();
-    let mut kept = Vec::with_capacity(written.len());
-    for_each_byte(written, |byte, is_space| {
+    let json = value.get().as_bytes();
+    let mut kept = Vec::with_capacity(json.len());
+    for_each_byte(json, |byte, is_space| {
         if !is_space {
             kept.push(byte);
         }
     });
-    if kept.len() == written.len() {
+    if kept.len() == json.len() {
         return Ok(value);
     }
     serde_json::from_slice(&kept)
 }
 
-/// Whether nothing in a JSON text, or in its beginning, is a space between two parts.
+/// Whether a JSON text, or its beginning, has no space between tokens.
 pub fn is_compact(json: &[u8]) -> bool {
     let mut any = false;
     for_each_byte(json, |_, is_space| any |= is_space);
     !any
 }
 
-/// Gives every byte of a JSON text, and whether it is a space outside of strings.
+/// Calls `each` with every byte of a JSON text and whether it is a space outside strings.
 fn for_each_byte(json: &[u8], mut each: impl FnMut(u8, bool)) {
     let (mut in_string, mut is_escaped) = (false, false);
     for byte in json {
@@ -170,8 +170,8 @@ fn for_each_byte(json: &[u8], mut each: impl FnMut(u8, bool)) {
     }
 }
 
-fn string_of(written: &str) -> Option<String> {
-    let text: Cow<'_, str> = serde_json::from_str(written).ok()?;
+fn string_of(json: &str) -> Option<String> {
+    let text: Cow<'_, str> = serde_json::from_str(json).ok()?;
     Some(text.into_owned())
 }
 
@@ -184,7 +184,7 @@ mod tests {
     }
 
     #[test]
-    fn values_stay_as_they_were_written() {
+    fn values_keep_their_text() {
         for line in [
             r#"{"a":1.0,"b":1e5,"c":12345678901234567890123,"d":0.1000,"e":-0,"f":1E+05,"g":1e400}"#,
             r#"{"a":[1.0,{"b":-0.0}],"c":{"d":1.10,"d":2},"e":"caf\u00e9\/","f":null,"g":true}"#,
@@ -194,7 +194,7 @@ mod tests {
     }
 
     #[test]
-    fn spaces_between_parts_are_left_out() {
+    fn spaces_between_tokens_are_removed() {
         let spaced = "{ \"a\" : [1.50,\t2 ], \"b\": {\"x y\" :\"p \\\" q\"}, \"c\":1.0 }";
         let compact = r#"{"a":[1.50,2],"b":{"x y":"p \" q"},"c":1.0}"#;
         assert_eq!(serde_json::to_string(&fields(spaced)).unwrap(), compact);
@@ -202,7 +202,7 @@ mod tests {
     }
 
     #[test]
-    fn a_field_is_set_in_its_place_and_the_last_of_a_name_counts() {
+    fn a_field_is_set_in_place_and_the_last_duplicate_counts() {
         let mut fields = fields(r#"{"a":1.0,"b":2,"a":3.0}"#);
         fields.set("b", "x");
         fields.set("c", 4);
@@ -215,7 +215,7 @@ mod tests {
     }
 
     #[test]
-    fn a_value_is_text_whatever_it_is() {
+    fn values_of_any_type_have_a_text() {
         let fields = fields(r#"{"a":"x\ny","b":1.50,"c":null,"d":[1],"e":""}"#);
         let text = |name| fields.text(name);
         assert_eq!(text("a").as_deref(), Some("x\ny"));
@@ -231,7 +231,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_object_or_no_text_is_refused() {
+    fn invalid_objects_and_strings_are_rejected() {
         for line in [
             "[1]",
             r#"{"a":01}"#,

@@ -1,8 +1,8 @@
-//! Size and time of a picture as its record tells them, perhaps rewritten by a spreadsheet.
+//! The recorded size and time of a picture, possibly reformatted by a spreadsheet.
 //!
-//! What a program has rounded is compared as far as it is told; a time that it wrote in a form of its own
-//! is left out, and the size decides. Otherwise a picture would be captioned again, and a person's caption
-//! of it be replaced, because somebody opened the file in a spreadsheet.
+//! Rounded values are compared with their remaining precision. A time in an unknown format is ignored, and the
+//! size decides. Otherwise opening the records in a spreadsheet would cause pictures to be captioned again, and
+//! captions edited by users to be replaced.
 
 use std::ops::RangeInclusive;
 
@@ -10,63 +10,63 @@ use jiff::Timestamp;
 
 use super::{Identity, missing::is_missing};
 
-/// What is recorded of a picture's [`Identity`].
+/// The recorded [`Identity`] of a picture.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Fingerprint {
-    /// Bytes; a range where the number was rounded, `None` where there is none.
+    /// Bytes; a range if the number was rounded, `None` if unknown.
     size: Option<RangeInclusive<u64>>,
-    modified: Option<Moment>,
+    modified: Option<RecordedTime>,
 }
 
-/// A time, and how exactly it is told.
+/// A time with its precision.
 #[derive(Clone, Copy, Debug, PartialEq)]
-struct Moment {
+struct RecordedTime {
     at: Timestamp,
-    /// Nanoseconds.
+    /// The precision in nanoseconds.
     unit: i64,
 }
 
 impl Fingerprint {
-    /// Of the texts of the two fields of a record.
+    /// Parses two fields of a record.
     ///
     /// # Errors
-    /// If `size` is stated and no number: the fields may stand in wrong columns.
+    /// If `size` is present but not a number: the fields may be in the wrong columns.
     pub fn new(size: Option<&str>, modified: Option<&str>) -> Result<Self, String> {
         let size = match size.filter(|text| !is_missing(text)) {
-            Some(text) => Some(size_of(text.trim()).ok_or_else(|| text.to_owned())?),
+            Some(text) => Some(parse_size(text.trim()).ok_or_else(|| text.to_owned())?),
             None => None,
         };
-        let modified = modified.and_then(|text| moment_of(text.trim()));
+        let modified = modified.and_then(|text| parse_time(text.trim()));
         Ok(Self { size, modified })
     }
 
-    /// Whether a picture that is `now` so can be the one that was recorded.
+    /// Whether the picture with the identity `now` can be the recorded one.
     pub fn matches(&self, now: Identity) -> bool {
         let is_size = |size: &RangeInclusive<u64>| size.contains(&now.size);
-        let is_time = |time: Moment| now.modified.is_none_or(|now| time.is(now));
+        let is_time = |time: RecordedTime| now.modified.is_none_or(|now| time.is(now));
         self.size.as_ref().is_none_or(is_size) && self.modified.is_none_or(is_time)
     }
 }
 
 impl From<Identity> for Fingerprint {
     fn from(identity: Identity) -> Self {
-        let exactly = |at| Moment { at, unit: 1 };
+        let exact = |at| RecordedTime { at, unit: 1 };
         Self {
             size: Some(identity.size..=identity.size),
-            modified: identity.modified.map(exactly),
+            modified: identity.modified.map(exact),
         }
     }
 }
 
-impl Moment {
+impl RecordedTime {
     fn is(&self, time: Timestamp) -> bool {
         (time.as_nanosecond() - self.at.as_nanosecond()).abs() < i128::from(self.unit)
     }
 }
 
 /// Bytes of a file: `183204`, `183204.0` (pandas), `1.83E+05`, `183,204`, `183.204` or `183 204` (spreadsheets).
-fn size_of(text: &str) -> Option<RangeInclusive<u64>> {
-    if let Some(grouped) = without_groups(text) {
+fn parse_size(text: &str) -> Option<RangeInclusive<u64>> {
+    if let Some(grouped) = remove_separators(text) {
         return grouped.parse().ok().map(|size: u64| size..=size);
     }
     let (mantissa, exponent) = match text.split_once(['e', 'E']) {
@@ -81,7 +81,7 @@ fn size_of(text: &str) -> Option<RangeInclusive<u64>> {
     let n_decimals = mantissa
         .split_once('.')
         .map_or(0, |(_, decimals)| decimals.len());
-    // Half a unit of the last digit that is told.
+    // Half a unit of the last digit.
     let spread = 10_f64.powi(exponent.checked_sub(i32::try_from(n_decimals).ok()?)?) / 2.0;
     let is_whole = exponent == 0 && value.fract() == 0.0;
     let spread = if is_whole { 0.0 } else { spread };
@@ -89,8 +89,8 @@ fn size_of(text: &str) -> Option<RangeInclusive<u64>> {
         .then(|| (value - spread).floor() as u64..=(value + spread).ceil() as u64)
 }
 
-/// The digits of a whole number, without what stands between groups of three.
-fn without_groups(text: &str) -> Option<String> {
+/// The digits of an integer, without separators between groups of three.
+fn remove_separators(text: &str) -> Option<String> {
     if !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit()) {
         return Some(text.to_owned());
     }
@@ -105,18 +105,18 @@ fn without_groups(text: &str) -> Option<String> {
     is_grouped.then(|| text.replace(separator, ""))
 }
 
-/// A time in ISO 8601 with its offset, or counted from 1970 in seconds or parts of them. Other forms have no
-/// zone, or day and month in an unknown order.
-fn moment_of(text: &str) -> Option<Moment> {
+/// Parses a time in ISO 8601 with an offset, or a Unix time in seconds, milli-, micro- or nanoseconds. Other
+/// formats have no time zone, or an unknown order of day and month.
+fn parse_time(text: &str) -> Option<RecordedTime> {
     if let Ok(at) = text.parse() {
         let fraction = text.split_once('.').map_or("", |(_, fraction)| fraction);
         let n_digits = fraction.bytes().take_while(u8::is_ascii_digit).count();
         let unit = 10_i64.pow(9 - n_digits.min(9) as u32);
-        return Some(Moment { at, unit });
+        return Some(RecordedTime { at, unit });
     }
     let count: f64 = text.parse().ok()?;
     let unit = match count {
-        1e8..1e11 => 1_000_000_000, // less are days, as spreadsheets count
+        1e8..1e11 => 1_000_000_000, // smaller numbers are days, as in spreadsheets
         1e11..1e14 => 1_000_000,
         1e14..1e17 => 1000,
         1e17..9e18 => 1,
@@ -127,10 +127,10 @@ fn moment_of(text: &str) -> Option<Moment> {
         Err(_) => (count * unit as f64) as i128,
     };
     let is_whole = text.bytes().all(|b| b.is_ascii_digit());
-    // A float's own precision, about a microsecond in our time.
+    // The precision of a float, about a microsecond for current dates.
     let unit = if is_whole { unit } else { 2000 };
     let at = Timestamp::from_nanosecond(nanoseconds).ok()?;
-    Some(Moment { at, unit })
+    Some(RecordedTime { at, unit })
 }
 
 #[cfg(test)]
@@ -157,7 +157,7 @@ mod tests {
     }
 
     #[test]
-    fn a_picture_is_the_same_in_whatever_form_a_program_wrote_its_size_and_time() {
+    fn reformatted_sizes_and_times_match() {
         for size in [
             json!(183_204),
             json!(183_204.0),
@@ -213,7 +213,7 @@ mod tests {
     }
 
     #[test]
-    fn a_picture_that_changed_is_another_one() {
+    fn a_changed_picture_does_not_match() {
         for modified in [
             json!("2026-05-01T10:02:11.678901233Z"),
             json!("2026-05-01T10:02:11.677Z"),
@@ -231,7 +231,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_size_is_told() {
+    fn invalid_sizes_are_errors() {
         for size in [
             json!("2026-05-01T10:02:11Z"),
             json!("many"),

@@ -1,19 +1,19 @@
-//! How records are written: JSON Lines or CSV.
+//! Formats of records: JSON Lines and CSV.
 
 use super::{Fields, Record, layout::Layout};
 
-/// How records are written, one after the other.
+/// The format of an output.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Format {
-    /// A JSON object a line.
+    /// JSON Lines: one JSON object per line.
     #[default]
     Jsonl,
-    /// RFC 4180 with a header. Captions with line breaks are quoted.
+    /// CSV as in RFC 4180, with a header. Captions with line breaks are quoted.
     Csv,
 }
 
-/// The columns of a CSV file, which are [`Record`]'s fields but for `background`, `truncated` and
-/// `copy_blake3`. A file gets a column for the last of them once a record has it.
+/// The columns of a CSV file: the fields of [`Record`] except `background`, `truncated` and `copy_blake3`. A file
+/// gets a column for `copy_blake3` with the first record that has it.
 pub const COLUMNS: [&str; 14] = [
     "path", "caption", "error", "size", "modified", "width", "height", "model", "prompt",
     "template", "time", "seconds", "tokens", "stop",
@@ -22,20 +22,20 @@ pub const COLUMNS: [&str; 14] = [
 /// Fields of a [`Record`] for which a new CSV file has no column.
 pub(super) const JSON_ONLY: [&str; 3] = ["background", "truncated", COPY];
 
-/// The field by which a copy is known to be as it was written.
+/// The field with the hash of a copy, which shows whether the copy was edited.
 pub(super) const COPY: &str = "copy_blake3";
 
-/// A piece of a file that is no record.
+/// Why a line or row is not a valid record.
 #[derive(Debug, thiserror::Error)]
 #[error("expected {what}, found `{found}`")]
-pub struct NoRecord {
+pub struct InvalidRecord {
     what: String,
     found: String,
     source: Option<Box<dyn std::error::Error + Send + Sync>>,
 }
 
-impl NoRecord {
-    /// Something else stands there than `what`.
+impl InvalidRecord {
+    /// The line is not `what`.
     pub(super) fn expected(what: String, line: &[u8]) -> Self {
         Self {
             what,
@@ -44,7 +44,7 @@ impl NoRecord {
         }
     }
 
-    /// It cannot be read.
+    /// The line cannot be parsed.
     pub(super) fn because(line: &[u8], source: Box<dyn std::error::Error + Send + Sync>) -> Self {
         Self {
             source: Some(source),
@@ -52,19 +52,19 @@ impl NoRecord {
         }
     }
 
-    /// A last row with quotes that have no end.
+    /// The last row has an unclosed quote.
     pub(super) fn unclosed(line: &[u8]) -> Self {
         Self::because(line, "a quote is not closed".into())
     }
 
-    /// A last line that has no end.
+    /// The last line is incomplete.
     pub(super) fn unfinished(line: &[u8]) -> Self {
         Self::because(line, "the file ends within it".into())
     }
 }
 
 impl Format {
-    /// What stands before the first record.
+    /// The header line; empty for JSON Lines.
     pub fn header(self) -> String {
         match self {
             Self::Jsonl => String::new(),
@@ -72,19 +72,19 @@ impl Format {
         }
     }
 
-    /// The record with its end of line.
+    /// The record as a line, including the line end.
     pub fn line(self, record: &Record) -> String {
         Layout::ours(self).line(record, Fields::default())
     }
 }
 
-/// A record's fields by their names.
+/// The fields of a record.
 pub(super) fn fields(record: &Record) -> Fields {
     let line = serde_json::to_string(record).expect("its keys are strings");
     serde_json::from_str(&line).expect("a record is an object")
 }
 
-/// The first characters, for a message. A row of a table may have several lines.
+/// The first 60 characters of the first line, for messages. A CSV row may have several lines.
 fn beginning(line: &[u8]) -> String {
     let text = String::from_utf8_lossy(line);
     let text = text.lines().next().unwrap_or_default().trim_end();
@@ -118,7 +118,7 @@ mod tests {
     }
 
     #[test]
-    fn a_json_record_is_one_line_and_says_only_what_there_is_to_say() {
+    fn a_json_record_is_one_line_without_absent_fields() {
         let line = Format::Jsonl.line(&record());
         assert_eq!(line.matches('\n').count(), 1);
         assert!(!line.contains("error") && !line.contains("null"), "{line}");

@@ -1,15 +1,14 @@
-//! Whether a picture differs enough from the last one to be worth a caption.
+//! Skips video frames that hardly differ from the last captioned one.
 
 use ::image::{RgbImage, imageops};
 
-/// Pixels a side of what is compared: small enough to average the camera's noise away.
+/// Side in pixels of the compared thumbnails: small enough to average the camera's noise.
 const SIDE: u32 = 32;
 
-/// Lets a picture pass if it differs from the last that passed.
+/// Passes a picture if it differs enough from the last one that passed.
 ///
-/// Both are shrunk to 32×32 grey pixels; the difference is the mean of the absolute differences of
-/// those, in percent of the way from black to white. The last that *passed* is what counts, not the
-/// last that was seen, so that a slow change adds up until it is enough.
+/// Both are reduced to 32×32 grey pixels. The change is the mean absolute difference of these, in percent of the
+/// range from black to white. Pictures are compared with the last one that *passed*, so that slow changes add up.
 #[derive(Clone, Debug)]
 pub struct Gate {
     min_change: f32,
@@ -17,7 +16,7 @@ pub struct Gate {
 }
 
 impl Gate {
-    /// A gate for changes of `min_change` percent or more. The first picture passes.
+    /// Passes changes of at least `min_change` percent. The first picture always passes.
     pub fn new(min_change: f32) -> Self {
         Self {
             min_change,
@@ -39,7 +38,7 @@ impl Gate {
     }
 }
 
-/// `[32, 32]`, 0 is black.
+/// The grey thumbnail, `[32, 32]`; 0 is black.
 fn grey(picture: &RgbImage) -> Vec<u8> {
     imageops::grayscale(&imageops::thumbnail(picture, SIDE, SIDE)).into_raw()
 }
@@ -80,7 +79,7 @@ mod tests {
     }
 
     #[test]
-    fn noise_does_not_pass_and_a_thing_that_appears_does() {
+    fn a_new_object_passes_and_noise_does_not() {
         let mut gate = Gate::new(2.0);
         let noisy = |seed: u32| {
             RgbImage::from_fn(320, 240, |x, y| {
@@ -90,13 +89,13 @@ mod tests {
         };
         assert!(gate.passes(&noisy(1)));
         assert!(!gate.passes(&noisy(2)));
-        let mut with_thing = noisy(3);
+        let mut with_object = noisy(3);
         imageops::replace(
-            &mut with_thing,
+            &mut with_object,
             &RgbImage::from_pixel(80, 60, Rgb([250, 250, 250])),
             40,
             40,
         );
-        assert!(gate.passes(&with_thing));
+        assert!(gate.passes(&with_object));
     }
 }

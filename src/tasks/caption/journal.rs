@@ -1,23 +1,21 @@
-//! The file of records, which is also the memory of what is done.
+//! The record file, which is also the only state of a run.
 //!
-//! A record is appended by one write of a whole line, and nothing else is kept anywhere: a run that
-//! is killed leaves at most one torn line at the end. The next run moves it to a file beside this one. A
-//! picture that is captioned again gets a further line, and only then is the earlier one dropped (by writing
-//! the file anew), so that no moment exists in which a picture has no line. The last line of a path
-//! counts. One process at a time may write; the file is locked.
+//! Each record is appended as a whole line by one write, so a killed run leaves at most one torn line at the end.
+//! The next run moves it to a file beside this one. A picture that is captioned again gets another line, and only
+//! then the earlier one is dropped by rewriting the file, so that a picture always has a line. The last line of a
+//! path counts. The file is locked: only one process may write.
 //!
-//! The file belongs to the person who corrects captions in it. What this program did not write is read as
-//! well as it can be ([`Layout`], `fingerprint.rs`), and kept. A line that makes no sense ends the run: no line
-//! is removed but a write that was provably cut short, and that, like a caption that another one replaces,
-//! is kept beside the file first.
+//! Users may correct captions in the file. Whatever other programs wrote is read as far as possible ([`Layout`],
+//! `fingerprint.rs`), and kept. An invalid line ends the run. The only lines ever removed are provably torn writes
+//! and superseded captions, and both are first saved beside the file.
 
-mod agreement;
-mod beside;
+mod entry;
 mod error;
-mod gist;
+mod file_state;
 mod locked;
 mod reading;
-mod stamp;
+mod set_aside;
+mod settings_check;
 
 use std::{
     collections::HashMap,
@@ -37,67 +35,67 @@ use super::{
 };
 use crate::system::atomic_file::{AtomicFile, Leftovers};
 
-use agreement::Agreement;
-pub use beside::Kept;
+use entry::{Entry, caption_of, present};
 pub use error::JournalError;
-use gist::{Entry, caption_of, stated};
-use locked::{Onward, open_locked};
-use stamp::{Stamp, wait_for_writer};
+use file_state::{FileState, wait_for_writer};
+use locked::{OffsetReader, open_locked};
+pub use set_aside::SetAside;
+use settings_check::SettingsCheck;
 
-/// How a picture stands in the journal.
+/// The state of a picture according to the journal.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Standing {
-    /// There is no record of it.
+pub enum Status {
+    /// It has no record.
     New,
     /// It has changed since it was recorded.
     Changed,
     /// It has a caption.
     Captioned,
-    /// It was tried and failed.
+    /// Captioning failed.
     Failed,
 }
 
-/// The file of records.
+/// The record file.
 #[derive(Debug)]
 pub struct Journal {
-    /// As it was given, for messages.
+    /// The path as given, for messages.
     path: PathBuf,
-    /// Where it lies, behind links.
+    /// The path with links resolved.
     real: PathBuf,
     format: Format,
     settings: Settings,
     file: File,
     layout: Layout,
-    /// Bytes of the complete lines.
+    /// Length of the complete lines in bytes.
     len: u64,
-    /// The file as this process left it.
-    stamp: Stamp,
+    /// The state in which this process left the file.
+    state: FileState,
     known: HashMap<String, Entry>,
-    agreement: Agreement,
-    /// Lines to which a later one belongs.
+    settings_check: SettingsCheck,
+    /// Number of superseded lines.
     n_superseded: usize,
-    kept: Kept,
-    /// Whether there was no file before.
+    set_aside: SetAside,
+    /// Whether this process created the file.
     is_new: bool,
 }
 
-/// A file that was made for records that never came is no trace worth leaving.
+/// Removes a file created by this process if it got no records.
 impl Drop for Journal {
     fn drop(&mut self) {
-        let is_empty = self.known.is_empty() && Stamp::of(&self.real).ok() == Some(self.stamp);
+        let is_empty = self.known.is_empty() && FileState::of(&self.real).ok() == Some(self.state);
         if self.is_new && is_empty {
-            let _ = fs::remove_file(&self.real); // it is locked, so nobody else has begun to write
+            let _ = fs::remove_file(&self.real); // it is locked, so no other process writes to it
         }
     }
 }
 
 impl Journal {
-    /// Opens the file at `path`, or makes it, and reads what is done. A write that was cut short is moved to
-    /// a file beside it. A file that was made is gone again when this is dropped without a record.
+    /// Opens or creates the file at `path` and reads its records. A torn write is moved to a file beside it. A
+    /// created file without records is removed on drop.
     ///
     /// # Errors
-    /// If the file cannot be written, is in use, holds something else than records, or captions
-    /// that were made with other settings. It is as it was then.
+    /// If the file cannot be written, is in use, or has anything except records made with these settings. It is
+    /// unchanged then.
     pub fn open(path: &Path, format: Format, settings: &Settings) -> Result<Self, JournalError> {
         let is_new = !path.exists();
         let file = open_locked(path)?;
@@ -109,11 +107,11 @@ impl Journal {
             file,
             layout: Layout::ours(format),
             len: 0,
-            stamp: Stamp::default(),
+            state: FileState::default(),
             known: HashMap::new(),
-            agreement: Agreement::default(),
+            settings_check: SettingsCheck::default(),
             n_superseded: 0,
-            kept: Kept::default(),
+            set_aside: SetAside::default(),
             is_new,
         };
         journal.read()?;
@@ -122,42 +120,43 @@ impl Journal {
         Ok(journal)
     }
 
-    /// How many pictures have a record.
+    /// The number of pictures with a record.
     pub fn n_known(&self) -> usize {
         self.known.len()
     }
 
-    /// What was taken out of the file since this was last asked.
-    pub fn take_kept(&mut self) -> Kept {
-        std::mem::take(&mut self.kept)
+    /// The lines removed from the file since the last call.
+    pub fn take_set_aside(&mut self) -> SetAside {
+        std::mem::take(&mut self.set_aside)
     }
 
-    /// How the picture at `path` stands, which is `identity` now. The path is as in a record ([`path_text`](crate::tasks::caption::path_text())).
-    pub fn standing(&self, path: &str, identity: Identity) -> Standing {
+    /// The status of the picture at `path`, whose identity is now `identity`. `path` is written as in records
+    /// ([`path_text`](crate::tasks::caption::path_text())).
+    pub fn status(&self, path: &str, identity: Identity) -> Status {
         match self.known.get(path) {
-            None => Standing::New,
-            Some(entry) if !entry.fingerprint.matches(identity) => Standing::Changed,
-            Some(entry) if entry.failed => Standing::Failed,
-            Some(_) => Standing::Captioned,
+            None => Status::New,
+            Some(entry) if !entry.fingerprint.matches(identity) => Status::Changed,
+            Some(entry) if entry.failed => Status::Failed,
+            Some(_) => Status::Captioned,
         }
     }
 
     /// The caption of the picture at `path`, if it has one.
     ///
     /// # Errors
-    /// If the file cannot be read, or was changed by someone.
+    /// If the file cannot be read, or another program changed it.
     pub fn caption(&self, path: &str) -> Result<Option<String>, JournalError> {
         let fields = self.fields(path)?;
         Ok(fields.and_then(|fields| caption_of(&fields)))
     }
 
-    /// BLAKE3 of the copy that was made of the picture at `path`, if its record says so.
+    /// The recorded BLAKE3 of the copy of the picture at `path`, if any.
     ///
     /// # Errors
     /// As [`Self::caption`].
     pub fn copy_hash(&self, path: &str) -> Result<Option<String>, JournalError> {
         let fields = self.fields(path)?;
-        Ok(fields.and_then(|fields| stated(&fields, COPY)))
+        Ok(fields.and_then(|fields| present(&fields, COPY)))
     }
 
     /// The fields of the last record of `path`.
@@ -166,19 +165,19 @@ impl Journal {
             return Ok(None);
         };
         let mut line = Vec::new();
-        let mut input = BufReader::new(Onward(&self.file, entry.at));
+        let mut input = BufReader::new(OffsetReader(&self.file, entry.at));
         let read = self.layout.read_line(&mut input, &mut line);
         read.map_err(|e| self.io(e))?;
         self.layout
             .parse(&line)
-            .map_err(|source| self.no_record(0, source))
+            .map_err(|source| self.invalid_record(0, source))
     }
 
-    /// Adds a record. Fields that a person added to the picture's earlier one are taken over.
+    /// Appends a record. Fields that a user added to the picture's earlier record are copied.
     ///
     /// # Errors
-    /// If the system refuses; the file has no part of the record then, if that can be helped. If somebody
-    /// else changed the file meanwhile, as [`Self::open`].
+    /// If writing fails; a partial record is removed if possible. If another program changed the file meanwhile,
+    /// as [`Self::open`].
     pub fn append(&mut self, record: &Record) -> Result<(), JournalError> {
         self.read_if_changed()?;
         self.complete(record.copy_blake3.is_some())?;
@@ -186,7 +185,7 @@ impl Journal {
         let copy = earlier.text(COPY).filter(|_| record.copy_blake3.is_none());
         let mut added = Layout::added(earlier);
         if let Some(hash) = copy {
-            added.set(COPY, hash); // the copy is still the one that was made then
+            added.set(COPY, hash); // the copy is unchanged
         }
         let entry = Entry {
             at: self.len,
@@ -200,7 +199,7 @@ impl Journal {
         Ok(())
     }
 
-    /// Notes in the record of a captioned picture that something else failed, or nothing any more.
+    /// Sets or removes the error in the record of a captioned picture.
     ///
     /// # Errors
     /// As [`Self::append`].
@@ -208,7 +207,7 @@ impl Journal {
         self.set(path, "error", error)
     }
 
-    /// Notes in the record of a captioned picture the BLAKE3 of the copy that is about to be made.
+    /// Stores in the record of a captioned picture the BLAKE3 of the copy about to be written.
     ///
     /// # Errors
     /// As [`Self::append`].
@@ -216,14 +215,14 @@ impl Journal {
         self.set(path, COPY, Some(hash))
     }
 
-    /// Sets a field of the record of `path`, or takes it out, by a further line, if it is another one.
+    /// Sets or removes a field of the record of `path` by appending a line, if the value differs.
     fn set(&mut self, path: &str, name: &str, value: Option<&str>) -> Result<(), JournalError> {
         self.read_if_changed()?;
         self.complete(name == COPY)?;
         let Some(mut fields) = self.fields(path)? else {
             return Ok(());
         };
-        if stated(&fields, name).as_deref() == value {
+        if present(&fields, name).as_deref() == value {
             return Ok(());
         }
         match value {
@@ -239,19 +238,19 @@ impl Journal {
         Ok(())
     }
 
-    /// Adds the columns that a record needs: one that a person removed, or the first for a copy.
+    /// Adds missing columns: those that a user removed, or the one for the first copy.
     fn complete(&mut self, has_copy: bool) -> Result<(), JournalError> {
-        match self.layout.completed(has_copy) {
-            Some(completed) => self.renew(completed),
+        match self.layout.with_missing_columns(has_copy) {
+            Some(with_missing_columns) => self.renew(with_missing_columns),
             None => Ok(()),
         }
     }
 
-    /// Drops the lines to which a later one belongs. Captions in them go to a file beside this one: they may
-    /// be a person's. A file with several names stays as it is, since only one of them would get the new one.
+    /// Drops superseded lines. Their captions are saved to a file beside this one, since a user may have written
+    /// them. A file with several hard links is left unchanged, because only one of them would get the new file.
     ///
     /// # Errors
-    /// If the file cannot be written anew; it is as it was then.
+    /// If the file cannot be rewritten; it is unchanged then.
     pub fn tidy(&mut self) -> Result<(), JournalError> {
         self.read_if_changed()?;
         let has_one_name = self.file.metadata().is_ok_and(|file| file.nlink() < 2);
@@ -261,38 +260,41 @@ impl Journal {
         Ok(())
     }
 
-    /// Writes the file anew as `layout` has it, without the lines to which a later one belongs.
+    /// Rewrites the file in `layout`, without superseded lines.
     fn renew(&mut self, layout: Layout) -> Result<(), JournalError> {
         if self.n_superseded > 0 {
-            self.keep_replaced()?;
+            self.set_replaced_aside()?;
         }
         self.rewrite(layout).map_err(|e| self.io(e))?;
         self.n_superseded = 0;
         Ok(())
     }
 
-    /// The same where it can be done: nothing is wrong with a file that has more lines than it needs.
+    /// As [`Self::tidy`], but tolerates write errors: superseded lines do no harm.
     ///
     /// # Errors
-    /// If somebody else changed the file meanwhile, as [`Self::open`].
+    /// If another program changed the file meanwhile, as [`Self::open`].
     pub fn tidy_if_possible(&mut self) -> Result<(), JournalError> {
         match self.tidy() {
             Err(JournalError::Io { path, source }) => {
-                tracing::warn!("{}: earlier records stay in it: {source}", path.display());
+                tracing::warn!(
+                    "{}: superseded records cannot be removed: {source}",
+                    path.display()
+                );
                 Ok(())
             }
-            done => done,
+            result => result,
         }
     }
 
-    /// Every line with a record: where it begins, its bytes, and whether it is the last of its path.
+    /// Calls `each` for every line with its offset, its bytes, and the path of which it is the last line, if any.
     fn for_each_line(
         &self,
         mut each: impl FnMut(u64, &[u8], Option<&str>) -> io::Result<()>,
     ) -> io::Result<()> {
         let last: HashMap<u64, &str> = self.known.iter().map(|(path, e)| (e.at, &**path)).collect();
         let mut at = self.layout.head().len() as u64;
-        let mut input = BufReader::new(Onward(&self.file, at));
+        let mut input = BufReader::new(OffsetReader(&self.file, at));
         let mut line = Vec::new();
         while self.layout.read_line(&mut input, &mut line)? == End::Complete {
             each(at, &line, last.get(&at).copied())?;
@@ -302,17 +304,17 @@ impl Journal {
         Ok(())
     }
 
-    /// Writes the last line of every path, as `layout` has it, to a new file in place of this one.
+    /// Replaces the file by a new one in `layout` with the last line of every path.
     fn rewrite(&mut self, layout: Layout) -> io::Result<()> {
         let mut file = AtomicFile::create(&self.real)?;
-        file.file().lock()?; // before anyone can see it
+        file.file().lock()?; // before other processes can see it
         let mut moved = Vec::new();
         let mut len = layout.head().len() as u64;
         let mut output = BufWriter::new(&mut file);
         output.write_all(layout.head())?;
-        self.for_each_line(|_, line, last_of| {
-            if let Some(path) = last_of {
-                let line = layout.filled(line);
+        self.for_each_line(|_, line, path| {
+            if let Some(path) = path {
+                let line = layout.padded(line);
                 output.write_all(&line)?;
                 moved.push((path.to_owned(), len));
                 len += line.len() as u64;
@@ -322,13 +324,13 @@ impl Journal {
         output.flush()?;
         drop(output);
         let before = self.file.metadata()?;
-        // Where the system refuses, the file belongs to whoever runs this.
+        // If this fails, the file belongs to the user of this process.
         let _ = unix::fs::fchown(file.file(), Some(before.uid()), Some(before.gid()));
         file.file().set_permissions(before.permissions())?;
         file.file().sync_all()?;
         self.file = file.commit()?;
         (self.len, self.layout) = (len, layout);
-        self.stamp = self.file.metadata()?.into();
+        self.state = self.file.metadata()?.into();
         for (path, at) in moved {
             if let Some(entry) = self.known.get_mut(&path) {
                 entry.at = at;
@@ -337,12 +339,12 @@ impl Journal {
         Ok(())
     }
 
-    /// Reads the file again if somebody else has written to it, or put another one in its place.
+    /// Reads the file again if another program has written to it or replaced it.
     ///
     /// # Errors
     /// As [`Self::open`].
     pub fn read_if_changed(&mut self) -> Result<(), JournalError> {
-        if Stamp::of(&self.real).ok() == Some(self.stamp) {
+        if FileState::of(&self.real).ok() == Some(self.state) {
             return Ok(());
         }
         wait_for_writer(&self.real);
@@ -353,11 +355,11 @@ impl Journal {
 
     fn write(&mut self, bytes: &[u8]) -> Result<(), JournalError> {
         if let Err(error) = self.file.write_all_at(bytes, self.len) {
-            let _ = self.file.set_len(self.len); // else the next run does it
+            let _ = self.file.set_len(self.len); // if this fails, the next run repairs the file
             return Err(self.io(error));
         }
         self.len += bytes.len() as u64;
-        self.stamp = self.file.metadata().map_err(|e| self.io(e))?.into();
+        self.state = self.file.metadata().map_err(|e| self.io(e))?.into();
         Ok(())
     }
 }

@@ -1,8 +1,8 @@
-//! How a file of records is laid out: as this program writes it, or as a person's program left it.
+//! The layout of a record file: as this program writes it, or as another program left it.
 //!
-//! Editors add a byte order mark or `\r\n`, pandas and jq write the same JSON otherwise, a spreadsheet
-//! changes quotes, separators and the order of columns. All that is read, and further records are
-//! written in the file's own way.
+//! Editors add a byte order mark or `\r\n`, pandas and jq format JSON differently, spreadsheets change quotes,
+//! separators and the order of columns. All these layouts are read, and new records are written in the layout of
+//! the file.
 
 use std::{
     io::{self, BufRead},
@@ -15,23 +15,23 @@ use serde_json::Value;
 use super::{
     COLUMNS, Fields, Format, Record,
     fields::is_compact,
-    format::{COPY, JSON_ONLY, NoRecord, fields},
+    format::{COPY, InvalidRecord, JSON_ONLY, fields},
     selection::Kind,
 };
 use crate::system::text::{self, BYTE_ORDER_MARK};
 
-/// Columns without which the next run would not know what is done.
+/// Columns that the next run needs to know what is done.
 const ESSENTIAL: [&str; 7] = [
     "error", "size", "modified", "model", "prompt", "template", "time",
 ];
 
-/// More than any record has.
+/// More bytes than any record has.
 const MAX_TORN_BYTES: usize = 1 << 20;
 
 /// The layout of one file.
 #[derive(Clone, Debug)]
 pub struct Layout {
-    /// What stands before the first record, byte for byte.
+    /// The bytes before the first record.
     head: Vec<u8>,
     /// Whether lines end with `\r\n`.
     is_crlf: bool,
@@ -39,38 +39,38 @@ pub struct Layout {
     table: Option<Table>,
 }
 
-/// What a CSV file has beside its rows.
+/// The delimiter and columns of a CSV file.
 #[derive(Clone, Debug)]
 struct Table {
     delimiter: u8,
-    /// The names of the columns: in small letters where they are ours.
+    /// The names of the columns; those of this program in lower case.
     columns: Vec<String>,
 }
 
-/// What the end of a file without a line feed is.
+/// The last line of a file that does not end with a line feed.
 #[derive(Debug)]
 pub enum Tail {
-    /// A record, but for its end of line.
+    /// A complete record without its line end.
     Whole,
-    /// A write of this program that was cut short, from this byte on.
+    /// From this byte on, an unfinished write of this program.
     Torn(usize),
-    /// Something else.
-    Unknown(NoRecord),
+    /// Anything else.
+    Unknown(InvalidRecord),
 }
 
-/// How a line of the file ended.
+/// How a line of the file ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum End {
     /// With a line feed.
     Complete,
-    /// With the file.
+    /// At the end of the file.
     Missing,
-    /// With the file, and within the quotes that began at this byte of the line.
+    /// At the end of the file, within quotes that opened at this byte of the line.
     InQuotes(usize),
 }
 
 impl Layout {
-    /// The layout of files that this program begins.
+    /// The layout of files that this program creates.
     pub fn ours(format: Format) -> Self {
         let table = Table {
             delimiter: b',',
@@ -83,21 +83,21 @@ impl Layout {
         }
     }
 
-    /// Reads what stands before the first record. `None` if it is a header that was cut short.
+    /// Reads the bytes before the first record. `None` if they are an unfinished header.
     ///
     /// # Errors
-    /// If the file has a header, and it is of something else.
+    /// If the header is not that of a record file.
     pub fn read(
         format: Format,
         input: &mut impl BufRead,
-    ) -> io::Result<Result<Option<Self>, NoRecord>> {
+    ) -> io::Result<Result<Option<Self>, InvalidRecord>> {
         let mut head = Vec::new();
         if input.fill_buf()?.starts_with(BYTE_ORDER_MARK) {
             input.consume(BYTE_ORDER_MARK.len());
             head.extend(BYTE_ORDER_MARK);
         }
         if format == Format::Jsonl {
-            let is_crlf = false; // until a line says otherwise
+            let is_crlf = false; // until the first line shows otherwise
             return Ok(Ok(Some(Self {
                 head,
                 is_crlf,
@@ -117,11 +117,11 @@ impl Layout {
         if !line.ends_with(b"\n") && format.header().as_bytes().starts_with(&line) {
             return Ok(Ok(None));
         }
-        // With `\r` alone, as some spreadsheets on a Mac write it, the whole file would be a header.
+        // With `\r` alone, as some spreadsheets on a Mac write, the whole file would be one line.
         if text::content(&line).contains(&b'\r') {
             let what = "lines that end with a line feed instead of a carriage return \
                         (`tr '\\r' '\\n' < IN > OUT` converts them)";
-            return Ok(Err(NoRecord::expected(what.to_owned(), &line)));
+            return Ok(Err(InvalidRecord::expected(what.to_owned(), &line)));
         }
         head.extend(&line);
         let is_crlf = line.ends_with(b"\r\n");
@@ -137,13 +137,13 @@ impl Layout {
         )
     }
 
-    /// What stands before the first record.
+    /// The bytes before the first record.
     pub fn head(&self) -> &[u8] {
         &self.head
     }
 
-    /// Ends a header with which the file ended, and returns what that took.
-    pub fn end_head(&mut self) -> Option<&'static str> {
+    /// Adds a missing line end to the header, and returns it.
+    pub fn complete_head(&mut self) -> Option<&'static str> {
         let lacks_end = self.table.is_some() && !self.head.ends_with(b"\n");
         lacks_end.then(|| {
             self.head.push(b'\n');
@@ -151,17 +151,17 @@ impl Layout {
         })
     }
 
-    /// What ends a line.
+    /// The line end of the file.
     pub fn end_of_line(&self) -> &'static str {
         if self.is_crlf { "\r\n" } else { "\n" }
     }
 
-    /// Takes over how the file's lines end.
-    pub fn note_end_of_line(&mut self, line: &[u8]) {
+    /// Adopts the line end of `line`.
+    pub fn adopt_end_of_line(&mut self, line: &[u8]) {
         self.is_crlf = line.ends_with(b"\r\n");
     }
 
-    /// Reads a line, or in CSV a row with the line breaks in its quotes, to the end of `line`.
+    /// Appends the next line to `line`; in CSV the next row, which may contain quoted line breaks.
     ///
     /// # Errors
     /// If the input cannot be read.
@@ -183,12 +183,11 @@ impl Layout {
         }
     }
 
-    /// The fields of a line; `None` for a line without any, and for a header again, as `cat` leaves it
-    /// between the files that it joins.
+    /// The fields of a line; `None` for an empty line and for a repeated header, as in files joined by `cat`.
     ///
     /// # Errors
-    /// If it is no record.
-    pub fn parse(&self, line: &[u8]) -> Result<Option<Fields>, NoRecord> {
+    /// If the line is not a record.
+    pub fn parse(&self, line: &[u8]) -> Result<Option<Fields>, InvalidRecord> {
         let line = line.strip_prefix(BYTE_ORDER_MARK).unwrap_or(line);
         let content = text::content(line);
         if content.trim_ascii().is_empty() {
@@ -200,14 +199,14 @@ impl Layout {
         }
     }
 
-    /// The line of a record, with `added` fields of a person.
+    /// The line of a record with the `added` fields of a user.
     pub fn line(&self, record: &Record, added: Fields) -> String {
         let mut fields = fields(record);
         fields.append(added);
         self.line_of(&fields)
     }
 
-    /// The line of some fields.
+    /// The line with these fields.
     pub fn line_of(&self, fields: &Fields) -> String {
         let line = match &self.table {
             None => serde_json::to_string(fields).expect("its keys are strings"),
@@ -216,15 +215,15 @@ impl Layout {
         line + self.end_of_line()
     }
 
-    /// Those of the fields that a person added.
+    /// The fields that a user added.
     pub fn added(mut fields: Fields) -> Fields {
         fields.retain(|name| !COLUMNS.contains(&name) && !JSON_ONLY.contains(&name));
         fields
     }
 
-    /// What the last line is, which has no line feed.
+    /// Classifies the last line, which has no line feed.
     pub fn tail(&self, line: &[u8], end: End) -> Tail {
-        // A power cut may leave zeros where a write was to be.
+        // A power failure may leave zeros in place of the written data.
         let n = line
             .iter()
             .rposition(|byte| *byte != 0)
@@ -233,8 +232,8 @@ impl Layout {
         let refused = match self.parse(body) {
             _ if body.is_empty() => return Tail::Torn(0),
             Err(error) => error,
-            Ok(_) if matches!(end, End::InQuotes(_)) => NoRecord::unclosed(body),
-            Ok(_) if self.is_cut(body, end) => NoRecord::unfinished(body),
+            Ok(_) if matches!(end, End::InQuotes(_)) => InvalidRecord::unclosed(body),
+            Ok(_) if self.is_cut(body, end) => InvalidRecord::unfinished(body),
             Ok(_) if is_padded => return Tail::Torn(n),
             Ok(_) => return Tail::Whole,
         };
@@ -249,7 +248,7 @@ impl Layout {
         }
     }
 
-    /// Whether a row that can be read has no end all the same.
+    /// Whether a row that can be parsed is incomplete nevertheless.
     fn is_cut(&self, body: &[u8], end: End) -> bool {
         let Some(table) = &self.table else {
             return false;
@@ -268,9 +267,9 @@ impl Layout {
         is_short || cut_stop
     }
 
-    /// The same with the columns that it lacks for [`ESSENTIAL`] fields, and for [`COPY`] if a record
-    /// `has_copy`; `None` if it lacks none.
-    pub fn completed(&self, has_copy: bool) -> Option<Self> {
+    /// This layout with the missing columns for [`ESSENTIAL`] fields, and for [`COPY`] if a record `has_copy`;
+    /// `None` if no column is missing.
+    pub fn with_missing_columns(&self, has_copy: bool) -> Option<Self> {
         let table = self.table.as_ref()?;
         let is_missing = |name: &&str| !table.columns.iter().any(|column| column == name);
         let needed = ESSENTIAL.into_iter().chain(has_copy.then_some(COPY));
@@ -290,8 +289,8 @@ impl Layout {
         Some(layout)
     }
 
-    /// A line of a file with fewer columns, filled up to have them all.
-    pub fn filled(&self, line: &[u8]) -> Vec<u8> {
+    /// Pads a line of a file with fewer columns.
+    pub fn padded(&self, line: &[u8]) -> Vec<u8> {
         let Some(table) = &self.table else {
             return line.to_vec();
         };
@@ -306,7 +305,7 @@ impl Layout {
 }
 
 impl Table {
-    fn of_header(header: &[u8], separator: Option<u8>) -> Result<Self, NoRecord> {
+    fn of_header(header: &[u8], separator: Option<u8>) -> Result<Self, InvalidRecord> {
         let candidates = separator.map_or(vec![b',', b';', b'\t', b'|'], |one| vec![one]);
         for delimiter in candidates {
             let columns = Vec::new();
@@ -316,7 +315,7 @@ impl Table {
                 let plain = name.trim().to_ascii_lowercase();
                 let is_ours = COLUMNS.contains(&plain.as_str()) || plain == COPY;
                 let mut name = if is_ours { plain } else { name };
-                // Columns of a person may have one name, or none; each keeps its own cells.
+                // A user's columns may share a name or have none; each keeps its own cells.
                 while !is_ours && table.columns.contains(&name) {
                     name.push('\'');
                 }
@@ -328,15 +327,15 @@ impl Table {
             }
             if let Some(name) = COLUMNS.into_iter().find(|name| count(name) > 1) {
                 let what = format!("one column `{name}` instead of {}", count(name));
-                return Err(NoRecord::expected(what, header));
+                return Err(InvalidRecord::expected(what, header));
             }
             return Ok(table);
         }
         let what = "a header with the columns `path` and `caption`".to_owned();
-        Err(NoRecord::expected(what, header))
+        Err(InvalidRecord::expected(what, header))
     }
 
-    /// The cells of a row without its end, quotes taken off.
+    /// The unquoted cells of a row without its line end.
     fn cells(&self, row: &[u8]) -> ByteRecord {
         let mut reader = ReaderBuilder::new()
             .has_headers(false)
@@ -345,34 +344,35 @@ impl Table {
             .terminator(Terminator::Any(b'\n')) // a lone `\r` belongs to its cell
             .from_reader(row);
         let mut cells = ByteRecord::new();
-        // Bytes in memory, of any number of cells, are always a row.
+        // Cannot fail: input in memory, flexible number of cells.
         let _ = reader.read_byte_record(&mut cells);
         cells
     }
 
-    fn parse(&self, row: &[u8]) -> Result<Option<Fields>, NoRecord> {
+    fn parse(&self, row: &[u8]) -> Result<Option<Fields>, InvalidRecord> {
         let cells = self.cells(row);
-        // Spreadsheets write such rows below a table.
+        // Spreadsheets write empty rows below a table.
         if cells.iter().all(|cell| cell.trim_ascii().is_empty()) {
             return Ok(None);
         }
         let n = self.columns.len();
         if cells.iter().skip(n).any(|cell| !cell.is_empty()) {
             let what = format!("{n} fields as in the header instead of {}", cells.len());
-            return Err(NoRecord::expected(what, row));
+            return Err(InvalidRecord::expected(what, row));
         }
-        // The first line has the row's own beginning.
+        // The first line is the beginning of the row itself.
         if row
             .split(|byte| *byte == b'\n')
             .skip(1)
             .any(|line| self.is_like_row(line))
         {
             let what = "quotes that are closed before the next row".to_owned();
-            return Err(NoRecord::expected(what, row));
+            return Err(InvalidRecord::expected(what, row));
         }
         let mut fields = Fields::default();
         for (name, cell) in self.columns.iter().zip(cells.iter()) {
-            let cell = std::str::from_utf8(cell).map_err(|e| NoRecord::because(row, e.into()))?;
+            let cell =
+                std::str::from_utf8(cell).map_err(|e| InvalidRecord::because(row, e.into()))?;
             fields.set(name, cell);
         }
         let is_header = COLUMNS.iter().all(|name| {
@@ -383,7 +383,7 @@ impl Table {
         Ok((!is_header).then_some(fields))
     }
 
-    /// Whether a line that stands within quotes is a row of its own, so that a quote is missing.
+    /// Whether a line within quotes looks like a row of its own, which means that a closing quote is missing.
     fn is_like_row(&self, line: &[u8]) -> bool {
         const MANY: usize = 8; // a sentence rarely has so many commas
         let n_delimiters = line.iter().filter(|byte| **byte == self.delimiter).count();
@@ -391,7 +391,7 @@ impl Table {
             return false;
         }
         let cells = self.cells(text::content(line));
-        if cells.len() != self.columns.len() || self.ends_quotes(line) {
+        if cells.len() != self.columns.len() || self.closes_quotes(line) {
             return false;
         }
         let place = |column: &str| self.columns.iter().position(|name| name == column);
@@ -401,50 +401,50 @@ impl Table {
         let is_number = size.first().is_some_and(u8::is_ascii_digit) && size.iter().all(is_size);
         let path = std::str::from_utf8(cell("path").unwrap_or_default());
         let is_picture = path.is_ok_and(|path| Kind::of(Path::new(path)) != Kind::Other);
-        // Tags may be as many as the columns: only a file without sizes is judged by the number of its cells.
+        // A caption may have as many commas as columns: the number of cells alone decides only without a size column.
         is_number || is_picture || place("size").is_none() && cells.len() >= MANY
     }
 
-    /// Whether a line that begins within quotes ends them as it should: by a quote before a delimiter or the
-    /// end of the line.
-    fn ends_quotes(&self, line: &[u8]) -> bool {
+    /// Whether a line that begins within quotes closes them properly: by a quote before a delimiter or the line
+    /// end.
+    fn closes_quotes(&self, line: &[u8]) -> bool {
         let line = text::content(line);
         let mut at = 0;
         while let Some(before) = line[at..].iter().position(|byte| *byte == b'"') {
             at += before + 1;
             match line.get(at) {
-                Some(b'"') => at += 1, // two of them are a character
+                Some(b'"') => at += 1, // an escaped quote
                 next => return next.is_none_or(|byte| *byte == self.delimiter),
             }
         }
         false
     }
 
-    /// The row of some fields, without its end.
+    /// The row with these fields, without a line end.
     fn row(&self, fields: &Fields) -> String {
         let cell = |name: &String| fields.text(name).unwrap_or_default();
         let cells: Vec<String> = self.columns.iter().map(cell).collect();
         match self.columns.split_last() {
-            // Its few words tell where it ends; other text needs quotes for that.
+            // A torn write of `stop` is recognized by its few possible words; other text needs quotes for that.
             Some((name, _)) if name != "stop" => {
                 let (last, before) = cells.split_last().expect("as many as columns");
                 let last = format!("\"{}\"", last.replace('"', "\"\""));
                 self.beginning(before) + &last
             }
-            _ => self.written(&cells),
+            _ => self.format_row(&cells),
         }
     }
 
-    /// Cells, with the delimiter behind each.
+    /// The cells, each followed by the delimiter.
     fn beginning<C: AsRef<[u8]>>(&self, cells: &[C]) -> String {
         let mut all: Vec<&[u8]> = cells.iter().map(AsRef::as_ref).collect();
         all.push(b"x");
-        let mut row = self.written(&all);
+        let mut row = self.format_row(&all);
         row.pop();
         row
     }
 
-    fn written<C: AsRef<[u8]>>(&self, cells: &[C]) -> String {
+    fn format_row<C: AsRef<[u8]>>(&self, cells: &[C]) -> String {
         let mut writer = WriterBuilder::new()
             .delimiter(self.delimiter)
             .from_writer(Vec::new());
@@ -454,8 +454,8 @@ impl Table {
         row.strip_suffix('\n').unwrap_or(&row).to_owned()
     }
 
-    /// Whether a row without an end is the beginning of one that this program wrote: quotes are where it
-    /// sets them, and only the last cell is without its end.
+    /// Whether a row without a line end is the beginning of one that this program wrote: its quotes are where
+    /// this program sets them, and only the last cell is incomplete.
     fn is_torn(&self, row: &[u8], end: End) -> bool {
         let cells = self.cells(row);
         let n_before = cells.len().saturating_sub(1);
@@ -477,8 +477,8 @@ impl Table {
         is_short && is_beginning && !has_rows() && !(is_open && self.has_row_end(last, n_before))
     }
 
-    /// Whether the rest of the row stands within the quotes that `last` begins with, behind `n_before` cells,
-    /// so that a person left out a quote.
+    /// Whether the rest of the row is within the quotes that open `last`, the cell after `n_before` others. Then a
+    /// user left out the closing quote.
     fn has_row_end(&self, last: &[u8], n_before: usize) -> bool {
         let text = last.strip_prefix(b"\"").unwrap_or(last);
         text.split(|byte| *byte == b'\n').any(|line| {
@@ -494,71 +494,70 @@ impl Table {
     }
 }
 
-/// Where quotes are open. As RFC 4180 says, they open at the beginning of a field only; elsewhere a quote is
-/// a character.
+/// Tracks open quotes. According to RFC 4180 quotes open only at the beginning of a field; elsewhere they are
+/// ordinary characters.
 #[derive(Default)]
 struct Quotes {
-    /// Where the quotes began that are open.
+    /// The position of the open quote.
     open: Option<usize>,
-    /// What a further byte would be.
-    place: Place,
+    state: QuoteState,
 }
 
 #[derive(Clone, Copy, Default, PartialEq)]
-enum Place {
+enum QuoteState {
     #[default]
     FieldStart,
     Plain,
     Quoted,
-    /// Behind a quote within quotes: their end, or the first of two.
+    /// After a quote within quotes: either their end, or the first half of an escaped quote.
     AfterQuote,
 }
 
 impl Quotes {
-    /// Goes over a line that stands `begin` bytes behind the beginning of its row.
+    /// Processes a line that starts `begin` bytes after the beginning of its row.
     fn pass(&mut self, line: &[u8], begin: usize, delimiter: u8) {
         for (at, byte) in (begin..).zip(line) {
-            self.place = match (self.place, *byte) {
-                (Place::FieldStart, b'"') => {
+            self.state = match (self.state, *byte) {
+                (QuoteState::FieldStart, b'"') => {
                     self.open = Some(at);
-                    Place::Quoted
+                    QuoteState::Quoted
                 }
-                (Place::Quoted, b'"') => Place::AfterQuote,
-                (Place::AfterQuote, b'"') | (Place::Quoted, _) => Place::Quoted,
+                (QuoteState::Quoted, b'"') => QuoteState::AfterQuote,
+                (QuoteState::AfterQuote, b'"') | (QuoteState::Quoted, _) => QuoteState::Quoted,
                 (_, byte) => {
                     self.open = None;
                     let is_end = byte == delimiter || byte == b'\n';
                     if is_end {
-                        Place::FieldStart
+                        QuoteState::FieldStart
                     } else {
-                        Place::Plain
+                        QuoteState::Plain
                     }
                 }
             };
         }
-        if self.place == Place::AfterQuote {
-            self.open = None; // should a second quote follow, it stands in the same line
+        if self.state == QuoteState::AfterQuote {
+            self.open = None; // an escaping second quote would be on the same line
         }
     }
 }
 
-fn parse_json(line: &[u8]) -> Result<Fields, NoRecord> {
+fn parse_json(line: &[u8]) -> Result<Fields, InvalidRecord> {
     serde_json::from_slice(line).map_err(|error| {
         let text = line.trim_ascii_start();
         if text.starts_with(b"[") {
             let what = "a JSON object a line (`jq -c '.[]'` makes lines of an array)";
-            NoRecord::expected(what.to_owned(), line)
+            InvalidRecord::expected(what.to_owned(), line)
         } else if text.starts_with(b"{") && error.is_eof() {
             let what = "a whole JSON object on the line (`jq -c .` writes each on a line)";
-            NoRecord::expected(what.to_owned(), line)
+            InvalidRecord::expected(what.to_owned(), line)
         } else {
-            NoRecord::because(line, error.into())
+            InvalidRecord::because(line, error.into())
         }
     })
 }
 
-/// Whether a line without an end is the beginning of a JSON record that this program wrote, which has no
-/// space between its parts.
+/// Whether a line without a line end is the beginning of a JSON record that this program wrote, without spaces
+/// between tokens.
 fn is_torn_json(line: &[u8]) -> bool {
     const BEGINNING: &[u8] = b"{\"path\":\"";
     let n = line.len().min(BEGINNING.len());

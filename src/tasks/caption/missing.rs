@@ -1,13 +1,13 @@
-//! Words by which programs say that a cell of a table has no value.
+//! Words that mark a missing value in a table.
 //!
-//! A table has no `null`. pandas and R write a word in its place, and pandas reads all of these as missing.
+//! A table has no `null`. pandas and R write a word instead; pandas reads all of these as missing.
 
 const WORDS: [&str; 20] = [
     "", "#N/A", "#N/A N/A", "#NA", "-1.#IND", "-1.#QNAN", "-NaN", "-nan", "1.#IND", "1.#QNAN",
     "<NA>", "N/A", "NA", "NULL", "NaN", "NaT", "None", "n/a", "nan", "null",
 ];
 
-/// Whether a text says that there is no value, spaces around it aside.
+/// Whether a text marks a missing value; surrounding spaces are ignored.
 pub fn is_missing(text: &str) -> bool {
     WORDS.contains(&text.trim())
 }
@@ -17,7 +17,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn words_for_nothing_are_known_and_others_are_words() {
+    fn markers_of_missing_values_are_told_from_other_words() {
         for word in ["", " ", "NaN", "nan", "NA", "None", "<NA>", " NULL ", "NaT"] {
             assert!(is_missing(word), "{word:?}");
         }

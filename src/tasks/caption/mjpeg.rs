@@ -1,22 +1,22 @@
-//! A stream of JPEGs, one after the other, as cameras and ffmpeg give it.
+//! Splits a Motion JPEG stream of a camera or ffmpeg into frames.
 
 use std::io::{self, Read};
 
 use crate::vision::image::jpeg::{Edge, Markers, is_whole};
 
-/// The longest frame; prevents a stream that is none from filling the memory.
+/// Maximum size of a frame; protects the memory from a stream of other data.
 const MAX_FRAME_BYTES: usize = 64 << 20;
 
-/// What begins a JPEG: the start-of-image marker, and the first byte of the next one.
+/// The first bytes of a JPEG: the start-of-image marker and the first byte of the next marker.
 const BEGINNING: [u8; 3] = [0xff, 0xd8, 0xff];
 
-/// The frames of a stream. Their ends are found by walking the markers, so that the thumbnails
-/// which cameras embed are not taken for frames; what stands between frames is skipped. A frame whose end
-/// is not marked ends where the next one begins, and counts if all its rows are there.
+/// The frames of a stream. The end of a frame is found by walking its markers, so that embedded thumbnails are
+/// not taken for frames; bytes between frames are skipped. A frame without an end marker ends where the next one
+/// begins, and is kept if it has all its rows.
 #[derive(Debug)]
 pub struct Frames<R> {
     stream: R,
-    /// From the beginning of a frame on; or, before one was found, what may be part of it.
+    /// The bytes from the start of a frame; before one is found, a possible prefix of [`BEGINNING`].
     buffer: Vec<u8>,
     markers: Option<Markers>,
     n_broken: usize,
@@ -33,12 +33,12 @@ impl<R: Read> Frames<R> {
         }
     }
 
-    /// How many frames broke off and were left out.
+    /// The number of truncated frames that were dropped.
     pub fn n_broken(&self) -> usize {
         self.n_broken
     }
 
-    /// The next frame that is complete in the buffer.
+    /// Removes the next complete frame from the buffer.
     fn cut(&mut self) -> Option<Vec<u8>> {
         loop {
             let markers = match &mut self.markers {
@@ -65,7 +65,7 @@ impl<R: Read> Frames<R> {
         }
     }
 
-    /// Drops what stands before a frame.
+    /// Drops the bytes before a frame.
     fn seek_beginning(&mut self) -> Option<()> {
         let at = self
             .buffer
@@ -76,23 +76,23 @@ impl<R: Read> Frames<R> {
         at.map(drop)
     }
 
-    /// A frame without end marker, if all of it is there.
+    /// Ends a frame without an end marker: returns it if it is complete, otherwise counts it as broken.
     fn unmarked(&mut self, frame: Vec<u8>) -> Option<Vec<u8>> {
         if is_whole(&frame) {
             self.markers = None;
             return Some(frame);
         }
-        self.broke();
+        self.drop_frame();
         None
     }
 
-    fn broke(&mut self) {
+    fn drop_frame(&mut self) {
         self.n_broken += 1;
         self.markers = None;
     }
 
     fn read_more(&mut self) -> io::Result<usize> {
-        let mut chunk = [0; 1 << 16]; // what a pipe holds
+        let mut chunk = [0; 1 << 16]; // the capacity of a pipe
         loop {
             match self.stream.read(&mut chunk) {
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
@@ -116,7 +116,7 @@ impl<R: Read> Iterator for Frames<R> {
             }
             if self.buffer.len() > MAX_FRAME_BYTES {
                 self.buffer.clear();
-                self.broke();
+                self.drop_frame();
             }
             match self.read_more() {
                 Ok(0) => {
@@ -137,7 +137,7 @@ mod tests {
 
     const PHOTO: &[u8] = include_bytes!("../../../tests/reference/images/photo.jpg");
 
-    /// Gives a few bytes at a time, as a slow pipe does.
+    /// Returns a few bytes per read, like a slow pipe.
     struct Drip<'a>(&'a [u8], usize);
 
     impl Read for Drip<'_> {
@@ -165,7 +165,7 @@ mod tests {
     }
 
     #[test]
-    fn frames_are_cut_where_they_end_however_they_arrive() {
+    fn frames_are_split_for_any_read_size() {
         let odd = with_thumbnail();
         let stream = [PHOTO, &odd, b"--boundary\r\n\r\n\xff", PHOTO, b"\xff"].concat();
         for step in [1, 5, 4096, 1 << 16] {
@@ -177,7 +177,7 @@ mod tests {
     }
 
     #[test]
-    fn a_frame_that_broke_off_is_left_out_and_counted() {
+    fn a_truncated_frame_is_dropped_and_counted() {
         let half = &PHOTO[..PHOTO.len() / 2];
         let (found, n_broken) = frames(&[half, PHOTO, half].concat(), 1000);
         assert_eq!((found.len(), n_broken), (1, 2));
@@ -185,7 +185,7 @@ mod tests {
     }
 
     #[test]
-    fn a_frame_without_end_marker_counts_if_its_rows_are_there() {
+    fn a_frame_without_end_marker_is_kept_if_it_has_all_rows() {
         let unmarked = &PHOTO[..PHOTO.len() - 2];
         let between: &[u8] = b"\r\n--boundary\r\nContent-Type: image/jpeg\r\n\r\n";
         let stream = [unmarked, between, unmarked, PHOTO, &[0; 40], unmarked].concat();
@@ -198,7 +198,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_stream_of_pictures_gives_none() {
+    fn other_data_gives_no_frames() {
         assert_eq!(frames(b"", 1).0.len(), 0);
         assert_eq!(frames(&[0xff; 200_000], 4096), (vec![], 0));
     }

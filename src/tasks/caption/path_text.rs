@@ -1,8 +1,8 @@
-//! Paths in records. JSON and CSV hold text, but a file name is any bytes.
+//! Paths in records. JSON and CSV contain text, but a file name may have any bytes.
 //!
-//! A byte that is no UTF-8 is written `\xHH`, as Python's `backslashreplace` does. A backslash that would
-//! then read as such an escape is written `\x5c`: two files never share a text, and nearly every name is
-//! its own text.
+//! A byte that is not UTF-8 is written as `\xHH`, as by Python's `backslashreplace`. A backslash that would read
+//! as such an escape is written as `\x5c`. So different paths have different texts, and nearly every path is its
+//! own text.
 
 use std::{
     ffi::OsString,
@@ -15,7 +15,7 @@ pub fn path_text(path: &Path) -> String {
     escaped(path.as_os_str().as_bytes())
 }
 
-/// Bytes as text, with an escape for each that is no UTF-8.
+/// Bytes as text, with an escape for each byte that is not UTF-8.
 pub(super) fn escaped(bytes: &[u8]) -> String {
     let mut text = String::with_capacity(bytes.len());
     let mut rest = bytes;
@@ -36,7 +36,7 @@ pub(super) fn escaped(bytes: &[u8]) -> String {
     text
 }
 
-/// The path of which [`path_text`] made this text.
+/// The inverse of [`path_text`].
 pub fn path_of(text: &str) -> PathBuf {
     let mut bytes = Vec::with_capacity(text.len());
     let mut rest = text.as_bytes();
@@ -55,7 +55,7 @@ pub fn path_of(text: &str) -> PathBuf {
     OsString::from_vec(bytes).into()
 }
 
-/// The byte that an escape at the beginning of `text` stands for.
+/// The byte of an escape at the beginning of `text`.
 fn escape(text: &[u8]) -> Option<u8> {
     let digits = text.strip_prefix(b"\\x")?.get(..2)?;
     let value = |digit: u8| char::from(digit).to_digit(16);
@@ -70,7 +70,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_name_has_a_text_of_its_own_and_comes_back() {
+    fn names_have_unique_texts_and_round_trip() {
         let names: [&[u8]; 14] = [
             b"a.jpg",
             "ü 图\n\t\"'.jpg".as_bytes(),
@@ -101,8 +101,8 @@ mod tests {
     }
 
     #[test]
-    fn every_short_name_comes_back() {
-        // Of the bytes that matter, all names of up to five.
+    fn all_short_names_round_trip() {
+        // All names of five of the relevant bytes.
         let letters = *b"\\x5c\xe9";
         for n in 0..5_u32.pow(5) {
             let name: Vec<u8> = (0..5)

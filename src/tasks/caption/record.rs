@@ -1,4 +1,4 @@
-//! What is known about a captioned picture: one line of the output.
+//! The record of a captioned picture: one line of the output.
 
 use std::{fs::Metadata, path::Path};
 
@@ -7,21 +7,21 @@ use serde::{Deserialize, Serialize};
 
 use crate::engine::StopReason;
 
-/// By what a picture is told to be the same as before: its size and when it was last changed. Its
-/// content is not read for that, so a folder of a million pictures is looked through in seconds.
+/// Identifies an unchanged picture by size and modification time. The content is not read, so that a folder of a
+/// million pictures is scanned in seconds.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Identity {
     /// Bytes of the file.
     pub size: u64,
-    /// When it was last changed; `None` where the system does not tell.
+    /// Modification time; `None` if the system does not provide it.
     pub modified: Option<Timestamp>,
 }
 
 impl Identity {
-    /// The identity of the file at `path`, as it is now.
+    /// The current identity of the file at `path`.
     ///
     /// # Errors
-    /// If there is none.
+    /// If its metadata cannot be read.
     pub fn of(path: &Path) -> std::io::Result<Self> {
         path.metadata().map(Self::from)
     }
@@ -37,23 +37,23 @@ impl From<Metadata> for Identity {
     }
 }
 
-/// What the captions of one output have in common.
+/// The settings that all captions of one output share.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Settings {
     /// File name of the model.
     pub model: String,
-    /// The question.
+    /// The prompt.
     pub prompt: String,
-    /// What stands around the captions, if anything.
+    /// The template around the captions, if any.
     pub template: Option<String>,
 }
 
-/// One picture with its caption, or with why it has none. The fields of a line stand in this order.
+/// A picture with its caption, or with the error. A line has the fields in this order.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Record {
-    /// The picture's path, as it was found; a frame's name.
+    /// The path of the picture as found, or the name of a frame.
     pub path: String,
-    /// What the model said, in its template.
+    /// The model's answer in the template.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub caption: Option<String>,
     /// Why there is no caption.
@@ -61,48 +61,47 @@ pub struct Record {
     pub error: Option<String>,
     /// Bytes of the file.
     pub size: u64,
-    /// When the file was last changed.
+    /// Modification time of the file.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub modified: Option<Timestamp>,
-    /// Pixels, as stored in the file or turned upright.
+    /// Width in pixels, upright.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub width: Option<u32>,
-    /// Pixels, likewise.
+    /// Height in pixels, upright.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub height: Option<u32>,
-    /// `white` if it has transparent parts and was put on white; nothing otherwise. CSV has no
-    /// column for it.
+    /// `white` if transparent parts were blended on white; otherwise absent. CSV has no column for it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub background: Option<String>,
-    /// Whether its file ends early, so that parts of it are grey; nothing otherwise. CSV has no column for it.
+    /// `true` if the file ends early, so that parts are grey; otherwise absent. CSV has no column for it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub truncated: Option<bool>,
     /// File name of the model.
     pub model: String,
-    /// The question.
+    /// The prompt.
     pub prompt: String,
-    /// What stands around the caption, if anything.
+    /// The template around the caption, if any.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub template: Option<String>,
-    /// When the caption was done.
+    /// When the caption was completed.
     pub time: Timestamp,
-    /// Seconds that the model worked on it.
+    /// Computing time of the model in seconds.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub seconds: Option<f64>,
-    /// Tokens of the answer.
+    /// Number of tokens of the answer.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tokens: Option<usize>,
-    /// Why the answer ended: `stop` if the model was done, `length` if it was cut.
+    /// Why the answer ended: `stop` if the model finished, `length` if it was cut.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub stop: Option<StopReason>,
-    /// BLAKE3 of the copy that carries the caption, in hexadecimal digits, if there is to be one. CSV has a column
-    /// for it once a record has it.
+    /// BLAKE3 of the copy that contains the caption, in hexadecimal, if a copy is made. CSV gets a column for it
+    /// with the first such record.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub copy_blake3: Option<String>,
 }
 
 impl Record {
-    /// By what the picture is told to be the same.
+    /// The recorded size and modification time.
     pub fn identity(&self) -> Identity {
         Identity {
             size: self.size,
@@ -110,7 +109,7 @@ impl Record {
         }
     }
 
-    /// How it was captioned.
+    /// The recorded settings.
     pub fn settings(&self) -> Settings {
         Settings {
             model: self.model.clone(),

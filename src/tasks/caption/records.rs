@@ -1,4 +1,4 @@
-//! Where records go, and what they say about a picture that is to be captioned.
+//! The destination of records, and the decision what to do about a picture.
 
 use std::{
     collections::HashMap,
@@ -8,29 +8,29 @@ use std::{
 };
 
 use super::{
-    Format, Found, Identity, Journal, JournalError, Kept, Record, Sidecars, Standing, path_text,
+    Format, Found, Identity, Journal, JournalError, Record, SetAside, Sidecars, Status, path_text,
 };
 
-/// Where records go.
+/// The destination of records.
 #[derive(Debug)]
 pub enum Records {
-    /// To a file, which the next run goes on with.
+    /// A file, with which the next run resumes.
     Journal(Box<Journal>),
-    /// To whoever reads them; what is done is known for as long as the process lives.
+    /// An output stream; what is done is known only while the process runs.
     Stream(Stream),
 }
 
-/// Records for a reader, or for nobody.
+/// Records for an output stream, or for none.
 pub struct Stream {
     output: Option<Box<dyn Write>>,
     format: Format,
     known: HashMap<String, Known>,
 }
 
-/// What a record said that a reader has by now.
+/// The content of a record that was already output.
 struct Known {
     identity: Identity,
-    standing: Standing,
+    status: Status,
     caption: Option<String>,
     copy_hash: Option<String>,
 }
@@ -45,48 +45,48 @@ impl fmt::Debug for Stream {
     }
 }
 
-/// A record that went nowhere.
+/// Why a record cannot be read or written.
 #[derive(Debug, thiserror::Error)]
 pub enum RecordsError {
-    /// The file.
+    /// The record file failed.
     #[error(transparent)]
     Journal(#[from] JournalError),
-    /// The reader.
+    /// The stream failed.
     #[error("records cannot be written to stdout")]
     Stream(#[from] io::Error),
 }
 
-/// What is to be done about a picture.
+/// What to do about a picture.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Decision {
-    /// The model has to look at it.
+    /// Caption it.
     Caption,
-    /// It has a caption, of which the sidecars are to be made.
+    /// It has this caption; make the missing sidecars.
     Sidecars(String),
-    /// Nothing: it has its caption.
+    /// Nothing: it is captioned.
     Done,
     /// Nothing: it failed before, and has not changed.
     FailedBefore,
-    /// Nothing: what would be its sidecar is there, and no record says that we made it.
+    /// Nothing: its sidecar exists, but according to the records another program made it.
     Occupied,
-    /// Nothing: it has changed since it was captioned, and so has this sidecar, by somebody else.
+    /// Nothing: it has changed since it was captioned, but a user has edited this sidecar.
     Edited(PathBuf),
 }
 
-/// What the user said about pictures that were seen before.
+/// How to treat pictures of earlier runs.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Policy {
-    /// Try those again that failed.
+    /// Retry failed pictures.
     pub retry_failed: bool,
-    /// Replace sidecars that we did not make.
+    /// Replace sidecars that this program did not make.
     pub overwrite: bool,
 }
 
 impl Records {
-    /// Records that are written to `output`, if there is one.
+    /// Writes records to `output`, if any.
     ///
     /// # Errors
-    /// If it does not take the header.
+    /// If the header cannot be written.
     pub fn stream(
         mut output: Option<Box<dyn Write>>,
         format: Format,
@@ -101,7 +101,7 @@ impl Records {
         }))
     }
 
-    /// What is to be done about a picture.
+    /// Decides what to do about a picture.
     ///
     /// # Errors
     /// If its record cannot be read.
@@ -115,42 +115,41 @@ impl Records {
             journal.read_if_changed()?;
         }
         let path = path_text(&found.path);
-        let standing = self.standing(&path, Identity::of(&found.path).unwrap_or_default());
+        let status = self.status(&path, Identity::of(&found.path).unwrap_or_default());
         let mut targets = sidecars.targets(found);
-        let is_due = match standing {
-            Standing::New | Standing::Changed => true,
-            Standing::Failed => policy.retry_failed,
-            Standing::Captioned => false,
+        let is_due = match status {
+            Status::New | Status::Changed => true,
+            Status::Failed => policy.retry_failed,
+            Status::Captioned => false,
         };
         if is_due && !policy.overwrite {
-            match self.in_the_way(found, standing, sidecars)? {
-                Some(path) if standing == Standing::Changed => return Ok(Decision::Edited(path)),
+            match self.user_sidecar(found, status, sidecars)? {
+                Some(path) if status == Status::Changed => return Ok(Decision::Edited(path)),
                 Some(_) => return Ok(Decision::Occupied),
                 None => {}
             }
         }
-        Ok(match standing {
-            Standing::Captioned if targets.all(|target| target.exists()) => Decision::Done,
-            Standing::Captioned => match self.caption(&path)? {
+        Ok(match status {
+            Status::Captioned if targets.all(|target| target.exists()) => Decision::Done,
+            Status::Captioned => match self.caption(&path)? {
                 Some(caption) => Decision::Sidecars(caption),
                 None => Decision::Done,
             },
-            Standing::Failed if !policy.retry_failed => Decision::FailedBefore,
+            Status::Failed if !policy.retry_failed => Decision::FailedBefore,
             _ => Decision::Caption,
         })
     }
 
-    /// A sidecar that is there and is a person's: no record says that we made it, or it is another one than
-    /// its record says.
-    fn in_the_way(
+    /// An existing sidecar of a user: one without a record, or one that differs from its record.
+    fn user_sidecar(
         &self,
         found: &Found,
-        standing: Standing,
+        status: Status,
         sidecars: &Sidecars,
     ) -> Result<Option<PathBuf>, RecordsError> {
-        let there = sidecars.targets(found).find(|target| target.exists());
-        if there.is_none() || standing == Standing::New {
-            return Ok(there);
+        let existing = sidecars.targets(found).find(|target| target.exists());
+        if existing.is_none() || status == Status::New {
+            return Ok(existing);
         }
         let path = path_text(&found.path);
         let caption = self.caption(&path)?.filter(|caption| !caption.is_empty());
@@ -158,13 +157,13 @@ impl Records {
         Ok(sidecars.edited(found, caption.as_deref(), hash.as_deref()))
     }
 
-    fn standing(&self, path: &str, identity: Identity) -> Standing {
+    fn status(&self, path: &str, identity: Identity) -> Status {
         match self {
-            Self::Journal(journal) => journal.standing(path, identity),
+            Self::Journal(journal) => journal.status(path, identity),
             Self::Stream(stream) => match stream.known.get(path) {
-                None => Standing::New,
-                Some(known) if known.identity != identity => Standing::Changed,
-                Some(known) => known.standing,
+                None => Status::New,
+                Some(known) if known.identity != identity => Status::Changed,
+                Some(known) => known.status,
             },
         }
     }
@@ -183,11 +182,11 @@ impl Records {
         }
     }
 
-    /// What was taken out of the file of records since this was last asked.
-    pub fn take_kept(&mut self) -> Kept {
+    /// The lines removed from the record file since the last call.
+    pub fn take_set_aside(&mut self) -> SetAside {
         match self {
-            Self::Journal(journal) => journal.take_kept(),
-            Self::Stream(_) => Kept::default(),
+            Self::Journal(journal) => journal.take_set_aside(),
+            Self::Stream(_) => SetAside::default(),
         }
     }
 
@@ -201,17 +200,17 @@ impl Records {
             Self::Stream(stream) => {
                 if let Some(output) = &mut stream.output {
                     output.write_all(stream.format.line(record).as_bytes())?;
-                    output.flush()?; // for a reader that waits for it
+                    output.flush()?; // for a waiting reader
                 }
-                let standing = match record.error {
-                    Some(_) => Standing::Failed,
-                    None => Standing::Captioned,
+                let status = match record.error {
+                    Some(_) => Status::Failed,
+                    None => Status::Captioned,
                 };
                 let earlier = stream.known.get(&record.path);
                 let copy_hash = record.copy_blake3.clone();
                 let known = Known {
                     identity: record.identity(),
-                    standing,
+                    status,
                     caption: record.caption.clone(),
                     copy_hash: copy_hash.or_else(|| earlier?.copy_hash.clone()),
                 };
@@ -221,18 +220,18 @@ impl Records {
         Ok(())
     }
 
-    /// Notes in the record of a captioned picture that its sidecars failed, or that they are there now.
+    /// Stores in the record of a captioned picture why its sidecars failed, or removes that error.
     ///
     /// # Errors
     /// If it cannot be written.
     pub fn set_error(&mut self, path: &str, error: Option<&str>) -> Result<(), RecordsError> {
         match self {
             Self::Journal(journal) => Ok(journal.set_error(path, error)?),
-            Self::Stream(_) => Ok(()), // what was read cannot be taken back
+            Self::Stream(_) => Ok(()), // output cannot be changed later
         }
     }
 
-    /// Notes in the record of a captioned picture the BLAKE3 of the copy that is about to be made.
+    /// Stores in the record of a captioned picture the BLAKE3 of the copy about to be written.
     ///
     /// # Errors
     /// If it cannot be written.
@@ -248,10 +247,10 @@ impl Records {
         Ok(())
     }
 
-    /// Drops records to which later ones belong, if the file can be written anew.
+    /// Drops superseded records, if the file can be rewritten.
     ///
     /// # Errors
-    /// If somebody else changed the file, and it cannot be read.
+    /// If another program changed the file and it cannot be read.
     pub fn tidy(&mut self) -> Result<(), RecordsError> {
         match self {
             Self::Journal(journal) => Ok(journal.tidy_if_possible()?),
@@ -267,7 +266,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_to_be_done_follows_from_record_and_sidecars() {
+    fn the_decision_follows_from_record_and_sidecars() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("a.jpg");
         fs::write(&path, "1").unwrap();
@@ -297,7 +296,7 @@ mod tests {
             records.decide(&found, sidecars, policy).unwrap()
         };
 
-        // Somebody else's text is neither replaced nor made again, unless that is asked for.
+        // A user's text file is replaced only on request.
         fs::write(dir.path().join("a.txt"), "by hand").unwrap();
         assert_eq!(
             ask(&mut records, &plain, Policy::default()),
@@ -348,7 +347,7 @@ mod tests {
     }
 
     #[test]
-    fn a_copy_is_replaced_as_it_was_made_and_never_edited() {
+    fn an_unchanged_copy_is_replaced_but_an_edited_one_is_kept() {
         let dir = tempfile::tempdir().unwrap();
         let (path, copy) = (dir.path().join("a.jpg"), dir.path().join("out/a.jpg"));
         fs::create_dir(dir.path().join("out")).unwrap();
@@ -395,7 +394,7 @@ mod tests {
             assert_eq!(
                 ask(&mut records, Policy::default()),
                 edited,
-                "no word of it"
+                "no hash in the record"
             );
             let hash = blake3::hash(b"as it was made").to_hex().to_string();
             records.set_copy_hash(&record.path, &hash).unwrap();
@@ -403,7 +402,7 @@ mod tests {
             fs::write(&copy, "as a person edited it").unwrap();
             assert_eq!(ask(&mut records, Policy::default()), edited);
             assert_eq!(ask(&mut records, overwrite), Decision::Caption);
-            // A run without copies in between does not forget what was made.
+            // A run without copies in between keeps the hash.
             records.append(&record).unwrap();
             fs::write(&copy, "as it was made").unwrap();
             if !output.is_empty() {

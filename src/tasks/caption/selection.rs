@@ -1,5 +1,5 @@
-//! Which files below a folder are meant: pictures by their endings, without hidden files, without
-//! what other programs keep there for themselves, and without what the user excludes.
+//! Selects the pictures of a folder by extension. Hidden files, files that other programs keep for themselves,
+//! and files that the user excludes are skipped.
 
 use std::{
     fmt,
@@ -9,14 +9,14 @@ use std::{
 
 use glob::{MatchOptions, Pattern};
 
-/// Endings of the files that are taken from folders. A file named directly may have any.
+/// Extensions of the files taken from folders. A file given by name may have any extension.
 pub const EXTENSIONS: [&str; 17] = [
     "jpg", "jpeg", "jpe", "jif", "jfif", "jfi", "pjpeg", "mpo", "png", "apng", "webp", "bmp",
     "dib", "gif", "tif", "tiff", "btf",
 ];
 
-/// Endings of pictures that are not read, with the names of their formats.
-const NOT_READ: [(&str, &[&str]); 16] = [
+/// Picture formats that are not supported, with their extensions.
+const UNSUPPORTED: [(&str, &[&str]); 16] = [
     ("HEIC", &["heic", "heif", "heics", "heifs", "hif"]),
     ("AVIF", &["avif", "avifs"]),
     ("JPEG XL", &["jxl"]),
@@ -42,8 +42,8 @@ const NOT_READ: [(&str, &[&str]); 16] = [
     ("QOI", &["qoi"]),
 ];
 
-/// Folders and files in which other programs keep thumbnails, deleted files and notes of their own.
-/// Many more are hidden (`._*`, `.thumbnails`, `.Trash-1000`, `.@__thumb`) and left out as such.
+/// Names under which other programs keep thumbnails, deleted files and metadata. Many others are hidden
+/// (`._*`, `.thumbnails`, `.Trash-1000`, `.@__thumb`) and skipped for that reason.
 const JUNK: [&str; 16] = [
     "@eaDir",                    // Synology: thumbnails
     "#recycle",                  // Synology
@@ -60,44 +60,46 @@ const JUNK: [&str; 16] = [
     "__MACOSX",                  // resource forks in archives
     "Network Trash Folder",      // macOS, on shares
     "Temporary Items",           // macOS, on shares
-    "lost.dir",                  // Android: what is left of broken files
+    "lost.dir",                  // Android: recovered fragments
 ];
 
-/// What a file is, by its name.
+/// The kind of a file, judged by its name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
-    /// A picture of a format that is read.
+    /// A picture of a supported format.
     Picture,
-    /// A picture of another format, which has this name.
-    NotRead(&'static str),
-    /// Something else.
+    /// A picture of an unsupported format, with its name.
+    Unsupported(&'static str),
+    /// Not a picture.
     Other,
 }
 
 impl Kind {
-    /// What a file of this name is.
+    /// The kind of a file with this name.
     pub fn of(path: &Path) -> Self {
-        let Some(ending) = path.extension().and_then(|e| e.to_str()) else {
+        let Some(extension) = path.extension().and_then(|e| e.to_str()) else {
             return Self::Other;
         };
-        let is = |known: &&str| ending.eq_ignore_ascii_case(known);
+        let is = |known: &&str| extension.eq_ignore_ascii_case(known);
         if EXTENSIONS.iter().any(is) {
             return Self::Picture;
         }
-        let not_read = NOT_READ.iter().find(|(_, endings)| endings.iter().any(is));
-        not_read.map_or(Self::Other, |(format, _)| Self::NotRead(format))
+        let unsupported = UNSUPPORTED
+            .iter()
+            .find(|(_, extensions)| extensions.iter().any(is));
+        unsupported.map_or(Self::Other, |(format, _)| Self::Unsupported(format))
     }
 }
 
-/// A pattern of files and folders to leave out.
+/// A pattern of files and folders to skip.
 ///
-/// Without `/` it is compared with names at any depth; with one, with the path below the folder that
-/// was given, and with the path as it was given. A `/` at the end stands for folders only. `*` and `?`
-/// stay within a name, `**` does not. What is called exactly as the pattern reads matches, whatever
-/// characters that has.
+/// A pattern without `/` is compared with names at any depth. A pattern with `/` is compared with the path
+/// relative to the given folder, and with the path as given. A trailing `/` matches folders only. `*` and `?`
+/// match within a name; `**` also matches `/`. A file with exactly the text of the pattern as its name or path
+/// always matches.
 #[derive(Clone, Debug)]
 pub struct Exclude {
-    /// Without a `/` at the end.
+    /// Without trailing `/`.
     text: String,
     pattern: Pattern,
     has_slash: bool,
@@ -115,7 +117,7 @@ impl FromStr for Exclude {
             return Err("expected a name or a pattern, found nothing".to_owned());
         }
         let pattern = Pattern::new(text);
-        // A single `[` is part of a name, not the beginning of a class.
+        // A single `[` is part of a name, not a character class.
         let pattern = pattern.or_else(|_| Pattern::new(&text.replace('[', "[[]")));
         let pattern = pattern.map_err(|error| error.msg.to_owned())?;
         Ok(Self {
@@ -128,13 +130,13 @@ impl FromStr for Exclude {
 }
 
 impl Exclude {
-    /// Whether this is the path of something below `root`, or of something at all.
+    /// Whether a file or folder with exactly this path exists, below `root` or anywhere.
     fn is_path(&self, root: &Path) -> bool {
         let exists = |path: &Path| path.symlink_metadata().is_ok();
         exists(&root.join(self.text.trim_start_matches('/'))) || exists(Path::new(&self.text))
     }
 
-    fn fits(&self, path: &Path, is_path: bool) -> bool {
+    fn matches_path(&self, path: &Path, is_path: bool) -> bool {
         const WITHIN_NAMES: MatchOptions = MatchOptions {
             case_sensitive: true,
             require_literal_separator: true,
@@ -150,29 +152,28 @@ impl Exclude {
     fn matches(&self, root: &Path, below: &Path, is_path: bool) -> bool {
         if !self.has_slash {
             let name = below.file_name().unwrap_or_default();
-            return self.fits(Path::new(name), is_path);
+            return self.matches_path(Path::new(name), is_path);
         }
         let given = root.join(below);
         let given = given.strip_prefix(".").unwrap_or(&given);
-        self.fits(below, is_path)
-            || self.fits(given, is_path)
+        self.matches_path(below, is_path)
+            || self.matches_path(given, is_path)
             || self.text.starts_with('/')
-                && (self.fits(&Path::new("/").join(below), is_path)
-                    || path::absolute(given).is_ok_and(|path| self.fits(&path, is_path)))
+                && (self.matches_path(&Path::new("/").join(below), is_path)
+                    || path::absolute(given).is_ok_and(|path| self.matches_path(&path, is_path)))
     }
 }
 
-/// What is left out of every folder.
+/// The filter for the files of folders.
 #[derive(Clone, Debug, Default)]
 pub struct Selection {
     excludes: Vec<Exclude>,
-    /// Where copies go: what lies there is none of the pictures.
+    /// The folder of copies, which is skipped.
     except: Option<PathBuf>,
 }
 
 impl Selection {
-    /// Leaves out what matches `excludes` and what lies below the folder `except`, besides hidden files
-    /// and junk.
+    /// Skips files that match `excludes` or lie below the folder `except`, and hidden files and junk.
     pub fn new(excludes: &[Exclude], except: Option<&Path>) -> Self {
         Self {
             excludes: excludes.to_vec(),
@@ -180,10 +181,10 @@ impl Selection {
         }
     }
 
-    /// The same for the files below `root`.
-    pub fn below<'a>(&'a self, root: &'a Path) -> Below<'a> {
+    /// The filter for the files below `root`.
+    pub fn for_folder<'a>(&'a self, root: &'a Path) -> FolderFilter<'a> {
         let is_path = self.excludes.iter().map(|e| e.is_path(root)).collect();
-        Below {
+        FolderFilter {
             root,
             selection: self,
             is_path,
@@ -191,20 +192,19 @@ impl Selection {
     }
 }
 
-/// What is left out of one folder. The folder itself never is, whatever it is called.
+/// The filter for the files of one folder. The folder itself is never skipped.
 #[derive(Clone, Debug)]
-pub struct Below<'a> {
-    /// The folder, as it was given.
+pub struct FolderFilter<'a> {
+    /// The folder, as given.
     pub root: &'a Path,
     selection: &'a Selection,
-    /// For each pattern, whether it is the path of something rather than a pattern.
+    /// For each pattern, whether it is the literal path of an existing file or folder.
     is_path: Vec<bool>,
 }
 
-impl Below<'_> {
-    /// Whether a file or folder is left out because of what it is called. The folders on the way to it
-    /// are not considered.
-    pub fn leaves_out(&self, path: &Path, is_dir: bool) -> bool {
+impl FolderFilter<'_> {
+    /// Whether a file or folder is skipped because of its name. Its parent folders are not considered.
+    pub fn skips(&self, path: &Path, is_dir: bool) -> bool {
         let Ok(below) = path.strip_prefix(self.root) else {
             return false;
         };
@@ -217,7 +217,7 @@ impl Below<'_> {
             || self.matches(below, is_dir)
     }
 
-    /// Whether a pattern of the user matches a file or folder, or one on the way to it.
+    /// Whether a pattern of the user matches a file or folder, or one of its parents.
     pub fn is_excluded(&self, path: &Path) -> bool {
         let below = path.strip_prefix(self.root).unwrap_or(path);
         let ancestors = below
@@ -237,11 +237,11 @@ impl Below<'_> {
         })
     }
 
-    /// Whether a file, or a folder on the way to it, is left out.
-    pub fn leaves_out_any_of(&self, path: &Path, is_dir: bool) -> bool {
+    /// Whether a file or folder, or one of its parents, is skipped.
+    pub fn skips_path(&self, path: &Path, is_dir: bool) -> bool {
         let folders = path.ancestors().skip(1);
         let mut folders = folders.take_while(|dir| *dir != self.root && dir.starts_with(self.root));
-        self.leaves_out(path, is_dir) || folders.any(|dir| self.leaves_out(dir, true))
+        self.skips(path, is_dir) || folders.any(|dir| self.skips(dir, true))
     }
 
     fn is_except(&self, dir: &Path) -> bool {
@@ -250,7 +250,7 @@ impl Below<'_> {
     }
 }
 
-/// Whether other programs keep things for themselves under this name.
+/// Whether other programs use this name for their own files.
 pub fn is_junk(path: &Path) -> bool {
     let name = path.file_name().and_then(|name| name.to_str());
     name.is_some_and(|name| JUNK.iter().any(|junk| name.eq_ignore_ascii_case(junk)))
@@ -262,20 +262,20 @@ pub fn is_hidden(path: &Path) -> bool {
     name.as_encoded_bytes().starts_with(b".")
 }
 
-/// Pictures that are not looked at, counted by what keeps them out.
+/// Counts of skipped files by reason.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct LeftOut(Vec<(&'static str, usize)>);
+pub struct SkippedFiles(Vec<(&'static str, usize)>);
 
-impl LeftOut {
-    /// What a link that leads nowhere counts as.
+impl SkippedFiles {
+    /// The reason for a broken link.
     pub const BROKEN_LINK: &'static str = "broken link";
 
-    /// One.
+    /// A single file.
     pub fn one(why: &'static str) -> Self {
         Self(vec![(why, 1)])
     }
 
-    /// Counts one more.
+    /// Counts one more file.
     pub fn add(&mut self, why: &'static str) {
         match self.0.iter_mut().find(|(known, _)| *known == why) {
             Some((_, n)) => *n += 1,
@@ -283,25 +283,25 @@ impl LeftOut {
         }
     }
 
-    /// Counts those of `other` as well.
+    /// Adds the counts of `other`.
     pub fn extend(&mut self, other: &Self) {
         for (why, n) in &other.0 {
             (0..*n).for_each(|_| self.add(why));
         }
     }
 
-    /// How many there are.
+    /// The number of files.
     pub fn count(&self) -> usize {
         self.0.iter().map(|(_, n)| n).sum()
     }
 
-    /// In words; `None` if there are none.
-    pub fn told(&self) -> Option<String> {
+    /// A summary for the user; `None` if there are no files.
+    pub fn summary(&self) -> Option<String> {
         (self.count() > 0).then(|| self.to_string())
     }
 }
 
-impl fmt::Display for LeftOut {
+impl fmt::Display for SkippedFiles {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let count = self.count();
         let plural = if count == 1 { "" } else { "s" };
@@ -323,7 +323,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_file_is_what_its_ending_says_in_any_case() {
+    fn the_kind_follows_from_the_extension_in_any_case() {
         for name in [
             "a.jpg", "a.JPEG", "b.jfif", "c.JPE", "d.Jif", "e.apng", "f.DIB", "g.x.webp",
         ] {
@@ -337,7 +337,11 @@ mod tests {
             ("d.NEF", "raw photo"),
             ("e.svg", "SVG"),
         ] {
-            assert_eq!(Kind::of(Path::new(name)), Kind::NotRead(format), "{name}");
+            assert_eq!(
+                Kind::of(Path::new(name)),
+                Kind::Unsupported(format),
+                "{name}"
+            );
         }
         for name in [
             "a",
@@ -365,7 +369,7 @@ mod tests {
             ("/raw", "raw", true, true),
             ("/raw", "a/raw", true, false),
             ("**/raw/*.png", "a/raw/b.png", false, true),
-            ("photos/a", "a", true, true), // as it was given
+            ("photos/a", "a", true, true), // as given
             ("./photos/a/", "a", true, true),
             ("a*", "a/b", false, false),
             ("[\u{e4}\u{f6}]*", "x/\u{f6}.jpg", false, true),
@@ -376,8 +380,8 @@ mod tests {
         ] {
             let selection = Selection::new(&[pattern.parse().unwrap()], None);
             let root = Path::new("photos");
-            let left_out = selection.below(root).leaves_out(&root.join(path), is_dir);
-            assert_eq!(left_out, expected, "{pattern} {path}");
+            let skipped = selection.for_folder(root).skips(&root.join(path), is_dir);
+            assert_eq!(skipped, expected, "{pattern} {path}");
         }
         for pattern in ["", "/", "./", "a**"] {
             assert!(pattern.parse::<Exclude>().is_err(), "{pattern}");
@@ -385,7 +389,7 @@ mod tests {
     }
 
     #[test]
-    fn a_pattern_that_is_the_name_of_something_is_no_pattern() {
+    fn a_pattern_that_is_an_existing_name_is_taken_literally() {
         let dir = tempfile::tempdir().unwrap();
         for name in ["trip [1]", "trip 1"] {
             fs::create_dir(dir.path().join(name)).unwrap();
@@ -393,17 +397,14 @@ mod tests {
         let absolute = dir.path().join("trip [1]");
         for pattern in ["trip [1]", "/trip [1]/", absolute.to_str().unwrap()] {
             let selection = Selection::new(&[pattern.parse().unwrap()], None);
-            let below = selection.below(dir.path());
-            assert!(below.leaves_out(&absolute, true), "{pattern}");
-            assert!(
-                !below.leaves_out(&dir.path().join("trip 1"), true),
-                "{pattern}"
-            );
+            let below = selection.for_folder(dir.path());
+            assert!(below.skips(&absolute, true), "{pattern}");
+            assert!(!below.skips(&dir.path().join("trip 1"), true), "{pattern}");
         }
     }
 
     #[test]
-    fn hidden_files_and_junk_are_left_out_below_a_folder_and_never_the_folder_itself() {
+    fn hidden_files_and_junk_are_skipped_but_never_the_given_folder() {
         let selection = Selection::default();
         for name in [
             "@eaDir",
@@ -413,35 +414,29 @@ mod tests {
             ".thumbnails",
             "Thumbs.db",
         ] {
-            let below = selection.below(Path::new("photos"));
+            let below = selection.for_folder(Path::new("photos"));
             let path = Path::new("photos/2024").join(name);
-            assert!(below.leaves_out(&path, true), "{name}");
-            assert!(
-                below.leaves_out_any_of(&path.join("a/b.jpg"), false),
-                "{name}"
-            );
+            assert!(below.skips(&path, true), "{name}");
+            assert!(below.skips_path(&path.join("a/b.jpg"), false), "{name}");
             let itself = Path::new("photos").join(name);
-            let below = selection.below(&itself);
-            assert!(!below.leaves_out(&itself, true), "{name}");
-            assert!(
-                !below.leaves_out_any_of(&itself.join("a.jpg"), false),
-                "{name}"
-            );
+            let below = selection.for_folder(&itself);
+            assert!(!below.skips(&itself, true), "{name}");
+            assert!(!below.skips_path(&itself.join("a.jpg"), false), "{name}");
         }
     }
 
     #[test]
-    fn what_is_left_out_is_counted_by_format() {
-        let mut left_out = LeftOut::default();
-        assert_eq!(left_out.told(), None);
-        left_out.add("HEIC");
-        assert_eq!(left_out.to_string(), "1 file left out: HEIC");
-        left_out.add("HEIC");
-        left_out.add("HEIC");
-        assert_eq!(left_out.to_string(), "3 files left out: HEIC");
-        let mut all = LeftOut::default();
+    fn skipped_files_are_counted_by_format() {
+        let mut skipped = SkippedFiles::default();
+        assert_eq!(skipped.summary(), None);
+        skipped.add("HEIC");
+        assert_eq!(skipped.to_string(), "1 file left out: HEIC");
+        skipped.add("HEIC");
+        skipped.add("HEIC");
+        assert_eq!(skipped.to_string(), "3 files left out: HEIC");
+        let mut all = SkippedFiles::default();
         all.add("AVIF");
-        all.extend(&left_out);
+        all.extend(&skipped);
         assert_eq!(all.to_string(), "4 files left out: 3 HEIC, 1 AVIF");
     }
 }

@@ -1,12 +1,12 @@
-//! A share of the pictures, for one of several machines.
+//! Distributes pictures over several machines.
 
 use std::{path::Path, str::FromStr};
 
-/// The `index`-th of `count` shares, from 1.
+/// Shard `index` of `count`, from 1.
 ///
-/// A picture belongs to a share by the BLAKE3 hash of its name, not by its place in the list: it
-/// stays there when others are added, on every machine, wherever the folder is mounted. Shares are
-/// about as large as each other, not exactly.
+/// The BLAKE3 hash of a picture's name determines its shard, not its position in the list. So it stays in its
+/// shard when pictures are added, and on every machine, wherever the folder is mounted. Shards have about the
+/// same size, not exactly.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Shard {
     index: u64,
@@ -14,7 +14,7 @@ pub struct Shard {
 }
 
 impl Shard {
-    /// Whether this share has the picture of that name.
+    /// Whether the picture with this name belongs to the shard.
     pub fn has(self, name: &Path) -> bool {
         let hash = blake3::hash(name.as_os_str().as_encoded_bytes());
         let (first, _) = hash.as_bytes().split_first_chunk().expect("32 bytes");
@@ -40,7 +40,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_name_is_in_one_share() {
+    fn every_name_is_in_one_shard() {
         let shards: Vec<Shard> = (1..=4).map(|i| format!("{i}/4").parse().unwrap()).collect();
         let mut sizes = [0; 4];
         for i in 0..1000 {
@@ -53,8 +53,8 @@ mod tests {
     }
 
     #[test]
-    fn a_name_stays_where_it_is() {
-        // Files of earlier runs rely on it.
+    fn the_shard_of_a_name_never_changes() {
+        // Outputs of earlier runs depend on it.
         let shard: Shard = "2/3".parse().unwrap();
         let names = ["a.jpg", "b.jpg", "c.jpg", "d.jpg", "e.jpg", "f.jpg"];
         let own: Vec<_> = names
@@ -65,7 +65,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_share_is_told() {
+    fn invalid_shards_are_errors() {
         for text in ["0/4", "5/4", "1", "1/0", "a/b", "/", "-1/4"] {
             assert!(text.parse::<Shard>().is_err(), "{text}");
         }

@@ -1,4 +1,4 @@
-//! Files that go with a picture: its caption as text, a copy that carries it.
+//! Sidecar files of a picture: its caption as text, and a copy with the caption embedded.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -15,21 +15,21 @@ use crate::system::{
     panics::{Panic, catch},
 };
 
-/// The most that file systems take.
+/// Maximum length of a file name in bytes on common file systems.
 pub(super) const MAX_NAME_BYTES: usize = 255;
 
-/// Which files are made of a caption.
+/// Which files are written for a caption.
 #[derive(Clone, Debug, Default)]
 pub struct Sidecars {
     /// `photo.txt` beside `photo.jpg`.
     pub txt: bool,
-    /// The folder of copies that carry the caption; below it they are called as they were.
+    /// The folder for copies with embedded captions; they keep their relative paths.
     pub copies: Option<PathBuf>,
-    /// When the copies carry it in EXIF as well.
+    /// Whether the copies contain the caption in EXIF as well.
     pub exif: ExifRule,
 }
 
-/// A sidecar cannot be made.
+/// Why a sidecar cannot be made.
 #[derive(Debug, thiserror::Error)]
 #[allow(missing_docs)]
 pub enum SidecarError {
@@ -37,18 +37,18 @@ pub enum SidecarError {
     Write { path: PathBuf, source: io::Error },
     #[error("{}: cannot be copied", path.display())]
     Read { path: PathBuf, source: io::Error },
-    #[error("{}: cannot carry its caption", path.display())]
+    #[error("{}: the caption cannot be embedded", path.display())]
     Embed { path: PathBuf, source: EmbedError },
     #[error(
         "the name of its text file would have {found} bytes, expected at most {MAX_NAME_BYTES}; \
          rename the picture"
     )]
     LongName { found: usize },
-    /// A mistake in this program.
-    #[error("{}: cannot carry its caption", path.display())]
+    /// A bug in this program.
+    #[error("{}: the caption cannot be embedded", path.display())]
     Panic { path: PathBuf, source: Panic },
     #[error(
-        "`{}` and `{}` would both be described by `{}`",
+        "`{}` and `{}` would share the sidecar `{}`",
         first.display(), second.display(), target.display()
     )]
     Clash {
@@ -56,11 +56,11 @@ pub enum SidecarError {
         second: PathBuf,
         target: PathBuf,
     },
-    #[error("what is made for `{}` would replace the file itself", path.display())]
+    #[error("the sidecar of `{}` would replace the picture itself", path.display())]
     Itself { path: PathBuf },
 }
 
-/// A picture whose files cannot be made, and why.
+/// A picture whose sidecars cannot be made, and why.
 #[derive(Debug)]
 pub struct Refused {
     /// The picture.
@@ -69,15 +69,15 @@ pub struct Refused {
     pub error: SidecarError,
 }
 
-/// Whose the files are, where pictures come one by one: who comes first has the name.
+/// The owners of sidecars, if pictures arrive one by one: the first picture gets the name.
 #[derive(Debug, Default)]
 pub struct Claims(HashMap<PathBuf, Found>);
 
 impl Claims {
-    /// Notes that the files of a picture are its own.
+    /// Claims the sidecars of a picture.
     ///
     /// # Errors
-    /// If another picture that is still there has one of them, or one is the picture itself.
+    /// If another picture that still exists has claimed one of them, or one is the picture itself.
     pub fn claim(&mut self, sidecars: &Sidecars, found: &Found) -> Result<(), SidecarError> {
         for target in sidecars.targets(found) {
             if is_same_file(&target, &found.path) {
@@ -105,12 +105,12 @@ fn clash(first: &Found, second: &Found, target: PathBuf) -> SidecarError {
 }
 
 impl Sidecars {
-    /// Whether there are any.
+    /// Whether no sidecars are wanted.
     pub fn is_empty(&self) -> bool {
         !self.txt && self.copies.is_none()
     }
 
-    /// Where the files of a picture stand.
+    /// The paths of the sidecars of a picture.
     pub fn targets(&self, found: &Found) -> impl Iterator<Item = PathBuf> {
         self.text(found).into_iter().chain(self.copy(found))
     }
@@ -123,8 +123,8 @@ impl Sidecars {
         self.copies.as_ref().map(|dir| dir.join(&found.name))
     }
 
-    /// The first file of a picture that is there and not as it was made: a text that says something else
-    /// than `caption`, or a copy with another BLAKE3 than `copy_hash`. What cannot be read is not as it was.
+    /// The first existing sidecar that differs from what was written: a text other than `caption`, or a copy with
+    /// another BLAKE3 than `copy_hash`. A file that cannot be read counts as edited.
     pub fn edited(
         &self,
         found: &Found,
@@ -150,10 +150,10 @@ impl Sidecars {
         })
     }
 
-    /// Whether the text of a picture can be called after it: `.txt` may be longer than what it replaces.
+    /// Checks the length of the name of the text file: `.txt` may be longer than the extension it replaces.
     ///
     /// # Errors
-    /// If its name is too long.
+    /// If the name is too long.
     pub fn check_name(&self, found: &Found) -> Result<(), SidecarError> {
         let text = self.text(found);
         let len = text
@@ -166,8 +166,8 @@ impl Sidecars {
         Ok(())
     }
 
-    /// Takes out of `pictures` those that cannot have files of their own: where two would have the same
-    /// one, both; and those that would be replaced themselves.
+    /// Removes from `pictures` those whose sidecars cannot be made: pictures that share a sidecar, and those that
+    /// a sidecar would replace.
     pub fn refuse(&self, pictures: &mut Vec<Found>) -> Vec<Refused> {
         if self.is_empty() {
             return Vec::new();
@@ -178,7 +178,7 @@ impl Sidecars {
                 owners.entry(target).or_default().push(i);
             }
         }
-        let fault = |found: &Found| {
+        let find_error = |found: &Found| {
             self.targets(found).find_map(|target| {
                 if is_same_file(&target, &found.path) {
                     let path = found.path.clone();
@@ -196,10 +196,10 @@ impl Sidecars {
                 Some(clash(a, b, target))
             })
         };
-        let faults: Vec<_> = pictures.iter().map(fault).collect();
+        let errors: Vec<_> = pictures.iter().map(find_error).collect();
         let mut refused = Vec::new();
-        for (found, fault) in std::mem::take(pictures).into_iter().zip(faults) {
-            match fault {
+        for (found, error) in std::mem::take(pictures).into_iter().zip(errors) {
+            match error {
                 Some(error) => refused.push(Refused { found, error }),
                 None => pictures.push(found),
             }
@@ -207,38 +207,38 @@ impl Sidecars {
         refused
     }
 
-    /// Finds out whether the files of these pictures can be written, before there is anything to write.
+    /// Checks in advance that the sidecars of these pictures can be written.
     ///
     /// # Errors
-    /// If a folder does not take them; nothing is left in any.
+    /// If a folder is not writable. No files are left behind.
     pub fn probe(&self, pictures: &[Found]) -> Result<(), SidecarError> {
         let targets = pictures.iter().flat_map(|found| self.targets(found));
         let dirs: HashSet<PathBuf> = targets
             .filter_map(|target| target.parent().map(Path::to_owned))
             .collect();
         for path in dirs {
-            // What is missing will be made; what can take it is the nearest folder that is there.
-            let there = path.ancestors().find(|dir| dir.exists());
-            let there = there.unwrap_or(Path::new("."));
-            atomic_file::check(&there.join("caption"))
+            // Missing folders will be created in the nearest existing one.
+            let existing = path.ancestors().find(|dir| dir.exists());
+            let existing = existing.unwrap_or(Path::new("."));
+            atomic_file::check(&existing.join("caption"))
                 .map_err(|source| SidecarError::Write { path, source })?;
         }
         Ok(())
     }
 
-    /// Makes the files of a picture in memory: all of them, or those that are missing.
+    /// Makes the sidecars of a picture in memory: all of them, or only those that are missing.
     pub fn prepare(&self, found: &Found, caption: &str, missing_only: bool) -> Prepared {
         let is_due = |target: &PathBuf| !missing_only || !target.exists();
         let text = self.text(found).filter(is_due);
         let copy = self.copy(found).filter(is_due);
         Prepared {
             text: text.map(|target| (target, format!("{caption}\n"))),
-            copy: copy.map(|target| Ok((target, self.described(&found.path, caption)?))),
+            copy: copy.map(|target| Ok((target, self.with_caption(&found.path, caption)?))),
         }
     }
 
-    /// The bytes of a picture with its caption.
-    fn described(&self, picture: &Path, caption: &str) -> Result<Bytes, SidecarError> {
+    /// The bytes of a picture with its caption embedded.
+    fn with_caption(&self, picture: &Path, caption: &str) -> Result<Bytes, SidecarError> {
         let path = || picture.to_owned();
         let file = fs::read(picture).map_err(|source| SidecarError::Read {
             path: path(),
@@ -256,7 +256,7 @@ impl Sidecars {
     }
 }
 
-/// Files of a picture that are still to be written.
+/// Sidecars ready to be written.
 #[derive(Debug)]
 pub struct Prepared {
     text: Option<(PathBuf, String)>,
@@ -264,17 +264,16 @@ pub struct Prepared {
 }
 
 impl Prepared {
-    /// BLAKE3 of the copy, in hexadecimal digits, if there is to be one. By it a copy that a person edits
-    /// is told from one that is as it was made.
+    /// BLAKE3 of the copy in hexadecimal, if there is one. It shows later whether a user edited the copy.
     pub fn copy_hash(&self) -> Option<String> {
         let (_, bytes) = self.copy.as_ref()?.as_ref().ok()?;
         Some(hash_of(bytes))
     }
 
-    /// Writes them.
+    /// Writes the sidecars.
     ///
     /// # Errors
-    /// If one cannot be made or written. The others are written before.
+    /// If one cannot be made or written. A text file written before stays.
     pub fn write(self) -> Result<(), SidecarError> {
         let failed = |path: &Path| {
             let path = path.to_owned();
@@ -315,7 +314,7 @@ mod tests {
     }
 
     #[test]
-    fn a_caption_goes_beside_the_picture_and_into_a_copy_of_it() {
+    fn a_caption_is_written_to_a_text_file_and_a_copy() {
         let dir = tempfile::tempdir().unwrap();
         let picture = found(dir.path(), "sub/a.jpg");
         fs::create_dir(dir.path().join("sub")).unwrap();
@@ -361,7 +360,7 @@ mod tests {
     }
 
     #[test]
-    fn pictures_with_one_text_are_refused_and_the_others_are_not() {
+    fn only_pictures_that_share_a_text_file_are_refused() {
         let dir = Path::new("d");
         let sidecars = Sidecars {
             txt: true,
@@ -377,18 +376,18 @@ mod tests {
             .map(|found| found.name.to_str().unwrap())
             .collect();
         assert_eq!(left, ["0.jpg", "c.jpg", "C.png"]);
-        let told: Vec<_> = refused
+        let messages: Vec<_> = refused
             .iter()
             .map(|refused| refused.error.to_string())
             .collect();
-        let both = "`d/a.JPG` and `d/a.jpeg` would both be described by `d/a.txt`";
-        assert_eq!(told[..2], [both, both]);
+        let both = "`d/a.JPG` and `d/a.jpeg` would share the sidecar `d/a.txt`";
+        assert_eq!(messages[..2], [both, both]);
         assert!(
-            told[4].starts_with("`d/b.gif` and `d/b.webp`"),
+            messages[4].starts_with("`d/b.gif` and `d/b.webp`"),
             "{}",
-            told[4]
+            messages[4]
         );
-        assert_eq!(told.len(), 5);
+        assert_eq!(messages.len(), 5);
     }
 
     #[test]
@@ -411,7 +410,7 @@ mod tests {
     }
 
     #[test]
-    fn who_comes_first_has_the_name_for_as_long_as_it_is_there() {
+    fn the_first_picture_owns_the_name_while_it_exists() {
         let dir = tempfile::tempdir().unwrap();
         let sidecars = Sidecars {
             txt: true,
@@ -429,7 +428,7 @@ mod tests {
     }
 
     #[test]
-    fn folders_that_take_no_files_are_found_out_and_others_left_as_they_are() {
+    fn unwritable_folders_are_detected_and_others_left_unchanged() {
         let dir = tempfile::tempdir().unwrap();
         let file = dir.path().join("file");
         fs::write(&file, "").unwrap();

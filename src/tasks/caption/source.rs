@@ -1,4 +1,4 @@
-//! Which pictures are meant: what was typed, turned into a list of files.
+//! Turns command-line arguments and lists into a list of picture files.
 
 use std::{
     collections::HashSet,
@@ -11,29 +11,29 @@ use std::{
 use glob::{MatchOptions, Pattern};
 
 use super::{
-    selection::{LeftOut, Selection, is_junk},
+    selection::{Selection, SkippedFiles, is_junk},
     walk::{Step, walk},
 };
 use crate::system::text::{self, TextError};
 
-/// A picture to be captioned.
+/// A picture to caption.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Found {
-    /// Where it is.
+    /// The path of the file.
     pub path: PathBuf,
-    /// What it is called below the folder that was given; the file name if it was given itself.
+    /// The path relative to the given folder; the file name if the file itself was given.
     pub name: PathBuf,
 }
 
-/// What was typed leads to no picture.
+/// Why an argument gives no picture.
 #[derive(Debug, thiserror::Error)]
 #[allow(missing_docs)]
 pub enum SourceError {
     #[error("{}", path.display())]
     Io { path: PathBuf, source: io::Error },
-    #[error("`{pattern}`: no file has such a name")]
+    #[error("`{pattern}`: no file matches")]
     NoMatch { pattern: String },
-    #[error("`{pattern}`: expected a file name, in which `*`, `?` and `[a-z]` stand for others")]
+    #[error("`{pattern}`: expected a file name or a pattern with `*`, `?` and `[a-z]`")]
     Pattern {
         pattern: String,
         source: glob::PatternError,
@@ -42,19 +42,18 @@ pub enum SourceError {
     List(#[source] TextError),
 }
 
-/// The pictures of a run, each once, in the order in which they were given; those of a folder by
-/// name.
+/// The pictures of a run, without duplicates, in the given order; those of a folder sorted by name.
 #[derive(Debug, Default)]
 pub struct Inventory {
     found: Vec<Found>,
     seen: HashSet<PathBuf>,
     selection: Selection,
-    left_out: LeftOut,
+    skipped: SkippedFiles,
     unreadable: Vec<SourceError>,
 }
 
 impl Inventory {
-    /// An empty one, which will take from folders what `selection` leaves in.
+    /// Empty; `selection` filters the files of folders.
     pub fn new(selection: Selection) -> Self {
         Self {
             selection,
@@ -62,17 +61,17 @@ impl Inventory {
         }
     }
 
-    /// Adds a file, a folder with all below it, or what a pattern stands for. What exists under the
-    /// name that was typed is meant, also if that could be a pattern.
+    /// Adds a file, a folder with its subfolders, or the matches of a pattern. An existing file or folder takes
+    /// precedence over a pattern of the same text.
     ///
     /// # Errors
-    /// If there is no such thing. Folders that cannot be read are noted in [`Self::unreadable`].
+    /// If nothing exists or matches. Folders that cannot be read are listed in [`Self::unreadable`].
     pub fn add(&mut self, typed: &Path) -> Result<(), SourceError> {
         let pattern = typed.to_string_lossy();
         if typed.exists() || !pattern.contains(['*', '?', '[']) {
             return self.add_path(typed);
         }
-        // A name with brackets may stand behind a wildcard.
+        // A name with brackets may follow a wildcard.
         let brackets = pattern.replace('[', "[[]");
         for glob in [with_existing_names(&pattern), brackets] {
             if self.add_pattern(&glob, &pattern)? {
@@ -84,8 +83,7 @@ impl Inventory {
         })
     }
 
-    /// Adds what `glob` stands for; whether there is any such thing. `typed` is the pattern as it was
-    /// typed.
+    /// Adds the matches of `glob` and returns whether there are any. `typed` is the pattern as typed.
     fn add_pattern(&mut self, glob: &str, typed: &str) -> Result<bool, SourceError> {
         const AS_SHELLS_DO: MatchOptions = MatchOptions {
             case_sensitive: true,
@@ -103,8 +101,8 @@ impl Inventory {
         for path in matches {
             any = true;
             match path {
-                Ok(path) if self.is_left_out(&path, typed, Path::new(root)) => {}
-                Ok(path) if !path.exists() => self.left_out.add(LeftOut::BROKEN_LINK),
+                Ok(path) if self.is_skipped(&path, typed, Path::new(root)) => {}
+                Ok(path) if !path.exists() => self.skipped.add(SkippedFiles::BROKEN_LINK),
                 Ok(path) => self.add_path(&path)?,
                 Err(error) => self.unreadable.push(SourceError::Io {
                     path: error.path().to_owned(),
@@ -115,17 +113,17 @@ impl Inventory {
         Ok(any)
     }
 
-    /// Whether what a wildcard stands for is left out. A name that the pattern itself has is not junk.
-    fn is_left_out(&self, path: &Path, typed: &str, root: &Path) -> bool {
+    /// Whether a match is skipped. A name that the pattern contains literally is not junk.
+    fn is_skipped(&self, path: &Path, typed: &str, root: &Path) -> bool {
         let is_junk = |name: &std::ffi::OsStr| {
             is_junk(Path::new(name)) && !typed.split('/').any(|typed| name == typed)
         };
-        let below = self.selection.below(root);
+        let below = self.selection.for_folder(root);
         path.iter().any(is_junk) || below.is_excluded(path)
     }
 
-    /// Adds the files and folders of a list, one a line. A file that is missing is found out when
-    /// its turn comes: a list may be older than what it lists.
+    /// Adds the files and folders of a list, one per line. Missing files are reported later, when they are read:
+    /// a list may be older than the files.
     ///
     /// # Errors
     /// If the list cannot be read.
@@ -150,14 +148,14 @@ impl Inventory {
         &self.found
     }
 
-    /// The same, to take some out.
+    /// The pictures, for removing some.
     pub fn found_mut(&mut self) -> &mut Vec<Found> {
         &mut self.found
     }
 
-    /// Pictures in folders that are not looked at.
-    pub fn left_out(&self) -> &LeftOut {
-        &self.left_out
+    /// Files in folders that were skipped.
+    pub fn skipped(&self) -> &SkippedFiles {
+        &self.skipped
     }
 
     /// Folders that cannot be read.
@@ -180,11 +178,11 @@ impl Inventory {
             return Ok(());
         }
         let selection = std::mem::take(&mut self.selection);
-        for step in walk(&selection.below(path), path) {
+        for step in walk(&selection.for_folder(path), path) {
             match step {
                 Step::Folder(_) => {}
                 Step::Picture(picture) => self.push(picture, Some(path)),
-                Step::LeftOut(_, why) => self.left_out.add(why),
+                Step::Skipped(_, why) => self.skipped.add(why),
                 Step::Unreadable(error) => self.unreadable.push(error),
             }
         }
@@ -203,7 +201,7 @@ impl Inventory {
     }
 }
 
-/// A pattern whose first names are escaped as far as they are names of things that exist.
+/// Escapes the leading path components of a pattern that exist literally.
 fn with_existing_names(pattern: &str) -> String {
     let mut path = PathBuf::from(if pattern.starts_with('/') { "/" } else { "" });
     let mut names = pattern.split('/');
@@ -242,7 +240,7 @@ mod tests {
     }
 
     #[test]
-    fn a_folder_gives_the_pictures_below_it_by_name() {
+    fn a_folder_gives_its_pictures_sorted_by_name() {
         let dir = tree(&[
             "b.JPG",
             "a/c.png",
@@ -256,7 +254,7 @@ mod tests {
         let mut inventory = Inventory::default();
         inventory.add(dir.path()).unwrap();
         assert_eq!(
-            inventory.left_out().told().unwrap(),
+            inventory.skipped().summary().unwrap(),
             "1 file left out: broken link"
         );
         assert_eq!(names(inventory), ["a/c.png", "b.JPG"]);
@@ -272,7 +270,7 @@ mod tests {
     }
 
     #[test]
-    fn patterns_stand_for_files_and_folders() {
+    fn patterns_match_files_and_folders() {
         let dir = tree(&[
             "2023/a.png",
             "2024/b.png",
@@ -310,11 +308,11 @@ mod tests {
     }
 
     #[test]
-    fn what_leads_nowhere_is_told() {
+    fn arguments_without_match_are_errors() {
         let dir = tree(&[]);
         for (typed, naming) in [
             ("gone.png", "gone.png"),
-            ("*.png", "no file has"),
+            ("*.png", "no file matches"),
             ("a[", "expected a file name"),
         ] {
             let error = Inventory::default()
@@ -325,7 +323,7 @@ mod tests {
     }
 
     #[test]
-    fn a_list_may_name_what_is_missing() {
+    fn a_list_may_name_missing_files() {
         let dir = tree(&["in/a.png"]);
         let list = format!(
             "{0}/in\r\n\n{0}/gone.png\n{0}/odd.name",
@@ -337,7 +335,7 @@ mod tests {
     }
 
     #[test]
-    fn wildcards_do_not_stand_for_junk_or_for_what_is_excluded() {
+    fn wildcards_skip_junk_and_excluded_files() {
         let dir = tree(&[
             "a/b.jpg",
             "a/@eaDir/b.jpg/SYNOPHOTO_THUMB_XL.jpg",
@@ -364,7 +362,7 @@ mod tests {
     }
 
     #[test]
-    fn copies_are_not_captioned_again() {
+    fn the_folder_of_copies_is_skipped() {
         let dir = tree(&["a.png", "out/a.png"]);
         let selection = Selection::new(&[], Some(&dir.path().join("out")));
         let mut inventory = Inventory::new(selection);

@@ -1,21 +1,21 @@
-//! What stands around a caption.
+//! Templates for captions.
 
 use std::str::FromStr;
 
-/// The words for the caption itself.
-const PLACE: &str = "{caption}";
+/// The placeholder for the caption.
+const PLACEHOLDER: &str = "{caption}";
 
-/// Text with a place for the caption: `a photo of sks, {caption}`.
+/// Text with a placeholder for the caption: `a photo of sks, {caption}`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Template(String);
 
 impl Template {
-    /// The caption with what stands around it.
+    /// Inserts the caption.
     pub fn apply(&self, caption: &str) -> String {
-        self.0.replace(PLACE, caption)
+        self.0.replace(PLACEHOLDER, caption)
     }
 
-    /// As it was typed.
+    /// The template as typed.
     pub fn as_str(&self) -> &str {
         &self.0
     }
@@ -25,9 +25,9 @@ impl FromStr for Template {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        match text.matches(PLACE).count() {
+        match text.matches(PLACEHOLDER).count() {
             1 => Ok(Self(text.to_owned())),
-            n => Err(format!("expected `{PLACE}` once, found it {n} times")),
+            n => Err(format!("expected `{PLACEHOLDER}` once, found it {n} times")),
         }
     }
 }
@@ -37,7 +37,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_caption_stands_at_its_place_as_it_is() {
+    fn the_caption_is_inserted_verbatim() {
         let template: Template = "sks, {caption}, {best} quality".parse().unwrap();
         assert_eq!(
             template.apply("{caption} a cat"),
@@ -46,7 +46,7 @@ mod tests {
     }
 
     #[test]
-    fn a_template_without_a_place_is_refused() {
+    fn a_template_needs_exactly_one_placeholder() {
         for (text, naming) in [("a photo", "0 times"), ("{caption} {caption}", "2 times")] {
             let message = text.parse::<Template>().unwrap_err();
             assert!(message.contains(naming), "{message}");

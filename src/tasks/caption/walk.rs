@@ -1,4 +1,4 @@
-//! A folder, walked: its pictures, and what it does not give.
+//! Walks a folder for pictures.
 
 use std::{
     io,
@@ -9,36 +9,36 @@ use walkdir::WalkDir;
 
 use super::{
     SourceError,
-    selection::{Below, Kind, LeftOut},
+    selection::{FolderFilter, Kind, SkippedFiles},
 };
 
-/// What a walk comes to.
+/// An item of a walk.
 #[derive(Debug)]
 pub enum Step {
-    /// A folder, before what is in it.
+    /// A folder, before its contents.
     Folder(PathBuf),
     /// A picture.
     Picture(PathBuf),
-    /// A picture that cannot be looked at, and why.
-    LeftOut(PathBuf, &'static str),
-    /// A folder that cannot be read, in whole or in part. What it holds is not known.
+    /// A picture that is not supported or a broken link, and why.
+    Skipped(PathBuf, &'static str),
+    /// A folder that cannot be read, in whole or in part. Its contents are unknown.
     Unreadable(SourceError),
 }
 
-/// Walks `from`, which is the folder that was given or one below it, by name, links followed.
-pub fn walk<'a>(below: &'a Below<'_>, from: &'a Path) -> impl Iterator<Item = Step> + 'a {
+/// Walks `from`, the root of `below` or a folder below it, sorted by name and following links.
+pub fn walk<'a>(below: &'a FolderFilter<'_>, from: &'a Path) -> impl Iterator<Item = Step> + 'a {
     let entries = WalkDir::new(from)
         .follow_links(true)
         .sort_by_file_name()
         .into_iter()
         .filter_entry(move |entry| {
-            entry.depth() == 0 || !below.leaves_out(entry.path(), entry.file_type().is_dir())
+            entry.depth() == 0 || !below.skips(entry.path(), entry.file_type().is_dir())
         });
     entries.filter_map(move |entry| match entry {
         Ok(entry) if entry.file_type().is_dir() => Some(Step::Folder(entry.into_path())),
         Ok(entry) if entry.file_type().is_file() => match Kind::of(entry.path()) {
             Kind::Picture => Some(Step::Picture(entry.into_path())),
-            Kind::NotRead(format) => Some(Step::LeftOut(entry.into_path(), format)),
+            Kind::Unsupported(format) => Some(Step::Skipped(entry.into_path(), format)),
             Kind::Other => None,
         },
         Ok(_) => None,
@@ -46,9 +46,9 @@ pub fn walk<'a>(below: &'a Below<'_>, from: &'a Path) -> impl Iterator<Item = St
     })
 }
 
-/// What to do about an entry that is not there for us.
-fn failed(below: &Below<'_>, from: &Path, error: walkdir::Error) -> Option<Step> {
-    // A link to a folder above it: what is there is walked anyway.
+/// The item for an entry that cannot be read, if any.
+fn failed(below: &FolderFilter<'_>, from: &Path, error: walkdir::Error) -> Option<Step> {
+    // A link to a folder above: its contents are walked anyway.
     error.loop_ancestor().is_none().then_some(())?;
     let path = error.path().unwrap_or(from).to_owned();
     let source = error
@@ -57,16 +57,16 @@ fn failed(below: &Below<'_>, from: &Path, error: walkdir::Error) -> Option<Step>
     unreadable(below, path, source)
 }
 
-fn unreadable(below: &Below<'_>, path: PathBuf, source: io::Error) -> Option<Step> {
+fn unreadable(below: &FolderFilter<'_>, path: PathBuf, source: io::Error) -> Option<Step> {
     if path.is_symlink() {
-        if below.leaves_out(&path, false) {
+        if below.skips(&path, false) {
             return None;
         }
         match Kind::of(&path) {
-            Kind::Other if path.extension().is_some() => return None, // no picture in any case
+            Kind::Other if path.extension().is_some() => return None, // not a picture in any case
             Kind::Other => {}                                         // perhaps a folder
-            Kind::Picture | Kind::NotRead(_) => {
-                return Some(Step::LeftOut(path, LeftOut::BROKEN_LINK));
+            Kind::Picture | Kind::Unsupported(_) => {
+                return Some(Step::Skipped(path, SkippedFiles::BROKEN_LINK));
             }
         }
     }
@@ -80,22 +80,24 @@ mod tests {
     use super::*;
     use crate::tasks::caption::Selection;
 
-    /// What a walk of `dir` gives, in short.
+    /// The items of a walk of `dir`, abbreviated.
     fn steps(dir: &Path) -> Vec<String> {
         let selection = Selection::default();
         let name = |path: &Path| path.strip_prefix(dir).unwrap().display().to_string();
-        let told = |step| match step {
+        let describe = |step| match step {
             Step::Folder(path) => format!("{}/", name(&path)),
             Step::Picture(path) => name(&path),
-            Step::LeftOut(path, why) => format!("{} ({why})", name(&path)),
+            Step::Skipped(path, why) => format!("{} ({why})", name(&path)),
             Step::Unreadable(SourceError::Io { path, .. }) => format!("{} ?", name(&path)),
             Step::Unreadable(error) => panic!("{error}"),
         };
-        walk(&selection.below(dir), dir).map(told).collect()
+        walk(&selection.for_folder(dir), dir)
+            .map(describe)
+            .collect()
     }
 
     #[test]
-    fn links_are_followed_and_those_that_lead_nowhere_are_told() {
+    fn links_are_followed_and_broken_ones_reported() {
         let dir = tempfile::tempdir().unwrap();
         let sub = dir.path().join("a");
         fs::create_dir(&sub).unwrap();
@@ -130,9 +132,9 @@ mod tests {
     }
 
     #[test]
-    fn a_folder_that_cannot_be_read_is_told_whatever_the_reason() {
+    fn an_unreadable_folder_is_reported_for_any_reason() {
         let selection = Selection::default();
-        let below = selection.below(Path::new("photos"));
+        let below = selection.for_folder(Path::new("photos"));
         for kind in [
             io::ErrorKind::PermissionDenied,
             io::ErrorKind::NotFound,
@@ -147,10 +149,10 @@ mod tests {
     }
 
     #[test]
-    fn a_path_that_is_too_long_for_the_system_ends_there() {
+    fn a_path_longer_than_the_system_allows_ends_the_descent() {
         let dir = tempfile::tempdir().unwrap();
         fs::write(dir.path().join("z.png"), "").unwrap();
-        // Each half is short enough, both together are not.
+        // Each half is short enough, but not both together.
         let half = [&*"d".repeat(200); 12].join("/");
         for top in ["a", "b"] {
             fs::create_dir_all(dir.path().join(top).join(&half)).unwrap();

@@ -88,7 +88,7 @@ impl Composer<'_> {
             let hits = self.retrieve(library, &caption, &mut returned, &used)?;
             if hits.is_empty() {
                 self.note(format!(
-                    "section {section}: the library has no picture for `{caption}`; it stays without"
+                    "section {section}: the library has no picture for `{caption}`; none is placed"
                 ));
                 continue;
             }
@@ -126,7 +126,7 @@ impl Composer<'_> {
         let (mut positions, unknown) = reply::positions(&answer, sections.len());
         if !unknown.is_empty() {
             self.note(format!(
-                "positions: the model named sections that there are not ({}); they are left out",
+                "positions: the model named sections that do not exist ({}); they are ignored",
                 unknown.join(", ")
             ));
         }
@@ -173,7 +173,7 @@ impl Composer<'_> {
             }
             if caption.is_empty() {
                 self.note(format!(
-                    "section {section}: no caption; its text is looked for instead"
+                    "section {section}: no caption; its text is searched for instead"
                 ));
                 caption.clone_from(&sections[*section]);
             }

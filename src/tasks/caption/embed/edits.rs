@@ -1,9 +1,9 @@
-//! Replacements in a text or a file, of which everything else is copied.
+//! Byte-range edits of a text or file.
 
 use std::ops::Range;
 
-/// Replacements of disjoint ranges. Insertions replace an empty range; several at one place keep
-/// the order in which they were made.
+/// Replacements of disjoint ranges. An insertion replaces an empty range; insertions at the same position keep
+/// their order.
 #[derive(Debug, Default)]
 pub struct Edits(Vec<(Range<usize>, Vec<u8>)>);
 
@@ -20,15 +20,15 @@ impl Edits {
         self.replace(range, []);
     }
 
-    /// How many bytes what begins at or behind `from` becomes longer.
+    /// Growth in bytes of the part from `from` on.
     pub fn growth_from(&self, from: usize) -> i64 {
-        let behind = self.0.iter().filter(|(range, _)| range.start >= from);
-        behind
+        let later = self.0.iter().filter(|(range, _)| range.start >= from);
+        later
             .map(|(range, by)| by.len() as i64 - range.len() as i64)
             .sum()
     }
 
-    /// `original` with the replacements made.
+    /// Applies the edits to `original`.
     pub fn apply(mut self, original: &[u8]) -> Vec<u8> {
         self.0.sort_by_key(|(range, _)| (range.start, range.end));
         let mut edited = Vec::with_capacity(original.len() + 1024);
@@ -49,7 +49,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_not_replaced_is_copied() {
+    fn unedited_bytes_are_copied() {
         let mut edits = Edits::default();
         edits.remove(4..5);
         edits.replace(0..1, *b"AA");

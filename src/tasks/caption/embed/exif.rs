@@ -1,41 +1,41 @@
-//! `ImageDescription` in EXIF.
+//! Sets `ImageDescription` in EXIF.
 //!
-//! Offsets in a TIFF block count from its begin, and those in a camera's own notes are known to the
-//! camera alone. So nothing that is there is moved: a new text, and a new directory if the first one
-//! has no such entry, go behind the end, and the entry or the header points at them.
+//! Offsets in a TIFF block count from its start, and the format of offsets in maker notes is unknown. So existing
+//! data is never moved: a new text, and a new directory if the first one has no such entry, are appended, and the
+//! entry or the header refers to them.
 
 use std::ops::Range;
 
-/// An EXIF block that cannot be edited.
+/// The EXIF block is damaged and cannot be edited.
 #[derive(Debug, thiserror::Error)]
 #[error("its EXIF block is damaged")]
 pub struct DamagedExif;
 
-/// When the caption goes into EXIF as well, which many programs prefer to XMP.
+/// When the caption is also written to EXIF, which many programs prefer to XMP.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum ExifRule {
-    /// Where what is there would hide the caption and no person wrote it: nothing but blanks, a
-    /// camera's own words, or the same as the XMP description that is replaced.
+    /// If the existing description would hide the caption and is not a user's: it is blank, a camera's default
+    /// text, or equal to the replaced XMP description.
     #[default]
     Filler,
-    /// In every picture, whatever is there.
+    /// In every picture.
     Always,
-    /// In none.
+    /// In no picture.
     Never,
 }
 
 const MAKE: u16 = 0x010f;
 const MODEL: u16 = 0x0110;
 const IMAGE_DESCRIPTION: u16 = 0x010e;
-/// The type of text: bytes that end with a zero.
+/// The type of text: bytes terminated by a zero.
 const ASCII: u16 = 2;
 const ENTRY_LEN: usize = 12;
 
-/// `block` with `caption` as its `ImageDescription`, if `rule` wants it; none if it stays as it is.
-/// `in_xmp` is the description that the picture had in XMP.
+/// `block` with `caption` as its `ImageDescription`, or `None` if `rule` leaves it unchanged. `in_xmp` is the
+/// previous XMP description.
 ///
 /// # Errors
-/// If the caption should go in, and the block is damaged.
+/// If the caption should be written, but the block is damaged.
 pub fn with_caption(
     block: Option<&[u8]>,
     caption: &str,
@@ -47,11 +47,11 @@ pub fn with_caption(
         (ExifRule::Always, None) => Ok(Some(new_block(caption))),
         (ExifRule::Always, Some(block)) => with_description(block, caption).map(Some),
         (ExifRule::Filler, Some(block)) => {
-            // Of a block that cannot be read no program shows a description.
-            let Some(words) = Tiff::of(block).and_then(|tiff| tiff.words()) else {
+            // Programs show no description of a block that cannot be read.
+            let Some(texts) = Tiff::of(block).and_then(|tiff| tiff.texts()) else {
                 return Ok(None);
             };
-            if words.are_filler(in_xmp) {
+            if texts.is_filler(in_xmp) {
                 with_description(block, caption).map(Some)
             } else {
                 Ok(None)
@@ -60,7 +60,7 @@ pub fn with_caption(
     }
 }
 
-/// A block with nothing but `caption` in it.
+/// A new block with only `caption`.
 fn new_block(caption: &str) -> Vec<u8> {
     let empty = *b"II*\0\x08\0\0\0\0\0\0\0\0\0";
     with_description(&empty, caption).expect("an empty directory is whole")
@@ -74,7 +74,7 @@ fn with_description(block: &[u8], caption: &str) -> Result<Vec<u8>, DamagedExif>
     pad(&mut new);
     let entry = tiff.text_entry(&text, new.len()).ok_or(DamagedExif)?;
     new.extend_from_slice(&text);
-    let old: Vec<usize> = tiff.places(IMAGE_DESCRIPTION).collect();
+    let old: Vec<usize> = tiff.entries_of(IMAGE_DESCRIPTION).collect();
     for at in &old {
         new[*at..at + ENTRY_LEN].copy_from_slice(&entry);
     }
@@ -87,21 +87,21 @@ fn with_description(block: &[u8], caption: &str) -> Result<Vec<u8>, DamagedExif>
     Ok(new)
 }
 
-/// Values and directories begin at even offsets.
+/// Pads to an even length: values and directories start at even offsets.
 fn pad(block: &mut Vec<u8>) {
     block.resize(block.len().next_multiple_of(2), 0);
 }
 
-/// A TIFF block whose first directory is whole.
+/// A TIFF block with a complete first directory.
 struct Tiff<'b> {
     block: &'b [u8],
     big_endian: bool,
-    /// Where the entries of the first directory stand.
+    /// Byte range of the entries of the first directory.
     entries: Range<usize>,
 }
 
-/// What the first directory says in words.
-struct Words {
+/// Texts of the first directory.
+struct Texts {
     description: String,
     make: String,
     model: String,
@@ -127,15 +127,15 @@ impl<'b> Tiff<'b> {
         Some(tiff)
     }
 
-    /// Where the entries of `tag` stand; there should be one at most.
-    fn places(&self, tag: u16) -> impl Iterator<Item = usize> {
+    /// Offsets of the entries of `tag`; normally at most one.
+    fn entries_of(&self, tag: u16) -> impl Iterator<Item = usize> {
         let all = self.entries.clone().step_by(ENTRY_LEN);
         all.filter(move |at| self.u16_at(*at) == Some(tag))
     }
 
-    /// The bytes of a text, or of something that is stored like one.
+    /// The bytes of a value of a text or byte type.
     fn text(&self, tag: u16) -> Option<&'b [u8]> {
-        let at = self.places(tag).next()?;
+        let at = self.entries_of(tag).next()?;
         let is_bytes = matches!(self.u16_at(at + 2)?, 1 | ASCII | 7 | 129);
         let len = self.u32_at(at + 4)? as usize;
         let from = if len <= 4 {
@@ -148,17 +148,17 @@ impl<'b> Tiff<'b> {
             .filter(|_| is_bytes)
     }
 
-    /// None if there is no description, or none that is text.
-    fn words(&self) -> Option<Words> {
-        let words = |tag| self.text(tag).map(plain_words);
-        Some(Words {
-            description: words(IMAGE_DESCRIPTION)?,
-            make: words(MAKE).unwrap_or_default(),
-            model: words(MODEL).unwrap_or_default(),
+    /// `None` if there is no description, or it is not text.
+    fn texts(&self) -> Option<Texts> {
+        let texts = |tag| self.text(tag).map(normalize);
+        Some(Texts {
+            description: texts(IMAGE_DESCRIPTION)?,
+            make: texts(MAKE).unwrap_or_default(),
+            model: texts(MODEL).unwrap_or_default(),
         })
     }
 
-    /// The entry of `ImageDescription` for a text that stands at `at`.
+    /// The entry of `ImageDescription` for a text at offset `at`.
     fn text_entry(&self, text: &[u8], at: usize) -> Option<[u8; ENTRY_LEN]> {
         let mut entry = [0; ENTRY_LEN];
         entry[..2].copy_from_slice(&self.u16_bytes(IMAGE_DESCRIPTION));
@@ -171,7 +171,7 @@ impl<'b> Tiff<'b> {
         Some(entry)
     }
 
-    /// The first directory with one more entry; entries stand in the order of their tags.
+    /// The first directory with one more entry; entries are sorted by tag.
     fn directory_with(&self, entry: &[u8; ENTRY_LEN]) -> Option<Vec<u8>> {
         let n_entries = self.entries.len() / ENTRY_LEN;
         let is_later = |at: &usize| self.u16_at(*at) > Some(IMAGE_DESCRIPTION);
@@ -225,14 +225,14 @@ impl<'b> Tiff<'b> {
     }
 }
 
-/// A text without zeros, and with single spaces between its words.
-fn plain_words(text: &[u8]) -> String {
+/// A text without zeros and with single spaces between words.
+fn normalize(text: &[u8]) -> String {
     let text = String::from_utf8_lossy(text).replace('\0', " ");
     text.split_whitespace().collect::<Vec<_>>().join(" ")
 }
 
-/// What cameras and programs write where a person has said nothing, as photo libraries have
-/// collected it (PhotoPrism, iNaturalist); in upper or lower case.
+/// Default texts of cameras and programs in upper or lower case, as collected by photo libraries (PhotoPrism,
+/// iNaturalist).
 const PHRASES: [&str; 17] = [
     "binary comment",
     "charset=ascii",
@@ -252,7 +252,7 @@ const PHRASES: [&str; 17] = [
     "kodak digital still camera",
     "konica minolta digital camera",
 ];
-/// Likewise, by phones: the modes of their cameras. As words of a person these are written otherwise.
+/// Camera modes that phones write as description. Case-sensitive, since a user would write these words differently.
 const MODES: [&str; 39] = [
     "Scanner",
     "_cuva",
@@ -294,7 +294,7 @@ const MODES: [&str; 39] = [
     "JPEG",
     "UNICODE",
 ];
-/// Makers whose cameras write no more than their name, in capitals.
+/// Makers whose cameras write only their name, in capitals.
 const MAKERS: [&str; 21] = [
     "AGFA",
     "CANON",
@@ -318,40 +318,43 @@ const MAKERS: [&str; 21] = [
     "SANYO",
     "SONY",
 ];
-const MAKERS_OF_BRACKETS: [&str; 3] = ["samsung", "digimax", "kenox"];
+const BRACKET_MAKERS: [&str; 3] = ["samsung", "digimax", "kenox"];
 
-impl Words {
-    /// Whether no person wrote the description, or XMP says the same.
-    fn are_filler(&self, in_xmp: Option<&str>) -> bool {
-        let said = &*self.description;
-        let lower = said.to_lowercase();
+impl Texts {
+    /// Whether the description is a default text or equal to that in XMP.
+    fn is_filler(&self, in_xmp: Option<&str>) -> bool {
+        let description = &*self.description;
+        let lower = description.to_lowercase();
         let both = format!("{} {}", self.make, self.model);
-        let is_blank = !said.chars().any(char::is_alphanumeric);
+        let is_blank = !description.chars().any(char::is_alphanumeric);
         let is_camera = [&*self.make, &self.model, &both]
             .iter()
-            .any(|name| name.eq_ignore_ascii_case(said));
+            .any(|name| name.eq_ignore_ascii_case(description));
         is_blank
             || is_camera
             || PHRASES.contains(&&*lower)
-            || MODES.contains(&said)
-            || is_trade_name(said)
-            || in_xmp.is_some_and(|text| plain_words(text.as_bytes()) == said)
+            || MODES.contains(&description)
+            || is_trade_name(description)
+            || in_xmp.is_some_and(|text| normalize(text.as_bytes()) == description)
     }
 }
 
-/// `ACME DIGITAL CAMERA`, `MOULTRIE DIGITAL GAME CAMERA`, `MAMIYA`, `<Digimax i5, Samsung #1>`, and the
-/// file's own name on the card, `DCIM\100GOPRO\GOPR0482.JPG`.
-fn is_trade_name(said: &str) -> bool {
-    let is_shouted = !said.chars().any(char::is_lowercase) && said.split(' ').count() <= 5;
-    let is_named = |end: &str| is_shouted && said.ends_with(end);
-    let bracketed = said.strip_prefix('<').and_then(|s| s.strip_suffix('>'));
+/// Matches `ACME DIGITAL CAMERA`, `MOULTRIE DIGITAL GAME CAMERA`, `MAMIYA`, `<Digimax i5, Samsung #1>`, and paths
+/// on a memory card such as `DCIM\100GOPRO\GOPR0482.JPG`.
+fn is_trade_name(description: &str) -> bool {
+    let is_upper_case =
+        !description.chars().any(char::is_lowercase) && description.split(' ').count() <= 5;
+    let is_named = |end: &str| is_upper_case && description.ends_with(end);
+    let bracketed = description
+        .strip_prefix('<')
+        .and_then(|s| s.strip_suffix('>'));
     let bracketed = bracketed.map(str::to_lowercase);
     is_named("DIGITAL CAMERA")
         || is_named("DIGITAL STILL CAMERA")
         || is_named("DIGITAL GAME CAMERA")
         || is_named(" DSC")
-        || MAKERS.contains(&said)
-        || said.starts_with("DCIM\\")
-        || said.starts_with("DCIM/")
-        || bracketed.is_some_and(|s| MAKERS_OF_BRACKETS.iter().any(|maker| s.contains(maker)))
+        || MAKERS.contains(&description)
+        || description.starts_with("DCIM\\")
+        || description.starts_with("DCIM/")
+        || bracketed.is_some_and(|s| BRACKET_MAKERS.iter().any(|maker| s.contains(maker)))
 }

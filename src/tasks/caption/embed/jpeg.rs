@@ -1,10 +1,10 @@
-//! Metadata segments of a JPEG.
+//! Embeds captions in JPEG: metadata segments.
 
 use std::{collections::BTreeMap, ops::Range};
 
 use super::{Caption, EmbedError, PacketError, edits::Edits, xmp};
 
-/// What begins the contents of a segment says what is in it.
+/// Signatures at the beginning of a segment's content.
 const XMP: &[u8] = b"http://ns.adobe.com/xap/1.0/\0";
 const EXTENDED_XMP: &[u8] = b"http://ns.adobe.com/xmp/extension/\0";
 const EXIF: &[u8] = b"Exif\0\0";
@@ -14,13 +14,13 @@ const APP0: u8 = 0xe0;
 const APP1: u8 = 0xe1;
 const APP2: u8 = 0xe2;
 
-/// A segment has 65535 bytes, two of them its length.
+/// A segment has at most 65535 bytes, including two for its length.
 const MAX_CONTENTS: usize = 65_533;
 
-/// `file` with its caption.
+/// `file` with `caption` embedded.
 ///
 /// # Errors
-/// If it is damaged before its first scan, or its metadata cannot be kept.
+/// If the file is damaged before the first scan, or metadata could be lost.
 pub fn embed(file: &[u8], caption: Caption<'_>) -> Result<Vec<u8>, EmbedError> {
     let segments = Segments::of(file)?;
     segments.check_extended_xmp()?;
@@ -31,22 +31,22 @@ pub fn embed(file: &[u8], caption: Caption<'_>) -> Result<Vec<u8>, EmbedError> {
         .iter()
         .map(|s| &segments.contents(s)[XMP.len()..])
         .collect();
-    let (mut packet, before) = caption.packet(&existing)?;
+    let (mut packet, previous) = caption.packet(&existing)?;
     let index = segments.beginning_with(APP2, MPF).next();
     if let Some(old) = packets.first() {
-        let room = MAX_CONTENTS - XMP.len();
-        let is_behind_index = index.is_some_and(|index| index.whole.start < old.whole.start);
-        if is_behind_index {
+        let max_len = MAX_CONTENTS - XMP.len();
+        let is_after_index = index.is_some_and(|index| index.whole.start < old.whole.start);
+        if is_after_index {
             packet = xmp::padded_to(existing[0].len(), packet);
-        } else if packet.len() > room {
-            packet = xmp::padded_to(room, packet);
+        } else if packet.len() > max_len {
+            packet = xmp::padded_to(max_len, packet);
         }
     }
     let segment = segment(XMP, &packet, "XMP")?;
 
     let block = segments.beginning_with(APP1, EXIF).next();
     let contents = block.map(|s| &segments.contents(s)[EXIF.len()..]);
-    if let Some(new) = caption.exif_block(contents, before.as_deref())? {
+    if let Some(new) = caption.exif_block(contents, previous.as_deref())? {
         let new = self::segment(EXIF, &new, "EXIF")?;
         match block {
             Some(old) => edits.replace(old.whole.clone(), new),
@@ -55,13 +55,13 @@ pub fn embed(file: &[u8], caption: Caption<'_>) -> Result<Vec<u8>, EmbedError> {
     }
     match packets.first() {
         Some(old) => edits.replace(old.whole.clone(), segment),
-        // After JFIF and EXIF, which want to be first, and before everything else.
+        // After JFIF and EXIF, which must come first, and before everything else.
         None => {
             let is_first = |s: &Segment| s.marker == APP0 || segments.begins(s, APP1, EXIF);
             edits.insert(segments.start_after(is_first), segment);
         }
     }
-    // Offsets in the index count from there to images behind this one.
+    // The offsets in the index count from there to images after this one.
     if let Some(index) = index
         && edits.growth_from(index.whole.end) != 0
     {
@@ -70,33 +70,33 @@ pub fn embed(file: &[u8], caption: Caption<'_>) -> Result<Vec<u8>, EmbedError> {
     Ok(edits.apply(file))
 }
 
-/// A segment APP1.
-fn segment(begin: &[u8], rest: &[u8], what: &'static str) -> Result<Vec<u8>, EmbedError> {
+/// Encodes an APP1 segment.
+fn segment(signature: &[u8], rest: &[u8], what: &'static str) -> Result<Vec<u8>, EmbedError> {
     let too_long = EmbedError::TooLong {
         format: "JPEG",
         what,
-        max: MAX_CONTENTS - begin.len(),
+        max: MAX_CONTENTS - signature.len(),
         found: rest.len(),
     };
-    let len = u16::try_from(2 + begin.len() + rest.len()).map_err(|_| too_long)?;
-    Ok([&[0xff, APP1], &len.to_be_bytes()[..], begin, rest].concat())
+    let len = u16::try_from(2 + signature.len() + rest.len()).map_err(|_| too_long)?;
+    Ok([&[0xff, APP1], &len.to_be_bytes()[..], signature, rest].concat())
 }
 
-/// One segment, by its places in the file.
+/// A segment and its position in the file.
 struct Segment {
     marker: u8,
-    /// From its marker to its end.
+    /// From the marker to the end.
     whole: Range<usize>,
 }
 
-/// The segments before the first scan. What follows it is copied in any case.
+/// The segments before the first scan. Everything after that is copied.
 struct Segments<'f> {
     file: &'f [u8],
     all: Vec<Segment>,
 }
 
 impl<'f> Segments<'f> {
-    /// Finds them as decoders do: bytes that belong to no segment are passed over.
+    /// Finds the segments as decoders do: bytes outside segments are skipped.
     fn of(file: &'f [u8]) -> Result<Self, EmbedError> {
         const SCAN: u8 = 0xda;
         const END: u8 = 0xd9;
@@ -111,7 +111,7 @@ impl<'f> Segments<'f> {
             match file[from + 1] {
                 SCAN => return Ok(Self { file, all }),
                 END => return Err(damaged),
-                0x01 | 0xd0..=0xd8 => at = from + 2, // no length, no contents
+                0x01 | 0xd0..=0xd8 => at = from + 2, // no length and content
                 marker => {
                     let Some(len) = file.get(from + 2..from + 4) else {
                         return Err(damaged);
@@ -143,15 +143,15 @@ impl<'f> Segments<'f> {
         all.filter(move |segment| self.begins(segment, marker, with))
     }
 
-    /// The place after the segments at the begin that are `first`.
+    /// The position after the leading segments for which `first` is true.
     fn start_after(&self, first: impl Fn(&Segment) -> bool) -> usize {
         let n_first = self.all.iter().take_while(|s| first(s)).count();
         let previous = n_first.checked_sub(1).map(|i| &self.all[i]);
         previous.map_or(2, |segment| segment.whole.end)
     }
 
-    /// Refuses a picture whose description is in the part of its XMP that did not fit one segment.
-    /// That part stays as it is: the first one names it by its checksum.
+    /// Rejects a picture with a description in its extended XMP, the part that did not fit into one segment. That
+    /// part cannot be edited: the main packet refers to it by checksum.
     fn check_extended_xmp(&self) -> Result<(), PacketError> {
         const GUID_LEN: usize = 32;
         let mut parts: BTreeMap<&[u8], BTreeMap<u32, &[u8]>> = BTreeMap::new();
@@ -177,7 +177,7 @@ impl<'f> Segments<'f> {
             if packet.len() != lengths[guid] as usize {
                 return Err(PacketError::Extension);
             }
-            if xmp::read(&packet)?.something {
+            if xmp::read(&packet)?.has_any {
                 return Err(PacketError::Several);
             }
         }
@@ -185,7 +185,7 @@ impl<'f> Segments<'f> {
     }
 }
 
-/// Whether two bytes are a marker; `ff ff` is a fill byte before one, `ff 00` is data.
+/// Whether two bytes are a marker; `ff ff` is a fill byte before a marker, `ff 00` is data.
 fn is_marker(pair: &[u8]) -> bool {
     pair[0] == 0xff && !matches!(pair[1], 0 | 0xff)
 }

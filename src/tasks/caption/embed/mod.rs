@@ -1,8 +1,7 @@
-//! A description written into the bytes of a picture file, without touching the picture.
+//! Embeds a caption into the bytes of a picture file without changing the image.
 //!
-//! JPEG, PNG and WebP keep an XMP packet, and EXIF, in segments of their own. Those are replaced or
-//! added; the compressed image, the colour profile and all the rest, including what follows the
-//! image, are copied as they are.
+//! JPEG, PNG and WebP store XMP and EXIF in separate segments or chunks. These are replaced or added. Everything
+//! else is copied unchanged: the compressed image, the colour profile, and any data after the image.
 
 mod edits;
 mod exif;
@@ -19,11 +18,11 @@ pub use self::{
     xmp::PacketError,
 };
 
-/// A picture that a description cannot be written into.
+/// Why a caption cannot be embedded.
 #[derive(Debug, thiserror::Error)]
 #[allow(missing_docs)]
 pub enum EmbedError {
-    #[error("a description can be written into JPEG, PNG and WebP files, and this is {found}")]
+    #[error("captions can be embedded in JPEG, PNG and WebP files, but this is {found}")]
     Format { found: &'static str },
     #[error("the file's structure is damaged: {0}")]
     Structure(&'static str),
@@ -31,7 +30,7 @@ pub enum EmbedError {
     Packet(#[from] PacketError),
     #[error(transparent)]
     Exif(#[from] DamagedExif),
-    #[error("a {format} file holds {max} bytes of {what}, and this would be {found}")]
+    #[error("a {format} file can contain {max} bytes of {what}, but {found} are needed")]
     TooLong {
         format: &'static str,
         what: &'static str,
@@ -39,15 +38,15 @@ pub enum EmbedError {
         found: usize,
     },
     #[error(
-        "its {0} stands behind the index of its further images (MPF), whose offsets would be wrong"
+        "its {0} comes after the index of its other images (MPF), whose offsets would become wrong"
     )]
     BehindIndex(&'static str),
 }
 
-/// `file` with `caption` as its XMP description, and in EXIF as `exif` says.
+/// `file` with `caption` as its XMP description, and in EXIF according to `exif`.
 ///
 /// # Errors
-/// If the format has no place for one, the file is damaged, or the existing XMP cannot be kept.
+/// If the format is not supported, the file is damaged, or existing XMP could be lost.
 pub fn embed(file: &Bytes, caption: &str, exif: ExifRule) -> Result<Bytes, EmbedError> {
     let caption = Caption {
         text: caption,
@@ -75,7 +74,7 @@ fn name_of(format: ImageFormat) -> &'static str {
     }
 }
 
-/// What is to be written.
+/// The caption, and whether it is written to EXIF.
 #[derive(Clone, Copy)]
 struct Caption<'c> {
     text: &'c str,
@@ -83,19 +82,19 @@ struct Caption<'c> {
 }
 
 impl Caption<'_> {
-    /// The new XMP packet: the first of `existing` with its description replaced, or one of its own;
-    /// and the description that it had.
+    /// The new XMP packet: the first of `existing` with its description replaced, or a new one. The second value
+    /// is the previous description.
     fn packet(self, existing: &[&[u8]]) -> Result<(Vec<u8>, Option<String>), EmbedError> {
         let Some((first, others)) = existing.split_first() else {
             return Ok((xmp::packet(self.text), None));
         };
         for other in others {
-            if xmp::read(other)?.something {
+            if xmp::read(other)?.has_any {
                 return Err(PacketError::Several.into());
             }
         }
-        let before = xmp::read(first)?.by_default;
-        Ok((xmp::with_description(first, self.text)?, before))
+        let previous = xmp::read(first)?.default;
+        Ok((xmp::with_description(first, self.text)?, previous))
     }
 
     /// The new EXIF block, if it changes.

@@ -1,4 +1,4 @@
-//! Metadata chunks of a PNG.
+//! Embeds captions in PNG: metadata chunks.
 
 use std::io::{Read, Write};
 
@@ -7,21 +7,21 @@ use flate2::{Compression, read::ZlibDecoder, write::ZlibEncoder};
 use super::{Caption, EmbedError, edits::Edits};
 use crate::vision::image::png::{self, Chunk};
 
-/// The keyword of the chunk with XMP, and its end.
+/// The keyword of an XMP chunk with its terminator.
 const XMP: &[u8] = b"XML:com.adobe.xmp\0";
-/// What ImageMagick calls a chunk with XMP in hexadecimal digits.
+/// ImageMagick's keyword for XMP in hexadecimal digits.
 const RAW_XMP: &[u8] = b"Raw profile type xmp\0";
-/// And one with EXIF, in which the block stands as in a JPEG.
+/// ImageMagick's keyword for EXIF; its content starts with [`JPEG_EXIF`].
 const RAW_EXIF: &[u8] = b"Raw profile type exif\0";
 const JPEG_EXIF: &[u8] = b"Exif\0\0";
 
-/// The most that a compressed packet may be.
+/// Maximum size in bytes of an inflated packet.
 const MAX_PACKET: u64 = 64 << 20;
 
-/// `file` with its caption.
+/// `file` with `caption` embedded.
 ///
 /// # Errors
-/// If it is damaged before its first row, or its metadata cannot be kept.
+/// If the file is damaged before the image data, or metadata could be lost.
 pub fn embed(file: &[u8], caption: Caption<'_>) -> Result<Vec<u8>, EmbedError> {
     let chunks: Vec<_> = png::chunks(file).filter(Chunk::is_whole).collect();
     let header = chunks.first().filter(|c| c.is(b"IHDR"));
@@ -34,10 +34,10 @@ pub fn embed(file: &[u8], caption: Caption<'_>) -> Result<Vec<u8>, EmbedError> {
     let texts = old.iter().map(|c| Text::of(c, RAW_XMP));
     let texts = texts.collect::<Result<Vec<_>, _>>()?;
     let existing: Vec<_> = texts.iter().map(|text| &*text.packet).collect();
-    let (packet, before) = caption.packet(&existing)?;
+    let (packet, previous) = caption.packet(&existing)?;
 
     let block = chunks.iter().find(|c| c.is(b"eXIf"));
-    // A second block would hide what the raw one says, such as the orientation.
+    // A second block would hide the raw one's values, such as the orientation.
     let raw = chunks
         .iter()
         .filter(|_| block.is_none())
@@ -47,8 +47,8 @@ pub fn embed(file: &[u8], caption: Caption<'_>) -> Result<Vec<u8>, EmbedError> {
     let begin = raw_block.filter(|block| block.starts_with(JPEG_EXIF));
     let begin = begin.map_or(&[][..], |_| JPEG_EXIF);
     let raw_block = raw_block.map(|block| &block[begin.len()..]);
-    let contents = block.map(intact).transpose()?.or(raw_block);
-    if let Some(new) = caption.exif_block(contents, before.as_deref())? {
+    let contents = block.map(checked_content).transpose()?.or(raw_block);
+    if let Some(new) = caption.exif_block(contents, previous.as_deref())? {
         match (block, &raw) {
             (Some(old), _) => edits.replace(old.whole.clone(), chunk(*b"eXIf", &new)?),
             (None, Some((old, text))) => {
@@ -62,9 +62,9 @@ pub fn embed(file: &[u8], caption: Caption<'_>) -> Result<Vec<u8>, EmbedError> {
         (Some(old), Some(text)) => {
             edits.replace(old.whole.clone(), chunk(old.kind, &text.with(&packet))?);
         }
-        // Before the image, so that a reader need not pass it.
+        // Before the image data, so that readers find it early.
         _ => {
-            // Not compressed, no language, no translated keyword.
+            // Uncompressed, without language and translated keyword.
             let contents = [XMP, &[0, 0, 0, 0], &packet].concat();
             edits.insert(image.whole.start, chunk(*b"iTXt", &contents)?);
         }
@@ -76,21 +76,21 @@ fn holds_xmp(chunk: &Chunk<'_>) -> bool {
     chunk.is(b"iTXt") && chunk.content.starts_with(XMP) || holds_raw(chunk, RAW_XMP)
 }
 
-/// Whether it is a raw profile with this keyword.
+/// Whether the chunk is a raw profile with this keyword.
 fn holds_raw(chunk: &Chunk<'_>, keyword: &[u8]) -> bool {
     let is_raw = chunk.is(b"tEXt") || chunk.is(b"zTXt");
     is_raw && chunk.content.starts_with(keyword)
 }
 
-/// The content, if the checksum says that it is what was written.
-fn intact<'f>(chunk: &Chunk<'f>) -> Result<&'f [u8], EmbedError> {
+/// The content, if the checksum is correct.
+fn checked_content<'f>(chunk: &Chunk<'f>) -> Result<&'f [u8], EmbedError> {
     let content = chunk.is_sound().then_some(chunk.content);
     content.ok_or(EmbedError::Structure(
         "the checksum of its metadata is wrong",
     ))
 }
 
-/// The bytes of a chunk.
+/// Encodes a chunk.
 fn chunk(kind: [u8; 4], content: &[u8]) -> Result<Vec<u8>, EmbedError> {
     let max = i32::MAX as usize;
     if content.len() > max {
@@ -101,12 +101,12 @@ fn chunk(kind: [u8; 4], content: &[u8]) -> Result<Vec<u8>, EmbedError> {
             found: content.len(),
         });
     }
-    Ok(png::chunk(kind, content))
+    Ok(png::encode_chunk(kind, content))
 }
 
-/// A text chunk with a packet, or with EXIF.
+/// A text chunk that contains an XMP packet or EXIF.
 struct Text<'f> {
-    /// All before the text.
+    /// The bytes before the text.
     header: &'f [u8],
     is_compressed: bool,
     is_raw_profile: bool,
@@ -114,10 +114,11 @@ struct Text<'f> {
 }
 
 impl<'f> Text<'f> {
-    /// Of a chunk whose keyword is that of XMP or, for a raw profile, `raw_keyword`.
+    /// Parses a chunk with the XMP keyword or, for a raw profile, `raw_keyword`.
     fn of(chunk: &Chunk<'f>, raw_keyword: &[u8]) -> Result<Self, EmbedError> {
-        let unknown = || EmbedError::Structure("its XMP chunk is cut or of an unknown form");
-        let contents = intact(chunk)?;
+        let malformed =
+            || EmbedError::Structure("its XMP chunk is truncated or has an unknown form");
+        let contents = checked_content(chunk)?;
         let is_raw_profile = !chunk.is(b"iTXt");
         let (header_len, is_compressed) = match &chunk.kind {
             b"iTXt" => international_header(contents),
@@ -127,7 +128,7 @@ impl<'f> Text<'f> {
                 .map(|_| (raw_keyword.len() + 1, true)),
             _ => Some((raw_keyword.len(), false)),
         }
-        .ok_or_else(unknown)?;
+        .ok_or_else(malformed)?;
         let (header, text) = contents.split_at(header_len);
         let mut packet = if is_compressed {
             inflate(text)?
@@ -146,12 +147,12 @@ impl<'f> Text<'f> {
         })
     }
 
-    /// The contents of this chunk with another packet.
+    /// The content of this chunk with another packet.
     fn with(&self, packet: &[u8]) -> Vec<u8> {
         let mut text = packet.to_vec();
         if self.is_raw_profile {
             let is_exif = self.header.starts_with(RAW_EXIF);
-            text = as_raw_profile(if is_exif { "exif" } else { "xmp" }, &text);
+            text = encode_raw_profile(if is_exif { "exif" } else { "xmp" }, &text);
         }
         if self.is_compressed {
             text = deflate(&text);
@@ -160,8 +161,8 @@ impl<'f> Text<'f> {
     }
 }
 
-/// How long the header of an `iTXt` chunk is, and whether its text is compressed: behind the keyword
-/// come a flag and a method, a language and a translated keyword.
+/// The length of the header of an `iTXt` chunk, and whether its text is compressed. After the keyword follow a
+/// flag, a method, a language and a translated keyword.
 fn international_header(contents: &[u8]) -> Option<(usize, bool)> {
     let (flags, rest) = contents[XMP.len()..].split_at_checked(2)?;
     let text = rest.splitn(3, |b| *b == 0).nth(2)?;
@@ -173,7 +174,7 @@ fn international_header(contents: &[u8]) -> Option<(usize, bool)> {
     Some((contents.len() - text.len(), is_compressed))
 }
 
-/// The bytes of a raw profile: a name, a length, hexadecimal digits, each on lines of their own.
+/// Decodes a raw profile: a name, a length and hexadecimal digits, each on separate lines.
 fn raw_profile(text: &[u8]) -> Option<Vec<u8>> {
     let text = std::str::from_utf8(text).ok()?;
     let mut words = text.split_ascii_whitespace();
@@ -187,7 +188,7 @@ fn raw_profile(text: &[u8]) -> Option<Vec<u8>> {
     (odd.is_empty() && bytes.len() == len).then_some(bytes)
 }
 
-fn as_raw_profile(name: &str, bytes: &[u8]) -> Vec<u8> {
+fn encode_raw_profile(name: &str, bytes: &[u8]) -> Vec<u8> {
     const BYTES_A_LINE: usize = 36;
     let mut text = format!("\n{name}\n{:8}\n", bytes.len());
     for line in bytes.chunks(BYTES_A_LINE) {
@@ -201,7 +202,7 @@ fn inflate(text: &[u8]) -> Result<Vec<u8>, EmbedError> {
     let mut packet = Vec::new();
     let mut decoder = ZlibDecoder::new(text).take(MAX_PACKET + 1);
     let read = decoder.read_to_end(&mut packet);
-    read.map_err(|_| EmbedError::Structure("its compressed XMP cannot be unpacked"))?;
+    read.map_err(|_| EmbedError::Structure("its compressed XMP cannot be decompressed"))?;
     if packet.len() as u64 > MAX_PACKET {
         return Err(EmbedError::TooLong {
             format: "PNG",

@@ -14,15 +14,15 @@ const CAMERA_WORDS: &[u8] =
 
 const XMP: &[u8] = b"http://ns.adobe.com/xap/1.0/\0";
 
-fn written(file: &[u8], caption: &str) -> Result<Vec<u8>, EmbedError> {
+fn embedded(file: &[u8], caption: &str) -> Result<Vec<u8>, EmbedError> {
     embed(&Bytes::copy_from_slice(file), caption, ExifRule::Filler).map(Vec::from)
 }
 
 fn refusal(file: &[u8]) -> String {
-    written(file, "x").unwrap_err().to_string()
+    embedded(file, "x").unwrap_err().to_string()
 }
 
-/// A packet that says `rdf`.
+/// A packet with `rdf`.
 fn packet(rdf: &str) -> Vec<u8> {
     format!(
         "<?xpacket begin='' id='W5M0MpCehiHzreSzNTczkc9d'?><rdf:RDF xmlns:rdf='http://www.w3.org/1999/02/22-rdf-syntax-ns#' \
@@ -38,7 +38,7 @@ fn segment(marker: u8, contents: &[&[u8]]) -> Vec<u8> {
     [&[0xff, marker], &len[..], &contents].concat()
 }
 
-/// The JPEG with more segments at its begin.
+/// The JPEG with more segments at its start.
 fn jpeg_with(segments: &[Vec<u8>]) -> Vec<u8> {
     [&JPEG[..2], &segments.concat(), &JPEG[2..]].concat()
 }
@@ -51,7 +51,7 @@ fn png_chunk(kind: &[u8; 4], contents: &[u8]) -> Vec<u8> {
     [&len[..], kind, contents, &hasher.finalize().to_be_bytes()].concat()
 }
 
-/// The PNG with more chunks behind its header.
+/// The PNG with more chunks after its header.
 fn png_with(chunks: &[Vec<u8>]) -> Vec<u8> {
     [&PNG[..33], &chunks.concat(), &PNG[33..]].concat()
 }
@@ -81,7 +81,7 @@ fn transparent_webp() -> Vec<u8> {
     file.into_inner()
 }
 
-/// Where `long` has a piece that `short` has not.
+/// The range of the bytes that `long` has and `short` does not.
 fn inserted(long: &[u8], short: &[u8]) -> Range<usize> {
     let same = short.iter().zip(long).take_while(|(a, b)| a == b).count();
     let more = long.len() - short.len();
@@ -92,17 +92,17 @@ fn inserted(long: &[u8], short: &[u8]) -> Range<usize> {
     same..same + more
 }
 
-fn holds(file: &[u8], words: &str) -> bool {
-    file.windows(words.len()).any(|w| w == words.as_bytes())
+fn holds(file: &[u8], texts: &str) -> bool {
+    file.windows(texts.len()).any(|w| w == texts.as_bytes())
 }
 
 #[test]
-fn a_jpeg_or_png_gets_one_segment_and_every_other_byte_is_kept() {
-    let trailing = [JPEG, b"motion picture"].concat(); // as phones append it
-    let behind_png = [PNG, b"what others append"].concat();
+fn one_segment_is_added_and_all_other_bytes_are_kept() {
+    let trailing = [JPEG, b"motion picture"].concat(); // as appended by phones
+    let appended = [PNG, b"what others append"].concat();
     let filled = [&JPEG[..2], &[0xff, 0xff, 0xff], &JPEG[2..]].concat();
-    for file in [JPEG, ROTATED, PNG, &trailing, &behind_png, &filled] {
-        let copy = written(file, "a < b\nü").unwrap();
+    for file in [JPEG, ROTATED, PNG, &trailing, &appended, &filled] {
+        let copy = embedded(file, "a < b\nü").unwrap();
         let piece = &copy[inserted(&copy, file)];
         assert!(holds(piece, "a &lt; b\nü</rdf:li>"));
         let pixels = |bytes| ::image::load_from_memory(bytes).unwrap();
@@ -111,21 +111,21 @@ fn a_jpeg_or_png_gets_one_segment_and_every_other_byte_is_kept() {
 }
 
 #[test]
-fn a_picture_may_end_early() {
+fn truncated_pictures_are_accepted() {
     let without_end = &JPEG[..JPEG.len() - 2];
     let without_iend = &PNG[..PNG.len() - 12];
     for file in [without_end, without_iend] {
-        let copy = written(file, "caption").unwrap();
+        let copy = embedded(file, "caption").unwrap();
         inserted(&copy, file);
     }
 }
 
 #[test]
-fn the_image_in_a_webp_keeps_its_bytes() {
+fn the_image_data_of_a_webp_is_unchanged() {
     let transparent = transparent_webp();
     let appended = [LOSSY, b"what others append"].concat();
     for file in [LOSSY, &transparent, &appended] {
-        let copy = written(file, "caption").unwrap();
+        let copy = embedded(file, "caption").unwrap();
         let len = u32::from_le_bytes(copy[4..8].try_into().unwrap()) as usize;
         assert_eq!(&copy[12..16], b"VP8X");
         let image_len = 8 + u32::from_le_bytes(file[4..8].try_into().unwrap()) as usize - 12;
@@ -161,7 +161,7 @@ fn an_animated_webp_and_odd_chunks_are_kept() {
     let len = (unpadded.len() as u32 - 8).to_le_bytes();
     unpadded[4..8].copy_from_slice(&len);
     for file in [&file, &*unpadded] {
-        let copy = written(file, "caption").unwrap();
+        let copy = embedded(file, "caption").unwrap();
         assert!(copy[20] == 0b0010_0110 && copy[21..30] == header[9..18]);
         assert!(copy[30..30 + others.len()] == others);
         assert!(copy.ends_with(&riff_chunk(b"junk", b"abc")));
@@ -176,9 +176,9 @@ fn an_animated_webp_and_odd_chunks_are_kept() {
 #[test]
 fn writing_again_replaces_the_description() {
     for file in [JPEG, PNG, LOSSY, ATTRIBUTE] {
-        let once = written(file, "second").unwrap();
-        let other = written(file, "a first, longer one").unwrap();
-        assert!(written(&other, "second").unwrap() == once);
+        let once = embedded(file, "second").unwrap();
+        let other = embedded(file, "a first, longer one").unwrap();
+        assert!(embedded(&other, "second").unwrap() == once);
     }
 }
 
@@ -199,20 +199,20 @@ fn other_formats_are_refused_by_name() {
 }
 
 #[test]
-fn a_jpeg_holds_so_much_and_padding_gives_way() {
+fn a_large_packet_uses_its_padding_up_to_the_limit_of_jpeg() {
     let long = "x".repeat(70_000);
-    let error = written(JPEG, &long).unwrap_err().to_string();
+    let error = embedded(JPEG, &long).unwrap_err().to_string();
     assert!(error.contains("65504 bytes of XMP"), "{error}");
     let filler = "y".repeat(61_000);
     let full = packet(&format!("<rdf:Description dc:format='{filler}'/>"));
     let file = jpeg_with(&[segment(0xe1, &[XMP, &full])]);
-    let copy = written(&file, &"x".repeat(2_000)).unwrap();
+    let copy = embedded(&file, &"x".repeat(2_000)).unwrap();
     assert!(holds(&copy, &filler) && holds(&copy, &"x".repeat(2_000)));
-    assert!(written(&file, &"x".repeat(5_000)).is_err());
+    assert!(embedded(&file, &"x".repeat(5_000)).is_err());
 }
 
 #[test]
-fn extended_xmp_stays_and_is_looked_into() {
+fn extended_xmp_is_kept_and_checked_for_descriptions() {
     let guid = [b'A'; 32];
     let extension = |rdf: &str| {
         let data = packet(rdf);
@@ -238,14 +238,14 @@ fn extended_xmp_stays_and_is_looked_into() {
     ));
     let main = segment(0xe1, &[XMP, &main]);
     let kept = extension("<rdf:Description dc:format='long'/>");
-    let copy = written(&jpeg_with(&[main.clone(), kept.clone()]), "caption").unwrap();
+    let copy = embedded(&jpeg_with(&[main.clone(), kept.clone()]), "caption").unwrap();
     assert!(copy.windows(kept.len()).any(|w| w == kept));
     assert!(
         holds(&copy, "HasExtendedXMP='AAAA") && holds(&copy, ">caption<") && !holds(&copy, "gone")
     );
 
-    let said = extension("<rdf:Description dc:description='there'/>");
-    let error = refusal(&jpeg_with(&[main.clone(), said]));
+    let text_before = extension("<rdf:Description dc:description='there'/>");
+    let error = refusal(&jpeg_with(&[main.clone(), text_before]));
     assert!(error.contains("in several XMP packets"), "{error}");
     let cut = kept[..kept.len() / 2].to_vec();
     let cut = segment(0xe1, &[&cut[4..80]]);
@@ -253,10 +253,10 @@ fn extended_xmp_stays_and_is_looked_into() {
 }
 
 #[test]
-fn of_several_packets_one_may_describe() {
+fn only_one_of_several_packets_may_have_a_description() {
     let says = |rdf| segment(0xe1, &[XMP, &packet(rdf)]);
     let first = says("<rdf:Description dc:description='gone'/>");
-    let copy = written(
+    let copy = embedded(
         &jpeg_with(&[first.clone(), says("<rdf:Description dc:format='kept'/>")]),
         "caption",
     )
@@ -267,24 +267,24 @@ fn of_several_packets_one_may_describe() {
 }
 
 #[test]
-fn the_index_of_further_images_stays_right() {
+fn the_index_of_other_images_stays_valid() {
     let mpf = segment(0xe2, &[b"MPF\0II*\0\x08\0\0\0"]);
-    let behind = segment(
+    let after_index = segment(
         0xe1,
         &[XMP, &packet("<rdf:Description dc:description='gone'/>")],
     );
-    let file = jpeg_with(&[mpf.clone(), behind]);
-    let copy = written(&file, "caption").unwrap();
-    assert_eq!(copy.len(), file.len()); // by its padding
+    let file = jpeg_with(&[mpf.clone(), after_index]);
+    let copy = embedded(&file, "caption").unwrap();
+    assert_eq!(copy.len(), file.len()); // the padding absorbs the change
     assert!(refusal_of_length(&file, 9_000).contains("MPF"));
     let file = jpeg_with(&[mpf]);
-    let copy = written(&file, "caption").unwrap();
+    let copy = embedded(&file, "caption").unwrap();
     let at = copy.windows(4).position(|w| w == b"MPF\0").unwrap();
     assert!(copy[at..] == file[file.windows(4).position(|w| w == b"MPF\0").unwrap()..]);
 }
 
 fn refusal_of_length(file: &[u8], len: usize) -> String {
-    written(file, &"x".repeat(len)).unwrap_err().to_string()
+    embedded(file, &"x".repeat(len)).unwrap_err().to_string()
 }
 
 #[test]
@@ -296,7 +296,7 @@ fn a_compressed_png_packet_stays_compressed() {
     let zipped = encoder.finish().unwrap();
     let header = b"XML:com.adobe.xmp\0\x01\0en\0title\0";
     let file = png_with(&[png_chunk(b"iTXt", &[header, &zipped[..]].concat())]);
-    let copy = written(&file, "caption").unwrap();
+    let copy = embedded(&file, "caption").unwrap();
     let at = copy
         .windows(header.len())
         .position(|w| w == header)
@@ -310,13 +310,13 @@ fn a_compressed_png_packet_stays_compressed() {
     assert!(copy.ends_with(&PNG[33..]));
 
     let damaged = png_with(&[png_chunk(b"iTXt", &[header, &b"no zlib"[..]].concat())]);
-    assert!(refusal(&damaged).contains("cannot be unpacked"));
+    assert!(refusal(&damaged).contains("cannot be decompressed"));
     let unknown = png_with(&[png_chunk(b"iTXt", b"XML:com.adobe.xmp\0\x07\0\0\0x")]);
     assert!(refusal(&unknown).contains("unknown form"));
 }
 
 #[test]
-fn a_raw_profile_stays_one() {
+fn a_raw_profile_stays_a_raw_profile() {
     use std::io::Write;
     let old = packet("<rdf:Description dc:description='gone' dc:format='kept'/>");
     let hex: String = old.iter().map(|byte| format!("{byte:02x}")).collect();
@@ -328,13 +328,13 @@ fn a_raw_profile_stays_one() {
     let zipped = png_chunk(b"zTXt", &[keyword, &b"\0"[..], &zipped].concat());
     let plain = png_chunk(b"tEXt", &[keyword, text.as_bytes()].concat());
     for chunk in [&zipped, &plain] {
-        let copy = written(&png_with(std::slice::from_ref(chunk)), "caption").unwrap();
+        let copy = embedded(&png_with(std::slice::from_ref(chunk)), "caption").unwrap();
         assert_eq!(copy[37..41], chunk[4..8]);
         assert!(copy.ends_with(&PNG[33..]) && !holds(&copy, "XML:com.adobe.xmp"));
-        let again = written(&copy, "caption").unwrap();
+        let again = embedded(&copy, "caption").unwrap();
         assert!(again == copy);
     }
-    let copy = written(&png_with(&[plain]), "caption").unwrap();
+    let copy = embedded(&png_with(&[plain]), "caption").unwrap();
     let line: String = ">caption<"
         .bytes()
         .map(|byte| format!("{byte:02x}"))
@@ -356,7 +356,7 @@ fn a_raw_profile_stays_one() {
 }
 
 #[test]
-fn exif_in_a_raw_profile_is_changed_there() {
+fn exif_in_a_raw_profile_is_edited_in_place() {
     let block = exif_block(true, "m", Some(b"OLYMPUS DIGITAL CAMERA\0"));
     let bytes = [&b"Exif\0\0"[..], &block].concat();
     let hex: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
@@ -366,13 +366,13 @@ fn exif_in_a_raw_profile_is_changed_there() {
     for rule in [ExifRule::Filler, ExifRule::Always] {
         let copy = embed(&file.clone().into(), "a new caption", rule).unwrap();
         assert!(!holds(&copy, "eXIf"));
-        let hex = |words: &str| -> String { words.bytes().map(|b| format!("{b:02x}")).collect() };
+        let hex = |texts: &str| -> String { texts.bytes().map(|b| format!("{b:02x}")).collect() };
         let plain = String::from_utf8_lossy(&copy).replace('\n', "");
         assert!(plain.contains(&hex("a new caption")), "{plain}");
     }
 }
 
-/// A TIFF block with a make, a model, notes that know their own place, and a description.
+/// A TIFF block with a make, an orientation, maker notes with absolute offsets, and a description.
 fn exif_block(big_endian: bool, make: &str, description: Option<&[u8]>) -> Vec<u8> {
     let u16 = |v: u16| {
         if big_endian {
@@ -425,15 +425,15 @@ fn jpeg_exif(big_endian: bool, make: &str, description: Option<&[u8]>) -> Vec<u8
     jpeg_with(&[segment(0xe1, &[b"Exif\0\0", &block])])
 }
 
-/// The EXIF block of a JPEG that begins with it.
+/// The EXIF block of a JPEG whose first segment it is.
 fn block_of(jpeg: &[u8]) -> &[u8] {
     let len = usize::from(u16::from_be_bytes([jpeg[4], jpeg[5]]));
     &jpeg[12..4 + len]
 }
 
 #[test]
-fn a_cameras_words_give_way_and_nothing_moves() {
-    let words = [
+fn a_cameras_default_text_is_replaced_and_nothing_moves() {
+    let texts = [
         "OLYMPUS DIGITAL CAMERA         ",
         "SONY DSC",
         "Minolta DSC",
@@ -452,16 +452,19 @@ fn a_cameras_words_give_way_and_nothing_moves() {
         "DCIM\\100GOPRO\\GOPR0482.JPG",
     ];
     for big_endian in [false, true] {
-        for said in words {
-            let text = [said.as_bytes(), b"\0"].concat();
+        for text_before in texts {
+            let text = [text_before.as_bytes(), b"\0"].concat();
             let file = jpeg_exif(big_endian, "ACME", Some(&text));
-            let copy = written(&file, "a grün caption").unwrap();
+            let copy = embedded(&file, "a grün caption").unwrap();
             let (old, new) = (block_of(&file), block_of(&copy));
-            assert!(new.ends_with("a grün caption\0".as_bytes()), "{said:?}");
+            assert!(
+                new.ends_with("a grün caption\0".as_bytes()),
+                "{text_before:?}"
+            );
             let differing = old.iter().zip(new).filter(|(a, b)| a != b).count();
             assert!(
                 differing <= 8 && new[22..old.len()] == old[22..],
-                "{said:?}"
+                "{text_before:?}"
             );
             let always = embed(&file.clone().into(), "ok", ExifRule::Always).unwrap();
             assert!(
@@ -475,35 +478,35 @@ fn a_cameras_words_give_way_and_nothing_moves() {
 }
 
 #[test]
-fn a_persons_words_stay_unless_asked_for() {
-    for said in [
+fn a_users_description_is_replaced_only_on_request() {
+    for text_before in [
         "Grandma's digital camera",
         "sea",
         "Camera",
         "Sony",
         "My digital camera",
     ] {
-        let text = [said.as_bytes(), b"\0"].concat();
+        let text = [text_before.as_bytes(), b"\0"].concat();
         let file = jpeg_exif(true, "Canon", Some(&text));
         assert!(
-            block_of(&written(&file, "x").unwrap()) == block_of(&file),
-            "{said}"
+            block_of(&embedded(&file, "x").unwrap()) == block_of(&file),
+            "{text_before}"
         );
         let always = embed(&file.into(), "caption", ExifRule::Always).unwrap();
         assert!(block_of(&always).ends_with(b"caption\0"));
     }
-    // Of a copy that was described before, both are.
+    // In a copy captioned before, both descriptions are replaced.
     let file = jpeg_exif(true, "Canon", Some(b"An earlier caption.\0"));
-    let first = written(&file, "An earlier caption.").unwrap();
-    let second = written(&first, "A later one.").unwrap();
+    let first = embedded(&file, "An earlier caption.").unwrap();
+    let second = embedded(&first, "A later one.").unwrap();
     assert!(block_of(&second).ends_with(b"A later one.\0"));
 }
 
 #[test]
-fn without_a_description_exif_changes_only_if_asked_for() {
+fn exif_without_a_description_changes_only_on_request() {
     for big_endian in [false, true] {
         let file = jpeg_exif(big_endian, "Canon", None);
-        assert!(block_of(&written(&file, "x").unwrap()) == block_of(&file));
+        assert!(block_of(&embedded(&file, "x").unwrap()) == block_of(&file));
         let always = embed(&file.clone().into(), "caption", ExifRule::Always).unwrap();
         let (old, new) = (block_of(&file), block_of(&always));
         assert!(new[8..old.len()] == old[8..]);
@@ -519,17 +522,17 @@ fn without_a_description_exif_changes_only_if_asked_for() {
 }
 
 #[test]
-fn exif_in_png_and_webp_and_in_a_damaged_block() {
+fn exif_in_png_and_webp_is_edited_and_damaged_exif_is_kept() {
     let block = exif_block(false, "Canon", Some(b"SONY DSC\0"));
     let file = png_with(&[png_chunk(b"eXIf", &block)]);
-    assert!(holds(&written(&file, "caption").unwrap(), "caption\0"));
+    assert!(holds(&embedded(&file, "caption").unwrap(), "caption\0"));
     let image = LOSSY[12..].to_vec();
     for begin in [&b""[..], b"Exif\0\0"] {
         let file = riff(&[
             image.clone(),
             riff_chunk(b"EXIF", &[begin, &block].concat()),
         ]);
-        let copy = written(&file, "caption").unwrap();
+        let copy = embedded(&file, "caption").unwrap();
         assert!(holds(&copy, "caption\0") && copy[20] & 0b1100 == 0b1100);
     }
     for damaged in [
@@ -538,7 +541,7 @@ fn exif_in_png_and_webp_and_in_a_damaged_block() {
         b"II*\0\x08\0\0\0\xff\xff",
     ] {
         let file = jpeg_with(&[segment(0xe1, &[b"Exif\0\0", damaged])]);
-        let copy = written(&file, "caption").unwrap();
+        let copy = embedded(&file, "caption").unwrap();
         assert!(holds(&copy, ">caption<"));
         let error = embed(&file.into(), "x", ExifRule::Always).unwrap_err();
         assert!(error.to_string().contains("EXIF block is damaged"));
@@ -549,10 +552,10 @@ fn exif_in_png_and_webp_and_in_a_damaged_block() {
 }
 
 #[test]
-fn the_reports_from_real_life() {
-    let copy = written(ATTRIBUTE, "caption").unwrap();
+fn reported_files_get_their_caption() {
+    let copy = embedded(ATTRIBUTE, "caption").unwrap();
     assert!(holds(&copy, ">caption<") && !holds(&copy, "old words") && holds(&copy, "image/jpeg"));
-    let copy = written(CAMERA_WORDS, "caption").unwrap();
+    let copy = embedded(CAMERA_WORDS, "caption").unwrap();
     assert!(holds(&copy, ">caption<") && holds(&copy, "caption\0"));
 }
 

@@ -1,24 +1,24 @@
-//! Metadata chunks of a WebP.
+//! Embeds captions in WebP: metadata chunks.
 
 use std::ops::Range;
 
 use super::{Caption, EmbedError, edits::Edits};
 
-/// `RIFF`, the length of what follows, `WEBP`.
+/// `RIFF`, the length of the rest, `WEBP`.
 const HEADER_LEN: usize = 12;
 
-/// Flags of the extended header: what else there is in the file.
+/// Flags of the extended header (VP8X).
 const HAS_XMP: u8 = 0b0000_0100;
 const HAS_EXIF: u8 = 0b0000_1000;
 const HAS_ALPHA: u8 = 0b0001_0000;
 
-/// Some programs write before a block what belongs there in a JPEG.
+/// The prefix of EXIF in JPEG, which some programs also write in WebP.
 const JPEG_EXIF: &[u8] = b"Exif\0\0";
 
-/// `file` with its caption.
+/// `file` with `caption` embedded.
 ///
 /// # Errors
-/// If it is damaged, or its metadata cannot be kept.
+/// If the file is damaged, or metadata could be lost.
 pub fn embed(file: &[u8], caption: Caption<'_>) -> Result<Vec<u8>, EmbedError> {
     let riff = Riff::of(file)?;
     if riff.lacks_padding {
@@ -29,15 +29,15 @@ pub fn embed(file: &[u8], caption: Caption<'_>) -> Result<Vec<u8>, EmbedError> {
 
     let old: Vec<_> = riff.chunks.iter().filter(|c| c.is(b"XMP ")).collect();
     let existing: Vec<_> = old.iter().map(|c| c.contents).collect();
-    let (packet, before) = caption.packet(&existing)?;
+    let (packet, previous) = caption.packet(&existing)?;
 
     let block = riff.chunks.iter().find(|c| c.is(b"EXIF"));
-    let begin = block.filter(|c| c.contents.starts_with(JPEG_EXIF));
-    let begin = begin.map_or(&[][..], |_| JPEG_EXIF);
-    let contents = block.map(|c| &c.contents[begin.len()..]);
-    if let Some(new) = caption.exif_block(contents, before.as_deref())? {
+    let prefix = block.filter(|c| c.contents.starts_with(JPEG_EXIF));
+    let prefix = prefix.map_or(&[][..], |_| JPEG_EXIF);
+    let contents = block.map(|c| &c.contents[prefix.len()..]);
+    if let Some(new) = caption.exif_block(contents, previous.as_deref())? {
         flags |= HAS_EXIF;
-        let new = chunk(b"EXIF", &[begin, &new].concat());
+        let new = chunk(b"EXIF", &[prefix, &new].concat());
         match block {
             Some(old) => edits.replace(old.whole.clone(), new),
             None => edits.insert(old.first().map_or(riff.end, |xmp| xmp.whole.start), new),
@@ -53,10 +53,10 @@ pub fn embed(file: &[u8], caption: Caption<'_>) -> Result<Vec<u8>, EmbedError> {
     Ok(edits.apply(file))
 }
 
-/// One chunk, by its places in the file.
+/// A chunk and its position in the file.
 struct Chunk<'f> {
     kind: [u8; 4],
-    /// With its padding, if that is there.
+    /// Header, content and padding, if present.
     whole: Range<usize>,
     contents: &'f [u8],
 }
@@ -70,9 +70,9 @@ impl Chunk<'_> {
 /// The chunks of a file.
 struct Riff<'f> {
     chunks: Vec<Chunk<'f>>,
-    /// Behind the last one; whatever follows is not the picture's.
+    /// End of the last chunk; the bytes after it are not part of the picture.
     end: usize,
-    /// Whether the last chunk is of an odd length and not padded.
+    /// Whether the last chunk has an odd length and no padding.
     lacks_padding: bool,
 }
 
@@ -85,7 +85,7 @@ impl<'f> Riff<'f> {
         let body = file.get(..8 + len as usize).unwrap_or(file);
         let mut chunks: Vec<Chunk<'f>> = Vec::new();
         let mut at = HEADER_LEN;
-        // Fewer bytes than the begin of a chunk are no chunk.
+        // Fewer bytes than a chunk header are not a chunk.
         while let Some((kind, len)) = kind_at(body, at).zip(u32_at(body, at + 4)) {
             let contents = body.get(at + 8..at + 8 + len as usize);
             let Some(contents) = contents else {
@@ -108,7 +108,7 @@ impl<'f> Riff<'f> {
         })
     }
 
-    /// `file` with the padding that its last chunk lacks.
+    /// `file` with the missing padding of its last chunk.
     fn padded(&self, file: &[u8]) -> Result<Vec<u8>, EmbedError> {
         let mut edits = Edits::default();
         edits.insert(self.end, [0]);
@@ -116,8 +116,8 @@ impl<'f> Riff<'f> {
         Ok(edits.apply(file))
     }
 
-    /// Says in the extended header what else there is. A file of the simple form, which has no place
-    /// for metadata, gets one.
+    /// Sets flags in the extended header. A file in the simple format, which cannot have metadata, gets an
+    /// extended header.
     fn set_flags(&self, flags: u8, edits: &mut Edits) -> Result<(), EmbedError> {
         if let Some(header) = self.chunks.iter().find(|c| c.is(b"VP8X")) {
             let old = header.contents.first();
@@ -150,7 +150,7 @@ impl<'f> Riff<'f> {
     }
 }
 
-/// What the image itself says about its canvas.
+/// Size and transparency from the image data.
 struct Bitstream {
     width: u32,
     height: u32,
@@ -159,10 +159,10 @@ struct Bitstream {
 
 impl Bitstream {
     fn of(chunk: &Chunk<'_>) -> Option<Self> {
-        let sides = match &chunk.kind {
-            // Behind the frame tag and a start code: two sizes of 14 bits, each with a scale.
+        let size_bits = match &chunk.kind {
+            // After the frame tag and a start code: two sizes of 14 bits, each with a scale.
             b"VP8 " => u32_at(chunk.contents, 6)?,
-            // Behind a signature: two sizes of 14 bits less one, then a bit for transparency.
+            // After a signature: two sizes of 14 bits minus one, then a bit for transparency.
             b"VP8L" => {
                 let bits = u32_at(chunk.contents, 1)?;
                 return Some(Self {
@@ -173,7 +173,7 @@ impl Bitstream {
             }
             _ => return None,
         };
-        let (width, height) = (sides & 0x3fff, sides >> 16 & 0x3fff);
+        let (width, height) = (size_bits & 0x3fff, size_bits >> 16 & 0x3fff);
         let is_picture = width > 0 && height > 0;
         is_picture.then_some(Self {
             width,
@@ -183,9 +183,9 @@ impl Bitstream {
     }
 }
 
-/// The bytes of a chunk, padded to an even length.
+/// Encodes a chunk, padded to an even length.
 fn chunk(kind: &[u8; 4], contents: &[u8]) -> Vec<u8> {
-    let len = contents.len() as u32; // `set_len` refuses longer ones
+    let len = contents.len() as u32; // `set_len` rejects longer files
     let padding = &[0][..contents.len() % 2];
     [kind, &len.to_le_bytes()[..], contents, padding].concat()
 }

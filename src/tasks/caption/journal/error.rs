@@ -1,11 +1,11 @@
-//! Why a file of records cannot serve.
+//! Errors of the record file.
 
 use std::{io, path::PathBuf};
 
-use super::{Journal, agreement::Difference};
-use crate::{system::text::TextError, tasks::caption::format::NoRecord};
+use super::{Journal, settings_check::Mismatch};
+use crate::{system::text::TextError, tasks::caption::format::InvalidRecord};
 
-/// The file cannot serve.
+/// Why the record file cannot be used.
 #[derive(Debug, thiserror::Error)]
 #[allow(missing_docs)]
 pub enum JournalError {
@@ -15,17 +15,17 @@ pub enum JournalError {
     NotAFile { path: PathBuf, found: &'static str },
     #[error("{}: another process is writing to it", path.display())]
     Busy { path: PathBuf },
-    /// The file, or a line of it, is no UTF-8 text.
+    /// The file, or a line of it, is not UTF-8 text.
     #[error("{}", path.display())]
     Text { path: PathBuf, source: TextError },
     #[error("{}: line {line}", path.display())]
-    NoRecord {
+    InvalidRecord {
         path: PathBuf,
         line: usize,
-        source: NoRecord,
+        source: InvalidRecord,
     },
     #[error(
-        "{}: holds captions with another {what}: expected `{expected}`, found `{found}`",
+        "{}: has captions with another {what}: expected `{expected}`, found `{found}`",
         path.display()
     )]
     OtherSettings {
@@ -44,27 +44,27 @@ impl Journal {
         }
     }
 
-    pub(super) fn no_text(&self, source: TextError) -> JournalError {
+    pub(super) fn not_text(&self, source: TextError) -> JournalError {
         JournalError::Text {
             path: self.path.clone(),
             source,
         }
     }
 
-    pub(super) fn no_record(&self, line: usize, source: NoRecord) -> JournalError {
-        JournalError::NoRecord {
+    pub(super) fn invalid_record(&self, line: usize, source: InvalidRecord) -> JournalError {
+        JournalError::InvalidRecord {
             path: self.path.clone(),
             line,
             source,
         }
     }
 
-    pub(super) fn other_settings(&self, difference: Difference) -> JournalError {
+    pub(super) fn other_settings(&self, mismatch: Mismatch) -> JournalError {
         JournalError::OtherSettings {
             path: self.path.clone(),
-            what: difference.what,
-            expected: difference.expected,
-            found: difference.found,
+            what: mismatch.what,
+            expected: mismatch.expected,
+            found: mismatch.found,
         }
     }
 }

@@ -1,4 +1,4 @@
-//! The file of records, open and locked.
+//! Opens and locks the record file.
 
 use std::{
     fs::{File, OpenOptions, TryLockError},
@@ -9,7 +9,7 @@ use std::{
 
 use super::JournalError;
 
-/// Opens the file for this process alone.
+/// Opens the file with an exclusive lock.
 pub fn open_locked(path: &Path) -> Result<File, JournalError> {
     let fail = |source| JournalError::Io {
         path: path.to_owned(),
@@ -39,10 +39,10 @@ pub fn open_locked(path: &Path) -> Result<File, JournalError> {
                     path: path.to_owned(),
                 });
             }
-            // Some network file systems know no locks; there the user has to take care.
+            // Some network file systems have no locks; there the user is responsible.
             Ok(()) | Err(TryLockError::Error(_)) => {}
         }
-        // Its last holder may have put another file in its place before it let go.
+        // Its last owner may have replaced the file before releasing the lock.
         let (here, there) = (file.metadata().map_err(fail)?, path.metadata());
         if there.is_ok_and(|there| (there.dev(), there.ino()) == (here.dev(), here.ino())) {
             return Ok(file);
@@ -50,10 +50,10 @@ pub fn open_locked(path: &Path) -> Result<File, JournalError> {
     }
 }
 
-/// What is in a file from some byte on, whoever else reads it.
-pub struct Onward<'a>(pub &'a File, pub u64);
+/// Reads a file from an offset, independently of its cursor.
+pub struct OffsetReader<'a>(pub &'a File, pub u64);
 
-impl io::Read for Onward<'_> {
+impl io::Read for OffsetReader<'_> {
     fn read(&mut self, bytes: &mut [u8]) -> io::Result<usize> {
         let n = self.0.read_at(bytes, self.1)?;
         self.1 += n as u64;

@@ -1,4 +1,4 @@
-//! Folders whose events the system delivers.
+//! Folders watched by the system.
 
 use std::{
     collections::HashMap,
@@ -11,37 +11,37 @@ use notify::{ErrorKind, Event, RecommendedWatcher, RecursiveMode, Watcher};
 
 use super::names::{Identity, identity, n_links};
 
-/// The folders that are watched, each for itself: what is left out or cannot be read costs nothing and
-/// harms nobody, and a link is a folder like others. The system has one watch for a folder, whatever it is
-/// called, and its events come under one name: the first that was added.
+/// The watched folders. Each is watched separately, so that skipped and unreadable folders need no watch, and
+/// links are treated as folders. The system has one watch per folder, whatever its names, and reports events under
+/// one name: the first that was added.
 pub struct Folders {
     watcher: RecommendedWatcher,
-    /// All names.
+    /// All names of folders.
     known: HashMap<PathBuf, Identity>,
     /// The name under which each folder is watched.
     watched: HashMap<Identity, PathBuf>,
 }
 
-/// Why a folder is not watched.
+/// Why a folder could not be watched.
 #[derive(Debug)]
-pub enum Refusal {
-    /// The system watches no more folders, or has no more room for those who watch.
+pub enum WatchFailure {
+    /// A limit of the system was reached.
     Limit(Limit),
-    /// Something else.
+    /// Another error.
     Other(notify::Error),
 }
 
-/// A limit of the system.
+/// A limit of inotify per user.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Limit {
-    /// Of folders that a user's programs watch.
+    /// Number of watched folders.
     Watches,
-    /// Of programs of a user that watch folders.
+    /// Number of inotify instances.
     Instances,
 }
 
 impl Limit {
-    /// The name of the setting.
+    /// The name of the kernel setting.
     pub fn setting(self) -> &'static str {
         match self {
             Self::Watches => "fs.inotify.max_user_watches",
@@ -49,13 +49,13 @@ impl Limit {
         }
     }
 
-    /// What it is set to, where the system says so.
+    /// The current value, if known.
     pub fn value(self) -> Option<u64> {
         let file = format!("/proc/sys/{}", self.setting().replace('.', "/"));
         fs::read_to_string(file).ok()?.trim().parse().ok()
     }
 
-    /// A value that is enough for most.
+    /// A sufficient value for most uses.
     pub fn enough(self) -> u64 {
         let usual = match self {
             Self::Watches => 524_288,
@@ -65,7 +65,7 @@ impl Limit {
     }
 }
 
-impl From<notify::Error> for Refusal {
+impl From<notify::Error> for WatchFailure {
     fn from(error: notify::Error) -> Self {
         match &error.kind {
             ErrorKind::MaxFilesWatch => Self::Limit(Limit::Watches),
@@ -79,9 +79,9 @@ impl From<notify::Error> for Refusal {
     }
 }
 
-impl Refusal {
-    /// Whether the folder was gone before it could be watched.
-    pub fn is_absence(&self) -> bool {
+impl WatchFailure {
+    /// Whether the folder was removed before it could be watched.
+    pub fn is_not_found(&self) -> bool {
         let Self::Other(error) = self else {
             return false;
         };
@@ -94,8 +94,8 @@ impl Refusal {
 }
 
 impl Folders {
-    /// None so far. Events go to `events`.
-    pub fn new(events: Sender<notify::Result<Event>>) -> Result<Self, Refusal> {
+    /// Without folders. Events are sent to `events`.
+    pub fn new(events: Sender<notify::Result<Event>>) -> Result<Self, WatchFailure> {
         Ok(Self {
             watcher: RecommendedWatcher::new(events, notify::Config::default())?,
             known: HashMap::new(),
@@ -103,15 +103,15 @@ impl Folders {
         })
     }
 
-    /// Watches a folder, if it is not watched under another name. `false` if it is known already.
-    pub fn add(&mut self, folder: &Path) -> Result<bool, Refusal> {
+    /// Watches a folder, unless it is watched under another name. `false` if the name is known.
+    pub fn add(&mut self, folder: &Path) -> Result<bool, WatchFailure> {
         if self.known.contains_key(folder) {
             return Ok(false);
         }
-        // Before it is watched: should it be replaced in between, that is seen later.
+        // Before watching: if the folder is replaced in between, the next check detects it.
         let id = identity(folder).map_err(notify::Error::io)?;
         let other = self.watched.get(&id);
-        // A name that was moved away leads there no longer.
+        // The other name may have been moved away.
         let is_other = other.is_some_and(|other| identity(other).is_ok_and(|now| now == id));
         if !is_other {
             self.watcher.watch(folder, RecursiveMode::NonRecursive)?;
@@ -121,12 +121,12 @@ impl Folders {
         Ok(true)
     }
 
-    /// Whether a folder is known, under whatever name it is watched.
+    /// Whether the name of a folder is known.
     pub fn has(&self, folder: &Path) -> bool {
         self.known.contains_key(folder)
     }
 
-    /// Whether a folder is watched under another name, where its pictures are found.
+    /// Whether a folder is watched under another name.
     pub fn has_under_other_name(&self, folder: &Path) -> bool {
         let watched = self.known.get(folder).and_then(|id| self.watched.get(id));
         watched.is_some_and(|name| name != folder)
@@ -136,23 +136,23 @@ impl Folders {
         self.known.len()
     }
 
-    /// Watches `folder` and those below it no longer. Returns the folders that have other names, of which
-    /// one is watched from now on, below `root`.
+    /// Stops watching `folder` and its subfolders. Those that have other names below `root` are watched under one
+    /// of these, which is returned.
     pub fn forget(&mut self, folder: &Path, root: &Path) -> Vec<PathBuf> {
         self.known.retain(|path, _| !path.starts_with(folder));
-        let gone = self
+        let removed = self
             .watched
             .extract_if(|_, path| path.starts_with(folder))
             .collect::<Vec<_>>();
         let mut renamed = Vec::new();
-        for (id, path) in gone {
-            let _ = self.watcher.unwatch(&path); // if it is gone, so is its watch
+        for (id, path) in removed {
+            let _ = self.watcher.unwatch(&path); // fails if the folder and its watch are gone
             let others = self.known.iter().filter(|(_, known)| **known == id);
             let other = others
                 .map(|(path, _)| path)
                 .min_by_key(|path| (n_links(root, path), path.as_os_str()));
             if let Some(other) = other.cloned() {
-                let _ = self.watcher.watch(&other, RecursiveMode::NonRecursive); // if it is gone, it is seen later
+                let _ = self.watcher.watch(&other, RecursiveMode::NonRecursive); // if the folder is gone, the next check detects it
                 self.watched.insert(id, other.clone());
                 renamed.push(other);
             }
@@ -161,7 +161,7 @@ impl Folders {
         renamed
     }
 
-    /// The folders that are gone or another than they were.
+    /// The folders that were removed or replaced.
     pub fn replaced(&self) -> Vec<PathBuf> {
         let is_same = |path: &Path, known: Identity| identity(path).is_ok_and(|now| now == known);
         let replaced = self

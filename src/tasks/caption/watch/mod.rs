@@ -1,20 +1,18 @@
-//! A folder in which pictures arrive.
+//! Watches a folder in which pictures arrive.
 //!
-//! A picture is taken when it is whole. On Linux the kernel says when a file was closed after
-//! writing, or moved to its place; that is waited for, however long the writer takes. A file that
-//! appears with neither (a hard link), and any file on systems that do not tell, is taken when it
-//! has been left alone for a while.
+//! A picture is reported when it is complete. Linux reports when a file was closed after writing or moved into
+//! place; the watcher waits for that event, however long the writer takes. A file that appears without it (a hard
+//! link), and any file on other systems, is reported when it has not changed for a while.
 //!
-//! Every folder is watched for itself, and compared with what it was from time to time: one that was
-//! replaced, mounted over or linked elsewhere is watched anew. Where the system watches no more, the
-//! folder is looked through every [`POLL`].
+//! Every folder is watched separately and checked periodically: a folder that was replaced, mounted over or linked
+//! elsewhere is watched anew. If the limit of the system is reached, the folder is scanned every [`POLL`] instead.
 //!
-//! A folder that is there under several names is looked at under one (`names.rs`).
+//! A folder with several names is watched under one (`names.rs`).
 
+mod file_event;
 mod folders;
 mod names;
-mod polled;
-mod what;
+mod polling;
 
 use std::{
     collections::{HashMap, HashSet},
@@ -25,30 +23,30 @@ use std::{
     time::{Duration, Instant},
 };
 
+use file_event::FileEvent;
 pub use folders::Limit;
-use folders::{Folders, Refusal};
+use folders::{Folders, WatchFailure};
 use notify::Event;
-use polled::Polled;
-use what::What;
+use polling::PolledFolder;
 
 use super::{
     Found, Identity, SourceError,
-    selection::{Below, Kind, Selection},
+    selection::{FolderFilter, Kind, Selection},
     walk::{Step, walk},
 };
 
-/// How long a file is left alone after it was closed or moved: some programs open it once more.
+/// Delay after a file was closed or moved: some programs open it once more.
 const AFTER_CLOSE: Duration = Duration::from_millis(200);
-/// How long a file is left alone where nothing says that it is complete.
+/// Delay after the last change of a file without an event that says it is complete.
 const UNTOUCHED: Duration = Duration::from_secs(2);
-/// How often folders are compared with what they were; a millisecond for each of them comes to that.
+/// Interval of the check for replaced folders; a millisecond per folder is added.
 const CHECK: Duration = Duration::from_secs(1);
-/// How long a folder may be gone: it takes a moment to replace one by another.
+/// How long a folder may be missing, for example while it is replaced.
 const ABSENCE: Duration = Duration::from_secs(2);
-/// How often the folder is looked through where it cannot be watched.
+/// Interval between scans of a folder that cannot be watched.
 pub const POLL: Duration = Duration::from_secs(10);
 
-/// The folder cannot be watched.
+/// Why a folder cannot be watched.
 #[derive(Debug, thiserror::Error)]
 #[allow(missing_docs)]
 pub enum WatchError {
@@ -60,22 +58,21 @@ pub enum WatchError {
     Source(#[from] SourceError),
 }
 
-/// What comes of watching.
+/// A result of watching.
 #[derive(Debug)]
 pub enum Arrival {
-    /// A picture that is whole.
+    /// A complete picture.
     Picture(Found),
-    /// A picture that cannot be looked at, and why.
-    LeftOut(&'static str),
+    /// A picture that is not supported, and why.
+    Skipped(&'static str),
     /// A folder that cannot be read.
     Unreadable(SourceError),
-    /// From now on the folder is looked through every [`POLL`], because of a limit of the system.
+    /// The folder is now scanned every [`POLL`], because a limit of the system was reached.
     Polling(Limit),
 }
 
-/// Calls `take` with every picture that is or comes to be whole below `dir`, those that are there
-/// first, until it says `false`. A picture may be given again without having changed. What
-/// `selection` leaves out is left out.
+/// Calls `take` with every complete picture below `dir`, existing ones first, until it returns `false`. The same
+/// picture may be reported again without a change. Files that `selection` excludes are skipped.
 ///
 /// # Errors
 /// If the folder cannot be watched, or is removed.
@@ -84,95 +81,99 @@ pub fn watch(
     selection: &Selection,
     mut take: impl FnMut(Arrival) -> bool,
 ) -> Result<(), WatchError> {
-    let below = selection.below(dir);
+    let below = selection.for_folder(dir);
     match watch_events(&below, &mut take) {
-        Err(Fault::Limit(limit)) => match take(Arrival::Polling(limit)) {
+        Err(Stop::Limit(limit)) => match take(Arrival::Polling(limit)) {
             true => poll(&below, &mut take),
             false => Ok(()),
         },
-        Err(Fault::Watch(error)) => Err(error),
+        Err(Stop::Watch(error)) => Err(error),
         Ok(()) => Ok(()),
     }
 }
 
-/// Why events come no longer.
-enum Fault {
+/// Why watching by events ended.
+enum Stop {
     Limit(Limit),
     Watch(WatchError),
 }
 
-impl From<WatchError> for Fault {
+impl From<WatchError> for Stop {
     fn from(error: WatchError) -> Self {
         Self::Watch(error)
     }
 }
 
-fn watch_events(below: &Below<'_>, take: &mut dyn FnMut(Arrival) -> bool) -> Result<(), Fault> {
+fn watch_events(
+    below: &FolderFilter<'_>,
+    take: &mut dyn FnMut(Arrival) -> bool,
+) -> Result<(), Stop> {
     let (send, events) = mpsc::channel();
-    let fail = |refusal| match refusal {
-        Refusal::Limit(limit) => Fault::Limit(limit),
-        Refusal::Other(source) => Fault::Watch(WatchError::Watch {
+    let fail = |failure| match failure {
+        WatchFailure::Limit(limit) => Stop::Limit(limit),
+        WatchFailure::Other(source) => Stop::Watch(WatchError::Watch {
             dir: below.root.to_owned(),
             source,
         }),
     };
-    let mut waiting = Waiting {
+    let mut watch = EventWatch {
         below,
         absolute: path::absolute(below.root).map_err(|e| fail(notify::Error::io(e).into()))?,
         folders: Folders::new(send).map_err(fail)?,
         due: HashMap::new(),
-        told: HashSet::new(),
+        reported: HashSet::new(),
         notices: Vec::new(),
     };
-    waiting.scan(below.root, Duration::ZERO)?;
+    watch.scan(below.root, Duration::ZERO)?;
     let mut checked = Instant::now();
     loop {
-        for arrival in waiting.take_ready(Instant::now()) {
+        for arrival in watch.take_ready(Instant::now()) {
             if !take(arrival) {
                 return Ok(());
             }
         }
-        let check_in = waiting.check_every().saturating_sub(checked.elapsed());
-        waiting.receive(&events, check_in)?;
-        if checked.elapsed() >= waiting.check_every() || waiting.root_is_gone() {
-            waiting.check()?;
+        let check_in = watch.check_every().saturating_sub(checked.elapsed());
+        watch.receive(&events, check_in)?;
+        if checked.elapsed() >= watch.check_every() || watch.root_is_missing() {
+            watch.check()?;
             checked = Instant::now();
         }
     }
 }
 
-/// Files that are not yet known to be whole.
-struct Waiting<'a> {
-    below: &'a Below<'a>,
-    /// Where the folder is. Events have absolute paths; so does what is watched.
+/// State of watching by events.
+struct EventWatch<'a> {
+    below: &'a FolderFilter<'a>,
+    /// Absolute path of the folder. Events and watches have absolute paths.
     absolute: PathBuf,
     folders: Folders,
+    /// Files that may be complete, and when they are reported.
     due: HashMap<PathBuf, Instant>,
-    /// What was said once, and need not be said again.
-    told: HashSet<PathBuf>,
+    /// Paths that were reported as skipped or unreadable.
+    reported: HashSet<PathBuf>,
     notices: Vec<Arrival>,
 }
 
-impl Waiting<'_> {
+impl EventWatch<'_> {
     fn root(&self) -> &Path {
         self.below.root
     }
 
-    /// Waits for events, for `at_most` or until a file is due, and takes in one.
+    /// Waits for an event, at most `at_most` or until a file is due, and handles it.
     fn receive(
         &mut self,
         events: &Receiver<notify::Result<Event>>,
         at_most: Duration,
-    ) -> Result<(), Fault> {
+    ) -> Result<(), Stop> {
         let fail = |source| WatchError::Watch {
             dir: self.below.root.to_owned(),
             source,
         };
         match events.recv_timeout(self.pause().min(at_most)) {
-            Ok(Ok(event)) => self.see(&event),
-            Ok(Err(error)) => match Refusal::from(error) {
-                Refusal::Limit(limit) => Err(Fault::Limit(limit)),
-                Refusal::Other(error) => Err(fail(error).into()),
+            Ok(Ok(event)) => self.handle(&event),
+            Ok(Err(error)) => match WatchFailure::from(error) {
+                WatchFailure::Limit(limit) => Err(Stop::Limit(limit)),
+                WatchFailure::Other(error) => Err(fail(error).into()),
             },
             Err(RecvTimeoutError::Timeout) => Ok(()),
             Err(RecvTimeoutError::Disconnected) => {
@@ -181,88 +182,89 @@ impl Waiting<'_> {
         }
     }
 
-    /// Takes in what happened.
-    fn see(&mut self, event: &Event) -> Result<(), Fault> {
+    /// Handles an event.
+    fn handle(&mut self, event: &Event) -> Result<(), Stop> {
         if event.need_rescan() {
             return self.scan(self.below.root, AFTER_CLOSE); // events were lost
         }
-        let Some(what) = What::of(event.kind) else {
+        let Some(file_event) = FileEvent::of(event.kind) else {
             return Ok(());
         };
         for path in &event.paths {
-            // As it would have been found: one picture, one path.
+            // The path as a scan finds it: a picture has only one path.
             let path = match path.strip_prefix(&self.absolute) {
                 Ok(below) if below.as_os_str().is_empty() => continue,
                 Ok(below) => self.root().join(below),
                 Err(_) => path.clone(),
             };
             if path.is_dir() {
-                self.see_folder(&path, what)?;
+                self.handle_folder(&path, file_event)?;
             } else {
-                self.see_file(path, what)?;
+                self.handle_file(path, file_event)?;
             }
         }
         Ok(())
     }
 
-    fn see_folder(&mut self, path: &Path, what: What) -> Result<(), Fault> {
-        let is_new = match what {
-            What::Appeared | What::Complete => true,
-            What::Opened => !self.folders.has(&self.watched(path)),
-            What::BeingWritten | What::Touched | What::Gone => false,
+    fn handle_folder(&mut self, path: &Path, event: FileEvent) -> Result<(), Stop> {
+        let is_new = match event {
+            FileEvent::Appeared | FileEvent::Complete => true,
+            FileEvent::MetadataChanged => !self.folders.has(&self.watched(path)),
+            FileEvent::BeingWritten | FileEvent::Touched | FileEvent::Removed => false,
         };
-        if !is_new || self.below.leaves_out_any_of(path, true) {
+        if !is_new || self.below.skips_path(path, true) {
             return Ok(());
         }
-        // What was in there before it was watched has no events of its own.
+        // Files that were in the folder before it was watched have no events.
         self.forget(path)?;
         self.scan(path, UNTOUCHED)
     }
 
-    fn see_file(&mut self, path: PathBuf, what: What) -> Result<(), Fault> {
-        if what == What::Gone {
+    fn handle_file(&mut self, path: PathBuf, event: FileEvent) -> Result<(), Stop> {
+        if event == FileEvent::Removed {
             self.due.retain(|due, _| !due.starts_with(&path));
             return self.forget(&path); // it may have been a folder
         }
-        if self.below.leaves_out_any_of(&path, false) {
+        if self.below.skips_path(&path, false) {
             return Ok(());
         }
-        match (Kind::of(&path), what) {
-            (Kind::Picture, What::Complete) => self.wait(path, AFTER_CLOSE),
-            (Kind::Picture, What::Appeared | What::Touched) => self.wait(path, UNTOUCHED),
-            (Kind::Picture, What::BeingWritten) => drop(self.due.remove(&path)),
-            (Kind::NotRead(format), What::Complete) => self.leave_out(path, format),
+        match (Kind::of(&path), event) {
+            (Kind::Picture, FileEvent::Complete) => self.schedule(path, AFTER_CLOSE),
+            (Kind::Picture, FileEvent::Appeared | FileEvent::Touched) => {
+                self.schedule(path, UNTOUCHED)
+            }
+            (Kind::Picture, FileEvent::BeingWritten) => drop(self.due.remove(&path)),
+            (Kind::Unsupported(format), FileEvent::Complete) => self.skip(path, format),
             _ => {}
         }
         Ok(())
     }
 
-    /// Watches a folder and those below it no longer. What has another name is found under that.
-    fn forget(&mut self, path: &Path) -> Result<(), Fault> {
+    /// Stops watching a folder and its subfolders. Folders with another name are watched under that name.
+    fn forget(&mut self, path: &Path) -> Result<(), Stop> {
         for other in self.folders.forget(&self.watched(path), &self.absolute) {
             self.scan(&self.named(&other), UNTOUCHED)?;
         }
         Ok(())
     }
 
-    /// Watches the folders from `from` on, and waits for the pictures in them.
-    fn scan(&mut self, from: &Path, patience: Duration) -> Result<(), Fault> {
-        // A folder is watched when it is known already what is in it; should anything have come
-        // in between, the next time shows it.
+    /// Watches `from` and its subfolders, and schedules the pictures in them.
+    fn scan(&mut self, from: &Path, delay: Duration) -> Result<(), Stop> {
+        // Folders are watched after they were listed; the next round finds files that arrived in between.
         let mut any_new = true;
         while any_new {
             any_new = false;
             let steps: Vec<Step> = walk(self.below, from).collect();
-            for folder in names::in_order(self.root(), &steps) {
+            for folder in names::by_links(self.root(), &steps) {
                 any_new |= self.add_folder(folder)?;
             }
             for step in steps {
                 match step {
                     Step::Folder(_) => {}
                     Step::Picture(path) if self.has_other_name(&path) => {}
-                    Step::LeftOut(path, _) if self.has_other_name(&path) => {}
-                    Step::Picture(path) => self.wait(path, patience),
-                    Step::LeftOut(path, why) => self.leave_out(path, why),
+                    Step::Skipped(path, _) if self.has_other_name(&path) => {}
+                    Step::Picture(path) => self.schedule(path, delay),
+                    Step::Skipped(path, why) => self.skip(path, why),
                     Step::Unreadable(error) => self.unreadable(error)?,
                 }
             }
@@ -270,29 +272,29 @@ impl Waiting<'_> {
         Ok(())
     }
 
-    /// Whether a file lies in a folder that is looked at under another name.
+    /// Whether the folder of a file is watched under another name.
     fn has_other_name(&self, path: &Path) -> bool {
         let folder = path.parent().unwrap_or(path);
         self.folders.has_under_other_name(&self.watched(folder))
     }
 
-    fn add_folder(&mut self, path: &Path) -> Result<bool, Fault> {
+    fn add_folder(&mut self, path: &Path) -> Result<bool, Stop> {
         match self.folders.add(&self.watched(path)) {
             Ok(is_new) => Ok(is_new),
-            Err(Refusal::Limit(limit)) => Err(Fault::Limit(limit)),
-            Err(refusal) if refusal.is_absence() && path != self.root() => Ok(false),
-            // The walk tells that it cannot be read, and why.
-            Err(Refusal::Other(_)) if path != self.root() && fs::read_dir(path).is_err() => {
+            Err(WatchFailure::Limit(limit)) => Err(Stop::Limit(limit)),
+            Err(failure) if failure.is_not_found() && path != self.root() => Ok(false),
+            // The walk reports the error.
+            Err(WatchFailure::Other(_)) if path != self.root() && fs::read_dir(path).is_err() => {
                 Ok(false)
             }
-            Err(Refusal::Other(source)) => Err(Fault::Watch(WatchError::Watch {
+            Err(WatchFailure::Other(source)) => Err(Stop::Watch(WatchError::Watch {
                 dir: path.to_owned(),
                 source,
             })),
         }
     }
 
-    /// Under which path a folder is watched.
+    /// The absolute path under which a folder is watched.
     fn watched(&self, path: &Path) -> PathBuf {
         let below = path.strip_prefix(self.root()).unwrap_or(path);
         match below.as_os_str().is_empty() {
@@ -301,7 +303,7 @@ impl Waiting<'_> {
         }
     }
 
-    /// The path as it was given of a folder that is watched.
+    /// The path of a watched folder relative to the root as given.
     fn named(&self, watched: &Path) -> PathBuf {
         let below = watched.strip_prefix(&self.absolute).unwrap_or(watched);
         match below.as_os_str().is_empty() {
@@ -310,8 +312,8 @@ impl Waiting<'_> {
         }
     }
 
-    /// Looks which folders are others than before, and watches those.
-    fn check(&mut self) -> Result<(), Fault> {
+    /// Watches folders that were replaced anew.
+    fn check(&mut self) -> Result<(), Stop> {
         wait_for(self.root())?;
         for path in self.folders.replaced() {
             let path = self.named(&path);
@@ -323,7 +325,7 @@ impl Waiting<'_> {
         Ok(())
     }
 
-    fn root_is_gone(&self) -> bool {
+    fn root_is_missing(&self) -> bool {
         !self.root().is_dir()
     }
 
@@ -333,13 +335,13 @@ impl Waiting<'_> {
 
     fn unreadable(&mut self, error: SourceError) -> Result<(), WatchError> {
         match error {
-            // It was there a moment ago.
+            // Removed since it was listed.
             SourceError::Io { source, .. } if source.kind() == io::ErrorKind::NotFound => {}
             SourceError::Io { path, source } if path == self.root() => {
                 return Err(SourceError::Io { path, source }.into());
             }
             SourceError::Io { path, source } => {
-                if self.told.insert(path.clone()) {
+                if self.reported.insert(path.clone()) {
                     let error = SourceError::Io { path, source };
                     self.notices.push(Arrival::Unreadable(error));
                 }
@@ -349,17 +351,17 @@ impl Waiting<'_> {
         Ok(())
     }
 
-    fn leave_out(&mut self, path: PathBuf, why: &'static str) {
-        if self.told.insert(path) {
-            self.notices.push(Arrival::LeftOut(why));
+    fn skip(&mut self, path: PathBuf, why: &'static str) {
+        if self.reported.insert(path) {
+            self.notices.push(Arrival::Skipped(why));
         }
     }
 
-    fn wait(&mut self, path: PathBuf, patience: Duration) {
-        self.due.insert(path, Instant::now() + patience);
+    fn schedule(&mut self, path: PathBuf, delay: Duration) {
+        self.due.insert(path, Instant::now() + delay);
     }
 
-    /// What can be handed over: notices, then the pictures that are due, by name.
+    /// The results that are ready: notices, then the pictures that are due, sorted by name.
     fn take_ready(&mut self, now: Instant) -> Vec<Arrival> {
         let due = self.due.extract_if(|_, due| *due <= now);
         let mut due: Vec<_> = due
@@ -373,7 +375,7 @@ impl Waiting<'_> {
         ready
     }
 
-    /// How long there is nothing to do.
+    /// The time until the next file is due.
     fn pause(&self) -> Duration {
         let next = self.due.values().min();
         next.map_or(Duration::from_secs(3600), |due| {
@@ -382,7 +384,7 @@ impl Waiting<'_> {
     }
 }
 
-/// An empty file is a place that a program keeps for what it will write.
+/// Whether a file is not empty: an empty file is usually a placeholder for later content.
 fn has_content(path: &Path) -> bool {
     path.metadata().is_ok_and(|meta| meta.len() > 0)
 }
@@ -392,11 +394,11 @@ fn arrived(root: &Path, path: PathBuf) -> Arrival {
     Arrival::Picture(Found { path, name })
 }
 
-/// Waits for a folder that is replaced just now.
+/// Waits until a folder that is being replaced exists again.
 fn wait_for(dir: &Path) -> Result<(), WatchError> {
-    let begun = Instant::now();
+    let start = Instant::now();
     while !dir.is_dir() {
-        if begun.elapsed() >= ABSENCE {
+        if start.elapsed() >= ABSENCE {
             return Err(WatchError::Gone {
                 dir: dir.to_owned(),
             });
@@ -406,37 +408,38 @@ fn wait_for(dir: &Path) -> Result<(), WatchError> {
     Ok(())
 }
 
-/// Looks through the folder again and again.
-fn poll(below: &Below<'_>, take: &mut dyn FnMut(Arrival) -> bool) -> Result<(), WatchError> {
-    let mut polled = Polled::default();
-    let mut told = HashSet::new();
+/// Scans the folder periodically.
+fn poll(below: &FolderFilter<'_>, take: &mut dyn FnMut(Arrival) -> bool) -> Result<(), WatchError> {
+    let mut folder = PolledFolder::default();
+    let mut reported = HashSet::new();
     loop {
         wait_for(below.root)?;
         let mut pictures = Vec::new();
         let mut ready = Vec::new();
         let steps: Vec<Step> = walk(below, below.root).collect();
-        let further = names::further(below.root, &steps);
-        let has_other_name = |path: &Path| path.parent().is_some_and(|dir| further.contains(dir));
+        let duplicates = names::duplicates(below.root, &steps);
+        let has_other_name =
+            |path: &Path| path.parent().is_some_and(|dir| duplicates.contains(dir));
         for step in steps {
             match step {
                 Step::Folder(_) => {}
-                Step::Picture(path) | Step::LeftOut(path, _) if has_other_name(&path) => {}
+                Step::Picture(path) | Step::Skipped(path, _) if has_other_name(&path) => {}
                 Step::Picture(path) if has_content(&path) => {
                     pictures.extend(Identity::of(&path).map(|identity| (path, identity)));
                 }
                 Step::Picture(_) => {}
-                Step::LeftOut(path, why) => {
-                    ready.extend(told.insert(path).then_some(Arrival::LeftOut(why)));
+                Step::Skipped(path, why) => {
+                    ready.extend(reported.insert(path).then_some(Arrival::Skipped(why)));
                 }
                 Step::Unreadable(SourceError::Io { path, source }) if path != below.root => {
-                    let is_new = told.insert(path.clone());
+                    let is_new = reported.insert(path.clone());
                     let error = SourceError::Io { path, source };
                     ready.extend(is_new.then_some(Arrival::Unreadable(error)));
                 }
                 Step::Unreadable(error) => return Err(error.into()),
             }
         }
-        let pictures = polled.look(pictures).into_iter();
+        let pictures = folder.update(pictures).into_iter();
         ready.extend(pictures.map(|path| arrived(below.root, path)));
         if !ready.into_iter().all(&mut *take) {
             return Ok(());

@@ -1,8 +1,7 @@
-//! Folders that are there under several names: by links, or mounted twice.
+//! Folders with several names, by links or because they are mounted twice.
 //!
-//! A picture in such a folder is one picture, and gets one record, whichever name an event comes under. The
-//! name with the fewest links in it counts, of equal ones the first by name: a link that is made later
-//! changes nothing.
+//! A picture in such a folder gets one record, whatever name an event has. The name with the fewest links counts,
+//! and the alphabetically first of these, so that links made later change nothing.
 
 use std::{
     collections::HashSet,
@@ -13,20 +12,20 @@ use std::{
 
 use crate::tasks::caption::walk::Step;
 
-/// What tells one folder from another of the same name: device and inode.
+/// The identity of a folder: device and inode.
 pub type Identity = (u64, u64);
 
-/// The identity of a folder, through links.
+/// The identity of a folder, following links.
 ///
 /// # Errors
-/// If there is none.
+/// If its metadata cannot be read.
 pub fn identity(folder: &Path) -> io::Result<Identity> {
     let meta = fs::metadata(folder)?;
     Ok((meta.dev(), meta.ino()))
 }
 
-/// The folders of a walk below `root`, those first whose names count.
-pub fn in_order<'a>(root: &Path, steps: &'a [Step]) -> Vec<&'a Path> {
+/// The folders of a walk below `root`, sorted by the number of links.
+pub fn by_links<'a>(root: &Path, steps: &'a [Step]) -> Vec<&'a Path> {
     let folders = steps.iter().filter_map(|step| match step {
         Step::Folder(path) => Some(path.as_path()),
         _ => None,
@@ -36,18 +35,18 @@ pub fn in_order<'a>(root: &Path, steps: &'a [Step]) -> Vec<&'a Path> {
     folders
 }
 
-/// The folders of a walk below `root` that are there under another name that counts.
-pub fn further(root: &Path, steps: &[Step]) -> HashSet<PathBuf> {
+/// The folders of a walk below `root` that have another name with precedence.
+pub fn duplicates(root: &Path, steps: &[Step]) -> HashSet<PathBuf> {
     let mut seen = HashSet::new();
-    let mut is_further = |folder: &&Path| identity(folder).is_ok_and(|id| !seen.insert(id));
-    let folders = in_order(root, steps).into_iter();
+    let mut is_duplicate = |folder: &&Path| identity(folder).is_ok_and(|id| !seen.insert(id));
+    let folders = by_links(root, steps).into_iter();
     folders
-        .filter(|folder| is_further(folder))
+        .filter(|folder| is_duplicate(folder))
         .map(Path::to_owned)
         .collect()
 }
 
-/// How many links lie between `root` and a folder, the folder included.
+/// The number of links between `root` and a folder, including the folder.
 pub fn n_links(root: &Path, folder: &Path) -> usize {
     let below = folder.ancestors().take_while(|path| *path != root);
     below.filter(|path| path.is_symlink()).count()
@@ -61,7 +60,7 @@ mod tests {
     use crate::tasks::caption::{Selection, walk::walk};
 
     #[test]
-    fn the_name_with_the_fewest_links_counts_and_of_equal_ones_the_first() {
+    fn the_first_name_with_the_fewest_links_counts() {
         let dir = tempfile::tempdir().unwrap();
         let root = dir.path().join("root");
         fs::create_dir_all(root.join("m/sub")).unwrap();
@@ -75,9 +74,9 @@ mod tests {
             symlink(target, root.join(link)).unwrap();
         }
         let selection = Selection::default();
-        let steps: Vec<_> = walk(&selection.below(&root), &root).collect();
-        let further = further(&root, &steps);
-        let mut names: Vec<_> = further
+        let steps: Vec<_> = walk(&selection.for_folder(&root), &root).collect();
+        let duplicates = duplicates(&root, &steps);
+        let mut names: Vec<_> = duplicates
             .iter()
             .map(|path| path.strip_prefix(&root).unwrap().to_str().unwrap())
             .collect();

@@ -6,8 +6,8 @@ use std::{
 
 use super::*;
 
-/// What is taken while `act` happens, up to the file `last.png`.
-fn taken(dir: &Path, act: impl FnOnce(&Path) + Send) -> Vec<String> {
+/// The pictures reported while `act` runs, up to `last.png`.
+fn reported(dir: &Path, act: impl FnOnce(&Path) + Send) -> Vec<String> {
     let mut names = Vec::new();
     thread::scope(|scope| {
         let (ready, is_ready) = mpsc::channel();
@@ -17,7 +17,7 @@ fn taken(dir: &Path, act: impl FnOnce(&Path) + Send) -> Vec<String> {
             fs::rename(dir.join("last.tmp"), dir.join("last.png")).unwrap();
         });
         fs::write(dir.join("last.tmp"), "1").unwrap();
-        fs::write(dir.join("first.png"), "1").unwrap(); // there before; says that the watch is on
+        fs::write(dir.join("first.png"), "1").unwrap(); // exists before; shows that the watch is active
         let selection = Selection::new(&[], Some(&dir.join("out")));
         watch(dir, &selection, |arrival| {
             let Arrival::Picture(found) = arrival else {
@@ -39,9 +39,9 @@ fn taken(dir: &Path, act: impl FnOnce(&Path) + Send) -> Vec<String> {
 }
 
 #[test]
-fn a_file_is_taken_when_it_is_closed_however_slowly_it_is_written() {
+fn a_slowly_written_file_is_reported_when_it_is_closed() {
     let dir = tempfile::tempdir().unwrap();
-    let names = taken(dir.path(), |dir| {
+    let names = reported(dir.path(), |dir| {
         let mut file = File::create(dir.join("slow.jpg")).unwrap();
         for _ in 0..3 {
             file.write_all(b"12345").unwrap();
@@ -54,10 +54,10 @@ fn a_file_is_taken_when_it_is_closed_however_slowly_it_is_written() {
 }
 
 #[test]
-fn files_moved_into_place_and_folders_with_what_is_in_them_are_taken() {
+fn moved_files_and_folders_are_reported() {
     let dir = tempfile::tempdir().unwrap();
     fs::create_dir(dir.path().join("out")).unwrap();
-    let names = taken(dir.path(), |dir| {
+    let names = reported(dir.path(), |dir| {
         fs::write(dir.join(".b.png.part"), "123").unwrap();
         fs::rename(dir.join(".b.png.part"), dir.join("b.png")).unwrap();
         fs::write(dir.join("out/copy.png"), "1").unwrap();
@@ -74,33 +74,33 @@ fn files_moved_into_place_and_folders_with_what_is_in_them_are_taken() {
 }
 
 #[test]
-fn a_folder_that_is_replaced_is_watched_anew() {
+fn a_replaced_folder_is_watched_anew() {
     let parent = tempfile::tempdir().unwrap();
     let path = |name: &str| parent.path().join(name);
     for name in ["a", "b", "a/sub", "b/sub", "c"] {
         fs::create_dir(path(name)).unwrap();
     }
     symlink("a", path("incoming")).unwrap();
-    let names = taken(&path("incoming"), |dir| {
-        // Moved away and back under another name, and another one in its place.
+    let names = reported(&path("incoming"), |dir| {
+        // The folder is renamed and another one takes its place.
         fs::rename(dir.join("sub"), dir.join("moved")).unwrap();
         fs::create_dir(dir.join("sub")).unwrap();
         thread::sleep(UNTOUCHED);
         fs::write(dir.join("moved/b.png"), "12").unwrap();
         fs::write(dir.join("sub/c.png"), "123").unwrap();
-        // A link to a folder elsewhere, and then to another one.
+        // A link to a folder elsewhere.
         symlink("../c", dir.join("link")).unwrap();
         thread::sleep(UNTOUCHED);
         fs::write(path("c/d.png"), "1234").unwrap();
         thread::sleep(2 * AFTER_CLOSE);
-        // The folder itself is another one.
+        // The root itself is replaced.
         fs::write(path("b/sub/e.png"), "12345").unwrap();
         fs::write(path("b/last.tmp"), "1").unwrap();
         symlink("b", path("new")).unwrap();
         fs::rename(path("new"), dir).unwrap();
         thread::sleep(CHECK + UNTOUCHED + 2 * AFTER_CLOSE);
         fs::write(dir.join("sub/f.png"), "123456").unwrap();
-        fs::write(path("a/not.png"), "1").unwrap(); // no longer part of it
+        fs::write(path("a/not.png"), "1").unwrap(); // no longer below the root
         thread::sleep(2 * AFTER_CLOSE);
     });
     assert_eq!(
@@ -120,7 +120,7 @@ fn a_folder_stays_watched_when_a_link_to_it_is_removed() {
     let dir = tempfile::tempdir().unwrap();
     fs::create_dir(dir.path().join("a")).unwrap();
     symlink("a", dir.path().join("link")).unwrap();
-    let names = taken(dir.path(), |dir| {
+    let names = reported(dir.path(), |dir| {
         fs::remove_file(dir.join("link")).unwrap();
         thread::sleep(2 * AFTER_CLOSE);
         fs::write(dir.join("a/b.png"), "12").unwrap();
@@ -130,16 +130,16 @@ fn a_folder_stays_watched_when_a_link_to_it_is_removed() {
 }
 
 #[test]
-fn a_folder_of_several_names_gives_each_picture_once_under_the_one_that_counts() {
+fn a_folder_with_several_names_gives_each_picture_once() {
     let dir = tempfile::tempdir().unwrap();
     fs::create_dir_all(dir.path().join("m/sub")).unwrap();
     for (name, text) in [("m/old.png", "12"), ("m/sub/old.png", "123")] {
         fs::write(dir.path().join(name), text).unwrap();
     }
-    // Before it and behind it by name.
+    // Alphabetically before and after it.
     symlink("m", dir.path().join("a")).unwrap();
     symlink("m", dir.path().join("z")).unwrap();
-    let names = taken(dir.path(), |dir| {
+    let names = reported(dir.path(), |dir| {
         fs::write(dir.join("z/b.png"), "1234").unwrap();
         thread::sleep(2 * AFTER_CLOSE);
         symlink("m/sub", dir.join("later")).unwrap();
@@ -159,7 +159,7 @@ fn a_folder_of_several_names_gives_each_picture_once_under_the_one_that_counts()
 }
 
 #[test]
-fn a_folder_whose_name_is_gone_is_watched_on_under_another() {
+fn a_folder_whose_name_is_removed_is_watched_under_another_name() {
     let parent = tempfile::tempdir().unwrap();
     let path = |name: &str| parent.path().join(name);
     for name in ["incoming", "c"] {
@@ -168,12 +168,12 @@ fn a_folder_whose_name_is_gone_is_watched_on_under_another() {
     fs::write(path("c/old.png"), "12").unwrap();
     symlink("../c", path("incoming/a")).unwrap();
     symlink("../c", path("incoming/b")).unwrap();
-    let names = taken(&path("incoming"), |dir| {
+    let names = reported(&path("incoming"), |dir| {
         fs::remove_file(dir.join("a")).unwrap();
         thread::sleep(UNTOUCHED + 2 * AFTER_CLOSE);
         fs::write(path("c/new.png"), "123").unwrap();
         thread::sleep(2 * AFTER_CLOSE);
-        // The folder itself comes in, and leaves the link behind.
+        // The folder itself moves in, and the link becomes broken.
         fs::rename(path("c"), dir.join("d")).unwrap();
         thread::sleep(CHECK + UNTOUCHED + 2 * AFTER_CLOSE);
         fs::write(dir.join("d/newer.png"), "1234").unwrap();
@@ -193,7 +193,7 @@ fn a_folder_whose_name_is_gone_is_watched_on_under_another() {
 }
 
 #[test]
-fn what_is_left_out_stays_out_and_is_told_once() {
+fn skipped_files_are_reported_once() {
     let dir = tempfile::tempdir().unwrap();
     for name in ["@eaDir", "raw", "open"] {
         fs::create_dir(dir.path().join(name)).unwrap();
@@ -201,7 +201,7 @@ fn what_is_left_out_stays_out_and_is_told_once() {
     fs::write(dir.path().join("@eaDir/a.jpg"), "1").unwrap();
     fs::write(dir.path().join("a.png"), "1").unwrap();
     let selection = Selection::new(&["raw".parse().unwrap()], None);
-    let (mut names, mut left_out) = (Vec::new(), Vec::new());
+    let (mut names, mut skipped) = (Vec::new(), Vec::new());
     watch(dir.path(), &selection, |arrival| {
         match arrival {
             Arrival::Picture(found) if found.name == Path::new("a.png") => {
@@ -216,24 +216,24 @@ fn what_is_left_out_stays_out_and_is_told_once() {
                 fs::write(dir.path().join("z.jpg"), "1").unwrap();
             }
             Arrival::Picture(found) => names.push(found.name),
-            Arrival::LeftOut(why) => left_out.push(why),
+            Arrival::Skipped(why) => skipped.push(why),
             other => panic!("{other:?}"),
         }
         names.is_empty()
     })
     .unwrap();
     assert_eq!(names, [Path::new("z.jpg")]);
-    assert_eq!(left_out, ["HEIC"]);
+    assert_eq!(skipped, ["HEIC"]);
 }
 
 #[test]
-fn a_limit_is_named_with_a_value_that_is_enough() {
+fn a_limit_has_a_sufficient_value() {
     for (code, limit) in [
         (libc::ENOSPC, Limit::Watches),
         (libc::EMFILE, Limit::Instances),
     ] {
         let error = notify::Error::io(io::Error::from_raw_os_error(code));
-        let Refusal::Limit(found) = Refusal::from(error) else {
+        let WatchFailure::Limit(found) = WatchFailure::from(error) else {
             panic!("{code}");
         };
         assert_eq!(found, limit);
@@ -242,7 +242,7 @@ fn a_limit_is_named_with_a_value_that_is_enough() {
 }
 
 #[test]
-fn a_folder_that_cannot_be_read_is_told_and_ends_no_watch() {
+fn an_unreadable_folder_is_reported_and_does_not_end_the_watch() {
     let dir = tempfile::tempdir().unwrap();
     let closed = dir.path().join("lost+found");
     fs::create_dir(&closed).unwrap();
@@ -250,18 +250,18 @@ fn a_folder_that_cannot_be_read_is_told_and_ends_no_watch() {
     if fs::read_dir(&closed).is_ok() {
         return; // root reads everything
     }
-    let mut is_told = false;
+    let mut is_reported = false;
     let result = watch(dir.path(), &Selection::default(), |arrival| {
-        is_told = matches!(arrival, Arrival::Unreadable(_));
+        is_reported = matches!(arrival, Arrival::Unreadable(_));
         false
     });
     fs::set_permissions(&closed, fs::Permissions::from_mode(0o700)).unwrap();
     result.unwrap();
-    assert!(is_told);
+    assert!(is_reported);
 }
 
 #[test]
-fn a_folder_that_is_removed_ends_the_watch() {
+fn removing_the_root_ends_the_watch() {
     let parent = tempfile::tempdir().unwrap();
     let dir = parent.path().join("dir");
     fs::create_dir(&dir).unwrap();

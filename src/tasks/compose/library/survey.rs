@@ -10,7 +10,7 @@ use std::{
 use rusqlite::{OptionalExtension, params};
 
 use super::{Library, LibraryError, delete};
-use crate::tasks::caption::{LeftOut, Selection, SourceError, Step, walk};
+use crate::tasks::caption::{Selection, SkippedFiles, SourceError, Step, walk};
 
 /// A picture that needs a caption.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -39,7 +39,7 @@ pub struct Survey {
     /// Folders that cannot be read, and why. The captions of pictures in them are kept.
     pub unreadable_folders: Vec<(PathBuf, String)>,
     /// Files that were skipped.
-    pub left_out: LeftOut,
+    pub skipped: SkippedFiles,
 }
 
 /// The files of a directory.
@@ -47,17 +47,17 @@ pub struct Survey {
 struct Listing {
     pictures: Vec<PathBuf>,
     unreadable_folders: Vec<(PathBuf, String)>,
-    left_out: LeftOut,
+    skipped: SkippedFiles,
 }
 
 impl Listing {
     fn of(dir: &Path, selection: &Selection) -> Result<Self, SourceError> {
         let mut listing = Self::default();
-        for step in walk(&selection.below(dir), dir) {
+        for step in walk(&selection.for_folder(dir), dir) {
             match step {
                 Step::Folder(_) => {}
                 Step::Picture(picture) => listing.pictures.push(picture),
-                Step::LeftOut(_, why) => listing.left_out.add(why),
+                Step::Skipped(_, why) => listing.skipped.add(why),
                 Step::Unreadable(SourceError::Io { path, source }) if path != dir => {
                     listing.unreadable_folders.push((path, source.to_string()));
                 }
@@ -91,7 +91,7 @@ impl Library {
         let listing = Listing::of(self.dir(), selection)?;
         let mut survey = Survey {
             unreadable_folders: listing.unreadable_folders,
-            left_out: listing.left_out,
+            skipped: listing.skipped,
             ..Survey::default()
         };
         let has_pictures = !listing.pictures.is_empty();

@@ -4,7 +4,7 @@ use std::{fs, io::Cursor, path::Path};
 
 use image::{ImageFormat, codecs::jpeg::JpegEncoder, imageops::FilterType};
 
-use crate::vision::image::{self as pictures, ImageError, Reading, RgbImage, Transparency};
+use crate::vision::image::{self as pictures, ImageError, ReadOptions, RgbImage, Transparency};
 
 /// Maximum file size in bytes of a picture that is embedded unchanged.
 const SMALL: usize = 1 << 20;
@@ -94,10 +94,10 @@ fn read(file: &Path) -> Result<Vec<u8>, ImageError> {
 
 /// Decodes the picture on white, the background of the page.
 fn open(file: &Path) -> Result<RgbImage, ImageError> {
-    let reading = Reading {
+    let reading = ReadOptions {
         transparency: Transparency::White,
         allow_truncated: true, // the engine has already accepted the file
-        ..Reading::default()
+        ..ReadOptions::default()
     };
     pictures::open(file, reading)
 }

@@ -1,36 +1,36 @@
-//! The description in the RDF of a packet, in whichever form RDF allows.
+//! Reads and replaces the description in the RDF of a packet, in any form that RDF allows.
 //!
-//! A packet is parsed for positions only. The description's own bytes are replaced or removed in the
-//! text as it was written; nothing else is written anew.
+//! A packet is parsed only for positions. The bytes of the description are replaced or removed in the original
+//! text; nothing else changes.
 
 use std::{collections::BTreeSet, ops::Range};
 
 use roxmltree::{Document, Node, ParsingOptions};
 
-use super::{PacketError, Said};
+use super::{Description, PacketError};
 use crate::tasks::caption::embed::edits::Edits;
 
 const RDF: &str = "http://www.w3.org/1999/02/22-rdf-syntax-ns#";
 const XML: &str = "http://www.w3.org/XML/1998/namespace";
 const META: &str = "adobe:ns:meta/";
 const DC: &str = "http://purl.org/dc/elements/1.1/";
-/// What early Adobe programs took for Dublin Core. Adobe's toolkit, and so exiv2, takes it for that
-/// too, and drops a packet in which both occur.
+/// The namespace that early Adobe programs used for Dublin Core. Adobe's toolkit, and so exiv2, accepts it too, but
+/// drops a packet in which both occur.
 const EARLY_DC: &str = "http://purl.org/dc/1.1/";
 
-/// The language of the text for everyone.
+/// The default language.
 const DEFAULT: &str = "x-default";
 
-/// The most elements, texts and comments of a packet: a small file must not cost much memory.
+/// Maximum number of elements, texts and comments of a packet: bounds the memory for parsing a small file.
 const MAX_NODES: u32 = 1 << 20;
 
-/// The most comparisons for which a packet is parsed: a small file must not take much time.
+/// Maximum number of comparisons for parsing a packet: bounds the time for parsing a small file.
 const MAX_COMPARISONS: usize = 1 << 30;
 
 /// `packet` with `caption` as its description in the default language.
 ///
 /// # Errors
-/// If it is not XMP, or something else that it says could be lost.
+/// If the packet is not XMP, or other data could be lost.
 pub fn replace(packet: &str, caption: &str) -> Result<String, PacketError> {
     let document = parse(packet)?;
     let mut edits = Edits::default();
@@ -40,29 +40,29 @@ pub fn replace(packet: &str, caption: &str) -> Result<String, PacketError> {
     }
     let edited = String::from_utf8(edits.apply(packet.as_bytes()));
     let edited = edited.map_err(|_| PacketError::ReadBack)?;
-    match read(&edited)?.by_default {
+    match read(&edited)?.default {
         Some(found) if found == xml_characters(caption) => Ok(edited),
         _ => Err(PacketError::ReadBack),
     }
 }
 
-/// What `packet` says about its picture.
+/// The description of the picture in `packet`.
 ///
 /// # Errors
-/// If it is not XMP.
-pub fn read(packet: &str) -> Result<Said, PacketError> {
+/// If the packet is not XMP.
+pub fn read(packet: &str) -> Result<Description, PacketError> {
     let document = parse(packet)?;
     let Some(rdf) = find_rdf(&document)? else {
-        return Ok(Said::default());
+        return Ok(Description::default());
     };
-    let statements = statements(&nodes_about_picture(rdf)?)?;
-    Ok(Said {
-        something: !statements.is_empty(),
-        by_default: statements.iter().find_map(Statement::default_text),
+    let statements = statements(&picture_nodes(rdf)?)?;
+    Ok(Description {
+        has_any: !statements.is_empty(),
+        default: statements.iter().find_map(Statement::default_text),
     })
 }
 
-/// `rdf:RDF` with nothing but `caption` in it.
+/// An `rdf:RDF` element with only `caption`.
 pub fn rdf(caption: &str) -> String {
     format!(
         "<rdf:RDF xmlns:rdf=\"{RDF}\">{}</rdf:RDF>",
@@ -70,7 +70,7 @@ pub fn rdf(caption: &str) -> String {
     )
 }
 
-/// A node of its own for the description; `about` is escaped.
+/// A new node for the description; `about` must be escaped.
 fn node(about: &str, caption: &str) -> String {
     format!(
         "<rdf:Description xmlns:rdf=\"{RDF}\" rdf:about=\"{about}\">{}</rdf:Description>",
@@ -78,7 +78,7 @@ fn node(about: &str, caption: &str) -> String {
     )
 }
 
-/// The description, which brings the prefixes that it needs. `others` are texts in other languages.
+/// The description property with its own namespace declarations. `others` are texts in other languages.
 fn property(caption: &str, others: &str) -> String {
     format!(
         "<dc:description xmlns:dc=\"{DC}\" xmlns:rdf=\"{RDF}\"><rdf:Alt>\
@@ -87,7 +87,7 @@ fn property(caption: &str, others: &str) -> String {
     )
 }
 
-/// `text` with the characters that XML 1.0 does not allow replaced.
+/// Replaces the characters that XML 1.0 does not allow.
 fn xml_characters(text: &str) -> String {
     let is_allowed = |c: char| match c {
         '\t' | '\n' | '\r' | '\u{7f}'..='\u{9f}' => true,
@@ -100,7 +100,7 @@ fn xml_characters(text: &str) -> String {
     replaced.collect()
 }
 
-/// `text` as the content of an element, or of an attribute in double quotes.
+/// Escapes `text` for the content of an element or an attribute in double quotes.
 fn escape(text: &str) -> String {
     let mut escaped = String::with_capacity(text.len());
     for c in text.chars() {
@@ -109,15 +109,15 @@ fn escape(text: &str) -> String {
             '<' => escaped += "&lt;",
             '>' => escaped += "&gt;",
             '"' => escaped += "&quot;",
-            '\r' => escaped += "&#13;", // a parser would make a line feed of it
+            '\r' => escaped += "&#13;", // a parser would turn it into a line feed
             c => escaped.push(c),
         }
     }
     escaped
 }
 
-/// Refuses a packet that would take long to parse. The parser compares the attributes of a tag with each other,
-/// and at a tag that declares a namespace all that hold there.
+/// Rejects a packet that would take long to parse. The parser compares the attributes of a tag with each other,
+/// and at a tag that declares a namespace all namespaces in scope.
 fn check_cost(packet: &str) -> Result<(), PacketError> {
     let n_attributes = |tag: &str| tag.matches('=').count();
     let of_attributes = packet.split('<').map(|tag| n_attributes(tag).pow(2));
@@ -135,7 +135,7 @@ fn check_cost(packet: &str) -> Result<(), PacketError> {
 fn parse(packet: &str) -> Result<Document<'_>, PacketError> {
     check_cost(packet)?;
     let options = ParsingOptions {
-        // Entities of its own would have to be resolved to know what an element says.
+        // Entities would have to be resolved to know the content of an element.
         allow_dtd: false,
         nodes_limit: MAX_NODES,
         ..ParsingOptions::default()
@@ -143,20 +143,20 @@ fn parse(packet: &str) -> Result<Document<'_>, PacketError> {
     Ok(Document::parse_with_options(packet, options)?)
 }
 
-/// The one `rdf:RDF` of a packet; none if it has a place for it.
+/// The only `rdf:RDF` of a packet; `None` if there is none and one can be added.
 fn find_rdf<'d, 'p>(document: &'d Document<'p>) -> Result<Option<Node<'d, 'p>>, PacketError> {
     let root = document.root_element();
     let is_meta = is(&root, META, "xmpmeta") || is(&root, META, "xapmeta");
-    let has_place = is_meta && elements(&root).next().is_none();
+    let can_be_added = is_meta && elements(&root).next().is_none();
     let all: Vec<_> = root.descendants().filter(|e| is(e, RDF, "RDF")).collect();
     match all[..] {
-        [] if has_place => Ok(None),
+        [] if can_be_added => Ok(None),
         [rdf] => check_namespaces(root, rdf).map(|()| Some(rdf)),
         _ => Err(PacketError::Rdf(all.len())),
     }
 }
 
-/// Refuses what programs read in different ways.
+/// Rejects packets that programs read in different ways.
 fn check_namespaces(root: Node<'_, '_>, rdf: Node<'_, '_>) -> Result<(), PacketError> {
     let inside = rdf.range();
     for element in root.descendants().filter(Node::is_element) {
@@ -165,7 +165,7 @@ fn check_namespaces(root: Node<'_, '_>, rdf: Node<'_, '_>) -> Result<(), PacketE
         if namespaces.any(|n| n == Some(EARLY_DC)) {
             return Err(PacketError::EarlyNamespace(EARLY_DC));
         }
-        // exiftool takes it for the picture's, Adobe's toolkit does not.
+        // exiftool accepts it as the picture's, Adobe's toolkit does not.
         let is_outside = !inside.contains(&element.range().start);
         if is_outside && is(&element, DC, "description") {
             return Err(PacketError::Outside);
@@ -182,12 +182,11 @@ fn elements<'d, 'p>(parent: &Node<'d, 'p>) -> impl Iterator<Item = Node<'d, 'p>>
     parent.children().filter(Node::is_element)
 }
 
-/// The top nodes that are about the picture itself.
+/// The top-level nodes about the picture itself.
 ///
-/// XMP wants all of them to have one subject. If some name theirs and others do not, RDF takes them
-/// for two subjects and Adobe's toolkit for one. That does not matter as long as those with a name
-/// have no description.
-fn nodes_about_picture<'d, 'p>(rdf: Node<'d, 'p>) -> Result<Vec<Node<'d, 'p>>, PacketError> {
+/// XMP requires that all of them have one subject. If some name a subject and others do not, they are two subjects
+/// in RDF and one for Adobe's toolkit. This does not matter if those with a name have no description.
+fn picture_nodes<'d, 'p>(rdf: Node<'d, 'p>) -> Result<Vec<Node<'d, 'p>>, PacketError> {
     let (unnamed, named): (Vec<_>, Vec<_>) =
         elements(&rdf).partition(|node| subject(node).is_empty());
     let subjects: BTreeSet<_> = named.iter().map(subject).collect();
@@ -206,7 +205,7 @@ fn nodes_about_picture<'d, 'p>(rdf: Node<'d, 'p>) -> Result<Vec<Node<'d, 'p>>, P
     }
 }
 
-/// What a node is about; nothing is the picture. Early programs wrote `about` without a namespace.
+/// The subject of a node; empty for the picture. Early programs wrote `about` without a namespace.
 fn subject(node: &Node<'_, '_>) -> String {
     let value = |name| node.attribute((RDF, name)).or(node.attribute(name));
     let about = value("about").map(str::to_owned);
@@ -215,11 +214,11 @@ fn subject(node: &Node<'_, '_>) -> String {
     about.or_else(fragment).or_else(blank).unwrap_or_default()
 }
 
-/// One place that says the description.
+/// One occurrence of the description.
 enum Statement<'d, 'p> {
     /// An attribute of the node.
     Attribute { range: Range<usize>, text: String },
-    /// A property without a list: a text, perhaps in one language.
+    /// A property without a list: a text, possibly with a language.
     Text {
         element: Node<'d, 'p>,
         language: Option<&'d str>,
@@ -231,7 +230,7 @@ enum Statement<'d, 'p> {
     },
 }
 
-/// All places in which `nodes` say their description.
+/// All descriptions in `nodes`.
 fn statements<'d, 'p>(nodes: &[Node<'d, 'p>]) -> Result<Vec<Statement<'d, 'p>>, PacketError> {
     let is_description = |space, name| space == Some(DC) && name == "description";
     let mut statements = Vec::new();
@@ -307,7 +306,7 @@ impl<'d, 'p> Statement<'d, 'p> {
         }
     }
 
-    /// The items that are the text for everyone: those that say so, or the ones without a language.
+    /// The items in the default language: those marked as such, or else those without a language.
     fn defaults(&self) -> Vec<Node<'d, 'p>> {
         let Self::Alternatives { list, .. } = self else {
             return Vec::new();
@@ -336,7 +335,7 @@ impl<'d, 'p> Statement<'d, 'p> {
         }
     }
 
-    /// Whether there are texts in other languages than the default one.
+    /// Whether there are texts in languages other than the default one.
     fn has_languages(&self) -> bool {
         match self {
             Self::Attribute { .. } => false,
@@ -358,7 +357,7 @@ fn language_of<'d>(item: &Node<'d, '_>) -> Option<&'d str> {
     item.attribute((XML, "lang"))
 }
 
-/// Whether an item is a text and nothing else.
+/// Whether an item is only a text.
 fn is_plain(item: &Node<'_, '_>) -> bool {
     let is_language =
         |a: roxmltree::Attribute<'_, '_>| a.namespace() == Some(XML) && a.name() == "lang";
@@ -373,34 +372,34 @@ fn has_text(parent: &Node<'_, '_>) -> bool {
         .any(|c| c.is_text() && c.text().is_some_and(is_word))
 }
 
-/// The text in an element: it may be in pieces, with comments between them.
+/// The text in an element; comments may divide it.
 fn text_in(element: &Node<'_, '_>) -> String {
     let texts = element.descendants().filter(Node::is_text);
     texts.filter_map(|t| t.text()).collect()
 }
 
-/// Makes `caption` the one default description of the picture.
+/// Makes `caption` the only default description of the picture.
 fn edit_rdf(
     packet: &str,
     rdf: Node<'_, '_>,
     caption: &str,
     edits: &mut Edits,
 ) -> Result<(), PacketError> {
-    let nodes = nodes_about_picture(rdf)?;
+    let nodes = picture_nodes(rdf)?;
     let statements = statements(&nodes)?;
-    let place = |pick: fn(&Statement<'_, '_>) -> bool| statements.iter().position(pick);
-    let place = place(|s| matches!(s, Statement::Alternatives { .. }))
-        .or_else(|| place(|s| matches!(s, Statement::Text { .. })));
+    let target = |pick: fn(&Statement<'_, '_>) -> bool| statements.iter().position(pick);
+    let target = target(|s| matches!(s, Statement::Alternatives { .. }))
+        .or_else(|| target(|s| matches!(s, Statement::Text { .. })));
     for (i, statement) in statements.iter().enumerate() {
-        if Some(i) == place {
+        if Some(i) == target {
             set(packet, statement, caption, edits);
         } else if statement.has_languages() {
-            return Err(form("there several times"));
+            return Err(form("present several times"));
         } else {
             edits.remove(statement_range(packet, statement));
         }
     }
-    if place.is_none() {
+    if target.is_none() {
         match nodes.iter().find(|node| is(node, RDF, "Description")) {
             Some(node) => append_child(packet, *node, &property(caption, ""), edits),
             None => {
@@ -412,7 +411,7 @@ fn edit_rdf(
     Ok(())
 }
 
-/// The bytes of a statement; those of an attribute with the space before it.
+/// The byte range of a statement; for an attribute including the space before it.
 fn statement_range(packet: &str, statement: &Statement<'_, '_>) -> Range<usize> {
     match statement {
         Statement::Attribute { range, .. } => packet[..range.start].trim_end().len()..range.end,
@@ -422,7 +421,7 @@ fn statement_range(packet: &str, statement: &Statement<'_, '_>) -> Range<usize> 
     }
 }
 
-/// Makes `caption` the default text of a statement. A text in another language stays, in a list now.
+/// Makes `caption` the default text of a statement. A text in another language is kept in a list.
 fn set(packet: &str, statement: &Statement<'_, '_>, caption: &str, edits: &mut Edits) {
     match statement {
         Statement::Attribute { .. } => {}
@@ -477,12 +476,12 @@ fn append_child(packet: &str, parent: Node<'_, '_>, child: &str, edits: &mut Edi
     }
 }
 
-/// The tags of an element in the text of its packet.
+/// Positions of the tags of an element in its packet.
 struct Tags<'p> {
-    /// With its prefix, as it is written.
+    /// The name with its prefix.
     name: &'p str,
     open: Range<usize>,
-    /// None if the element is one empty tag.
+    /// `None` for an empty-element tag.
     close: Option<Range<usize>>,
 }
 
@@ -493,12 +492,12 @@ impl<'p> Tags<'p> {
         let is_end_of_name = |c: char| c.is_ascii_whitespace() || matches!(c, '/' | '>');
         let name = tag[1..].split(is_end_of_name).next().unwrap_or_default();
         let open = start..start + len_of_tag(tag);
-        // Of what is well-formed, the last `</` begins the element's own end.
+        // In well-formed XML, the last `</` starts the element's own end tag.
         let close = (open.end < end).then(|| start + tag.rfind("</").unwrap_or(tag.len())..end);
         Self { name, open, close }
     }
 
-    /// The length of what closes the first tag: `>` or `/>`.
+    /// The length of the end of the start tag: `>` or `/>`.
     fn closing_len(&self) -> usize {
         if self.close.is_some() { 1 } else { 2 }
     }
@@ -511,7 +510,7 @@ impl<'p> Tags<'p> {
         self.open.end..end
     }
 
-    /// Makes `content` all that the element holds.
+    /// Replaces the content of the element.
     fn fill(&self, content: &str, edits: &mut Edits) {
         match self.close {
             Some(_) => edits.replace(self.content(), content),
@@ -524,7 +523,7 @@ impl<'p> Tags<'p> {
     }
 }
 
-/// The length of the tag that `text` begins with. A `>` in quotes belongs to a value.
+/// The length of the tag at the beginning of `text`. A `>` in quotes is part of a value.
 fn len_of_tag(text: &str) -> usize {
     let mut quote = None;
     for (at, byte) in text.bytes().enumerate() {

@@ -1,13 +1,13 @@
-//! Packets in the encodings of Unicode.
+//! Unicode encodings of packets.
 //!
-//! A packet says by its first bytes which encoding it is in. In JPEG, PNG and WebP that should be
-//! UTF-8, and exiv2 does not read others everywhere: what is written is UTF-8.
+//! The first bytes of a packet determine its encoding. In JPEG, PNG and WebP it should be UTF-8, and exiv2 does not
+//! read others everywhere, so packets are written in UTF-8.
 
 use std::ops::Range;
 
 use super::PacketError;
 
-/// How the characters of a packet are written.
+/// The encoding of a packet.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Encoding {
     Utf8,
@@ -15,20 +15,21 @@ enum Encoding {
     Utf32 { big_endian: bool },
 }
 
-/// A packet in three parts.
+/// A decoded packet in three parts.
 #[derive(Debug)]
 pub struct Decoded {
-    /// The byte order mark, if there is one.
+    /// The byte order mark, if any.
     before: String,
     pub text: String,
-    /// The zeros that some programs end a packet with.
-    behind: String,
+    /// Trailing zeros, which some programs write.
+    after: String,
 }
 
 const MARK: char = '\u{feff}';
 
 impl Encoding {
-    /// By the byte order mark, else by the zeros around the first character, which is `<` or space.
+    /// Detects the encoding by the byte order mark, or else by the zeros around the first character, which is `<`
+    /// or a space.
     fn detect(packet: &[u8]) -> Self {
         let big_endian = true;
         match *packet {
@@ -53,10 +54,10 @@ impl Encoding {
     }
 
     /// Whether an XML declaration may call this encoding `label`.
-    fn is_called(self, label: &str) -> bool {
+    fn matches_label(self, label: &str) -> bool {
         let label = label.to_ascii_uppercase();
         match self {
-            // Other encodings that begin as ASCII does would read our characters as theirs.
+            // Under another encoding based on ASCII, other programs would misread the caption.
             Self::Utf8 => matches!(&*label, "UTF-8" | "UTF8"),
             Self::Utf16 { .. } => label.starts_with("UTF-16") || label == "UCS-2",
             Self::Utf32 { .. } => label.starts_with("UTF-32") || label == "UCS-4",
@@ -89,10 +90,10 @@ impl Encoding {
 }
 
 impl Decoded {
-    /// The text of a packet.
+    /// Decodes a packet.
     ///
     /// # Errors
-    /// If it is not text, or its XML declaration names another encoding than it is in.
+    /// If the packet is not text, or its XML declaration names another encoding.
     pub fn of(packet: &[u8]) -> Result<Self, PacketError> {
         let encoding = Encoding::detect(packet);
         let text = encoding.decode(packet);
@@ -103,7 +104,7 @@ impl Decoded {
         let zeros = text.trim_end_matches('\0').len()..text.len();
         let mut body = text[mark.end..zeros.start].to_owned();
         if let Some(label) = declared(&body) {
-            if !encoding.is_called(&body[label.clone()]) {
+            if !encoding.matches_label(&body[label.clone()]) {
                 return Err(PacketError::Declaration {
                     declared: body[label].to_owned(),
                     found: encoding.name(),
@@ -116,17 +117,17 @@ impl Decoded {
         Ok(Self {
             before: text[mark].to_owned(),
             text: body,
-            behind: text[zeros].to_owned(),
+            after: text[zeros].to_owned(),
         })
     }
 
     /// The packet with another text.
     pub fn with(&self, text: &str) -> Vec<u8> {
-        [&self.before, text, &self.behind].concat().into_bytes()
+        [&self.before, text, &self.after].concat().into_bytes()
     }
 }
 
-/// Where the XML declaration names the encoding, if it does.
+/// The range of the encoding in the XML declaration, if any.
 fn declared(text: &str) -> Option<Range<usize>> {
     let begin = text
         .find("<?xml ")
@@ -172,7 +173,7 @@ mod tests {
     }
 
     #[test]
-    fn a_declaration_says_what_is_there() {
+    fn a_declaration_must_name_the_actual_encoding() {
         let text = "<?xml version=\"1.0\" encoding = \"utf-16\"?><a/>";
         let packet: Vec<u8> = text.encode_utf16().flat_map(u16::to_be_bytes).collect();
         let decoded = Decoded::of(&packet).unwrap();
@@ -188,7 +189,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_text_is_refused() {
+    fn invalid_text_is_rejected() {
         for packet in [
             &b"<a>\xfc</a>"[..],
             b"<\0a\0>",

@@ -1,15 +1,15 @@
-//! XMP packets: the description of a picture, as photo programs read it.
+//! XMP packets with the description of a picture, as photo programs read it.
 //!
-//! The caption becomes `dc:description` in the default language. All that an existing packet says
-//! besides keeps its bytes: ratings, regions, the history of edits, descriptions in other languages
-//! and those of other pictures that this one was made from.
+//! The caption becomes `dc:description` in the default language. Everything else in an existing packet is kept
+//! byte for byte: ratings, regions, the edit history, descriptions in other languages, and those of source
+//! pictures.
 
 mod description;
 mod encoding;
 
 use self::encoding::Decoded;
 
-/// An existing packet that cannot be edited without risk to what else it says.
+/// Why an existing packet cannot be edited without the risk of losing data.
 #[derive(Debug, thiserror::Error)]
 #[allow(missing_docs)]
 pub enum PacketError {
@@ -34,24 +34,24 @@ pub enum PacketError {
     Outside,
     #[error("its XMP packet uses an early namespace of Dublin Core, `{0}`")]
     EarlyNamespace(&'static str),
-    #[error("its description stands in several XMP packets")]
+    #[error("its description is in several XMP packets")]
     Several,
     #[error("its extended XMP is damaged")]
     Extension,
-    #[error("its XMP packet does not give the caption back")]
+    #[error("the caption cannot be read back from the edited XMP packet")]
     ReadBack,
 }
 
-/// What a packet says about its picture.
+/// The description of the picture in a packet.
 #[derive(Debug, Default, PartialEq, Eq)]
-pub struct Said {
-    /// Whether there is any description, in whatever language.
-    pub something: bool,
+pub struct Description {
+    /// Whether there is a description in any language.
+    pub has_any: bool,
     /// The description in the default language.
-    pub by_default: Option<String>,
+    pub default: Option<String>,
 }
 
-/// A packet with nothing but `caption` in it.
+/// A new packet with only `caption`.
 pub fn packet(caption: &str) -> Vec<u8> {
     let rdf = description::rdf(caption);
     format!(
@@ -64,23 +64,23 @@ pub fn packet(caption: &str) -> Vec<u8> {
 /// `packet` with `caption` as its description in the default language, in UTF-8.
 ///
 /// # Errors
-/// If it is not XMP, or what it says besides could be lost.
+/// If the packet is not XMP, or other data could be lost.
 pub fn with_description(packet: &[u8], caption: &str) -> Result<Vec<u8>, PacketError> {
     let decoded = Decoded::of(packet)?;
     let text = description::replace(&decoded.text, caption)?;
     Ok(decoded.with(&text))
 }
 
-/// What `packet` says about its picture.
+/// The description of the picture in `packet`.
 ///
 /// # Errors
-/// If it is not XMP.
-pub fn read(packet: &[u8]) -> Result<Said, PacketError> {
+/// If the packet is not XMP.
+pub fn read(packet: &[u8]) -> Result<Description, PacketError> {
     description::read(&Decoded::of(packet)?.text)
 }
 
-/// `packet` made `target` bytes long by its padding, as far as that goes: white space before its end
-/// that is there to be used so.
+/// Grows or shrinks the padding of `packet`, white space before its end, so that the packet has `target` bytes, or
+/// as close as possible.
 pub fn padded_to(target: usize, packet: Vec<u8>) -> Vec<u8> {
     const END: &str = "<?xpacket end";
     let mut text = match String::from_utf8(packet) {

@@ -6,8 +6,8 @@ const RDF: &str = "http://www.w3.org/1999/02/22-rdf-syntax-ns#";
 const XML: &str = "http://www.w3.org/XML/1998/namespace";
 const DC: &str = "http://purl.org/dc/elements/1.1/";
 
-/// A packet around `nodes`, with the prefixes that the tests use.
-fn around(nodes: &str) -> String {
+/// A packet with `nodes`, and the namespaces that the tests use.
+fn packet_with(nodes: &str) -> String {
     format!(
         "<?xpacket begin='\u{feff}' id='W5M0MpCehiHzreSzNTczkc9d'?>\n\
          <x:xmpmeta xmlns:x='adobe:ns:meta/'><rdf:RDF xmlns:rdf='{RDF}' xmlns:dc='{DC}' \
@@ -16,10 +16,10 @@ fn around(nodes: &str) -> String {
     )
 }
 
-/// Every form of a description that is replaced, and how often the old text may still be there.
+/// Packets with every supported form of a description.
 fn forms() -> Vec<String> {
     let node = |content: &str| {
-        around(&format!(
+        packet_with(&format!(
             "<rdf:Description rdf:about=''>{content}</rdf:Description>"
         ))
     };
@@ -30,13 +30,15 @@ fn forms() -> Vec<String> {
     };
     vec![
         // An attribute, in any quotes, in an empty tag, beside a child, across lines.
-        around("<rdf:Description rdf:about='' dc:description='gone' xmp:Rating='4'/>"),
-        around("<rdf:Description rdf:about=\"\" xmp:Rating='4'\n  dc:description=\"a > gone\"\n/>"),
-        around(
+        packet_with("<rdf:Description rdf:about='' dc:description='gone' xmp:Rating='4'/>"),
+        packet_with(
+            "<rdf:Description rdf:about=\"\" xmp:Rating='4'\n  dc:description=\"a > gone\"\n/>",
+        ),
+        packet_with(
             "<rdf:Description dc:description='gone' rdf:about=''><xmp:Rating>4</xmp:Rating></rdf:Description>",
         ),
-        // As the previous version of this program left it: twice.
-        around(
+        // Twice, as an earlier version of this program wrote it.
+        packet_with(
             "<rdf:Description rdf:about='' dc:description='gone'/><rdf:Description rdf:about=''><dc:description><rdf:Alt><rdf:li xml:lang='x-default'>gone</rdf:li></rdf:Alt></dc:description></rdf:Description>",
         ),
         // Elements.
@@ -76,29 +78,29 @@ fn forms() -> Vec<String> {
             "<xmpMM:DerivedFrom><rdf:Description><dc:description>other</dc:description></rdf:Description></xmpMM:DerivedFrom>",
         ),
         node("<xmpMM:DerivedFrom dc:description='other'/>"),
-        // No place for one yet.
-        around(""),
-        around("<!-- nothing -->"),
-        around("<rdf:Description rdf:about=''/>"),
-        around("<rdf:Description/>"),
+        // No description yet.
+        packet_with(""),
+        packet_with("<!-- nothing -->"),
+        packet_with("<rdf:Description rdf:about=''/>"),
+        packet_with("<rdf:Description/>"),
         format!("<x:xmpmeta xmlns:x='adobe:ns:meta/'><rdf:RDF xmlns:rdf='{RDF}'/></x:xmpmeta>"),
         "<x:xmpmeta xmlns:x='adobe:ns:meta/'/>".to_owned(),
         "<x:xmpmeta xmlns:x='adobe:ns:meta/'> </x:xmpmeta>".to_owned(),
         "<x:xapmeta xmlns:x='adobe:ns:meta/' x:xaptk='a'></x:xapmeta>".to_owned(),
         format!("<rdf:RDF xmlns:rdf='{RDF}'/>"),
-        // Several top nodes, typed nodes, a name for the picture.
-        around(
+        // Several top-level nodes, typed nodes, a named subject.
+        packet_with(
             "<rdf:Description rdf:about='' xmp:Rating='4'/><rdf:Description rdf:about=''><dc:description>gone</dc:description></rdf:Description>",
         ),
-        around(
+        packet_with(
             "<rdf:Description rdf:about='uuid:1&amp;2' xmp:Rating='4'/><rdf:Description rdf:about='uuid:1&amp;2' dc:description='gone'/>",
         ),
-        around(
+        packet_with(
             "<rdf:Description rdf:about='other.jpg' xmp:Rating='4'/><rdf:Description dc:description='gone'/>",
         ),
-        around("<rdf:Description about='uuid:1' dc:description='gone'/>"),
-        around("<ex:Photo rdf:about='' dc:description='gone' xmp:Rating='4'/>"),
-        around("<ex:Photo rdf:about='uuid:&quot;1'><xmp:Rating>4</xmp:Rating></ex:Photo>"),
+        packet_with("<rdf:Description about='uuid:1' dc:description='gone'/>"),
+        packet_with("<ex:Photo rdf:about='' dc:description='gone' xmp:Rating='4'/>"),
+        packet_with("<ex:Photo rdf:about='uuid:&quot;1'><xmp:Rating>4</xmp:Rating></ex:Photo>"),
         // Other prefixes, default namespaces, Adobe's early name for Dublin Core.
         format!(
             "<m:xmpmeta xmlns:m='adobe:ns:meta/'><r:RDF xmlns:r='{RDF}'><r:Description r:about='' xmlns:d='{}'><d:title>kept</d:title><d:description><r:Alt><r:li xml:lang='x-default'>gone</r:li></r:Alt></d:description></r:Description></r:RDF></m:xmpmeta>",
@@ -116,25 +118,25 @@ fn forms() -> Vec<String> {
             "<rdf:RDF xmlns:rdf='{RDF}'><rdf:Description xmlns:dc='http://example.org/' dc:description='kept' xmlns:x='{}' x:description='gone'/></rdf:RDF>",
             DC
         ),
-        // Before and behind: a declaration, a read-only packet, zeros.
+        // Around the packet: a declaration, a read-only packet, zeros.
         format!(
             "<?xml version='1.0' encoding='UTF-8'?>{}",
-            around("<rdf:Description/>")
+            packet_with("<rdf:Description/>")
                 .trim_start_matches(|c| c != '\n')
                 .trim_start()
         ),
-        around("<rdf:Description dc:description='gone'/>").replace("end='w'", "end='r'"),
+        packet_with("<rdf:Description dc:description='gone'/>").replace("end='w'", "end='r'"),
         format!(
             "\u{feff}{}\0",
-            around("<rdf:Description dc:description='gone'/>")
+            packet_with("<rdf:Description dc:description='gone'/>")
         ),
     ]
 }
 
-/// Packets that cannot be edited without a risk, and what the error says.
+/// Packets that cannot be edited safely, and a part of the error.
 fn refused() -> Vec<(String, &'static str)> {
     let description =
-        |content: &str| around(&format!("<rdf:Description>{content}</rdf:Description>"));
+        |content: &str| packet_with(&format!("<rdf:Description>{content}</rdf:Description>"));
     let alt = |items: &str| {
         description(&format!(
             "<dc:description><rdf:Alt>{items}</rdf:Alt></dc:description>"
@@ -155,20 +157,24 @@ fn refused() -> Vec<(String, &'static str)> {
             ),
             "0 elements",
         ),
-        (around("<rdf:Description/></rdf:RDF>"), "damaged"),
+        (packet_with("<rdf:Description/></rdf:RDF>"), "damaged"),
         (
             format!(
                 "<!DOCTYPE a [<!ENTITY e 'x'>]>{}",
-                around("").trim_start_matches(|c| c != '\n').trim_start()
+                packet_with("")
+                    .trim_start_matches(|c| c != '\n')
+                    .trim_start()
             ),
             "damaged",
         ),
         (
-            around("<rdf:Description rdf:about='a'/><rdf:Description rdf:about='b'/>"),
+            packet_with("<rdf:Description rdf:about='a'/><rdf:Description rdf:about='b'/>"),
             "`a` and `b`",
         ),
         (
-            around("<rdf:Description/><rdf:Description rdf:about='b' dc:description='other'/>"),
+            packet_with(
+                "<rdf:Description/><rdf:Description rdf:about='b' dc:description='other'/>",
+            ),
             "`this file` and `b`",
         ),
         (
@@ -178,7 +184,7 @@ fn refused() -> Vec<(String, &'static str)> {
             "outside of `rdf:RDF`",
         ),
         (
-            around(
+            packet_with(
                 "<rdf:Description xmlns:o='http://purl.org/dc/1.1/' o:description='gone' o:format='x'/>",
             ),
             "`http://purl.org/dc/1.1/`",
@@ -222,19 +228,19 @@ fn refused() -> Vec<(String, &'static str)> {
             description(
                 "<dc:description><rdf:Alt><rdf:li xml:lang='de'>a</rdf:li></rdf:Alt></dc:description><dc:description><rdf:Alt><rdf:li xml:lang='fr'>a</rdf:li></rdf:Alt></dc:description>",
             ),
-            "there several times",
+            "present several times",
         ),
     ]
 }
 
-/// What a packet says except for the default description of its picture, in no order.
-fn kept(packet: &[u8]) -> Vec<String> {
+/// All data of a packet except the default description of its picture, sorted.
+fn other_data(packet: &[u8]) -> Vec<String> {
     let decoded = Decoded::of(packet).unwrap();
     let document = Document::parse(&decoded.text).unwrap();
     let rdf = document
         .descendants()
         .find(|n| n.has_tag_name((RDF, "RDF")));
-    let mut said = Vec::new();
+    let mut data = Vec::new();
     for node in rdf
         .iter()
         .flat_map(|rdf| rdf.children().filter(Node::is_element))
@@ -249,7 +255,7 @@ fn kept(packet: &[u8]) -> Vec<String> {
                 && a.name() != "about"
                 && (is_foreign || !is_description(a.namespace(), a.name()))
             {
-                said.push(format!(
+                data.push(format!(
                     "{subject} {:?} {} {}",
                     a.namespace(),
                     a.name(),
@@ -260,7 +266,7 @@ fn kept(packet: &[u8]) -> Vec<String> {
         for property in node.children().filter(Node::is_element) {
             let name = property.tag_name();
             if is_foreign || !is_description(name.namespace(), name.name()) {
-                said.push(format!("{subject} {}", whole(property)));
+                data.push(format!("{subject} {}", whole(property)));
                 continue;
             }
             let in_languages = property.descendants().filter(Node::is_element);
@@ -271,13 +277,13 @@ fn kept(packet: &[u8]) -> Vec<String> {
                         .descendants()
                         .filter_map(|t| t.text().filter(|_| t.is_text()))
                         .collect();
-                    said.push(format!("description {language} {words}"));
+                    data.push(format!("description {language} {words}"));
                 }
             }
         }
     }
-    said.sort();
-    said
+    data.sort();
+    data
 }
 
 fn whole(element: Node<'_, '_>) -> String {
@@ -304,22 +310,22 @@ const CAPTION: &str = "a < b & \"c\" \u{1f600}\r\nü";
 #[test]
 fn a_caption_of_any_characters_is_well_formed() {
     let packet = packet("a < b & \"c\" \u{b} \u{ffff} \u{1f600}\nü");
-    let said = read(&packet).unwrap().by_default.unwrap();
-    assert_eq!(said, "a < b & \"c\" \u{fffd} \u{fffd} \u{1f600}\nü");
+    let data = read(&packet).unwrap().default.unwrap();
+    assert_eq!(data, "a < b & \"c\" \u{fffd} \u{fffd} \u{1f600}\nü");
 }
 
 #[test]
-fn every_form_gets_the_caption_and_keeps_all_else() {
+fn every_form_gets_the_caption_and_keeps_other_data() {
     for form in forms() {
         let edited =
             with_description(form.as_bytes(), CAPTION).unwrap_or_else(|e| panic!("{e}: {form}"));
         let text = String::from_utf8(edited.clone()).unwrap();
         assert_eq!(
-            read(&edited).unwrap().by_default.as_deref(),
+            read(&edited).unwrap().default.as_deref(),
             Some(CAPTION),
             "{text}"
         );
-        assert_eq!(kept(&edited), kept(form.as_bytes()), "{text}");
+        assert_eq!(other_data(&edited), other_data(form.as_bytes()), "{text}");
         for word in ["gone <", ">gone", "'gone'", "\"gone"] {
             let of_english = usize::from(form.contains("'en-US'>gone") && word == ">gone");
             assert_eq!(text.matches(word).count(), of_english, "{text}");
@@ -339,7 +345,7 @@ fn every_form_gets_the_caption_and_keeps_all_else() {
                 "{text}"
             );
         }
-        // One description, whichever it was; and writing again changes that alone.
+        // There is one description now, and writing again changes only that.
         let again = with_description(&edited, "x").unwrap();
         let back = with_description(&again, CAPTION).unwrap();
         assert!(back == edited, "{text}");
@@ -363,14 +369,14 @@ fn packets_in_other_encodings_become_utf_8() {
         for packet in [big, little, wide, marked.into_bytes()] {
             let edited = with_description(&packet, CAPTION).unwrap();
             assert!(std::str::from_utf8(&edited).is_ok());
-            assert_eq!(read(&edited).unwrap().by_default.as_deref(), Some(CAPTION));
-            assert_eq!(kept(&edited), kept(form.as_bytes()));
+            assert_eq!(read(&edited).unwrap().default.as_deref(), Some(CAPTION));
+            assert_eq!(other_data(&edited), other_data(form.as_bytes()));
         }
     }
 }
 
 #[test]
-fn what_is_not_safe_is_refused_by_name() {
+fn unsafe_packets_are_rejected_with_a_reason() {
     for (packet, naming) in refused() {
         let error = with_description(packet.as_bytes(), "x")
             .unwrap_err()
@@ -380,31 +386,31 @@ fn what_is_not_safe_is_refused_by_name() {
 }
 
 #[test]
-fn depth_and_size_are_no_danger() {
-    let deep = around(&"<a>".repeat(100_000));
+fn deep_and_large_packets_are_rejected() {
+    let deep = packet_with(&"<a>".repeat(100_000));
     assert!(with_description(deep.as_bytes(), "x").is_err());
-    let deep = around(&format!(
+    let deep = packet_with(&format!(
         "{}{}",
         "<ex:a>".repeat(50_000),
         "</ex:a>".repeat(50_000)
     ));
     let _ = with_description(deep.as_bytes(), "x");
-    let many = around(&"<ex:a/>".repeat(2 << 20));
+    let many = packet_with(&"<ex:a/>".repeat(2 << 20));
     assert!(with_description(many.as_bytes(), "x").is_err());
 }
 
 #[test]
-fn padding_gives_way() {
-    let packet = around("<rdf:Description/>").into_bytes();
+fn padding_grows_and_shrinks() {
+    let packet = packet_with("<rdf:Description/>").into_bytes();
     let longer = padded_to(packet.len() + 7, packet.clone());
     assert_eq!(longer.len(), packet.len() + 7);
     assert!(padded_to(packet.len(), longer.clone()).len() == packet.len());
     let least = padded_to(0, longer);
     assert!(least.ends_with(b"</x:xmpmeta><?xpacket end='w'?>"));
-    assert_eq!(kept(&least), kept(&packet));
+    assert_eq!(other_data(&least), other_data(&packet));
 }
 
-/// Numbers that look random and are the same every time.
+/// Deterministic pseudo-random numbers.
 struct Numbers(u64);
 
 impl Numbers {
@@ -417,7 +423,7 @@ impl Numbers {
     }
 }
 
-/// `packet` with a few bytes gone, doubled or replaced by what means something in XML.
+/// `packet` with a few bytes removed, duplicated or replaced by XML syntax.
 fn mutated(packet: &[u8], numbers: &mut Numbers) -> Vec<u8> {
     const WORDS: [&str; 18] = [
         "<",
@@ -465,7 +471,7 @@ fn mutated(packet: &[u8], numbers: &mut Numbers) -> Vec<u8> {
 }
 
 #[test]
-fn whatever_the_packet_nothing_else_changes_or_it_is_refused() {
+fn mutated_packets_are_rejected_or_keep_other_data() {
     let seeds: Vec<String> = forms()
         .into_iter()
         .chain(refused().into_iter().map(|(p, _)| p))
@@ -480,17 +486,17 @@ fn whatever_the_packet_nothing_else_changes_or_it_is_refused() {
         n_edited += 1;
         let shown = String::from_utf8_lossy(&packet);
         assert_eq!(
-            read(&edited).unwrap().by_default.as_deref(),
+            read(&edited).unwrap().default.as_deref(),
             Some(CAPTION),
             "{shown}"
         );
-        assert_eq!(kept(&edited), kept(&packet), "{shown}");
+        assert_eq!(other_data(&edited), other_data(&packet), "{shown}");
     }
     assert!(n_edited > 3_000, "{n_edited}");
 }
 
 #[test]
-fn a_packet_that_takes_long_to_parse_is_refused() {
+fn a_packet_that_takes_long_to_parse_is_rejected() {
     let nested: String = (0..3000).map(|i| format!("<a xmlns:n{i}='u'>")).collect();
     let nested = nested + &"</a>".repeat(3000);
     let attributes: String = (0..100_000).map(|i| format!(" a{i}=''")).collect();

@@ -1,4 +1,4 @@
-//! A file of records through runs, and through the hands of people.
+//! Record files over several runs, and after edits by users.
 
 mod edits;
 mod refusals;
@@ -42,12 +42,12 @@ fn of_size(size: u64) -> Identity {
     }
 }
 
-struct Place {
+struct Fixture {
     dir: tempfile::TempDir,
     format: Format,
 }
 
-impl Place {
+impl Fixture {
     fn new(format: Format) -> Self {
         let dir = tempfile::tempdir().unwrap();
         Self { dir, format }
@@ -61,7 +61,7 @@ impl Place {
         Journal::open(&self.path(), self.format, &settings()).unwrap()
     }
 
-    /// Every path and its size, in the file's order.
+    /// Path and size of every record, in the order of the file.
     fn lines(&self) -> Vec<(String, u64)> {
         let text = fs::read(self.path()).unwrap();
         let mut input = &text[..];
@@ -89,7 +89,7 @@ impl Place {
         fs::read_to_string(self.path()).unwrap()
     }
 
-    /// The files of the folder, but for the records themselves, with what is in them.
+    /// Names and contents of all other files of the folder.
     fn others(&self) -> Vec<(String, Vec<u8>)> {
         let entries = fs::read_dir(self.dir.path()).unwrap().map(Result::unwrap);
         let named = entries.map(|e| (e.file_name().into_string().unwrap(), e.path()));
@@ -101,8 +101,8 @@ impl Place {
         others
     }
 
-    /// The error with which the file is refused; it stays as it is, and alone.
-    fn refused(&self) -> String {
+    /// The error when the file is opened; asserts that nothing changed.
+    fn open_error(&self) -> String {
         let before = fs::read(self.path()).unwrap();
         let error = Journal::open(&self.path(), self.format, &settings()).unwrap_err();
         assert!(fs::read(self.path()).unwrap() == before);
@@ -111,10 +111,10 @@ impl Place {
     }
 }
 
-/// A table of three pictures, as it is written: `a` captioned, `b` failed, `c` captioned.
-fn written(format: Format) -> String {
-    let place = Place::new(format);
-    let mut journal = place.open();
+/// A record file of three pictures: `a` captioned, `b` failed, `c` captioned.
+fn sample(format: Format) -> String {
+    let fixture = Fixture::new(format);
+    let mut journal = fixture.open();
     let full = |path, caption| Record {
         modified: Some("2026-05-01T10:02:11.678901234Z".parse().unwrap()),
         width: Some(640),
@@ -130,5 +130,5 @@ fn written(format: Format) -> String {
     journal.append(&failure("b", 2)).unwrap();
     journal.append(&full("c", "a 5\" disc")).unwrap();
     drop(journal);
-    place.text()
+    fixture.text()
 }

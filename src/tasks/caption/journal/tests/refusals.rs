@@ -1,16 +1,16 @@
-//! Files that are not read, and what is said about them.
+//! Files that are rejected, and the errors.
 
 use super::*;
 
 #[test]
-fn other_settings_are_refused() {
-    let place = Place::new(Format::Jsonl);
-    place.open().append(&record("a", 1, "x")).unwrap();
+fn other_settings_are_rejected() {
+    let fixture = Fixture::new(Format::Jsonl);
+    fixture.open().append(&record("a", 1, "x")).unwrap();
     let other = Settings {
         prompt: "Why?".into(),
         ..settings()
     };
-    let error = Journal::open(&place.path(), place.format, &other)
+    let error = Journal::open(&fixture.path(), fixture.format, &other)
         .unwrap_err()
         .to_string();
     assert!(
@@ -20,38 +20,38 @@ fn other_settings_are_refused() {
 }
 
 #[test]
-fn captions_in_another_template_are_refused_and_blanks_beside_it_are_not() {
+fn another_template_is_rejected_but_single_missing_values_are_not() {
     let template = "sks, {caption}";
     let with = |own: Option<&str>| Settings {
         template: own.map(str::to_owned),
         ..settings()
     };
     for format in [Format::Jsonl, Format::Csv] {
-        let place = Place::new(format);
-        let mut journal = place.open();
+        let fixture = Fixture::new(format);
+        let mut journal = fixture.open();
         journal.append(&record("a", 1, "x")).unwrap();
         drop(journal);
         let refused = |own| {
-            let error = Journal::open(&place.path(), format, &with(own)).unwrap_err();
+            let error = Journal::open(&fixture.path(), format, &with(own)).unwrap_err();
             let expected = "another template";
             assert!(error.to_string().contains(expected), "{error}");
         };
-        let before = place.text();
+        let before = fixture.text();
         refused(Some(template));
-        assert_eq!(place.text(), before);
+        assert_eq!(fixture.text(), before);
     }
-    let place = Place::new(Format::Csv);
+    let fixture = Fixture::new(Format::Csv);
     let header = Format::Csv.header();
     let row = |path: &str, template: &str| {
         format!("{path},x,,1,,,,m.gguf,What?,\"{template}\",2026-05-01T10:02:12Z,,,\n")
     };
-    place.write([header, row("a", template), row("b", "NaN"), row("c", "")].concat());
-    let journal = Journal::open(&place.path(), Format::Csv, &with(Some(template))).unwrap();
+    fixture.write([header, row("a", template), row("b", "NaN"), row("c", "")].concat());
+    let journal = Journal::open(&fixture.path(), Format::Csv, &with(Some(template))).unwrap();
     assert_eq!(journal.n_known(), 3);
 }
 
 #[test]
-fn a_file_of_something_else_is_refused_and_left_alone() {
+fn other_files_are_rejected_and_left_unchanged() {
     let row = "a,x,,1,,,,m.gguf,What?,,2026-05-01T10:02:12Z,,,\n";
     let json = r#"{"path":"a","caption":"x","size":1}"#;
     let header = Format::Csv.header();
@@ -164,18 +164,18 @@ fn a_file_of_something_else_is_refused_and_left_alone() {
             "line 2: ",
         ),
     ] {
-        let place = Place::new(format);
-        place.write(&text);
-        let error = place.refused();
+        let fixture = Fixture::new(format);
+        fixture.write(&text);
+        let error = fixture.open_error();
         assert!(error.contains(naming), "{text}: {error}");
     }
-    let place = Place::new(Format::Jsonl);
-    let error = Journal::open(place.dir.path(), place.format, &settings()).unwrap_err();
+    let fixture = Fixture::new(Format::Jsonl);
+    let error = Journal::open(fixture.dir.path(), fixture.format, &settings()).unwrap_err();
     assert!(matches!(error, JournalError::NotAFile { .. }));
 }
 
 #[test]
-fn captions_of_several_lines_with_commas_are_no_rows() {
+fn lines_of_a_caption_with_commas_are_not_taken_for_rows() {
     let tags = ["tag"; 14].join(", ");
     for caption in [
         "A cat.\nIt sits on a mat, asleep",
@@ -183,33 +183,48 @@ fn captions_of_several_lines_with_commas_are_no_rows() {
         &format!("tags:\n{tags}\nend"),
         &format!("tags:\n{tags}"),
     ] {
-        let place = Place::new(Format::Csv);
-        place.open().append(&record("a.jpg", 12, caption)).unwrap();
-        let found = place.open().caption("a.jpg").unwrap();
+        let fixture = Fixture::new(Format::Csv);
+        fixture
+            .open()
+            .append(&record("a.jpg", 12, caption))
+            .unwrap();
+        let found = fixture.open().caption("a.jpg").unwrap();
         assert_eq!(found.as_deref(), Some(caption));
     }
 }
 
 #[test]
-fn a_file_in_another_encoding_is_told_as_such() {
+fn another_encoding_is_reported_with_line_and_offset() {
     for format in [Format::Jsonl, Format::Csv] {
-        let place = Place::new(format);
-        let text = written(format).replace("disc", "café");
+        let fixture = Fixture::new(format);
+        let text = sample(format).replace("disc", "café");
         let utf16: Vec<u8> = text.encode_utf16().flat_map(u16::to_le_bytes).collect();
-        place.write([&[0xff, 0xfe][..], &utf16].concat());
-        assert!(place.refused().contains("found UTF-16LE; save it as UTF-8"));
-        place.write(&utf16);
-        assert!(place.refused().contains("UTF-16LE"));
+        fixture.write([&[0xff, 0xfe][..], &utf16].concat());
+        assert!(
+            fixture
+                .open_error()
+                .contains("found UTF-16LE; save it as UTF-8")
+        );
+        fixture.write(&utf16);
+        assert!(fixture.open_error().contains("UTF-16LE"));
         let latin1: Vec<u8> = text
             .chars()
             .map(|c| u8::try_from(u32::from(c)).unwrap())
             .collect();
-        place.write(&latin1);
+        fixture.write(&latin1);
         let line = 1 + text[..text.find("café").unwrap()].matches('\n').count();
         let offset = text.find('é').unwrap();
-        let told = format!("line {line}, byte offset {offset}: ");
-        assert!(place.refused().contains(&told), "{}", place.refused());
-        place.write(latin1.strip_suffix(b"\n").unwrap());
-        assert!(place.refused().contains(&told), "{}", place.refused());
+        let expected = format!("line {line}, byte offset {offset}: ");
+        assert!(
+            fixture.open_error().contains(&expected),
+            "{}",
+            fixture.open_error()
+        );
+        fixture.write(latin1.strip_suffix(b"\n").unwrap());
+        assert!(
+            fixture.open_error().contains(&expected),
+            "{}",
+            fixture.open_error()
+        );
     }
 }

@@ -1,44 +1,44 @@
-//! What an event of the file system means for a picture.
+//! Classifies file system events.
 
 use notify::{
     EventKind,
     event::{AccessKind, AccessMode, CreateKind, ModifyKind, RenameMode},
 };
 
-/// What happened to a file, as far as its being whole goes.
+/// What an event says about the completeness of a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum What {
-    /// It was closed after writing, or moved to where it is.
+pub enum FileEvent {
+    /// It was closed after writing, or moved into place.
     Complete,
-    /// It is there, and may or may not be written to.
+    /// It was created, and may still be written to.
     Appeared,
-    /// It was written to, and its closing will be told.
+    /// It was written to, and closing it will be reported.
     BeingWritten,
-    /// It was changed in some way, and nothing else will be told.
+    /// It was changed, and no further event will be reported.
     Touched,
-    /// It is gone from where it was.
-    Gone,
-    /// It is the same, but perhaps other people may read it now.
-    Opened,
+    /// It was removed or moved away.
+    Removed,
+    /// Its metadata changed; it may have become readable.
+    MetadataChanged,
 }
 
-impl What {
+impl FileEvent {
     pub fn of(kind: EventKind) -> Option<Self> {
-        const TELLS_CLOSING: bool = cfg!(any(target_os = "linux", target_os = "android"));
+        const REPORTS_CLOSE: bool = cfg!(any(target_os = "linux", target_os = "android"));
         Some(match kind {
             EventKind::Access(AccessKind::Close(AccessMode::Write))
             | EventKind::Modify(ModifyKind::Name(RenameMode::To)) => Self::Complete,
             EventKind::Create(CreateKind::File | CreateKind::Folder | CreateKind::Any) => {
                 Self::Appeared
             }
-            EventKind::Modify(ModifyKind::Data(_)) if TELLS_CLOSING => Self::BeingWritten,
+            EventKind::Modify(ModifyKind::Data(_)) if REPORTS_CLOSE => Self::BeingWritten,
             EventKind::Modify(ModifyKind::Name(RenameMode::From)) | EventKind::Remove(_) => {
-                Self::Gone
+                Self::Removed
             }
-            EventKind::Modify(ModifyKind::Metadata(_)) => Self::Opened,
+            EventKind::Modify(ModifyKind::Metadata(_)) => Self::MetadataChanged,
             EventKind::Modify(
                 ModifyKind::Data(_) | ModifyKind::Any | ModifyKind::Name(RenameMode::Any),
-            ) if !TELLS_CLOSING => Self::Touched,
+            ) if !REPORTS_CLOSE => Self::Touched,
             _ => return None,
         })
     }

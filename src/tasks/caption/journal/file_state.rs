@@ -1,4 +1,4 @@
-//! Whether somebody else writes to the file of records.
+//! Detects that another program writes to the record file.
 
 use std::{
     fs, io,
@@ -8,26 +8,27 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-/// By what it is noticed that somebody else has written to the file.
+/// The identity, length and modification time of a file. A difference shows that another program has written to
+/// it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Stamp {
+pub struct FileState {
     dev: u64,
     ino: u64,
     len: u64,
     modified: Option<SystemTime>,
 }
 
-impl Stamp {
-    /// Of the file at `path`, through links.
+impl FileState {
+    /// The state of the file at `path`, following links.
     ///
     /// # Errors
-    /// If there is none.
+    /// If its metadata cannot be read.
     pub fn of(path: &Path) -> io::Result<Self> {
         path.metadata().map(Self::from)
     }
 }
 
-impl From<fs::Metadata> for Stamp {
+impl From<fs::Metadata> for FileState {
     fn from(file: fs::Metadata) -> Self {
         Self {
             dev: file.dev(),
@@ -38,17 +39,17 @@ impl From<fs::Metadata> for Stamp {
     }
 }
 
-/// Waits until whoever is writing a file, or putting another one in its place, seems to be done.
+/// Waits until a file has not changed for 100 ms, at most 5 s.
 pub fn wait_for_writer(path: &Path) {
     const PAUSE: Duration = Duration::from_millis(100);
-    const MOST: usize = 50;
-    let mut before = Stamp::of(path).ok();
-    for _ in 0..MOST {
+    const MAX_PAUSES: usize = 50;
+    let mut previous = FileState::of(path).ok();
+    for _ in 0..MAX_PAUSES {
         thread::sleep(PAUSE);
-        let now = Stamp::of(path).ok();
-        if now.is_some() && now == before {
+        let now = FileState::of(path).ok();
+        if now.is_some() && now == previous {
             return;
         }
-        before = now;
+        previous = now;
     }
 }

@@ -1,4 +1,4 @@
-//! Files beside the file of records, to which goes what is taken out of it.
+//! Files beside the record file that save the lines removed from it.
 
 use std::{
     ffi::OsString,
@@ -9,32 +9,37 @@ use std::{
 
 use super::{
     Journal, JournalError,
-    gist::{Gist, caption_of},
+    entry::{Line, caption_of},
 };
 use crate::tasks::caption::{Fields, layout::Layout, sidecar::MAX_NAME_BYTES};
 
-/// What was taken out of the file, and where it is now.
+/// Lines removed from the record file, and the files that save them.
 #[derive(Clone, Debug, Default)]
-pub struct Kept {
-    /// Bytes of a write that was cut short.
+pub struct SetAside {
+    /// Number of bytes of a torn write, and its file.
     pub torn: Option<(u64, PathBuf)>,
-    /// Captions in place of which there are new ones.
+    /// Number of replaced captions, and their file.
     pub replaced: Option<(usize, PathBuf)>,
 }
 
 impl Journal {
-    /// Appends the lines whose captions, or fields of a person, no later line has to a file beside this one.
-    pub(super) fn keep_replaced(&mut self) -> Result<(), JournalError> {
+    /// Appends superseded lines to a file beside this one, if their caption or fields of a user are not in the
+    /// later line.
+    pub(super) fn set_replaced_aside(&mut self) -> Result<(), JournalError> {
         let (mut lines, mut n) = (self.layout.head().to_vec(), 0);
-        let collected = self.for_each_line(|_, line, last_of| {
+        let collected = self.for_each_line(|_, line, path| {
             let fields = self.layout.parse(line).ok().flatten();
-            if let (None, Some(fields)) = (last_of, fields)
-                && let Ok(gist) = Gist::new(&fields, line, 0)
+            if let (None, Some(fields)) = (path, fields)
+                && let Ok(line_entry) = Line::new(&fields, line, 0)
             {
-                let last = self.fields(&gist.path).ok().flatten().unwrap_or_default();
-                let caption = gist.caption.filter(|caption| !caption.is_empty());
+                let last = self
+                    .fields(&line_entry.path)
+                    .ok()
+                    .flatten()
+                    .unwrap_or_default();
+                let caption = line_entry.caption.filter(|caption| !caption.is_empty());
                 let is_other = caption.is_some() && caption != caption_of(&last);
-                if is_other || lacks_added(&last, fields) {
+                if is_other || lacks_user_fields(&last, fields) {
                     lines.extend(line);
                     n += 1;
                 }
@@ -53,13 +58,13 @@ impl Journal {
                 path: path.clone(),
                 source,
             })?;
-            self.kept.replaced = Some((n, path));
+            self.set_aside.replaced = Some((n, path));
         }
         Ok(())
     }
 
-    /// Moves what is left of a write that was cut short, behind the complete lines, to a file of its own.
-    pub(super) fn keep_torn(&mut self, torn: &[u8]) -> Result<(), JournalError> {
+    /// Moves a torn write at the end of the file to a new file beside it.
+    pub(super) fn set_torn_aside(&mut self, torn: &[u8]) -> Result<(), JournalError> {
         let (path, mut file) = self.new_beside("torn")?;
         let written = file.write_all(torn).and_then(|()| file.sync_all());
         written.map_err(|source| JournalError::Io {
@@ -67,26 +72,26 @@ impl Journal {
             source,
         })?;
         self.file.set_len(self.len).map_err(|e| self.io(e))?;
-        self.kept.torn = Some((torn.len() as u64, path));
+        self.set_aside.torn = Some((torn.len() as u64, path));
         Ok(())
     }
 
-    /// A path beside the file that ends in `.ENDING`.
-    fn beside(&self, ending: &str) -> PathBuf {
+    /// A path beside the file with `.SUFFIX` appended.
+    fn beside(&self, suffix: &str) -> PathBuf {
         let mut name = self.real.file_name().unwrap_or_default().to_owned();
-        if name.len() + 1 + ending.len() > MAX_NAME_BYTES {
+        if name.len() + 1 + suffix.len() > MAX_NAME_BYTES {
             name = OsString::from("records");
         }
         name.push(".");
-        name.push(ending);
+        name.push(suffix);
         self.real.with_file_name(name)
     }
 
-    /// A new file beside this one that ends in `.ENDING-NUMBER`.
-    fn new_beside(&self, ending: &str) -> Result<(PathBuf, File), JournalError> {
+    /// Creates a file beside this one with `.SUFFIX-NUMBER` appended.
+    fn new_beside(&self, suffix: &str) -> Result<(PathBuf, File), JournalError> {
         let mut number = 1;
         loop {
-            let path = self.beside(&format!("{ending}-{number}"));
+            let path = self.beside(&format!("{suffix}-{number}"));
             match File::create_new(&path) {
                 Err(error) if error.kind() == io::ErrorKind::AlreadyExists => number += 1,
                 Err(source) => return Err(JournalError::Io { path, source }),
@@ -96,9 +101,9 @@ impl Journal {
     }
 }
 
-/// Whether `earlier` fields have one that a person added, and the `last` ones of the picture have not.
-fn lacks_added(last: &Fields, earlier: Fields) -> bool {
+/// Whether the `earlier` fields have one added by a user that the `last` fields lack.
+fn lacks_user_fields(last: &Fields, earlier: Fields) -> bool {
     let added = Layout::added(earlier);
-    let is_lacking = |name| !added.is_blank(name) && last.written(name) != added.written(name);
-    added.names().any(is_lacking)
+    let is_missing = |name| !added.is_blank(name) && last.json(name) != added.json(name);
+    added.names().any(is_missing)
 }
