@@ -10,7 +10,7 @@ use clap::{Args, ValueEnum};
 use serde_json::json;
 use xc2_edge::{
     tasks::compose::library::{Absence, Hit, Library},
-    vision::image::{self, Reading},
+    vision::image::{self, ReadOptions},
 };
 
 use super::number::whole;
@@ -22,9 +22,9 @@ use super::number::whole;
   xc2-edge search photos 红色的圆形 -n 3
   xc2-edge search photos cat --json | jq -r '.[].file'
 
-A picture matches if its caption contains any of the words, in English or Chinese; rare words count
-more. Each line shows the score (BM25; higher is better; comparable only within one search), the file
-and its caption. Pictures that are deleted or cannot be read are skipped with a note.
+A picture matches if its caption contains any of the words, in English or Chinese; rare words
+count more. Each line shows the score (BM25; higher is better; comparable only within one search),
+the file and its caption. Pictures that are deleted or cannot be read are skipped with a note.
 
 Exit status: 0 success, 1 nothing found or failure, 2 wrong usage.")]
 pub struct SearchArgs {
@@ -125,7 +125,7 @@ fn show(file: &Path) {
         use_kitty: is_kitty(),
         ..viuer::Config::default()
     };
-    let shown = image::open(file, Reading::default())
+    let shown = image::open(file, ReadOptions::default())
         .map_err(anyhow::Error::new)
         .and_then(|picture| viuer::print(&picture.into(), &config).map_err(anyhow::Error::new));
     if let Err(error) = shown {

@@ -10,7 +10,7 @@ use crate::{
     system,
     vision::{
         Precision, VisionEncoder,
-        image::{Orientation, Reading, Transparency},
+        image::{Orientation, ReadOptions, Transparency},
     },
 };
 
@@ -67,8 +67,8 @@ impl Default for EngineOptions {
 
 impl EngineOptions {
     /// How pictures are decoded.
-    pub fn reading(&self) -> Reading {
-        Reading {
+    pub fn reading(&self) -> ReadOptions {
+        ReadOptions {
             orientation: self.orientation,
             transparency: self.transparency,
             allow_truncated: self.allow_truncated,

@@ -17,7 +17,7 @@ use ndarray::Array2;
 use super::{EngineError, Picture};
 use crate::{
     language::prompt::PictureId,
-    vision::image::{self, Decoded, ImageError, Preprocessor, Reading, RgbImage},
+    vision::image::{self, Decoded, ImageError, Preprocessor, ReadOptions, RgbImage},
 };
 
 /// The projected embeddings of a picture, `[n_tokens, n_embd]`, in standard layout.
@@ -26,10 +26,10 @@ pub(super) type Embedding = Arc<Array2<f32>>;
 /// A picture whose file is in memory, or whose pixels were given.
 pub(super) struct LoadedPicture<'a> {
     pub id: PictureId,
-    content: Content<'a>,
+    content: PictureData<'a>,
 }
 
-enum Content<'a> {
+enum PictureData<'a> {
     File { path: &'a Path, bytes: Bytes },
     Pixels(&'a RgbImage),
 }
@@ -58,7 +58,7 @@ impl<'a> LoadedPicture<'a> {
                     return Err(error.into());
                 }
                 let id = PictureId::of_pixels(width, height, pixels.as_raw());
-                let content = Content::Pixels(pixels);
+                let content = PictureData::Pixels(pixels);
                 Ok(Self { id, content })
             }
         }
@@ -66,7 +66,7 @@ impl<'a> LoadedPicture<'a> {
 
     fn of_file(path: &'a Path, bytes: Bytes) -> Self {
         let id = PictureId::of_file(&bytes);
-        let content = Content::File { path, bytes };
+        let content = PictureData::File { path, bytes };
         Self { id, content }
     }
 
@@ -78,11 +78,11 @@ impl<'a> LoadedPicture<'a> {
     pub fn resized(
         &self,
         preprocessor: &Preprocessor,
-        how: Reading,
+        how: ReadOptions,
         max_bytes: u64,
     ) -> Result<Decoded, ImageError> {
         match &self.content {
-            Content::File { path, bytes } => {
+            PictureData::File { path, bytes } => {
                 let decoded = image::decode_within(bytes, how, max_bytes);
                 let decoded = decoded.map_err(|e| e.of_file(path))?;
                 Ok(Decoded {
@@ -90,10 +90,10 @@ impl<'a> LoadedPicture<'a> {
                     ..decoded
                 })
             }
-            Content::Pixels(pixels) => Ok(Decoded {
+            PictureData::Pixels(pixels) => Ok(Decoded {
                 picture: preprocessor.resize(pixels),
                 on_white: false, // the caller composites
-                is_short: false,
+                is_truncated: false,
             }),
         }
     }

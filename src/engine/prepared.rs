@@ -171,7 +171,7 @@ impl Engine {
             |r: &&EncoderInput| matches!(r, EncoderInput::Encode(picture) if picture.on_white);
         timings.n_images_on_white = inputs.iter().filter(is_on_white).count();
         let is_short =
-            |r: &&EncoderInput| matches!(r, EncoderInput::Encode(picture) if picture.is_short);
+            |r: &&EncoderInput| matches!(r, EncoderInput::Encode(picture) if picture.is_truncated);
         timings.n_images_truncated = inputs.iter().filter(is_short).count();
         let (embeddings, n_encoded) = timed(&mut timings.encode, || {
             self.embed(prepared, inputs, observer, counts)

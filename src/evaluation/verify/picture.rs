@@ -12,7 +12,7 @@ use super::{
 use crate::{
     engine::Engine,
     vision::StageObserver,
-    vision::image::{self, PixelValues, Reading, RgbImage},
+    vision::image::{self, PixelValues, ReadOptions, RgbImage},
 };
 
 /// Decoders of lossy formats may differ by this many levels in a pixel.
@@ -70,7 +70,7 @@ fn resized(
 
 /// A recorded picture as the tower saw it.
 pub(super) fn open_resized(engine: &Engine, path: &Path) -> Result<RgbImage, VerifyError> {
-    let picture = image::open(path, Reading::REFERENCE)?;
+    let picture = image::open(path, ReadOptions::REFERENCE)?;
     let expected = engine.preprocessor().image_size();
     if picture.dimensions() == (expected, expected) {
         return Ok(picture);
@@ -90,7 +90,7 @@ pub(super) fn resize(
     golden: &GoldenDir,
     name: &str,
 ) -> Result<RgbImage, VerifyError> {
-    let picture = image::open(&golden.picture(name)?, Reading::REFERENCE)?;
+    let picture = image::open(&golden.picture(name)?, ReadOptions::REFERENCE)?;
     Ok(engine.preprocessor().resize(&picture))
 }
 
@@ -183,11 +183,10 @@ impl Watch<'_> {
         let (recorded, rows): (_, Vec<usize>) = if let Some(whole) = tensors.f32(name)? {
             (whole, (0..values.nrows()).collect())
         } else {
-            let sample = tensors.f32(&format!("{name}.rows"))?;
-            let Some((sample, at)) = sample.zip(tensors.i32(&format!("{name}.at"))?) else {
+            let Some(sample) = tensors.sample(name, "rows")? else {
                 return Ok(None);
             };
-            (sample, at.values.iter().map(|row| *row as usize).collect())
+            sample
         };
         let found = self.rows(name, &recorded, &rows, values)?;
         Ok(Some(self.bound.stage(name, &found, &recorded.values)))

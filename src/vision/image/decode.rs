@@ -41,7 +41,7 @@ pub enum Orientation {
 
 /// Options for decoding a picture.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Reading {
+pub struct ReadOptions {
     /// Handling of the EXIF orientation.
     pub orientation: Orientation,
     /// Handling of transparency.
@@ -50,7 +50,7 @@ pub struct Reading {
     pub allow_truncated: bool,
 }
 
-impl Reading {
+impl ReadOptions {
     /// The reference implementation's behaviour: stored orientation, alpha dropped.
     pub const REFERENCE: Self = Self {
         orientation: Orientation::Ignore,
@@ -60,7 +60,7 @@ impl Reading {
 }
 
 /// This orientation handling; alpha is dropped, as in the reference.
-impl From<Orientation> for Reading {
+impl From<Orientation> for ReadOptions {
     fn from(orientation: Orientation) -> Self {
         Self {
             orientation,
@@ -78,14 +78,14 @@ pub struct Decoded {
     /// Whether transparent pixels were blended with white.
     pub on_white: bool,
     /// Whether the file is truncated: missing pixels are grey.
-    pub is_short: bool,
+    pub is_truncated: bool,
 }
 
 /// Reads and decodes the picture in a file.
 ///
 /// # Errors
 /// [`ImageError::File`] with the path and, as its source, what is wrong.
-pub fn open(path: &Path, options: impl Into<Reading>) -> Result<RgbImage, ImageError> {
+pub fn open(path: &Path, options: impl Into<ReadOptions>) -> Result<RgbImage, ImageError> {
     decode(&read(path)?, options).map_err(|e| e.of_file(path))
 }
 
@@ -117,7 +117,7 @@ pub fn read_from(input: impl Read, max_bytes: u64) -> Result<Vec<u8>, ImageError
 /// # Errors
 /// If the bytes are not a picture of a supported format, are incomplete or damaged, or declare a picture larger than
 /// [`MAX_DECODED_BYTES`]. The size is checked from the header, before memory is allocated.
-pub fn decode(bytes: &[u8], options: impl Into<Reading>) -> Result<RgbImage, ImageError> {
+pub fn decode(bytes: &[u8], options: impl Into<ReadOptions>) -> Result<RgbImage, ImageError> {
     decode_within(bytes, options, u64::MAX).map(|decoded| decoded.picture)
 }
 
@@ -127,10 +127,10 @@ pub fn decode(bytes: &[u8], options: impl Into<Reading>) -> Result<RgbImage, Ima
 /// As [`decode`], and [`ImageError::NoMemory`], also determined from the header.
 pub fn decode_within(
     bytes: &[u8],
-    options: impl Into<Reading>,
+    options: impl Into<ReadOptions>,
     max_bytes: u64,
 ) -> Result<Decoded, ImageError> {
-    let options: Reading = options.into();
+    let options: ReadOptions = options.into();
     #[cfg(feature = "heic")]
     if signature::is_heic(bytes) {
         return Ok(finish(
@@ -165,18 +165,18 @@ pub fn decode_within(
     // Partial pictures are decoded twice into separate buffers, and PNGs are decompressed before.
     let n_copies = if options.allow_truncated { 2 } else { 1 };
     let check_partial = check_memory(needed.saturating_add(n_copies * decoder.total_bytes()));
-    let (stored, is_short) = match DynamicImage::from_decoder(decoder) {
-        Ok(stored) => (stored, file.is_short()),
+    let (stored, is_truncated) = match DynamicImage::from_decoder(decoder) {
+        Ok(stored) => (stored, file.is_truncated()),
         Err(source) => read_partial(&file, options, fail(source), check_partial)?,
     };
     Ok(Decoded {
-        is_short,
+        is_truncated,
         ..finish(stored, orientation, options)
     })
 }
 
 /// Applies transparency and orientation to the stored samples.
-fn finish(mut stored: DynamicImage, orientation: ExifOrientation, options: Reading) -> Decoded {
+fn finish(mut stored: DynamicImage, orientation: ExifOrientation, options: ReadOptions) -> Decoded {
     let on_white = options.transparency.apply(&mut stored);
     let mut picture = into_rgb8(stored);
     if orientation != ExifOrientation::NoTransforms {
@@ -187,14 +187,14 @@ fn finish(mut stored: DynamicImage, orientation: ExifOrientation, options: Readi
     Decoded {
         picture,
         on_white,
-        is_short: false,
+        is_truncated: false,
     }
 }
 
 /// Recovers the pixels of a picture whose decoder failed with `error`. All of them may be there.
 fn read_partial(
     file: &PreparedFile<'_>,
-    options: Reading,
+    options: ReadOptions,
     error: ImageError,
     check_memory: Result<(), ImageError>,
 ) -> Result<(DynamicImage, bool), ImageError> {
@@ -209,8 +209,8 @@ fn read_partial(
         .flatten();
     let file = decompressed.as_ref().unwrap_or(file);
     match partial::read(|| file.decoder()) {
-        Some(partial) if options.allow_truncated || !partial.is_short => {
-            Ok((partial.picture, partial.is_short))
+        Some(partial) if options.allow_truncated || !partial.is_truncated => {
+            Ok((partial.picture, partial.is_truncated))
         }
         _ => Err(error),
     }
@@ -273,7 +273,7 @@ impl<'a> PreparedFile<'a> {
     }
 
     /// Whether rows are known to be missing before decoding.
-    fn is_short(&self) -> bool {
+    fn is_truncated(&self) -> bool {
         matches!(self, Self::Jpeg(jpeg) if jpeg.truncated)
     }
 }

@@ -270,11 +270,7 @@ mod tests {
 
     #[test]
     fn every_truncation_is_no_error() {
-        let ztxt = [
-            b"Raw profile type exif\0\0",
-            &deflate(&profile_text(8))[..],
-        ]
-        .concat();
+        let ztxt = [b"Raw profile type exif\0\0", &deflate(&profile_text(8))[..]].concat();
         let files = [
             (ImageFormat::Jpeg, jpeg(&[app1(6)])),
             (ImageFormat::Png, png(&[(b"eXIf", &block(6))])),

@@ -65,14 +65,14 @@ fn decode_error(error: heifer::Error) -> ImageError {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::vision::image::{Decoded, Reading, decode_within};
+    use crate::vision::image::{Decoded, ReadOptions, decode_within};
 
     const SMALL: &[u8] = include_bytes!("../../../tests/reference/heic/small.heic");
     const TURNED: &[u8] = include_bytes!("../../../tests/reference/heic/turned.heic");
     const ALPHA: &[u8] = include_bytes!("../../../tests/reference/heic/alpha.heic");
 
     fn read(file: &[u8]) -> Decoded {
-        decode_within(file, Reading::default(), u64::MAX).unwrap()
+        decode_within(file, ReadOptions::default(), u64::MAX).unwrap()
     }
 
     #[test]

@@ -31,7 +31,8 @@ pub use ::image::RgbImage;
 
 pub use alpha::Transparency;
 pub use decode::{
-    Decoded, MAX_DECODED_BYTES, Orientation, Reading, decode, decode_within, open, read, read_from,
+    Decoded, MAX_DECODED_BYTES, Orientation, ReadOptions, decode, decode_within, open, read,
+    read_from,
 };
 pub use error::ImageError;
 pub use preprocess::{CLIP_MEAN, CLIP_STD, PixelValues, Preprocessor};

@@ -10,7 +10,7 @@ pub struct Partial {
     /// The picture; missing pixels are grey.
     pub picture: DynamicImage,
     /// Whether pixels are missing.
-    pub is_short: bool,
+    pub is_truncated: bool,
 }
 
 /// Reads the available pixels with decoders from `decoder`; `None` if there are none.
@@ -48,7 +48,7 @@ pub fn read<'a>(decoder: impl Fn() -> ImageResult<Box<dyn ImageDecoder + 'a>>) -
     let picture = picture(color, width, height, samples)?;
     (n_missing < n).then_some(Partial {
         picture,
-        is_short: n_missing > 0,
+        is_truncated: n_missing > 0,
     })
 }
 

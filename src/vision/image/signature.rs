@@ -254,10 +254,7 @@ const MAGIC: &[(&[u8], Foreign)] = &[
         foreign_format("a 7-Zip archive", UNPACK),
     ),
     (b"Rar!\x1a\x07", foreign_format("a RAR archive", UNPACK)),
-    (
-        b"\xfd7zXZ\0",
-        foreign_format("a file packed by xz", UNPACK),
-    ),
+    (b"\xfd7zXZ\0", foreign_format("a file packed by xz", UNPACK)),
     (b"BZh", foreign_format("a file packed by bzip2", UNPACK)),
     (
         b"\x28\xb5\x2f\xfd",

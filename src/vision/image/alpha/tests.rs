@@ -3,7 +3,7 @@ use std::io::{Cursor, Write};
 use ::image::{Frame, ImageFormat, LumaA, Rgba, RgbaImage, codecs::gif::GifEncoder};
 
 use super::*;
-use crate::vision::image::{Decoded, Orientation, Reading, decode_within};
+use crate::vision::image::{Decoded, Orientation, ReadOptions, decode_within};
 
 const RED: [u8; 3] = [200, 30, 20];
 const HIDDEN: [u8; 3] = [10, 90, 10];
@@ -23,12 +23,12 @@ fn encode(picture: impl Into<DynamicImage>, format: ImageFormat) -> Vec<u8> {
 }
 
 fn read(file: &[u8], transparency: Transparency) -> Decoded {
-    let how = Reading {
+    let options = ReadOptions {
         orientation: Orientation::Apply,
         transparency,
         allow_truncated: false,
     };
-    decode_within(file, how, u64::MAX).unwrap()
+    decode_within(file, options, u64::MAX).unwrap()
 }
 
 /// The colour on the right, and whether the picture was blended with white.
@@ -181,8 +181,8 @@ fn pictures_without_alpha_are_unchanged() {
         DynamicImage::ImageRgba8(half(10)).into_rgb8(),
         ImageFormat::Png,
     );
-    for how in [Transparency::Auto, Transparency::Drop, Transparency::White] {
-        assert_eq!(right(&file, how), (HIDDEN, false));
+    for transparency in [Transparency::Auto, Transparency::Drop, Transparency::White] {
+        assert_eq!(right(&file, transparency), (HIDDEN, false));
     }
 }
 
@@ -220,8 +220,12 @@ fn opaque_pictures_with_alpha_are_not_blended() {
     ];
     for (name, file) in &files {
         let dropped = right(file, Transparency::Drop).0;
-        for how in [Transparency::White, Transparency::Auto] {
-            assert_eq!(right(file, how), (dropped, false), "{name}: {how:?}");
+        for transparency in [Transparency::White, Transparency::Auto] {
+            assert_eq!(
+                right(file, transparency),
+                (dropped, false),
+                "{name}: {transparency:?}"
+            );
         }
     }
 }

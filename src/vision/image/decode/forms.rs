@@ -16,11 +16,11 @@ fn read(bytes: &[u8]) -> Result<RgbImage, ImageError> {
 }
 
 fn decode_truncated(bytes: &[u8]) -> Decoded {
-    let how = Reading {
+    let options = ReadOptions {
         allow_truncated: true,
-        ..Reading::REFERENCE
+        ..ReadOptions::REFERENCE
     };
-    decode_within(bytes, how, u64::MAX).unwrap()
+    decode_within(bytes, options, u64::MAX).unwrap()
 }
 
 fn plain() -> RgbImage {
@@ -161,7 +161,7 @@ fn missing_parts_of_a_jpeg_are_grey_on_request() {
     let file = reference("jpeg/baseline.jpg");
     let whole = read(&file).unwrap();
     let part = decode_truncated(&file[..file.len() * 7 / 10]);
-    assert!(part.is_short && !decode_truncated(&file).is_short);
+    assert!(part.is_truncated && !decode_truncated(&file).is_truncated);
     let row = |picture: &RgbImage, y: u32| {
         (0..picture.width())
             .map(|x| *picture.get_pixel(x, y))
@@ -175,9 +175,9 @@ fn missing_parts_of_a_jpeg_are_grey_on_request() {
     );
     let nothing = decode_within(
         &file[..200],
-        Reading {
+        ReadOptions {
             allow_truncated: true,
-            ..Reading::REFERENCE
+            ..ReadOptions::REFERENCE
         },
         u64::MAX,
     );
@@ -343,7 +343,7 @@ fn zeros_in_place_of_samples_do_not_count_as_png_rows() {
         .copied()
         .collect();
     let length = (data.len() as u32).to_be_bytes();
-    let one_chunk = [&file[..33], &length[..], b"IDAT", &data[..]].concat(); // behind the header
+    let one_chunk = [&file[..33], &length[..], b"IDAT", &data[..]].concat(); // after the header
     for part in [0.3, 0.7, 0.95] {
         let there = (one_chunk.len() as f64 * part) as usize;
         let zeros = vec![0; one_chunk.len() - there + 16];
@@ -372,7 +372,7 @@ fn missing_parts_of_other_formats_are_grey_on_request() {
         let half = &file[..file.len() / 2];
         assert_truncated(half, &format!("{format:?}"));
         let part = decode_truncated(half);
-        assert!(part.is_short);
+        assert!(part.is_truncated);
         let pixels = || part.picture.pixels().zip(whole.pixels());
         let n_same = pixels().filter(|(a, b)| a == b).count();
         let n_grey = pixels().filter(|(a, _)| a.0 == [128; 3]).count();
@@ -391,7 +391,7 @@ fn rows_of_a_small_truncated_png_are_decoded_on_request() {
     let ended = [half, &file[file.len() - 12..]].concat();
     for cut in [half, &ended] {
         let part = decode_truncated(cut);
-        assert!(part.is_short);
+        assert!(part.is_truncated);
         let row = |picture: &RgbImage, y: u32| {
             let row = (0..picture.width()).map(|x| *picture.get_pixel(x, y));
             row.collect::<Vec<_>>()
@@ -409,16 +409,16 @@ fn decoding_truncated_files_respects_the_memory_limit() {
     whole.write_to(&mut file, ImageFormat::Png).unwrap();
     let file = file.into_inner();
     let half = &file[..file.len() / 2];
-    let needed = |bytes: &[u8]| match decode_within(bytes, Reading::REFERENCE, 1) {
+    let needed = |bytes: &[u8]| match decode_within(bytes, ReadOptions::REFERENCE, 1) {
         Err(ImageError::NoMemory { needed, .. }) => needed,
         other => panic!("{other:?}"),
     };
-    let result = decode_within(half, Reading::REFERENCE, needed(half));
+    let result = decode_within(half, ReadOptions::REFERENCE, needed(half));
     assert!(
         matches!(result, Err(ImageError::NoMemory { .. })),
         "{result:?}"
     );
-    decode_within(&file, Reading::REFERENCE, needed(&file)).unwrap();
+    decode_within(&file, ReadOptions::REFERENCE, needed(&file)).unwrap();
 }
 
 fn put(file: &[u8], at: usize, bytes: &[u8]) -> Vec<u8> {

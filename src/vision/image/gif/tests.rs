@@ -1,7 +1,7 @@
 use std::path::Path;
 
 use crate::vision::image::{
-    ImageError, Orientation, Reading, RgbImage, Transparency, decode, decode_within,
+    ImageError, Orientation, ReadOptions, RgbImage, Transparency, decode, decode_within,
 };
 
 /// A GIF of the scene, and the offset of its image descriptor.
@@ -163,9 +163,9 @@ fn control_extensions_of_any_length_set_the_transparent_index() {
     let index = palette.chunks(3).position(|c| c == first_pixel).unwrap() as u8;
     let control = [b'!', 0xf9, 4, 1, 0, 0, index, 0];
     let long = [b'!', 0xf9, 6, 1, 0, 0, index, 7, 7, 1, 9, 0];
-    let white = Reading {
+    let white = ReadOptions {
         transparency: Transparency::White,
-        ..Reading::REFERENCE
+        ..ReadOptions::REFERENCE
     };
     for control in [&control[..], &long] {
         let stray = [&[0, 0], control, &[0, 0]].concat();

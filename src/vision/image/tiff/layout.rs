@@ -87,27 +87,7 @@ impl Layout {
         if !(1..=64).contains(&samples) {
             return Err(TiffError::Variety(format!("{samples} samples per pixel")));
         }
-        let bits = uniform_value(tags.values(tag::BITS_PER_SAMPLE), 1)
-            .ok_or(TiffError::Variety("samples of several sizes".to_owned()))?
-            as u32;
-        let format = match uniform_value(tags.values(tag::SAMPLE_FORMAT), 1) {
-            Some(1 | 4) => Format::Unsigned,
-            Some(2) => Format::Signed,
-            Some(3) => Format::Float,
-            _ => {
-                return Err(TiffError::Variety(
-                    "samples of an unknown or complex kind".to_owned(),
-                ));
-            }
-        };
-        let known = match format {
-            Format::Unsigned => matches!(bits, 1..=16 | 32),
-            Format::Signed => matches!(bits, 8 | 16 | 32),
-            Format::Float => matches!(bits, 16 | 32 | 64),
-        };
-        if !known {
-            return Err(TiffError::Variety(format!("samples of {bits} bits")));
-        }
+        let (bits, format) = sample_type(tags)?;
         let compression = compression(tags)?;
         let photometric = photometric(tags, samples)?;
         let is_subsampled = photometric == Photometric::YCbCr && compression != Compression::Jpeg;
@@ -251,6 +231,31 @@ impl Layout {
 fn uniform_value(values: Vec<u64>, default: u64) -> Option<u64> {
     let first = values.first().copied().unwrap_or(default);
     values.iter().all(|v| *v == first).then_some(first)
+}
+
+/// Bits per sample and their numeric type.
+fn sample_type(tags: &Directory<'_>) -> Result<(u32, Format), TiffError> {
+    let bits = uniform_value(tags.values(tag::BITS_PER_SAMPLE), 1)
+        .ok_or(TiffError::Variety("samples of several sizes".to_owned()))? as u32;
+    let format = match uniform_value(tags.values(tag::SAMPLE_FORMAT), 1) {
+        Some(1 | 4) => Format::Unsigned,
+        Some(2) => Format::Signed,
+        Some(3) => Format::Float,
+        _ => {
+            return Err(TiffError::Variety(
+                "samples of an unknown or complex kind".to_owned(),
+            ));
+        }
+    };
+    let known = match format {
+        Format::Unsigned => matches!(bits, 1..=16 | 32),
+        Format::Signed => matches!(bits, 8 | 16 | 32),
+        Format::Float => matches!(bits, 16 | 32 | 64),
+    };
+    if !known {
+        return Err(TiffError::Variety(format!("samples of {bits} bits")));
+    }
+    Ok((bits, format))
 }
 
 fn compression(tags: &Directory<'_>) -> Result<Compression, TiffError> {

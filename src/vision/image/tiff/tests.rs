@@ -397,13 +397,13 @@ fn a_truncated_strip_is_an_error_or_grey_on_request() {
         error.contains("end before the picture is complete"),
         "{error}"
     );
-    let how = image::Reading {
+    let options = image::ReadOptions {
         allow_truncated: true,
-        ..image::Reading::REFERENCE
+        ..image::ReadOptions::REFERENCE
     };
     let file = tiff(&packbits(), &literal(&colors()[..rows]));
-    let part = image::decode_within(&file, how, u64::MAX).unwrap();
-    assert!(part.is_short);
+    let part = image::decode_within(&file, options, u64::MAX).unwrap();
+    assert!(part.is_truncated);
     assert_eq!(part.picture.as_raw()[..rows], colors()[..rows]);
     assert!(part.picture.as_raw()[rows..].iter().all(|v| *v == 128));
 }
@@ -434,7 +434,7 @@ fn oversized_tiles_are_rejected_before_memory_is_allocated() {
         TiffDecoder::new(&file).is_ok(),
         "a tile of five rows is small"
     );
-    let height = 8 + 8 + 2 + 12 + 8; // behind header, strip, count of entries and width
+    let height = 8 + 8 + 2 + 12 + 8; // after header, strip, count of entries and width
     file[height..height + 4].copy_from_slice(&(1_u32 << 18).to_le_bytes());
     assert!(TiffDecoder::new(&file).is_err());
 }

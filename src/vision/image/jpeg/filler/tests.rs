@@ -1,6 +1,6 @@
 use std::path::Path;
 
-use crate::vision::image::{Decoded, ImageError, Reading, RgbImage, decode_within};
+use crate::vision::image::{Decoded, ImageError, ReadOptions, RgbImage, decode_within};
 
 const SOS: u8 = 0xda;
 const EOI: [u8; 2] = [0xff, 0xd9];
@@ -11,11 +11,11 @@ fn reference(name: &str) -> Vec<u8> {
 }
 
 fn read(file: &[u8], allow_truncated: bool) -> Result<Decoded, ImageError> {
-    let how = Reading {
+    let options = ReadOptions {
         allow_truncated,
-        ..Reading::REFERENCE
+        ..ReadOptions::REFERENCE
     };
-    decode_within(file, how, u64::MAX)
+    decode_within(file, options, u64::MAX)
 }
 
 /// Decodes a file that is an error without `allow_truncated`.
@@ -27,7 +27,7 @@ fn part(file: &[u8]) -> RgbImage {
         "{refused:?}"
     );
     let part = read(file, true).unwrap();
-    assert!(part.is_short);
+    assert!(part.is_truncated);
     part.picture
 }
 
