@@ -13,7 +13,7 @@ const EXAMPLES: &str = "\
 Examples:
   xc2-convert internlm-xcomposer2-vl-1_8b vl-1_8b-q4_k.gguf
   xc2-convert internlm-xcomposer2-vl-7b vl-7b.gguf --q6_k --vision-type f16
-  xc2-convert internlm-xcomposer2-7b comp.gguf --q4_k --tensor-type 'blk.*.ffn_down.weight=q6_k' --dry-run
+  xc2-convert internlm-xcomposer2-7b 7b.gguf --tensor-type 'blk.*.ffn_down.weight=q6_k' --dry-run
   xc2-convert split vl-7b.gguf stock/
 
 Exit status: 0 success, 1 failure, 2 wrong usage, 130 interrupted.";

@@ -1,15 +1,15 @@
-//! The vocabulary: `tokenizer.model` as llama.cpp wants it.
+//! Converts the vocabulary from `tokenizer.model` for llama.cpp.
 //!
-//! Pieces, scores and types are taken over as they are, with two exceptions:
+//! Pieces, scores and types are copied, with two exceptions:
 //!
-//! - `[UNUSED_TOKEN_145]` and `[UNUSED_TOKEN_146]`, which end and open a turn, become control
-//!   tokens. As the user-defined pieces that they are, llama.cpp would find them in any text, also
-//!   in what a person typed. Their ids differ between models, so they are found by their text.
-//! - The NUL character, which is a piece of its own, becomes [`NUL_STAND_IN`], because llama.cpp's
-//!   strings end at a NUL. The runtime maps one to the other in both directions.
+//! - `[UNUSED_TOKEN_145]` and `[UNUSED_TOKEN_146]`, which end and start a turn, become control tokens. As
+//!   user-defined pieces, llama.cpp would find them in any text, including the user's. Their ids differ between
+//!   models, so they are found by their text.
+//! - The NUL character, a piece of its own, becomes [`NUL_STAND_IN`], because llama.cpp's strings end at a NUL.
+//!   The runtime maps both ways.
 //!
-//! Rows of the embeddings behind the last piece become pieces of their own: user-defined ones where
-//! files beside `tokenizer.model` name them, unused ones elsewhere.
+//! Rows of the embeddings after the last piece become additional pieces: user-defined ones if files next to
+//! `tokenizer.model` name them, else unused ones.
 
 use std::collections::{HashMap, HashSet};
 
@@ -25,24 +25,24 @@ use crate::{
 
 /// The piece that ends a turn.
 const TURN_END: &str = "[UNUSED_TOKEN_145]";
-/// The piece that opens a turn.
+/// The piece that starts a turn.
 const TURN_START: &str = "[UNUSED_TOKEN_146]";
-/// Token type of pieces that merges make, in sentencepiece and GGUF alike.
+/// Token type of pieces made by merges, in sentencepiece and GGUF.
 const NORMAL: i32 = 1;
-/// Token type of the piece for text that no other stands for.
+/// Token type of the piece for unknown text.
 const UNKNOWN: i32 = 2;
 /// Token type of control tokens.
 const CONTROL: i32 = 3;
-/// Token type of pieces that are found in any text before merges begin.
+/// Token type of pieces that are matched in any text before merges.
 const USER_DEFINED: i32 = 4;
-/// Token type of rows that stand for nothing.
+/// Token type of unused rows.
 const UNUSED: i32 = 5;
-/// Token type of the pieces that stand for single bytes.
+/// Token type of pieces for single bytes.
 const BYTE: i32 = 6;
-/// Score of pieces that no merge shall arrive at: lower than that of any other.
+/// Score of pieces that merges must not produce: lower than any other score.
 const LAST_SCORE: f32 = -1e6;
-/// The most rows that no piece and no file names. Tables are padded to multiples of up to 1024; a
-/// tokenizer that lacks more pieces than this is another model's.
+/// Maximum number of rows without a piece or a name. Tables are padded to multiples of up to 1024; a tokenizer
+/// that lacks more pieces than this belongs to another model.
 const MAX_UNUSED: usize = 4096;
 
 /// What is wrong with a tokenizer.
@@ -55,7 +55,7 @@ pub enum TokenizerError {
     /// It is not a sentencepiece model.
     #[error("tokenizer.model: expected a sentencepiece model: {0}")]
     Protobuf(String),
-    /// A sentencepiece model of a kind that the decoder's tokenizer does not follow.
+    /// A sentencepiece model of a kind that the decoder's tokenizer does not support.
     #[error("tokenizer.model: expected a BPE model, found {found}")]
     Kind { found: String },
     /// The vocabulary does not fit the model.
@@ -64,7 +64,7 @@ pub enum TokenizerError {
          `model.tok_embeddings.weight`, found {n_pieces}"
     )]
     PieceCount { n_pieces: usize, n_rows: usize },
-    /// A file names a token and does not say which.
+    /// An incomplete entry of an added token.
     #[error("{file}: {place}: expected a token's text and its id, a whole number from 0")]
     AddedEntry { file: &'static str, place: String },
     /// A token has two ids.
@@ -81,15 +81,15 @@ pub enum TokenizerError {
         first: (String, &'static str),
         second: (String, &'static str),
     },
-    /// A piece that the prompt is built with is not there.
+    /// A piece that prompts need is missing.
     #[error("tokenizer.model: piece `{piece}` is missing")]
     MissingPiece { piece: String },
-    /// A piece that begins or ends texts is a piece of text itself.
+    /// A piece that begins or ends texts is not a control token.
     #[error(
         "tokenizer.model: piece `{piece}`: expected a control token, found one of type {found}"
     )]
     NotControl { piece: String, found: i32 },
-    /// Two pieces have the same text, of which no text can tell which is meant.
+    /// Two pieces have the same text.
     #[error("tokenizer.model: piece {piece:?}: expected once, found as {first} and {second}")]
     DuplicatePiece {
         piece: String,
@@ -99,31 +99,31 @@ pub enum TokenizerError {
     /// A piece without text.
     #[error("tokenizer.model: piece {id}: expected some text, found none")]
     EmptyPiece { id: usize },
-    /// A byte is no piece, or not one of the byte type.
+    /// A byte has no piece, or one of another type.
     #[error("tokenizer.model: byte piece `{piece}`: expected one of type byte, found {found}")]
     BytePiece { piece: String, found: &'static str },
-    /// A piece that cannot be ranked.
+    /// A piece whose score is not finite.
     #[error("tokenizer.model: piece {piece:?}: expected a finite score, found {score}")]
     Score { piece: String, score: f32 },
 }
 
 impl TokenizerError {
-    /// What a person can do about it.
+    /// What the user can do about it.
     pub fn hint(&self) -> Option<&'static str> {
         Some(match self {
             Self::Checkpoint(e) => return e.hint(),
             Self::AddedEntry { .. } | Self::AddedTwice { .. } | Self::SharedId { .. } => {
-                "correct that file, or remove the entry; each token has one row of the embeddings"
+                "fix that file, or remove the entry; each token has one row of the embeddings"
             }
-            _ => "take `tokenizer.model` from the model's own repository",
+            _ => "use the `tokenizer.model` from the model's own repository",
         })
     }
 }
 
-/// What the rows behind the last piece hold: a token's text and type, or nothing.
+/// Rows after the last piece: a token's text and type, or `None`.
 type Rows = Vec<Option<(String, i32)>>;
 
-/// A vocabulary in the form of a GGUF file.
+/// A vocabulary as stored in a GGUF file.
 #[derive(Clone, Debug)]
 pub struct Tokenizer {
     /// Text of every token.
@@ -132,7 +132,7 @@ pub struct Tokenizer {
     pub scores: Vec<f32>,
     /// Type of every token: 1 normal, 2 unknown, 3 control, 4 user-defined, 5 unused, 6 byte.
     pub types: Vec<i32>,
-    /// Whether a space is put in front of every text.
+    /// Whether a space is prepended to every text.
     pub add_space_prefix: bool,
     /// `<s>`.
     pub bos: u32,
@@ -140,11 +140,11 @@ pub struct Tokenizer {
     pub eos: u32,
     /// `<unk>`.
     pub unk: u32,
-    /// Opens a turn.
+    /// Starts a turn.
     pub turn_start: u32,
     /// Ends a turn.
     pub turn_end: u32,
-    /// What a person might not expect of it.
+    /// Notes on anything unexpected.
     pub notes: Vec<String>,
 }
 
@@ -152,17 +152,17 @@ impl Tokenizer {
     /// Reads the tokenizer of a checkpoint whose embeddings have `n_rows` rows.
     ///
     /// # Errors
-    /// If it is missing, unreadable, or of another model.
+    /// If it is missing, unreadable, or belongs to another model.
     pub fn read(checkpoint: &Checkpoint, n_rows: usize) -> Result<Self, TokenizerError> {
         let bytes = checkpoint.read_file("tokenizer.model")?;
         Self::with_added(&bytes, AddedTokens::read(checkpoint)?, n_rows)
     }
 
-    /// Reads a vocabulary of `n_rows` tokens from the bytes of a `tokenizer.model`; rows behind the
-    /// last piece are unused tokens.
+    /// Reads a vocabulary of `n_rows` tokens from the bytes of a `tokenizer.model`; rows after the last piece
+    /// become unused tokens.
     ///
     /// # Errors
-    /// If they are no sentencepiece model, or one of another size or kind.
+    /// If it is not a sentencepiece model, or has another size or kind.
     pub fn parse(bytes: &[u8], n_rows: usize) -> Result<Self, TokenizerError> {
         Self::with_added(bytes, AddedTokens::default(), n_rows)
     }
@@ -175,7 +175,7 @@ impl Tokenizer {
         Ok(tokenizer)
     }
 
-    /// The pieces of a `tokenizer.model`, of which there may be `n_rows`.
+    /// The pieces of a `tokenizer.model`, at most `n_rows`.
     fn of_sentencepiece(bytes: &[u8], n_rows: usize) -> Result<Self, TokenizerError> {
         let model = SentencePieceModel::from_slice(bytes)
             .map_err(|e| TokenizerError::Protobuf(e.to_string()))?;
@@ -200,8 +200,7 @@ impl Tokenizer {
         let mut types: Vec<i32> = pieces.iter().map(|p| token_type(p.r#type())).collect();
         types[turn_start as usize] = CONTROL;
         types[turn_end as usize] = CONTROL;
-        // As sentencepiece has it: the training says what these pieces are called, and the unknown
-        // one is known by its type.
+        // As in sentencepiece: the trainer spec names these pieces, and the type marks the unknown piece.
         let named = |name: fn(&TrainerSpec) -> &str, usual: &str| {
             let text = model.trainer().map_or(usual, name);
             let id = id_of(text)?;
@@ -233,11 +232,11 @@ impl Tokenizer {
         })
     }
 
-    /// Gives added tokens their rows, renames pieces that were reserved for them, and returns what
-    /// each row behind the last piece holds: a text and a type, or nothing yet.
+    /// Assigns rows to added tokens, renames pieces that were reserved for them, and returns the rows after the
+    /// last piece.
     ///
     /// # Errors
-    /// If the text of an added token is that of a piece with another id.
+    /// If an added token has the text of a piece with another id.
     fn add_named(&mut self, added: AddedTokens, n_rows: usize) -> Result<Rows, TokenizerError> {
         let n_pieces = self.tokens.len();
         let mut rows: Rows = vec![None; n_rows - n_pieces];
@@ -288,8 +287,8 @@ impl Tokenizer {
         self.tokens.iter().position(|token| *token == text)
     }
 
-    /// Takes an added token's text for a piece of `tokenizer.model` that was kept free for such:
-    /// one that is user-defined or unused.
+    /// Gives a piece of `tokenizer.model` the text of an added token, if the piece was reserved for that: user-
+    /// defined or unused.
     fn rename(&mut self, id: usize, (text, ty): (String, i32)) {
         let piece = &mut self.tokens[id];
         if *piece == text {
@@ -304,7 +303,7 @@ impl Tokenizer {
         ));
     }
 
-    /// Appends the tokens of `rows`; those that nothing names become unused tokens.
+    /// Appends the tokens of `rows`; unnamed rows become unused tokens.
     fn fill(&mut self, rows: Rows) -> Result<(), TokenizerError> {
         let n_unused = rows.iter().filter(|row| row.is_none()).count();
         if n_unused > MAX_UNUSED {
@@ -314,7 +313,7 @@ impl Tokenizer {
         }
         if n_unused > 0 {
             self.notes.push(format!(
-                "{n_unused} of {} rows of the embeddings belong to no token; they become unused ones",
+                "{n_unused} of {} rows of the embeddings belong to no token; they become unused tokens",
                 self.tokens.len() + rows.len()
             ));
         }
@@ -333,8 +332,7 @@ impl Tokenizer {
         Ok(())
     }
 
-    /// Refuses what llama.cpp cannot work with: a vocabulary has every text once, none that is
-    /// empty, and a piece for every byte.
+    /// Checks what llama.cpp requires: texts are unique and not empty, and every byte has a piece.
     fn check(&self) -> Result<(), TokenizerError> {
         let mut ids = HashMap::with_capacity(self.tokens.len());
         for (id, (text, &score)) in self.tokens.iter().zip(&self.scores).enumerate() {
@@ -372,7 +370,7 @@ impl Tokenizer {
     }
 }
 
-/// GGUF took over sentencepiece's numbers.
+/// GGUF uses sentencepiece's numbers.
 fn token_type(ty: Type) -> i32 {
     match ty {
         Type::Normal => NORMAL,
@@ -384,8 +382,8 @@ fn token_type(ty: Type) -> i32 {
     }
 }
 
-/// Whether llama.cpp could merge two pieces to `name`. It merges to pieces of any type, unused ones
-/// too; single characters need not be pieces.
+/// Whether llama.cpp could merge two pieces into `name`. It merges into pieces of any type, even unused ones;
+/// single characters need not be pieces.
 fn is_merge(name: &str, pieces: &HashSet<String>) -> bool {
     let is_part = |part: &str| part.chars().count() == 1 || pieces.contains(part);
     let cuts = name.char_indices().map(|(at, _)| at).skip(1);
@@ -407,7 +405,7 @@ mod tests {
     }
 
     #[test]
-    fn the_published_vocabulary_keeps_its_types_but_for_the_turn_markers() {
+    fn the_published_vocabulary_keeps_its_types_except_turn_markers() {
         let t = Tokenizer::parse(&reference("tokenizer/tokenizer.model"), 92544).unwrap();
         assert_eq!((t.unk, t.bos, t.eos), (0, 1, 2));
         assert_eq!((t.turn_end, t.turn_start), (92542, 92543));
@@ -420,7 +418,7 @@ mod tests {
     }
 
     #[test]
-    fn turn_markers_are_found_wherever_they_are() {
+    fn turn_markers_are_found_by_text() {
         let t = Tokenizer::parse(&reference("tiny-vl/tokenizer.model"), 1280).unwrap();
         assert_eq!((t.turn_end, t.turn_start), (1278, 1279));
         assert_eq!((t.types[1278], t.types[1279]), (3, 3));
@@ -439,7 +437,7 @@ mod tests {
     }
 
     #[test]
-    fn unused_tokens_have_names_of_their_own_that_no_merge_arrives_at() {
+    fn unused_tokens_have_unique_names_that_no_merge_produces() {
         let good = Tokenizer::parse(&reference("tiny-vl/tokenizer.model"), 1280).unwrap();
         let mut t = good.clone();
         t.tokens[700] = "[UNUSED_TOKEN_".to_owned();
@@ -456,7 +454,7 @@ mod tests {
     }
 
     #[test]
-    fn pieces_kept_free_are_renamed_and_others_are_not() {
+    fn only_reserved_pieces_are_renamed() {
         let bytes = reference("tiny-vl/tokenizer.model");
         let plain = Tokenizer::parse(&bytes, 1280).unwrap();
         let free = plain
@@ -482,7 +480,7 @@ mod tests {
     }
 
     #[test]
-    fn what_llama_cpp_cannot_work_with_is_refused_by_name() {
+    fn vocabularies_that_llama_cpp_does_not_support_are_refused() {
         let good = Tokenizer::parse(&reference("tiny-vl/tokenizer.model"), 1280).unwrap();
         let byte = good.tokens.iter().position(|t| t == "<0x41>").unwrap();
         let refused = |change: &dyn Fn(&mut Tokenizer), expected: &str| {
@@ -512,7 +510,7 @@ mod tests {
     }
 
     #[test]
-    fn bytes_that_are_no_model_are_an_error() {
+    fn bytes_that_are_not_a_model_are_an_error() {
         assert!(Tokenizer::parse(b"\x0a\xff\xff\xff\xff\x0f", 1).is_err());
         assert!(Tokenizer::parse(b"", 1280).is_err());
     }

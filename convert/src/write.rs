@@ -1,4 +1,4 @@
-//! The file: written beside its target, and moved there when it is complete.
+//! Writes the model file under a temporary name next to its target, and renames it when it is complete.
 
 use std::{
     fs::{self, File, Permissions},
@@ -19,11 +19,11 @@ use crate::{
     plan::Plan,
 };
 
-/// Why there is no file.
+/// Why no file was written.
 #[derive(Debug, thiserror::Error)]
 #[allow(missing_docs)]
 pub enum WriteError {
-    /// The file cannot be made, written or moved.
+    /// The file cannot be created, written or renamed.
     #[error("{path}: cannot be written")]
     Output { path: PathBuf, source: io::Error },
     /// The disk, or the quota, is full.
@@ -33,55 +33,55 @@ pub enum WriteError {
         needed: u64,
         source: io::Error,
     },
-    /// There is something at the target that a file must not replace.
+    /// The target exists and is not a file.
     #[error("{path}: expected a file or nothing, found {found}")]
     NotAFile { path: PathBuf, found: &'static str },
-    /// The directory of the target is not there.
+    /// The directory of the target does not exist.
     #[error("{path}: cannot be written: there is no directory `{dir}`")]
     NoDirectory { path: PathBuf, dir: PathBuf },
-    /// The target is one of the files that are read.
+    /// The target is one of the input files.
     #[error("{path}: cannot be written: it is the same file as the input `{input}`")]
     IsInput { path: PathBuf, input: PathBuf },
-    /// The file that was made is not one that the runtime opens.
+    /// The runtime cannot open the file that was made.
     #[error("{path}: not written, because the runtime would refuse it")]
     Refused {
         path: PathBuf,
         source: ContainerError,
     },
-    /// The data could not be made.
+    /// The tensors could not be converted.
     #[error(transparent)]
     Data(PipelineError),
 }
 
 impl WriteError {
-    /// What a person may do about it.
+    /// What the user can do about it.
     pub fn hint(&self) -> Option<&'static str> {
         Some(match self {
             Self::DiskFull { .. } => {
-                "make room, choose another place, or a smaller type such as --q4_k"
+                "free some space, choose another place, or a smaller preset such as --q4_k"
             }
             Self::Data(PipelineError::Read(e)) => return e.hint(),
             Self::Data(PipelineError::NonFinite { .. }) => {
-                "the checkpoint is damaged, or its training failed; no model can be made of it"
+                "the checkpoint is damaged, or its training failed; it cannot be converted"
             }
             Self::Data(PipelineError::OutOfRange { .. }) => {
                 "store it as bf16 or f32, see --tensor-type"
             }
             Self::Refused { .. } => {
-                "the checkpoint has something unusual that was not noticed before; \
-                 please report it with its name"
+                "the checkpoint is unusual in a way that was not detected earlier; please report it with its \
+                 name"
             }
-            Self::NoDirectory { .. } => "make that directory first, or correct the path",
-            Self::NotAFile { .. } | Self::IsInput { .. } => "give the file another name",
+            Self::NoDirectory { .. } => "create that directory first, or correct the path",
+            Self::NotAFile { .. } | Self::IsInput { .. } => "choose another file name",
             Self::Output { source, .. } if source.kind() == io::ErrorKind::PermissionDenied => {
-                "the file is made in its directory under a temporary name; \
-                 choose a directory that you may write to"
+                "the file is first written to the same directory under a temporary name; choose a directory \
+                 that you can write to"
             }
             _ => return None,
         })
     }
 
-    /// For `map_err` on whatever writes `path`, which will have `needed` bytes.
+    /// For `map_err` on writing `path`, which will have `needed` bytes.
     pub(crate) fn output(path: &Path, needed: u64) -> impl Fn(io::Error) -> Self {
         let path = path.to_owned();
         move |source| {
@@ -100,14 +100,14 @@ impl WriteError {
     }
 }
 
-/// A file under a temporary name beside its target. Dropped, it is gone.
+/// A file under a temporary name next to its target. Dropping it removes the file.
 pub(crate) struct PendingFile {
     temp: NamedTempFile,
     target: PathBuf,
 }
 
 impl PendingFile {
-    /// Makes the temporary file. If `target` is a link to a file, that file is what is replaced.
+    /// Creates the temporary file. If `target` is a link to a file, the linked file will be replaced.
     pub(crate) fn create(target: &Path) -> Result<Self, WriteError> {
         let real = real_target(target)?;
         let path = || target.to_owned();
@@ -117,11 +117,11 @@ impl PendingFile {
             return Err(WriteError::NoDirectory { path: path(), dir });
         }
         let temp = tempfile::Builder::new()
-            .prefix(".xc2-convert-") // without the target's name, which may be as long as can be
+            .prefix(".xc2-convert-") // without the target's name, which may have the maximum length
             .suffix(".part")
-            .permissions(Permissions::from_mode(0o666)) // less the umask, as for any new file
+            .permissions(Permissions::from_mode(0o666)) // minus the umask, as for any new file
             .tempfile_in(dir);
-        // The crate's errors name the temporary file, which nobody has heard of.
+        // The crate's errors name the temporary file, which means nothing to the user.
         let temp = temp.map_err(|e| WriteError::output(target, 0)(e.kind().into()))?;
         Ok(Self { temp, target: real })
     }
@@ -130,16 +130,16 @@ impl PendingFile {
         self.temp.as_file_mut()
     }
 
-    /// Claims the space, so that a disk that is too full is noticed before the work, not after.
+    /// Allocates the space, so that a full disk is detected before the work.
     fn reserve(&mut self, n_bytes: u64) -> io::Result<()> {
         use rustix::{fs::FallocateFlags, io::Errno};
         match rustix::fs::fallocate(self.temp.as_file(), FallocateFlags::empty(), 0, n_bytes) {
             Err(e @ (Errno::NOSPC | Errno::DQUOT | Errno::FBIG)) => Err(e.into()),
-            _ => Ok(()), // other file systems cannot do this, and find out later
+            _ => Ok(()), // not supported by every file system: a full disk is detected later there
         }
     }
 
-    /// Opens the complete file as the runtime does.
+    /// Checks that the runtime can open the complete file.
     fn check(&self, target: &Path) -> Result<(), WriteError> {
         let opened = Container::open(self.temp.path());
         opened.map(drop).map_err(|source| WriteError::Refused {
@@ -148,7 +148,7 @@ impl PendingFile {
         })
     }
 
-    /// Moves the file to its target, replacing what is there, once it is safely on the disk.
+    /// Syncs the file and renames it to its target, replacing an existing file.
     pub(crate) fn commit(self) -> io::Result<()> {
         self.temp.as_file().sync_all()?;
         self.temp.persist(&self.target).map_err(|e| e.error)?;
@@ -156,7 +156,7 @@ impl PendingFile {
     }
 }
 
-/// The file that `target` leads to, through links, if a file may be put there.
+/// The path of `target` with links resolved, if it is a file or does not exist.
 fn real_target(target: &Path) -> Result<PathBuf, WriteError> {
     let refuse = |found| {
         let path = target.to_owned();
@@ -164,7 +164,7 @@ fn real_target(target: &Path) -> Result<PathBuf, WriteError> {
     };
     let kind = match fs::metadata(target) {
         Ok(meta) => meta.file_type(),
-        Err(_) if target.is_symlink() => return refuse("a link that leads nowhere"),
+        Err(_) if target.is_symlink() => return refuse("a broken link"),
         Err(_) if target.file_name().is_none() => return refuse("no file name"),
         Err(_) => return Ok(target.to_owned()),
     };
@@ -179,19 +179,19 @@ fn real_target(target: &Path) -> Result<PathBuf, WriteError> {
     })
 }
 
-/// Finds out, before any work, whether a file can be put at `target`; leaves nothing there.
+/// Checks before any work whether a file can be written to `target`; leaves nothing behind.
 ///
 /// # Errors
-/// If there is no such directory, it cannot be written to, or `target` is no regular file.
+/// If the directory does not exist or is not writable, or `target` is not a regular file.
 pub fn check_target(target: &Path) -> Result<(), WriteError> {
     PendingFile::create(target).map(drop)
 }
 
-/// Refuses a target that is one of the files that it is made of, by whatever name.
+/// Refuses a target that is the same file as one of the inputs, under any name.
 pub(crate) fn refuse_inputs(target: &Path, inputs: &[PathBuf]) -> Result<(), WriteError> {
     let id = |path: &Path| fs::metadata(path).map(|meta| (meta.dev(), meta.ino())).ok();
     let Some(target_id) = id(target) else {
-        return Ok(()); // nothing there yet
+        return Ok(()); // does not exist
     };
     match inputs.iter().find(|input| id(input) == Some(target_id)) {
         Some(input) => Err(WriteError::IsInput {
@@ -202,7 +202,7 @@ pub(crate) fn refuse_inputs(target: &Path, inputs: &[PathBuf]) -> Result<(), Wri
     }
 }
 
-/// The files that a plan was made from.
+/// The input files of a plan.
 fn inputs(plan: &Plan) -> Vec<PathBuf> {
     let mut inputs: Vec<PathBuf> = plan
         .writes
@@ -226,11 +226,11 @@ fn parent(path: &Path) -> &Path {
     }
 }
 
-/// Carries out a plan. `progress` is told the bytes of the checkpoint that are done with, piece by
-/// piece; `cancel` stops the work, which then leaves nothing behind.
+/// Executes a plan. `progress` gets the number of checkpoint bytes of each finished piece; `cancel` stops the
+/// work and leaves nothing behind.
 ///
 /// # Errors
-/// If reading, converting or writing fails. The target is then as it was.
+/// If reading, converting or writing fails. The target is unchanged then.
 pub fn convert(
     plan: &Plan,
     target: &Path,
@@ -267,12 +267,12 @@ pub fn convert(
     Ok(n_bytes)
 }
 
-/// The data section in the making: what was written, and its checksum.
+/// Writes the data section and computes its checksum.
 struct DataSection<'a> {
     file: &'a mut File,
     sections: Box<dyn Iterator<Item = Section<'a>> + 'a>,
     checksum: Checksum,
-    /// Bytes of the tensor that is being written.
+    /// Bytes written of the current tensor.
     n_tensor: usize,
 }
 
@@ -286,7 +286,7 @@ impl<'a> DataSection<'a> {
         }
     }
 
-    /// Writes a piece of a tensor; before its first one, the views that stand there.
+    /// Writes a piece of a tensor; before the first piece, writes the views that precede the tensor.
     fn put(&mut self, chunk: &Chunk) -> io::Result<()> {
         if self.n_tensor == 0 {
             self.begin(&chunk.write.target.name)?;
@@ -318,7 +318,7 @@ impl<'a> DataSection<'a> {
         }
     }
 
-    /// The checksum of everything.
+    /// The checksum of the data section.
     fn finish(self) -> String {
         self.checksum.hex()
     }
@@ -329,7 +329,7 @@ impl<'a> DataSection<'a> {
     }
 }
 
-/// Makes the directory `dir` if it is not there.
+/// Creates the directory `dir` if it does not exist.
 pub(crate) fn make_dir(dir: &Path) -> Result<(), WriteError> {
     fs::create_dir_all(dir).map_err(WriteError::output(dir, 0))
 }

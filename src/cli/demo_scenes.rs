@@ -26,10 +26,10 @@ use super::{number::whole, progress::Progress, seeds::Seeds};
   xc2-edge run -m xc2-scenes.gguf --image scenes/scene-00200.png -p 'Describe this image briefly.'
   xc2-edge caption -m xc2-scenes.gguf scenes -o captions.jsonl
 
-A seed gives the same picture on every machine. DIR gets scene-SEED.png for each seed, and truth.jsonl
-with one line per picture: file, seed, caption (the expected answer to `Describe this image briefly.`),
-detailed (the answer to `Please describe this image in detail.`), chinese, background and things.
-The bundled model was trained only on seeds from 1000000 on.")]
+A seed gives the same picture on every machine. DIR gets scene-SEED.png for each seed, and
+truth.jsonl with one line per picture: file, seed, caption (the expected answer to `Describe this
+image briefly.`), detailed (the answer to `Please describe this image in detail.`), chinese,
+background and things. The bundled model was trained only on seeds from 1000000 on.")]
 pub struct DemoScenesArgs {
     /// Scenes to draw, as FIRST..END; END is not included.
     #[arg(value_name = "SEED..SEED")]

@@ -25,8 +25,8 @@ use super::engine_args::{EngineArgs, ParallelArgs};
   xc2-edge info -m model.gguf --parallel 8
   xc2-edge info -m model.gguf --checksum
 
-Memory is estimated for one picture and 512 more tokens, or for --ctx-size, with the other options as
-in `run`. With --parallel N it is estimated for N such contexts, as in `caption`.")]
+Memory is estimated for one picture and 512 more tokens, or for --ctx-size, with the other options
+as in `run`. With --parallel N it is estimated for N such contexts, as in `caption`.")]
 pub struct InfoArgs {
     #[command(flatten)]
     engine: EngineArgs,

@@ -1,4 +1,4 @@
-//! `xc2-edge doctor`: what it tells of a machine, with a model and without.
+//! `xc2-edge doctor`: its report about a machine, with and without a model.
 
 use std::process::Command;
 
@@ -21,21 +21,21 @@ fn finding<'a>(report: &'a Value, topic: &str) -> &'a Value {
 }
 
 #[test]
-fn a_machine_is_told_about_without_a_model() {
+fn a_machine_is_described_without_a_model() {
     let report = report(&[]);
     for topic in [
         "cpu", "load", "kernels", "build", "memory", "heat", "expect",
     ] {
         assert!(!finding(&report, topic)["text"].as_str().unwrap().is_empty());
     }
-    // This very build is one for this machine.
+    // This build is for this machine.
     assert_eq!(finding(&report, "build")["level"], "ok", "{report}");
     assert_eq!(finding(&report, "expect")["level"], "unknown");
     assert!(report["estimate"].is_null());
 }
 
 #[test]
-fn a_model_is_held_against_the_machine() {
+fn a_model_is_compared_with_the_machine() {
     let model = path(&crate::common::trained(Preset::Q8_0));
     let report = report(&["-m", &model, "-t", "1"]);
     let estimate = &report["estimate"];
@@ -53,12 +53,12 @@ fn a_model_is_held_against_the_machine() {
     }
     let text = |topic| finding(&report, topic)["text"].as_str().unwrap().to_owned();
     assert!(text("storage").contains("the whole model in"), "{report}");
-    assert!(text("memory").contains("the model takes"), "{report}");
+    assert!(text("memory").contains("the model needs"), "{report}");
     assert!(text("expect").contains("estimated from"), "{report}");
 }
 
 #[test]
-fn what_slows_it_down_is_a_warning_with_advice() {
+fn slow_settings_are_warnings_with_advice() {
     let program = env!("CARGO_BIN_EXE_xc2-edge");
     let output = Command::new(program)
         .arg("doctor")
@@ -76,7 +76,7 @@ fn what_slows_it_down_is_a_warning_with_advice() {
 }
 
 #[test]
-fn what_is_not_there_is_an_error() {
+fn a_missing_model_is_an_error() {
     assert_fails(&["doctor", "-m", "missing.gguf"], &["missing.gguf"]);
     assert_fails(
         &["doctor", "--storage", "missing"],

@@ -1,4 +1,4 @@
-//! What can be wrong with a checkpoint directory.
+//! Errors of checkpoint directories.
 
 use std::path::{Path, PathBuf};
 
@@ -10,58 +10,58 @@ use super::{StandIn, pickle::PickleError};
 #[derive(Debug, thiserror::Error)]
 #[allow(missing_docs)]
 pub enum CheckpointError {
-    /// The path is a file, or nothing at all.
+    /// The path is a file or does not exist.
     #[error("{path}: expected a checkpoint directory, found {found}")]
     NotADirectory { path: PathBuf, found: &'static str },
-    /// A file that every checkpoint has is not there.
+    /// A file that every checkpoint has is missing.
     #[error("{path}: no such file")]
     MissingFile { path: PathBuf },
-    /// A JSON file that is no UTF-8 text.
+    /// A JSON file that is not UTF-8 text.
     #[error("{path}")]
     Text { path: PathBuf, source: TextError },
-    /// A JSON file that does not parse, or lacks what is needed of it.
+    /// A JSON file that cannot be parsed or lacks a field.
     #[error("{path}")]
     Json {
         path: PathBuf,
         source: serde_json::Error,
     },
-    /// A value in a JSON file that is not of its kind.
+    /// A value of the wrong type in a JSON file.
     #[error("{path}: `{key}`")]
     JsonValue {
         path: PathBuf,
         key: String,
         source: serde_json::Error,
     },
-    /// Something else in the file's place: a pointer to it, a web page, a server's message.
+    /// Something else instead of the file: a pointer to it, a web page, a server's message.
     #[error("{path}: expected {expected}, found {found}")]
     NotTheFile {
         path: PathBuf,
         expected: &'static str,
         found: StandIn,
     },
-    /// A link to a file that is not there.
+    /// A link to a file that does not exist.
     #[error("{path}: a link to `{target}`, which does not exist")]
     DanglingLink { path: PathBuf, target: PathBuf },
-    /// A folder of the hub's cache that does not say which of its snapshots is meant.
+    /// A folder of the Hugging Face cache with no definite snapshot.
     #[error("{path}: expected {wanted}, found {found}")]
     NoSnapshot {
         path: PathBuf,
         wanted: String,
         found: String,
     },
-    /// What a LoRA training saves: differences to a model, and not the model.
+    /// A LoRA adapter without its base model.
     #[error(
         "{path}: expected a whole model, found the adapter of a LoRA training \
          (`adapter_config.json`){}", base_model(base.as_deref())
     )]
     Adapter { path: PathBuf, base: Option<String> },
-    /// A whole model, in which adapters stand beside the matrices that they belong to.
-    #[error("tensor `{name}`: expected LoRA adapters merged into the model, found one beside it")]
+    /// A model with LoRA adapters that are not merged.
+    #[error("tensor `{name}`: expected LoRA adapters merged into the model, found a separate one")]
     UnmergedAdapter { name: String },
-    /// What DeepSpeed saves while weights are spread over several GPUs.
+    /// Partitions of weights that DeepSpeed saves during training.
     #[error("{path}: expected whole weights, found the partitions of a DeepSpeed ZeRO training")]
     Partitioned { path: PathBuf },
-    /// Tensors of which only names were saved.
+    /// Tensors saved without elements.
     #[error(
         "tensor `{name}`: expected weights, found shape {shape:?}{}: DeepSpeed ZeRO-3 spreads \
          weights over GPUs, and this file was saved without gathering them", and_others(*n_others)
@@ -77,25 +77,25 @@ pub enum CheckpointError {
         quoted(files)
     )]
     Unfinished { path: PathBuf, files: Vec<String> },
-    /// Models, but in folders of this one.
+    /// Models in subdirectories.
     #[error(
         "{path}: expected a checkpoint, found a directory of them: {}",
         quoted(found)
     )]
     Elsewhere { path: PathBuf, found: Vec<String> },
-    /// Neither a weight file nor an index of weight files.
+    /// No weight file and no index of weight files.
     #[error(
         "{path}: expected `model.safetensors`, `pytorch_model.bin` or an index of shards, found none"
     )]
     NoWeights { path: PathBuf },
-    /// Shards without the index that tells their tensors and their number.
-    #[error("{path}: found `{shard}`, but no `{index}` beside it")]
+    /// Shards without their index.
+    #[error("{path}: found `{shard}`, but no `{index}` next to it")]
     NoIndex {
         path: PathBuf,
         shard: String,
         index: String,
     },
-    /// Files that the index names are not there.
+    /// Files named in the index are missing.
     #[error("{index}: {}", missing_shards(missing, *n_shards, unfinished))]
     MissingShards {
         index: PathBuf,
@@ -103,7 +103,7 @@ pub enum CheckpointError {
         n_shards: usize,
         unfinished: Vec<String>,
     },
-    /// The file ends before its contents do.
+    /// A truncated file.
     #[error("{path}: {what}: expected {expected} bytes, found {found}: the file is truncated")]
     Truncated {
         path: PathBuf,
@@ -111,33 +111,33 @@ pub enum CheckpointError {
         expected: u64,
         found: u64,
     },
-    /// The file's structure is not that of its kind.
+    /// A file with an invalid structure.
     #[error("{path}: {reason}")]
     Damaged { path: PathBuf, reason: String },
     /// The list of tensors in a `.bin` file cannot be read.
     #[error("{path}")]
     Pickle { path: PathBuf, source: PickleError },
-    /// Two shards hold a tensor of the same name.
+    /// Two shards have a tensor of the same name.
     #[error("tensor `{name}`: expected in one shard, found in {first} and in {second}")]
     Duplicate {
         name: String,
         first: Holder,
         second: Holder,
     },
-    /// A file has two names that differ in what training programs put around them.
+    /// Two names in a file differ only in prefixes added by training programs.
     #[error(
-        "{path}: tensor `{name}`: expected one name for it, found `{}` and `{}`, which both mean it \
-         without the prefixes of training programs", names[0], names[1]
+        "{path}: tensor `{name}`: expected one name, found `{}` and `{}`, which differ only in prefixes \
+         added by training programs", names[0], names[1]
     )]
     SameTensor {
         path: PathBuf,
         name: String,
         names: [String; 2],
     },
-    /// A tensor that the model needs is in none of the files.
+    /// A tensor that the model needs is missing.
     #[error("tensor `{name}` is missing")]
     MissingTensor { name: String },
-    /// A tensor has another shape than the rest of the model asks for.
+    /// A tensor's shape does not match the rest of the model.
     #[error("tensor `{name}`: expected shape {expected:?}, found {found:?}")]
     Shape {
         name: String,
@@ -156,7 +156,7 @@ pub enum CheckpointError {
 }
 
 impl CheckpointError {
-    /// For `map_err` on whatever reads `path`.
+    /// For `map_err` on reading `path`.
     pub(crate) fn io(path: &Path) -> impl FnOnce(std::io::Error) -> Self + use<> {
         let path = path.to_owned();
         move |source| match source.kind() {
@@ -168,7 +168,7 @@ impl CheckpointError {
         }
     }
 
-    /// A file whose structure is wrong, and how.
+    /// The error for a file with an invalid structure.
     pub(crate) fn damaged(path: &Path, reason: impl Into<String>) -> Self {
         Self::Damaged {
             path: path.to_owned(),
@@ -176,19 +176,19 @@ impl CheckpointError {
         }
     }
 
-    /// What a person may do about it.
+    /// What the user can do about it.
     pub fn hint(&self) -> Option<&'static str> {
         Some(match self {
             Self::NotADirectory { .. } | Self::NoWeights { .. } => {
                 "give the directory of a downloaded Hugging Face repository"
             }
             Self::MissingFile { .. } | Self::MissingShards { .. } | Self::NoIndex { .. } => {
-                "the download is incomplete; fetch what is missing into the directory"
+                "the download is incomplete; download the missing files into the directory"
             }
             Self::NotTheFile { found, .. } => found.hint(),
             Self::DanglingLink { .. } => {
-                "the hub's cache keeps files in `blobs` and links to them in `snapshots`; copy a snapshot \
-                 with `cp -rL`, or download the repository again"
+                "the Hugging Face cache keeps files in `blobs` and links to them in `snapshots`; copy a \
+                 snapshot with `cp -rL`, or download the repository again"
             }
             Self::NoSnapshot { .. } => {
                 "give one of the directories in `snapshots`, or download the repository again"
@@ -197,7 +197,7 @@ impl CheckpointError {
             Self::Partitioned { .. } => {
                 "run `python zero_to_fp32.py . OUT` in that directory (OUT is a directory in recent versions \
                  of DeepSpeed, and the file `pytorch_model.bin` in older ones), and put `config.json` and \
-                 `tokenizer.model` beside the weights that it writes"
+                 `tokenizer.model` next to the weights that it writes"
             }
             Self::EmptyTensors { .. } => {
                 "run `python zero_to_fp32.py . OUT` in the training's checkpoint (OUT is a directory in \
@@ -208,21 +208,21 @@ impl CheckpointError {
             Self::Elsewhere { .. } => "give one of these directories",
             Self::Truncated { .. } | Self::Damaged { .. } => "download that file again",
             Self::Json { source, .. } if source.is_eof() => {
-                "the file ends early; download it again"
+                "the file is truncated; download it again"
             }
             Self::Pickle {
                 source: PickleError::ForeignClass { .. },
                 ..
             } => {
-                "a weight file needs no other class, and unpickling one can run code; \
-                 use a safetensors copy of the checkpoint, or save its state dict alone"
+                "a weight file needs no other class, and unpickling other classes can run code; use a \
+                 safetensors copy of the checkpoint, or save only its state dict"
             }
             Self::SameTensor { .. } => {
-                "two states of a model were saved as one; delete the names of one of them in Python and save \
-                 the weights again"
+                "two states of a model were saved in one file; delete one of them in Python and save the \
+                 weights again"
             }
             Self::Duplicate { .. } => {
-                "name the right file for it in the index, or remove the tensor from the other file"
+                "give the right file in the index, or remove the tensor from the other file"
             }
             Self::Shape { .. } => "`config.json` and the weights may come from different models",
             _ => return None,
@@ -230,12 +230,12 @@ impl CheckpointError {
     }
 }
 
-/// A weight file, and the name that a tensor has there.
+/// A weight file, and a tensor's name in it.
 #[derive(Debug)]
 #[allow(missing_docs)]
 pub struct Holder {
     pub file: String,
-    /// If it is not the tensor's own.
+    /// If it differs from the tensor's own name.
     pub name: Option<String>,
 }
 
@@ -249,7 +249,7 @@ impl std::fmt::Display for Holder {
     }
 }
 
-/// How to make a model of an adapter and its base.
+/// How to merge an adapter into its base model.
 const MERGE: &str = "\
 merge it into its base model in Python, and convert the result:
     from peft import AutoPeftModelForCausalLM
@@ -257,7 +257,7 @@ merge it into its base model in Python, and convert the result:
     model.merge_and_unload().save_pretrained(\"MERGED\")
 then copy `tokenizer.model` (and `added_tokens.json`, if there is one) into MERGED";
 
-/// Names that an error lists; of more it gives the number.
+/// Maximum number of names listed in an error; of the others it gives the number.
 const MAX_NAMES: usize = 8;
 
 fn quoted(names: &[String]) -> String {

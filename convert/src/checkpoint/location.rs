@@ -1,6 +1,6 @@
-//! Where a checkpoint's files are, and what the model is called.
+//! Finds a checkpoint's files and the model's name.
 //!
-//! The hub's cache keeps a repository as `models--ORG--NAME`, with the commit of each branch in
+//! The Hugging Face cache stores a repository as `models--ORG--NAME`, with the commit of each branch in
 //! `refs/BRANCH` and the files of each commit in `snapshots/COMMIT`.
 
 use std::{
@@ -10,25 +10,25 @@ use std::{
 
 use super::CheckpointError;
 
-/// Prefix of a repository's folder in the hub's cache.
+/// Prefix of a repository's folder in the Hugging Face cache.
 const HUB_PREFIX: &str = "models--";
-/// Folder of a repository's commits in the hub's cache.
+/// Folder of a repository's commits in the Hugging Face cache.
 const SNAPSHOTS: &str = "snapshots";
 
 /// The folder with a checkpoint's files.
 #[derive(Debug)]
 pub(super) struct Location {
-    /// Holds the files themselves.
+    /// Contains the files themselves.
     pub dir: PathBuf,
     /// The model's name.
     pub name: String,
 }
 
 impl Location {
-    /// Resolves the path that a person gave.
+    /// Resolves the path given by the user.
     ///
     /// # Errors
-    /// If it is no folder, or a folder of the hub's cache without a definite snapshot.
+    /// If it is not a folder, or a folder of the Hugging Face cache without a definite snapshot.
     pub fn find(path: &Path) -> Result<Self, CheckpointError> {
         let found = match fs::metadata(path) {
             Ok(meta) if meta.is_dir() => None,
@@ -48,8 +48,8 @@ impl Location {
     }
 }
 
-/// The repository in the hub's cache that `path` leads to, if `path` is its folder or the folder of
-/// its snapshots. A single snapshot is an ordinary checkpoint.
+/// The repository in the Hugging Face cache, if `path` is its folder or the folder of its snapshots. A single
+/// snapshot is an ordinary checkpoint.
 fn hub_repository(path: &Path) -> Option<PathBuf> {
     let real = fs::canonicalize(path).ok()?;
     if real.join("config.json").exists() {
@@ -66,7 +66,7 @@ fn hub_repository(path: &Path) -> Option<PathBuf> {
         .map(Path::to_owned)
 }
 
-/// The snapshot that `refs/main` names, or without `refs/main` the only one.
+/// The snapshot named in `refs/main`; without `refs/main`, the only one.
 fn snapshot(repository: &Path) -> Result<PathBuf, CheckpointError> {
     let snapshots = repository.join(SNAPSHOTS);
     let mut found: Vec<String> = fs::read_dir(&snapshots)
@@ -100,9 +100,9 @@ fn snapshot(repository: &Path) -> Result<PathBuf, CheckpointError> {
     })
 }
 
-/// The name of the model in `dir`, which a person called `given`: that of its repository in the
-/// hub's cache, or the first of the folder's name, the given name and the names of the folders
-/// above that is no commit hash.
+/// The name of the model in `dir`, given by the user as `given`: that of its repository in the Hugging Face
+/// cache, or the first of these that is not a commit hash: the folder's name, the given name, the names of the
+/// parent folders.
 fn model_name(dir: &Path, given: &Path) -> String {
     let real = fs::canonicalize(dir).unwrap_or_else(|_| dir.to_owned());
     let of_hub = |dir: &Path| {
@@ -111,7 +111,7 @@ fn model_name(dir: &Path, given: &Path) -> String {
         let name = repository.rsplit("--").next()?;
         (!name.is_empty()).then(|| name.to_owned())
     };
-    // The repository's folder is the one itself, or two above: `snapshots/COMMIT`.
+    // The repository's folder is `dir` itself or its grandparent: `snapshots/COMMIT`.
     if let Some(name) = real.ancestors().take(3).find_map(of_hub) {
         return name;
     }
@@ -122,21 +122,21 @@ fn model_name(dir: &Path, given: &Path) -> String {
         .chain(last_component(given))
         .chain(candidates);
     names
-        .find_map(|name| telling(&name))
+        .find_map(|name| meaningful(&name))
         .unwrap_or_else(|| "model".to_owned())
 }
 
-/// A name without the commit hash behind it, unless it says nothing about the model.
-fn telling(name: &str) -> Option<String> {
+/// A name without a commit hash at its end; `None` if it says nothing about the model.
+fn meaningful(name: &str) -> Option<String> {
     let name = match name.rsplit_once(['-', '_', '@']) {
         Some((name, hash)) if hash.len() >= 40 && is_commit(hash) => name,
         _ => name,
     };
-    let says_nothing = name == SNAPSHOTS || is_commit(name);
-    (!says_nothing).then(|| name.to_owned())
+    let is_meaningless = name == SNAPSHOTS || is_commit(name);
+    (!is_meaningless).then(|| name.to_owned())
 }
 
-/// Whether a name is a commit's hash, in full or as Git abbreviates it.
+/// Whether a name is a commit hash, in full or abbreviated.
 fn is_commit(name: &str) -> bool {
     let is_hexadecimal = name.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'));
     let has = |class: fn(&u8) -> bool| name.as_bytes().iter().any(class);
@@ -148,7 +148,7 @@ fn file_name(path: &Path) -> Option<String> {
     Some(path.file_name()?.to_string_lossy().into_owned())
 }
 
-/// The last name of a path as it was typed; `.` and `..` are none.
+/// The last component of a path as given, unless it is `.` or `..`.
 fn last_component(path: &Path) -> Option<String> {
     match path.components().next_back()? {
         Component::Normal(name) => Some(name.to_string_lossy().into_owned()),
@@ -163,7 +163,7 @@ mod tests {
     const HASH: &str = "8f3c2d1b0a9e8f7d6c5b4a39281706f5e4d3c2b1";
 
     #[test]
-    fn hashes_are_told_from_names() {
+    fn hashes_are_distinguished_from_names() {
         for hash in [HASH, &HASH[..7], &HASH[..12], &HASH.repeat(2)[..64]] {
             assert!(is_commit(hash), "{hash}");
         }
@@ -176,9 +176,12 @@ mod tests {
         ] {
             assert!(!is_commit(name), "{name}");
         }
-        assert_eq!(telling(&format!("vl-7b-{HASH}")).as_deref(), Some("vl-7b"));
-        assert_eq!(telling("tiny-vl").as_deref(), Some("tiny-vl"));
-        assert_eq!(telling(HASH), None);
+        assert_eq!(
+            meaningful(&format!("vl-7b-{HASH}")).as_deref(),
+            Some("vl-7b")
+        );
+        assert_eq!(meaningful("tiny-vl").as_deref(), Some("tiny-vl"));
+        assert_eq!(meaningful(HASH), None);
     }
 
     #[test]

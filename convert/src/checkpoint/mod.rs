@@ -1,13 +1,13 @@
-//! A Hugging Face checkpoint directory: its configuration and its tensors, lazily.
+//! Reads a Hugging Face checkpoint directory: its configuration, and its tensors on demand.
 //!
-//! [`Checkpoint::open`] finds the weight files, reads their tables of contents and nothing more;
-//! elements are read when the conversion asks for rows ([`SourceTensor::read_rows`]).
+//! [`Checkpoint::open`] finds the weight files and reads only their tables of contents; elements are read when
+//! the conversion needs rows ([`SourceTensor::read_rows`]).
 //!
 //! ```text
-//! path → location   the folder itself, also in the hub's cache; the model's name
-//!      → weights    which files hold the weights
-//!      → safetensors, torch_zip + pickle    their tables, each file checked by stand_in
-//!      → names      without the wrappers of training programs
+//! path → location   the folder, also in the Hugging Face cache; the model's name
+//!      → weights    which files contain the weights
+//!      → safetensors, torch_zip + pickle    their tables; stand_in checks each file
+//!      → names      removes wrappers of training programs
 //! ```
 
 mod error;
@@ -34,7 +34,7 @@ pub use tensor::{Dtype, Shard, SourceTensor};
 use weights::{ADAPTER_CONFIG, Weights};
 use xc2_edge::system::text;
 
-/// A checkpoint whose tables of contents have been read.
+/// A checkpoint with its tables of contents.
 #[derive(Debug)]
 pub struct Checkpoint {
     dir: PathBuf,
@@ -46,10 +46,10 @@ pub struct Checkpoint {
 }
 
 impl Checkpoint {
-    /// Opens the checkpoint in `dir`, which may also be a repository's folder in the hub's cache.
+    /// Opens the checkpoint in `dir`, which may also be a repository's folder in the Hugging Face cache.
     ///
     /// # Errors
-    /// If it is no checkpoint, or a file of it is missing, cut short, or not what it should be.
+    /// If it is not a checkpoint, or one of its files is missing, truncated or invalid.
     pub fn open(dir: &Path) -> Result<Self, CheckpointError> {
         let Location { dir, name } = Location::find(dir)?;
         let weights = Weights::find(&dir)?;
@@ -66,18 +66,18 @@ impl Checkpoint {
         })
     }
 
-    /// The directory of the files; in the hub's cache, that of the snapshot.
+    /// The directory of the files; in the Hugging Face cache, that of the snapshot.
     pub fn dir(&self) -> &Path {
         &self.dir
     }
 
-    /// The model's name, `internlm-xcomposer2-vl-7b` for instance: that of its repository in the
-    /// hub's cache or of its directory, never a commit's hash.
+    /// The model's name, for example `internlm-xcomposer2-vl-7b`: that of its repository in the Hugging Face
+    /// cache or of its directory, never a commit hash.
     pub fn name(&self) -> String {
         self.name.clone()
     }
 
-    /// What a person might not expect of the files that were read and not read.
+    /// Notes on which files were read and which were not, if that may be unexpected.
     pub fn notes(&self) -> &[String] {
         &self.notes
     }
@@ -97,7 +97,7 @@ impl Checkpoint {
         self.tensors.values()
     }
 
-    /// The tensor of that name, if it is there.
+    /// The tensor of that name, if it exists.
     pub fn get(&self, name: &str) -> Option<&SourceTensor> {
         self.tensors.get(name)
     }
@@ -113,10 +113,10 @@ impl Checkpoint {
             })
     }
 
-    /// A JSON file of the directory, if it is there.
+    /// A JSON file of the directory, if it exists.
     ///
     /// # Errors
-    /// If it is there and cannot be read.
+    /// If it exists and cannot be read.
     pub fn read_json(&self, name: &str) -> Result<Option<serde_json::Value>, CheckpointError> {
         match read_json(&self.dir.join(name)) {
             Err(CheckpointError::MissingFile { .. }) => Ok(None),
@@ -139,7 +139,7 @@ fn read_whole(path: &Path) -> Result<Vec<u8>, CheckpointError> {
     Ok(bytes)
 }
 
-/// Opens a weight file, unless something else lies in its place.
+/// Opens a weight file; refuses something else in its place.
 fn open_weights(path: &Path) -> Result<File, CheckpointError> {
     let file = File::open(path).map_err(CheckpointError::io(path))?;
     StandIn::refuse(path, &file)?;
@@ -162,7 +162,7 @@ fn read_tables(
     weights: &Weights,
 ) -> Result<HashMap<String, SourceTensor>, CheckpointError> {
     let mut tensors: HashMap<String, SourceTensor> = HashMap::new();
-    let mut names_there: HashMap<String, String> = HashMap::new();
+    let mut stored_names: HashMap<String, String> = HashMap::new();
     for file in &weights.files {
         let path = dir.join(file);
         let table = if file.ends_with(".safetensors") {
@@ -172,27 +172,27 @@ fn read_tables(
         };
         for mut tensor in table {
             let name = names::unwrapped(&tensor.name);
-            let there = std::mem::replace(&mut tensor.name, name.clone());
-            // The index decides where a tensor is taken from, if it knows the tensor.
+            let stored = std::mem::replace(&mut tensor.name, name.clone());
+            // If the index lists the tensor, it decides which file to read it from.
             if weights.index.get(&name).is_some_and(|f| f != file) {
                 continue;
             }
             if let Some(first) = tensors.get(&name) {
-                return Err(found_twice(first, &names_there[&name], &tensor, &there));
+                return Err(found_twice(first, &stored_names[&name], &tensor, &stored));
             }
-            names_there.insert(name.clone(), there);
+            stored_names.insert(name.clone(), stored);
             tensors.insert(name, tensor);
         }
     }
     Ok(tensors)
 }
 
-/// The error for a tensor that is there two times, under these names.
+/// The error for a tensor that occurs twice, under these stored names.
 fn found_twice(
     first: &SourceTensor,
-    first_there: &str,
+    first_stored: &str,
     second: &SourceTensor,
-    second_there: &str,
+    second_stored: &str,
 ) -> CheckpointError {
     let name = first.name.clone();
     let (first_path, second_path) = (&first.shard().path, &second.shard().path);
@@ -200,25 +200,25 @@ fn found_twice(
         return CheckpointError::SameTensor {
             path: first_path.clone(),
             name,
-            names: [first_there, second_there].map(str::to_owned),
+            names: [first_stored, second_stored].map(str::to_owned),
         };
     }
-    let holder = |path: &Path, there: &str| Holder {
+    let holder = |path: &Path, stored: &str| Holder {
         file: path
             .file_name()
             .unwrap_or_default()
             .to_string_lossy()
             .into_owned(),
-        name: (there != name).then(|| there.to_owned()),
+        name: (stored != name).then(|| stored.to_owned()),
     };
     CheckpointError::Duplicate {
-        first: holder(first_path, first_there),
-        second: holder(second_path, second_there),
+        first: holder(first_path, first_stored),
+        second: holder(second_path, second_stored),
         name,
     }
 }
 
-/// Refuses what trainings save in the form of a model without its weights.
+/// Refuses training outputs that look like a model but lack its weights.
 fn refuse_unusable(tensors: &HashMap<String, SourceTensor>) -> Result<(), CheckpointError> {
     let of_adapter = |name: &&String| name.contains(".lora_A.") || name.contains(".lora_B.");
     if let Some(name) = tensors.keys().filter(of_adapter).min().cloned() {
@@ -252,8 +252,7 @@ fn notes(dir: &Path, weights: &Weights) -> Vec<String> {
     }
     if dir.join(ADAPTER_CONFIG).exists() {
         notes.push(format!(
-            "`{ADAPTER_CONFIG}` lies beside a whole model: the model is converted as it is, without \
-             that adapter"
+            "found `{ADAPTER_CONFIG}` next to a whole model: the model is converted without that adapter"
         ));
     }
     notes

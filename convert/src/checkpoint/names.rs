@@ -1,6 +1,6 @@
-//! Names of tensors without what training programs put around them.
+//! Removes prefixes that training programs add to tensor names.
 
-/// What wrappers of modules put before every name: data parallelism, compilation, adapters.
+/// Prefixes that module wrappers add to every name: data parallelism, compilation, adapters.
 const AROUND: [&str; 6] = [
     "module.",
     "base_model.",
@@ -10,7 +10,7 @@ const AROUND: [&str; 6] = [
     "_checkpoint_wrapped_module.",
 ];
 
-/// What some of them put before the parts of a module, anywhere in a name.
+/// Parts that some wrappers insert anywhere in a name.
 const WITHIN: [&str; 4] = [
     "._orig_mod.",
     "._fsdp_wrapped_module.",
@@ -18,11 +18,11 @@ const WITHIN: [&str; 4] = [
     ".base_layer.",
 ];
 
-/// How the names of a model begin. A `model.` before one of these is a wrapper's; the model's own
-/// `model.` stands before `layers`, `tok_embeddings` and `norm`.
+/// Prefixes of the model's own names. A `model.` before one of these belongs to a wrapper; the model's own
+/// `model.` comes before `layers`, `tok_embeddings` and `norm`.
 const PARTS: [&str; 5] = ["model.", "output.", "vit.", "vision_proj.", "plora_"];
 
-/// How the names of the model's own `model.` go on, which a wrapper can take the place of.
+/// Continuations of the model's own `model.`, which a wrapper can replace.
 const INNER: [&str; 3] = ["layers.", "tok_embeddings.", "norm."];
 
 /// The name that a tensor has in a published checkpoint.
@@ -56,7 +56,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn wrappers_are_taken_off_in_any_order_and_number() {
+    fn wrappers_are_removed_in_any_order_and_number() {
         for plain in [
             "model.tok_embeddings.weight",
             "model.layers.1.attention.wo.Plora_A.weight",

@@ -1,17 +1,16 @@
-//! The list of tensors in a PyTorch weight file: a pickle, read without running any of it.
+//! Reads the list of tensors in a PyTorch weight file: a pickle, interpreted without running any code.
 //!
-//! A pickle is a program for a small stack machine, and Python's own reader lets that program call
-//! any function. This interpreter knows the handful of names that `torch.save` writes for a state
-//! dict; what it "calls" are the few lines in [`Machine::reduce`]. Of every other class it keeps the
-//! name and nothing else. In a state dict that is refused by name; beside it, in a training program's
-//! dictionary, it does not matter.
+//! A pickle is a program for a small stack machine, and Python's own reader lets that program call any function.
+//! This interpreter supports only the names that `torch.save` writes for a state dict; [`Machine::reduce`]
+//! implements their calls. Of any other class it keeps only the name. In a state dict, such a class is refused;
+//! elsewhere in a training program's dictionary, it is ignored.
 //!
-//! Values are numbers into one arena, so that nothing here recurses: a file cannot exhaust the
-//! stack by nesting, and memory is bounded by the length of the pickle.
+//! Values are indices into an arena, so nothing recurses: nesting cannot exhaust the stack, and memory is bounded
+//! by the length of the pickle.
 //!
-//! The crate `pytorch-reader` was considered. It reads lazily and knows strides, but it carries
-//! unknown classes along instead of refusing them, has no way to read a few rows of a tensor (the
-//! embeddings of the 7B model are 758 MB), and is a pre-release of 5000 lines.
+//! The crate `pytorch-reader` was considered. It reads lazily and supports strides, but it keeps unknown classes
+//! instead of refusing them, cannot read a few rows of a tensor (the embeddings of the 7B model are 758 MB), and
+//! is a pre-release of 5000 lines.
 
 use std::collections::HashMap;
 
@@ -19,19 +18,19 @@ use std::collections::HashMap;
 #[derive(Debug, thiserror::Error)]
 #[allow(missing_docs)]
 pub enum PickleError {
-    /// Its state dict needs a class or function that is not part of a weight file.
+    /// Its state dict contains a class or function that does not belong in a weight file.
     #[error(
-        "pickle: class `{name}`: expected tensors, parameters and ordered dictionaries only; \
-         refused without running it"
+        "pickle: expected only tensors, parameters and ordered dictionaries, found class `{name}`; refused \
+         without running it"
     )]
     ForeignClass { name: String },
-    /// It uses an instruction that a weight file has no need of.
-    #[error("pickle: instruction {opcode:#04x} at byte {at}: not one that weight files use")]
+    /// It uses an instruction that weight files do not need.
+    #[error("pickle: instruction {opcode:#04x} at byte {at}: not used in weight files")]
     Opcode { opcode: u8, at: usize },
     /// It ends within an instruction.
-    #[error("pickle: ends early, at byte {at}")]
+    #[error("pickle: truncated at byte {at}")]
     Truncated { at: usize },
-    /// Its instructions do not add up.
+    /// Its instructions are inconsistent.
     #[error("pickle: byte {at}: expected {expected}")]
     Invalid { at: usize, expected: &'static str },
     /// It is not a dictionary of tensors.
@@ -39,10 +38,10 @@ pub enum PickleError {
     NotAStateDict { found: &'static str },
 }
 
-/// A tensor as the pickle describes it: a view of a storage.
+/// A tensor in a pickle: a view of a storage.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct PickledTensor {
-    /// The storage's class, `BFloat16Storage` for instance.
+    /// The storage's class, for example `BFloat16Storage`.
     pub storage_class: String,
     /// Name of the storage's entry in the archive.
     pub storage_key: String,
@@ -67,10 +66,10 @@ pub(super) fn read_state_dict(pickle: &[u8]) -> Result<Vec<(String, PickledTenso
     machine.state_dict(machine.unwrapped(root, MAX_WRAPPERS))
 }
 
-/// Under which keys training programs keep a model's state dict among other things.
+/// Keys under which training programs save a model's state dict.
 const WRAPPERS: [&str; 4] = ["state_dict", "model_state_dict", "model", "module"];
 
-/// Wrappers within wrappers that are followed; a dictionary can contain itself.
+/// Maximum depth of nested wrappers; a dictionary can contain itself.
 const MAX_WRAPPERS: usize = 4;
 
 /// Index of a value in the arena.
@@ -85,9 +84,9 @@ enum Node {
     Tuple(Vec<Id>),
     List(Vec<Id>),
     Dict(Vec<(Id, Id)>),
-    /// A name that may be called, or serves as an argument.
+    /// A known function or class.
     Global(Global),
-    /// A class or function of another name, or what that would have made.
+    /// An unknown class or function, or its result.
     Foreign(String),
     Bytes,
     Storage {
@@ -125,7 +124,7 @@ enum Global {
 }
 
 impl Global {
-    /// One of the names that a state dict is made of.
+    /// The known function or class of this name.
     fn named(module: &str, name: &str) -> Option<Self> {
         match (module, name) {
             ("collections", "OrderedDict") => Some(Self::OrderedDict),
@@ -144,7 +143,7 @@ struct Machine<'a> {
     at: usize,
     nodes: Vec<Node>,
     stack: Vec<Id>,
-    /// Heights of the stack at which marks were set.
+    /// Stack heights of the marks.
     marks: Vec<usize>,
     memo: HashMap<u32, Id>,
 }
@@ -198,7 +197,7 @@ impl<'a> Machine<'a> {
         };
         if matches!(opcode, b'h' | b'j') {
             let id = self.memo.get(&key).copied();
-            let id = id.ok_or_else(|| self.invalid("a remembered value"))?;
+            let id = id.ok_or_else(|| self.invalid("a memoized value"))?;
             self.stack.push(id);
         } else {
             let top = self.top()?;
@@ -245,7 +244,7 @@ impl<'a> Machine<'a> {
         Ok(())
     }
 
-    /// Bytes are no part of a state dict; what they are does not matter.
+    /// Skips bytes: a state dict does not contain any.
     fn bytes(&mut self, opcode: u8) -> Result<(), PickleError> {
         let length = match opcode {
             b'C' => u64::from(self.take::<1>()?[0]),
@@ -366,7 +365,7 @@ impl<'a> Machine<'a> {
             (Global::RebuildTensor, [storage, offset, shape, strides, ..]) => {
                 self.rebuild_tensor(*storage, *offset, *shape, *strides)?
             }
-            // A parameter is its tensor and a flag.
+            // A parameter consists of its tensor and a flag.
             (Global::RebuildParameter, [data, ..]) => match &self.nodes[*data] {
                 Node::Tensor(tensor) => Node::Tensor(tensor.clone()),
                 _ => return Err(self.invalid("a parameter that holds a tensor")),
@@ -411,13 +410,13 @@ impl<'a> Machine<'a> {
         }
     }
 
-    /// Attributes of a dictionary (`_metadata`: versions of modules) are of no use here.
+    /// Ignores attributes of a dictionary (`_metadata`: versions of modules).
     fn build(&mut self) -> Result<(), PickleError> {
         self.pop()?;
         let top = self.top()?;
         match self.nodes[top] {
             Node::Dict(_) | Node::Foreign(_) => Ok(()),
-            _ => Err(self.invalid("a dictionary that gets attributes")),
+            _ => Err(self.invalid("a dictionary for attributes")),
         }
     }
 
@@ -449,7 +448,7 @@ impl<'a> Machine<'a> {
         entries.iter().map(pair).collect()
     }
 
-    /// What stands where a state dict, its name or its tensor should.
+    /// The error for a value that is not a state dict, a name or a tensor.
     fn no_state_dict(&self, id: Id) -> PickleError {
         match &self.nodes[id] {
             Node::Foreign(name) => PickleError::ForeignClass { name: name.clone() },
@@ -464,7 +463,7 @@ impl<'a> Machine<'a> {
         self.nodes.push(node);
     }
 
-    /// Values below the last mark belong to somebody else.
+    /// Pops a value, but none below the last mark.
     fn pop(&mut self) -> Result<Id, PickleError> {
         let floor = self.marks.last().copied().unwrap_or(0);
         if self.stack.len() <= floor {

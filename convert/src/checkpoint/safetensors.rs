@@ -1,8 +1,7 @@
-//! The header of a safetensors file.
+//! Reads the header of a safetensors file.
 //!
-//! The `safetensors` crate checks the header (no holes, sizes that fit shape and dtype), but its
-//! reader wants the whole file in memory or mapped; only its header type is used here, and the
-//! data are read by position later.
+//! The `safetensors` crate checks the header (no gaps, sizes that match shape and dtype), but its reader needs
+//! the whole file in memory or mapped. Only its header type is used here; data is read by position later.
 
 use std::{fs::File, os::unix::fs::FileExt, path::Path, sync::Arc};
 
@@ -14,7 +13,7 @@ use super::{
     tensor::{Dtype, Shard, row_major},
 };
 
-/// The format's own limit, which keeps a damaged length from being allocated.
+/// The format's own limit, so that a damaged length is not allocated.
 const MAX_HEADER_BYTES: u64 = 100_000_000;
 
 /// Lists the tensors of a safetensors file.
@@ -37,7 +36,7 @@ pub(super) fn open(path: &Path) -> Result<Vec<SourceTensor>, CheckpointError> {
     Ok(header.offset_keys().into_iter().map(tensor).collect())
 }
 
-/// The header, and where the data begin that it describes, which are all there.
+/// The header and the offset of its data; checks that the file contains all data.
 fn read_header(path: &Path, file: &File) -> Result<(Metadata, u64), CheckpointError> {
     let io = || CheckpointError::io(path);
     let file_bytes = file.metadata().map_err(io())?.len();

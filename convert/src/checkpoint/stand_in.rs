@@ -1,30 +1,30 @@
-//! What lies on disks in place of a file: pointers to it, pages about it, messages, nothing.
+//! Detects stand-ins for a file: pointers to it, web pages, messages of a server, empty files.
 
 use std::{fmt, fs::File, os::unix::fs::FileExt, path::Path};
 
 use super::CheckpointError;
 
-/// Bytes of a file that are looked at.
+/// Number of bytes of a file to check.
 const HEAD_BYTES: usize = 1024;
-/// Longer texts are no messages of a server.
+/// Maximum length of a server's message.
 const MAX_MESSAGE_BYTES: u64 = 512;
-/// Characters of a message that are shown.
+/// Number of characters of a message to show.
 const SHOWN_CHARS: usize = 80;
 
 /// Something in place of a file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum StandIn {
-    /// What Git keeps of a large file until that is fetched.
+    /// A Git LFS pointer to a large file that was not downloaded.
     LfsPointer,
-    /// The same, by the hub's newer storage.
+    /// A pointer of Hugging Face's Xet storage.
     XetPointer,
-    /// The same, by git-annex.
+    /// A git-annex pointer.
     AnnexPointer,
-    /// The page that shows the file, or an error's.
+    /// A web page that shows the file or an error.
     WebPage,
     /// A server's message.
     Message(String),
-    /// No bytes at all.
+    /// An empty file.
     Empty,
 }
 
@@ -42,21 +42,21 @@ impl fmt::Display for StandIn {
 }
 
 impl StandIn {
-    /// What a person can do about it.
+    /// What the user can do about it.
     pub fn hint(&self) -> &'static str {
         match self {
             Self::LfsPointer => "run `git lfs pull` in the checkpoint's directory",
             Self::XetPointer => "download the repository with `hf download REPOSITORY`",
             Self::AnnexPointer => "run `git annex get .` in the checkpoint's directory",
             Self::WebPage | Self::Message(_) => {
-                "download the file itself: with `hf download REPOSITORY`, or from its address with \
-                 `/resolve/` in place of `/blob/`; restricted repositories need `hf auth login` first"
+                "download the file itself: with `hf download REPOSITORY`, or from its URL with `/resolve/` \
+                 instead of `/blob/`; restricted repositories need `hf auth login` first"
             }
             Self::Empty => "download that file again",
         }
     }
 
-    /// Refuses what is not the file that `path` should be.
+    /// Refuses a stand-in for the file at `path`.
     ///
     /// # Errors
     /// If it is a stand-in, or cannot be read.
@@ -74,7 +74,7 @@ impl StandIn {
         Self::refuse_bytes(path, &head[..n_read], n_bytes)
     }
 
-    /// As [`Self::refuse`], for a file of `n_bytes` that begins with `head`.
+    /// Like [`Self::refuse`], for a file of `n_bytes` that begins with `head`.
     pub(super) fn refuse_bytes(
         path: &Path,
         head: &[u8],
@@ -120,7 +120,7 @@ impl StandIn {
     }
 }
 
-/// What a file of that name is expected to be, and whether that is text.
+/// Expected content of a file of that name, and whether it is text.
 fn kind(name: &str) -> (&'static str, bool) {
     if name.ends_with(".json") {
         ("JSON", true)
@@ -171,7 +171,7 @@ mod tests {
     }
 
     #[test]
-    fn real_files_are_not() {
+    fn real_files_are_accepted() {
         assert_eq!(recognise(b"{\"bias\": false}", true), None);
         assert_eq!(recognise(b"<\x01\0\0\0\0\0\0{}", false), None); // a header of 316 bytes
         assert_eq!(recognise(b"PK\x03\x04", false), None);

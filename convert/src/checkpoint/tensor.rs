@@ -6,17 +6,17 @@ use xc2_edge::model::quant::{GgmlType, dequantize};
 
 use super::CheckpointError;
 
-/// An element type as the checkpoint has it.
+/// An element type in the checkpoint.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Dtype {
     /// A float that converts to `f32` without loss: [`GgmlType::F32`], `F16` or `BF16`.
     Float(GgmlType),
-    /// Anything else, by its name there. Such tensors may exist (`position_ids`), but not be used.
+    /// Any other type, by its name in the checkpoint. Such tensors may exist (`position_ids`), but cannot be used.
     Other(String),
 }
 
 impl Dtype {
-    /// Bytes of an element, where the type is one that we read.
+    /// Bytes per element, if the type is supported.
     pub fn item_bytes(&self) -> Option<usize> {
         match self {
             Self::Float(ty) => Some(ty.block_bytes()),
@@ -34,26 +34,25 @@ impl std::fmt::Display for Dtype {
     }
 }
 
-/// A weight file that is open for reading.
+/// An open weight file.
 #[derive(Debug)]
 pub struct Shard {
-    /// Where it lies.
+    /// Its path.
     pub path: PathBuf,
     pub(super) file: File,
 }
 
-/// A tensor in a weight file: where its elements lie, nothing of which has been read.
+/// A tensor in a weight file: where its elements are; none are read yet.
 ///
-/// Elements are fetched by position (`pread`), not through a memory map: pages of a map count as
-/// memory of the process, and a file that is cut short underneath gives an error, not a signal.
-/// Cloning is cheap.
+/// Elements are read by position (`pread`), not through a memory map: mapped pages count as memory of the
+/// process, and a file that is truncated meanwhile gives an error instead of a signal. Cloning is cheap.
 #[derive(Clone, Debug)]
 pub struct SourceTensor {
     /// Name in the checkpoint.
     pub name: String,
     /// Element type.
     pub dtype: Dtype,
-    /// Dimensions, the slowest first, as PyTorch has them.
+    /// Dimensions, the slowest first, as in PyTorch.
     pub shape: Vec<usize>,
     /// Distance, in elements, of neighbours along each dimension.
     strides: Vec<usize>,
@@ -62,11 +61,11 @@ pub struct SourceTensor {
     shard: Arc<Shard>,
 }
 
-/// Elements further apart than this are read one by one, nearer ones with what lies between them.
+/// Elements further apart than this are read one by one; closer ones together with the gaps between them.
 const MAX_GAP: usize = 32;
 
 impl SourceTensor {
-    /// Describes a tensor whose elements were found to lie within the file.
+    /// A tensor whose elements are known to be within the file.
     pub(super) fn new(
         name: String,
         dtype: Dtype,
@@ -91,7 +90,7 @@ impl SourceTensor {
         &self.shard
     }
 
-    /// Number of rows: the first dimension, or one if there is only that.
+    /// Number of rows: the first dimension, or 1 if there is only one dimension.
     pub fn n_rows(&self) -> usize {
         if self.shape.len() < 2 {
             1
@@ -111,20 +110,20 @@ impl SourceTensor {
         self.shape.iter().product()
     }
 
-    /// Bytes in the checkpoint, zero for a type that we do not read.
+    /// Bytes in the checkpoint; 0 if the type is not supported.
     pub fn n_bytes(&self) -> usize {
         self.n_elements() * self.dtype.item_bytes().unwrap_or(0)
     }
 
     /// Reads the rows in `range` into `out`, `[range.len(), row_len]`, as `f32`.
     ///
-    /// `bytes` is a buffer to be used again and again.
+    /// `bytes` is a reusable buffer.
     ///
     /// # Errors
-    /// If the elements are no floats, or reading fails.
+    /// If the elements are not floats, or reading fails.
     ///
     /// # Panics
-    /// If the range exceeds the tensor or `out` has another size.
+    /// If the range exceeds the tensor or `out` has the wrong size.
     pub fn read_rows(
         &self,
         range: Range<usize>,
@@ -148,7 +147,7 @@ impl SourceTensor {
         self.gather(range, ty, bytes, out)
     }
 
-    /// The whole tensor as `f32`; for small ones.
+    /// The whole tensor as `f32`; for small tensors.
     ///
     /// # Errors
     /// As [`Self::read_rows`].
@@ -158,8 +157,7 @@ impl SourceTensor {
         Ok(out)
     }
 
-    /// Whether the elements lie one after another in row-major order. The stride of a dimension
-    /// of length one means nothing.
+    /// Whether the elements are contiguous in row-major order. Strides of dimensions of length 1 are ignored.
     fn is_contiguous(&self) -> bool {
         let mut expected = 1;
         for (&len, &stride) in self.shape.iter().zip(&self.strides).rev() {
@@ -171,7 +169,7 @@ impl SourceTensor {
         true
     }
 
-    /// Reads elements that lie one after another, the first at `at` elements from the tensor's.
+    /// Reads contiguous elements, starting `at` elements after the tensor's first.
     fn read_run(
         &self,
         at: usize,
@@ -188,8 +186,8 @@ impl SourceTensor {
         Ok(())
     }
 
-    /// Reads a view with gaps, or with dimensions in another order: an odometer over all
-    /// dimensions but the one whose neighbours are nearest, along which runs are read.
+    /// Reads a view with gaps or with dimensions in another order: reads runs along the dimension with the
+    /// smallest stride, and counts through all others.
     fn gather(
         &self,
         rows: Range<usize>,
@@ -239,7 +237,7 @@ impl SourceTensor {
     }
 }
 
-/// Counts `index` up within `shape`, leaving dimension `skip` alone; false when all were seen.
+/// Increments `index` within `shape`, except dimension `skip`; returns false after the last index.
 fn advance(index: &mut [usize], shape: &[usize], skip: usize) -> bool {
     for i in (0..shape.len()).rev().filter(|&i| i != skip) {
         index[i] += 1;
@@ -251,7 +249,7 @@ fn advance(index: &mut [usize], shape: &[usize], skip: usize) -> bool {
     false
 }
 
-/// Strides of a tensor whose elements lie one after another.
+/// Strides of a contiguous tensor.
 pub(super) fn row_major(shape: &[usize]) -> Vec<usize> {
     let mut strides = vec![1usize; shape.len()];
     for i in (1..shape.len()).rev() {
@@ -355,7 +353,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_that_was_cut_short_is_an_error() {
+    fn a_truncated_file_is_an_error() {
         let tensor = view(&[2000], &[1], 0);
         assert!(matches!(tensor.to_f32(), Err(CheckpointError::Io { .. })));
     }

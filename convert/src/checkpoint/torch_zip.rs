@@ -1,4 +1,4 @@
-//! A `.bin` file of PyTorch 1.6 and later: a zip archive of a pickle and uncompressed storages.
+//! Reads `.bin` files of PyTorch 1.6 and later: zip archives of a pickle and uncompressed storages.
 
 use std::{
     collections::HashMap,
@@ -17,10 +17,10 @@ use super::{
     tensor::{Dtype, Shard},
 };
 
-/// The list of a model's tensors takes some hundred kilobytes; more than this is no such list.
+/// Size limit of the pickle; the list of a model's tensors takes some hundred kilobytes.
 const MAX_PICKLE_BYTES: u64 = 64 << 20;
 
-/// Where a storage lies in the file.
+/// The position of a storage in the file.
 #[derive(Clone, Copy)]
 struct Extent {
     offset: u64,
@@ -43,7 +43,7 @@ pub(super) fn open(path: &Path) -> Result<Vec<SourceTensor>, CheckpointError> {
     tensors.into_iter().map(resolve).collect()
 }
 
-/// Reads the pickle, and where each storage lies, by its key.
+/// Reads the pickle and the positions of the storages by key.
 fn read_entries(
     path: &Path,
     archive: &mut ZipArchive<BufReader<File>>,
@@ -71,7 +71,7 @@ fn read_entries(
             }
             Some((_, inner)) if inner.starts_with("data/") => {
                 if entry.compression() != CompressionMethod::Stored {
-                    let reason = format!("`{name}`: expected it stored, found it compressed");
+                    let reason = format!("`{name}`: expected stored data, found compressed data");
                     return Err(CheckpointError::damaged(path, reason));
                 }
                 let (offset, n_bytes) = (entry.data_start(), entry.size());
@@ -87,7 +87,7 @@ fn read_entries(
     Ok((pickle.ok_or_else(missing)?, extents))
 }
 
-/// Reads all of something that must not be longer than `limit`.
+/// Reads all bytes, at most `limit`.
 fn read_limited(entry: impl Read, limit: u64) -> io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
     entry.take(limit + 1).read_to_end(&mut bytes)?;
@@ -99,7 +99,7 @@ fn read_limited(entry: impl Read, limit: u64) -> io::Result<Vec<u8>> {
     Ok(bytes)
 }
 
-/// Turns a pickled view of a storage into a tensor of the file, if it lies within the storage.
+/// Converts a pickled view of a storage into a tensor of the file; checks that it lies within the storage.
 fn resolve(
     name: String,
     tensor: &PickledTensor,
@@ -112,7 +112,7 @@ fn resolve(
     let extent = extents.get(&tensor.storage_key);
     let extent = extent.ok_or_else(|| damaged("its storage is missing"))?;
     let span = span(tensor, dtype.item_bytes().unwrap_or(1));
-    let (begin, end) = span.ok_or_else(|| damaged("shape and strides are not those of a view"))?;
+    let (begin, end) = span.ok_or_else(|| damaged("invalid shape and strides"))?;
     let file = shard.file.metadata().map_err(CheckpointError::io(path))?;
     let available = extent.n_bytes.min(file.len().saturating_sub(extent.offset));
     if end > available {
@@ -133,8 +133,8 @@ fn resolve(
     ))
 }
 
-/// First byte of a view and the one after its last, from the start of its storage; `None` if the
-/// numbers overflow, or if the view repeats elements: then a few bytes could pose as terabytes.
+/// First byte of a view and the byte after its last, from the start of its storage; `None` if the numbers
+/// overflow, or if the view repeats elements (a few bytes could then stand for terabytes).
 fn span(tensor: &PickledTensor, item: usize) -> Option<(u64, u64)> {
     let mut last = tensor.offset;
     let mut n_elements = 1usize;
@@ -160,17 +160,17 @@ fn dtype(class: &str) -> Dtype {
     }
 }
 
-/// A zip archive keeps its list at the end, so a download that stopped early has none.
+/// The error for a file that is not a zip archive. A truncated archive lacks its directory, which is at the end.
 fn not_an_archive(path: &Path, file: &File, error: &zip::result::ZipError) -> CheckpointError {
     use std::os::unix::fs::FileExt;
     let mut start = [0; 4];
     let _ = file.read_exact_at(&mut start, 0);
     let reason = match start {
         [b'P', b'K', 3, 4] => {
-            format!("the file is truncated: its list of contents is missing ({error})")
+            format!("the file is truncated: its zip directory is missing ({error})")
         }
-        [0x80, ..] => "a file of PyTorch before 1.6: expected a zip archive; \
-                       load it in PyTorch and save it again"
+        [0x80, ..] => "expected a zip archive, found a file of PyTorch before 1.6; load it in PyTorch and save \
+                       it again"
             .to_owned(),
         _ => format!("expected a zip archive of PyTorch: {error}"),
     };

@@ -1,4 +1,4 @@
-//! Which files of a folder hold the weights, and what the folder is if none do.
+//! Finds the weight files of a folder, or says what the folder is if it has none.
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -8,13 +8,13 @@ use std::{
 
 use super::{CheckpointError, names::unwrapped, read_json};
 
-/// The description of an adapter, as `peft` saves it.
+/// The configuration of an adapter, as `peft` saves it.
 pub(super) const ADAPTER_CONFIG: &str = "adapter_config.json";
-/// How the names of an adapter's weight files begin.
+/// Prefix of an adapter's weight files.
 const ADAPTER_WEIGHTS: &str = "adapter_model.";
-/// The script that DeepSpeed puts beside its partitioned checkpoints.
+/// The script that DeepSpeed saves with its partitioned checkpoints.
 const ZERO_SCRIPT: &str = "zero_to_fp32.py";
-/// How unfinished downloads end: the hub's, browsers', wget's and aria2's.
+/// Extensions of unfinished downloads: Hugging Face, browsers, wget, aria2.
 const UNFINISHED: [&str; 6] = [
     ".incomplete",
     ".part",
@@ -23,29 +23,29 @@ const UNFINISHED: [&str; 6] = [
     ".download",
     ".tmp",
 ];
-/// What aria2 keeps beside a file until that is complete.
+/// Extension of the file that aria2 keeps next to an unfinished download.
 const ARIA2: &str = ".aria2";
 
 /// Which weight files make up the checkpoint.
 #[derive(Debug, Default)]
 pub(super) struct Weights {
     pub files: Vec<String>,
-    /// Tensor → file, where an index says so.
+    /// Tensor → file, if there is an index.
     pub index: HashMap<String, String>,
-    /// Weight files beside these, which are not read.
+    /// Other weight files, which are not read.
     pub unread: Vec<String>,
 }
 
 impl Weights {
-    /// Decides which files hold the weights.
+    /// Decides which files contain the weights.
     ///
-    /// A single file wins over an index beside it, and an index counts only if every file that it
-    /// names is there: the published 1.8B model has a single file and the left-over index of
-    /// another model. Of two complete sets, safetensors are taken. A lone safetensors file of any
-    /// name serves too; quantized checkpoints, which are told apart later, have such.
+    /// A single file takes precedence over an index, and an index counts only if all its files exist: the
+    /// published 1.8B model has a single file and the left-over index of another model. Of two complete sets,
+    /// safetensors are used. A single safetensors file of any name is accepted as well; quantized checkpoints,
+    /// which are refused later, have one.
     ///
     /// # Errors
-    /// If there are none, or not all of them: says what the folder holds instead.
+    /// If there are no weights, or only some: says what the folder contains instead.
     pub fn find(dir: &Path) -> Result<Self, CheckpointError> {
         let names = names(dir)?;
         let mut weights = Self::choose(dir, &names)?;
@@ -134,14 +134,14 @@ impl Weights {
     }
 }
 
-/// An index by the names that tensors have in a published checkpoint.
+/// An index with the tensor names of a published checkpoint.
 fn without_wrappers(
     path: &Path,
     weight_map: BTreeMap<String, String>,
 ) -> Result<HashMap<String, String>, CheckpointError> {
-    let mut there: HashMap<String, String> = HashMap::new();
+    let mut stored: HashMap<String, String> = HashMap::new();
     for wrapped in weight_map.keys() {
-        if let Some(first) = there.insert(unwrapped(wrapped), wrapped.clone()) {
+        if let Some(first) = stored.insert(unwrapped(wrapped), wrapped.clone()) {
             return Err(CheckpointError::SameTensor {
                 path: path.to_owned(),
                 name: unwrapped(wrapped),
@@ -155,7 +155,7 @@ fn without_wrappers(
         .collect())
 }
 
-/// The names of all files, links to files that are gone among them.
+/// The names of all files, including broken links.
 fn names(dir: &Path) -> Result<Vec<String>, CheckpointError> {
     let entries = fs::read_dir(dir).map_err(CheckpointError::io(dir))?;
     let name = |entry: fs::DirEntry| {
@@ -167,14 +167,14 @@ fn names(dir: &Path) -> Result<Vec<String>, CheckpointError> {
     Ok(names)
 }
 
-/// Whether a name is that of a model's weights: not of an adapter or of a trainer's state.
+/// Whether a file contains a model's weights, by its name: not an adapter or a trainer's state.
 fn is_weight_file(name: &str) -> bool {
     let is_pickle = name.ends_with(".bin") && name.starts_with("pytorch_model");
     let is_other = ["adapter_", "optimizer", "scheduler", "non_lora"];
     (name.ends_with(".safetensors") || is_pickle) && !is_other.iter().any(|o| name.starts_with(o))
 }
 
-/// Whether a file is one of several, as `model-00001-of-00002.safetensors` is.
+/// Whether a file is one of several shards, such as `model-00001-of-00002.safetensors`.
 fn is_numbered(name: &str) -> bool {
     let Some((before, after)) = name.split_once("-of-") else {
         return false;
@@ -183,8 +183,8 @@ fn is_numbered(name: &str) -> bool {
         && after.starts_with(|c: char| c.is_ascii_digit())
 }
 
-/// What a folder without weights is: there may be an adapter, a part of a download, shards without
-/// their index, a training's partitions, or folders that hold a model.
+/// The error for a folder without weights: it may contain an adapter, an unfinished download, shards without
+/// their index, partitions of a training, or subdirectories with models.
 fn without_weights(dir: &Path, names: &[String]) -> CheckpointError {
     let path = dir.to_owned();
     let is_adapter = |n: &String| n == ADAPTER_CONFIG || n.starts_with(ADAPTER_WEIGHTS);
@@ -221,15 +221,15 @@ fn without_weights(dir: &Path, names: &[String]) -> CheckpointError {
     }
 }
 
-/// The model that the adapter in `dir` was trained on, if its description says so.
+/// The base model of the adapter in `dir`, if its configuration names it.
 fn adapter_base(dir: &Path) -> Option<String> {
     let config: serde_json::Value = read_json(&dir.join(ADAPTER_CONFIG)).ok()?;
     let base = config.get("base_model_name_or_path")?.as_str()?;
     (!base.is_empty()).then(|| base.to_owned())
 }
 
-/// Unfinished downloads of weights: here, where the hub's program keeps those into a folder, or
-/// among the blobs of the hub's cache.
+/// Unfinished downloads of weights: in this folder, in the download folder of `hf`, or among the blobs of the
+/// Hugging Face cache.
 fn unfinished(dir: &Path, here: &[String]) -> Vec<String> {
     let is_unfinished = |n: &&String| UNFINISHED.iter().any(|ending| n.ends_with(ending));
     let is_weights = |n: &&String| n.contains(".safetensors") || n.contains(".bin");
@@ -238,9 +238,9 @@ fn unfinished(dir: &Path, here: &[String]) -> Vec<String> {
         .collect();
     for place in [".cache/huggingface/download", "../../blobs"] {
         let place = PathBuf::from(place);
-        let there = names(&dir.join(&place)).unwrap_or_default();
-        let there = there.iter().filter(|n| n.ends_with(".incomplete"));
-        found.extend(there.map(|n| place.join(n).display().to_string()));
+        let names = names(&dir.join(&place)).unwrap_or_default();
+        let incomplete = names.iter().filter(|n| n.ends_with(".incomplete"));
+        found.extend(incomplete.map(|n| place.join(n).display().to_string()));
     }
     found
 }
@@ -260,7 +260,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn weights_are_told_from_what_lies_beside_them() {
+    fn weights_are_distinguished_from_other_files() {
         for weights in [
             "model.safetensors",
             "pytorch_model-00001-of-00002.bin",

@@ -1,4 +1,4 @@
-//! What is wrong with a checkpoint is said by name, and no file is left behind.
+//! Errors in checkpoints are named, and no output file remains.
 
 use std::{collections::BTreeMap, fs, path::Path};
 
@@ -11,7 +11,7 @@ use safetensors::tensor::Dtype;
 use serde_json::json;
 use xc2_convert::checkpoint::Checkpoint;
 
-/// A checkpoint after `change`, refused with a message that has all of `expected`.
+/// Asserts that a checkpoint is refused after `change`, with a message that has all of `expected`.
 #[track_caller]
 fn refused_after(change: impl FnOnce(&mut Fixture), expected: &[&str]) {
     let mut fixture = Fixture::new(SMALL);
@@ -53,7 +53,7 @@ fn refused_bin(damage: impl FnOnce(&Path), expected: &[&str]) {
 }
 
 #[test]
-fn no_directory() {
+fn a_missing_directory_is_refused() {
     assert_refused(
         Path::new("/nowhere/at/all"),
         &["/nowhere/at/all", "directory", "nothing", "hint"],
@@ -65,7 +65,7 @@ fn no_directory() {
 }
 
 #[test]
-fn no_config_and_a_broken_one() {
+fn a_missing_or_invalid_config_is_refused() {
     let fixture = Fixture::new(SMALL);
     fs::remove_file(fixture.save().join("config.json")).unwrap();
     assert_refused(fixture.path(), &["config.json", "no such file"]);
@@ -80,7 +80,7 @@ fn no_config_and_a_broken_one() {
 }
 
 #[test]
-fn a_config_that_an_editor_saved() {
+fn a_config_saved_by_an_editor_is_read() {
     let fixture = Fixture::new(SMALL);
     let config = fixture.save().join("config.json");
     let text = fs::read_to_string(&config).unwrap();
@@ -95,7 +95,7 @@ fn a_config_that_an_editor_saved() {
 }
 
 #[test]
-fn no_weights() {
+fn a_folder_without_weights_is_refused() {
     let fixture = Fixture::new(SMALL);
     fixture.save_config();
     assert_refused(
@@ -105,7 +105,7 @@ fn no_weights() {
 }
 
 #[test]
-fn a_missing_shard() {
+fn a_missing_shard_is_named() {
     let fixture = Fixture::new(SMALL);
     fixture.save_config();
     fixture.save_shard("a.safetensors", |name| !name.contains("vit"));
@@ -120,7 +120,7 @@ fn a_missing_shard() {
 }
 
 #[test]
-fn shards_without_their_index() {
+fn shards_without_an_index_are_refused() {
     let fixture = Fixture::new(SMALL);
     fixture.save_config();
     for shard in [
@@ -139,7 +139,7 @@ fn shards_without_their_index() {
 }
 
 #[test]
-fn an_index_that_leads_elsewhere() {
+fn an_index_to_another_directory_is_refused() {
     let fixture = Fixture::new(SMALL);
     fixture.save_config();
     fixture.save_index("model.safetensors.index.json", &["../model.safetensors"]);
@@ -150,7 +150,7 @@ fn an_index_that_leads_elsewhere() {
 }
 
 #[test]
-fn a_truncated_safetensors_file_at_every_kind_of_place() {
+fn a_safetensors_file_truncated_in_any_part_is_refused() {
     let fixture = Fixture::new(SMALL);
     let path = fixture.save().join("model.safetensors");
     let whole = fs::read(&path).unwrap();
@@ -162,7 +162,7 @@ fn a_truncated_safetensors_file_at_every_kind_of_place() {
 }
 
 #[test]
-fn a_safetensors_header_that_lies() {
+fn a_false_safetensors_header_is_refused() {
     let fixture = Fixture::new(SMALL);
     let path = fixture.save().join("model.safetensors");
     let whole = fs::read(&path).unwrap();
@@ -177,7 +177,7 @@ fn a_safetensors_header_that_lies() {
 }
 
 #[test]
-fn a_truncated_bin_file() {
+fn a_truncated_bin_file_is_refused() {
     refused_bin(
         |path| {
             let whole = fs::read(path).unwrap();
@@ -188,7 +188,7 @@ fn a_truncated_bin_file() {
 }
 
 #[test]
-fn a_bin_file_whose_storage_is_too_short() {
+fn a_bin_file_with_a_short_storage_is_refused() {
     let view = View {
         name: "model.norm.weight".to_owned(),
         storage: "0".to_owned(),
@@ -205,7 +205,7 @@ fn a_bin_file_whose_storage_is_too_short() {
 }
 
 #[test]
-fn a_bin_file_whose_views_cannot_be() {
+fn a_bin_file_with_impossible_views_is_refused() {
     for (shape, strides) in [
         (vec![usize::MAX / 2, 3], vec![0, 0]), // overflows
         (vec![1 << 40, 64], vec![0, 1]),       // repeats 64 elements
@@ -221,13 +221,13 @@ fn a_bin_file_whose_views_cannot_be() {
         let storages = BTreeMap::from([("0".to_owned(), vec![0; 128])]);
         refused_bin(
             |path| write_bin(path, &state_dict(&[view], Protocol::Two), &storages),
-            &["`model.norm.weight`", "not those of a view"],
+            &["`model.norm.weight`", "invalid shape and strides"],
         );
     }
 }
 
 #[test]
-fn a_pickle_that_wants_to_run_something() {
+fn a_pickle_that_calls_code_is_refused() {
     let attack = b"\x80\x02cposix\nsystem\nX\x04\x00\x00\x00true\x85R.";
     refused_bin(
         |path| write_bin(path, attack, &BTreeMap::new()),
@@ -236,17 +236,17 @@ fn a_pickle_that_wants_to_run_something() {
 }
 
 #[test]
-fn pickles_that_make_no_sense() {
+fn invalid_pickles_are_refused() {
     let cases: [(&[u8], &str); 9] = [
-        (b"\x80\x02", "ends early"),
+        (b"\x80\x02", "truncated at byte"),
         (b"\x80\x02.", "a value on the stack"),
         (b"\x80\x02K\x01.", "a dictionary of tensors, found a number"),
         (
             b"\x80\x02}X\x01\x00\x00\x00aK\x01s.",
             "a dictionary of tensors, found a number",
         ),
-        (b"\x80\x02X\xff\xff\xff\xff", "ends early"),
-        (b"\x80\x02h\x07.", "a remembered value"),
+        (b"\x80\x02X\xff\xff\xff\xff", "truncated at byte"),
+        (b"\x80\x02h\x07.", "a memoized value"),
         (b"\x80\x02u.", "a mark on the stack"),
         (b"\x80\x02K\x01Q.", "a reference to a storage"),
         (b"\x80\x02o.", "instruction 0x6f"),
@@ -260,7 +260,7 @@ fn pickles_that_make_no_sense() {
 }
 
 #[test]
-fn a_pickle_nested_deeper_than_any_stack() {
+fn a_deeply_nested_pickle_does_not_overflow_the_stack() {
     let mut pickle = b"\x80\x02)".to_vec();
     pickle.resize(4_000_000, 0x85); // a tuple in a tuple in a tuple
     pickle.push(b'.');
@@ -271,7 +271,7 @@ fn a_pickle_nested_deeper_than_any_stack() {
 }
 
 #[test]
-fn an_old_bin_file_and_no_bin_file_at_all() {
+fn legacy_bin_files_and_other_files_are_refused() {
     refused_bin(
         |path| fs::write(path, b"\x80\x02\x8a\nl\xfc").unwrap(),
         &["before 1.6"],
@@ -283,7 +283,7 @@ fn an_old_bin_file_and_no_bin_file_at_all() {
 }
 
 #[test]
-fn a_missing_tensor() {
+fn a_missing_tensor_is_named() {
     let names = [
         "model.norm.weight",
         "output.weight",
@@ -301,7 +301,7 @@ fn a_missing_tensor() {
 }
 
 #[test]
-fn a_missing_layer_in_the_middle() {
+fn a_missing_layer_is_named() {
     let middle = "model.layers.0.attention.wo";
     refused_after(
         |f| f.tensors.retain(|name, _| !name.starts_with(middle)),
@@ -310,7 +310,7 @@ fn a_missing_layer_in_the_middle() {
 }
 
 #[test]
-fn a_tensor_of_the_wrong_shape() {
+fn a_tensor_of_another_shape_is_refused() {
     let cases: [(&str, &[usize], &str); 5] = [
         (
             "model.norm.weight",
@@ -346,7 +346,7 @@ fn a_tensor_of_the_wrong_shape() {
 }
 
 #[test]
-fn a_tensor_of_the_wrong_type() {
+fn a_tensor_of_another_type_is_refused() {
     refused_after(
         |f| f.tensor("model.layers.0.feed_forward.w1.weight").dtype = Dtype::I64,
         &[
@@ -357,7 +357,7 @@ fn a_tensor_of_the_wrong_type() {
 }
 
 #[test]
-fn weights_that_are_no_numbers() {
+fn nan_and_infinite_weights_are_refused() {
     for (dtype, value, found) in [
         (Dtype::F16, f32::NAN, "NaN"),
         (Dtype::BF16, f32::INFINITY, "inf"),
@@ -375,7 +375,7 @@ fn weights_that_are_no_numbers() {
 }
 
 #[test]
-fn weights_too_large_for_the_type() {
+fn weights_beyond_the_range_of_the_type_are_refused() {
     let mut fixture = Fixture::new(SMALL);
     let tensor = fixture.tensor("output.weight");
     tensor.dtype = Dtype::BF16;
@@ -392,7 +392,7 @@ fn weights_too_large_for_the_type() {
             "{message}"
         );
     }
-    // An 8-bit block reaches 127 times as far as the 16-bit float that is its scale.
+    // An 8-bit block represents values up to 127 times its f16 scale.
     fixture.tensor("output.weight").values[0] = 1e6;
     for ty in ["bf16", "f32", "q8_0"] {
         converted(fixture.save(), &["--output-type", ty]);
@@ -400,7 +400,7 @@ fn weights_too_large_for_the_type() {
 }
 
 #[test]
-fn a_tokenizer_of_another_model() {
+fn a_tokenizer_of_another_model_is_refused() {
     let fixture = Fixture::new(SMALL);
     fs::copy(
         reference("tokenizer/tokenizer.model"),
@@ -421,7 +421,7 @@ fn a_tokenizer_of_another_model() {
 }
 
 #[test]
-fn a_config_that_contradicts_the_tensors() {
+fn a_config_that_contradicts_the_tensors_is_refused() {
     refused_config(
         "hidden_size",
         json!(128),
@@ -468,7 +468,7 @@ fn a_config_that_contradicts_the_tensors() {
 }
 
 #[test]
-fn what_the_decoder_cannot_express() {
+fn settings_that_the_decoder_lacks_are_refused() {
     refused_config("bias", json!(true), &["`bias: true`", "cannot express"]);
     refused_config("hidden_act", json!("gelu"), &["`hidden_act: gelu`"]);
     let linear = json!({ "type": "linear", "factor": 2.0 });
@@ -483,7 +483,7 @@ fn what_the_decoder_cannot_express() {
 }
 
 #[test]
-fn relatives_are_refused_by_name() {
+fn related_models_are_refused_by_name() {
     let positions = format!("{TOWER}embeddings.position_embedding.weight");
     let high_resolution = |rows: usize| {
         let positions = positions.clone();
@@ -545,7 +545,7 @@ fn null_means_absent() {
 }
 
 #[test]
-fn git_lfs_pointers_are_told_from_damaged_files() {
+fn git_lfs_pointers_are_distinguished_from_damaged_files() {
     let pointer = "version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n";
     let expected = &["Git LFS pointer", "git lfs pull"];
     refused_bin(|path| fs::write(path, pointer).unwrap(), expected);
@@ -557,7 +557,7 @@ fn git_lfs_pointers_are_told_from_damaged_files() {
 }
 
 #[test]
-fn a_number_of_threads_out_of_range_is_told_with_its_option_and_the_range() {
+fn a_thread_count_out_of_range_names_the_option_and_the_range() {
     for n in ["-3", "0", "513", "many"] {
         let output = xc2_convert(["hf", "out.gguf", "-t", n]);
         assert_eq!(output.status.code(), Some(2), "{n}");

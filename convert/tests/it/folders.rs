@@ -1,4 +1,4 @@
-//! Checkpoints as they lie on disks: the hub's cache, trainings' folders, broken downloads.
+//! Checkpoint folders: the Hugging Face cache, output of training programs, incomplete downloads.
 
 use std::{
     fs,
@@ -20,7 +20,7 @@ use xc2_edge::model::container::Container;
 const MAIN: &str = "8f3c2d1b0a9e8f7d6c5b4a39281706f5e4d3c2b1";
 const OTHER: &str = "0123456789abcdef0123456789abcdef01234567";
 
-/// A repository in the hub's cache, with `checkpoint` as its snapshots.
+/// A repository in the Hugging Face cache, with `checkpoint` in each snapshot.
 struct Hub {
     dir: TempDir,
 }
@@ -55,7 +55,7 @@ impl Hub {
     }
 }
 
-/// The name of the model that converting `dir` gives.
+/// The name of the model converted from `dir`.
 fn name_of(dir: &Path) -> String {
     let (_out, path) = converted(dir, &["--f16"]);
     let container = Container::open(&path).unwrap();
@@ -64,7 +64,7 @@ fn name_of(dir: &Path) -> String {
     info.name.clone()
 }
 
-/// What is said on the way to a model.
+/// The messages during a conversion.
 fn notes(dir: &Path, flags: &[&str]) -> String {
     let out = TempDir::new().unwrap();
     let path = out.path().join("model.gguf");
@@ -75,7 +75,7 @@ fn notes(dir: &Path, flags: &[&str]) -> String {
 }
 
 #[test]
-fn a_repository_in_the_hubs_cache_is_resolved_and_gives_its_name() {
+fn a_repository_in_the_hub_cache_is_resolved_and_gives_the_name() {
     let fixture = Fixture::new(SMALL);
     let hub = Hub::new(fixture.save(), &[MAIN, OTHER], Some(&format!("{MAIN}\n")));
     let repository = hub.repository();
@@ -85,7 +85,7 @@ fn a_repository_in_the_hubs_cache_is_resolved_and_gives_its_name() {
     let link = hub.dir.path().join("link");
     symlink(repository.join("snapshots").join(MAIN), &link).unwrap();
     assert_eq!(name_of(&link), "xc2-small");
-    // The snapshot that `refs/main` names is the one that is read.
+    // The snapshot of `refs/main` is read.
     fs::write(repository.join("snapshots").join(OTHER).join("x"), "").unwrap();
     fs::remove_file(repository.join("snapshots").join(OTHER).join("config.json")).unwrap();
     assert_eq!(name_of(&repository), "xc2-small");
@@ -99,7 +99,7 @@ fn a_single_snapshot_needs_no_main() {
 }
 
 #[test]
-fn without_a_definite_snapshot_all_are_listed() {
+fn ambiguous_snapshots_are_listed() {
     let fixture = Fixture::new(SMALL);
     let several = Hub::new(fixture.save(), &[MAIN, OTHER], None);
     assert_refused(&several.repository(), &["`refs/main`", MAIN, OTHER, "hint"]);
@@ -115,7 +115,7 @@ fn without_a_definite_snapshot_all_are_listed() {
 }
 
 #[test]
-fn a_snapshot_without_its_blobs_is_told() {
+fn a_snapshot_without_blobs_is_reported() {
     let fixture = Fixture::new(SMALL);
     for file in ["config.json", "model.safetensors", "tokenizer.model"] {
         let hub = Hub::new(fixture.save(), &[MAIN], Some(MAIN));
@@ -125,7 +125,7 @@ fn a_snapshot_without_its_blobs_is_told() {
 }
 
 #[test]
-fn names_are_those_of_directories_and_never_hashes() {
+fn models_are_named_after_directories_and_never_hashes() {
     let fixture = Fixture::new(SMALL);
     fixture.save();
     let root = TempDir::new().unwrap();
@@ -151,7 +151,7 @@ fn names_are_those_of_directories_and_never_hashes() {
 }
 
 #[test]
-fn a_lora_trainings_folder_is_told_with_how_to_merge() {
+fn a_lora_folder_is_refused_with_how_to_merge() {
     let config = json!({ "peft_type": "LORA", "base_model_name_or_path": "internlm/vl-7b" });
     let expected = [
         "LoRA",
@@ -165,7 +165,7 @@ fn a_lora_trainings_folder_is_told_with_how_to_merge() {
     for weights in ["adapter_model.safetensors", "adapter_model.bin"] {
         fixture.save_shard(weights, |name| name.contains("norm"));
         assert_refused(fixture.path(), &expected);
-        fixture.save_config(); // trainers put the base's configuration beside it
+        fixture.save_config(); // training programs also save the configuration of the base model
         assert_refused(fixture.path(), &expected);
     }
     let folder = TempDir::new().unwrap();
@@ -179,20 +179,20 @@ fn a_lora_trainings_folder_is_told_with_how_to_merge() {
 }
 
 #[test]
-fn a_model_with_an_adapter_beside_it_is_converted_without_and_says_so() {
+fn an_adapter_beside_a_model_is_ignored_and_reported() {
     let fixture = Fixture::new(SMALL);
     fixture.save();
     fixture.write("adapter_config.json", "{}");
     fixture.save_shard("adapter_model.safetensors", |name| name.contains("norm"));
     let notes = notes(fixture.path(), &[]);
     assert!(
-        notes.contains("`adapter_config.json` lies beside a whole model"),
+        notes.contains("found `adapter_config.json` next to a whole model"),
         "{notes}"
     );
 }
 
 #[test]
-fn adapters_that_were_not_merged_are_told() {
+fn unmerged_adapters_are_reported() {
     let mut fixture = Fixture::new(SMALL);
     let linear = "base_model.model.model.layers.0.attention.wqkv";
     fixture.add(&format!("{linear}.lora_A.default.weight"), &[8, 64]);
@@ -200,7 +200,7 @@ fn adapters_that_were_not_merged_are_told() {
 }
 
 #[test]
-fn wrappers_around_names_are_taken_off() {
+fn wrappers_around_names_are_removed() {
     let mut fixture = Fixture::new(SMALL);
     let (_plain, expected) = converted(fixture.save(), &["--f16"]);
     let plain = fixture.tensors.clone();
@@ -216,7 +216,7 @@ fn wrappers_around_names_are_taken_off() {
         let (_out, found) = converted(fixture.save(), &["--f16"]);
         assert_same_tensors(&expected, &found);
     }
-    // Names in an index are wrapped, too.
+    // An index has the wrapped names, too.
     fs::remove_file(fixture.path().join("model.safetensors")).unwrap();
     let shards = [
         "model-00001-of-00002.safetensors",
@@ -232,7 +232,7 @@ fn wrappers_around_names_are_taken_off() {
 }
 
 #[test]
-fn a_tensor_with_and_without_a_wrapper_is_told_by_both_names() {
+fn a_tensor_with_and_without_a_wrapper_is_reported_by_both_names() {
     let plain = "model.layers.1.attention.wo.weight";
     for wrapped in [
         "module.model.layers.1.attention.wo.weight",
@@ -260,14 +260,14 @@ fn a_tensor_with_and_without_a_wrapper_is_told_by_both_names() {
 }
 
 #[test]
-fn a_tensor_in_two_shards_is_told_with_its_name_in_each() {
+fn a_tensor_in_two_shards_is_reported_with_both_names() {
     let plain = "model.norm.weight";
     let wrapped = format!("module.{plain}");
     let index = "model.safetensors.index.json";
     let mut fixture = Fixture::new(SMALL);
     fixture.save_config();
     let shards = ["a.safetensors", "b.safetensors"];
-    // An index that does not know the tensor.
+    // An index without the tensor.
     let mut known = fixture.tensors.clone();
     known.remove(plain);
     let all = std::mem::replace(&mut fixture.tensors, known);
@@ -287,7 +287,7 @@ fn a_tensor_in_two_shards_is_told_with_its_name_in_each() {
     fixture.save_shard("b.safetensors", |name| name == wrapped);
     let expected = "found in `a.safetensors` and in `b.safetensors` as `module.model.norm.weight`";
     assert_refused(fixture.path(), &["`model.norm.weight`", expected]);
-    // An index with both names would leave it to chance which of the files is read.
+    // With both names in the index it would be undefined which file is read.
     fixture.save_index(index, &shards);
     assert_refused(
         fixture.path(),
@@ -301,7 +301,7 @@ fn a_tensor_in_two_shards_is_told_with_its_name_in_each() {
 }
 
 #[test]
-fn state_dicts_within_dictionaries_of_trainings_are_found() {
+fn nested_state_dicts_are_found() {
     let mut fixture = Fixture::new(SMALL);
     let (_plain, expected) = converted(fixture.save(), &["--f16"]);
     fs::remove_file(fixture.path().join("model.safetensors")).unwrap();
@@ -324,9 +324,9 @@ fn state_dicts_within_dictionaries_of_trainings_are_found() {
     fixture.save_bin(|views| wrapped_state_dict(&["optimizer"], views));
     assert_refused(
         fixture.path(),
-        &["`argparse.Namespace`", "state dict alone"],
+        &["`argparse.Namespace`", "only its state dict"],
     );
-    // What a class of the training would make is no tensor.
+    // An object of a class of the training program is no tensor.
     let foreign = b"\x80\x02}X\x05\x00\x00\x00model}X\x01\x00\x00\x00wcposix\nsystem\nX\x04\x00\x00\x00true\x85Rss.";
     fixture.save_bin(|_| foreign.to_vec());
     assert_refused(fixture.path(), &["`posix.system`", "without running"]);
@@ -336,7 +336,7 @@ fn state_dicts_within_dictionaries_of_trainings_are_found() {
 }
 
 #[test]
-fn empty_shards_of_zero_3_are_told() {
+fn empty_shards_of_zero_3_are_reported() {
     let mut fixture = Fixture::new(SMALL);
     for (name, tensor) in &mut fixture.tensors {
         if name.contains("layers") {
@@ -358,7 +358,7 @@ fn empty_shards_of_zero_3_are_told() {
 }
 
 #[test]
-fn partitions_of_deepspeed_without_weights_are_told() {
+fn deepspeed_partitions_are_reported() {
     for name in ["zero_to_fp32.py", "global_step500/x"] {
         let fixture = Fixture::new(SMALL);
         fixture.save_config();
@@ -370,7 +370,7 @@ fn partitions_of_deepspeed_without_weights_are_told() {
 }
 
 #[test]
-fn what_lies_in_place_of_a_file_is_told() {
+fn placeholders_of_files_are_identified() {
     let page = "\n<!DOCTYPE html>\n<html lang=\"en\">";
     let lfs = "version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n";
     let cases = [
@@ -402,7 +402,7 @@ fn what_lies_in_place_of_a_file_is_told() {
 }
 
 #[test]
-fn unfinished_downloads_are_told() {
+fn unfinished_downloads_are_reported() {
     for ending in [".incomplete", ".part", ".crdownload"] {
         let fixture = Fixture::new(SMALL);
         fixture.save_config();
@@ -441,7 +441,7 @@ fn all_missing_shards_are_listed() {
 }
 
 #[test]
-fn of_two_sets_of_weights_safetensors_are_read_and_strays_are_not() {
+fn of_two_sets_of_weights_only_safetensors_are_read() {
     let mut fixture = Fixture::new(SMALL);
     let (_plain, expected) = converted(fixture.save(), &["--f16"]);
     fixture.tensor("model.norm.weight").values.fill(9.0);
@@ -467,7 +467,7 @@ fn of_two_sets_of_weights_safetensors_are_read_and_strays_are_not() {
 }
 
 #[test]
-fn each_reason_for_another_type_is_one_line() {
+fn each_reason_for_a_fallback_type_is_one_line() {
     let fixture = Fixture::new(SMALL);
     let said = notes(fixture.save(), &["--q4_k"]);
     let lines: Vec<&str> = said.lines().filter(|l| l.contains("do not fit")).collect();
@@ -481,7 +481,7 @@ fn each_reason_for_another_type_is_one_line() {
 }
 
 #[test]
-fn unknown_tensors_are_one_line() {
+fn unknown_tensors_are_reported_in_one_line() {
     let mut fixture = Fixture::new(SMALL);
     for n in 0..40 {
         fixture.add(&format!("extra.{n:02}.weight"), &[2, 2]);

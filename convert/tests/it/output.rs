@@ -1,4 +1,4 @@
-//! The file that is written: complete or not at all.
+//! The output file is complete or absent.
 
 use std::{
     fs,
@@ -40,7 +40,7 @@ fn plan(fixture: &Fixture, preset: Preset) -> Plan {
 }
 
 #[test]
-fn the_file_opens_as_a_container_and_its_checksum_holds() {
+fn the_file_opens_as_a_container_and_its_checksum_is_right() {
     let fixture = Fixture::new(SMALL);
     let (_dir, path) = converted(fixture.save(), &["--q8_0"]);
     let container = Container::open(&path).unwrap();
@@ -57,7 +57,7 @@ fn the_file_opens_as_a_container_and_its_checksum_holds() {
 }
 
 #[test]
-fn what_a_checkpoint_may_vary_is_read_from_it() {
+fn variable_settings_are_read_from_the_checkpoint() {
     let mut fixture = Fixture::new(Sizes {
         n_head_kv: 4,
         ..SMALL
@@ -79,7 +79,7 @@ fn what_a_checkpoint_may_vary_is_read_from_it() {
 }
 
 #[test]
-fn a_position_table_of_clip_is_resized_to_the_pictures() {
+fn a_clip_position_table_is_resized_to_the_picture_size() {
     let mut fixture = Fixture::new(Sizes { grid: 24, ..SMALL });
     fixture.config["img_size"] = 224.into();
     let (_dir, path) = converted(fixture.save(), &["--f16"]);
@@ -93,7 +93,7 @@ fn a_position_table_of_clip_is_resized_to_the_pictures() {
     let (class, patches) = source.split_at(64);
     let table = table.to_f32();
     assert_eq!(table[..64], *class);
-    // From 24 to 16, outputs lie at 0.25, 1.75, 3.25 and so on.
+    // From 24 to 16, the outputs are at 0.25, 1.75, 3.25 and so on.
     // Compared at row 1, column 1 (both at 1.75), whose four neighbours are 0 to 3.
     let weights = [-0.035_156_25, 0.261_718_75, 0.878_906_25, -0.105_468_75];
     let at = |c: usize| -> f32 {
@@ -123,9 +123,9 @@ fn tied_embeddings_are_written_twice() {
     assert!(embd.data == output.data);
 }
 
-/// The rearrangement of `wqkv`, spelled out head by head, for the weight and for `Plora_B`.
+/// The reordering of `wqkv`, head by head, for the weight and for `Plora_B`.
 #[test]
-fn rows_of_wqkv_and_of_its_plora_b_are_reordered_alike() {
+fn wqkv_and_its_plora_b_are_reordered_alike() {
     let mut fixture = Fixture::new(SMALL);
     let (_dir, path) = converted(fixture.save(), &["--f32"]);
     let file = GgufFile::open(&path).unwrap();
@@ -159,7 +159,7 @@ fn rows_of_wqkv_and_of_its_plora_b_are_reordered_alike() {
 }
 
 #[test]
-fn several_ranks_fold_their_scales_into_lora_b() {
+fn with_several_ranks_scales_are_folded_into_lora_b() {
     let mut fixture = Fixture::new(SMALL);
     for n in 0..2 {
         fixture.add(
@@ -205,7 +205,7 @@ fn an_interrupted_conversion_leaves_the_old_file() {
 }
 
 #[test]
-fn an_output_may_have_the_longest_name() {
+fn an_output_name_may_have_maximal_length() {
     let fixture = Fixture::new(SMALL);
     fixture.save();
     let plan = plan(&fixture, Preset::F32);
@@ -218,7 +218,7 @@ fn an_output_may_have_the_longest_name() {
 }
 
 #[test]
-fn an_output_that_cannot_be_written_is_named() {
+fn an_unwritable_output_is_named() {
     let fixture = Fixture::new(SMALL);
     fixture.save();
     for (target, reason) in [
@@ -236,14 +236,14 @@ fn an_output_that_cannot_be_written_is_named() {
     }
 }
 
-/// A limit on the size of files stands in for a full disk: both are noticed by the same calls.
+/// A file size limit simulates a full disk: both make the same calls fail.
 #[test]
 fn a_full_disk_is_an_error_and_leaves_nothing() {
     let fixture = Fixture::new(SMALL);
     fixture.save();
     let dir = TempDir::new().unwrap();
     let target = dir.path().join("model.gguf");
-    // Without the trap the kernel would end the process instead of failing the call.
+    // Without the trap the kernel would kill the process instead of failing the call.
     let script = "trap '' XFSZ; ulimit -f 100; exec \"$@\"";
     let mut command = Command::new("bash");
     command.args(["-c", script, "bash", env!("CARGO_BIN_EXE_xc2-convert")]);
@@ -305,13 +305,13 @@ fn tensors_that_the_model_does_not_know_are_reported() {
 }
 
 #[test]
-fn wrong_usage_has_its_own_status() {
+fn usage_errors_have_status_2() {
     let fixture = Fixture::new(SMALL);
     fixture.save();
     let dir = fixture.path().as_os_str();
     let cases: [&[&str]; 10] = [
         &[],
-        &["out.gguf", "--plora-scale", "0"], // which llama.cpp would take for 1
+        &["out.gguf", "--plora-scale", "0"], // llama.cpp would use 1
         &["out.gguf", "--plora-scale=-0.0"],
         &["out.gguf", "--plora-scale=-1"],
         &["out.gguf", "--plora-scale", "inf"],
@@ -342,7 +342,7 @@ fn wrong_usage_has_its_own_status() {
 }
 
 #[test]
-fn split_gives_the_stock_three() {
+fn split_writes_the_three_stock_files() {
     let fixture = Fixture::new(SMALL);
     let (dir, path) = converted(fixture.save(), &["--q4_k"]);
     let parts = dir.path().join("parts");
@@ -388,7 +388,7 @@ fn split_gives_the_stock_three() {
 }
 
 #[test]
-fn split_of_something_else_is_refused() {
+fn split_refuses_other_files() {
     let dir = TempDir::new().unwrap();
     let file = dir.path().join("other.gguf");
     fs::write(&file, "GGUF, or so it says").unwrap();
@@ -403,7 +403,7 @@ fn split_of_something_else_is_refused() {
 }
 
 #[test]
-fn a_link_is_written_through() {
+fn a_symlinked_output_is_followed() {
     let fixture = Fixture::new(SMALL);
     let dir = TempDir::new().unwrap();
     let (file, link) = (dir.path().join("file"), dir.path().join("link"));
@@ -416,14 +416,14 @@ fn a_link_is_written_through() {
     fs::remove_file(&file).unwrap();
     let output = xc2_convert([fixture.path(), &link]);
     assert!(
-        stderr(&output).contains("a link that leads nowhere"),
+        stderr(&output).contains("a broken link"),
         "{}",
         stderr(&output)
     );
 }
 
 #[test]
-fn no_file_is_replaced_by_what_is_made_from_it() {
+fn an_output_never_replaces_its_input() {
     let fixture = Fixture::new(SMALL);
     let shard = fixture.save().join("model.safetensors");
     for name in ["model.safetensors", "config.json", "tokenizer.model"] {
@@ -454,7 +454,7 @@ fn no_file_is_replaced_by_what_is_made_from_it() {
 }
 
 #[test]
-fn a_model_that_is_not_there_is_named_with_the_reason() {
+fn a_missing_model_is_named_with_the_reason() {
     let dir = TempDir::new().unwrap();
     let output = xc2_convert([
         "split".as_ref(),
@@ -469,7 +469,7 @@ fn a_model_that_is_not_there_is_named_with_the_reason() {
 }
 
 #[test]
-fn full_and_closed_outputs_are_no_panics() {
+fn full_and_closed_outputs_do_not_panic() {
     let fixture = Fixture::new(SMALL);
     let path = fixture.save().to_str().unwrap().to_owned();
     let shell = |redirected: &str| {
@@ -497,7 +497,7 @@ fn full_and_closed_outputs_are_no_panics() {
 
 #[test]
 #[should_panic(expected = "a sink that panics")]
-fn a_panic_of_the_writer_is_passed_on() {
+fn a_panic_of_the_writer_propagates() {
     let fixture = Fixture::new(SMALL);
     fixture.save();
     let plan = plan(&fixture, Preset::F32);

@@ -21,9 +21,9 @@ use super::{engine_args::EngineArgs, number::whole};
   xc2-edge bench -m model.gguf --stages prefill,plora,decode --compare
   XC2_SIMD=avx2 xc2-edge bench -m model.gguf --stages encode
 
-Only the model is needed: pictures and tokens are synthetic. Each stage runs once to warm up (shown as
-`first`), then -r times. Memory is the peak of the process during the stage. Measure on an idle
-machine.")]
+Only the model is needed: pictures and tokens are synthetic. Each stage runs once to warm up
+(shown as `first`), then -r times. Memory is the peak of the process during the stage. Measure on
+an idle machine.")]
 pub struct BenchArgs {
     #[command(flatten)]
     engine: EngineArgs,

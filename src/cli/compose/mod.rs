@@ -35,16 +35,16 @@ const MAX_GIVEN: usize = 10;
 #[command(mut_arg("repeat_penalty", |arg| arg.default_value("1.005")))]
 #[command(after_help = "Examples:
   xc2-edge compose -m M.gguf --image a.jpg --image b.jpg --out article.html
-  xc2-edge compose -m M.gguf -p 'Write a story about a fox.' --library photos --images 3 --out fox.md
+  xc2-edge compose -m M.gguf -p 'Write about a fox.' --library photos --images 3 --out fox.md
   xc2-edge compose -m M.gguf --title 'Ink and water' --outline points.txt --text notes.txt --lang zh
   xc2-edge compose -m M.gguf --article text.txt --library photos --out text.html
   xc2-edge compose -m M.gguf --image a.jpg --out a.json --out a.md
   xc2-edge compose -m M.gguf --edit a.json --rewrite 2 'Say that it rained.' --out a.md
 
-Stages: write the article; choose the sections that get a picture; with a library, write a caption for
-each of these sections and search for the four pictures that match it best; let the model choose among
-the pictures. Sections are numbered from 0, as in the JSON. `--out` is repeatable: .md comes with a
-directory of pictures, .html contains them, .json is the input of --edit.")]
+Stages: write the article; choose the sections that get a picture; with a library, write a caption
+for each of these sections and search for the four pictures that match it best; let the model
+choose among the pictures. Sections are numbered from 0, as in the JSON. `--out` is repeatable:
+.md comes with a directory of pictures, .html contains them, .json is the input of --edit.")]
 pub struct ComposeArgs {
     #[command(flatten)]
     engine: EngineArgs,

@@ -34,8 +34,8 @@ use crate::cli::number::whole;
   xc2-edge doctor --storage /media/card
   xc2-edge doctor -m model.gguf --json | jq '.findings[] | select(.level == \"warning\")'
 
-Estimates come from running small kernels for a second; `xc2-edge bench -m model.gguf` measures the
-model itself. Storage is read without the page cache, at most 256 MB or for three seconds.")]
+Estimates come from running small kernels for a second; `xc2-edge bench -m model.gguf` measures
+the model itself. Storage is read without the page cache, at most 256 MB or for three seconds.")]
 pub struct DoctorArgs {
     /// Also estimate the speed of this model, and measure how fast its storage is.
     #[arg(short, long, value_name = "GGUF")]

@@ -46,7 +46,7 @@ struct Report {
     as_given: Score,
     /// The same articles, the pictures given in another order.
     shuffled: Score,
-    /// The score if the model had chosen the same letters as before: the chance level.
+    /// The score if the model had chosen the same letters as before.
     same_letters: Score,
     departures: Vec<Departure>,
 }

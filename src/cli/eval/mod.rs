@@ -31,18 +31,20 @@ use super::{engine_args::EngineArgs, number::whole, progress::Progress, run::Plo
 An answer is right if it is identical to the expected answer.
 
 Seeds of the bundled model: report results on 0 to 99999 (test set). Tune on 100000 to 199999
-(validation set; its training recipe was chosen on them). Seeds from 1000000 on are its training set.
+(validation set; its training recipe was chosen on them). Seeds from 1000000 on are its training
+set.
 
-With --composition, the model writes an article about two or three pictures per seed and places them.
-Then it places them again, given in another order. A picture is placed right if the section before it
-names everything in that picture, and nothing that only another picture shows.
+With --composition, the model writes an article about two or three pictures per seed and places
+them. Then it places them again, given in another order. A picture is placed right if the section
+before it names everything in that picture, and nothing that only another picture shows.
 
-With --against, both models process the reference's answers token by token, and their distributions are
-compared: mean KL divergence (reference || model) in nats, and how often the most likely token is the
-same. The standard error covers the choice of prompts; it is estimated from the differences between
-them. To compare two models, use the differences per prompt (`compared` in the --json output): they are
-often more precise than either mean. A margin is the logit of the expected token minus the largest other
-logit; it is negative where the model would choose another token.")]
+With --against, both models process the reference's answers token by token, and their
+distributions are compared: mean KL divergence (reference || model) in nats, and how often the
+most likely token is the same. The standard error covers the choice of prompts; it is estimated
+from the differences between them. To compare two models, use the differences per prompt
+(`compared` in the --json output): they are often more precise than either mean. A margin is the
+logit of the expected token minus the largest other logit; it is negative where the model would
+choose another token.")]
 pub struct EvalArgs {
     #[command(flatten)]
     engine: EngineArgs,

@@ -1,8 +1,8 @@
-//! One source of chance for everything: splitmix64, and the few ways in which we draw from it.
+//! The random number generator, splitmix64, and its distributions.
 //!
-//! The same numbers as `models/train/prng.py`, in the same order.
+//! Gives the same numbers as `models/train/prng.py`, in the same order.
 
-/// A stream of draws that a seed fixes. Each draw takes one number of the stream.
+/// A random stream with a seed. Each draw takes one number of the stream.
 #[derive(Clone, Debug)]
 pub struct Draw {
     state: u64,
@@ -43,7 +43,7 @@ impl Draw {
         items[self.below(items.len())].clone()
     }
 
-    /// An index of `weights`, each as often as its weight says.
+    /// An index of `weights`, with probability proportional to its weight.
     pub fn weighted(&mut self, weights: &[usize]) -> usize {
         let mut left = self.below(weights.iter().sum());
         for (index, weight) in weights.iter().enumerate() {
@@ -52,11 +52,10 @@ impl Draw {
             }
             left -= weight;
         }
-        unreachable!("what is drawn is less than the sum of the weights")
+        unreachable!("the number drawn is less than the sum of the weights")
     }
 
-    /// `count` different items in drawn order: the front of a Fisher-Yates shuffle. Takes `count`
-    /// numbers.
+    /// `count` different items in drawn order: the start of a Fisher-Yates shuffle. Takes `count` numbers.
     pub fn sample<T>(&mut self, items: impl IntoIterator<Item = T>, count: usize) -> Vec<T> {
         let mut pool: Vec<T> = items.into_iter().collect();
         for i in 0..count {

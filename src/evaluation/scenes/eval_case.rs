@@ -1,4 +1,4 @@
-//! One prompt: what is asked, in which form, and what was to be answered.
+//! One prompt: the question, its form, and the expected answer.
 
 use serde::Deserialize;
 
@@ -10,50 +10,50 @@ use crate::{
 };
 
 /// One prompt: a line of a file of held-out prompts, as `models/train/greedy.py` writes it, or
-/// drawn from a seed by [`super::Task::paper`].
+/// drawn from a seed by [`super::Task::case`].
 #[derive(Clone, Debug, Deserialize)]
 pub struct EvalCase {
     /// The kind of task.
     pub task: String,
-    /// The kind of kinds.
+    /// The group of tasks.
     pub group: String,
-    /// The system text.
+    /// The system prompt.
     pub system: Option<SystemText>,
-    /// Where `<s>` stands.
+    /// Where `<s>` is placed.
     pub bos: BosHabit,
-    /// Where pictures stand.
+    /// Where pictures are placed.
     pub pictures: PicturePlace,
     /// Earlier turns.
     pub history: Vec<(String, String)>,
-    /// What is asked, with a marker for each picture.
+    /// The question, with a marker for each picture.
     pub query: String,
-    /// How the answer begins.
+    /// Forced start of the answer.
     pub forced: String,
-    /// The true answer, without that beginning.
+    /// The expected answer, without the forced start.
     pub expected: String,
-    /// What the model said in PyTorch, if that was recorded.
+    /// The model's answer in PyTorch, if recorded.
     #[serde(default)]
     pub greedy: Option<String>,
-    /// The least distance between the first and the second logit on the way to `greedy`.
+    /// The smallest difference between the first and the second logit while generating `greedy`.
     #[serde(default)]
     pub margin: Option<f64>,
     /// The pictures.
     pub scenes: Vec<Scene>,
 }
 
-/// A system text.
+/// A system prompt.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum SystemText {
-    /// The model's own.
+    /// The model's default.
     Default,
 }
 
-/// Where `<s>` stands.
+/// Where `<s>` is placed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum BosHabit {
-    /// Before every piece of text.
+    /// Before every text segment.
     Each,
     /// At the start.
     Once,
@@ -61,7 +61,7 @@ pub enum BosHabit {
     Double,
 }
 
-/// Where pictures stand.
+/// Where pictures are placed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum PicturePlace {
@@ -73,27 +73,26 @@ pub enum PicturePlace {
     Front,
 }
 
-/// Why a paper cannot be put to a model.
+/// Why a model cannot be asked a case.
 #[derive(Debug, thiserror::Error)]
 #[allow(missing_docs)]
 pub enum Unaskable {
-    /// [`crate::language::prompt::Template`] has no such form.
+    /// [`crate::language::prompt::Template`] does not support this form.
     #[error("no template has pictures `{pictures:?}` with `<s>` `{bos:?}`")]
     Form {
         pictures: PicturePlace,
         bos: BosHabit,
     },
-    /// A picture.
+    /// A scene cannot be drawn.
     #[error(transparent)]
     Scene(#[from] SceneError),
 }
 
 impl EvalCase {
-    /// The greedy request for this paper, to a model with this prompt format that sees pictures of
-    /// `side` pixels.
+    /// The greedy request of this case, for a model with this prompt format and pictures of `side` pixels.
     ///
     /// # Errors
-    /// If the paper has a form that cannot be expressed, or a scene that cannot be drawn.
+    /// If the form is not supported, or a scene cannot be drawn.
     pub fn request(&self, prompt: &PromptInfo, side: usize) -> Result<Request, Unaskable> {
         let (layout, bos_rule) = self.form()?;
         let draw = |scene| Ok(Picture::Pixels(render(scene, side)?));
@@ -123,7 +122,7 @@ impl EvalCase {
         })
     }
 
-    /// Layout and rule that together give the form of the prompt.
+    /// Layout and BOS rule of the prompt.
     fn form(&self) -> Result<(PromptLayout, BosRule), Unaskable> {
         use {BosHabit as Bos, PicturePlace as Place};
         let has_pictures = !self.scenes.is_empty();
@@ -131,7 +130,7 @@ impl EvalCase {
             (Place::Body, Bos::Each, true) | (Place::Body, Bos::Double, false) => {
                 Ok((PromptLayout::Chat, BosRule::EverySegment))
             }
-            // Without pictures there is one piece of text.
+            // Without pictures there is one text segment.
             (Place::Body, Bos::Once, _) | (Place::Body, Bos::Each, false) => {
                 Ok((PromptLayout::Chat, BosRule::Once))
             }

@@ -1,14 +1,14 @@
-//! Drawn scenes: what the model in `models/xc2-scenes` was trained to see.
+//! Drawn scenes, on which the model in `models/xc2-scenes` was trained.
 //!
 //! ```text
 //! seed ─Task─┐
-//! line of heldout.jsonl ──Paper──▶ Request (question, form of the prompt)
+//! line of heldout.jsonl ──EvalCase──▶ Request (question, form of the prompt)
 //!                          └─ Scene ──render──▶ picture [S, S, 3] ──▶ its pictures
-//! seed ─────────────────────▶ Scene ──Truth──▶ what the picture shows, in words
+//! seed ─────────────────────▶ Scene ──Truth──▶ description of the picture
 //! ```
 //!
-//! A scene is a handful of whole numbers and its picture is made of whole numbers alone. Scenes,
-//! words and pictures here equal those of the training (`models/train`) to the bit.
+//! A scene consists of a few integers, and its picture is computed with integers only. Scenes, texts and pictures
+//! are bit-identical to those of the training (`models/train`).
 
 mod composition_case;
 mod draw;

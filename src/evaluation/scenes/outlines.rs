@@ -1,4 +1,4 @@
-//! The outlines of shapes and digits: a table of whole numbers, shared with the training.
+//! Outlines of shapes and digits: a table of integers, shared with the training.
 
 use std::sync::LazyLock;
 
@@ -6,7 +6,7 @@ use serde::Deserialize;
 
 use super::{Kind, Thing};
 
-/// The first of the digits' outlines; before them one for each shape, in the order of [`Kind`].
+/// Index of the first digit's outline; before it, one outline per shape, in the order of [`Kind`].
 const FIRST_DIGIT: usize = Kind::Number as usize;
 
 static TABLE: LazyLock<Table> = LazyLock::new(|| {
@@ -17,7 +17,7 @@ static TABLE: LazyLock<Table> = LazyLock::new(|| {
 #[derive(Deserialize)]
 struct Table {
     max_turn: i8,
-    /// Of -max_turn to max_turn degrees, in 1/16384.
+    /// For -max_turn to max_turn degrees, in 1/16384.
     sine: Vec<i64>,
     cosine: Vec<i64>,
     outlines: Vec<Outline>,
@@ -28,9 +28,9 @@ struct Table {
 pub struct Outline {
     /// Whether it is filled (even-odd), or stroked with a round pen.
     pub filled: bool,
-    /// Radius of the pen, besides that of the thing.
+    /// Radius of the pen, in addition to the thing's.
     pub pen: i64,
-    /// From x, y to x, y.
+    /// Edges: from x, y to x, y.
     pub edges: Vec<[i64; 4]>,
 }
 

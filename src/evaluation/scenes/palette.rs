@@ -1,4 +1,4 @@
-//! The colours of things and grounds: their names and their shades.
+//! Colours of things and backgrounds: names and shades.
 
 use serde::{Deserialize, Serialize};
 
@@ -21,7 +21,7 @@ pub enum Color {
     Black,
 }
 
-/// The colour of the ground.
+/// The colour of the background.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[allow(missing_docs)]
 pub enum Ground {
@@ -70,7 +70,7 @@ const GROUNDS: [Row; 7] = [
 ];
 
 impl Color {
-    /// All, in the order in which they are drawn from.
+    /// All colours, in the order used for drawing.
     #[rustfmt::skip]
     pub const ALL: [Self; 10] = [
         Self::Red, Self::Orange, Self::Yellow, Self::Green, Self::Cyan,
@@ -91,7 +91,7 @@ impl Color {
         COLORS[self as usize].2
     }
 
-    /// Whether a thing of this colour can be seen on this ground.
+    /// Whether a thing of this colour is visible on this background.
     pub(super) fn shows_on(self, ground: Ground) -> bool {
         !matches!(
             (self, ground),
@@ -105,7 +105,7 @@ impl Color {
 }
 
 impl Ground {
-    /// All, in the order in which they are drawn from.
+    /// All colours, in the order used for drawing.
     #[rustfmt::skip]
     pub const ALL: [Self; 7] = [
         Self::White, Self::Black, Self::Gray, Self::LightBlue,

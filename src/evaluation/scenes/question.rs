@@ -12,14 +12,14 @@ const SHORT_FORMS: [&str; 5] = [
     "{}\nAnswer the question using a single word or phrase.",
     "Answer the question using a single word or phrase.{}",
 ];
-/// Per cent of the questions that want a word or two.
+/// Percentage of questions that ask for one or two words.
 const SHORT: usize = 35;
-/// Draws after which no question is found to fit the scene.
+/// Maximum number of attempts to find a question that fits the scene.
 const TRIES: usize = 50;
 const COLOR_WORDS: [&str; 4] = ["color", "color", "color", "colour"];
 const IMAGE_WORDS: [&str; 3] = ["image", "image", "picture"];
 
-/// What is asked about.
+/// Topic of a question.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Topic {
     Count,
@@ -30,14 +30,14 @@ pub(super) enum Topic {
     Background,
 }
 
-/// A question with its answer in a sentence and in a word or two.
+/// A question with its answer as a sentence and in one or two words.
 struct Question {
     text: String,
     full: String,
     short: String,
 }
 
-/// A question and the one right answer; `None` if nothing fits the scene.
+/// A question and its only right answer; `None` if nothing fits the scene.
 pub(super) fn question(draw: &mut Draw, scene: &Scene, topic: Topic) -> Option<(String, String)> {
     let asked = (0..TRIES).find_map(|_| topic.question(draw, scene))?;
     if draw.chance(SHORT) {
@@ -93,7 +93,7 @@ fn background(draw: &mut Draw, scene: &Scene) -> Question {
     }
 }
 
-// The form is drawn whether or not a name is found, as in the training.
+// The form is drawn even if no name is found, as in the training.
 
 fn color(draw: &mut Draw, scene: &Scene) -> Option<Question> {
     let thing = &scene.things[draw.below(scene.things.len())];
@@ -166,7 +166,7 @@ fn place(draw: &mut Draw, scene: &Scene) -> Option<Question> {
     })
 }
 
-/// Words that mean this thing alone and do not give away what is asked; `None` if there are none.
+/// Words that identify this thing and do not give away the answer; `None` if there are none.
 fn reference(draw: &mut Draw, scene: &Scene, thing: &Thing, asked: Topic) -> Option<String> {
     let is_only = |name: &dyn Fn(&Thing) -> String| {
         scene

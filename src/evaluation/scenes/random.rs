@@ -1,30 +1,29 @@
-//! The scene of a seed, as `models/train/scenes.py` draws it. The order of the draws is the order
-//! of the code.
+//! Draws the scene of a seed, as `models/train/scenes.py` does. The order of random draws follows the code.
 
 use super::{
     Color, Draw, Ground, Kind, Scene, Size, Thing,
     scene::{MAX_THINGS, UNIT},
 };
 
-/// Of 1 to 6 things, in per cent.
+/// Percentages of scenes with 1 to 6 things.
 const COUNT_WEIGHTS: [usize; MAX_THINGS] = [13, 15, 17, 18, 18, 19];
-/// Of things that are digits, in per cent.
+/// Percentage of things that are digits.
 const DIGITS: usize = 13;
 /// Radii. A lone large thing may be much larger.
 const SMALL: (i16, i16) = (246, 348);
 const LARGE: (i16, i16) = (540, 660);
 const LONE: (i16, i16) = (660, 1000);
 const DIGIT_MIN_RADIUS: i16 = 290;
-/// The least distance between the circles around two things.
+/// Minimum distance between the circles around two things.
 const GAP: i64 = 26;
-/// How far a centre may be from that of its cell.
+/// Maximum distance of a thing's centre from the centre of its cell.
 const WIDE_JITTER: i16 = 400;
 const NARROW_JITTER: i16 = 60;
-/// Hands in which digits are written.
+/// Number of handwriting styles of digits.
 const FACES: usize = 3;
 
 impl Scene {
-    /// The scene that belongs to a seed.
+    /// The scene of a seed.
     pub fn from_seed(seed: u64) -> Self {
         Self::draw(&mut Draw::new(seed))
     }
@@ -34,7 +33,7 @@ impl Scene {
         Self::draw_of(draw, None, DIGITS)
     }
 
-    /// The next scene of `count` things, or of as many as come; `digits` per cent of them are digits.
+    /// The next scene with `count` things, or a random number; `digits` percent of them are digits.
     pub(super) fn draw_of(draw: &mut Draw, count: Option<usize>, digits: usize) -> Self {
         loop {
             let is_colored = draw.chance(80);
@@ -52,7 +51,7 @@ impl Scene {
     }
 }
 
-/// `count` things in different cells; `None` if one found no place.
+/// `count` things in different cells; `None` if one does not fit.
 fn things(draw: &mut Draw, ground: Ground, count: usize, digits: usize) -> Option<Vec<Thing>> {
     let mut things = Vec::new();
     for cell in draw.sample(0..9u8, count) {
@@ -67,7 +66,7 @@ fn things(draw: &mut Draw, ground: Ground, count: usize, digits: usize) -> Optio
     Some(things)
 }
 
-/// What a thing is; in a quarter of cases it repeats the colour or the kind of one before it.
+/// A thing's kind and colour; in a quarter of cases it repeats the colour or the kind of an earlier thing.
 fn thing(draw: &mut Draw, ground: Ground, before: &[Thing], digits: usize) -> Thing {
     let size = draw.pick(&[Size::Small, Size::Large]);
     let color = if !before.is_empty() && draw.chance(28) {
@@ -114,7 +113,8 @@ fn visible_color(draw: &mut Draw, ground: Ground) -> Color {
     }
 }
 
-/// Radius and centre inside the thing's cell; false after twelve tries that touched another thing.
+/// Draws radius and centre inside the thing's cell; returns false after twelve attempts that touched another
+/// thing.
 fn place(draw: &mut Draw, thing: &mut Thing, others: &[Thing], is_alone: bool) -> bool {
     for attempt in 0..12 {
         thing.r = radius(draw, thing, is_alone);
@@ -137,7 +137,7 @@ fn place(draw: &mut Draw, thing: &mut Thing, others: &[Thing], is_alone: bool) -
     false
 }
 
-/// A radius that fits the size word; the two ranges are far apart, so the word is never in doubt.
+/// A radius that fits the size word; the two ranges are far apart, so the word is never ambiguous.
 fn radius(draw: &mut Draw, thing: &Thing, is_alone: bool) -> i16 {
     let (low, high) = match thing.size {
         Size::Small if thing.kind == Kind::Number => (DIGIT_MIN_RADIUS, SMALL.1),
@@ -154,13 +154,13 @@ fn are_apart(a: &Thing, b: &Thing) -> bool {
     dx * dx + dy * dy > least * least
 }
 
-/// How the thing is drawn: nothing of this is ever asked about.
+/// How the thing is drawn; questions never ask about this.
 fn style(draw: &mut Draw, thing: &mut Thing) {
     let is_number = thing.kind == Kind::Number;
     if draw.chance(65) {
         thing.turn = draw.between(-25, 25) as i8;
     }
-    // Stretched more, one of these could be taken for another.
+    // Stretched more, these shapes could be confused.
     let is_firm = matches!(thing.kind, Kind::Square | Kind::Diamond | Kind::Ring) || is_number;
     let slack = if is_firm { 24 } else { 44 };
     if draw.chance(50) {
@@ -184,7 +184,7 @@ fn jitter(draw: &mut Draw, rgb: [u8; 3], amount: i16) -> [u8; 3] {
     rgb.map(|v| (i16::from(v) + draw.between(-amount, amount)).clamp(0, 255) as u8)
 }
 
-/// The scene: tint, gradient, noise and softness of its ground.
+/// The scene with tint, gradient, noise and softness of its background.
 fn on_ground(draw: &mut Draw, ground: Ground, things: Vec<Thing>) -> Scene {
     let tint = draw.pick(ground.shades());
     let near = jitter(draw, tint, 6);

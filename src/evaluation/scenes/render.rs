@@ -1,7 +1,7 @@
-//! Draws a scene, in whole numbers only.
+//! Draws a scene with integer arithmetic only.
 //!
-//! Points are in 1/64 pixel. A thing's coverage of a pixel is the share of 4x4 sample points inside
-//! its outline. All right shifts round down.
+//! Coordinates are in 1/64 pixel. A thing's coverage of a pixel is the share of 4x4 sample points inside its
+//! outline. All right shifts round down.
 
 use super::{
     Draw, Scene, SceneError, Thing,
@@ -10,12 +10,12 @@ use super::{
 };
 use crate::vision::image::RgbImage;
 
-/// The longest side of a picture that [`render`] draws; the products of longer ones would overflow.
+/// Maximum picture side of [`render`]; larger sides would overflow.
 pub const MAX_SIDE: usize = 512;
 
-/// Parts of a pixel.
+/// Subdivisions of a pixel.
 const SUB: i64 = 64;
-/// Sample points in a pixel along an axis.
+/// Sample points per pixel along an axis.
 const SAMPLES: i64 = 4;
 
 /// The picture of `scene`, `side` pixels wide and high.
@@ -38,14 +38,14 @@ pub fn render(scene: &Scene, side: usize) -> Result<RgbImage, SceneError> {
     Ok(canvas.into_image())
 }
 
-/// An outline to be filled with a colour.
+/// An outline to fill with a colour.
 struct Layer<'a> {
     thing: &'a Thing,
     r: i64,
     rgb: [i64; 3],
 }
 
-/// Bottom first. A rim is a layer of its own, and the thing at 7/8 of the radius on it.
+/// Layers, bottom first. A rim is a separate layer below the thing, which then has 7/8 of the radius.
 fn layers(scene: &Scene) -> Vec<Layer<'_>> {
     let mut layers = Vec::new();
     for thing in &scene.things {
@@ -66,7 +66,7 @@ fn layers(scene: &Scene) -> Vec<Layer<'_>> {
     layers
 }
 
-/// An outline where it stands in the picture, in 1/64 pixel.
+/// An outline at its position in the picture, in 1/64 pixel.
 struct Shape {
     filled: bool,
     pen: i64,
@@ -74,7 +74,7 @@ struct Shape {
 }
 
 impl Shape {
-    /// Stretches, turns, scales and moves the outline of `layer`.
+    /// Stretches, rotates, scales and moves the outline of `layer`.
     fn place(layer: &Layer<'_>, side: i64) -> Self {
         let thing = layer.thing;
         let Outline { filled, pen, edges } = outline(thing);
@@ -100,7 +100,7 @@ impl Shape {
         }
     }
 
-    /// The pixels from and to which the shape may reach along an axis (0: x, 1: y).
+    /// First and last pixel that the shape may cover along an axis (0: x, 1: y).
     fn reach(&self, axis: usize, side: i64) -> std::ops::Range<i64> {
         let ends = || self.edges.iter().flat_map(|e| [e[axis], e[axis + 2]]);
         let min = ends().min().unwrap_or(0) - self.pen;
@@ -108,7 +108,7 @@ impl Shape {
         (min >> 6).max(0)..((max >> 6).max(0) + 1).min(side)
     }
 
-    /// How many of a pixel's 16 sample points are inside.
+    /// Number of a pixel's 16 sample points inside the shape.
     fn share(&self, x: i64, y: i64) -> i64 {
         let step = SUB / SAMPLES;
         let at = |pixel: i64, i: i64| pixel * SUB + i * step + step / 2;
@@ -146,7 +146,7 @@ fn is_near(&[ax, ay, bx, by]: &[i64; 4], px: i64, py: i64, pen: i64) -> bool {
     along > 0 && along < length && across * across <= pen * pen * length
 }
 
-/// A picture in the making: wider samples than 8 bits, not yet clipped.
+/// A picture while it is drawn: samples are wider than 8 bits and not clipped yet.
 struct Canvas {
     side: usize,
     /// `[side, side]`, RGB.
@@ -154,7 +154,7 @@ struct Canvas {
 }
 
 impl Canvas {
-    /// The ground: one colour fading into another.
+    /// Draws the background: a gradient between two colours.
     fn ground(scene: &Scene, side: usize) -> Self {
         let n = side as i64;
         let [slope_x, slope_y] = scene.slope.map(i64::from);
@@ -182,7 +182,7 @@ impl Canvas {
         }
     }
 
-    /// Mixes in the mean of the 3x3 neighbours; edges repeat.
+    /// Blends each pixel with the mean of its 3x3 neighbourhood; edges repeat.
     fn soften(&mut self, weight: i64) {
         let last = self.side - 1;
         let near = |i: usize| [i.saturating_sub(1), i, (i + 1).min(last)];
@@ -196,7 +196,7 @@ impl Canvas {
         self.pixels = (0..self.pixels.len()).map(pixel).collect();
     }
 
-    /// Adds triangular noise: for each pixel one number of splitmix64, two bytes of it a channel.
+    /// Adds triangular noise: one splitmix64 number per pixel, two bytes of it per channel.
     fn add_noise(&mut self, seed: u64, amplitude: i64) {
         let mut draw = Draw::new(seed);
         for pixel in &mut self.pixels {

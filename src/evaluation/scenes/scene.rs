@@ -1,19 +1,19 @@
-//! What is in a picture.
+//! Content of a picture.
 
 use serde::{Deserialize, Serialize};
 
 use super::{Color, Ground};
 
-/// The most things in a scene.
+/// Maximum number of things in a scene.
 pub const MAX_THINGS: usize = 6;
-/// Places and radii are in 1/4096 of the picture's side.
+/// Positions and radii are in 1/4096 of the picture's side.
 pub(super) const UNIT: i16 = 4096;
 
-/// What cannot be drawn.
+/// Why a scene cannot be drawn.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 #[allow(missing_docs)]
 pub enum SceneError {
-    /// A number that no scene has.
+    /// A number is out of range.
     #[error("scene: `{field}` is {value}, expected {min} to {max}")]
     Range {
         field: &'static str,
@@ -23,41 +23,41 @@ pub enum SceneError {
     },
 }
 
-/// A ground and the things on it.
+/// A background and the things on it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Scene {
-    /// What the ground is called.
+    /// Named colour of the background.
     pub ground: Ground,
-    /// In reading order, which is bottom first.
+    /// In reading order, which is also the drawing order, bottom first.
     pub things: Vec<Thing>,
-    /// Colour of the ground at one end of its gradient.
+    /// Background colour at one end of the gradient.
     pub near: [u8; 3],
-    /// Colour at the other.
+    /// Background colour at the other end.
     pub far: [u8; 3],
     /// Direction of the gradient: x and y, -1 to 1 each.
     pub slope: [i8; 2],
     /// Amplitude of the noise, 0 to 26.
     pub noise: u8,
-    /// Fixes the noise.
+    /// Seed of the noise.
     pub noise_seed: u64,
-    /// Weight of a 3x3 mean, 0 to 256.
+    /// Weight of the 3x3 mean, 0 to 256.
     pub soften: u16,
 }
 
 /// One shape or digit, and how it is drawn.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Thing {
-    /// What its size is called.
+    /// Named size.
     pub size: Size,
-    /// What its colour is called.
+    /// Named colour.
     pub color: Color,
     /// The shape.
     pub kind: Kind,
-    /// Which digit, of a number; -1 otherwise.
+    /// The digit, if it is a number; else -1.
     pub digit: i8,
-    /// Of the 3x3 grid, from the top.
+    /// Row in the 3x3 grid, from the top.
     pub row: u8,
-    /// Of the grid, from the left.
+    /// Column in the grid, from the left.
     pub col: u8,
     /// Centre, from the left.
     pub cx: i16,
@@ -65,21 +65,21 @@ pub struct Thing {
     pub cy: i16,
     /// Radius.
     pub r: i16,
-    /// Degrees clockwise.
+    /// Rotation in degrees, clockwise.
     pub turn: i8,
-    /// The width is multiplied by this / 256, the height divided by it.
+    /// Width is multiplied by this / 256, height is divided by it.
     pub stretch: i16,
     /// Colour.
     pub rgb: [u8; 3],
-    /// A rim in the colour times this / 256; 256 for none.
+    /// Brightness of the rim relative to the colour, in 1/256; 256 for no rim.
     pub rim: u16,
-    /// In which of three hands a digit is written.
+    /// Handwriting style of a digit, one of three.
     pub face: u8,
     /// Radius of a digit's pen, in 1/1024 of `r`.
     pub pen: i16,
 }
 
-/// What a size is called.
+/// A named size.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 #[allow(missing_docs)]
@@ -88,7 +88,7 @@ pub enum Size {
     Large,
 }
 
-/// What a thing is.
+/// Kind of a thing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 #[allow(missing_docs)]
@@ -105,7 +105,7 @@ pub enum Kind {
 }
 
 impl Kind {
-    /// All but numbers, in the order in which they are drawn from.
+    /// All kinds except numbers, in the order used for drawing.
     #[rustfmt::skip]
     pub const SHAPES: [Self; 8] = [
         Self::Circle, Self::Square, Self::Triangle, Self::Star,
@@ -114,10 +114,10 @@ impl Kind {
 }
 
 impl Scene {
-    /// Holds every number against its range. What passes can be drawn without overflow.
+    /// Checks the range of every number. A valid scene can be drawn without overflow.
     ///
     /// # Errors
-    /// For the first number that is out of range.
+    /// Names the first number that is out of range.
     pub fn check(&self) -> Result<(), SceneError> {
         range("things", self.things.len() as i64, 0, MAX_THINGS as i64)?;
         range("slope", self.slope[0].into(), -1, 1)?;

@@ -1,4 +1,4 @@
-//! What is asked about a drawn scene: captions, lists and questions, as in `models/train/tasks`.
+//! Tasks about a drawn scene: captions, lists and questions, as in `models/train/tasks`.
 
 use std::ops::Range;
 
@@ -7,14 +7,14 @@ use super::{
     question::{Topic, question},
 };
 
-/// Seeds that figures are reported on: the model was never trained on them.
+/// Seeds of the test set: for reported results; never used for training.
 pub const REPORTED: Range<u64> = 0..100_000;
-/// Seeds that were looked at while the recipe was made.
+/// Seeds of the validation set, used to choose the training recipe.
 pub const TUNED: Range<u64> = 100_000..200_000;
-/// Seeds from here on were trained on.
+/// First seed of the training set.
 pub const FIRST_TRAINED: u64 = 1_000_000;
 
-/// Where the picture stands in a query.
+/// Marks the place of the picture in a query.
 const MARKER: &str = "<ImageHere>";
 
 const BRIEF: [&str; 12] = [
@@ -123,8 +123,8 @@ impl Task {
         }
     }
 
-    /// The paper of a seed, which is that of the training's exam. Captions and lists are about the
-    /// scene of the seed, a question about the first drawn scene that it fits.
+    /// The case of a seed, the same as in the training's evaluation. Captions and lists are about the scene of the
+    /// seed; a question is about the first drawn scene that it fits.
     pub fn case(self, seed: u64) -> EvalCase {
         let draw = &mut Draw::new(seed);
         let (scene, query, expected) = loop {
@@ -149,7 +149,7 @@ impl Task {
         }
     }
 
-    /// What is asked, and the one right answer.
+    /// The question and its only right answer.
     fn ask(self, draw: &mut Draw, scene: &Scene) -> Option<(String, String)> {
         let topic = match self {
             Self::CaptionBrief => return Some((draw.pick(&BRIEF).into(), scene.brief())),

@@ -1,29 +1,29 @@
-//! What a drawn picture shows: a line of `truth.jsonl`.
+//! Description of a drawn picture: a line of `truth.jsonl`.
 
 use serde::Serialize;
 
 use super::{Scene, Thing};
 
-/// A picture file and what is in it, as in `models/scenes`.
+/// A picture file and its content, as in `models/scenes`.
 #[derive(Clone, Debug, Serialize)]
 pub struct Truth {
     /// Name of the picture.
     pub file: String,
-    /// The seed that draws it.
+    /// The seed of the scene.
     pub seed: u64,
     /// The expected answer to "Describe this image briefly."
     pub caption: String,
-    /// To "Please describe this image in detail."
+    /// The expected answer to "Please describe this image in detail."
     pub detailed: String,
-    /// To "请描述这张图片。"
+    /// The expected answer to "请描述这张图片。"
     pub chinese: String,
-    /// Colour of the ground.
+    /// Colour of the background.
     pub background: &'static str,
     /// In reading order.
     pub things: Vec<NamedThing>,
 }
 
-/// What a thing is called.
+/// Names of a thing's properties.
 #[derive(Clone, Debug, Serialize)]
 #[allow(missing_docs)]
 pub struct NamedThing {
@@ -34,7 +34,7 @@ pub struct NamedThing {
 }
 
 impl Truth {
-    /// The truth of the picture `file` of `scene`, which `seed` draws.
+    /// The description of the picture `file` of `scene`, drawn from `seed`.
     pub fn new(file: String, seed: u64, scene: &Scene) -> Self {
         Self {
             file,

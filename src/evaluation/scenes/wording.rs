@@ -1,5 +1,5 @@
-//! How a scene is told: captions, lists, JSON. A text is a function of the scene alone, so an
-//! answer is right or wrong to the letter. The same texts as `models/train/wording.py`.
+//! Describes a scene: captions, lists, JSON. A text depends only on the scene, so an answer is either identical or
+//! wrong. The same texts as `models/train/wording.py`.
 
 use super::{Kind, Scene, Size, Thing};
 
@@ -98,19 +98,19 @@ impl Scene {
         format!("{} on {ground} background.", capital(&things))
     }
 
-    /// `a large red circle and a small blue square`: what an English article says of a picture.
+    /// `a large red circle and a small blue square`: how an English article describes a picture.
     pub fn subject(&self) -> String {
         let things: Vec<_> = self.things.iter().map(|t| article(&t.full())).collect();
         joined(&things)
     }
 
-    /// `大的红色圆形和小的蓝色方形`: what a Chinese article says of a picture.
+    /// `大的红色圆形和小的蓝色方形`: how a Chinese article describes a picture.
     pub fn subject_chinese(&self) -> String {
         let things: Vec<_> = self.things.iter().map(Thing::chinese).collect();
         things.join("和")
     }
 
-    /// A sentence for the whole and one for each thing.
+    /// One sentence for the whole scene and one for each thing.
     pub fn detailed(&self) -> String {
         let (objects, ground) = (self.objects(), article(self.ground.name()));
         let thing = |t: &Thing| {

@@ -1,6 +1,6 @@
-//! Differences, and what is made of them.
+//! Compares computed with recorded values.
 
-/// How far values are from the expected ones.
+/// Deviation of values from the expected ones.
 #[derive(Clone, Copy, Debug, PartialEq, serde::Serialize)]
 pub struct Deviation {
     /// Largest absolute difference.
@@ -9,13 +9,13 @@ pub struct Deviation {
     pub mean: f64,
     /// Root mean square of the difference, relative to the spread of the expected values.
     pub rel_rms: f64,
-    /// Cosine of the angle between the two, each less its mean.
+    /// Cosine similarity after subtracting the means.
     pub cosine: f64,
 }
 
 impl Deviation {
-    /// Compares two equally long lists. A value that is not finite, on either side, counts as
-    /// infinitely far off.
+    /// Compares two lists of equal length. A value that is not finite, on either side, counts as an infinite
+    /// difference.
     ///
     /// # Panics
     /// If the lengths differ.
@@ -62,20 +62,20 @@ impl Deviation {
 /// The result of one stage.
 #[derive(Clone, Debug, serde::Serialize)]
 pub struct Stage {
-    /// What was compared.
+    /// Name of the stage.
     pub name: String,
-    /// How far off it is, for stages of numbers.
+    /// The deviation, for numeric stages.
     pub deviation: Option<Deviation>,
-    /// What was allowed.
+    /// The tolerance, as text.
     pub tolerance: String,
-    /// Whether it is within that.
+    /// Whether the stage is within its tolerance.
     pub ok: bool,
-    /// What else is to be said, the first difference for instance.
+    /// Additional information, for example the first difference.
     pub note: String,
 }
 
 impl Stage {
-    /// A stage that was recorded in another shape than the model gives: never within tolerance.
+    /// A stage whose recorded shape differs from the model's: never within tolerance.
     pub fn mismatch(name: &str, n_found: usize, n_expected: usize) -> Self {
         Self {
             name: name.to_owned(),
@@ -86,7 +86,7 @@ impl Stage {
         }
     }
 
-    /// A stage of numbers, each allowed to be `tolerance` off.
+    /// A numeric stage with an absolute tolerance for each value.
     pub fn absolute(name: &str, found: &[f32], expected: &[f32], tolerance: f64) -> Self {
         if found.len() != expected.len() {
             return Self::mismatch(name, found.len(), expected.len());
@@ -101,7 +101,7 @@ impl Stage {
         }
     }
 
-    /// A stage of numbers that is judged as a whole.
+    /// A numeric stage with a tolerance for all values together.
     pub fn relative(
         name: &str,
         found: &[f32],
@@ -121,7 +121,7 @@ impl Stage {
         }
     }
 
-    /// A stage of numbers that nothing is asked of.
+    /// A numeric stage without tolerance; it only must be finite.
     pub fn reported(name: &str, found: &[f32], expected: &[f32]) -> Self {
         let stage = Self::relative(name, found, expected, (f64::INFINITY, -1.0));
         if stage.deviation.is_none_or(|d| !d.max.is_finite()) {
@@ -134,7 +134,7 @@ impl Stage {
         }
     }
 
-    /// A stage that must be equal.
+    /// A stage whose values must be equal.
     pub fn equal<T: PartialEq + std::fmt::Debug>(name: &str, found: &[T], expected: &[T]) -> Self {
         let differs = |i: &usize| found.get(*i) != expected.get(*i);
         let first = (0..found.len().max(expected.len())).find(differs);
@@ -157,7 +157,7 @@ impl Stage {
         }
     }
 
-    /// The same stage with a remark.
+    /// The same stage with a note.
     pub fn with_note(mut self, note: impl Into<String>) -> Self {
         self.note = note.into();
         self
@@ -169,7 +169,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn equal_values_deviate_by_nothing() {
+    fn equal_values_have_no_deviation() {
         let d = Deviation::between(&[1.0, -2.0], &[1.0, -2.0]);
         assert_eq!((d.max, d.mean, d.rel_rms, d.cosine), (0.0, 0.0, 0.0, 1.0));
     }
@@ -186,7 +186,7 @@ mod tests {
     }
 
     #[test]
-    fn another_number_of_values_never_passes() {
+    fn a_different_number_of_values_never_passes() {
         assert!(!Stage::absolute("x", &[1.0], &[], 1e9).ok);
         assert!(!Stage::relative("x", &[], &[1.0], (1e9, -1.0)).ok);
         assert!(!Stage::reported("x", &[], &[1.0]).ok);

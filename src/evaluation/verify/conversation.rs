@@ -1,4 +1,4 @@
-//! A conversation through tokenizer, mask, prefill and greedy decoding.
+//! Checks a conversation: tokenizer, mask, prefill and greedy decoding.
 
 use std::collections::HashMap;
 
@@ -6,7 +6,7 @@ use ndarray::Array2;
 
 use super::{
     Outcome, Stage, VerifyError,
-    golden::{Case, ConversationRecord, GoldenDir, Ids, Recorded, Tensors},
+    golden::{Case, ConversationRecord, GoldenDir, Ids, Recorded, RecordedLogits, Tensors},
     picture,
     precision::{Agreement, Precision},
 };
@@ -20,10 +20,10 @@ use crate::{
     model::tensor::TensorSource,
 };
 
-/// Positions computed at once: the logits of all of them are kept, so fewer than usual.
+/// Batch size: smaller than usual, because the logits of all positions are kept.
 const N_BATCH: usize = 64;
 
-/// Lead of the first logit below which a choice may change with a few levels of some pixels.
+/// Margin of the first logit below which small pixel differences may change a choice.
 const OTHER_PIXELS_MARGIN: f32 = 0.15;
 
 /// Runs conversations over one context, each picture encoded once.
@@ -31,12 +31,12 @@ pub(super) struct Conversations<'a> {
     engine: &'a Engine,
     golden: &'a GoldenDir,
     precision: Precision,
-    /// Made when the first conversation needs it.
+    /// Created for the first conversation.
     decoder: Option<Decoder>,
     embeddings: HashMap<String, Array2<f32>>,
-    /// Recorded resized pictures by picture name: what the original's tower saw.
+    /// Recorded resized pictures by picture name: the input of the original's tower.
     resized: HashMap<String, std::path::PathBuf>,
-    /// Greedy choices compared so far, and how many of them agreed.
+    /// Number of greedy choices compared so far, and how many are equal.
     n_choices: usize,
     n_same: usize,
 }
@@ -64,7 +64,7 @@ impl<'a> Conversations<'a> {
         })
     }
 
-    /// Checks every stage of a conversation that was recorded.
+    /// Checks every recorded stage of a conversation.
     pub fn check(&mut self, record: &ConversationRecord) -> Result<Outcome, VerifyError> {
         let ConversationRecord { case, tensors } = record;
         let mut stages = Vec::new();
@@ -72,7 +72,7 @@ impl<'a> Conversations<'a> {
         stages.push(Stage::equal("token ids", &ids(&sequence), &case.ids));
         let mask = sequence.plora_mask(case.plora());
         stages.push(mask_stage(case, &mask.set_runs(), sequence.len()));
-        // After a difference, what follows would compare different sequences.
+        // After a difference, later stages would compare different sequences.
         let is_same = stages.iter().all(|s| s.ok);
         if let Some(tensors) = tensors.as_ref().filter(|_| is_same) {
             stages.extend(self.computed_stages(case, tensors, &sequence)?);
@@ -84,7 +84,7 @@ impl<'a> Conversations<'a> {
         })
     }
 
-    /// The stages of numbers: inputs, logits, answer.
+    /// The numeric stages: inputs, logits, answer.
     fn computed_stages(
         &mut self,
         case: &Case,
@@ -106,14 +106,14 @@ impl<'a> Conversations<'a> {
         Ok(stages)
     }
 
-    /// Whether the tower saw other pixels than the original's: decoders of lossy formats differ,
-    /// and the recorded pixels of one of the pictures are not there.
+    /// Whether the tower's pixels may differ from the original's: decoders of lossy formats differ, and the
+    /// recorded pixels of a picture are missing.
     fn other_pixels(&self, case: &Case) -> bool {
         let mut images = case.images.iter();
         images.any(|name| picture::is_lossy(name) && !self.resized.contains_key(name))
     }
 
-    /// How closely a case is held.
+    /// The precision required of a case.
     fn precision_for(&self, case: &Case) -> Precision {
         if self.other_pixels(case) {
             self.precision.with_other_pixels()
@@ -134,7 +134,7 @@ impl<'a> Conversations<'a> {
         Ok(sequence.map_err(crate::engine::EngineError::from)?)
     }
 
-    /// Encodes a picture unless it was.
+    /// Encodes a picture unless it was encoded before.
     fn encode(&mut self, name: &str) -> Result<(), VerifyError> {
         if self.embeddings.contains_key(name) {
             return Ok(());
@@ -149,7 +149,7 @@ impl<'a> Conversations<'a> {
         Ok(())
     }
 
-    /// What goes into the decoder at the sampled positions: token or picture embeddings.
+    /// The decoder's input at the sampled positions: token or picture embeddings.
     fn inputs_stage(
         &self,
         case: &Case,
@@ -175,7 +175,7 @@ impl<'a> Conversations<'a> {
             .with_note("decoders of lossy pictures differ and no pixels are recorded: wider bounds")
     }
 
-    /// The row that goes into the decoder at `position`, if there is such a position.
+    /// The decoder's input row at `position`, if the position exists.
     fn input(&self, case: &Case, sequence: &Sequence, position: i32) -> Option<Vec<f32>> {
         let table = self.engine.container().tensor("token_embd.weight")?;
         let mut offset = usize::try_from(position).ok()?;
@@ -218,33 +218,31 @@ impl<'a> Conversations<'a> {
                 None => Stage::reported(NAME, found, expected),
             });
         }
-        if let Some(last) = tensors.f32("logits_last8")? {
-            stages.push(bound.stage("logits, last 8 of the prompt", &watch.last, &last.values));
+        if let Some(last) = tensors.logits("logits_last8")? {
+            const NAME: &str = "logits, last 8 of the prompt";
+            let n_vocab = self.engine.tokenizer().n_vocab();
+            stages.push(match last.columns_of(&watch.last, n_vocab) {
+                Some(found) => bound.stage(NAME, &found, &last.values),
+                None => Stage::mismatch(NAME, watch.last.len(), last.values.len()),
+            });
         }
-        let recorded = tensors.f32("step_logits")?;
+        let recorded = tensors.logits("step_logits")?;
         stages.extend(self.answer_stages(case, recorded, watch.final_row)?);
         Ok(stages)
     }
 
-    /// The answer, as many steps of it as were recorded: logits `[steps, n_vocab]`, ids, text.
-    /// `first` are the logits before its first token.
+    /// The recorded steps of the answer: logits, ids, text. `first` are the logits before its first token.
     fn answer_stages(
         &mut self,
         case: &Case,
-        recorded: Option<Recorded<f32>>,
+        recorded: Option<RecordedLogits>,
         first: Vec<f32>,
     ) -> Result<Vec<Stage>, VerifyError> {
         const NAME: &str = "logits, answer";
         let n_vocab = self.engine.tokenizer().n_vocab();
         let n_ids = case.greedy_ids.len();
-        let (recorded, n_recorded) = match recorded {
-            None => (Vec::new(), 0),
-            Some(Recorded { values, shape }) => match shape[..] {
-                [n, n_cols] if n_cols == n_vocab => (values, n),
-                _ => return Ok(vec![Stage::mismatch(NAME, n_vocab, values.len())]),
-            },
-        };
-        // The logits after the last id that was recorded can be computed, but none behind these.
+        let n_recorded = recorded.as_ref().map_or(0, |r| r.n_rows);
+        // The logits after the last recorded id can be computed, but no later ones.
         let n_compared = n_recorded.min(n_ids + 1);
         let n_steps = n_compared.max(n_ids);
         if n_steps == 0 {
@@ -252,10 +250,14 @@ impl<'a> Conversations<'a> {
         }
         let found = self.teacher_forced(case, first, n_steps)?;
         let mut stages = Vec::new();
-        if n_recorded > 0 {
+        if let Some(recorded) = recorded.filter(|r| r.n_rows > 0) {
             let n = n_compared * n_vocab;
+            let Some(found) = recorded.columns_of(&found[..n], n_vocab) else {
+                return Ok(vec![Stage::mismatch(NAME, n, recorded.values.len())]);
+            };
             let bound = self.precision_for(case).logits();
-            let mut stage = bound.stage(NAME, &found[..n], &recorded[..n]);
+            let expected = &recorded.values[..n_compared * recorded.n_columns];
+            let mut stage = bound.stage(NAME, &found, expected);
             if n_compared != n_ids.max(n_recorded) {
                 let note = format!("{n_compared} of {} steps", n_ids.max(n_recorded));
                 let notes = [stage.note.clone(), note];
@@ -298,8 +300,8 @@ impl<'a> Conversations<'a> {
         Ok(())
     }
 
-    /// The logits before each of the first `n_steps` tokens of the recorded answer, which is fed as
-    /// it is: one early difference must not make all that follows incomparable.
+    /// The logits before each of the first `n_steps` tokens of the recorded answer (teacher forcing), so that an
+    /// early difference does not affect later steps.
     fn teacher_forced(
         &mut self,
         case: &Case,
@@ -315,7 +317,7 @@ impl<'a> Conversations<'a> {
         Ok(logits)
     }
 
-    /// The greedy choices. As long as they agree, feeding the recorded ids is free generation.
+    /// The greedy choices. As long as they are equal, teacher forcing is the same as free generation.
     fn greedy_stage(&mut self, case: &Case, choices: &[i32]) -> Stage {
         let recorded = &case.greedy_ids;
         let same = |i: &usize| choices.get(*i) == Some(&recorded[*i]);
@@ -346,7 +348,7 @@ impl<'a> Conversations<'a> {
         }
     }
 
-    /// What is judged over all conversations together.
+    /// The result over all conversations together.
     pub fn together(&self) -> Option<Outcome> {
         let Agreement::Share(least) = self.precision.agreement() else {
             return None;
@@ -385,7 +387,7 @@ impl<'a> Conversations<'a> {
     }
 }
 
-/// Collects what was recorded of a prompt's logits.
+/// Collects those logits of a prompt that were recorded.
 struct PromptLogits {
     n_prompt: usize,
     n_last: usize,
@@ -418,8 +420,9 @@ impl PromptLogits {
             let reason = "`top5_ids`: another number of positions than the prompt has";
             return Err(tensors.invalid(reason).into());
         }
-        let last = tensors.f32("logits_last8")?;
-        let n_last = last.map_or(0, |t| t.shape.first().copied().unwrap_or(0));
+        let n_last = tensors
+            .logits("logits_last8")?
+            .map_or(0, |last| last.n_rows);
         Ok(Self {
             n_prompt,
             n_last,
@@ -454,7 +457,7 @@ fn ids(sequence: &Sequence) -> Vec<Ids> {
     for run in sequence.runs() {
         match run {
             Run::Tokens(tokens) => ids.extend(tokens.iter().map(|id| Ids::Id(*id))),
-            // Recorded as one where pictures touch.
+            // Adjacent pictures are recorded as one.
             Run::Image { n_tokens, .. } => match ids.last_mut() {
                 Some(Ids::Image(_, n)) => *n += n_tokens,
                 _ => ids.push(Ids::Image(-1, *n_tokens)),
@@ -464,7 +467,7 @@ fn ids(sequence: &Sequence) -> Vec<Ids> {
     ids
 }
 
-/// The mask against the recorded picture runs, or against what the controls stand for.
+/// Compares the mask with the recorded picture runs, or with the mask of a control.
 fn mask_stage(case: &Case, found: &[(usize, usize)], n: usize) -> Stage {
     let expected = match case.plora() {
         PloraPolicy::Images => case.image_runs(),

@@ -1,4 +1,4 @@
-//! Reading a golden directory.
+//! Reads a golden directory.
 
 use std::{
     fs,
@@ -23,16 +23,16 @@ pub enum GoldenError {
         path: PathBuf,
         source: std::io::Error,
     },
-    /// A `.json` cannot be read, or is no UTF-8 text.
+    /// A `.json` cannot be read or is not UTF-8 text.
     #[error("{}", path.display())]
     Text { path: PathBuf, source: TextError },
-    /// A `.json` has another form.
+    /// A `.json` has the wrong structure.
     #[error("{}", path.display())]
     Json {
         path: PathBuf,
         source: serde_json::Error,
     },
-    /// A `.safetensors` has another form.
+    /// A `.safetensors` is invalid.
     #[error("{}: {reason}", path.display())]
     Tensors { path: PathBuf, reason: String },
     /// There is nothing to compare with.
@@ -42,7 +42,7 @@ pub enum GoldenError {
         path.display()
     )]
     Empty { path: PathBuf },
-    /// A recorded picture is not of the size that the model takes.
+    /// A recorded picture has another size than the model's.
     #[error(
         "{}: expected {expected}x{expected} pixels, found {found}; is this the model's golden \
          directory?",
@@ -53,8 +53,8 @@ pub enum GoldenError {
         expected: u32,
         found: String,
     },
-    /// A picture that a record speaks of is in none of the places where it could be.
-    #[error("picture `{name}` is in none of {}; say where it is with `--images DIR`", places.join(", "))]
+    /// A picture of a record was not found.
+    #[error("picture `{name}` is in none of {}; give its directory with `--images DIR`", places.join(", "))]
     NoPicture { name: String, places: Vec<String> },
 }
 
@@ -70,15 +70,15 @@ pub struct GoldenDir {
 pub(super) struct PictureRecord {
     /// File name of the picture.
     pub image: String,
-    /// Mean, root mean square and largest magnitude of every stage, in order.
+    /// Summary of every stage, in order.
     pub stats: Vec<(String, Stats)>,
     /// The recorded stages.
     pub tensors: Tensors,
-    /// The picture after the resize, if it was kept.
+    /// The picture after the resize, if it was recorded.
     pub resized: Option<PathBuf>,
 }
 
-/// Summary of a stage.
+/// Summary of a stage: mean, root mean square and largest magnitude.
 #[derive(Clone, Copy, Debug, Deserialize)]
 pub(super) struct Stats {
     pub mean: f32,
@@ -90,11 +90,11 @@ pub(super) struct Stats {
 #[derive(Debug)]
 pub(super) struct ConversationRecord {
     pub case: Case,
-    /// Absent where token ids alone were recorded.
+    /// `None` if only token ids were recorded.
     pub tensors: Option<Tensors>,
 }
 
-/// What was asked and what the original answered.
+/// A question and the original's answer.
 #[derive(Debug, Deserialize)]
 pub(super) struct Case {
     pub name: String,
@@ -126,7 +126,7 @@ enum Policy {
     All,
 }
 
-/// An id, or a run of positions that a picture takes.
+/// An id, or a run of a picture's positions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(untagged)]
 pub(super) enum Ids {
@@ -136,7 +136,7 @@ pub(super) enum Ids {
 }
 
 impl Case {
-    /// The runs of positions that pictures take: begin and length.
+    /// The runs of the pictures' positions: start and length.
     pub fn image_runs(&self) -> Vec<(usize, usize)> {
         let from_ids = || {
             let mut end = 0;
@@ -155,7 +155,7 @@ impl Case {
         self.image_runs.clone().unwrap_or_else(from_ids)
     }
 
-    /// Whether nothing of an answer was recorded.
+    /// Whether no part of an answer was recorded.
     fn has_no_answer(&self) -> bool {
         self.greedy_ids.is_empty() && self.greedy_text.is_none() && self.greedy_margins.is_empty()
     }
@@ -170,7 +170,7 @@ impl Case {
 }
 
 impl GoldenDir {
-    /// The directory at `path`. Pictures are looked for in `images` if given, else near it.
+    /// The directory at `path`. Pictures are searched for in `images` if given, else in or near `path`.
     pub fn new(path: &Path, images: Option<&Path>) -> Self {
         let near = || {
             ["images", ".", "../images", "../../images"]
@@ -187,7 +187,7 @@ impl GoldenDir {
     /// Number of records.
     ///
     /// # Errors
-    /// If the directory cannot be read or holds none.
+    /// If the directory cannot be read or has no records.
     pub fn n_records(&self) -> Result<usize, GoldenError> {
         let n = self.json_files("images")?.len() + self.json_files(".")?.len();
         if n == 0 {
@@ -199,7 +199,7 @@ impl GoldenDir {
         }
     }
 
-    /// Where the picture of that name lies.
+    /// The path of the picture of that name.
     pub(super) fn picture(&self, name: &str) -> Result<PathBuf, GoldenError> {
         let found = self
             .pictures_in
@@ -256,8 +256,8 @@ impl GoldenDir {
         self.json_files(".")?.into_iter().map(read).collect()
     }
 
-    /// The `.json` files of a subdirectory that are records, by name: those with a `.safetensors`
-    /// beside them, and conversations, of which token ids alone may be recorded.
+    /// The `.json` files of a subdirectory that are records, sorted: those with a `.safetensors` file, and
+    /// conversations, for which it may be that only token ids were recorded.
     fn json_files(&self, subdirectory: &str) -> Result<Vec<PathBuf>, GoldenError> {
         let dir = self.path.join(subdirectory);
         if subdirectory != "." && !dir.exists() {
@@ -271,7 +271,7 @@ impl GoldenDir {
         for entry in fs::read_dir(&dir).map_err(io)? {
             let path = entry.map_err(io)?.path();
             let is_record = path.extension().is_some_and(|e| e == "json")
-                && (path.with_extension("safetensors").is_file() || speaks_of_ids(&path));
+                && (path.with_extension("safetensors").is_file() || has_ids(&path));
             if is_record {
                 files.push(path);
             }
@@ -281,9 +281,8 @@ impl GoldenDir {
     }
 }
 
-/// Whether a `.json` is a conversation's record, so that tensors of an answer which are missing
-/// beside it are an error rather than nothing to compare.
-fn speaks_of_ids(path: &Path) -> bool {
+/// Whether a `.json` is the record of a conversation, so that missing tensors of an answer are an error.
+fn has_ids(path: &Path) -> bool {
     json::<serde_json::Value>(path).is_ok_and(|value| value.get("ids").is_some())
 }
 
@@ -311,6 +310,29 @@ pub(super) struct Recorded<T> {
     pub shape: Vec<usize>,
 }
 
+/// Recorded logits: of all tokens, or only of the tokens `at`.
+pub(super) struct RecordedLogits {
+    /// Row by row.
+    pub values: Vec<f32>,
+    pub n_rows: usize,
+    pub n_columns: usize,
+    at: Option<Vec<usize>>,
+}
+
+impl RecordedLogits {
+    /// The recorded columns of `rows`; each row has `n_vocab` values.
+    ///
+    /// `None` if the recording is for another vocabulary.
+    pub fn columns_of(&self, rows: &[f32], n_vocab: usize) -> Option<Vec<f32>> {
+        let Some(at) = &self.at else {
+            return (self.n_columns == n_vocab).then(|| rows.to_vec());
+        };
+        let rows = rows.chunks(n_vocab);
+        rows.flat_map(|row| at.iter().map(|column| row.get(*column).copied()))
+            .collect()
+    }
+}
+
 impl Tensors {
     fn read(path: &Path) -> Result<Self, GoldenError> {
         let bytes = fs::read(path).map_err(|source| GoldenError::Io {
@@ -335,6 +357,51 @@ impl Tensors {
     /// The `f32` tensor of that name, if it was recorded.
     pub fn f32(&self, name: &str) -> Result<Option<Recorded<f32>>, GoldenError> {
         self.values(name, Dtype::F32, f32::from_le_bytes)
+    }
+
+    /// The logits of that name, if they were recorded: all columns as `NAME`, or some as `NAME.columns` with their
+    /// indices in `NAME.at`.
+    pub fn logits(&self, name: &str) -> Result<Option<RecordedLogits>, GoldenError> {
+        let (recorded, at) = match self.f32(name)? {
+            Some(whole) => (whole, None),
+            None => match self.sample(name, "columns")? {
+                Some((sample, at)) => (sample, Some(at)),
+                None => return Ok(None),
+            },
+        };
+        let [n_rows, n_columns] = recorded.shape[..] else {
+            let reason = format!("`{name}`: expected a matrix, found {:?}", recorded.shape);
+            return Err(self.invalid(reason));
+        };
+        if let Some(n) = at.as_ref().map(Vec::len).filter(|n| *n != n_columns) {
+            let reason = format!("`{name}.at`: expected {n_columns} numbers of columns, found {n}");
+            return Err(self.invalid(reason));
+        }
+        Ok(Some(RecordedLogits {
+            values: recorded.values,
+            n_rows,
+            n_columns,
+            at,
+        }))
+    }
+
+    /// A sample `NAME.KIND` of rows or columns, if there is one, and their numbers `NAME.at`.
+    pub fn sample(
+        &self,
+        name: &str,
+        kind: &str,
+    ) -> Result<Option<(Recorded<f32>, Vec<usize>)>, GoldenError> {
+        let Some(sample) = self.f32(&format!("{name}.{kind}"))? else {
+            return Ok(None);
+        };
+        let Some(at) = self.i32(&format!("{name}.at"))? else {
+            let reason =
+                format!("`{name}.{kind}`: expected the numbers of the {kind} in `{name}.at`");
+            return Err(self.invalid(reason));
+        };
+        // A negative number becomes one that no tensor has.
+        let at = at.values.iter().map(|i| *i as usize).collect();
+        Ok(Some((sample, at)))
     }
 
     /// The `i32` tensor of that name, if it was recorded.
@@ -372,6 +439,68 @@ impl Tensors {
         GoldenError::Tensors {
             path: self.path.clone(),
             reason: reason.into(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use safetensors::tensor::TensorView;
+
+    use super::*;
+
+    /// Tensors of two dimensions by name: shape, and 32-bit values of the type.
+    fn tensors(of: &[(&str, Dtype, [usize; 2])]) -> Tensors {
+        let data: Vec<u8> = (0..64u32).flat_map(|i| (i as f32).to_le_bytes()).collect();
+        let numbers: Vec<u8> = [0i32, 2, 9, -1]
+            .iter()
+            .flat_map(|i| i.to_le_bytes())
+            .collect();
+        let views = of.iter().map(|(name, dtype, shape)| {
+            let (data, shape) = match dtype {
+                Dtype::I32 => (&numbers[..4 * shape[0]], vec![shape[0]]),
+                _ => (&data[..4 * shape[0] * shape[1]], shape.to_vec()),
+            };
+            (*name, TensorView::new(*dtype, shape, data).unwrap())
+        });
+        Tensors {
+            path: PathBuf::from("x.safetensors"),
+            bytes: safetensors::serialize(views, None).unwrap(),
+        }
+    }
+
+    const ROWS: [f32; 6] = [0.0, 1.0, 2.0, 10.0, 11.0, 12.0];
+
+    #[test]
+    fn logits_are_compared_at_the_recorded_columns() {
+        let whole = tensors(&[("x", Dtype::F32, [2, 3])]);
+        let whole = whole.logits("x").unwrap().unwrap();
+        assert_eq!(whole.columns_of(&ROWS, 3).unwrap(), ROWS);
+        assert!(whole.columns_of(&ROWS, 2).is_none(), "another vocabulary");
+        let sample = [
+            ("x.columns", Dtype::F32, [2, 2]),
+            ("x.at", Dtype::I32, [2, 1]),
+        ];
+        let sample = tensors(&sample).logits("x").unwrap().unwrap();
+        assert_eq!(sample.columns_of(&ROWS, 3).unwrap(), [0.0, 2.0, 10.0, 12.0]);
+        assert!(sample.columns_of(&ROWS, 2).is_none(), "another vocabulary");
+        assert!(tensors(&[]).logits("x").unwrap().is_none());
+    }
+
+    #[test]
+    fn a_sample_whose_numbers_do_not_fit_is_refused() {
+        let alone = tensors(&[("x.columns", Dtype::F32, [2, 2])]);
+        assert!(alone.logits("x").is_err());
+        let columns = ("x.columns", Dtype::F32, [2, 2]);
+        let fewer = tensors(&[columns, ("x.at", Dtype::I32, [1, 1])]);
+        assert!(fewer.logits("x").is_err());
+        for n in [3, 4] {
+            let beyond = [
+                ("x.columns", Dtype::F32, [2, n]),
+                ("x.at", Dtype::I32, [n, 1]),
+            ];
+            let beyond = tensors(&beyond).logits("x").unwrap().unwrap();
+            assert!(beyond.columns_of(&ROWS, 3).is_none(), "{n}");
         }
     }
 }

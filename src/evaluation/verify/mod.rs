@@ -1,9 +1,9 @@
-//! A model held, stage by stage, against recorded outputs of the original PyTorch code.
+//! Compares a model, stage by stage, with recorded outputs of the original PyTorch implementation.
 //!
-//! A golden directory has one `.json` and `.safetensors` for each conversation, and under
-//! `images/` one of each for every picture (its form: `tests/reference/README.md`). The stages run
-//! through the very code that answers questions; only the arithmetic of the decoder is set to its
-//! plainest (KV cache in `f32`, no fused attention), so that what remains is the weights' own error.
+//! A golden directory has a `.json` and a `.safetensors` file for each conversation, and under `images/` for each
+//! picture (format: `tests/reference/README.md`). The stages run the same code that answers questions. Only the
+//! decoder uses its most exact arithmetic (KV cache in `f32`, no flash attention), so that the remaining error is
+//! that of the weights.
 
 mod compare;
 mod conversation;
@@ -21,20 +21,20 @@ use crate::{
     vision::image::{ImageError, Orientation, Transparency},
 };
 
-/// Why a verification could not be carried out; a stage that departs is no error but a result.
+/// Why a verification failed to run. A stage out of tolerance is a result, not an error.
 #[derive(Debug, thiserror::Error)]
 #[allow(missing_docs)]
 pub enum VerifyError {
-    /// The golden data.
+    /// Error in the golden data.
     #[error(transparent)]
     Golden(#[from] GoldenError),
-    /// The model.
+    /// Error of the engine.
     #[error(transparent)]
     Engine(#[from] EngineError),
-    /// A picture.
+    /// Error in a picture.
     #[error(transparent)]
     Image(#[from] ImageError),
-    /// The decoder.
+    /// Error of the decoder.
     #[error(transparent)]
     Llama(#[from] LlamaError),
 }
@@ -42,11 +42,11 @@ pub enum VerifyError {
 /// All stages of a picture or a conversation.
 #[derive(Clone, Debug, serde::Serialize)]
 pub struct Outcome {
-    /// The picture's or the conversation's name.
+    /// Name of the picture or conversation.
     pub subject: String,
-    /// Its stages, in the order of computation.
+    /// Stages in the order of computation.
     pub stages: Vec<Stage>,
-    /// Whether this is a record of the golden directory, and not a judgement over several.
+    /// Whether this is a single record of the golden directory, not a result over several records.
     pub is_record: bool,
 }
 
@@ -57,19 +57,19 @@ impl Outcome {
     }
 }
 
-/// The options that [`verify`] wants its engine loaded with.
+/// The engine options that [`verify`] requires.
 pub fn engine_options() -> EngineOptions {
     EngineOptions {
         kv_type: KvType::F32,
         flash_attn: false,
-        // As the original.
+        // As in the original implementation.
         orientation: Orientation::Ignore,
         transparency: Transparency::Drop,
         ..EngineOptions::default()
     }
 }
 
-/// Runs everything in `golden` and hands over each outcome as it is known.
+/// Runs all records in `golden` and passes each outcome to `on_outcome`.
 ///
 /// # Errors
 /// If the golden data cannot be read or the model cannot be run.

@@ -1,4 +1,4 @@
-//! A picture through preprocessing, tower and projector.
+//! Checks a picture: preprocessing, tower and projector.
 
 use std::path::Path;
 
@@ -15,9 +15,9 @@ use crate::{
     vision::image::{self, PixelValues, ReadOptions, RgbImage},
 };
 
-/// Decoders of lossy formats may differ by this many levels in a pixel.
+/// Maximum difference between decoders of lossy formats, in levels per pixel.
 const LOSSY_LEVELS: u8 = 4;
-/// Pixel values are the same arithmetic on the same integers.
+/// Tolerance of pixel values, which are computed with the same arithmetic from the same integers.
 const PIXEL_TOLERANCE: f64 = 1e-6;
 
 /// Checks every stage of a picture.
@@ -50,10 +50,10 @@ pub(super) fn check(
     })
 }
 
-/// The resized picture that the tower is to see, and how it compares with the recorded one.
+/// The resized picture for the tower, and its comparison with the recorded one.
 ///
-/// Where a lossy format was decoded otherwise, the recorded picture goes on, so that the stages
-/// after this one are compared on equal input.
+/// If a picture was recorded, it is the input of the next stages, so that differences between decoders of lossy
+/// formats do not affect them.
 fn resized(
     engine: &Engine,
     golden: &GoldenDir,
@@ -68,7 +68,7 @@ fn resized(
     Ok((theirs, Some(stage)))
 }
 
-/// A recorded picture as the tower saw it.
+/// A recorded resized picture.
 pub(super) fn open_resized(engine: &Engine, path: &Path) -> Result<RgbImage, VerifyError> {
     let picture = image::open(path, ReadOptions::REFERENCE)?;
     let expected = engine.preprocessor().image_size();
@@ -94,7 +94,7 @@ pub(super) fn resize(
     Ok(engine.preprocessor().resize(&picture))
 }
 
-/// Whether decoders may differ about a picture of that name.
+/// Whether decoders may differ for a picture of that name.
 pub(super) fn is_lossy(name: &str) -> bool {
     let name = name.to_ascii_lowercase();
     [".jpg", ".jpeg", ".webp"].iter().any(|e| name.ends_with(e))
@@ -114,7 +114,7 @@ fn compare_resized(name: &str, ours: &RgbImage, theirs: &RgbImage) -> Stage {
         levels => format!("max {levels} levels"),
     };
     if stage.deviation.is_some_and(|d| d.max > 0.0) {
-        stage.note = "decoded otherwise; the recorded pixels go on".to_owned();
+        stage.note = "decoded differently; the next stages use the recorded pixels".to_owned();
     }
     stage
 }
@@ -140,7 +140,7 @@ fn pixel_values(record: &PictureRecord, pixels: &PixelValues) -> Result<Vec<Stag
         .collect())
 }
 
-/// Compares a stage of which only a summary was kept.
+/// Compares a stage of which only a summary was recorded.
 fn summary(name: &str, values: &[f32], expected: Stats) -> Stage {
     let n = values.len() as f64;
     let mean = values.iter().map(|v| f64::from(*v)).sum::<f64>() / n;
@@ -156,7 +156,7 @@ fn summary(name: &str, values: &[f32], expected: Stats) -> Stage {
     .with_note("mean, rms and largest only")
 }
 
-/// Compares the tower's stages as they are computed.
+/// Compares the tower's stages while they are computed.
 struct Watch<'a> {
     record: &'a PictureRecord,
     bound: Bound,
@@ -192,7 +192,7 @@ impl Watch<'_> {
         Ok(Some(self.bound.stage(name, &found, &recorded.values)))
     }
 
-    /// The rows of `values` that were recorded, one after another.
+    /// The recorded rows of `values`, concatenated.
     fn rows(
         &self,
         name: &str,
@@ -217,7 +217,7 @@ impl Watch<'_> {
 }
 
 impl Bound {
-    /// Compares by this bound.
+    /// Compares with this bound.
     pub(super) fn stage(self, name: &str, found: &[f32], expected: &[f32]) -> Stage {
         match self {
             Self::Absolute(tolerance) => Stage::absolute(name, found, expected, tolerance),

@@ -1,8 +1,7 @@
-//! How exact a model can be, by the types of its weights, and what is allowed for it.
+//! Tolerances by the types of a model's weights.
 //!
-//! The bounds on logits and on greedy choices are those that came with the reference data
-//! (`tests/reference/README.md`). They were measured with an exact adapter and tower; where those
-//! are quantized as well, their share is added.
+//! The bounds on logits and greedy choices come with the reference data (`tests/reference/README.md`). They were
+//! measured with an exact adapter and tower; if those are quantized as well, the bounds are wider.
 
 use crate::model::{container::Container, quant::GgmlType};
 
@@ -13,7 +12,7 @@ enum Grade {
     Full,
     /// `f16`: exact for the reference's weights, but the decoder multiplies in `f16`.
     Half,
-    /// `bf16`: likewise, and the decoder rounds activations to 8 bits of mantissa.
+    /// `bf16`: exact as well, but the decoder rounds activations to 8 bits of mantissa.
     Brain,
     /// `q8_0`.
     EightBit,
@@ -43,7 +42,7 @@ impl Grade {
     }
 }
 
-/// What is allowed, stage by stage.
+/// Precision of a model's parts, which gives the tolerance of each stage.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Precision {
     vision: Grade,
@@ -51,19 +50,19 @@ pub struct Precision {
     decoder: Grade,
 }
 
-/// A bound on a stage of numbers.
+/// Tolerance of a numeric stage.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) enum Bound {
-    /// On every value.
+    /// For every value.
     Absolute(f64),
-    /// On the whole: relative root mean square, and cosine.
+    /// For all values together: relative root mean square, and cosine similarity.
     Relative(f64, f64),
 }
 
-/// What is asked of greedy choices.
+/// Required agreement of greedy choices.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) enum Agreement {
-    /// Equal wherever the first logit leads by more than this.
+    /// Equal wherever the margin of the first logit is larger than this.
     Margin(f32),
     /// This share of all choices.
     Share(f64),
@@ -89,8 +88,8 @@ impl Precision {
         }
     }
 
-    /// The same where the tower saw other pixels than the original's did, by a few levels: a
-    /// lossy picture whose recorded pixels are not there.
+    /// The precision if the tower's pixels differ from the original's by a few levels: for a lossy picture
+    /// without recorded pixels.
     pub(super) fn with_other_pixels(self) -> Self {
         Self {
             vision: self.vision.max(Grade::EightBit),
@@ -98,9 +97,8 @@ impl Precision {
         }
     }
 
-    /// For the stages of the tower and the projector. Its 16-bit weights hold the reference's
-    /// numbers exactly, `f16` is multiplied in `f32`; beside `bf16` activations are rounded to 16 bits
-    /// on CPUs where that is faster.
+    /// For the stages of the tower and the projector. 16-bit weights represent the reference's numbers exactly.
+    /// `f16` is multiplied in `f32`; with `bf16`, activations are rounded to 16 bits on CPUs where that is faster.
     pub(super) fn vision(&self) -> Bound {
         match self.vision {
             Grade::Full | Grade::Half => Bound::Absolute(1e-4),
@@ -110,7 +108,7 @@ impl Precision {
         }
     }
 
-    /// For the rows that go into the decoder: token embeddings and projected pictures.
+    /// For the decoder's input rows: token embeddings and projected pictures.
     pub(super) fn inputs(&self) -> Bound {
         match self.vision.max(self.decoder) {
             Grade::Full | Grade::Half => Bound::Absolute(1e-4),
@@ -133,8 +131,8 @@ impl Precision {
         }
     }
 
-    /// For the logits of the likeliest tokens of every position. Quantization moves these more
-    /// than the rest, and the reference states no bound for them: they are reported only.
+    /// For the logits of the most likely tokens of every position. Quantization changes these more than the
+    /// others, and the reference has no bound for them, so they are only reported.
     pub(super) fn top_logits(&self) -> Option<Bound> {
         let exact = self.decoder.max(self.vision).max(self.plora) <= Grade::Half;
         exact.then(|| self.logits())
