@@ -41,7 +41,7 @@ impl Engine {
     /// # Errors
     /// If it is not a picture, or does not fit into memory.
     pub fn decode_picture(&self, file: &[u8]) -> Result<Decoded, ImageError> {
-        image::decode_within(file, self.options.reading(), self.memory_left())
+        image::decode_within(file, self.options.read_options(), self.memory_left())
     }
 
     /// Calls `open` for each item with the bytes it may use: first in parallel, one item per thread, each with an

@@ -31,19 +31,18 @@ mod slot;
 
 use std::{path::Path, sync::Arc, time::Instant};
 
+use ndarray::ArrayView2;
+
 pub use batch_scheduler::{Offer, Requests};
 pub use beams::MAX_BEAMS;
 pub use error::EngineError;
 pub use options::{EngineOptions, default_threads};
+use pictures::EmbeddingCache;
 pub use prepared::PromptSize;
+use prompt_cache::PromptCache;
 pub use prompt_state::PromptState;
 pub use request::{Answer, DEFAULT_N_PREDICT, Observer, Picture, Request, StopReason};
 pub use session::Session;
-
-use ndarray::ArrayView2;
-
-use pictures::EmbeddingCache;
-use prompt_cache::PromptCache;
 
 use crate::{
     language::{

@@ -67,7 +67,7 @@ impl Default for EngineOptions {
 
 impl EngineOptions {
     /// How pictures are decoded.
-    pub fn reading(&self) -> ReadOptions {
+    pub fn read_options(&self) -> ReadOptions {
         ReadOptions {
             orientation: self.orientation,
             transparency: self.transparency,

@@ -78,12 +78,12 @@ impl<'a> LoadedPicture<'a> {
     pub fn resized(
         &self,
         preprocessor: &Preprocessor,
-        how: ReadOptions,
+        options: ReadOptions,
         max_bytes: u64,
     ) -> Result<Decoded, ImageError> {
         match &self.content {
             PictureData::File { path, bytes } => {
-                let decoded = image::decode_within(bytes, how, max_bytes);
+                let decoded = image::decode_within(bytes, options, max_bytes);
                 let decoded = decoded.map_err(|e| e.of_file(path))?;
                 Ok(Decoded {
                     picture: preprocessor.resize(&decoded.picture),

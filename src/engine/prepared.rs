@@ -102,8 +102,8 @@ impl Engine {
             if let Some(embedding) = self.embeddings.get(picture.id) {
                 return Ok(EncoderInput::Cached(embedding));
             }
-            let (preprocessor, how) = (&self.preprocessor, self.options.reading());
-            let resized = picture.resized(preprocessor, how, max_bytes)?;
+            let (preprocessor, options) = (&self.preprocessor, self.options.read_options());
+            let resized = picture.resized(preprocessor, options, max_bytes)?;
             Ok(EncoderInput::Encode(resized))
         };
         let pictures: Vec<_> = prepared.pictures.iter().enumerate().collect();
@@ -130,7 +130,7 @@ impl Engine {
     ) -> (Vec<Option<Embedding>>, usize) {
         let n_to_encode = inputs
             .iter()
-            .filter(|r| matches!(r, EncoderInput::Encode(_)));
+            .filter(|i| matches!(i, EncoderInput::Encode(_)));
         let mut progress = StageCount::new(observer, self.encoder.config(), n_to_encode.count());
         let mut n_encoded = 0;
         let embeddings = inputs.into_iter().zip(&prepared.pictures);

@@ -62,7 +62,7 @@ impl PromptCache {
         let tower = format!(
             "xc2-edge {version}\nmodel {checksum} {n_bytes}\n{info:?}\ntower {:?} {:?} {}\n",
             options.tower,
-            options.reading(),
+            options.read_options(),
             vision::kernels(),
         );
         let decoder = format!(

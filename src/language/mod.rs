@@ -1,4 +1,4 @@
-//! The language model: conversations to sequences of tokens and pictures, and sequences to text.
+//! The language model: from conversations to sequences of tokens and pictures, and from sequences to text.
 
 pub mod decoder;
 pub mod grammar;

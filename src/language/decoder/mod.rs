@@ -1,64 +1,67 @@
-//! Prefill and decode: the language model driven over [`Prompt`]s.
+//! Prefill and decode of [`Prompt`]s with llama.cpp.
 //!
-//! The mask is lowered here. llama.cpp applies an adapter to every token of a batch, so each batch
-//! holds positions of one mask bit only (and either tokens or embeddings), and the adapter is
-//! switched between batches when the bit changes.
+//! The Partial-LoRA mask becomes batches here. llama.cpp applies an adapter to every token of a batch, so each batch
+//! has positions of one mask bit only (and either tokens or embeddings), and the adapter is switched between batches
+//! when the bit changes.
 //!
-//! A decoder remembers what its sequences hold ([`PromptKey`]), so whoever asks next can keep the part
-//! that is the same.
-
-pub use crate::language::llama::TextStream;
+//! A decoder records the [`PromptKey`] of each sequence, so that the next request can reuse the common prefix.
 
 use std::ops::ControlFlow;
 
 use ndarray::ArrayView2;
 
+pub use crate::language::llama::TextStream;
 use crate::language::{
     llama::{Context, Input, LlamaError, Outputs, Positions},
     prompt::{PloraMask, Prompt, PromptKey, Run, Sequence},
 };
 
-/// A stretch of a sequence that one batch computes.
+/// The positions that one batch computes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Step {
-    /// Which run of the sequence.
+    /// The index of the run.
     run: usize,
     /// First position within the run.
-    begin: usize,
+    start: usize,
     /// Number of positions.
     len: usize,
     /// The mask bit of all of them.
     plora: bool,
 }
 
-/// Cuts what a sequence holds from position `from` on into batches: within one run, of one mask bit,
-/// of at most `n_batch` positions.
+/// Splits a sequence from position `from` on into batches of at most `n_batch` positions, each within one run and of
+/// one mask bit.
 ///
 /// # Panics
-/// If the mask has another length than the sequence.
-fn lower(sequence: &Sequence, mask: &PloraMask, from: usize, n_batch: usize) -> Vec<Step> {
+/// If the mask and the sequence differ in length.
+fn split_into_batches(
+    sequence: &Sequence,
+    mask: &PloraMask,
+    from: usize,
+    n_batch: usize,
+) -> Vec<Step> {
     assert_eq!(mask.len(), sequence.len(), "the mask covers the sequence");
     let mut steps = Vec::new();
-    let mut run_begin = 0;
+    let mut run_start = 0;
     for (run, len) in sequence.runs().iter().map(Run::len).enumerate() {
-        let mut begin = from.saturating_sub(run_begin).min(len);
-        while begin < len {
-            let (plora, same) = mask.run_at(run_begin + begin);
-            let n = same.min(len - begin).min(n_batch);
+        let mut start = from.saturating_sub(run_start).min(len);
+        while start < len {
+            let (plora, same) = mask.run_at(run_start + start);
+            let n = same.min(len - start).min(n_batch);
             steps.push(Step {
                 run,
-                begin,
+                start,
                 len: n,
                 plora,
             });
-            begin += n;
+            start += n;
         }
-        run_begin += len;
+        run_start += len;
     }
     steps
 }
 
-/// The decoder at work on one sequence or several.
+/// A llama.cpp context with the keys of its sequences.
 #[derive(Debug)]
 pub struct Decoder {
     context: Context,
@@ -66,14 +69,14 @@ pub struct Decoder {
     prompt_keys: Vec<PromptKey>,
 }
 
-/// Logits of the positions of a batch: the position of the first, and the rows one by one.
+/// Receives the logits of each position: the position, and `[n_vocab]`.
 pub type OnLogits<'a> = &'a mut dyn FnMut(usize, &[f32]);
 
-/// The projected embeddings of the pictures of a prompt, `[n_tokens, n_embd]` each, in standard
-/// layout; `None` for those whose positions are all held.
+/// The projected embeddings of a prompt's pictures, `[n_tokens, n_embd]` each, in standard layout; `None` for pictures
+/// whose positions need not be computed.
 pub type Embeddings<'a> = [Option<ArrayView2<'a, f32>>];
 
-/// A token to be appended to a sequence.
+/// A token to append to a sequence.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Next {
     /// The sequence.
@@ -83,7 +86,7 @@ pub struct Next {
 }
 
 impl Decoder {
-    /// Starts with `n_seq` empty sequences.
+    /// A decoder with `n_seq` empty sequences.
     pub fn new(context: Context, n_seq: usize) -> Self {
         let prompt_keys = vec![PromptKey::default(); n_seq];
         Self {
@@ -97,24 +100,23 @@ impl Decoder {
         &self.prompt_keys[seq]
     }
 
-    /// Positions that sequence `seq` holds.
+    /// The length of sequence `seq`.
     pub fn n_past(&self, seq: usize) -> usize {
         self.prompt_keys[seq].len()
     }
 
-    /// How often the adapter was switched so far.
+    /// How often the adapter was switched.
     pub fn n_switches(&self) -> usize {
         self.context.n_switches()
     }
 
-    /// Lets sequence `seq` forget everything from `position` on.
+    /// Removes the positions of sequence `seq` from `position` on.
     pub fn truncate(&mut self, seq: usize, position: usize) {
         self.context.truncate(seq, position);
         self.prompt_keys[seq].truncate(position);
     }
 
-    /// Lets sequence `to` hold the first `n` positions of `from` and nothing else, without computing
-    /// or copying them.
+    /// Replaces sequence `to` with the first `n` positions of `from`. They are shared, neither computed nor copied.
     pub fn share(&mut self, from: usize, to: usize, n: usize) {
         self.truncate(to, 0);
         self.context.share(from, to, n);
@@ -130,10 +132,10 @@ impl Decoder {
         self.context.save(seq)
     }
 
-    /// Lets sequence `seq` hold what [`Self::save`] gave of a sequence with this trace.
+    /// Restores sequence `seq` from the bytes that [`Self::save`] returned for a sequence with this key.
     ///
     /// # Errors
-    /// If llama.cpp refuses; the sequence is empty then.
+    /// If llama.cpp rejects the bytes; the sequence is empty then.
     pub fn restore(
         &mut self,
         seq: usize,
@@ -146,17 +148,15 @@ impl Decoder {
         Ok(())
     }
 
-    /// Computes what sequence `seq` does not hold of a prompt that it holds the begin of, and leaves
-    /// the logits of the last position for [`Self::logits`]. `progress` is told the number of
-    /// positions that are there after every batch, and may break off: `Break` comes back then, and
-    /// there are no logits.
+    /// Computes the rest of a prompt of which sequence `seq` is a prefix. [`Self::logits`] has the logits of the last
+    /// position afterwards. `progress` receives the sequence's length after every batch. If it returns `Break`, so does
+    /// this function, and there are no logits.
     ///
     /// # Errors
-    /// If llama.cpp refuses a batch; the sequence holds what was computed before.
+    /// If llama.cpp fails; the sequence keeps the batches computed before.
     ///
     /// # Panics
-    /// If the sequence holds something else than the prompt's begin, or all of it, or an embedding
-    /// is missing.
+    /// If the sequence is not a proper prefix of the prompt, or an embedding is missing.
     pub fn prefill(
         &mut self,
         seq: usize,
@@ -180,10 +180,10 @@ impl Decoder {
         Ok(ControlFlow::Continue(()))
     }
 
-    /// As [`Self::prefill`], with the logits of every position computed.
+    /// As [`Self::prefill`], but computes the logits of every position.
     ///
     /// # Errors
-    /// If llama.cpp refuses a batch.
+    /// If llama.cpp fails.
     pub fn prefill_observed(
         &mut self,
         seq: usize,
@@ -202,13 +202,16 @@ impl Decoder {
     }
 
     fn steps(&self, seq: usize, prompt: &Prompt) -> Vec<Step> {
-        let n_held = self.n_past(seq);
-        let same = self.prompt_keys[seq].common_prefix(&prompt.prompt_key);
-        assert!(same == n_held && same < prompt.len(), "the begin is held");
-        lower(
+        let n_past = self.n_past(seq);
+        let n_common = self.prompt_keys[seq].common_prefix(&prompt.prompt_key);
+        assert!(
+            n_common == n_past && n_common < prompt.len(),
+            "the sequence is a proper prefix of the prompt"
+        );
+        split_into_batches(
             &prompt.sequence,
             &prompt.mask,
-            n_held,
+            n_past,
             self.context.n_batch(),
         )
     }
@@ -222,13 +225,13 @@ impl Decoder {
         outputs: Outputs,
     ) -> Result<(), LlamaError> {
         self.context.switch_adapter(step.plora)?;
-        let range = step.begin..step.begin + step.len;
+        let range = step.start..step.start + step.len;
         let input = match &prompt.sequence.runs()[step.run] {
             Run::Tokens(ids) => Input::Tokens(&ids[range]),
             Run::Image { index, .. } => {
-                let rows = images[*index].as_ref().expect("embeddings to compute");
+                let rows = images[*index].as_ref().expect("the embeddings are given");
                 let n_embd = rows.ncols();
-                let values = rows.to_slice().expect("embeddings lie row by row");
+                let values = rows.to_slice().expect("they are in standard layout");
                 Input::Embeddings(&values[range.start * n_embd..range.end * n_embd])
             }
         };
@@ -238,41 +241,41 @@ impl Decoder {
         Ok(())
     }
 
-    /// Appends one token to sequence `seq`, with the adapter on or off, and leaves its logits.
+    /// Decodes one token in sequence `seq`, with the adapter on or off. [`Self::logits`] has its logits afterwards.
     ///
     /// # Errors
-    /// If llama.cpp refuses, for example because the context is full.
+    /// If llama.cpp fails, for example because the context is full.
     pub fn step(&mut self, seq: usize, id: i32, plora: bool) -> Result<(), LlamaError> {
         self.step_all(&[Next { seq, id }], plora)
     }
 
-    /// Appends one token to each of some sequences in one batch, and leaves the logits of `nexts[i]`
-    /// for [`Self::logits_of`]. All weights are read once, however many sequences go on.
+    /// Decodes one token in each of several sequences in one batch, which reads all weights once. [`Self::logits_of`]
+    /// has the logits of `nexts[i]` afterwards.
     ///
     /// # Errors
-    /// If llama.cpp refuses; nothing was appended then.
+    /// If llama.cpp fails; the sequences are unchanged then.
     pub fn step_all(&mut self, nexts: &[Next], plora: bool) -> Result<(), LlamaError> {
         self.context.switch_adapter(plora)?;
         let ids: Vec<i32> = nexts.iter().map(|n| n.id).collect();
-        let places: Vec<_> = nexts.iter().map(|n| (n.seq, self.n_past(n.seq))).collect();
+        let positions: Vec<_> = nexts.iter().map(|n| (n.seq, self.n_past(n.seq))).collect();
         let seqs: Vec<usize> = nexts.iter().map(|n| n.seq).collect();
-        let places = Positions::Each(&places);
-        self.decode(&seqs, Input::Tokens(&ids), places, Outputs::All)?;
+        let positions = Positions::Each(&positions);
+        self.decode(&seqs, Input::Tokens(&ids), positions, Outputs::All)?;
         for next in nexts {
             self.prompt_keys[next.seq].push(next.id, plora);
         }
         Ok(())
     }
 
-    /// Computes a batch; if llama.cpp fails, `seqs` are cut back to what they held.
+    /// Computes a batch. If llama.cpp fails, `seqs` are truncated to their previous lengths.
     fn decode(
         &mut self,
         seqs: &[usize],
         input: Input<'_>,
-        places: Positions<'_>,
+        positions: Positions<'_>,
         outputs: Outputs,
     ) -> Result<(), LlamaError> {
-        let result = self.context.decode(input, places, outputs);
+        let result = self.context.decode(input, positions, outputs);
         if result.is_err() {
             for seq in seqs {
                 self.context.truncate(*seq, self.prompt_keys[*seq].len());
@@ -281,7 +284,7 @@ impl Decoder {
         result
     }
 
-    /// The logits of the last position computed, `[n_vocab]`.
+    /// The logits of the last computed position, `[n_vocab]`.
     pub fn logits(&mut self) -> &[f32] {
         self.context.last_logits()
     }
@@ -306,16 +309,16 @@ mod tests {
         sequence
     }
 
-    fn lowered(mask: &PloraMask, n_batch: usize) -> Vec<(usize, usize, usize, bool)> {
-        let steps = lower(&sequence(), mask, 0, n_batch);
+    fn batches(mask: &PloraMask, n_batch: usize) -> Vec<(usize, usize, usize, bool)> {
+        let steps = split_into_batches(&sequence(), mask, 0, n_batch);
         steps
             .into_iter()
-            .map(|s| (s.run, s.begin, s.len, s.plora))
+            .map(|s| (s.run, s.start, s.len, s.plora))
             .collect()
     }
 
     #[test]
-    fn batches_hold_one_kind_of_input_and_one_bit() {
+    fn a_batch_has_one_kind_of_input_and_one_mask_bit() {
         let mask = sequence().plora_mask(PloraPolicy::Images);
         let expected = [
             (0, 0, 3, false),
@@ -323,16 +326,16 @@ mod tests {
             (2, 0, 2, true),
             (3, 0, 1, false),
         ];
-        assert_eq!(lowered(&mask, 64), expected);
+        assert_eq!(batches(&mask, 64), expected);
     }
 
     #[test]
-    fn any_mask_can_be_lowered() {
+    fn any_mask_can_be_split_into_batches() {
         let bits = [
             true, false, false, true, true, false, true, true, true, false, true,
         ];
         let mask: PloraMask = bits.into_iter().collect();
-        let steps = lowered(&mask, 2);
+        let steps = batches(&mask, 2);
         let mut unrolled = Vec::new();
         for (_, _, len, bit) in &steps {
             assert!(*len <= 2);
@@ -342,11 +345,11 @@ mod tests {
     }
 
     #[test]
-    fn what_is_held_is_left_out() {
+    fn cached_positions_are_left_out() {
         let mask = sequence().plora_mask(PloraPolicy::Images);
         let from = |at| {
-            let steps = lower(&sequence(), &mask, at, 64);
-            let tuple = |s: Step| (s.run, s.begin, s.len, s.plora);
+            let steps = split_into_batches(&sequence(), &mask, at, 64);
+            let tuple = |s: Step| (s.run, s.start, s.len, s.plora);
             steps.into_iter().map(tuple).collect::<Vec<_>>()
         };
         let rest = [(2, 0, 2, true), (3, 0, 1, false)];
@@ -357,7 +360,7 @@ mod tests {
     }
 
     #[test]
-    fn the_controls_have_uniform_masks() {
+    fn the_control_policies_have_uniform_masks() {
         for (policy, bit) in [
             (PloraPolicy::Nowhere, false),
             (PloraPolicy::Everywhere, true),

@@ -1,4 +1,4 @@
-//! Is a text a GBNF grammar, and if not, where?
+//! Checks the syntax of a GBNF grammar and reports the place of an error.
 //!
 //! ```text
 //! grammar    = { rule }
@@ -8,14 +8,15 @@
 //! item       = "literal" | [set] | [^set] | . | name | ( alternates ) | [ "!" ] <token>
 //! ```
 //!
-//! Comments begin with `#`. Within parentheses a newline is a space like any other.
+//! Comments begin with `#`. Within parentheses a newline is white space.
 
 use std::collections::BTreeSet;
 
 use super::GrammarError;
 
-/// llama.cpp recurses into groups, and its limit of repetitions.
+/// Limit of nested groups, because llama.cpp recurses into groups.
 const MAX_DEPTH: usize = 100;
+/// llama.cpp's limit of repetitions.
 const MAX_REPETITIONS: usize = 2000;
 
 /// Checks a grammar.
@@ -49,7 +50,7 @@ struct Reader<'a> {
     text: &'a str,
     rest: &'a str,
     depth: usize,
-    /// Names used, with their offsets.
+    /// Offsets and names of the rules that are used.
     uses: Vec<(usize, &'a str)>,
 }
 
@@ -58,12 +59,12 @@ impl<'a> Reader<'a> {
         self.text.len() - self.rest.len()
     }
 
-    /// Line and column of an offset, from one.
+    /// One-based line and column of an offset.
     fn place(&self, offset: usize) -> (usize, usize) {
         let before = &self.text[..offset];
         let line = before.matches('\n').count() + 1;
-        let begin = before.rfind('\n').map_or(0, |at| at + 1);
-        (line, before[begin..].chars().count() + 1)
+        let line_start = before.rfind('\n').map_or(0, |at| at + 1);
+        (line, before[line_start..].chars().count() + 1)
     }
 
     fn expected(&self, expected: &'static str) -> GrammarError {
@@ -95,14 +96,14 @@ impl<'a> Reader<'a> {
         self.rest.chars().next()
     }
 
-    fn take(&mut self, sign: &str) -> bool {
-        let rest = self.rest.strip_prefix(sign);
+    fn take(&mut self, token: &str) -> bool {
+        let rest = self.rest.strip_prefix(token);
         self.rest = rest.unwrap_or(self.rest);
         rest.is_some()
     }
 
-    fn need(&mut self, sign: &str, expected: &'static str) -> Result<(), GrammarError> {
-        match self.take(sign) {
+    fn need(&mut self, token: &str, expected: &'static str) -> Result<(), GrammarError> {
+        match self.take(token) {
             true => Ok(()),
             false => Err(self.expected(expected)),
         }
@@ -166,7 +167,7 @@ impl<'a> Reader<'a> {
         }
     }
 
-    /// Whether there was an item.
+    /// Reads an item; false if there is none.
     fn item(&mut self) -> Result<bool, GrammarError> {
         match self.peek() {
             Some('"') => self.characters("\"")?,
@@ -185,7 +186,7 @@ impl<'a> Reader<'a> {
         Ok(true)
     }
 
-    /// A literal or a set, up to `end`.
+    /// Reads a literal or a set, up to `end`.
     fn characters(&mut self, end: &str) -> Result<(), GrammarError> {
         self.rest = &self.rest[1..];
         while !self.take(end) {
@@ -234,7 +235,7 @@ impl<'a> Reader<'a> {
     fn group(&mut self) -> Result<(), GrammarError> {
         self.depth += 1;
         if self.depth > MAX_DEPTH {
-            return Err(self.too_large("groups within groups", MAX_DEPTH));
+            return Err(self.too_large("nested groups", MAX_DEPTH));
         }
         self.rest = &self.rest[1..];
         self.space(true);
@@ -282,7 +283,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn grammars_of_all_forms_pass() {
+    fn grammars_of_all_forms_are_valid() {
         for grammar in [
             "root ::= \"yes\" | \"no\"",
             "# comment\nroot ::= item (\",\" item)* # more\nitem ::= [a-z]+ [^\"\\\\]? .\n",
@@ -295,7 +296,7 @@ mod tests {
     }
 
     #[test]
-    fn the_place_of_an_error_is_told() {
+    fn an_error_reports_its_line_and_column() {
         for (grammar, message) in [
             ("", "expected a rule `root`"),
             ("rule ::= \"a\"", "expected a rule `root`"),
@@ -342,7 +343,7 @@ mod tests {
             ),
             (
                 "root ::= \"a\"{99999999999999999999}",
-                "repetitions (at most 2000)",
+                "expected at most 2000 repetitions",
             ),
             (
                 "root ::= \"a\"\n%",
@@ -359,7 +360,7 @@ mod tests {
         let deep = format!("root ::= {}\"a\"{}", "(".repeat(101), ")".repeat(101));
         let error = check(&deep).unwrap_err().to_string();
         assert!(
-            error.contains("groups within groups (at most 100)"),
+            error.contains("expected at most 100 nested groups"),
             "{error}"
         );
     }

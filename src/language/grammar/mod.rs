@@ -1,14 +1,13 @@
-//! Grammars that answers are held to.
+//! Grammars that constrain answers.
 //!
-//! llama.cpp's grammar engine decides which tokens may follow ([`crate::language::llama::Constraint`]). What
-//! is wrong with a grammar is found here, because llama.cpp says so on stderr only and aborts on
-//! some.
+//! llama.cpp's grammar engine decides which tokens may follow ([`llama::Constraint`]). Errors in a grammar are
+//! detected here, because llama.cpp reports them on stderr only, and some abort the process.
 
 mod check;
 
 use crate::language::llama;
 
-/// What an answer has to look like.
+/// A valid grammar that constrains an answer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Grammar {
     gbnf: String,
@@ -18,7 +17,7 @@ pub struct Grammar {
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 #[allow(missing_docs)]
 pub enum GrammarError {
-    /// The grammar breaks off or has a sign in a wrong place.
+    /// The grammar ends early or has an unexpected character.
     #[error("grammar, line {line}, column {column}: expected {expected}, found {found}")]
     Syntax {
         line: usize,
@@ -26,45 +25,44 @@ pub enum GrammarError {
         expected: &'static str,
         found: String,
     },
-    /// A rule that is used and nowhere defined.
+    /// A rule is used but not defined.
     #[error("grammar, line {line}, column {column}: rule `{name}` is not defined")]
     Undefined {
         line: usize,
         column: usize,
         name: String,
     },
-    /// There is no beginning.
+    /// There is no rule `root`.
     #[error("grammar: expected a rule `root`, found none")]
     NoRoot,
-    /// Repetitions or groups beyond what llama.cpp takes.
-    #[error("grammar, line {line}, column {column}: {what} (at most {limit})")]
+    /// Repetitions or nested groups beyond llama.cpp's limits.
+    #[error("grammar, line {line}, column {column}: expected at most {limit} {what}")]
     TooLarge {
         line: usize,
         column: usize,
         what: &'static str,
         limit: usize,
     },
-    /// What is well-formed and llama.cpp does not take all the same.
+    /// llama.cpp refuses a grammar of valid syntax.
     #[error("grammar: llama.cpp refuses it: {what}")]
     Refused { what: String },
-    /// A JSON schema that is no JSON.
+    /// A JSON schema that is not valid JSON.
     #[error("JSON schema, line {line}, column {column}: {what}")]
     Json {
         line: usize,
         column: usize,
         what: String,
     },
-    /// A JSON schema with something that llama.cpp has no grammar for.
+    /// A JSON schema that llama.cpp cannot convert to a grammar.
     #[error("JSON schema: {what}")]
     Schema { what: String },
 }
 
 impl Grammar {
-    /// A grammar in llama.cpp's GBNF, whose rule `root` is the whole answer.
+    /// A grammar in llama.cpp's GBNF, whose rule `root` matches the whole answer.
     ///
     /// # Errors
-    /// If it is none, with the place, or llama.cpp does not take it: for example because a rule begins
-    /// with itself.
+    /// If the syntax is invalid, with line and column, or llama.cpp refuses it, for example because of left recursion.
     pub fn gbnf(text: &str) -> Result<Self, GrammarError> {
         check::check(text)?;
         llama::check_grammar(text).map_err(|what| GrammarError::Refused { what })?;
@@ -76,7 +74,7 @@ impl Grammar {
     /// The grammar of JSON values that a schema describes, each on one line.
     ///
     /// # Errors
-    /// If it is no JSON, with the place, or llama.cpp cannot make a grammar of it.
+    /// If it is not valid JSON, with line and column, or llama.cpp cannot convert it.
     pub fn json_schema(text: &str) -> Result<Self, GrammarError> {
         let schema: serde_json::Value =
             serde_json::from_str(text).map_err(|error| GrammarError::Json {
@@ -93,14 +91,14 @@ impl Grammar {
         Self::gbnf(&on_one_line(&gbnf))
     }
 
-    /// The grammar as text.
+    /// The grammar as GBNF text.
     pub fn as_gbnf(&self) -> &str {
         &self.gbnf
     }
 }
 
-/// llama.cpp lets newlines and twenty blanks come between any two tokens of JSON, and a model that is unsure
-/// what to say says those. A blank is as good.
+/// Permits at most one space between two tokens of JSON. llama.cpp permits newlines and twenty spaces, and an unsure
+/// model generates them.
 fn on_one_line(gbnf: &str) -> String {
     let rules = gbnf.lines().map(|rule| match rule.split_once("::=") {
         Some((name, _)) if name.trim() == "space" => "space ::= \" \"?",
@@ -109,7 +107,7 @@ fn on_one_line(gbnf: &str) -> String {
     rules.map(|rule| format!("{rule}\n")).collect()
 }
 
-/// The message without the place, which has a place of its own.
+/// The message without line and column, which are reported separately.
 fn reason(error: &serde_json::Error) -> String {
     let text = error.to_string();
     let end = text.rfind(" at line ").unwrap_or(text.len());

@@ -11,24 +11,24 @@ use llama_cpp_sys_2 as sys;
 
 use super::{LlamaError, Model, log, model::CFile};
 
-/// An adapter of a model. llama.cpp applies it to all tokens of a batch or to none; see
-/// [`crate::language::decoder`] for how that becomes a mask over tokens.
+/// An adapter of a model. llama.cpp applies it to all tokens of a batch or to none; [`crate::language::decoder`] builds
+/// a mask over tokens from that.
 #[derive(Debug)]
 pub struct Adapter {
     ptr: NonNull<sys::llama_adapter_lora>,
     model: Arc<Model>,
 }
 
-// SAFETY: nothing of an adapter belongs to the thread that loaded it.
+// SAFETY: an adapter has no state of the thread that loaded it.
 unsafe impl Send for Adapter {}
-// SAFETY: a loaded adapter is only read.
+// SAFETY: a loaded adapter is read-only.
 unsafe impl Sync for Adapter {}
 
 impl Adapter {
-    /// Loads the adapter GGUF that begins at `offset` of the file. Its weights are copied.
+    /// Loads the adapter GGUF that starts at `offset` of the file. Its weights are copied.
     ///
     /// # Errors
-    /// If llama.cpp refuses it, for example because it does not fit the model.
+    /// If llama.cpp rejects it, for example because it does not match the model.
     pub fn load(model: &Arc<Model>, path: &Path, offset: usize) -> Result<Self, LlamaError> {
         log::clear();
         let file = CFile::open_at(path, offset)?;
@@ -36,7 +36,7 @@ impl Adapter {
             .adapters
             .write()
             .unwrap_or_else(PoisonError::into_inner);
-        // SAFETY: the model is loaded, its list of adapters is locked, and the stream is open at the begin of a GGUF.
+        // SAFETY: the model is loaded, its list of adapters is locked, and the stream is open at the start of a GGUF.
         let ptr =
             unsafe { sys::llama_adapter_lora_init_from_file_ptr(model.as_ptr(), file.0.as_ptr()) };
         match NonNull::new(ptr) {
@@ -45,7 +45,7 @@ impl Adapter {
                 model: Arc::clone(model),
             }),
             None => Err(LlamaError::Adapter {
-                reason: log::last_error(),
+                reason: log::take_error(),
             }),
         }
     }
@@ -62,14 +62,13 @@ impl Drop for Adapter {
             .adapters
             .write()
             .unwrap_or_else(PoisonError::into_inner);
-        // SAFETY: the handle is ours alone: contexts that use it hold an `Arc` of this. The model,
-        // which lists the adapter, still lives and is locked.
+        // SAFETY: nothing else uses the handle: contexts that do hold an `Arc` of this. The model, which lists the
+        // adapter, is alive, and its list is locked.
         unsafe { sys::llama_adapter_lora_free(self.as_ptr()) }
     }
 }
 
-/// An adapter that is loaded when it is first needed: a conversation without pictures never holds
-/// its memory.
+/// An adapter that is loaded on first use, so a conversation without pictures never allocates its memory.
 #[derive(Debug)]
 pub struct LazyAdapter {
     model: Arc<Model>,
@@ -89,10 +88,10 @@ impl LazyAdapter {
         }
     }
 
-    /// The adapter.
+    /// The adapter, loaded if necessary.
     ///
     /// # Errors
-    /// If it has to be loaded and cannot be: see [`Adapter::load`].
+    /// As [`Adapter::load`].
     pub fn get(&self) -> Result<Arc<Adapter>, LlamaError> {
         let mut loaded = self.loaded.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(adapter) = &*loaded {
@@ -109,7 +108,7 @@ impl LazyAdapter {
         loaded.is_some()
     }
 
-    /// Whether it was made for `model`.
+    /// Whether it was created for `model`.
     pub(super) fn belongs_to(&self, model: &Arc<Model>) -> bool {
         Arc::ptr_eq(&self.model, model)
     }

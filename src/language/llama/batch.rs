@@ -1,8 +1,8 @@
-//! A batch: what [`super::Context::decode`] computes at once.
+//! A batch: the input of one [`super::Context::decode`].
 
 use llama_cpp_sys_2 as sys;
 
-/// What a batch holds: never both, since the adapter is on for all of a batch or for none of it.
+/// The input of a batch: tokens or embeddings, never both, because the adapter is on or off for a whole batch.
 #[derive(Clone, Copy, Debug)]
 pub enum Input<'a> {
     /// Token ids.
@@ -11,31 +11,31 @@ pub enum Input<'a> {
     Embeddings(&'a [f32]),
 }
 
-/// Where the tokens of a batch stand.
+/// The sequences and positions of the tokens of a batch.
 #[derive(Clone, Copy, Debug)]
 pub enum Positions<'a> {
-    /// One after another in sequence `seq`, the first at `position`.
+    /// Consecutive positions of sequence `seq`.
     Run {
         /// The sequence.
         seq: usize,
-        /// The position of the first.
+        /// The position of the first token.
         position: usize,
     },
-    /// Each by itself: sequence and position.
+    /// Sequence and position of each token.
     Each(&'a [(usize, usize)]),
 }
 
 impl Positions<'_> {
-    /// The position of the first token, for messages.
+    /// The position of the first token, for error messages.
     pub(super) fn first_position(&self) -> usize {
         match self {
             Self::Run { position, .. } => *position,
-            Self::Each(places) => places.first().map_or(0, |place| place.1),
+            Self::Each(each) => each.first().map_or(0, |(_, position)| *position),
         }
     }
 }
 
-/// For which tokens of a batch logits are wanted.
+/// The tokens of a batch whose logits are computed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[allow(missing_docs)]
 pub enum Outputs {
@@ -52,13 +52,18 @@ pub(super) struct Batch<'a> {
     /// Pointers to one element of `seqs` each.
     seq_pointers: Vec<*mut i32>,
     seq_counts: Vec<i32>,
-    wanted: Vec<i8>,
+    output_flags: Vec<i8>,
 }
 
 impl<'a> Batch<'a> {
     /// # Panics
-    /// If embeddings are no whole rows of `n_embd`, or there are not as many places as tokens.
-    pub fn new(input: Input<'a>, places: Positions<'_>, outputs: Outputs, n_embd: usize) -> Self {
+    /// If embeddings are not whole rows of `n_embd`, or the numbers of positions and tokens differ.
+    pub fn new(
+        input: Input<'a>,
+        positions: Positions<'_>,
+        outputs: Outputs,
+        n_embd: usize,
+    ) -> Self {
         let n = match input {
             Input::Tokens(ids) => ids.len(),
             Input::Embeddings(rows) => {
@@ -66,15 +71,15 @@ impl<'a> Batch<'a> {
                 rows.len() / n_embd
             }
         };
-        let (seqs, positions): (Vec<i32>, Vec<i32>) = match places {
+        let (seqs, positions): (Vec<i32>, Vec<i32>) = match positions {
             Positions::Run { seq, position } => (position..position + n)
                 .map(|p| (seq as i32, p as i32))
                 .unzip(),
             Positions::Each(each) => each.iter().map(|&(s, p)| (s as i32, p as i32)).unzip(),
         };
-        assert_eq!(seqs.len(), n, "a place for every token");
-        let mut wanted = vec![i8::from(outputs == Outputs::All); n];
-        if let Some(last) = wanted.last_mut() {
+        assert_eq!(seqs.len(), n, "as many positions as tokens");
+        let mut output_flags = vec![i8::from(outputs == Outputs::All); n];
+        if let Some(last) = output_flags.last_mut() {
             *last = i8::from(outputs != Outputs::None);
         }
         Self {
@@ -83,7 +88,7 @@ impl<'a> Batch<'a> {
             seqs,
             seq_pointers: Vec::new(),
             seq_counts: vec![1; n],
-            wanted,
+            output_flags,
         }
     }
 
@@ -91,8 +96,8 @@ impl<'a> Batch<'a> {
         self.positions.len()
     }
 
-    /// The C structure; its pointers are good as long as `self` is neither changed nor dropped.
-    /// Every array has [`Self::len`] elements, rows of `n_embd` floats for `embd`.
+    /// The C structure; its pointers are valid as long as `self` is neither changed nor dropped. Every array has
+    /// [`Self::len`] elements; those of `embd` are rows of `n_embd` floats.
     pub fn as_raw(&mut self) -> sys::llama_batch {
         self.seq_pointers = self.seqs.iter_mut().map(std::ptr::from_mut).collect();
         let (token, embd) = match self.input {
@@ -106,7 +111,7 @@ impl<'a> Batch<'a> {
             pos: self.positions.as_mut_ptr(),
             n_seq_id: self.seq_counts.as_mut_ptr(),
             seq_id: self.seq_pointers.as_mut_ptr(),
-            logits: self.wanted.as_mut_ptr(),
+            logits: self.output_flags.as_mut_ptr(),
         }
     }
 }

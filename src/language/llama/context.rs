@@ -1,4 +1,4 @@
-//! A context: the KV cache of some sequences, and the computation of batches.
+//! A context: the KV cache of several sequences, and the computation of batches.
 #![allow(unsafe_code)]
 
 use std::{ptr::NonNull, sync::Arc};
@@ -21,7 +21,7 @@ pub enum KvType {
 }
 
 impl KvType {
-    /// Bytes that `n` elements take.
+    /// Bytes of `n` elements.
     pub fn bytes(self, n: usize) -> usize {
         match self {
             Self::F32 => 4 * n,
@@ -42,21 +42,21 @@ impl KvType {
 /// Sizes and threads of a context.
 #[derive(Clone, Copy, Debug)]
 pub struct ContextOptions {
-    /// Positions in the KV cache, of all sequences together; those that sequences share count once.
+    /// Positions in the KV cache, all sequences together; those that sequences share count once.
     pub n_ctx: usize,
-    /// Sequences in it.
+    /// Number of sequences.
     pub n_seq: usize,
-    /// The most tokens that one [`Context::decode`] takes.
+    /// Maximum number of tokens of one [`Context::decode`].
     pub n_batch: usize,
-    /// The most logit rows that one batch gives; the buffer for them is allocated in advance.
+    /// Maximum number of logit rows of one batch; their buffer is allocated in advance.
     pub n_outputs: usize,
-    /// Threads that compute.
+    /// Compute threads.
     pub n_threads: usize,
     /// Element type of the KV cache.
     pub kv_type: KvType,
-    /// Fused attention. Off gives the plainest arithmetic, for comparison with the reference.
+    /// Fused attention. Without it the arithmetic is the plainest, for comparison with the reference.
     pub flash_attn: bool,
-    /// Who multiplies matrices.
+    /// The kernels that compute matrix products.
     pub matmul_backend: MatmulBackend,
 }
 
@@ -66,24 +66,24 @@ pub struct Context {
     pub(super) ptr: NonNull<sys::llama_context>,
     model: Arc<Model>,
     adapter: Arc<LazyAdapter>,
-    /// The adapter once it was on: it must live as long as this.
-    switched: Option<Arc<Adapter>>,
+    /// The adapter after its first use: it must live as long as this.
+    loaded_adapter: Option<Arc<Adapter>>,
     n_vocab: usize,
     n_batch: usize,
-    /// Tokens in the last batch.
+    /// Number of tokens of the last batch.
     n_last: usize,
     adapter_on: bool,
     n_switches: usize,
 }
 
-// SAFETY: a context may be used from any thread, by one at a time, which `&mut self` ensures.
+// SAFETY: a context may be used from any thread, by one at a time, which `&mut self` guarantees.
 unsafe impl Send for Context {}
 
 impl Context {
-    /// Allocates the KV cache and the buffers for computation. `adapter` is off at first.
+    /// Allocates the KV cache and the compute buffers. `adapter` is off at first.
     ///
     /// # Errors
-    /// If llama.cpp cannot, usually for want of memory.
+    /// If llama.cpp fails, usually because there is too little memory.
     ///
     /// # Panics
     /// If the adapter belongs to another model.
@@ -94,10 +94,10 @@ impl Context {
     ) -> Result<Self, LlamaError> {
         assert!(
             adapter.belongs_to(model),
-            "the adapter was made for this model"
+            "the adapter belongs to this model"
         );
         log::clear();
-        // SAFETY: `params` is a plain structure of defaults; its callbacks stay null.
+        // SAFETY: `params` is a plain structure of default values; its callbacks stay null.
         let mut params = unsafe { sys::llama_context_default_params() };
         params.n_ctx = options.n_ctx as u32;
         params.n_batch = options.n_batch as u32;
@@ -115,17 +115,16 @@ impl Context {
             sys::LLAMA_FLASH_ATTN_TYPE_DISABLED
         };
         params.no_perf = true;
-        let list = model.adapters.read();
-        // SAFETY: the model outlives the context, which holds an `Arc` of it, and nobody changes
-        // its list of adapters meanwhile.
+        let adapters_lock = model.adapters.read();
+        // SAFETY: the model outlives the context, which holds an `Arc` of it, and its list of adapters is locked.
         let ptr = accel::with_backend(options.matmul_backend, || unsafe {
             sys::llama_init_from_model(model.as_ptr(), params)
         });
-        drop(list);
+        drop(adapters_lock);
         let Some(ptr) = NonNull::new(ptr) else {
             return Err(LlamaError::Context {
                 n_ctx: options.n_ctx,
-                reason: log::last_error(),
+                reason: log::take_error(),
             });
         };
         // SAFETY: the model is loaded; its vocabulary lives as long.
@@ -135,7 +134,7 @@ impl Context {
             ptr,
             model: Arc::clone(model),
             adapter,
-            switched: None,
+            loaded_adapter: None,
             n_vocab: n_vocab as usize,
             n_batch: options.n_batch,
             n_last: 0,
@@ -144,20 +143,20 @@ impl Context {
         })
     }
 
-    /// The most tokens that one [`Self::decode`] takes.
+    /// Maximum number of tokens of one [`Self::decode`].
     pub fn n_batch(&self) -> usize {
         self.n_batch
     }
 
-    /// How often the adapter was switched; each time llama.cpp reserves its graphs anew.
+    /// How often the adapter was switched; each time llama.cpp reserves its graphs again.
     pub fn n_switches(&self) -> usize {
         self.n_switches
     }
 
-    /// Switches the adapter on or off for all batches that follow; it is loaded when it is first on.
+    /// Switches the adapter on or off for all further batches; it is loaded on first use.
     ///
     /// # Errors
-    /// If it cannot be loaded or llama.cpp refuses.
+    /// If it cannot be loaded, or llama.cpp fails.
     pub fn switch_adapter(&mut self, on: bool) -> Result<(), LlamaError> {
         if on == self.adapter_on {
             return Ok(());
@@ -166,8 +165,8 @@ impl Context {
         log::clear();
         let mut adapters = [adapter.as_ptr()];
         let mut scales = [1.0f32];
-        // SAFETY: both arrays hold one element and are copied; the adapter is of this model and
-        // is kept below as long as `self`.
+        // SAFETY: both arrays have one element and are copied; the adapter belongs to this model, and `self` keeps it
+        // alive from here on.
         let code = unsafe {
             sys::llama_set_adapters_lora(
                 self.ptr.as_ptr(),
@@ -176,11 +175,11 @@ impl Context {
                 scales.as_mut_ptr(),
             )
         };
-        self.switched = Some(adapter);
+        self.loaded_adapter = Some(adapter);
         if code != 0 {
             return Err(LlamaError::Switch {
                 code,
-                reason: log::last_error(),
+                reason: log::take_error(),
             });
         }
         self.adapter_on = on;
@@ -191,52 +190,51 @@ impl Context {
     /// Computes a batch and appends it to the KV cache.
     ///
     /// # Errors
-    /// If llama.cpp refuses, for example because the cache is full.
+    /// If llama.cpp fails, for example because the cache is full.
     ///
     /// # Panics
-    /// If the batch is empty or longer than `n_batch`, embeddings are no whole rows, or there are
-    /// not as many places as tokens.
+    /// If the batch is empty or longer than `n_batch`, embeddings are not whole rows, or the numbers of positions and
+    /// tokens differ.
     pub fn decode(
         &mut self,
         input: Input<'_>,
-        places: Positions<'_>,
+        positions: Positions<'_>,
         outputs: Outputs,
     ) -> Result<(), LlamaError> {
-        let mut batch = Batch::new(input, places, outputs, self.model.n_embd());
+        let mut batch = Batch::new(input, positions, outputs, self.model.n_embd());
         let n = batch.len();
         assert!(
             n > 0 && n <= self.n_batch,
-            "1 to {} tokens in a batch, not {n}",
+            "expected 1 to {} tokens in a batch, found {n}",
             self.n_batch
         );
         log::clear();
-        let list = self.model.adapters.read();
-        // SAFETY: the batch lives through the call, which reads it only, and nobody changes the
-        // model's list of adapters meanwhile.
+        let adapters_lock = self.model.adapters.read();
+        // SAFETY: the batch outlives the call, which only reads it, and the model's list of adapters is locked.
         let code = unsafe { sys::llama_decode(self.ptr.as_ptr(), batch.as_raw()) };
-        drop(list);
+        drop(adapters_lock);
         if code == 0 {
             self.n_last = n;
             return Ok(());
         }
         Err(LlamaError::Decode {
             n_tokens: n,
-            position: places.first_position(),
+            position: positions.first_position(),
             code,
-            reason: log::last_error(),
+            reason: log::take_error(),
         })
     }
 
     /// The logits of token `i` of the last batch, `[n_vocab]`.
     ///
     /// # Panics
-    /// If they were not asked for.
+    /// If they were not requested.
     pub fn logits(&mut self, i: usize) -> &[f32] {
-        // SAFETY: llama.cpp checks the index and returns null if there are no such logits. The
-        // row stays in place until the next `decode`, which the borrow of `self` prevents.
+        // SAFETY: llama.cpp checks the index and returns null if there are no such logits. The row is valid until the
+        // next `decode`, which the borrow of `self` prevents.
         unsafe {
             let row = sys::llama_get_logits_ith(self.ptr.as_ptr(), i as i32);
-            assert!(!row.is_null(), "logits of token {i} were not asked for");
+            assert!(!row.is_null(), "the logits of token {i} were requested");
             std::slice::from_raw_parts(row, self.n_vocab)
         }
     }
@@ -244,7 +242,7 @@ impl Context {
     /// The logits of the last token of the last batch, `[n_vocab]`.
     ///
     /// # Panics
-    /// If they were not asked for.
+    /// If they were not requested.
     pub fn last_logits(&mut self) -> &[f32] {
         self.logits(self.n_last - 1)
     }
@@ -252,7 +250,7 @@ impl Context {
 
 impl Drop for Context {
     fn drop(&mut self) {
-        // SAFETY: the handle is ours alone, and the model and the adapter still live.
+        // SAFETY: nothing else uses the handle, and the model and the adapter are alive.
         unsafe { sys::llama_free(self.ptr.as_ptr()) }
     }
 }

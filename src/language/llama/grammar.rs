@@ -1,4 +1,7 @@
 //! llama.cpp's grammar engine: which tokens may follow.
+//!
+//! Grammars come as GBNF text. `language::grammar` builds on this module: it parses, checks and converts grammars, and
+//! nothing here depends on it.
 #![allow(unsafe_code)]
 
 use std::{
@@ -10,7 +13,7 @@ use llama_cpp_sys_2 as sys;
 
 use super::{LlamaError, Tokenizer, log};
 
-/// An answer in the making that is held to a grammar.
+/// The state of a grammar while an answer is generated.
 #[derive(Debug)]
 pub struct Constraint {
     ptr: NonNull<sys::llama_sampler>,
@@ -18,24 +21,24 @@ pub struct Constraint {
     _tokenizer: Tokenizer,
     /// Ids that end an answer.
     stops: Vec<i32>,
-    /// Ids that are no text.
+    /// Ids of control tokens, which are not text.
     controls: Vec<i32>,
 }
 
-// SAFETY: nothing of a sampler belongs to the thread that made it.
+// SAFETY: a sampler has no state of the thread that created it.
 unsafe impl Send for Constraint {}
 
 impl Constraint {
-    /// Holds an answer that ends with one of `stops` to the grammar `gbnf`, in GBNF. The first of them is the one that
-    /// the vocabulary calls the end of text.
+    /// Constrains an answer to `gbnf`, the text of a grammar in GBNF whose rule `root` matches the whole answer. One of
+    /// `stops` ends the answer; the first is the vocabulary's end of text.
     ///
     /// # Errors
-    /// If llama.cpp refuses the grammar, for example because a rule begins with itself.
+    /// If llama.cpp refuses the grammar, for example because of left recursion.
     pub fn new(gbnf: &str, tokenizer: &Tokenizer, stops: &[i32]) -> Result<Self, LlamaError> {
         // SAFETY: the vocabulary outlives the sampler, which holds its tokenizer.
-        let made = unsafe { sampler(gbnf, tokenizer.vocab()) };
+        let grammar_sampler = unsafe { new_sampler(gbnf, tokenizer.vocab()) };
         Ok(Self {
-            ptr: made.map_err(|reason| LlamaError::Grammar { reason })?,
+            ptr: grammar_sampler.map_err(|reason| LlamaError::Grammar { reason })?,
             _tokenizer: tokenizer.clone(),
             stops: stops.to_vec(),
             controls: tokenizer.controls(),
@@ -50,14 +53,14 @@ impl Constraint {
         !self.controls.contains(&id) && self.admits(&[id])[0]
     }
 
-    /// Sets the logits of what may not follow, `[n_vocab]`, to minus infinity. If nothing may, the
-    /// answer has to end.
+    /// Sets the logits, `[n_vocab]`, of tokens that may not follow to minus infinity. If no token may follow, only the
+    /// end of text remains.
     pub fn mask(&self, logits: &mut [f32]) {
         let all: Vec<i32> = (0..logits.len() as i32).collect();
         let mut admitted = self.admits(&all);
         let may_end = admitted[self.stops[0] as usize];
         for id in &self.controls {
-            admitted[*id as usize] = false; // spelled out, they might pass for text
+            admitted[*id as usize] = false; // a grammar would match their names as text
         }
         for id in &self.stops {
             admitted[*id as usize] = may_end;
@@ -72,7 +75,7 @@ impl Constraint {
         }
     }
 
-    /// What the grammar says of each of `ids`, which knows only the vocabulary's own end of text.
+    /// Whether the grammar admits each of `ids`. The only stop token that it knows is the vocabulary's end of text.
     fn admits(&self, ids: &[i32]) -> Vec<bool> {
         let entry = |id: &i32| sys::llama_token_data {
             id: *id,
@@ -91,15 +94,15 @@ impl Constraint {
         entries.iter().map(|e| e.logit == 0.0).collect()
     }
 
-    /// Goes on with `id`, which [`Self::allows`] allowed.
+    /// Advances the grammar by `id`, which [`Self::allows`] must have allowed.
     pub fn accept(&mut self, id: i32) {
         if self.stops.contains(&id) {
-            return; // it is over
+            return; // the answer ends
         }
-        // SAFETY: the sampler is valid; exceptions become a status.
+        // SAFETY: the sampler is valid; C++ exceptions become a status.
         let status = unsafe { sys::llama_rs_sampler_accept(self.ptr.as_ptr(), id) };
         if status != sys::LLAMA_RS_STATUS_OK {
-            tracing::error!("a token was accepted that the grammar does not allow: {id}");
+            tracing::error!("the grammar does not allow token {id}, which was accepted");
         }
     }
 }
@@ -111,44 +114,46 @@ impl Drop for Constraint {
     }
 }
 
-/// Whether llama.cpp takes a grammar, apart from any vocabulary; if not, why.
+/// Checks, without a vocabulary, that llama.cpp accepts a grammar, given as GBNF text.
 ///
 /// # Errors
-/// Gives llama.cpp's reason.
+/// llama.cpp's reason.
 pub fn check_grammar(gbnf: &str) -> Result<(), String> {
-    // SAFETY: without a vocabulary a grammar can be made and freed, and nothing else is done here.
-    let made = unsafe { sampler(gbnf, ptr::null()) }?;
+    // SAFETY: without a vocabulary a sampler may be created and freed; nothing else is done with it.
+    let grammar_sampler = unsafe { new_sampler(gbnf, ptr::null()) }?;
     // SAFETY: the handle is ours alone.
-    unsafe { sys::llama_sampler_free(made.as_ptr()) };
+    unsafe { sys::llama_sampler_free(grammar_sampler.as_ptr()) };
     Ok(())
 }
 
-/// A grammar sampler, or llama.cpp's reason.
+/// Creates llama.cpp's sampler for a grammar, given as GBNF text.
+///
+/// # Errors
+/// llama.cpp's reason.
 ///
 /// # Safety
 /// - `vocab` is null or outlives the sampler.
-/// - A sampler without a vocabulary is only freed.
-unsafe fn sampler(
+/// - A sampler without a vocabulary may only be freed.
+unsafe fn new_sampler(
     gbnf: &str,
     vocab: *const sys::llama_vocab,
 ) -> Result<NonNull<sys::llama_sampler>, String> {
-    super::backend(); // for its log
+    super::backend(); // installs the log
     log::clear();
     let gbnf = CString::new(gbnf).map_err(|e| e.to_string())?;
-    // SAFETY: both strings end in zero and are copied; the caller answers for the vocabulary.
-    let made =
-        unsafe { sys::llama_rs_sampler_init_grammar(vocab, gbnf.as_ptr(), c"root".as_ptr()) };
-    NonNull::new(made).ok_or_else(log::last_error)
+    // SAFETY: both strings are NUL-terminated and copied; the caller guarantees the vocabulary.
+    let ptr = unsafe { sys::llama_rs_sampler_init_grammar(vocab, gbnf.as_ptr(), c"root".as_ptr()) };
+    NonNull::new(ptr).ok_or_else(log::take_error)
 }
 
-/// llama.cpp's GBNF for a JSON schema.
+/// Converts a JSON schema to a grammar in GBNF.
 ///
 /// # Errors
-/// Says what may be wrong; llama.cpp does not tell.
+/// The usual causes; llama.cpp gives no reason.
 pub fn json_schema_to_gbnf(schema: &str) -> Result<String, String> {
     llama_cpp_2::json_schema_to_grammar(schema).map_err(|_| {
-        "llama.cpp has no grammar for it; usually a `$ref` leads nowhere, a `type` is none that \
-         JSON has, or a `pattern` is no regular expression"
+        "llama.cpp cannot convert it to a grammar; usual causes: a `$ref` without a target, a \
+         `type` that JSON does not have, or a `pattern` that is not a regular expression"
             .to_owned()
     })
 }

@@ -1,4 +1,4 @@
-//! llama.cpp's log: passed on to `tracing`, and its last error kept for our messages.
+//! llama.cpp's log: forwarded to `tracing`, with its first error kept for our error messages.
 #![allow(unsafe_code)]
 
 use std::{
@@ -8,29 +8,28 @@ use std::{
 
 use llama_cpp_sys_2 as sys;
 
-static LAST_ERROR: Mutex<Option<String>> = Mutex::new(None);
+static FIRST_ERROR: Mutex<Option<String>> = Mutex::new(None);
 
 /// Sends llama.cpp's messages here instead of to stderr.
 pub(super) fn install() {
-    // SAFETY: the callback is a plain function that lives as long as the process, and it keeps no
-    // pointer beyond the call.
+    // SAFETY: the callback is a function, hence valid as long as the process, and keeps no pointer beyond the call.
     unsafe { sys::llama_log_set(Some(on_message), std::ptr::null_mut()) }
 }
 
-/// Forgets earlier errors; called before an operation whose error is wanted.
+/// Clears the error; called before an operation that may log one.
 pub(super) fn clear() {
-    *LAST_ERROR
+    *FIRST_ERROR
         .lock()
         .unwrap_or_else(std::sync::PoisonError::into_inner) = None;
 }
 
-/// The last error that llama.cpp logged since [`clear`].
-pub(super) fn last_error() -> String {
-    let last = LAST_ERROR
+/// Takes the first error that llama.cpp logged since [`clear`].
+pub(super) fn take_error() -> String {
+    let error = FIRST_ERROR
         .lock()
         .unwrap_or_else(std::sync::PoisonError::into_inner)
         .take();
-    last.unwrap_or_else(|| "it gave no reason".to_owned())
+    error.unwrap_or_else(|| "no reason given".to_owned())
 }
 
 unsafe extern "C" fn on_message(
@@ -38,7 +37,7 @@ unsafe extern "C" fn on_message(
     text: *const c_char,
     _user_data: *mut c_void,
 ) {
-    // SAFETY: llama.cpp passes a string that ends in zero and outlives the call.
+    // SAFETY: llama.cpp passes a NUL-terminated string that outlives the call.
     let text = unsafe { CStr::from_ptr(text) }.to_string_lossy();
     let text = text.trim_end();
     if text.is_empty() {
@@ -47,11 +46,11 @@ unsafe extern "C" fn on_message(
     match level {
         sys::GGML_LOG_LEVEL_ERROR => {
             tracing::error!(target: "llama.cpp", "{text}");
-            let mut last = LAST_ERROR
+            let mut first = FIRST_ERROR
                 .lock()
                 .unwrap_or_else(std::sync::PoisonError::into_inner);
-            // The first error names the cause; what follows is the failure travelling upwards.
-            last.get_or_insert_with(|| text.to_owned());
+            // The first error names the cause; later ones report its propagation.
+            first.get_or_insert_with(|| text.to_owned());
         }
         sys::GGML_LOG_LEVEL_WARN => tracing::warn!(target: "llama.cpp", "{text}"),
         sys::GGML_LOG_LEVEL_INFO => tracing::info!(target: "llama.cpp", "{text}"),

@@ -1,10 +1,9 @@
-//! Everything that touches llama.cpp: one file for each of its concepts.
+//! The interface to llama.cpp: one file for each of its concepts.
 //!
-//! `llama-cpp-2` serves where it reaches (backend, sampling). It has no way to load a model or an
-//! adapter from the middle of a file, nor a batch that holds embeddings, and its types cannot be
-//! made from raw handles; those three come from `llama-cpp-sys-2` directly. Handles are owned and
-//! dropped here, null pointers and codes become errors here, and no llama.cpp type is visible
-//! outside this folder.
+//! `llama-cpp-2` is used for the backend and for sampling. It can neither load a model or an adapter from the middle of
+//! a file nor build a batch of embeddings, and its types cannot be constructed from raw handles; these three use
+//! `llama-cpp-sys-2` directly. This module owns and drops handles, turns null pointers and status codes into errors,
+//! and exposes no llama.cpp type.
 
 mod accel;
 mod adapter;
@@ -17,50 +16,51 @@ mod process;
 mod sampler;
 mod sequences;
 mod text_stream;
-mod texts;
 mod threads;
+mod token_cache;
 mod vocab;
 
 use std::sync::OnceLock;
+
+use llama_cpp_2::llama_backend::LlamaBackend;
 
 pub use accel::MatmulBackend;
 pub use adapter::{Adapter, LazyAdapter};
 pub use batch::{Input, Outputs, Positions};
 pub use context::{Context, ContextOptions, KvType};
 pub use grammar::{Constraint, check_grammar, json_schema_to_gbnf};
-use llama_cpp_2::llama_backend::LlamaBackend;
 pub use model::{LoadOptions, Model};
 pub use process::{end_process, return_freed_memory};
 pub use sampler::{Sampler, SamplerOptions, argmax, masked};
 pub use text_stream::TextStream;
 pub use vocab::{NUL_STAND_IN, SpecialText, Tokenizer};
 
-/// What llama.cpp refused, with its own last words where it had any.
+/// An error of llama.cpp, with the reason from its log if there is one.
 #[derive(Debug, thiserror::Error)]
 #[allow(missing_docs)]
 pub enum LlamaError {
-    /// A file cannot be opened.
+    /// A file cannot be read.
     #[error("cannot read `{path}`")]
     Io {
         path: String,
         source: std::io::Error,
     },
-    /// The model was not loaded.
+    /// The decoder cannot be loaded.
     #[error("llama.cpp cannot load the decoder: {reason}")]
     Model { reason: String },
-    /// The adapter was not loaded.
+    /// The adapter cannot be loaded.
     #[error("llama.cpp cannot load the Partial-LoRA adapter: {reason}")]
     Adapter { reason: String },
-    /// No context could be made, usually for want of memory.
+    /// The context cannot be created, usually because there is too little memory.
     #[error("llama.cpp cannot create a context of {n_ctx} tokens: {reason}")]
     Context { n_ctx: usize, reason: String },
-    /// The adapter could not be switched.
+    /// The adapter cannot be switched.
     #[error("llama.cpp cannot switch the adapter (code {code}): {reason}")]
     Switch { code: i32, reason: String },
-    /// A grammar was not taken.
+    /// The grammar is invalid.
     #[error("llama.cpp refuses the grammar: {reason}")]
     Grammar { reason: String },
-    /// A state was not taken over.
+    /// A saved sequence cannot be restored.
     #[error(
         "llama.cpp cannot restore a sequence of {n_positions} positions from {n_bytes} bytes: \
          {reason}"
@@ -70,7 +70,7 @@ pub enum LlamaError {
         n_bytes: usize,
         reason: String,
     },
-    /// A batch was not computed.
+    /// A batch cannot be computed.
     #[error(
         "llama.cpp cannot decode {n_tokens} tokens at position {position} (code {code}): {reason}"
     )]
@@ -82,29 +82,29 @@ pub enum LlamaError {
     },
 }
 
-/// The llama.cpp that this is built with: states of other versions are not read.
+/// The linked version of llama.cpp. Saved states of other versions are not read.
 pub const VERSION: &str = "llama-cpp-sys-2 0.1.161";
 
-/// Initialises llama.cpp for the process. Whatever needs that sees to it itself; this is for who has
-/// something else to do meanwhile.
+/// Initializes llama.cpp for the process. Calling it is optional: everything here that needs llama.cpp does. It allows
+/// initialization in parallel with other work.
 pub fn init() {
     backend();
 }
 
-/// Initialises llama.cpp once for the process, unless somebody else in it did.
+/// Initializes llama.cpp once for the process, unless that has been done elsewhere.
 fn backend() {
     static BACKEND: OnceLock<Option<LlamaBackend>> = OnceLock::new();
     BACKEND.get_or_init(|| {
         log::install();
-        let backend = LlamaBackend::init().ok(); // the only error: it is initialised already
+        let backend = LlamaBackend::init().ok(); // the only error: it is initialized already
         if let Err(why) = accel::register() {
-            tracing::info!("llama.cpp multiplies with its own kernels: {why}");
+            tracing::info!("using llama.cpp's own matrix kernels: {why}");
         }
         backend
     });
 }
 
-/// Who multiplies matrices in the decoder where our kernels are good at it, if that is asked for.
+/// The kernels that compute the decoder's matrix products if `selected`: ours only if this CPU has them.
 pub fn available_backend(selected: MatmulBackend) -> MatmulBackend {
     backend();
     match accel::register() {
@@ -113,7 +113,7 @@ pub fn available_backend(selected: MatmulBackend) -> MatmulBackend {
     }
 }
 
-/// What multiplies matrices in the decoder, for people: our kernels, or llama.cpp's and why.
+/// A description of the kernels that compute the decoder's matrix products: ours, or llama.cpp's with the reason.
 pub fn kernels(selected: MatmulBackend) -> String {
     backend();
     if selected == MatmulBackend::Ggml {
@@ -133,7 +133,7 @@ pub fn kernels(selected: MatmulBackend) -> String {
     }
 }
 
-/// The CPU features that llama.cpp was compiled for and found, as it reports them.
+/// The CPU features that llama.cpp uses, as it reports them.
 pub fn system_info() -> String {
     backend();
     model::system_info()
@@ -142,7 +142,7 @@ pub fn system_info() -> String {
 #[cfg(test)]
 mod tests {
     #[test]
-    fn the_version_is_the_one_that_is_pinned() {
+    fn the_version_matches_the_pinned_dependency() {
         let (name, version) = super::VERSION.split_once(' ').unwrap();
         let pinned = format!("{name} = {{ version = \"={version}\"");
         assert!(

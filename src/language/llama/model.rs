@@ -18,13 +18,13 @@ use super::{LlamaError, backend, log};
 pub struct LoadOptions {
     /// Map the weights instead of reading them.
     pub mmap: bool,
-    /// Keep the weights from being swapped out.
+    /// Lock the weights in memory, so that they are not swapped out.
     pub mlock: bool,
-    /// Let llama.cpp copy weights into layouts that some of its kernels prefer. It costs a second
-    /// copy of what it repacks, which our kernels do not multiply, and makes the prefill slower
+    /// Let llama.cpp repack weights into layouts that some of its kernels prefer. That takes a second copy of the
+    /// repacked weights, which our kernels do not use, and makes the prefill slower
     /// (docs/decisions/005-repack-off.md).
     pub repack: bool,
-    /// Read the vocabulary only.
+    /// Load the vocabulary only.
     pub vocab_only: bool,
 }
 
@@ -39,31 +39,30 @@ impl Default for LoadOptions {
     }
 }
 
-/// A loaded decoder. It is read-only: contexts on several threads may share it.
+/// A loaded decoder. It is read-only, so contexts on several threads can share it.
 #[derive(Debug)]
 pub struct Model {
     ptr: NonNull<sys::llama_model>,
-    /// The one thing of a loaded model that changes: llama.cpp keeps a list of its adapters there,
-    /// which contexts read when they reserve their graphs.
+    /// Locks the model's list of adapters, the only mutable part of a loaded model. Contexts read it when they reserve
+    /// their graphs.
     pub(super) adapters: RwLock<()>,
 }
 
-// SAFETY: nothing of a model belongs to the thread that loaded it.
+// SAFETY: a model has no state of the thread that loaded it.
 unsafe impl Send for Model {}
-// SAFETY: contexts only read a loaded model, and whoever changes its list of adapters holds the
-// lock above meanwhile.
+// SAFETY: contexts only read a loaded model, and its list of adapters is changed under the lock above only.
 unsafe impl Sync for Model {}
 
 impl Model {
-    /// Loads the GGUF that begins at `offset` of the file.
+    /// Loads the GGUF that starts at `offset` of the file.
     ///
     /// # Errors
-    /// If llama.cpp refuses it.
+    /// If llama.cpp rejects it.
     pub fn load(path: &Path, offset: usize, options: LoadOptions) -> Result<Arc<Self>, LlamaError> {
         backend();
         log::clear();
         let file = CFile::open_at(path, offset)?;
-        // SAFETY: `params` is a plain structure of defaults; its callbacks and lists stay null.
+        // SAFETY: `params` is a plain structure of default values; its callbacks and lists stay null.
         let mut params = unsafe { sys::llama_model_default_params() };
         params.n_gpu_layers = 0;
         params.use_extra_bufts = options.repack;
@@ -74,11 +73,11 @@ impl Model {
             (false, true) => sys::LLAMA_LOAD_MODE_MLOCK,
             (false, false) => sys::LLAMA_LOAD_MODE_NONE,
         };
-        // SAFETY: `file` is an open stream at the begin of a GGUF. llama.cpp reads it during the
-        // call and keeps at most a map of it, which outlives the stream.
+        // SAFETY: `file` is an open stream at the start of a GGUF. llama.cpp reads it during the call and keeps at
+        // most a mapping of it, which outlives the stream.
         let ptr = unsafe { sys::llama_model_load_from_file_ptr(file.0.as_ptr(), params) };
         let ptr = NonNull::new(ptr).ok_or_else(|| LlamaError::Model {
-            reason: log::last_error(),
+            reason: log::take_error(),
         })?;
         Ok(Arc::new(Self {
             ptr,
@@ -99,7 +98,7 @@ impl Model {
 
 impl Drop for Model {
     fn drop(&mut self) {
-        // SAFETY: the handle is ours alone; contexts and adapters hold an `Arc` of this.
+        // SAFETY: nothing else uses the handle: contexts and adapters hold an `Arc` of this.
         unsafe { sys::llama_model_free(self.as_ptr()) }
     }
 }
@@ -108,14 +107,14 @@ impl Drop for Model {
 pub(super) struct CFile(pub(super) NonNull<c_void>);
 
 impl CFile {
-    /// Opens `path` for reading, standing at `offset`.
+    /// Opens `path` for reading, positioned at `offset`.
     pub(super) fn open_at(path: &Path, offset: usize) -> Result<Self, LlamaError> {
         let io = |source| LlamaError::Io {
             path: path.display().to_string(),
             source,
         };
         let c_path = CString::new(path.as_os_str().as_bytes()).map_err(|e| io(e.into()))?;
-        // SAFETY: both strings end in zero.
+        // SAFETY: both strings are NUL-terminated.
         let stream = unsafe { libc::fopen(c_path.as_ptr(), c"rb".as_ptr()) };
         let Some(stream) = NonNull::new(stream.cast::<c_void>()) else {
             return Err(io(std::io::Error::last_os_error()));
@@ -139,14 +138,14 @@ impl CFile {
 
 impl Drop for CFile {
     fn drop(&mut self) {
-        // SAFETY: the stream is open and nobody else closes it.
+        // SAFETY: the stream is open, and nothing else closes it.
         unsafe { libc::fclose(self.0.as_ptr().cast()) };
     }
 }
 
-/// llama.cpp's own line about the CPU features in use.
+/// llama.cpp's report of the CPU features in use.
 pub(super) fn system_info() -> String {
-    // SAFETY: returns a static string that ends in zero.
+    // SAFETY: it returns a static NUL-terminated string.
     unsafe { CStr::from_ptr(sys::llama_print_system_info()) }
         .to_string_lossy()
         .into_owned()

@@ -1,25 +1,25 @@
-//! What llama.cpp makes necessary for the whole process.
+//! Process-wide settings that llama.cpp makes necessary.
 #![allow(unsafe_code)]
 
-/// Ends the process at once, with this status. As `std::process::exit`, but the destructors of
-/// llama.cpp's globals do not run: its threads may still be computing, and would crash.
+/// Ends the process at once with this status. Unlike `std::process::exit`, it does not run the destructors of
+/// llama.cpp's globals: threads that are still computing would crash.
 pub fn end_process(status: i32) -> ! {
-    // SAFETY: it takes a number and does not return.
+    // SAFETY: it takes an integer and does not return.
     unsafe { libc::_exit(status) }
 }
 
-/// Has the allocator give large blocks back to the system when they are freed, all through the process.
+/// Makes the allocator of this process return large blocks to the system when they are freed.
 ///
-/// At each switch of the adapter llama.cpp makes its scheduler anew: tens of megabytes, of which it touches
-/// little. glibc raises the size from which it maps blocks by those that it sees freed, then takes the next
-/// ones from its heap, where they have been touched before, lie scattered and stay: 15 MB with a small model.
-/// Does nothing with other libraries.
+/// At each switch of the adapter, llama.cpp recreates its scheduler: tens of megabytes, most of them never touched.
+/// When glibc frees such a block, it raises its mmap threshold, and takes the next blocks from its heap. There they
+/// are fragmented, have been touched before and stay resident: 15 MB with a small model. Does nothing with other C
+/// libraries.
 pub fn return_freed_memory() {
     #[cfg(all(target_os = "linux", target_env = "gnu"))]
     {
-        /// What glibc begins with; to set it is to keep it.
-        const MAPPED_FROM: i32 = 128 << 10;
-        // SAFETY: it takes two numbers, and a refusal, which it tells, changes nothing.
-        unsafe { libc::mallopt(libc::M_MMAP_THRESHOLD, MAPPED_FROM) };
+        /// glibc's initial value; setting it disables the dynamic threshold.
+        const MMAP_THRESHOLD: i32 = 128 << 10;
+        // SAFETY: it takes two integers; if it fails, nothing changes.
+        unsafe { libc::mallopt(libc::M_MMAP_THRESHOLD, MMAP_THRESHOLD) };
     }
 }

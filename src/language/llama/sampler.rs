@@ -1,4 +1,4 @@
-//! The choice of the next token.
+//! Sampling of the next token.
 
 use std::borrow::Cow;
 
@@ -9,19 +9,19 @@ use llama_cpp_2::{
 
 use super::Constraint;
 
-/// How the next token is chosen. The defaults are greedy. The original's `chat()` draws at
-/// temperature 1, top-p 0.8, top-k 50 and repetition penalty 1.005; its scores are greedy or beams.
+/// How the next token is sampled. The defaults are greedy. The original's `chat()` samples with temperature 1, top-p
+/// 0.8, top-k 50 and repetition penalty 1.005; its published scores use greedy decoding or beam search.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct SamplerOptions {
-    /// Zero takes the likeliest token; anything else divides the logits and draws.
+    /// The divisor of the logits before sampling; zero takes the likeliest token.
     pub temperature: f32,
-    /// Draw among this many likeliest tokens; zero for all.
+    /// Samples from this many likeliest tokens; zero for all.
     pub top_k: usize,
-    /// Draw among the likeliest tokens that make up this much probability.
+    /// Samples from the likeliest tokens with at least this cumulative probability.
     pub top_p: f32,
-    /// Divides (if positive) or multiplies (if negative) the logits of tokens seen before.
+    /// Divides positive and multiplies negative logits of tokens seen before.
     pub repeat_penalty: f32,
-    /// Seed of the draw.
+    /// Seed of the random numbers.
     pub seed: u32,
 }
 
@@ -37,21 +37,21 @@ impl Default for SamplerOptions {
     }
 }
 
-/// A sampler with its memory of the tokens seen.
+/// A sampler with the state of its repetition penalty and grammar.
 ///
-/// The order is that of the original (Hugging Face's logits processors): repetition penalty,
-/// temperature, top-k, top-p. A grammar decides before temperature what there is to choose from.
+/// The order is that of the original (Hugging Face's logits processors): repetition penalty, temperature, top-k,
+/// top-p. A grammar is applied before temperature.
 #[derive(Debug)]
 pub struct Sampler {
     /// Ids that are never chosen.
     excluded: Vec<i32>,
     penalties: Option<LlamaSampler>,
     constraint: Option<Constraint>,
-    draw: Option<LlamaSampler>,
+    distribution: Option<LlamaSampler>,
 }
 
 impl Sampler {
-    /// A sampler for a vocabulary of `n_vocab` and at most `n_ctx` tokens.
+    /// A sampler for `n_vocab` tokens and at most `n_ctx` positions.
     pub fn new(options: SamplerOptions, n_vocab: usize, n_ctx: usize) -> Self {
         super::backend();
         let SamplerOptions {
@@ -61,11 +61,11 @@ impl Sampler {
             repeat_penalty,
             seed,
         } = options;
-        #[allow(clippy::float_cmp)] // 1.0 as typed means: none
+        #[allow(clippy::float_cmp)] // exactly 1.0 means no penalty
         let penalties = (repeat_penalty != 1.0).then(|| {
             LlamaSampler::penalties(n_vocab as i32, n_ctx as i32, repeat_penalty, 0.0, 0.0)
         });
-        let draw = (temperature > 0.0).then(|| {
+        let distribution = (temperature > 0.0).then(|| {
             let mut chain = vec![LlamaSampler::temp(temperature)];
             if top_k > 0 {
                 chain.push(LlamaSampler::top_k(top_k as i32));
@@ -80,32 +80,32 @@ impl Sampler {
             excluded: Vec::new(),
             penalties,
             constraint: None,
-            draw,
+            distribution,
         }
     }
 
-    /// Never chooses one of `ids`, whatever their logits.
+    /// Excludes `ids`, whatever their logits.
     #[must_use]
     pub fn without(mut self, ids: &[i32]) -> Self {
         self.excluded = ids.to_vec();
         self
     }
 
-    /// Holds the tokens to a grammar.
+    /// Constrains the tokens to a grammar.
     #[must_use]
     pub fn with_constraint(mut self, constraint: Option<Constraint>) -> Self {
         self.constraint = constraint;
         self
     }
 
-    /// Tells the sampler of a token of the prompt that the repetition penalty shall count.
+    /// Adds a token of the prompt to those that the repetition penalty counts.
     pub fn count(&mut self, id: i32) {
         if let Some(penalties) = &mut self.penalties {
             penalties.accept(LlamaToken(id));
         }
     }
 
-    /// Tells the sampler of a token that the answer goes on with.
+    /// Adds the answer's next token: to the repetition penalty and to the grammar's state.
     pub fn accept(&mut self, id: i32) {
         self.count(id);
         if let Some(constraint) = &mut self.constraint {
@@ -113,13 +113,13 @@ impl Sampler {
         }
     }
 
-    /// Chooses a token by its `logits`, `[n_vocab]`. Among equals the lowest id wins.
+    /// Samples a token from `logits`, `[n_vocab]`. Among equal logits the lowest id wins.
     pub fn sample(&mut self, logits: &[f32]) -> i32 {
         let logits = &*masked(logits, &self.excluded);
         let best = argmax(logits);
         let may_follow = |id| self.constraint.as_ref().is_none_or(|c| c.allows(id));
-        if self.penalties.is_none() && self.draw.is_none() && may_follow(best) {
-            return best; // the whole vocabulary need not be held against the grammar
+        if self.penalties.is_none() && self.distribution.is_none() && may_follow(best) {
+            return best; // no need to check the whole vocabulary against the grammar
         }
         let data = logits
             .iter()
@@ -136,24 +136,24 @@ impl Sampler {
                 entry.set_logit(logit);
             }
         }
-        match &mut self.draw {
-            Some(draw) => {
-                draw.apply(&mut candidates);
+        match &mut self.distribution {
+            Some(distribution) => {
+                distribution.apply(&mut candidates);
                 candidates
                     .selected_token()
-                    .expect("the chain ends in a draw")
+                    .expect("the chain ends with a distribution")
                     .0
             }
             None => {
-                let penalised: Vec<f32> =
+                let penalized: Vec<f32> =
                     candidates.data.iter().map(LlamaTokenData::logit).collect();
-                argmax(&penalised)
+                argmax(&penalized)
             }
         }
     }
 }
 
-/// `logits` with those of the `excluded` ids at minus infinity.
+/// `logits` with those of the `excluded` ids set to minus infinity.
 pub fn masked<'a>(logits: &'a [f32], excluded: &[i32]) -> Cow<'a, [f32]> {
     let mut logits = Cow::Borrowed(logits);
     for id in excluded {
@@ -162,7 +162,7 @@ pub fn masked<'a>(logits: &'a [f32], excluded: &[i32]) -> Cow<'a, [f32]> {
     logits
 }
 
-/// The index of the largest value; of several equal ones the first.
+/// The index of the largest value; the first of several equal ones.
 pub fn argmax(values: &[f32]) -> i32 {
     let mut best = 0;
     for (i, value) in values.iter().enumerate() {
@@ -186,13 +186,13 @@ mod tests {
     }
 
     #[test]
-    fn greedy_takes_the_first_of_the_largest() {
+    fn greedy_sampling_takes_the_first_of_the_largest() {
         let mut sampler = Sampler::new(options(0.0, 1.0), 4, 16);
         assert_eq!(sampler.sample(&[0.0, 3.0, 3.0, -1.0]), 1);
     }
 
     #[test]
-    fn excluded_ids_are_never_chosen_greedily_drawn_or_penalised() {
+    fn excluded_ids_are_never_chosen_greedily_drawn_or_penalized() {
         let logits = [1.0, 9.0, 2.0, 8.0];
         for (temperature, penalty) in [(0.0, 1.0), (0.0, 1.5), (1.5, 1.0), (1.5, 1.5)] {
             let mut sampler = Sampler::new(options(temperature, penalty), 4, 64).without(&[1, 3]);
@@ -214,8 +214,8 @@ mod tests {
     }
 
     #[test]
-    fn a_seed_repeats_its_draws_and_top_p_cuts_the_tail() {
-        let draws = |seed| {
+    fn a_seed_repeats_its_samples_and_top_p_cuts_the_tail() {
+        let samples = |seed| {
             let mut sampler = Sampler::new(
                 SamplerOptions {
                     seed,
@@ -228,8 +228,8 @@ mod tests {
                 .map(|_| sampler.sample(&[1.0, 1.1, 0.9, -9.0]))
                 .collect::<Vec<_>>()
         };
-        assert_eq!(draws(7), draws(7));
-        assert_ne!(draws(7), draws(8));
-        assert!(draws(7).iter().all(|id| *id != 3));
+        assert_eq!(samples(7), samples(7));
+        assert_ne!(samples(7), samples(8));
+        assert!(samples(7).iter().all(|id| *id != 3));
     }
 }

@@ -1,17 +1,17 @@
-//! Text as it comes, token by token, never cut within a character.
+//! Streaming text from tokens without splitting characters.
 
-/// Collects the bytes of tokens and hands out whole characters.
+/// Collects the bytes of tokens and returns whole characters.
 ///
-/// A character may be spread over several tokens (byte fallback). Its bytes are held back as long
-/// as they can still become one. A byte that belongs to no character becomes a U+FFFD of its own, as
-/// in sentencepiece; [`String::from_utf8_lossy`] has one for several.
+/// A character may be spread over several tokens (byte fallback). Its bytes are buffered as long as they can still
+/// become one. Each byte that belongs to no character becomes one U+FFFD, as in sentencepiece;
+/// [`String::from_utf8_lossy`] replaces several at once.
 #[derive(Clone, Debug, Default)]
 pub struct TextStream {
     pending: Vec<u8>,
 }
 
 impl TextStream {
-    /// Adds the bytes of a token and returns the text that is complete with them.
+    /// Adds the bytes of a token and returns the text that is complete now.
     pub fn push(&mut self, bytes: &[u8]) -> String {
         self.pending.extend(bytes);
         let mut text = String::new();
@@ -20,8 +20,8 @@ impl TextStream {
             let bad = chunk.invalid();
             text.push_str(chunk.valid());
             n_done += chunk.valid().len() + bad.len();
-            if n_done == self.pending.len() && may_go_on(bad) {
-                n_done -= bad.len(); // the begin of a character: wait for the rest
+            if n_done == self.pending.len() && is_incomplete(bad) {
+                n_done -= bad.len(); // the start of a character: wait for the rest
             } else {
                 text.extend(replacements(bad));
             }
@@ -30,22 +30,21 @@ impl TextStream {
         text
     }
 
-    /// What is left when no more tokens come: a U+FFFD for each byte of a character that was never
-    /// completed.
+    /// The rest after the last token: a U+FFFD for each byte of an incomplete character.
     pub fn finish(&mut self) -> String {
         replacements(&std::mem::take(&mut self.pending)).collect()
     }
 
-    /// The text of `bytes`, all at once.
-    pub fn whole(bytes: &[u8]) -> String {
+    /// The text of all `bytes`.
+    pub fn decode_all(bytes: &[u8]) -> String {
         let mut stream = Self::default();
         let text = stream.push(bytes);
         text + &stream.finish()
     }
 }
 
-/// Whether more bytes can make a character of `bytes`, which are none yet.
-fn may_go_on(bytes: &[u8]) -> bool {
+/// Whether `bytes` are the start of a character.
+fn is_incomplete(bytes: &[u8]) -> bool {
     let error = std::str::from_utf8(bytes).err();
     error.is_some_and(|error| error.error_len().is_none())
 }
@@ -59,7 +58,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn any_cut_gives_the_same_text() {
+    fn the_text_does_not_depend_on_token_boundaries() {
         let bytes = "浦语·灵笔 😀 a\u{0}b".as_bytes();
         for chunk in 1..=bytes.len() {
             let mut stream = TextStream::default();
@@ -70,7 +69,7 @@ mod tests {
     }
 
     #[test]
-    fn broken_bytes_are_replaced_as_soon_as_they_are_known_to_be() {
+    fn invalid_bytes_are_replaced_as_soon_as_they_are_detected() {
         let mut stream = TextStream::default();
         assert_eq!(stream.push(b"\xe6\xb5"), "");
         assert_eq!(stream.push(b"a"), "\u{FFFD}\u{FFFD}a");
@@ -80,18 +79,18 @@ mod tests {
     }
 
     #[test]
-    fn only_what_can_become_a_character_is_held_back() {
-        for begin in [
+    fn only_bytes_that_can_become_a_character_are_buffered() {
+        for start in [
             &b"\xc3"[..],
             b"\xe4\xbd",
             b"\xf0\x9f\x98",
             b"\xe0\xa0",
             b"\xf4\x8f",
         ] {
-            assert_eq!(TextStream::default().push(begin), "", "{begin:x?}");
+            assert_eq!(TextStream::default().push(start), "", "{start:x?}");
         }
-        // Overlong forms, surrogates, too large numbers, leads that there are not, lone trails.
-        for never in [
+        // Overlong forms, surrogates, values above U+10FFFF, invalid lead bytes, lone continuation bytes.
+        for invalid in [
             &b"\xc0"[..],
             b"\xc1",
             b"\xe0\x80",
@@ -103,15 +102,15 @@ mod tests {
             b"\xff",
             b"\x80",
         ] {
-            let text = "\u{FFFD}".repeat(never.len());
-            assert_eq!(TextStream::default().push(never), text, "{never:x?}");
+            let text = "\u{FFFD}".repeat(invalid.len());
+            assert_eq!(TextStream::default().push(invalid), text, "{invalid:x?}");
         }
     }
 
-    /// Bytes, and the text that sentencepiece 0.2.3 decodes from their byte pieces
-    /// (`tests/reference/tokenizer/bytes.py` makes them again).
+    /// Compares with the text that sentencepiece 0.2.3 decodes from byte pieces
+    /// (`tests/reference/tokenizer/bytes.py` generates the cases).
     #[test]
-    fn any_bytes_become_the_text_of_sentencepiece_at_once_and_byte_by_byte() {
+    fn any_bytes_decode_as_in_sentencepiece_at_once_and_byte_by_byte() {
         let lines = include_str!("../../../tests/reference/tokenizer/bytes.jsonl").lines();
         let mut n_cases = 0;
         for line in lines {
@@ -121,7 +120,7 @@ mod tests {
                 .chunks(2)
                 .map(|d| std::str::from_utf8(d).unwrap());
             let bytes: Vec<u8> = digits.map(|d| u8::from_str_radix(d, 16).unwrap()).collect();
-            assert_eq!(TextStream::whole(&bytes), expected, "{hex}");
+            assert_eq!(TextStream::decode_all(&bytes), expected, "{hex}");
             let mut stream = TextStream::default();
             let streamed: String = bytes.iter().map(|b| stream.push(&[*b])).collect();
             assert_eq!(streamed + &stream.finish(), expected, "{hex} byte by byte");

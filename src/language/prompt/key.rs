@@ -1,14 +1,14 @@
-//! What stands at each position of a sequence, so that two sequences can be compared.
+//! The key of a prompt: the content of each position, so that two sequences can be compared.
 //!
-//! The keys and values of a position depend on everything up to it and on nothing after it, so two
-//! sequences with a common prefix share its part of the KV cache. Ids tell tokens apart, digests
-//! pictures; the mask bit belongs to it, because the adapter changes keys and values.
+//! The keys and values of a position depend only on the positions up to it, so sequences with a common prefix can share
+//! its part of the KV cache. Tokens are identified by their ids, pictures by their digests. The mask bit is part of the
+//! key, because the adapter changes keys and values.
 
 use super::{PloraMask, Run, Sequence};
 use crate::system::digest;
 
-/// Tells pictures apart by their content: those of equal identity have equal embeddings, as long as
-/// tower and preprocessing are the same.
+/// Identifies a picture by the digest of its content. With the same tower and preprocessing, equal identities mean
+/// equal embeddings.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct PictureId([u8; 32]);
 
@@ -37,9 +37,9 @@ impl PictureId {
     }
 }
 
-/// What stands at a position.
+/// The content of a position.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum What {
+enum Content {
     Token(i32),
     /// A row of a picture's embeddings.
     Row {
@@ -49,104 +49,105 @@ enum What {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Place {
-    what: What,
+struct Position {
+    content: Content,
     plora: bool,
 }
 
-/// What decides the keys and values of a sequence, position by position.
+/// Everything that decides the keys and values of a sequence, position by position.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct PromptKey {
-    places: Vec<Place>,
+    positions: Vec<Position>,
 }
 
 impl PromptKey {
-    /// The trace of a sequence under a mask; `pictures[i]` is the identity of picture `i`.
+    /// The key of a sequence with a mask; `pictures[i]` is the identity of picture `i`.
     ///
     /// # Panics
-    /// If the mask has another length, or a picture has no identity.
+    /// If mask and sequence differ in length, or a picture has no identity.
     pub fn new(sequence: &Sequence, mask: &PloraMask, pictures: &[PictureId]) -> Self {
         assert_eq!(mask.len(), sequence.len(), "the mask covers the sequence");
         let bits = mask
             .runs()
             .iter()
             .flat_map(|&(n, bit)| std::iter::repeat_n(bit, n));
-        let whats = sequence.runs().iter().flat_map(|run| match run {
-            Run::Tokens(ids) => ids.iter().map(|id| What::Token(*id)).collect::<Vec<_>>(),
+        let contents = sequence.runs().iter().flat_map(|run| match run {
+            Run::Tokens(ids) => ids.iter().map(|id| Content::Token(*id)).collect::<Vec<_>>(),
             Run::Image { index, n_tokens } => {
                 let picture = pictures[*index];
                 let rows = 0..*n_tokens as u32;
-                rows.map(|row| What::Row { picture, row }).collect()
+                rows.map(|row| Content::Row { picture, row }).collect()
             }
         });
-        let places = whats.zip(bits).map(|(what, plora)| Place { what, plora });
+        let positions = contents
+            .zip(bits)
+            .map(|(content, plora)| Position { content, plora });
         Self {
-            places: places.collect(),
+            positions: positions.collect(),
         }
     }
 
     /// Appends a token.
     pub fn push(&mut self, id: i32, plora: bool) {
-        let what = What::Token(id);
-        self.places.push(Place { what, plora });
+        let content = Content::Token(id);
+        self.positions.push(Position { content, plora });
     }
 
     /// Appends the positions `from..to` of `other`.
     pub fn extend_from(&mut self, other: &Self, from: usize, to: usize) {
-        self.places.extend_from_slice(&other.places[from..to]);
+        self.positions.extend_from_slice(&other.positions[from..to]);
     }
 
-    /// Forgets everything from `position` on.
+    /// Removes the positions from `position` on.
     pub fn truncate(&mut self, position: usize) {
-        self.places.truncate(position);
+        self.positions.truncate(position);
     }
 
     /// Number of positions.
     pub fn len(&self) -> usize {
-        self.places.len()
+        self.positions.len()
     }
 
     /// Whether there are no positions.
     pub fn is_empty(&self) -> bool {
-        self.places.is_empty()
+        self.positions.is_empty()
     }
 
-    /// How many positions from the begin on are the same in both.
+    /// The length of the common prefix.
     pub fn common_prefix(&self, other: &Self) -> usize {
-        let pairs = self.places.iter().zip(&other.places);
+        let pairs = self.positions.iter().zip(&other.positions);
         pairs.take_while(|(a, b)| a == b).count()
     }
 
     /// The positions after the last row of each picture.
     pub fn picture_ends(&self) -> Vec<usize> {
-        let goes_on = |at: usize| match (self.places[at].what, self.places.get(at + 1)) {
-            (What::Row { row, .. }, Some(next)) => {
-                matches!(next.what, What::Row { row: r, .. } if r == row + 1)
+        let continues = |at: usize| match (self.positions[at].content, self.positions.get(at + 1)) {
+            (Content::Row { row, .. }, Some(next)) => {
+                matches!(next.content, Content::Row { row: r, .. } if r == row + 1)
             }
-            (What::Row { .. }, None) => false,
-            (What::Token(_), _) => true,
+            (Content::Row { .. }, None) => false,
+            (Content::Token(_), _) => true,
         };
-        let lasts = (0..self.places.len()).filter(|at| !goes_on(*at));
+        let lasts = (0..self.positions.len()).filter(|at| !continues(*at));
         lasts.map(|at| at + 1).collect()
     }
 
-    /// The first `n` positions as bytes, which are the same just if the positions are: for each
-    /// position its kind, what stands there and its mask bit.
+    /// An unambiguous encoding of the first `n` positions: for each its kind, its content and its mask bit.
     pub fn encode(&self, n: usize) -> Vec<u8> {
         let mut bytes = Vec::new();
-        for place in &self.places[..n] {
-            match place.what {
-                What::Token(id) => {
+        for position in &self.positions[..n] {
+            match position.content {
+                Content::Token(id) => {
                     bytes.push(0);
                     bytes.extend(id.to_le_bytes());
                 }
-                What::Row { picture, row } => {
+                Content::Row { picture, row } => {
                     bytes.push(1);
                     bytes.extend(picture.0);
                     bytes.extend(row.to_le_bytes());
                 }
             }
-            bytes.push(u8::from(place.plora));
+            bytes.push(u8::from(position.plora));
         }
         bytes
     }
@@ -167,7 +168,7 @@ mod tests {
     }
 
     #[test]
-    fn traces_part_where_token_picture_or_mask_differs() {
+    fn a_common_prefix_ends_where_token_picture_or_mask_differ() {
         let images = PloraPolicy::Images;
         let a = prompt_key(&[3, 4, 5], 0, images);
         assert_eq!(a.len(), 8);
@@ -181,7 +182,7 @@ mod tests {
     }
 
     #[test]
-    fn bytes_are_equal_just_where_prefixes_are() {
+    fn encodings_are_equal_only_if_prefixes_are() {
         let images = PloraPolicy::Images;
         let (a, b) = (
             prompt_key(&[3, 4], 0, images),
@@ -213,7 +214,7 @@ mod tests {
     }
 
     #[test]
-    fn files_and_pixels_of_equal_bytes_are_not_the_same_picture() {
+    fn files_and_pixels_of_equal_bytes_are_different_pictures() {
         assert_ne!(
             PictureId::of_file(b"abc"),
             PictureId::of_pixels(1, 1, b"abc")

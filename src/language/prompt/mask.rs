@@ -1,19 +1,19 @@
-//! The Partial-LoRA mask: which positions of a sequence the adapter applies to.
+//! The Partial-LoRA mask: the positions of a sequence that the adapter applies to.
 //!
-//! For a row `x` of any adapted linear layer, `y = W x + m · scale · B (A x)` with `m` the mask bit
-//! of the row's position. Masked and unmasked positions meet only in attention, through keys and
-//! values that were computed once, so a sequence may be computed as runs of equal bit, one after
-//! another, with the adapter switched between them: the result is that of one masked pass.
+//! For a row `x` of any adapted linear layer, `y = W x + m · scale · B (A x)`, where `m` is the mask bit of the row's
+//! position. Positions interact only in attention, through keys and values that are computed once. So a sequence can be
+//! computed run by run, each of equal mask bits, with the adapter switched in between: the result is that of a single
+//! masked pass.
 
-/// Which tokens see the adapter.
+/// Which positions the adapter applies to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 pub enum PloraPolicy {
-    /// Those of pictures: how the model was trained, and the only right choice for using it.
+    /// Pictures, as in training. Any other choice is for experiments only.
     #[default]
     Images,
-    /// None: a control, to see what the adapter does.
+    /// None; a control that shows the adapter's effect.
     Nowhere,
-    /// All, generated ones included: likewise.
+    /// All, generated tokens included; another control.
     Everywhere,
 }
 
@@ -24,10 +24,10 @@ impl PloraPolicy {
     }
 }
 
-/// A mask over positions, kept as runs of equal bits.
+/// A mask over positions, stored as runs of equal bits.
 #[derive(Clone, Debug, PartialEq, Eq, Default)]
 pub struct PloraMask {
-    /// Length and bit of each run. No run is empty and neighbours differ.
+    /// Length and bit of each run. No run is empty, and adjacent runs differ.
     runs: Vec<(usize, bool)>,
 }
 
@@ -63,20 +63,20 @@ impl PloraMask {
         &self.runs
     }
 
-    /// Begin and length of every run of set bits.
+    /// Start and length of every run of set bits.
     pub fn set_runs(&self) -> Vec<(usize, usize)> {
         let mut at = 0;
-        let begins = self.runs.iter().map(|&(n, bit)| {
+        let starts = self.runs.iter().map(|&(n, bit)| {
             at += n;
             (at - n, n, bit)
         });
-        begins
+        starts
             .filter(|r| r.2)
-            .map(|(begin, n, _)| (begin, n))
+            .map(|(start, n, _)| (start, n))
             .collect()
     }
 
-    /// The bit at `position`, and how many positions from there on share it.
+    /// The bit at `position`, and the number of positions from there on with the same bit.
     ///
     /// # Panics
     /// If the position is past the end.
@@ -118,7 +118,7 @@ mod tests {
     }
 
     #[test]
-    fn adjacent_pictures_share_a_run_and_nothing_adds_nothing() {
+    fn adjacent_pictures_share_a_run_and_empty_runs_are_ignored() {
         let mut mask = PloraMask::uniform(0, true);
         assert!(mask.is_empty());
         mask.extend(64, true);

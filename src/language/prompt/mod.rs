@@ -1,4 +1,4 @@
-//! From a conversation to the sequence that the decoder sees.
+//! From a conversation to the decoder's sequence.
 //!
 //! ```text
 //! Chat ──Template──▶ Piece (id | text | picture) ──tokenizer──▶ Sequence (runs of tokens, pictures)
@@ -6,8 +6,7 @@
 //!                                                                   └──▶ PloraMask (true on pictures)
 //! ```
 //!
-//! Control tokens come from ids and never from text, so nothing that a person types can end a turn
-//! or begin one.
+//! Control tokens are inserted as ids, never parsed from text, so typed text can neither start nor end a turn.
 
 mod key;
 mod mask;
@@ -19,19 +18,19 @@ pub use mask::{PloraMask, PloraPolicy};
 pub use sequence::{Run, Sequence};
 pub use template::{Chat, PromptLayout, Template};
 
-/// A sequence with its mask and its trace, ready for the decoder.
+/// A sequence with its mask and its key, ready for the decoder.
 #[derive(Clone, Debug)]
 pub struct Prompt {
     /// Tokens and pictures.
     pub sequence: Sequence,
-    /// Which positions see the adapter.
+    /// The positions that the adapter applies to.
     pub mask: PloraMask,
-    /// What tells it from other prompts.
+    /// The content of each position, for comparison with other prompts.
     pub prompt_key: PromptKey,
 }
 
 impl Prompt {
-    /// `sequence` under the mask of `policy`; `pictures[i]` is the identity of picture `i`.
+    /// `sequence` with the mask of `policy`; `pictures[i]` is the identity of picture `i`.
     pub fn new(sequence: Sequence, policy: PloraPolicy, pictures: &[PictureId]) -> Self {
         let mask = sequence.plora_mask(policy);
         let prompt_key = PromptKey::new(&sequence, &mask, pictures);
@@ -47,12 +46,12 @@ impl Prompt {
         self.prompt_key.len()
     }
 
-    /// Whether there is nothing.
+    /// Whether there are no positions.
     pub fn is_empty(&self) -> bool {
         self.prompt_key.is_empty()
     }
 
-    /// Which pictures have rows at or after `position`, in the order of the prompt.
+    /// The indices of the pictures with rows at or after `position`, in the order of the prompt.
     pub fn pictures_from(&self, position: usize) -> Vec<usize> {
         let mut end = 0;
         let indices = self.sequence.runs().iter().filter_map(|run| {
@@ -65,10 +64,10 @@ impl Prompt {
         indices.collect()
     }
 
-    /// Whether a position at or after `position` sees the adapter.
+    /// Whether the adapter applies to any position at or after `position`.
     pub fn plora_from(&self, position: usize) -> bool {
         let runs = self.mask.set_runs();
-        runs.last().is_some_and(|(begin, n)| begin + n > position)
+        runs.last().is_some_and(|(start, n)| start + n > position)
     }
 }
 
@@ -76,17 +75,20 @@ impl Prompt {
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 #[allow(missing_docs)]
 pub enum PromptError {
-    /// Markers and pictures do not pair up.
-    #[error("the prompt has {markers} `{marker}` for {images} pictures: one each, or none at all")]
+    /// The numbers of markers and pictures differ.
+    #[error(
+        "expected one `{marker}` per picture or none, found {markers} `{marker}` for {images} \
+         pictures"
+    )]
     Markers {
         marker: String,
         markers: usize,
         images: usize,
     },
-    /// A marker where the layout has its own place for pictures.
+    /// The layout decides where pictures go, but the text has a marker.
     #[error("this layout puts pictures before the question; expected no `{marker}` in it")]
     MarkersNotTaken { marker: String },
-    /// Nothing was asked.
+    /// There is neither text nor a picture.
     #[error("the prompt is empty")]
     Empty,
 }

@@ -1,15 +1,15 @@
-//! What the decoder is fed: token ids and pictures, in order.
+//! The decoder's input: token ids and pictures, in order.
 
 use super::{PloraMask, PloraPolicy};
 
-/// A stretch of a sequence.
+/// Neighbouring positions of one kind.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Run {
     /// Token ids.
     Tokens(Vec<i32>),
     /// A picture: the rows of its projected embeddings.
     Image {
-        /// Which of the pictures given, from zero.
+        /// The index of the picture in the request, from zero.
         index: usize,
         /// Number of rows.
         n_tokens: usize,
@@ -17,7 +17,7 @@ pub enum Run {
 }
 
 impl Run {
-    /// Positions that the run takes.
+    /// Number of positions.
     pub fn len(&self) -> usize {
         match self {
             Self::Tokens(ids) => ids.len(),
@@ -25,13 +25,13 @@ impl Run {
         }
     }
 
-    /// Whether the run takes none.
+    /// Whether there are no positions.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 }
 
-/// A prompt as the decoder sees it. Positions count through text and pictures alike, from zero.
+/// A prompt as runs of tokens and pictures. Positions are numbered from zero, through text and pictures alike.
 #[derive(Clone, Debug, PartialEq, Eq, Default)]
 pub struct Sequence {
     runs: Vec<Run>,
@@ -62,12 +62,12 @@ impl Sequence {
         self.runs.iter().map(Run::len).sum()
     }
 
-    /// Whether there is nothing.
+    /// Whether there are no positions.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
-    /// Number of positions that pictures take.
+    /// Number of positions of pictures.
     pub fn n_image_tokens(&self) -> usize {
         self.runs
             .iter()
@@ -76,7 +76,7 @@ impl Sequence {
             .sum()
     }
 
-    /// The mask that `policy` gives this sequence.
+    /// The mask of this sequence under `policy`.
     pub fn plora_mask(&self, policy: PloraPolicy) -> PloraMask {
         let mut mask = PloraMask::default();
         for run in &self.runs {

@@ -1,8 +1,8 @@
-//! The trained prompt format.
+//! The prompt format that the model was trained with.
 //!
-//! A turn is `[UNUSED_TOKEN_146]role\nbody[UNUSED_TOKEN_145]\n`; a prompt is the system turn if
-//! there is a system text, the turns of the history, the user's turn and an opened assistant turn.
-//! Where `<s>` stands depends on the caller whose habits are followed: see [`PromptLayout`].
+//! A turn is `[UNUSED_TOKEN_146]role\nbody[UNUSED_TOKEN_145]\n`. A prompt is the system turn, if there is a system
+//! text, the turns of the history, the user's turn, and the start of an assistant turn. The place of `<s>` depends on
+//! which of the original's callers is followed: see [`PromptLayout`].
 
 use super::{PromptError, Sequence};
 use crate::{
@@ -15,21 +15,21 @@ use crate::{
 pub struct Chat {
     /// System text; empty for none.
     pub system: String,
-    /// Earlier turns: query and answer. Queries keep their picture markers.
+    /// Earlier turns: query and answer. Queries include their picture markers.
     pub history: Vec<(String, String)>,
-    /// What is asked now.
+    /// The present question.
     pub query: String,
-    /// How the answer begins, already decided.
+    /// A forced start of the answer.
     pub answer_prefix: String,
 }
 
-/// Where pictures stand.
+/// Where pictures are placed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 pub enum PromptLayout {
-    /// At their markers in the query; without markers before it. What `chat()` does.
+    /// At their markers in the query, or before it if there are no markers; as in `chat()`.
     #[default]
     Chat,
-    /// Directly after a single `<s>`, before all turns. What the published evaluation does.
+    /// Directly after a single `<s>`, before all turns; as in the published evaluation.
     Evaluation,
 }
 
@@ -38,9 +38,9 @@ pub enum PromptLayout {
 pub struct Template {
     /// The model's prompt format.
     pub prompt: PromptInfo,
-    /// Where pictures stand.
+    /// Where pictures are placed.
     pub layout: PromptLayout,
-    /// Positions that a picture takes.
+    /// Positions of each picture.
     pub n_image_tokens: usize,
 }
 
@@ -53,10 +53,10 @@ enum Piece {
 }
 
 impl Template {
-    /// The sequence that puts `chat`, with `n_images` pictures, to the model.
+    /// The sequence of `chat` with `n_images` pictures.
     ///
     /// # Errors
-    /// If there is nothing to ask, or markers and pictures do not pair up.
+    /// If there is neither a question nor a picture, or markers and pictures do not match.
     pub fn sequence(
         &self,
         chat: &Chat,
@@ -70,7 +70,7 @@ impl Template {
         Ok(self.tokenize(&self.with_bos(pieces, n_images > 0), tokenizer))
     }
 
-    /// All turns, markers turned into [`Piece::Image`].
+    /// All turns, with markers as [`Piece::Image`].
     fn turns(&self, chat: &Chat) -> Vec<Piece> {
         let mut pieces = Vec::new();
         if !chat.system.is_empty() {
@@ -88,7 +88,7 @@ impl Template {
 
     fn turn(&self, pieces: &mut Vec<Piece>, role: &str, body: &str) {
         pieces.push(Piece::Id(self.prompt.turn_start));
-        // The role and the body are one text: the tokenizer may join them across the newline.
+        // The role and the body are tokenized as one text, because a token may span the newline.
         let mut text = format!("{role}\n");
         for (i, part) in body.split(&self.prompt.image_marker).enumerate() {
             if i > 0 {
@@ -102,7 +102,7 @@ impl Template {
         pieces.push(Piece::Text("\n".to_owned()));
     }
 
-    /// Pairs the markers with the pictures, or places pictures that have none.
+    /// Matches the markers with the pictures, or places the pictures if there are no markers.
     fn with_images(
         &self,
         mut pieces: Vec<Piece>,
@@ -132,8 +132,8 @@ impl Template {
         Ok(pieces)
     }
 
-    /// Cuts the last user turn after `user\n` and returns where pictures go. (The original puts a
-    /// picture without marker after the whole prompt, where no training sample has one.)
+    /// Splits the last user turn after `user\n` and returns the place for pictures. (The original puts a picture
+    /// without a marker after the whole prompt, where no training sample has one.)
     fn split_last_query(&self, pieces: &mut Vec<Piece>) -> usize {
         let is_user = |p: &Piece| matches!(p, Piece::Text(text) if text.starts_with("user\n"));
         let at = pieces
@@ -147,7 +147,7 @@ impl Template {
         at + 1
     }
 
-    /// Adds `<s>` by the layout's rule.
+    /// Inserts `<s>` by the rule of layout and model.
     fn with_bos(&self, pieces: Vec<Piece>, has_images: bool) -> Vec<Piece> {
         let bos = Piece::Id(self.prompt.bos);
         let every =
@@ -156,7 +156,7 @@ impl Template {
             return std::iter::once(bos).chain(pieces).collect();
         }
         if !has_images {
-            // `chat()` writes one into the text and its tokenizer adds another.
+            // `chat()` writes one into the text, and its tokenizer adds another.
             return [bos.clone(), bos].into_iter().chain(pieces).collect();
         }
         let mut out = Vec::with_capacity(pieces.len() + 4);
@@ -251,7 +251,7 @@ mod tests {
     }
 
     #[test]
-    fn text_alone_begins_with_two() {
+    fn text_without_pictures_begins_with_two_bos() {
         let t = template(PromptLayout::Chat, BosRule::EverySegment);
         assert_eq!(
             pieces(&t, "hi", 0)[..3],
@@ -262,7 +262,7 @@ mod tests {
     }
 
     #[test]
-    fn pictures_without_markers_stand_before_the_query() {
+    fn pictures_without_markers_are_placed_before_the_query() {
         let t = template(PromptLayout::Chat, BosRule::EverySegment);
         let marked = pieces(&t, "<ImageHere><ImageHere>what?", 2);
         assert_eq!(pieces(&t, "what?", 2), marked);
@@ -281,7 +281,7 @@ mod tests {
     }
 
     #[test]
-    fn unpaired_markers_are_an_error() {
+    fn unmatched_markers_are_an_error() {
         let t = template(PromptLayout::Chat, BosRule::EverySegment);
         let chat = Chat {
             query: "<ImageHere>?".to_owned(),

@@ -1,7 +1,7 @@
-//! The structures of `ggml-backend-impl.h` and `ggml-impl.h`, as the pinned llama.cpp has them.
+//! The structures of `ggml-backend-impl.h` and `ggml-impl.h` of the pinned llama.cpp.
 //!
-//! Its bindings leave them out, because they are not meant to be stable. They are declared here and nowhere
-//! else, and held against the linked library before any of it is used: see [`check`].
+//! The bindings omit them, because they are not a stable interface. They are declared only here, and [`check`] compares
+//! them with the linked library before any of them is used.
 
 use std::ffi::{c_char, c_int, c_void};
 
@@ -10,7 +10,7 @@ use llama_cpp_sys_2 as sys;
 /// `GGML_BACKEND_API_VERSION` of the pinned llama.cpp.
 pub const API_VERSION: c_int = 3;
 
-/// A function that is not needed here, of any type.
+/// A function pointer of any type that is not used here.
 pub type Unused = Option<unsafe extern "C" fn()>;
 
 /// `struct ggml_backend_i`
@@ -95,7 +95,7 @@ pub struct Registry {
     pub context: *mut c_void,
 }
 
-/// `struct ggml_custom_op_params`, which a node of operation `GGML_OP_CUSTOM` has for parameters.
+/// `struct ggml_custom_op_params`, the parameters of a node of operation `GGML_OP_CUSTOM`.
 #[repr(C)]
 #[derive(Clone, Copy)]
 pub struct CustomParams {
@@ -104,37 +104,36 @@ pub struct CustomParams {
     pub user_data: *mut c_void,
 }
 
-/// Called by each of `nth` threads with its number: node, `ith`, `nth`, user data.
+/// Called by each of `nth` threads with its index: node, `ith`, `nth`, user data.
 pub type CustomFunction = unsafe extern "C" fn(*mut sys::ggml_tensor, c_int, c_int, *mut c_void);
 
-/// All threads that compute: `GGML_N_TASKS_MAX`.
+/// One task per compute thread: `GGML_N_TASKS_MAX`.
 pub const ALL_THREADS: c_int = -1;
 
 impl CustomParams {
-    /// As a node holds them.
+    /// The parameters as stored in a node.
     pub fn to_words(self) -> [i32; 16] {
         let mut words = [0; 16];
-        // SAFETY: the structure is smaller than the array, and the array takes any bytes.
+        // SAFETY: the structure is smaller than the array, and any bytes are valid in the array.
         unsafe { words.as_mut_ptr().cast::<Self>().write_unaligned(self) };
         words
     }
 }
 
-/// Whether the linked library's structures are the ones above, as far as its own CPU device and a node of
-/// its own making show.
+/// Checks that the linked library has the structures above, as far as its CPU device and a custom node show.
 ///
 /// # Errors
-/// Says what differs.
+/// What differs.
 pub fn check() -> Result<(), String> {
-    // SAFETY: the CPU's registry, its device and a backend of it exist in every build of this crate. The
-    // version is read first; the other reads stay within structures of that version, or, if they grew or
-    // shrank unannounced, within memory of the same static objects.
+    // SAFETY: the CPU's registry, its device and a backend of it exist in every build of this crate. The version is
+    // read first; the other reads stay within structures of that version, or, if these changed without a new version,
+    // within memory of the same static objects.
     unsafe {
         let registry = sys::ggml_backend_cpu_reg();
         let version = (*registry.cast::<Registry>()).api_version;
         if version != API_VERSION {
             return Err(format!(
-                "its backend interface has version {version}, not {API_VERSION}"
+                "expected version {API_VERSION} of its backend interface, found {version}"
             ));
         }
         let device = sys::ggml_backend_reg_dev_get(registry, 0);
@@ -166,13 +165,13 @@ pub fn check() -> Result<(), String> {
 
 fn check_custom_params() -> Result<(), String> {
     unsafe extern "C" fn nothing(_: *mut sys::ggml_tensor, _: c_int, _: c_int, _: *mut c_void) {}
-    let mut mark = 0_u8;
+    let mut user_data = 0_u8;
     let ours = CustomParams {
         function: nothing,
         n_tasks: ALL_THREADS,
-        user_data: (&raw mut mark).cast(),
+        user_data: (&raw mut user_data).cast(),
     };
-    // SAFETY: a context with room for a few tensors without data; the node is read before it is freed.
+    // SAFETY: the context has room for a few tensors without data; the node is read before it is freed.
     let theirs = unsafe {
         let context = sys::ggml_init(sys::ggml_init_params {
             mem_size: 4 * (sys::ggml_tensor_overhead() + 64),
@@ -209,7 +208,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_linked_library_is_the_one_that_is_declared() {
+    fn the_linked_library_matches_the_declarations() {
         check().unwrap();
     }
 }

@@ -1,15 +1,17 @@
-//! A graph's fused attention, as our kernel takes it.
+//! Converts a graph's fused attention to our kernel's operands.
 
 use half::f16;
 use llama_cpp_sys_2 as sys;
-use xc2_kernels::Cpu;
-use xc2_kernels::attention::{CachedAttention, HeadRows};
+use xc2_kernels::{
+    Cpu,
+    attention::{CachedAttention, HeadRows},
+};
 
-/// The operation of a node, if it is attention of queries of f32 to keys and values in f16, under a mask
-/// that is the same for all heads, with nothing else to it, and ours is faster with the instructions of `cpu`.
+/// The attention of a node, if our kernel supports it and is faster on `cpu`: queries in f32, keys and values in f16,
+/// one mask for all heads, no further options.
 ///
 /// # Safety
-/// The node is valid, and its memory and that of its sources allocated.
+/// The node is valid, and its memory and that of its sources is allocated.
 pub unsafe fn attention(node: &sys::ggml_tensor, cpu: Cpu) -> Option<CachedAttention> {
     if node.op != sys::GGML_OP_FLASH_ATTN_EXT || node.src[..4].iter().any(|s| s.is_null()) {
         return None;
@@ -20,10 +22,10 @@ pub unsafe fn attention(node: &sys::ggml_tensor, cpu: Cpu) -> Option<CachedAtten
     let [f32, f16] = [sys::GGML_TYPE_F32, sys::GGML_TYPE_F16];
     let [head_dim, n_query, n_head, _] = q.ne;
     let [_, n_key, n_head_kv, _] = k.ne;
-    // Scale, bias of heads by their number, cap of scores.
-    let [scale, max_bias, cap] =
+    // Scale, maximum ALiBi bias, logit softcap.
+    let [scale, max_bias, softcap] =
         [0, 1, 2].map(|i| f32::from_bits(node.op_params[i].cast_unsigned()));
-    let fits = types == [f32, f16, f16, f16, f32]
+    let is_supported = types == [f32, f16, f16, f16, f32]
         && k.ne == [head_dim, n_key, n_head_kv, 1]
         && v.ne == k.ne
         && q.ne[3] == 1
@@ -32,10 +34,10 @@ pub unsafe fn attention(node: &sys::ggml_tensor, cpu: Cpu) -> Option<CachedAtten
         && mask.ne[2..] == [1, 1]
         && node.ne == [head_dim, n_head, n_query, 1]
         && node.src[4].is_null()
-        && (max_bias, cap) == (0.0, 0.0)
+        && (max_bias, softcap) == (0.0, 0.0)
         // SAFETY: the node is valid.
         && unsafe { sys::ggml_is_contiguous(node) };
-    if !fits {
+    if !is_supported {
         return None;
     }
     let attention = CachedAttention {
@@ -57,13 +59,14 @@ pub unsafe fn attention(node: &sys::ggml_tensor, cpu: Cpu) -> Option<CachedAtten
     attention.is_supported(cpu).then_some(attention)
 }
 
-/// Where the rows of a tensor lie, if each is contiguous and begins at a whole number.
+/// The rows of a tensor, if each is contiguous and strides are multiples of the element size.
 fn rows<T>(tensor: &sys::ggml_tensor) -> Option<HeadRows<T>> {
-    let [number, row, head, _] = tensor.nb;
-    let whole = |bytes: usize| bytes.is_multiple_of(size_of::<T>());
+    let [element, row, head, _] = tensor.nb;
+    let is_whole = |bytes: usize| bytes.is_multiple_of(size_of::<T>());
     let data = tensor.data.cast::<T>().cast_const();
-    let fits = number == size_of::<T>() && whole(row) && whole(head) && data.is_aligned();
-    (fits && !data.is_null()).then(|| HeadRows {
+    let is_supported =
+        element == size_of::<T>() && is_whole(row) && is_whole(head) && data.is_aligned();
+    (is_supported && !data.is_null()).then(|| HeadRows {
         data,
         row: row / size_of::<T>(),
         head: head / size_of::<T>(),

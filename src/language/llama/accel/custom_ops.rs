@@ -1,55 +1,62 @@
-//! What we compute of a graph, as custom nodes.
+//! Custom nodes: the operations of a graph that our kernels compute.
 
-use std::collections::HashSet;
-use std::ffi::{c_int, c_void};
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::{
+    collections::HashSet,
+    ffi::{c_int, c_void},
+    sync::atomic::{AtomicUsize, Ordering},
+};
 
 use llama_cpp_sys_2 as sys;
-use xc2_kernels::attention::CachedAttention;
-use xc2_kernels::matmul::{Matmul, MatmulInput, MatmulKernels, WeightMatrix};
-use xc2_kernels::{Cpu, SharedOutput};
+use xc2_kernels::{
+    Cpu, SharedOutput,
+    attention::CachedAttention,
+    matmul::{Matmul, MatmulInput, MatmulKernels, WeightMatrix},
+};
 
-use super::abi::{ALL_THREADS, CustomParams};
-use super::attention::attention;
-use super::plan::{Planned, planned};
-use super::scratch::{Activations, Place, ScratchAllocator};
+use super::{
+    abi::{ALL_THREADS, CustomParams},
+    attention::attention,
+    plan::{PlannedProduct, plan_products},
+    scratch::{Activations, Placement, ScratchAllocator},
+};
 use crate::language::llama::threads::Counter;
 
-/// Our part of the graph that is being computed.
+/// The custom nodes of the graph that is being computed.
 pub struct CustomOps {
     kernels: MatmulKernels,
-    slots: ScratchAllocator,
-    /// Nodes as they were.
-    nodes: Vec<Node>,
-    /// Nodes that have nothing left to do, with their operations.
-    idle: Vec<(*mut sys::ggml_tensor, sys::ggml_op)>,
-    /// In the order of `nodes`. They do not move while the graph is computed.
-    jobs: Vec<Job>,
+    scratch: ScratchAllocator,
+    /// The replaced nodes, with their original operations.
+    replaced: Vec<ReplacedNode>,
+    /// Nodes that are skipped, with their original operations.
+    skipped: Vec<(*mut sys::ggml_tensor, sys::ggml_op)>,
+    /// The operations, in the order of `replaced`. They do not move while the graph is computed.
+    ops: Vec<CustomOp>,
 }
 
-struct Node {
+struct ReplacedNode {
     node: *mut sys::ggml_tensor,
     op: sys::ggml_op,
     params: [i32; 16],
 }
 
-/// A node's work, for all threads.
-struct Job {
+/// The operation of a node, which all threads compute together.
+struct CustomOp {
     cpu: Cpu,
-    work: Work,
+    kind: OpKind,
     /// The next task.
     next: AtomicUsize,
 }
 
-enum Work {
+enum OpKind {
     Attention(CachedAttention),
-    Product {
-        product: Matmul<'static>,
-        /// Activations that have to be put in form first, `[n, width]`, and where to.
+    Matmul {
+        matmul: Matmul<'static>,
+        /// Activations to convert first, `[n, width]`, and the destination.
         inputs: Vec<(*const f32, MatmulInput)>,
-        /// The next piece of that, and how many are done.
-        filling: AtomicUsize,
-        filled: Counter,
+        /// The next piece to convert.
+        next_piece: AtomicUsize,
+        /// The number of converted pieces.
+        n_converted: Counter,
     },
 }
 
@@ -57,28 +64,29 @@ impl CustomOps {
     pub fn new(kernels: MatmulKernels) -> Self {
         Self {
             kernels,
-            slots: ScratchAllocator::default(),
-            nodes: Vec::new(),
-            idle: Vec::new(),
-            jobs: Vec::new(),
+            scratch: ScratchAllocator::default(),
+            replaced: Vec::new(),
+            skipped: Vec::new(),
+            ops: Vec::new(),
         }
     }
 
-    /// Puts custom nodes in place of the graph's products and of its attention.
+    /// Replaces the graph's products and attention with custom nodes.
     ///
     /// # Safety
     /// - The nodes of the graph are valid and their memory is allocated.
-    /// - It is computed, and [`Self::restore`] called, before anything else is done with it or `self`.
+    /// - The graph is computed and [`Self::restore`] is called before anything else is done with the graph or `self`.
     pub unsafe fn replace(&mut self, graph: *mut sys::ggml_cgraph) {
-        // SAFETY: as the caller says.
+        // SAFETY: the caller guarantees it.
         let nodes: Vec<_> = unsafe {
             let n = sys::ggml_graph_n_nodes(graph);
             (0..n).map(|i| sys::ggml_graph_node(graph, i)).collect()
         };
-        // SAFETY: as the caller says.
-        let products = unsafe { planned(&nodes, self.kernels) };
+        // SAFETY: the caller guarantees it.
+        let products = unsafe { plan_products(&nodes, self.kernels) };
         let kernels = self.kernels;
-        let bytes = |p: &Planned, matrix: &WeightMatrix| matrix.input_bytes(p.rows.len(), kernels);
+        let bytes =
+            |p: &PlannedProduct, matrix: &WeightMatrix| matrix.input_bytes(p.rows.len(), kernels);
         let activations = products.iter().map(|p| Activations {
             input: (
                 (
@@ -90,27 +98,27 @@ impl CustomOps {
             ),
             adapter_bytes: (p.adapter.as_ref()).map_or(0, |(added, _)| bytes(p, added)),
         });
-        let places = self.slots.plan(&activations.collect::<Vec<_>>());
-        // SAFETY: as the caller says.
-        unsafe { self.rest(&products) }
-        for (product, place) in products.into_iter().zip(places) {
-            // SAFETY: as the caller says; the places were planned for this product.
-            unsafe { self.add_product(&product, place) }
+        let placements = self.scratch.plan(&activations.collect::<Vec<_>>());
+        // SAFETY: the caller guarantees it.
+        unsafe { self.skip_unused(&products) }
+        for (product, placement) in products.into_iter().zip(placements) {
+            // SAFETY: the caller guarantees the graph; the placement was planned for this product.
+            unsafe { self.add_product(&product, placement) }
         }
         for node in nodes {
-            // SAFETY: as the caller says.
+            // SAFETY: the caller guarantees it.
             if let Some(attention) = unsafe { attention(&*node, kernels.quantized.cpu) } {
-                // SAFETY: as the caller says.
-                unsafe { self.push(node, Work::Attention(attention)) }
+                // SAFETY: the caller guarantees it.
+                unsafe { self.push(node, OpKind::Attention(attention)) }
             }
         }
-        for (node, job) in self.nodes.iter().zip(&self.jobs) {
+        for (node, op) in self.replaced.iter().zip(&self.ops) {
             let params = CustomParams {
                 function: run,
                 n_tasks: ALL_THREADS,
-                user_data: std::ptr::from_ref(job).cast_mut().cast(),
+                user_data: std::ptr::from_ref(op).cast_mut().cast(),
             };
-            // SAFETY: a node of the graph.
+            // SAFETY: it is a node of the graph.
             unsafe {
                 (*node.node).op = sys::GGML_OP_CUSTOM;
                 (*node.node).op_params = params.to_words();
@@ -119,142 +127,145 @@ impl CustomOps {
     }
 
     /// # Safety
-    /// A product of a graph that is about to be computed, and the places are its activations'.
-    unsafe fn add_product(&mut self, planned: &Planned, place: Place) {
-        let Planned {
+    /// The product belongs to a graph that is about to be computed, and the placement to the product.
+    unsafe fn add_product(&mut self, planned: &PlannedProduct, placement: Placement) {
+        let PlannedProduct {
             node, x, matrix, ..
         } = *planned;
-        // SAFETY: as above; the node has two sources and a place for its result, by `matrix`.
-        let (node, x, small) = unsafe { (&*node, &*x, &*(*node).src[1]) };
+        // SAFETY: as above; `products::matrix` checked that the node has two sources and memory for its result.
+        let (node, x, low_rank) = unsafe { (&*node, &*x, &*(*node).src[1]) };
         let first = planned.rows.start;
         // SAFETY: as above.
-        let rows = unsafe { self.rows(place.input, planned, &matrix) };
+        let rows = unsafe { self.rows(placement.input, planned, &matrix) };
         let mut inputs = Vec::new();
-        if !place.known {
+        if !placement.is_converted {
             inputs.push((row(x, first).cast_const(), rows));
         }
         let out = |t: &sys::ggml_tensor| SharedOutput::new(row(t, first), t.nb[1] / 4);
-        let product = match &planned.adapter {
+        let matmul = match &planned.adapter {
             None => Matmul::new(matrix, rows, out(node), self.kernels),
             Some((added, sum)) => {
                 // SAFETY: as above.
-                let small_rows = unsafe { self.rows(place.adapter, planned, added) };
-                let small_rows = small_rows.scaled(sum.factor);
-                inputs.push((row(small, first).cast_const(), small_rows));
+                let low_rank_rows = unsafe { self.rows(placement.adapter, planned, added) };
+                let low_rank_rows = low_rank_rows.scaled(sum.factor);
+                inputs.push((row(low_rank, first).cast_const(), low_rank_rows));
                 // SAFETY: as above.
                 let out = out(unsafe { &*sum.add });
-                Matmul::new(matrix, rows, out, self.kernels).plus(*added, small_rows)
+                Matmul::new(matrix, rows, out, self.kernels).plus(*added, low_rank_rows)
             }
         };
-        let work = Work::Product {
-            product,
+        let kind = OpKind::Matmul {
+            matmul,
             inputs,
-            filling: AtomicUsize::new(0),
-            filled: Counter::default(),
+            next_piece: AtomicUsize::new(0),
+            n_converted: Counter::default(),
         };
-        // SAFETY: handed on.
-        unsafe { self.push(planned.at, work) }
+        // SAFETY: as above.
+        unsafe { self.push(planned.at, kind) }
     }
 
-    /// Leaves nodes of adapters' sums in whose place nothing is computed with nothing to do.
+    /// Makes ggml skip the nodes of adapter sums that are neither needed nor replaced.
     ///
     /// # Safety
-    /// MatmulBackend of a graph that is about to be computed.
-    unsafe fn rest(&mut self, products: &[Planned]) {
-        let busy: HashSet<_> = products.iter().map(|p| p.at).collect();
+    /// The products belong to a graph that is about to be computed.
+    unsafe fn skip_unused(&mut self, products: &[PlannedProduct]) {
+        let replaced: HashSet<_> = products.iter().map(|p| p.at).collect();
         let sums = products.iter().filter_map(|p| p.adapter.as_ref());
         let nodes: HashSet<_> = sums
             .flat_map(|(_, sum)| [sum.base, sum.scale, sum.add])
             .collect();
-        for node in nodes.difference(&busy) {
-            // SAFETY: nodes of this graph.
+        for node in nodes.difference(&replaced) {
+            // SAFETY: they are nodes of this graph.
             unsafe {
-                self.idle.push((*node, (**node).op));
+                self.skipped.push((*node, (**node).op));
                 (**node).op = sys::GGML_OP_NONE;
             }
         }
     }
 
     /// # Safety
-    /// The place was planned for the activations of this product that are multiplied by this matrix.
+    /// The offset was planned for this product's activations that are multiplied by this matrix.
     unsafe fn rows(
         &mut self,
-        place: usize,
-        planned: &Planned,
+        offset: usize,
+        planned: &PlannedProduct,
         matrix: &WeightMatrix,
     ) -> MatmulInput {
-        let memory = self.slots.memory(place);
-        // SAFETY: as above; and the memory stays until the graph is computed.
+        let memory = self.scratch.memory(offset);
+        // SAFETY: as above; the memory does not move until the graph is computed.
         unsafe { matrix.input(memory, planned.rows.len(), self.kernels) }
     }
 
     /// # Safety
     /// The node is valid.
-    unsafe fn push(&mut self, node: *mut sys::ggml_tensor, work: Work) {
+    unsafe fn push(&mut self, node: *mut sys::ggml_tensor, kind: OpKind) {
         // SAFETY: as above.
         let (op, params) = unsafe { ((*node).op, (*node).op_params) };
-        self.nodes.push(Node { node, op, params });
-        self.jobs.push(Job {
+        self.replaced.push(ReplacedNode { node, op, params });
+        self.ops.push(CustomOp {
             cpu: self.kernels.quantized.cpu,
-            work,
+            kind,
             next: AtomicUsize::new(0),
         });
     }
 
-    /// Puts the nodes back as they were.
+    /// Restores the nodes.
     ///
     /// # Safety
-    /// The graph of [`Self::replace`] still exists and has been computed.
+    /// The graph passed to [`Self::replace`] still exists and has been computed.
     pub unsafe fn restore(&mut self) {
-        for Node { node, op, params } in self.nodes.drain(..) {
-            // SAFETY: as the caller says.
+        for ReplacedNode { node, op, params } in self.replaced.drain(..) {
+            // SAFETY: the caller guarantees it.
             unsafe { ((*node).op, (*node).op_params) = (op, params) }
         }
-        for (node, op) in self.idle.drain(..) {
-            // SAFETY: as the caller says.
+        for (node, op) in self.skipped.drain(..) {
+            // SAFETY: the caller guarantees it.
             unsafe { (*node).op = op }
         }
-        self.jobs.clear();
+        self.ops.clear();
     }
 }
 
-/// Where row `i` of a tensor of numbers begins.
+/// The start of row `i` of a tensor in f32.
 fn row(tensor: &sys::ggml_tensor, i: usize) -> *mut f32 {
     tensor.data.cast::<f32>().wrapping_add(i * tensor.nb[1] / 4)
 }
 
-/// One thread's part of a job: called by ggml on all of its threads, between two of its barriers.
-unsafe extern "C" fn run(_: *mut sys::ggml_tensor, _: c_int, nth: c_int, job: *mut c_void) {
-    // SAFETY: `replace` put it there, and it stays until the graph is computed.
-    let job = unsafe { &*job.cast::<Job>() };
+/// One thread's part of an operation. ggml calls it on all of its threads, between two barriers.
+unsafe extern "C" fn run(_: *mut sys::ggml_tensor, _: c_int, nth: c_int, op: *mut c_void) {
+    // SAFETY: `replace` stored the pointer, which is valid until the graph is computed.
+    let op = unsafe { &*op.cast::<CustomOp>() };
     let nth = nth as usize;
-    match &job.work {
-        Work::Attention(attention) => job.each(attention.tasks(job.cpu, nth), nth, |task| {
-            // SAFETY: the node's operands, which were checked, and its result; each task is taken once.
-            unsafe { attention.run(job.cpu, task, nth) }
-        }),
-        Work::Product {
-            product,
+    match &op.kind {
+        OpKind::Attention(attention) => {
+            op.for_each_task(attention.tasks(op.cpu, nth), nth, |task| {
+                // SAFETY: the node's operands were checked; each task is taken once.
+                unsafe { attention.run(op.cpu, task, nth) }
+            });
+        }
+        OpKind::Matmul {
+            matmul,
             inputs,
-            filling,
-            filled,
+            next_piece,
+            n_converted,
         } => {
-            // SAFETY: sources of the product's nodes, which are there and not written while this one is computed (see
-            // `plan::halved`); each piece is taken once, and nobody reads before all are done.
-            unsafe { fill(inputs, filling, filled, nth) }
-            job.each(product.tasks(nth), nth, |task| {
-                // SAFETY: the CPU has the kernel; the rows are filled by all threads, here or in an
-                // earlier node; only this job writes the result, and each task is taken once.
-                unsafe { product.run(task, nth) }
+            // SAFETY: the inputs are sources of the product's nodes, which are computed and not written while this
+            // one is computed (see `plan::split_long`); each piece is taken once, and all are converted before any is
+            // read.
+            unsafe { convert_inputs(inputs, next_piece, n_converted, nth) }
+            op.for_each_task(matmul.tasks(nth), nth, |task| {
+                // SAFETY: the CPU has the kernel; all rows are converted, here or in an earlier node; only this
+                // operation writes the result, and each task is taken once.
+                unsafe { matmul.run(task, nth) }
             });
         }
     }
 }
 
-impl Job {
-    /// Takes tasks until there are none: many neighbours at first, since where one ends what the next reads
-    /// has been asked for, then fewer, so that threads end together.
-    fn each(&self, tasks: usize, n_threads: usize, run: impl Fn(usize)) {
+impl CustomOp {
+    /// Takes tasks until there are none left: first many neighbouring ones, because each prefetches what the next one
+    /// reads, then fewer, so that all threads finish at the same time.
+    fn for_each_task(&self, tasks: usize, n_threads: usize, run: impl Fn(usize)) {
         let mut first = self.next.load(Ordering::Relaxed);
         while first < tasks {
             let end = first + ((tasks - first) / (2 * n_threads)).max(1);
@@ -270,34 +281,33 @@ impl Job {
     }
 }
 
-/// Puts what is left of activations in form, and returns when all are: a thread that comes late finds it done
-/// by the others and keeps nobody waiting.
+/// Converts the remaining activations, and returns when all are converted. No thread waits for one that arrives late.
 ///
 /// # Safety
-/// - The activations are contiguous, of these shapes, and stay as they are.
-/// - Pieces are filled here only, with these counters.
-unsafe fn fill(
+/// - The activations are contiguous, have these shapes, and do not change.
+/// - Pieces are converted only here, with these counters.
+unsafe fn convert_inputs(
     inputs: &[(*const f32, MatmulInput)],
     next: &AtomicUsize,
     done: &Counter,
     n_threads: usize,
 ) {
     let all: usize = inputs.iter().map(|(_, rows)| rows.pieces()).sum();
-    let at_a_time = all.div_ceil(4 * n_threads).max(1);
+    let n_at_a_time = all.div_ceil(4 * n_threads).max(1);
     loop {
-        let first = next.fetch_add(at_a_time, Ordering::Relaxed);
+        let first = next.fetch_add(n_at_a_time, Ordering::Relaxed);
         if first >= all {
             break;
         }
-        let taken = first..all.min(first + at_a_time);
+        let taken = first..all.min(first + n_at_a_time);
         let mut before = 0;
         for (x, rows) in inputs {
             let (begin, end) = (before, before + rows.pieces());
             before = end;
-            // SAFETY: as the caller says.
+            // SAFETY: the caller guarantees it.
             let x = unsafe { std::slice::from_raw_parts(*x, rows.n() * rows.width()) };
             for piece in taken.start.max(begin)..taken.end.min(end) {
-                // SAFETY: a piece of these rows that no other thread takes.
+                // SAFETY: the piece belongs to these rows, and no other thread takes it.
                 unsafe { rows.fill(x, piece - begin) }
             }
         }

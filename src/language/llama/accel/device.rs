@@ -1,32 +1,37 @@
-//! The device and its backends, as ggml sees them.
+//! The ggml device and its backends.
 
-use std::ffi::{CStr, c_char, c_int, c_void};
-use std::ptr::null_mut;
-use std::sync::OnceLock;
+use std::{
+    ffi::{CStr, c_char, c_int, c_void},
+    ptr::null_mut,
+    sync::OnceLock,
+};
 
 use llama_cpp_sys_2 as sys;
 use xc2_kernels::matmul::MatmulKernels;
 
-use super::abi::{
-    API_VERSION, Backend, BackendInterface, Device, DeviceInterface, Registry, RegistryInterface,
+use super::{
+    MatmulBackend, SELECTED,
+    abi::{
+        API_VERSION, Backend, BackendInterface, Device, DeviceInterface, Registry,
+        RegistryInterface,
+    },
+    custom_ops::CustomOps,
 };
-use super::custom_ops::CustomOps;
-use super::{MatmulBackend, SELECTED};
 
 const NAME: &CStr = c"XC2";
 const DESCRIPTION: &CStr = c"the CPU, with xc2-edge's matrix kernels";
 static mut GUID: sys::ggml_guid = *b"xc2-edge-kernels";
 
-/// What lives as long as the process: ggml keeps pointers to it.
+/// Objects that live as long as the process, because ggml keeps pointers to them.
 struct Statics {
     registry: Registry,
     device: Device,
-    /// The CPU's.
+    /// ggml's CPU device.
     cpu: sys::ggml_backend_dev_t,
     kernels: MatmulKernels,
 }
 
-// SAFETY: it is not changed once it is registered; ggml reads it from several threads.
+// SAFETY: it is not changed after it is registered; ggml reads it from several threads.
 unsafe impl Send for Statics {}
 // SAFETY: as above.
 unsafe impl Sync for Statics {}
@@ -34,13 +39,13 @@ unsafe impl Sync for Statics {}
 static STATICS: OnceLock<&'static Statics> = OnceLock::new();
 
 fn statics() -> &'static Statics {
-    STATICS.get().expect("ggml calls what was registered")
+    STATICS.get().expect("the device is registered")
 }
 
-/// Tells ggml of the device.
+/// Registers the device with ggml.
 pub fn register(kernels: MatmulKernels) {
     STATICS.get_or_init(|| {
-        // SAFETY: the CPU's registry and its device are there in every build.
+        // SAFETY: the CPU's registry and its device exist in every build.
         let cpu = unsafe { sys::ggml_backend_reg_dev_get(sys::ggml_backend_cpu_reg(), 0) };
         let statics = Box::leak(Box::new(Statics {
             registry: Registry {
@@ -77,8 +82,7 @@ pub fn register(kernels: MatmulKernels) {
         statics
     });
     let registry = &raw const statics().registry;
-    // SAFETY: the registry and all that it points to live forever and are what this version of ggml
-    // declares (`abi::check`).
+    // SAFETY: the registry and everything that it points to live forever and match this version of ggml (`abi::check`).
     unsafe { sys::ggml_backend_register(registry.cast_mut().cast()) }
 }
 
@@ -94,9 +98,9 @@ unsafe extern "C" fn device(_: *mut Registry, _: usize) -> *mut Device {
     (&raw const statics().device).cast_mut()
 }
 
-/// llama.cpp asks each registry for these by name.
+/// Functions that llama.cpp looks up by name in each registry.
 unsafe extern "C" fn proc_address(_: *mut Registry, name: *const c_char) -> *mut c_void {
-    // SAFETY: a string that ends in zero.
+    // SAFETY: ggml passes a NUL-terminated string.
     match unsafe { CStr::from_ptr(name) }.to_bytes() {
         b"ggml_backend_set_n_threads" => set_n_threads as *mut c_void,
         b"ggml_backend_set_abort_callback" => set_abort_callback as *mut c_void,
@@ -112,9 +116,9 @@ unsafe extern "C" fn device_description(_: *mut Device) -> *const c_char {
     DESCRIPTION.as_ptr()
 }
 
-/// None of its own.
+/// The device has no memory of its own.
 unsafe extern "C" fn device_memory(_: *mut Device, free: *mut usize, total: *mut usize) {
-    // SAFETY: two numbers that may be written.
+    // SAFETY: both pointers can be written.
     unsafe { (*free, *total) = (0, 0) }
 }
 
@@ -122,9 +126,9 @@ unsafe extern "C" fn device_type(_: *mut Device) -> sys::ggml_backend_dev_type {
     sys::GGML_BACKEND_DEVICE_TYPE_ACCEL
 }
 
-/// The CPU's, but for name, type and memory.
+/// The CPU's properties, except name, type and memory.
 unsafe extern "C" fn device_props(_: *mut Device, props: *mut sys::ggml_backend_dev_props) {
-    // SAFETY: the structure may be written; the CPU device exists.
+    // SAFETY: the structure can be written; the CPU device exists.
     unsafe {
         sys::ggml_backend_dev_get_props(statics().cpu, props);
         (*props).name = NAME.as_ptr();
@@ -145,38 +149,39 @@ unsafe extern "C" fn buffer_from_host_ptr(
     size: usize,
     max_tensor_size: usize,
 ) -> sys::ggml_backend_buffer_t {
-    // SAFETY: handed on to the CPU.
+    // SAFETY: the arguments are passed to the CPU's function unchanged.
     unsafe {
         sys::ggml_backend_dev_buffer_from_host_ptr(statics().cpu, memory, size, max_tensor_size)
     }
 }
 
 unsafe extern "C" fn supports_op(_: *mut Device, node: *const sys::ggml_tensor) -> bool {
-    // SAFETY: handed on to the CPU.
+    // SAFETY: the arguments are passed to the CPU's function unchanged.
     unsafe { sys::ggml_backend_dev_supports_op(statics().cpu, node) }
 }
 
 unsafe extern "C" fn supports_buft(_: *mut Device, ty: sys::ggml_backend_buffer_type_t) -> bool {
-    // SAFETY: handed on to the CPU.
+    // SAFETY: the arguments are passed to the CPU's function unchanged.
     unsafe { sys::ggml_backend_dev_supports_buft(statics().cpu, ty) }
 }
 
-/// What a backend of ours is: one for each context.
+/// The state of a backend; each context has one.
 struct State {
-    /// ggml's, which computes all graphs.
+    /// ggml's CPU backend, which computes all graphs.
     cpu: sys::ggml_backend_t,
-    /// What becomes of products; `None` for nothing.
-    jobs: Option<CustomOps>,
+    /// Our operations; `None` if the context uses ggml's kernels only.
+    custom_ops: Option<CustomOps>,
 }
 
 unsafe extern "C" fn init_backend(device: *mut Device, _: *const c_char) -> *mut Backend {
-    // SAFETY: it takes nothing.
+    // SAFETY: it has no preconditions.
     let cpu = unsafe { sys::ggml_backend_cpu_init() };
     if cpu.is_null() {
         return null_mut();
     }
-    let jobs = (SELECTED.get() == MatmulBackend::Xc2).then(|| CustomOps::new(statics().kernels));
-    let state = Box::new(State { cpu, jobs });
+    let custom_ops =
+        (SELECTED.get() == MatmulBackend::Xc2).then(|| CustomOps::new(statics().kernels));
+    let state = Box::new(State { cpu, custom_ops });
     Box::into_raw(Box::new(Backend {
         guid: &raw mut GUID,
         iface: BackendInterface {
@@ -191,9 +196,9 @@ unsafe extern "C" fn init_backend(device: *mut Device, _: *const c_char) -> *mut
 }
 
 /// # Safety
-/// A backend of ours, used by one thread at a time.
+/// The backend is from `init_backend` and used by one thread at a time.
 unsafe fn state<'a>(backend: *mut Backend) -> &'a mut State {
-    // SAFETY: `init_backend` put it there, and ggml computes with a backend on one thread at a time.
+    // SAFETY: `init_backend` stored it there, and ggml uses a backend on one thread at a time.
     unsafe { &mut *(*backend).context.cast::<State>() }
 }
 
@@ -202,7 +207,7 @@ unsafe extern "C" fn backend_name(_: *mut Backend) -> *const c_char {
 }
 
 unsafe extern "C" fn free_backend(backend: *mut Backend) {
-    // SAFETY: both boxes are `init_backend`'s, and ggml frees a backend once.
+    // SAFETY: both boxes are from `init_backend`, and ggml frees a backend once.
     unsafe {
         let backend = Box::from_raw(backend);
         let state = Box::from_raw(backend.context.cast::<State>());
@@ -211,7 +216,7 @@ unsafe extern "C" fn free_backend(backend: *mut Backend) {
 }
 
 unsafe extern "C" fn set_n_threads(backend: *mut Backend, n: c_int) {
-    // SAFETY: a backend of ours.
+    // SAFETY: the backend is from `init_backend`.
     unsafe { sys::ggml_backend_cpu_set_n_threads(state(backend).cpu, n) }
 }
 
@@ -220,7 +225,7 @@ unsafe extern "C" fn set_abort_callback(
     callback: sys::ggml_abort_callback,
     data: *mut c_void,
 ) {
-    // SAFETY: a backend of ours; callback and data are handed on.
+    // SAFETY: the backend is from `init_backend`; callback and data are passed on unchanged.
     unsafe { sys::ggml_backend_cpu_set_abort_callback(state(backend).cpu, callback, data) }
 }
 
@@ -228,16 +233,16 @@ unsafe extern "C" fn graph_compute(
     backend: *mut Backend,
     graph: *mut sys::ggml_cgraph,
 ) -> sys::ggml_status {
-    // SAFETY: a backend of ours. The nodes are those of a graph whose memory is allocated; what is put in
-    // their place refers to `jobs`, which stays as it is until they are put back.
+    // SAFETY: the backend is from `init_backend`. The graph's memory is allocated; the custom nodes refer to
+    // `custom_ops`, which does not change before the nodes are restored.
     unsafe {
-        let State { cpu, jobs } = state(backend);
-        let Some(jobs) = jobs else {
+        let State { cpu, custom_ops } = state(backend);
+        let Some(custom_ops) = custom_ops else {
             return sys::ggml_backend_graph_compute(*cpu, graph);
         };
-        jobs.replace(graph);
+        custom_ops.replace(graph);
         let status = sys::ggml_backend_graph_compute(*cpu, graph);
-        jobs.restore();
+        custom_ops.restore();
         status
     }
 }

@@ -1,19 +1,19 @@
-//! Our matrix kernels inside llama.cpp: a ggml device that is the CPU, except for products.
+//! Our matrix kernels inside llama.cpp: a ggml device that is the CPU, except for matrix products and attention.
 //!
-//! llama.cpp asks every registered device of type ACCEL, ahead of the CPU, which operations of a graph it
-//! takes. Ours takes all that the CPU takes, so a graph stays in one piece and nothing is switched between
-//! devices. When it is to be computed, products that our kernels are good at become custom nodes, which
-//! ggml has for this purpose, and ggml's own CPU backend computes the graph:
+//! llama.cpp asks every registered device of type ACCEL, before the CPU, which operations of a graph it supports. Ours
+//! supports everything that the CPU does, so a graph is not split between devices. Before a graph is computed, the
+//! products for which our kernels are faster are replaced with ggml's custom nodes; then ggml's CPU backend computes
+//! the graph:
 //!
 //! ```text
 //! graph ─▶ MUL_MAT of a supported type ──▶ CUSTOM: our kernel     ─▶ ggml's CPU backend, its threads
-//!          everything else             ──▶ as it is
+//!          everything else             ──▶ unchanged
 //! ```
 //!
-//! So the threads of a product are those that compute the rest, and come to it from ggml's barrier: none
-//! sleeps, none spins against another, and a product costs no more than any node. Weights are read where
-//! they are, in the mapped file. Where no kernel of ours pays (other types) nodes stay as they are; on CPUs
-//! without one that does, the device is not registered, and llama.cpp runs as always.
+//! So the threads that compute the other nodes compute the products as well: none sleeps, none competes with other
+//! spinning threads, and a product has no more overhead than any node. Weights are read in place, in the mapped file.
+//! Nodes for which our kernels are not faster (other types) are unchanged. On CPUs for which we have no faster kernel,
+//! the device is not registered.
 #![allow(unsafe_code)]
 
 mod abi;
@@ -26,18 +26,19 @@ mod scratch;
 #[cfg(test)]
 mod tests;
 
-use std::cell::Cell;
-use std::sync::OnceLock;
+use std::{cell::Cell, sync::OnceLock};
 
-use xc2_kernels::Cpu;
-use xc2_kernels::float16::{Float16Kernel, Float16Slice};
-use xc2_kernels::matmul::MatmulKernels;
-use xc2_kernels::quantized::QuantizedKernel;
+use xc2_kernels::{
+    Cpu,
+    float16::{Float16Kernel, Float16Slice},
+    matmul::MatmulKernels,
+    quantized::QuantizedKernel,
+};
 
-/// Who multiplies matrices in the decoder.
+/// The kernels that compute the decoder's matrix products.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 pub enum MatmulBackend {
-    /// Our kernels, where they are good at it.
+    /// Our kernels, where they are faster.
     #[default]
     Xc2,
     /// llama.cpp's own.
@@ -45,7 +46,7 @@ pub enum MatmulBackend {
 }
 
 impl MatmulBackend {
-    /// As options and reports name it.
+    /// The name in options and reports.
     pub fn name(self) -> &'static str {
         match self {
             Self::Xc2 => "xc2",
@@ -55,33 +56,33 @@ impl MatmulBackend {
 }
 
 thread_local! {
-    /// For contexts that this thread creates.
+    /// The backend for contexts that this thread creates.
     static SELECTED: Cell<MatmulBackend> = const { Cell::new(MatmulBackend::Xc2) };
 }
 
-/// Creates a context, whose products are to be computed so.
+/// Creates a context that uses this backend.
 pub(super) fn with_backend<T>(backend: MatmulBackend, create: impl FnOnce() -> T) -> T {
     SELECTED.set(backend);
     create()
 }
 
-/// Registers the device, once. The kernel that it uses, or why there is none.
+/// Registers the device once. Returns its kernel, or why there is none.
 pub(super) fn register() -> Result<&'static QuantizedKernel, &'static str> {
     static DONE: OnceLock<Result<&'static QuantizedKernel, String>> = OnceLock::new();
     let done = DONE.get_or_init(|| {
         let kernel = QuantizedKernel::for_cpu(Cpu::chosen());
         if kernel.cpu == Cpu::Scalar {
-            return Err("ours need AVX2 or AArch64's dot products to be faster".to_owned());
+            return Err("ours need AVX2 or AArch64's dot product instructions".to_owned());
         }
         abi::check()
-            .map_err(|why| format!("this llama.cpp is not the one it was made for: {why}"))?;
+            .map_err(|why| format!("the linked llama.cpp is not the pinned version: {why}"))?;
         device::register(MatmulKernels { quantized: kernel });
         Ok(kernel)
     });
     done.as_ref().copied().map_err(String::as_str)
 }
 
-/// Whether weights in BF16 are multiplied by activations in it, and not in f32.
+/// Whether weights in BF16 are multiplied in bf16 instead of f32.
 pub(super) fn multiplies_bf16() -> bool {
     Float16Kernel::for_cpu(Cpu::chosen(), &Float16Slice::Bf16(&[])).is_bf16()
 }

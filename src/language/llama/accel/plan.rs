@@ -1,30 +1,32 @@
-//! Which products of a graph are computed by our kernels, and in place of which nodes.
+//! Plans which products of a graph our kernels compute, and in place of which nodes.
 
-use std::collections::{HashMap, HashSet};
-use std::ops::Range;
+use std::{
+    collections::{HashMap, HashSet},
+    ops::Range,
+};
 
 use llama_cpp_sys_2 as sys;
 use xc2_kernels::matmul::{MatmulKernels, WeightMatrix};
 
 use super::products::{AdapterSum, adapter_sums, matrix};
 
-/// A product, or some rows of one, that is to be computed in place of a node.
+/// A product, or some of its rows, that is computed in place of a node.
 #[derive(Clone)]
-pub struct Planned {
-    /// In whose place.
+pub struct PlannedProduct {
+    /// The node that is replaced.
     pub at: *mut sys::ggml_tensor,
-    /// The product.
+    /// The node of the product.
     pub node: *mut sys::ggml_tensor,
     pub matrix: WeightMatrix<'static>,
     pub x: *const sys::ggml_tensor,
     pub rows: Range<usize>,
-    /// What an adapter adds to it.
+    /// The adapter's second matrix, whose product is added.
     pub adapter: Option<(WeightMatrix<'static>, AdapterSum)>,
 }
 
-impl Planned {
-    /// Its rows below `middle` in place of one node, and the others in place of another.
-    fn halves(self, middle: usize, at: [*mut sys::ggml_tensor; 2]) -> [Self; 2] {
+impl PlannedProduct {
+    /// Splits the product at row `middle` into two, each in place of one of the nodes `at`.
+    fn split(self, middle: usize, at: [*mut sys::ggml_tensor; 2]) -> [Self; 2] {
         let rows = [self.rows.start..middle, middle..self.rows.end];
         let half = |i: usize| Self {
             at: at[i],
@@ -35,12 +37,15 @@ impl Planned {
     }
 }
 
-/// The products of a graph that our kernels take, in the order in which they are computed: that of a base
-/// with an adapter where the adapter's is, whose input must be there.
+/// The products of a graph that our kernels compute, in execution order. A base's product with an adapter is computed
+/// at the adapter's product, because it needs the input of that.
 ///
 /// # Safety
 /// The nodes are valid and their memory is allocated.
-pub unsafe fn planned(nodes: &[*mut sys::ggml_tensor], kernels: MatmulKernels) -> Vec<Planned> {
+pub unsafe fn plan_products(
+    nodes: &[*mut sys::ggml_tensor],
+    kernels: MatmulKernels,
+) -> Vec<PlannedProduct> {
     // SAFETY: as above.
     let (mut sums, matrices): (_, HashMap<_, WeightMatrix<'static>>) = unsafe {
         let ours = nodes
@@ -59,7 +64,7 @@ pub unsafe fn planned(nodes: &[*mut sys::ggml_tensor], kernels: MatmulKernels) -
         let base = sum.map_or(*node, |sum| sum.base);
         // SAFETY: products have two sources.
         let (x, n) = unsafe { ((*base).src[1], (*base).ne[1] as usize) };
-        Some(Planned {
+        Some(PlannedProduct {
             at: *node,
             node: *node,
             matrix: matrices[&base],
@@ -70,60 +75,64 @@ pub unsafe fn planned(nodes: &[*mut sys::ggml_tensor], kernels: MatmulKernels) -
     });
     let plan: Vec<_> = plan.collect();
     // SAFETY: as above.
-    unsafe { halved(plan, nodes, kernels) }
+    unsafe { split_long(plan, nodes, kernels) }
 }
 
-/// The same with long products of wide inputs that nothing else takes cut in two, where an adapter leaves
-/// nodes for the halves. Half the activations, the largest there are, are there at a time then:
+/// Splits long products of wide inputs in two, if no other product has the same input and an adapter leaves nodes for
+/// the halves. Only half of the converted activations, the largest in a graph, is in memory at a time then:
 ///
 /// ```text
-/// node:   base               first matrix       second matrix      scale            sum
-/// was:                       all rows' small    all rows' sum
-/// is:     half of the small  half of the sum    the other small    the other sum
+/// node:    base              A (first matrix)   B (second matrix)   scale
+/// before:                    A x, all rows      sum, all rows
+/// after:   A x, first half   sum, first half    A x, second half    sum, second half
 /// ```
 ///
-/// What the halves read and write is theirs at those nodes, too. The base frees nothing, since the adapter's first
-/// matrix takes the same input, so the place of that one's result is free a node earlier. The sum must not lie over
-/// what the other half reads. Positions of the product and its scale, which may lie over the inputs, are never written.
+/// The halves' inputs and outputs are valid at these nodes. The base's input is still in use at the next node, A, so
+/// the memory of A's result is available one node earlier. The sum must not overlap what the second half reads. The
+/// results of B and scale, which may overlap the inputs, are never written.
 ///
 /// # Safety
 /// The nodes are valid and their memory is allocated.
-unsafe fn halved(
-    plan: Vec<Planned>,
+unsafe fn split_long(
+    plan: Vec<PlannedProduct>,
     nodes: &[*mut sys::ggml_tensor],
     kernels: MatmulKernels,
-) -> Vec<Planned> {
+) -> Vec<PlannedProduct> {
     let mut uses = HashMap::new();
     for product in &plan {
         *uses.entry(product.x).or_insert(0_usize) += 1;
     }
-    let is_wide = |p: &Planned| p.matrix.n_in() > p.matrix.n_out() && p.rows.len() >= LONG;
+    let is_wide =
+        |p: &PlannedProduct| p.matrix.n_in() > p.matrix.n_out() && p.rows.len() >= MIN_SPLIT_ROWS;
     let halves = plan.iter().filter(|p| is_wide(p)).filter_map(|p| {
         let (_, sum) = p.adapter.as_ref()?;
         // SAFETY: products have two sources; the nodes are valid.
-        let (small, apart) = unsafe {
-            let small = (*p.node).src[1];
-            (small, !overlap(sum.add, p.x) && !overlap(sum.add, small))
+        let (low_rank, apart) = unsafe {
+            let low_rank = (*p.node).src[1];
+            (
+                low_rank,
+                !overlap(sum.add, p.x) && !overlap(sum.add, low_rank),
+            )
         };
         let ours = plan
             .iter()
-            .any(|other| other.node == small && other.x == p.x);
-        (apart && ours && uses[&p.x] == 2).then_some((p.node, small, *sum))
+            .any(|other| other.node == low_rank && other.x == p.x);
+        (apart && ours && uses[&p.x] == 2).then_some((p.node, low_rank, *sum))
     });
     let mut at = HashMap::new();
-    for (node, small, sum) in halves {
-        at.insert(small, [sum.base, node]);
-        at.insert(node, [small, sum.scale]);
+    for (node, low_rank, sum) in halves {
+        at.insert(low_rank, [sum.base, node]);
+        at.insert(node, [low_rank, sum.scale]);
     }
-    let cut = |product: Planned| match at.get(&product.node) {
+    let split = |product: PlannedProduct| match at.get(&product.node) {
         None => vec![product],
         Some(at) => {
             let middle = product.rows.len() / 2;
             let middle = middle.next_multiple_of(kernels.quantized.rows);
-            product.halves(middle, *at).into()
+            product.split(middle, *at).into()
         }
     };
-    let mut plan: Vec<_> = plan.into_iter().flat_map(cut).collect();
+    let mut plan: Vec<_> = plan.into_iter().flat_map(split).collect();
     if !at.is_empty() {
         let places: HashMap<_, _> = nodes.iter().enumerate().map(|(i, n)| (*n, i)).collect();
         plan.sort_by_key(|product| places[&product.at]);
@@ -131,7 +140,7 @@ unsafe fn halved(
     plan
 }
 
-/// Whether numbers of one tensor lie where those of another do.
+/// Whether the memory of two tensors overlaps.
 ///
 /// # Safety
 /// Both are valid.
@@ -144,6 +153,6 @@ unsafe fn overlap(a: *const sys::ggml_tensor, b: *const sys::ggml_tensor) -> boo
     a.start < b.end && b.start < a.end
 }
 
-/// Rows from which a product is worth cutting in two: weights are unpacked for each half, which costs as much as some
-/// rows. A picture of 224 px has 256; cut in two, its prefill took up to 7 % longer.
-pub(super) const LONG: usize = 384;
+/// The minimum number of rows for splitting a product. Each half unpacks the weights, which costs as much as some rows.
+/// With the 256 rows of a picture of 224 px, a split prefill took up to 7 % longer.
+pub(super) const MIN_SPLIT_ROWS: usize = 384;

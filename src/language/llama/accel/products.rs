@@ -1,14 +1,16 @@
-//! A graph's products, as our kernels take them.
+//! Converts a graph's matrix products to our kernels' operands.
 
 use std::collections::HashMap;
 
 use llama_cpp_sys_2 as sys;
-use xc2_kernels::float16::{Float16Matrix, Float16Slice};
-use xc2_kernels::matmul::{MatmulKernels, WeightMatrix};
-use xc2_kernels::quantized::{QuantFormat, QuantizedMatrix};
+use xc2_kernels::{
+    float16::{Float16Matrix, Float16Slice},
+    matmul::{MatmulKernels, WeightMatrix},
+    quantized::{QuantFormat, QuantizedMatrix},
+};
 
-/// How llama.cpp applies an adapter: `add = base + scale(product)`, where the product is that of the adapter's
-/// second matrix with what its first makes of the base's input.
+/// The nodes with which llama.cpp applies an adapter: `add = base + scale(product)`, where `base = W x` and
+/// `product = B (A x)`.
 #[derive(Clone, Copy)]
 pub struct AdapterSum {
     pub base: *mut sys::ggml_tensor,
@@ -17,8 +19,8 @@ pub struct AdapterSum {
     pub factor: f32,
 }
 
-/// The sums of adapters in a graph, by their product: five nodes one after the other, whose results nobody
-/// else reads, so that base and product can be computed at once, in the place of the last one.
+/// The adapter sums in a graph, by their product: five consecutive nodes whose results no other node reads, so base and
+/// product can be computed together, in place of the last one.
 ///
 /// # Safety
 /// The nodes are valid.
@@ -28,14 +30,14 @@ pub unsafe fn adapter_sums(
     // SAFETY: as above; sources are null or valid.
     unsafe {
         let sums = nodes.windows(5).filter_map(|nodes| {
-            let &[base, small, product, scale, add] = nodes else {
+            let &[base, low_rank, product, scale, add] = nodes else {
                 return None;
             };
-            let (b, l, p, s, a) = (&*base, &*small, &*product, &*scale, &*add);
-            // A scale may have a bias as well, which is zero here.
+            let (b, l, p, s, a) = (&*base, &*low_rank, &*product, &*scale, &*add);
+            // `op_params[1]` is a bias, which must be zero.
             let factor = f32::from_bits(s.op_params[0].cast_unsigned());
-            let fits = [b, l, p].iter().all(|t| t.op == sys::GGML_OP_MUL_MAT)
-                && (l.src[1], p.src[1]) == (b.src[1], small)
+            let is_supported = [b, l, p].iter().all(|t| t.op == sys::GGML_OP_MUL_MAT)
+                && (l.src[1], p.src[1]) == (b.src[1], low_rank)
                 && (s.op, s.src[0]) == (sys::GGML_OP_SCALE, product)
                 && s.op_params[1] == 0
                 && (a.op, a.src[0], a.src[1]) == (sys::GGML_OP_ADD, base, scale)
@@ -48,13 +50,13 @@ pub unsafe fn adapter_sums(
                 add,
                 factor,
             };
-            fits.then_some((product, sum))
+            is_supported.then_some((product, sum))
         });
         let mut sums: HashMap<_, _> = sums.collect();
         if sums.is_empty() {
             return sums;
         }
-        // Whatever else reads the product, the scaled one or the base needs them as they are.
+        // Another reader of base, product or scale needs their results.
         let mut uses = HashMap::new();
         for node in nodes {
             let sources = (**node).src.into_iter().chain([(**node).view_src]);
@@ -62,21 +64,23 @@ pub unsafe fn adapter_sums(
                 *uses.entry(source).or_insert(0) += 1;
             }
         }
-        // A node that was computed in place of its source is counted as its view, too.
-        let alone = |t: *mut sys::ggml_tensor| {
+        // One use is the sum's own; a node computed in place counts as a view of its source as well.
+        let is_unshared = |t: *mut sys::ggml_tensor| {
             uses.get(&t).is_none_or(|n| *n <= 1)
                 && (*t).flags & sys::GGML_TENSOR_FLAG_OUTPUT as i32 == 0
         };
-        sums.retain(|product, sum| alone(*product) && alone(sum.scale) && alone(sum.base));
+        sums.retain(|product, sum| {
+            is_unshared(*product) && is_unshared(sum.scale) && is_unshared(sum.base)
+        });
         sums
     }
 }
 
-/// The weights of a node that is a product which our kernels take: a matrix in memory of this
-/// machine and in ggml's own layout, times rows of f32.
+/// The weights of a node, if it is a product for which our kernels are faster: a matrix in host memory and in ggml's
+/// is_plain layout, times rows in f32.
 ///
 /// # Safety
-/// The node is valid, and its memory and that of its sources allocated.
+/// The node is valid, and its memory and that of its sources is allocated.
 pub unsafe fn matrix(
     node: &sys::ggml_tensor,
     kernels: MatmulKernels,
@@ -86,9 +90,9 @@ pub unsafe fn matrix(
     }
     // SAFETY: a product has two sources.
     let (w, x) = unsafe { (&*node.src[0], &*node.src[1]) };
-    let flat = |t: &sys::ggml_tensor| t.ne[2] == 1 && t.ne[3] == 1 && !t.data.is_null();
-    // SAFETY: the tensors are valid; a buffer, where there is one, is.
-    let plain = unsafe {
+    let is_2d = |t: &sys::ggml_tensor| t.ne[2] == 1 && t.ne[3] == 1 && !t.data.is_null();
+    // SAFETY: the tensors are valid; their buffers are null or valid.
+    let is_plain = unsafe {
         let buffer = if w.view_src.is_null() {
             w.buffer
         } else {
@@ -99,10 +103,10 @@ pub unsafe fn matrix(
             && sys::ggml_is_contiguous(w)
             && sys::ggml_is_contiguous(x)
     };
-    let fits = plain
-        && flat(w)
-        && flat(x)
-        && flat(node)
+    let is_supported = is_plain
+        && is_2d(w)
+        && is_2d(x)
+        && is_2d(node)
         && x.type_ == sys::GGML_TYPE_F32
         && x.ne[0] == w.ne[0]
         && node.ne[0] == w.ne[1]
@@ -110,18 +114,18 @@ pub unsafe fn matrix(
         && node.nb[0] == size_of::<f32>()
         && node.nb[1].is_multiple_of(size_of::<f32>());
     let n = usize::try_from(x.ne[1]).ok()?;
-    if !fits {
+    if !is_supported {
         return None;
     }
-    // SAFETY: contiguous, and weights outlive the graph that uses them.
+    // SAFETY: the weights are contiguous and outlive the graph.
     let matrix = unsafe { weights(w) }?;
     kernels.are_faster_than_ggml(&matrix, n).then_some(matrix)
 }
 
-/// The numbers of a matrix, if they are of a type for which there are kernels.
+/// The values of a matrix, if there are kernels for its type.
 ///
 /// # Safety
-/// It is contiguous, allocated, and outlives the result.
+/// The matrix is contiguous, allocated, and outlives the result.
 unsafe fn weights(w: &sys::ggml_tensor) -> Option<WeightMatrix<'static>> {
     let n_in = usize::try_from(w.ne[0]).ok()?;
     let n_out = usize::try_from(w.ne[1]).ok()?;
@@ -139,20 +143,20 @@ unsafe fn weights(w: &sys::ggml_tensor) -> Option<WeightMatrix<'static>> {
         _ => return None,
     };
     let bytes = format.row_bytes(n_in)?.checked_mul(n_out)?;
-    // SAFETY: contiguous rows of blocks, hence so many bytes.
+    // SAFETY: contiguous rows of blocks take this many bytes.
     let bytes = unsafe { std::slice::from_raw_parts(w.data.cast::<u8>(), bytes) };
     QuantizedMatrix::new(format, bytes, n_out, n_in).map(WeightMatrix::Quantized)
 }
 
-/// The numbers of a tensor of 16 bits, if they lie at an even address.
+/// The `n` values of a 16-bit tensor, if they are aligned.
 ///
 /// # Safety
-/// There are so many, and they outlive the result.
+/// The tensor has `n` values, and they outlive the result.
 unsafe fn float16(w: &sys::ggml_tensor, n: usize) -> Option<Float16Slice<'static>> {
     if !w.data.cast::<u16>().is_aligned() {
         return None;
     }
-    // SAFETY: aligned, and any bits are a number; the rest is the caller's promise.
+    // SAFETY: the values are aligned, and any bits are valid; the caller guarantees the rest.
     unsafe {
         Some(if w.type_ == sys::GGML_TYPE_F16 {
             Float16Slice::F16(std::slice::from_raw_parts(w.data.cast(), n))

@@ -1,40 +1,40 @@
-//! Memory for activations in the form in which they are multiplied, shared by the products of a graph.
+//! A scratch allocator for converted activations, shared by the products of a graph.
 
 use std::collections::HashMap;
 
 use llama_cpp_sys_2 as sys;
 use xc2_kernels::matmul::InputType;
 
-/// Which tensor activations are those of, from which row on, and in which form.
-pub type Key = (*const sys::ggml_tensor, usize, InputType);
+/// Identifies converted activations: their tensor, first row and format.
+pub type ActivationKey = (*const sys::ggml_tensor, usize, InputType);
 
-/// The activations of a product, and their sizes in bytes.
+/// The scratch that a product needs.
 #[derive(Clone, Copy)]
 pub struct Activations {
-    /// Of its input: products with the same share them.
-    pub input: (Key, usize),
-    /// Of an adapter's small rows, which nobody else takes; zero for none.
+    /// Key and bytes of its converted input. Products with the same key share it.
+    pub input: (ActivationKey, usize),
+    /// Bytes of the adapter's converted low-rank rows, which are not shared; zero if there is no adapter.
     pub adapter_bytes: usize,
 }
 
-/// Where a product finds its activations: bytes from the begin of the memory.
+/// Offsets of a product's activations in the scratch memory, in bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Place {
+pub struct Placement {
     pub input: usize,
-    /// Whether the input's are there already, because an earlier product took them too.
-    pub known: bool,
-    /// Of no meaning where there is none.
+    /// Whether an earlier product has converted the input already.
+    pub is_converted: bool,
+    /// Unused if there is no adapter.
     pub adapter: usize,
 }
 
-/// The memory. Activations have their place from the first product that takes them to the last; the next
-/// ones lie where they were.
+/// The scratch memory. Activations are live from the first product that reads them to the last; then their memory is
+/// reused.
 #[derive(Default)]
 pub struct ScratchAllocator {
     memory: Vec<Line>,
 }
 
-/// Where activations may begin.
+/// The alignment of activations: a cache line.
 #[derive(Clone, Copy)]
 #[repr(align(64))]
 struct Line(#[allow(dead_code)] [u8; LINE]);
@@ -42,77 +42,77 @@ struct Line(#[allow(dead_code)] [u8; LINE]);
 const LINE: usize = 64;
 
 impl ScratchAllocator {
-    /// Positions for the activations of a graph's products, in their order. The memory does not move until the
-    /// next time.
-    pub fn plan(&mut self, products: &[Activations]) -> Vec<Place> {
-        let (places, bytes) = places(products);
+    /// Placements for the activations of a graph's products, in execution order. The memory does not move before the
+    /// next call.
+    pub fn plan(&mut self, products: &[Activations]) -> Vec<Placement> {
+        let (placements, bytes) = plan_placements(products);
         let lines = bytes.div_ceil(LINE);
         if self.memory.len() < lines {
-            self.memory = Vec::new(); // before the new one is made
+            self.memory = Vec::new(); // free the old memory first
             self.memory = vec![Line([0; LINE]); lines];
         }
-        places
+        placements
     }
 
-    /// The memory from a place on.
-    pub fn memory(&mut self, place: usize) -> *mut u8 {
-        self.memory.as_mut_ptr().cast::<u8>().wrapping_add(place)
+    /// The memory from an offset on.
+    pub fn memory(&mut self, offset: usize) -> *mut u8 {
+        self.memory.as_mut_ptr().cast::<u8>().wrapping_add(offset)
     }
 }
 
-/// The places, and how many bytes they reach to.
-fn places(products: &[Activations]) -> (Vec<Place>, usize) {
+/// The placements, and the bytes of memory that they need.
+fn plan_placements(products: &[Activations]) -> (Vec<Placement>, usize) {
     let mut last_use = HashMap::new();
     for (time, product) in products.iter().enumerate() {
         last_use.insert(product.input.0, time);
     }
-    let mut room = FreeSpace::default();
-    let mut held = HashMap::new();
+    let mut blocks = LiveBlocks::default();
+    let mut offsets = HashMap::new();
     let place = |(time, product): (usize, &Activations)| {
         let (key, bytes) = product.input;
-        room.free_before(time);
-        let known = held.get(&key).copied();
-        let input = known.unwrap_or_else(|| room.take(bytes, last_use[&key]));
-        held.insert(key, input);
-        Place {
+        blocks.free_before(time);
+        let converted = offsets.get(&key).copied();
+        let input = converted.unwrap_or_else(|| blocks.allocate(bytes, last_use[&key]));
+        offsets.insert(key, input);
+        Placement {
             input,
-            known: known.is_some(),
-            adapter: room.take(product.adapter_bytes, time),
+            is_converted: converted.is_some(),
+            adapter: blocks.allocate(product.adapter_bytes, time),
         }
     };
-    let places = products.iter().enumerate().map(place).collect();
-    (places, room.reached)
+    let placements = products.iter().enumerate().map(place).collect();
+    (placements, blocks.size)
 }
 
 /// Blocks of the memory that are in use.
 #[derive(Default)]
-struct FreeSpace {
-    /// Begin, end, and the time up to which; by their begin.
+struct LiveBlocks {
+    /// Start, end and time of the last use, sorted by start.
     blocks: Vec<(usize, usize, usize)>,
-    /// The farthest end so far.
-    reached: usize,
+    /// The largest end so far.
+    size: usize,
 }
 
-impl FreeSpace {
+impl LiveBlocks {
     fn free_before(&mut self, time: usize) {
         self.blocks.retain(|(_, _, until)| *until >= time);
     }
 
-    /// The first gap of so many bytes.
-    fn take(&mut self, bytes: usize, until: usize) -> usize {
+    /// Allocates the first gap of `bytes` bytes until after a time, and returns its start.
+    fn allocate(&mut self, bytes: usize, until: usize) -> usize {
         if bytes == 0 {
             return 0;
         }
-        let (mut begin, mut at) = (0, 0);
+        let (mut start, mut at) = (0, 0);
         while let Some((next, end, _)) = self.blocks.get(at)
-            && begin + bytes > *next
+            && start + bytes > *next
         {
-            (begin, at) = (*end, at + 1);
+            (start, at) = (*end, at + 1);
         }
-        let end = (begin + bytes).next_multiple_of(LINE);
-        self.blocks.insert(at, (begin, end, until));
-        self.reached = self.reached.max(end);
-        begin
+        let end = (start + bytes).next_multiple_of(LINE);
+        self.blocks.insert(at, (start, end, until));
+        self.size = self.size.max(end);
+        start
     }
 }
 
@@ -137,9 +137,9 @@ mod tests {
     }
 
     #[test]
-    fn what_several_products_take_stays_and_others_lie_where_it_was() {
+    fn shared_activations_stay_live_and_then_their_memory_is_reused() {
         use QuantFormat::{Q4K, Q8_0};
-        // Two matrices of the base with an adapter each; then a wide input; then the next layer's.
+        // Two matrices of the base with an adapter each; then a wide input; then that of the next layer.
         let mut products = vec![
             product(1, Q8_0, 100),
             product(1, Q4K, 100),
@@ -152,9 +152,9 @@ mod tests {
         ];
         products[1].adapter_bytes = 10;
         products[5].adapter_bytes = 10;
-        let place = |input, known, adapter| Place {
+        let place = |input, is_converted, adapter| Placement {
             input,
-            known,
+            is_converted,
             adapter,
         };
         let expected = [
@@ -167,49 +167,49 @@ mod tests {
             place(0, false, 0),
             place(0, true, 0),
         ];
-        let (found, reached) = places(&products);
+        let (found, size) = plan_placements(&products);
         assert_eq!(found, expected);
-        assert_eq!(reached, 1024 + 64);
+        assert_eq!(size, 1024 + 64);
     }
 
     #[test]
-    fn no_two_that_are_in_use_lie_over_each_other() {
+    fn live_blocks_never_overlap() {
         let mut products = Vec::new();
         for i in 0..60_usize {
-            // Some tensors come again much later, sizes vary.
+            // Some tensors recur much later; sizes vary.
             let tensor = if i % 7 == 0 { i / 21 } else { 100 + i / 3 };
             let mut product = product(tensor, QuantFormat::Q4K, tensor * 37 % 500 + 1);
             product.adapter_bytes = i % 5 * 33;
             products.push(product);
         }
-        let (places, reached) = places(&products);
-        let last = |key: Key| products.iter().rposition(|p| p.input.0 == key).unwrap();
+        let (placements, size) = plan_placements(&products);
+        let last = |key: ActivationKey| products.iter().rposition(|p| p.input.0 == key).unwrap();
         let mut blocks = Vec::new();
-        for (time, (product, place)) in products.iter().zip(&places).enumerate() {
+        for (time, (product, place)) in products.iter().zip(&placements).enumerate() {
             let (key, bytes) = product.input;
-            if !place.known {
+            if !place.is_converted {
                 blocks.push((place.input, bytes, time, last(key)));
             }
             blocks.push((place.adapter, product.adapter_bytes, time, time));
         }
         for (i, a) in blocks.iter().enumerate() {
-            assert!(a.0 + a.1 <= reached, "{a:?}");
+            assert!(a.0 + a.1 <= size, "{a:?}");
             for b in &blocks[i + 1..] {
-                let at_once = a.2 <= b.3 && b.2 <= a.3;
-                let over = a.0 < b.0 + b.1 && b.0 < a.0 + a.1;
-                assert!(!(at_once && over), "{a:?} and {b:?}");
+                let both_live = a.2 <= b.3 && b.2 <= a.3;
+                let overlap = a.0 < b.0 + b.1 && b.0 < a.0 + a.1;
+                assert!(!(both_live && overlap), "{a:?} and {b:?}");
             }
         }
     }
 
     #[test]
-    fn the_memory_reaches_as_far_as_the_places() {
-        let mut slots = ScratchAllocator::default();
-        let places = slots.plan(&[product(1, QuantFormat::Q4K, 4097)]);
-        assert_eq!(slots.memory.len(), 4097_usize.div_ceil(LINE));
-        let memory = slots.memory(places[0].input);
+    fn the_memory_is_aligned_and_large_enough() {
+        let mut scratch = ScratchAllocator::default();
+        let placements = scratch.plan(&[product(1, QuantFormat::Q4K, 4097)]);
+        assert_eq!(scratch.memory.len(), 4097_usize.div_ceil(LINE));
+        let memory = scratch.memory(placements[0].input);
         assert_eq!(memory.addr() % LINE, 0);
-        slots.plan(&[product(1, QuantFormat::Q4K, 1)]);
-        assert_eq!(slots.memory.len(), 4097_usize.div_ceil(LINE), "kept");
+        scratch.plan(&[product(1, QuantFormat::Q4K, 1)]);
+        assert_eq!(scratch.memory.len(), 4097_usize.div_ceil(LINE), "kept");
     }
 }

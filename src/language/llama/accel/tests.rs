@@ -1,15 +1,14 @@
-//! Our device beside ggml's CPU, on graphs of products, and both against the definition in f64.
+//! Compares our device and ggml's CPU device on low_rank graphs, and both with the definition in f64.
 
-use std::ffi::CStr;
-use std::ptr::null_mut;
+use std::{ffi::CStr, ptr::null_mut};
 
 use llama_cpp_sys_2 as sys;
 
-use super::plan::{LONG, planned};
+use super::plan::{MIN_SPLIT_ROWS, plan_products};
 use super::*;
 use crate::model::quant::{GgmlType, dequantize, quantize_rows};
 
-/// A graph that is computed on a device, and where its tensors' memory is.
+/// A graph with the memory of its tensors.
 struct Graph {
     context: *mut sys::ggml_context,
     memory: sys::ggml_gallocr_t,
@@ -18,12 +17,12 @@ struct Graph {
 }
 
 impl Graph {
-    /// The graph of what `build` makes of inputs of these types and shapes (width first), with these bytes.
+    /// The graph that `build` builds from inputs of these types, shapes (width first) and bytes.
     fn new(
         inputs: &[(GgmlType, [usize; 2], &[u8])],
         build: impl FnOnce(*mut sys::ggml_context, &[*mut sys::ggml_tensor]) -> *mut sys::ggml_tensor,
     ) -> Self {
-        // SAFETY: the order of calls that ggml's interface asks for; sizes are those of the tensors.
+        // SAFETY: the calls follow ggml's documentation; sizes are those of the tensors.
         unsafe {
             let context = sys::ggml_init(sys::ggml_init_params {
                 mem_size: 1 << 20,
@@ -36,7 +35,7 @@ impl Graph {
                     let (width, n) = (*width as i64, *n as i64);
                     let tensor = sys::ggml_new_tensor_2d(context, ty.id(), width, n);
                     sys::ggml_set_input(tensor);
-                    sys::ggml_set_output(tensor); // nothing else is put there when it was used
+                    sys::ggml_set_output(tensor); // its memory is not reused
                     tensor
                 })
                 .collect();
@@ -60,7 +59,7 @@ impl Graph {
     }
 
     fn nodes(&self) -> Vec<*mut sys::ggml_tensor> {
-        // SAFETY: the graph is valid, and has so many nodes.
+        // SAFETY: the graph is valid and has this many nodes.
         unsafe {
             let n = sys::ggml_graph_n_nodes(self.graph);
             (0..n)
@@ -76,12 +75,12 @@ impl Graph {
         self.nodes().into_iter().map(op).collect()
     }
 
-    /// Computes it on the device of that name, with two threads.
+    /// Computes the graph on the device of this name, with two threads.
     fn compute(&self, device: &CStr) -> Vec<f32> {
-        // SAFETY: both devices are registered; the result has so many numbers.
+        // SAFETY: both devices are registered; the result has this many values.
         unsafe {
             let device = sys::ggml_backend_dev_by_name(device.as_ptr());
-            assert!(!device.is_null(), "there is such a device");
+            assert!(!device.is_null(), "the device exists");
             let backend = sys::ggml_backend_dev_init(device, std::ptr::null());
             let name = c"ggml_backend_set_n_threads".as_ptr();
             let registry = sys::ggml_backend_dev_backend_reg(device);
@@ -100,7 +99,7 @@ impl Graph {
 
 impl Drop for Graph {
     fn drop(&mut self) {
-        // SAFETY: both are ours.
+        // SAFETY: both were created in `new`.
         unsafe {
             sys::ggml_gallocr_free(self.memory);
             sys::ggml_free(self.context);
@@ -108,7 +107,7 @@ impl Drop for Graph {
     }
 }
 
-/// Numbers like activations: bell-shaped, with a channel in fifty ten times as large.
+/// Values like activations: bell-shaped, with one channel in fifty ten times as large.
 fn noise(n: usize, width: usize, seed: u32) -> Vec<f32> {
     let mut state = seed.wrapping_mul(2_654_435_761) | 1;
     let mut random = || {
@@ -148,24 +147,24 @@ fn definition(ty: GgmlType, w: &[u8], x: &[f32], width: usize) -> Vec<f64> {
         .collect()
 }
 
-/// The root of the mean square of what differs, as a share of what should be.
+/// The relative root mean square error.
 fn error(found: &[f32], expected: &[f64]) -> f64 {
     assert_eq!(found.len(), expected.len());
-    let off: f64 = (found.iter().zip(expected))
+    let squares: f64 = (found.iter().zip(expected))
         .map(|(f, e)| (f64::from(*f) - e).powi(2))
         .sum();
-    (off / expected.iter().map(|e| e * e).sum::<f64>()).sqrt()
+    (squares / expected.iter().map(|e| e * e).sum::<f64>()).sqrt()
 }
 
-/// Whether this machine has the device; where it has none there is nothing to test.
-fn ours() -> bool {
+/// Whether our device is registered on this machine; without it there is nothing to test.
+fn is_registered() -> bool {
     super::super::backend();
     register().is_ok()
 }
 
-/// The kernels of this CPU, if they are [`ours`].
+/// The kernels of this CPU, if [`is_registered`].
 fn kernels() -> MatmulKernels {
-    let quantized = register().expect("ours");
+    let quantized = register().expect("it is registered");
     MatmulKernels { quantized }
 }
 
@@ -180,10 +179,10 @@ const TYPES: [GgmlType; 7] = [
 ];
 
 #[test]
-fn products_are_as_close_to_f64_as_ggmls() {
-    /// Of ggml's error, which is that of quantizing activations.
+fn products_are_as_accurate_as_ggmls() {
+    /// Relative to ggml's error, which comes from quantizing activations.
     const ALLOWED: f64 = 1.1;
-    if !ours() {
+    if !is_registered() {
         return;
     }
     let mut failures = Vec::new();
@@ -206,8 +205,8 @@ fn products_are_as_close_to_f64_as_ggmls() {
             let before = graph.operations();
             let expected = definition(ty, &w, &x, width);
             let (theirs, ours) = (graph.compute(c"CPU"), graph.compute(c"XC2"));
-            assert_eq!(graph.operations(), before, "nodes are put back");
-            assert_ne!(ours, theirs, "{ty}: ours was used");
+            assert_eq!(graph.operations(), before, "nodes are restored");
+            assert_ne!(ours, theirs, "{ty}: our kernel was used");
             let (theirs, ours) = (error(&theirs, &expected), error(&ours, &expected));
             if ours > ALLOWED * theirs {
                 failures.push(format!(
@@ -221,31 +220,31 @@ fn products_are_as_close_to_f64_as_ggmls() {
 
 #[test]
 fn an_adapters_product_is_scaled_and_added() {
-    if !ours() {
+    if !is_registered() {
         return;
     }
-    // The longer is computed in two halves, if nobody else reads what is between.
+    // The longer product is split, unless another node reads an intermediate result.
     use GgmlType::{BF16, F16, Q4_K, Q8_0};
     for types in [
         [Q4_K, Q8_0],
         [F16, F16],
         [BF16, BF16],
-        // Of two kinds: each is computed by itself.
+        // Of two kinds: base and adapter are computed separately.
         [Q4_K, BF16],
         [F16, Q8_0],
     ] {
-        // Enough rows that both are multiplied in tiles where there are some.
-        let [few, many] = [100, LONG + 17].map(|n| an_adapters_product(n, types));
+        // Enough rows for tiles, on CPUs that have them.
+        let [few, many] = [100, MIN_SPLIT_ROWS + 17].map(|n| adapter_product(n, types));
         assert_eq!(
             few[..],
             many[..few.len()],
-            "{types:?}: rows do not depend on others"
+            "{types:?}: a row does not depend on other rows"
         );
     }
 }
 
-/// The product of `n` rows with a matrix and an adapter of these types, by our kernels, held against ggml's.
-fn an_adapters_product(n: usize, [base, adapter]: [GgmlType; 2]) -> Vec<f32> {
+/// Our product of `n` rows with a matrix and an adapter of these types, after comparison with ggml's.
+fn adapter_product(n: usize, [base, adapter]: [GgmlType; 2]) -> Vec<f32> {
     let (width, rank, n_out) = (512, 256, 96);
     let w = quantized(base, &noise(n_out, width, 1), width);
     let a = quantized(adapter, &noise(rank, width, 2), width);
@@ -257,16 +256,16 @@ fn an_adapters_product(n: usize, [base, adapter]: [GgmlType; 2]) -> Vec<f32> {
         (adapter, [rank, n_out], &b[..]),
         (GgmlType::F32, [width, n], &x[..]),
     ];
-    // Alone; with another reader of the base product; and with one of the scaled product.
+    // Without another reader; with one of the base product; with one of the scaled product.
     let by_reader = [0, 1, 2].map(|reader| {
         let graph = Graph::new(&inputs, |c, t| {
             // SAFETY: the shapes fit; llama.cpp builds an adapter like this.
             unsafe {
-                // Not an input: other nodes may lie where it was.
+                // Not an input, so that ggml may reuse its memory.
                 let x = sys::ggml_scale(c, t[3], 1.0);
                 let base = sys::ggml_mul_mat(c, t[0], x);
-                let small = sys::ggml_mul_mat(c, t[1], x);
-                let scaled = sys::ggml_scale(c, sys::ggml_mul_mat(c, t[2], small), 0.01);
+                let low_rank = sys::ggml_mul_mat(c, t[1], x);
+                let scaled = sys::ggml_scale(c, sys::ggml_mul_mat(c, t[2], low_rank), 0.01);
                 let sum = sys::ggml_add(c, base, scaled);
                 match reader {
                     0 => sys::ggml_scale(c, sum, 1.0),
@@ -277,39 +276,39 @@ fn an_adapters_product(n: usize, [base, adapter]: [GgmlType; 2]) -> Vec<f32> {
         });
         if reader == 0 {
             let adds = base == adapter || (base, adapter) == (GgmlType::Q4_K, GgmlType::Q8_0);
-            are_planned(&graph, n, adds);
+            check_plan(&graph, n, adds);
         }
         let before = graph.operations();
         let (theirs, ours) = (graph.compute(c"CPU"), graph.compute(c"XC2"));
         let expected: Vec<f64> = theirs.iter().map(|v| f64::from(*v)).collect();
-        let off = error(&ours, &expected);
-        assert!(off < 0.01, "{n} rows, {reader}: {off}");
-        assert_eq!(graph.operations(), before, "nodes are put back");
-        assert_eq!(graph.compute(c"XC2"), ours, "nodes are put back");
+        let error = error(&ours, &expected);
+        assert!(error < 0.01, "{n} rows, {reader}: {error}");
+        assert_eq!(graph.operations(), before, "nodes are restored");
+        assert_eq!(graph.compute(c"XC2"), ours, "nodes are restored");
         ours
     });
-    let [alone, ..] = by_reader;
-    alone
+    let [without_reader, ..] = by_reader;
+    without_reader
 }
 
-/// Of a graph of an adapter's product with `n` rows, whose nodes from the second on are those of the sum, each of the three
-/// products is planned by itself; where the adapter's `adds` to the base, both at the adapter's node, and if rows are many
-/// all in halves, each at a node of its own.
-fn are_planned(graph: &Graph, n: usize, adds: bool) {
+/// Checks the plan for a graph of an adapter's product with `n` rows, whose nodes from the second on are those of the
+/// sum. Each of the three products is planned separately. If the adapter `adds` to the base, both are planned at the
+/// adapter's node; if there are many rows as well, all are split, each half at a node of its own.
+fn check_plan(graph: &Graph, n: usize, adds: bool) {
     let nodes = graph.nodes();
-    // SAFETY: the nodes are valid and their memory allocated.
-    let plan = unsafe { planned(&nodes, kernels()) };
-    let [_, base, small, product, scale, ..] = nodes[..] else {
+    // SAFETY: the nodes are valid and their memory is allocated.
+    let plan = unsafe { plan_products(&nodes, kernels()) };
+    let [_, base, low_rank, product, scale, ..] = nodes[..] else {
         panic!("{} nodes", nodes.len());
     };
     let middle = (n / 2).next_multiple_of(kernels().quantized.rows);
-    let expected = match (adds, n >= LONG) {
-        (false, _) => [base, small, product].map(|at| (at, at, 0..n)).to_vec(),
-        (true, false) => [small, product].map(|at| (at, at, 0..n)).to_vec(),
+    let expected = match (adds, n >= MIN_SPLIT_ROWS) {
+        (false, _) => [base, low_rank, product].map(|at| (at, at, 0..n)).to_vec(),
+        (true, false) => [low_rank, product].map(|at| (at, at, 0..n)).to_vec(),
         (true, true) => vec![
-            (base, small, 0..middle),
-            (small, product, 0..middle),
-            (product, small, middle..n),
+            (base, low_rank, 0..middle),
+            (low_rank, product, 0..middle),
+            (product, low_rank, middle..n),
             (scale, product, middle..n),
         ],
     };
@@ -325,8 +324,8 @@ fn are_planned(graph: &Graph, n: usize, adds: bool) {
 }
 
 #[test]
-fn what_is_not_ours_is_computed_by_ggml() {
-    if !ours() {
+fn ggml_computes_unsupported_types() {
+    if !is_registered() {
         return;
     }
     let w = quantized(GgmlType::Q5_1, &noise(48, 64, 1), 64);
@@ -342,11 +341,11 @@ fn what_is_not_ours_is_computed_by_ggml() {
 
 #[test]
 fn attention_equals_ggmls() {
-    if !ours() {
+    if !is_registered() {
         return;
     }
     attention_equals_ggmls_with(70, 1e-5);
-    attention_equals_ggmls_with(1, 1e-3); // ggml adds values up in f16
+    attention_equals_ggmls_with(1, 1e-3); // ggml accumulates values in f16
 }
 
 fn attention_equals_ggmls_with(n: usize, tolerance: f64) {
@@ -386,10 +385,10 @@ fn attention_equals_ggmls_with(n: usize, tolerance: f64) {
     });
     let (theirs, ours) = (graph.compute(c"CPU"), graph.compute(c"XC2"));
     let expected: Vec<f64> = theirs.iter().map(|v| f64::from(*v)).collect();
-    // For a single query there is one of ours on AVX-512 only.
+    // Our kernel for a single query needs AVX-512.
     if n > 1 || (cfg!(target_arch = "x86_64") && Cpu::chosen() >= Cpu::Avx512) {
-        assert_ne!(ours, theirs, "ours was used");
+        assert_ne!(ours, theirs, "our kernel was used");
     }
     assert!(error(&ours, &expected) < tolerance);
-    assert_eq!(graph.compute(c"XC2"), ours, "nodes are put back");
+    assert_eq!(graph.compute(c"XC2"), ours, "nodes are restored");
 }

@@ -1,4 +1,4 @@
-//! Whether other programs keep threads that are waited for from running.
+//! Detects contention: other programs that keep the threads of a team from running.
 
 use std::{
     sync::{
@@ -8,40 +8,40 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// A wait of this length is one for a thread that does not run: time slices of the scheduler are 1.5 ms and more.
+/// A wait of this length means that a thread is not running: time slices of the scheduler are 1.5 ms and more.
 const TIME_SLICE: Duration = Duration::from_millis(1);
 
-/// Contention is high when such waits have been this much more than [`TOLERATED`].
+/// Contention is high when the time lost in such waits exceeds the tolerated part by this much.
 const HIGH: Duration = Duration::from_millis(10);
 
-/// One part in so many of the time that may be lost in such waits: all machines do something now and then, and a
-/// virtual one loses its core to others.
+/// One part in this many of the time may be lost in such waits: every machine has background work, and a virtual one
+/// loses its core to others.
 const TOLERATED: u32 = 5;
 
-/// How long it counts as high after it was found. Threads that sleep at once rarely see long waits, so after this time
-/// they spin again to find out. Beside a busy program that costs a tenth of a second, so each time it is found again soon
-/// the next period is twice as long.
+/// How long contention counts as high after it was detected. Threads that sleep at once rarely see long waits, so after
+/// this time they spin again to probe. Beside a busy program a probe costs a tenth of a second, so the next period is
+/// twice as long each time contention is soon detected again.
 const LASTS: Duration = Duration::from_secs(1);
 const LASTS_AT_MOST: Duration = Duration::from_secs(8);
 
-/// Contention found within this time after the last period belongs to it.
+/// Contention detected within this time after the last period doubles the next one.
 const SOON: Duration = Duration::from_secs(1);
 
 static START: LazyLock<Instant> = LazyLock::new(Instant::now);
 
-/// Waits of the teams so far, and what they amounted to.
+/// The waits of all teams so far.
 static HISTORY: Mutex<History> = Mutex::new(History {
     lost: Lost::NONE,
     period: Period::NONE,
 });
 
-/// Microseconds after the start until which contention counts as high; 0 if it does not.
+/// Microseconds after [`START`] until which contention counts as high; 0 if it does not.
 static HIGH_UNTIL: AtomicU64 = AtomicU64::new(0);
 
-/// Time lost in long waits, above what is tolerated.
+/// Time lost in long waits above the tolerated part.
 struct Lost {
     time: Duration,
-    /// When it was last reckoned.
+    /// When it was last updated.
     at: Duration,
 }
 
@@ -51,7 +51,7 @@ impl Lost {
         at: Duration::ZERO,
     };
 
-    /// Adds a wait that ended at `now`, and says whether contention is high.
+    /// Adds a wait that ended at `now` and returns whether contention is high.
     fn add(&mut self, wait: Duration, now: Duration) -> bool {
         let tolerated = now.saturating_sub(self.at) / TOLERATED;
         let time = wait + self.time.saturating_sub(tolerated);
@@ -77,8 +77,8 @@ impl Period {
         lasts: Duration::ZERO,
     };
 
-    /// Contention was found to be high at `now`. Returns until when it counts as high.
-    fn found(&mut self, now: Duration) -> Duration {
+    /// Records that contention was high at `now`. Returns until when it counts as high.
+    fn extend(&mut self, now: Duration) -> Duration {
         if now > self.end + SOON || self.lasts.is_zero() {
             self.lasts = LASTS;
         } else if now > self.end {
@@ -89,20 +89,20 @@ impl Period {
     }
 }
 
-/// Takes note of how long one thread of a team waited for the others.
-pub fn waited(wait: Duration) {
+/// Records how long one thread of a team waited for the others.
+pub fn record_wait(wait: Duration) {
     if wait < TIME_SLICE {
         return;
     }
     let now = START.elapsed();
     let mut history = HISTORY.lock().unwrap_or_else(PoisonError::into_inner);
     if history.lost.add(wait, now) {
-        let until = history.period.found(now);
+        let until = history.period.extend(now);
         HIGH_UNTIL.store(until.as_micros() as u64, Relaxed);
     }
 }
 
-/// Whether other programs want the cores as well.
+/// Whether contention is high.
 pub fn is_high() -> bool {
     let until = HIGH_UNTIL.load(Relaxed);
     if until == 0 {
@@ -110,7 +110,7 @@ pub fn is_high() -> bool {
     }
     let is_high = START.elapsed().as_micros() as u64 <= until;
     if !is_high {
-        // Unless another thread found it high again.
+        // Fails if another thread has detected contention again.
         let _ = HIGH_UNTIL.compare_exchange(until, 0, Relaxed, Relaxed);
     }
     is_high
@@ -121,37 +121,37 @@ mod tests {
     use super::*;
 
     #[test]
-    fn periods_grow_while_contention_comes_back_at_once() {
+    fn periods_grow_while_contention_returns_at_once() {
         let mut period = Period::NONE;
         let mut now = Duration::from_secs(5);
         let mut found_after = |pause: Duration| {
             now += pause;
-            let until = period.found(now);
+            let until = period.extend(now);
             let lasts = until - now;
             now = until;
             lasts.as_secs()
         };
         let probe = Duration::from_millis(100);
         assert_eq!([probe; 5].map(&mut found_after), [1, 2, 4, 8, 8]);
-        assert_eq!(found_after(2 * SOON), 1, "the machine was quiet meanwhile");
+        assert_eq!(found_after(2 * SOON), 1, "the machine was idle in between");
     }
 
     #[test]
-    fn contention_found_within_a_period_extends_it() {
+    fn contention_detected_within_a_period_extends_it() {
         let mut period = Period::NONE;
         let start = Duration::from_secs(5);
-        assert_eq!(period.found(start), start + LASTS);
-        assert_eq!(period.found(start + LASTS / 2), start + LASTS / 2 + LASTS);
+        assert_eq!(period.extend(start), start + LASTS);
+        assert_eq!(period.extend(start + LASTS / 2), start + LASTS / 2 + LASTS);
     }
 
     #[test]
-    fn it_takes_many_long_waits() {
+    fn contention_is_high_only_after_many_long_waits() {
         // Waits of this length that end every 5 ms.
         let is_high_after = |waits: u32, wait| {
             let mut lost = Lost::NONE;
             (1..=waits).any(|i| lost.add(wait, i * Duration::from_millis(5)))
         };
-        assert!(!is_high_after(2, 2 * TIME_SLICE), "now and then");
+        assert!(!is_high_after(2, 2 * TIME_SLICE), "occasional waits");
         assert!(!is_high_after(1000, TIME_SLICE), "a fifth is tolerated");
         assert!(is_high_after(10, 4 * TIME_SLICE));
     }

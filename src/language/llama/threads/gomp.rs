@@ -1,7 +1,7 @@
-//! The functions that gcc calls for `#pragma omp`, with libgomp's names and meaning: those that ggml uses.
+//! The functions that gcc calls for `#pragma omp`, as far as ggml uses them, with libgomp's names and semantics.
 //!
-//! The linker would take a function that is missing here from libgomp, whose threads know nothing of these teams. A
-//! test checks that libgomp is not loaded.
+//! If one were missing, the linker would take it from libgomp, whose threads are not part of these teams. A test checks
+//! that libgomp is not loaded.
 
 use std::{
     ffi::{c_int, c_long, c_uint, c_void},
@@ -11,7 +11,7 @@ use std::{
 
 use super::team::{self, Function, Iterations};
 
-/// `#pragma omp parallel`: runs a function on `n` threads, or as many as there are cores for 0.
+/// `#pragma omp parallel`: runs a function on `n` threads; 0 means one per core.
 ///
 /// # Safety
 /// The function may be called with this argument on several threads at once.
@@ -21,11 +21,11 @@ unsafe extern "C" fn GOMP_parallel(function: Function, data: *mut c_void, n: c_u
         0 => thread::available_parallelism().map_or(1, std::num::NonZero::get),
         n => n as usize,
     };
-    // SAFETY: as the caller says.
+    // SAFETY: the caller guarantees it.
     unsafe { team::run(n, function, data) }
 }
 
-/// `#pragma omp barrier`, and the end of `single`.
+/// `#pragma omp barrier`, also at the end of `single`.
 #[unsafe(no_mangle)]
 extern "C" fn GOMP_barrier() {
     team::barrier();
@@ -37,22 +37,22 @@ extern "C" fn GOMP_single_start() -> bool {
     team::takes_single()
 }
 
-/// This thread's number in its team.
+/// This thread's index in its team.
 #[unsafe(no_mangle)]
 extern "C" fn omp_get_thread_num() -> c_int {
     team::index() as c_int
 }
 
-/// How many threads the team has.
+/// The size of the team.
 #[unsafe(no_mangle)]
 extern "C" fn omp_get_num_threads() -> c_int {
     team::size() as c_int
 }
 
-/// `#pragma omp for schedule(dynamic)`: takes the first iterations, and returns false if there are none.
+/// `#pragma omp for schedule(dynamic)`: takes the first iterations, or returns false if there are none.
 ///
 /// # Safety
-/// Both places can be written.
+/// `first` and `end_of_chunk` can be written.
 #[unsafe(no_mangle)]
 unsafe extern "C" fn GOMP_loop_nonmonotonic_dynamic_start(
     next: c_long,
@@ -60,7 +60,7 @@ unsafe extern "C" fn GOMP_loop_nonmonotonic_dynamic_start(
     step: c_long,
     chunk: c_long,
     first: *mut c_long,
-    behind: *mut c_long,
+    end_of_chunk: *mut c_long,
 ) -> bool {
     let all = Iterations {
         next,
@@ -68,42 +68,49 @@ unsafe extern "C" fn GOMP_loop_nonmonotonic_dynamic_start(
         step,
         chunk,
     };
-    // SAFETY: as the caller says.
-    unsafe { give(team::begin_loop(all), first, behind) }
+    // SAFETY: the caller guarantees it.
+    unsafe { write_chunk(team::begin_loop(all), first, end_of_chunk) }
 }
 
-/// Takes more iterations of the loop.
+/// Takes more iterations of the loop, or returns false if there are none.
 ///
 /// # Safety
-/// Both places can be written.
+/// `first` and `end_of_chunk` can be written.
 #[unsafe(no_mangle)]
 unsafe extern "C" fn GOMP_loop_nonmonotonic_dynamic_next(
     first: *mut c_long,
-    behind: *mut c_long,
+    end_of_chunk: *mut c_long,
 ) -> bool {
-    // SAFETY: as the caller says.
-    unsafe { give(team::continue_loop(), first, behind) }
+    // SAFETY: the caller guarantees it.
+    unsafe { write_chunk(team::continue_loop(), first, end_of_chunk) }
 }
 
-/// The end of a loop, at which all wait for each other.
+/// The end of a loop: a barrier.
 #[unsafe(no_mangle)]
 extern "C" fn GOMP_loop_end() {
     team::barrier();
 }
 
+/// Writes a chunk of iterations, or returns false if there is none.
+///
 /// # Safety
-/// Both places can be written.
-unsafe fn give(taken: Option<(c_long, c_long)>, first: *mut c_long, behind: *mut c_long) -> bool {
+/// `first` and `end_of_chunk` can be written.
+unsafe fn write_chunk(
+    taken: Option<(c_long, c_long)>,
+    first: *mut c_long,
+    end_of_chunk: *mut c_long,
+) -> bool {
     let Some(taken) = taken else { return false };
-    // SAFETY: as the caller says.
-    unsafe { (*first, *behind) = taken }
+    // SAFETY: the caller guarantees it.
+    unsafe { (*first, *end_of_chunk) = taken }
     true
 }
 
-/// What ggml updates under `#pragma omp atomic` and sums up at the end of `reduction` is a few additions a thread.
+/// A spin lock is sufficient: under `#pragma omp atomic` and at the end of `reduction` ggml does a few additions per
+/// thread.
 static UPDATING: AtomicBool = AtomicBool::new(false);
 
-/// Begins an update that no other thread may see half done.
+/// Starts an atomic update.
 #[unsafe(no_mangle)]
 extern "C" fn GOMP_atomic_start() {
     while UPDATING.swap(true, Ordering::Acquire) {
@@ -111,7 +118,7 @@ extern "C" fn GOMP_atomic_start() {
     }
 }
 
-/// Ends it.
+/// Ends an atomic update.
 #[unsafe(no_mangle)]
 extern "C" fn GOMP_atomic_end() {
     UPDATING.store(false, Ordering::Release);

@@ -1,18 +1,18 @@
-//! The threads on which llama.cpp computes: an OpenMP runtime for the few functions that ggml uses.
+//! llama.cpp's threads: an OpenMP runtime with the few functions that ggml uses.
 //!
-//! gcc turns ggml's `#pragma omp` into calls of functions named `GOMP_*` and `omp_*`. `gomp.rs` defines them, so
-//! the linker takes ours and the program does not load libgomp. ggml needs a team of threads that run one
-//! function ([`team`]) and meet at a barrier after each node of the graph, several hundred times a token.
+//! gcc compiles ggml's `#pragma omp` to calls of functions named `GOMP_*` and `omp_*`. `gomp.rs` defines them, so the
+//! linker does not take them from libgomp. ggml needs a team of threads that run one function ([`team`]) and wait at a
+//! barrier after each node of the graph, several hundred times per token.
 //!
-//! Why not libgomp: its threads spin at a barrier for about ten milliseconds before they sleep. While another
-//! program keeps a core busy, the thread that is waited for is not running, and those that wait burn the time in
-//! which it could; with two busy programs on two cores a token takes thirty times as long. `OMP_WAIT_POLICY=passive`
-//! sleeps at once, which costs a third of the speed of a quiet machine. Ours spin as long as a wake-up costs, then
-//! sleep, and do not spin beside busy programs ([`wait`]). `cargo bench --bench busy` measures it.
+//! Why not libgomp: its threads spin at a barrier for about ten milliseconds before they sleep. While another program
+//! keeps a core busy, the last thread is not running, and the waiting threads use up the time in which it could; with
+//! two busy programs on two cores a token takes thirty times as long. `OMP_WAIT_POLICY=passive` sleeps at once, which
+//! costs a third of the speed on an idle machine. Ours spin about as long as a wake-up costs, then sleep, and do not
+//! spin beside busy programs ([`wait`]). `cargo bench --bench busy` measures it.
 //!
-//! ggml's own threads (a build without OpenMP) are no alternative: they spin without end.
+//! ggml's own threads (a build without OpenMP) are not an alternative: they spin forever.
 //!
-//! A compiler that names these functions otherwise (clang: `__kmpc_*`) links its own runtime and works as that does.
+//! A compiler with other names for these functions (clang: `__kmpc_*`) links its own runtime and behaves like that.
 
 #![allow(unsafe_code)]
 
@@ -25,7 +25,7 @@ pub(super) use wait::Counter;
 
 #[cfg(all(test, target_os = "linux"))]
 mod tests {
-    /// A function that is missing in `gomp.rs` would bring libgomp back, with threads of its own.
+    /// A function missing in `gomp.rs` would load libgomp, with threads of its own.
     #[test]
     fn libgomp_is_not_loaded() {
         let maps = std::fs::read_to_string("/proc/self/maps").unwrap();

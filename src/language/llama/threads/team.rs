@@ -1,4 +1,4 @@
-//! Teams: threads that run the same function and meet at barriers.
+//! Teams: threads that run the same function and synchronize at barriers.
 
 use std::{
     cell::{Cell, UnsafeCell},
@@ -18,20 +18,21 @@ use crossbeam_utils::CachePadded;
 
 use super::{contention, wait::Counter};
 
-/// What a team runs, with its argument.
+/// The function that a team runs.
 pub type Function = unsafe extern "C" fn(*mut c_void);
 
-/// What the members of a running team share.
+/// The state that the members of a team share.
 #[derive(Default)]
 pub struct Team {
-    /// How many they are.
+    /// Number of members.
     size: AtomicU32,
+    /// Members that have arrived at the present barrier.
     arrived: AtomicU32,
-    /// Barriers that all have passed. Members that wait read it all the time: nothing else is written beside it.
+    /// Number of barriers that all members have passed. Waiting members poll it, so it has a cache line of its own.
     passed: CachePadded<Counter>,
-    /// Members besides the first that have returned from the function, since the team exists.
+    /// How often members other than the first have returned from a function.
     returned: CachePadded<Counter>,
-    /// `single` regions that a member has taken.
+    /// Number of `single` regions that a member has taken.
     singles: AtomicU32,
     loops: Mutex<Loop>,
 }
@@ -39,12 +40,12 @@ pub struct Team {
 /// A loop whose iterations the members share.
 #[derive(Default)]
 struct Loop {
-    /// Loops that have begun.
-    begun: u32,
+    /// Number of loops that have started.
+    n_started: u32,
     iterations: Iterations,
 }
 
-/// Iterations that are left, and how many a member takes at a time.
+/// The remaining iterations of a loop, and how many a member takes at a time.
 #[derive(Clone, Copy, Default)]
 pub struct Iterations {
     pub next: c_long,
@@ -54,7 +55,7 @@ pub struct Iterations {
 }
 
 impl Iterations {
-    /// Takes the next ones: the first and the one behind the last.
+    /// Takes the next iterations: the first, and the end of the chunk.
     fn take(&mut self) -> Option<(c_long, c_long)> {
         let left = self.end - self.next;
         if left * self.step.signum() <= 0 {
@@ -71,13 +72,13 @@ impl Iterations {
     }
 }
 
-/// A thread's place in the team that it works in.
+/// A thread's membership in a team.
 #[derive(Clone, Copy)]
 struct Member {
-    /// Null outside of one.
+    /// Null outside of a team.
     team: *const Team,
     index: u32,
-    /// `single` regions and loops that it has come to.
+    /// Number of `single` regions and of loops that it has reached.
     singles: u32,
     loops: u32,
 }
@@ -95,33 +96,33 @@ thread_local! {
     static MEMBER: Cell<Member> = const { Cell::new(Member::NONE) };
 }
 
-/// The team that this thread works in and its place there; `None` if it is alone.
+/// This thread's team and membership; `None` outside of a team.
 fn current() -> Option<(&'static Team, Member)> {
     let member = MEMBER.get();
-    // SAFETY: a thread has a team only while it runs the team's function, and `run` keeps the team until all
+    // SAFETY: a thread has a team only while it runs the team's function, and `run` keeps the team alive until all
     // members have returned from it.
     let team = unsafe { member.team.as_ref() }?;
     Some((team, member))
 }
 
-/// This thread's number in its team, from 0.
+/// This thread's index in its team, from 0.
 pub fn index() -> usize {
     MEMBER.get().index as usize
 }
 
-/// How many threads are in its team.
+/// The size of this thread's team.
 pub fn size() -> usize {
     current().map_or(1, |(team, _)| team.size.load(Relaxed) as usize)
 }
 
-/// Waits until all members of the team are here.
+/// Waits until all members of the team have arrived.
 pub fn barrier() {
     if let Some((team, _)) = current() {
         team.barrier();
     }
 }
 
-/// Whether this thread is to do what one of the team has to do.
+/// Whether this thread runs the next `single` region, which one member of the team runs.
 pub fn takes_single() -> bool {
     let Some((team, mut member)) = current() else {
         return true;
@@ -135,18 +136,18 @@ pub fn takes_single() -> bool {
     taken.is_ok()
 }
 
-/// Comes to a loop of these iterations and takes the first of those that are left.
+/// Enters a loop of these iterations and takes the first remaining ones.
 ///
-/// Until all members have passed the barrier at its end, none comes to another.
+/// No member enters the next loop before all have arrived at the barrier at the end of this one.
 pub fn begin_loop(iterations: Iterations) -> Option<(c_long, c_long)> {
     let (team, mut member) = current()?;
     let ordinal = member.loops;
     member.loops += 1;
     MEMBER.set(member);
     let mut shared = team.loops.lock().unwrap_or_else(PoisonError::into_inner);
-    if shared.begun == ordinal {
+    if shared.n_started == ordinal {
         *shared = Loop {
-            begun: member.loops,
+            n_started: member.loops,
             iterations,
         };
     }
@@ -164,78 +165,78 @@ impl Team {
     fn barrier(&self) {
         let size = self.size.load(Relaxed);
         let passed = self.passed.get();
-        // The last one starts the count anew before it lets the others on, who then come to the next barrier.
+        // The last member resets the count before it releases the others, who may reach the next barrier at once.
         if self.arrived.fetch_add(1, AcqRel) + 1 == size {
             self.arrived.store(0, Relaxed);
             self.passed.add(1);
         } else {
             let waited = self.passed.wait_until(|now| now != passed);
-            contention::waited(waited / (size - 1)); // all the others report the same
+            contention::record_wait(waited / (size - 1)); // all waiting members report the same wait
         }
     }
 
-    /// Makes it one of `size` threads that have come to nothing yet.
+    /// Resets the team to `size` members at the start of their function.
     fn reset(&self, size: usize) {
         self.size.store(size as u32, Relaxed);
         self.singles.store(0, Relaxed);
         self.loops
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
-            .begun = 0;
+            .n_started = 0;
     }
 
-    /// This thread's part, as member `index`.
+    /// Runs the function on this thread as member `index`.
     ///
     /// # Safety
-    /// As [`run`]; and the team has a member of this number that is not running.
+    /// As [`run`]; in addition, member `index` is not running on another thread.
     unsafe fn run_as(&self, index: u32, function: Function, data: *mut c_void) {
         MEMBER.set(Member {
             team: self,
             index,
             ..Member::NONE
         });
-        // SAFETY: as the caller says.
+        // SAFETY: the caller guarantees it.
         unsafe { function(data) };
         MEMBER.set(Member::NONE);
     }
 }
 
-/// Threads that wait for work, and the team that they form with whoever brings it.
+/// Worker threads, and the team that they form with the thread that calls [`run`].
 struct Pool {
     team: Arc<Team>,
     workers: Vec<Arc<Mailbox>>,
 }
 
-/// What a worker is to do next.
+/// The next job of a worker.
 #[derive(Default)]
 struct Mailbox {
-    /// Jobs that were put in.
+    /// Number of jobs posted.
     posted: Counter,
     job: UnsafeCell<Option<(Function, Data)>>,
 }
 
-/// The argument of what is run.
+/// The function's argument.
 #[derive(Clone, Copy)]
 struct Data(*mut c_void);
 
-// SAFETY: the job is written while the worker waits, and read when `posted` says that it is there; what it points to
-// may be used from several threads, says the caller of `run`.
+// SAFETY: the job is written while the worker waits, and read after `posted` has changed. The caller of `run`
+// guarantees that its argument may be used from several threads.
 unsafe impl Sync for Mailbox {}
 // SAFETY: as above.
 unsafe impl Send for Mailbox {}
 
-/// Pools that nobody uses at the moment: as many as graphs were ever computed at once.
+/// Idle pools: together with those in use, as many as graphs were ever computed at the same time.
 static IDLE: Mutex<Vec<Pool>> = Mutex::new(Vec::new());
 
-/// Runs a function on `n` threads, of which this is one, and returns when all have returned from it. They are fewer
-/// if the system refuses threads, and this one alone if it is in a team already.
+/// Runs a function on `n` threads, including this one, and returns when all have returned from it. Uses fewer threads
+/// if the system cannot create more, and only this one if it is in a team already.
 ///
 /// # Safety
 /// The function may be called with this argument on several threads at once.
 pub unsafe fn run(n: usize, function: Function, data: *mut c_void) {
     if n <= 1 || current().is_some() {
         let outer = MEMBER.replace(Member::NONE);
-        // SAFETY: as the caller says.
+        // SAFETY: the caller guarantees it.
         unsafe { function(data) };
         MEMBER.set(outer);
         return;
@@ -243,7 +244,7 @@ pub unsafe fn run(n: usize, function: Function, data: *mut c_void) {
     let idle = || IDLE.lock().unwrap_or_else(PoisonError::into_inner);
     let pool = idle().pop();
     let mut pool = pool.unwrap_or_else(Pool::new);
-    // SAFETY: as the caller says.
+    // SAFETY: the caller guarantees it.
     unsafe { pool.run(n, function, data) };
     idle().push(pool);
 }
@@ -259,28 +260,30 @@ impl Pool {
     /// # Safety
     /// As [`run`].
     unsafe fn run(&mut self, n: usize, function: Function, data: *mut c_void) {
-        while self.workers.len() + 1 < n && self.hire() {}
-        let helpers = &self.workers[..self.workers.len().min(n - 1)];
-        self.team.reset(helpers.len() + 1);
+        while self.workers.len() + 1 < n && self.spawn_worker() {}
+        let workers = &self.workers[..self.workers.len().min(n - 1)];
+        self.team.reset(workers.len() + 1);
         let returned = self.team.returned.get();
-        for mailbox in helpers {
+        for mailbox in workers {
             // SAFETY: the worker has returned from its last job and waits for the next.
             unsafe { *mailbox.job.get() = Some((function, Data(data))) };
             mailbox.posted.add(1);
         }
-        // SAFETY: as the caller says.
+        // SAFETY: the caller guarantees it.
         unsafe { self.team.run_as(0, function, data) };
-        let all = returned.wrapping_add(helpers.len() as u32);
+        let all = returned.wrapping_add(workers.len() as u32);
         self.team.returned.wait_until(|now| now == all);
     }
 
-    /// Starts one more worker, unless the system refuses.
-    fn hire(&mut self) -> bool {
+    /// Starts one more worker; false if the system cannot.
+    fn spawn_worker(&mut self) -> bool {
         let mailbox = Arc::new(Mailbox::default());
-        let (team, its) = (Arc::clone(&self.team), Arc::clone(&mailbox));
+        let (team, its_mailbox) = (Arc::clone(&self.team), Arc::clone(&mailbox));
         let index = self.workers.len() as u32 + 1;
         let thread = thread::Builder::new().name(format!("xc2-decoder-{index}"));
-        let started = thread.spawn(move || work(&team, &its, index)).is_ok();
+        let started = thread
+            .spawn(move || run_worker(&team, &its_mailbox, index))
+            .is_ok();
         if started {
             self.workers.push(mailbox);
         }
@@ -288,15 +291,15 @@ impl Pool {
     }
 }
 
-/// A worker's life: it ends with the process.
-fn work(team: &Team, mailbox: &Mailbox, index: u32) {
-    let mut done = 0_u32;
+/// The loop of a worker, which ends with the process.
+fn run_worker(team: &Team, mailbox: &Mailbox, index: u32) {
+    let mut n_done = 0_u32;
     loop {
-        mailbox.posted.idle_until(|posted| posted != done);
-        done = done.wrapping_add(1);
-        // SAFETY: what was posted is not written again before this thread has returned from it.
+        mailbox.posted.idle_until(|posted| posted != n_done);
+        n_done = n_done.wrapping_add(1);
+        // SAFETY: the job is not written again before this thread has returned from it.
         if let Some((function, data)) = unsafe { *mailbox.job.get() } {
-            // SAFETY: as the caller of `run` says.
+            // SAFETY: the caller of `run` guarantees it.
             unsafe { team.run_as(index, function, data.0) };
         }
         team.returned.add(1);
@@ -309,7 +312,7 @@ mod tests {
 
     use super::*;
 
-    /// Runs a closure as a team does a function.
+    /// Runs a closure on a team.
     fn on_team<F: Fn() + Sync>(n: usize, work: F) {
         unsafe extern "C" fn call<F: Fn()>(work: *mut c_void) {
             // SAFETY: the closure below, which lives until `run` returns.
@@ -320,7 +323,7 @@ mod tests {
     }
 
     #[test]
-    fn every_member_runs_once_and_knows_its_place() {
+    fn every_member_runs_once_with_its_index() {
         for n in [1, 2, 3, 8, 3, 1] {
             let runs: Vec<_> = (0..n).map(|_| AtomicUsize::new(0)).collect();
             on_team(n, || {
@@ -333,7 +336,7 @@ mod tests {
     }
 
     #[test]
-    fn nobody_passes_a_barrier_before_all_are_there() {
+    fn no_member_passes_a_barrier_before_all_have_arrived() {
         let arrived = AtomicUsize::new(0);
         on_team(4, || {
             for round in 1..=500 {
@@ -349,7 +352,7 @@ mod tests {
     }
 
     #[test]
-    fn one_member_takes_each_single_region() {
+    fn exactly_one_member_takes_each_single_region() {
         let taken = AtomicUsize::new(0);
         for _ in 0..20 {
             on_team(3, || {
@@ -376,9 +379,9 @@ mod tests {
                         step,
                         chunk: 7,
                     });
-                    while let Some((first, behind)) = taken {
+                    while let Some((first, end_of_chunk)) = taken {
                         let mut i = first;
-                        while (behind - i) * step.signum() > 0 {
+                        while (end_of_chunk - i) * step.signum() > 0 {
                             done[i as usize].fetch_add(1, Relaxed);
                             i += step;
                         }
@@ -401,7 +404,7 @@ mod tests {
     }
 
     #[test]
-    fn a_team_within_a_team_is_one_thread() {
+    fn a_nested_team_is_one_thread() {
         on_team(2, || {
             let outer = index();
             on_team(2, || assert_eq!((size(), index()), (1, 0)));
@@ -410,7 +413,7 @@ mod tests {
     }
 
     #[test]
-    fn teams_run_beside_each_other() {
+    fn teams_can_run_concurrently() {
         thread::scope(|scope| {
             for _ in 0..4 {
                 scope.spawn(|| {
