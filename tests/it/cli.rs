@@ -1,4 +1,4 @@
-//! `xc2-edge` as a person uses it.
+//! The program `xc2-edge`: answers, options and errors.
 
 use std::{
     fs,
@@ -35,7 +35,7 @@ fn recorded(case: &str) -> Value {
 }
 
 #[test]
-fn the_answer_is_that_of_the_original_chat() {
+fn the_answer_equals_that_of_the_original_chat() {
     let case = recorded("two_images");
     let (a, b) = (picture("alpha.png"), picture("gray.png"));
     let query = case["query"].as_str().unwrap();
@@ -66,11 +66,11 @@ fn the_answer_is_that_of_the_original_chat() {
 }
 
 #[test]
-fn the_repetition_penalty_is_that_of_the_original_chat() {
+fn the_repetition_penalty_equals_that_of_the_original_chat() {
     for case in ["two_images", "text_history", "text_plain"] {
         let case = recorded(case);
         if !case["history"].as_array().unwrap().is_empty() {
-            continue; // earlier turns cannot be given on the command line
+            continue; // the command line takes no earlier turns
         }
         let pictures: Vec<String> = case["images"]
             .as_array()
@@ -122,7 +122,7 @@ fn json_has_text_counts_and_timings() {
 }
 
 #[test]
-fn quiet_leaves_the_answer_only() {
+fn quiet_prints_only_the_answer() {
     let output = xc2_edge(&["run", "-m", &model(), "-p", "Hi", "-n", "3", "--quiet"]);
     assert_eq!((output.status.code(), stderr(&output)), (Some(0), ""));
     assert!(!stdout(&output).is_empty());
@@ -143,7 +143,7 @@ fn a_seed_repeats_a_draw() {
 }
 
 #[test]
-fn the_adapter_decides_on_pictures_and_threads_do_not() {
+fn the_adapter_changes_answers_about_pictures_and_threads_do_not() {
     let answer = |extra: &[&str]| {
         let (model, picture) = (model(), picture("shapes.png"));
         let args = [
@@ -167,7 +167,7 @@ fn the_adapter_decides_on_pictures_and_threads_do_not() {
 }
 
 #[test]
-fn pictures_that_are_none_are_named() {
+fn files_that_are_not_pictures_are_named() {
     let text = scratch("notes.jpg", b"no picture at all");
     assert_fails(
         &["run", "-m", &model(), "--image", &path(&text), "-p", "Hi"],
@@ -186,7 +186,7 @@ fn pictures_that_are_none_are_named() {
 }
 
 #[test]
-fn an_enormous_picture_is_refused_before_it_takes_memory() {
+fn a_huge_picture_is_refused_before_it_takes_memory() {
     let bomb = scratch("bomb.png", &png_of(30_000, 30_000));
     assert_fails(
         &["run", "-m", &model(), "--image", &path(&bomb), "-p", "Hi"],
@@ -194,7 +194,7 @@ fn an_enormous_picture_is_refused_before_it_takes_memory() {
     );
 }
 
-/// A PNG that declares a size and brings hardly any data.
+/// A PNG that declares a size and has almost no data.
 fn png_of(width: u32, height: u32) -> Vec<u8> {
     let crc = |bytes: &[u8]| {
         !bytes.iter().fold(!0u32, |mut crc, byte| {
@@ -224,7 +224,7 @@ fn png_of(width: u32, height: u32) -> Vec<u8> {
 }
 
 #[test]
-fn markers_and_pictures_pair_up() {
+fn markers_match_pictures() {
     let picture = picture("one.png");
     assert_fails(
         &[
@@ -293,7 +293,7 @@ fn the_context_may_end_an_answer() {
 }
 
 #[test]
-fn files_that_are_no_model_are_told_apart() {
+fn files_that_are_not_models_are_distinguished() {
     assert_fails(
         &["info", "-m", "missing.gguf"],
         &["missing.gguf", "No such file"],
@@ -303,7 +303,11 @@ fn files_that_are_no_model_are_told_apart() {
         &["not a GGUF file", "\\x89PNG"],
     );
     assert_fails(
-        &["info", "-m", &path(&crate::common::checkpoints::checkpoint("tiny-vl"))],
+        &[
+            "info",
+            "-m",
+            &path(&crate::common::checkpoints::checkpoint("tiny-vl")),
+        ],
         &["directory", "xc2-convert"],
     );
     let whole = fs::read(model()).unwrap();
@@ -322,7 +326,7 @@ fn files_that_are_no_model_are_told_apart() {
 }
 
 #[test]
-fn damaged_data_are_found_by_the_checksum() {
+fn the_checksum_detects_damage() {
     let mut bytes = fs::read(model()).unwrap();
     let last = bytes.len() - 500;
     bytes[last] ^= 1;
@@ -362,7 +366,7 @@ fn info_describes_the_parts() {
 }
 
 #[test]
-fn verify_says_yes_or_names_the_first_stage() {
+fn verify_passes_or_names_the_first_stage_that_differs() {
     let golden = path(&crate::common::reference("golden/tiny-composer"));
     let yes = xc2_edge(&["verify", "-m", &model(), &golden, "--failures"]);
     assert!(yes.status.success(), "{}", stderr(&yes));
@@ -392,7 +396,7 @@ fn verify_needs_golden_data_of_this_model() {
     assert_fails(&["verify", "-m", &model(), "nowhere"], &["nowhere"]);
 }
 
-/// As [`assert_fails`], for a command that may have printed results before.
+/// Like [`assert_fails`], for a command that may print results first.
 #[track_caller]
 fn assert_fails_after_output(args: &[&str], naming: &str) {
     let output = xc2_edge(args);
@@ -401,7 +405,7 @@ fn assert_fails_after_output(args: &[&str], naming: &str) {
 }
 
 #[test]
-fn a_number_out_of_range_is_told_with_its_option_and_the_range() {
+fn a_number_out_of_range_names_its_option_and_the_range() {
     for (args, option, range) in [
         (&["run", "-n", "-5"][..], "--n-predict", "0 or more"),
         (&["run", "--seed", "-1"], "--seed", "0 to 4294967295"),
@@ -480,7 +484,7 @@ fn help_shows_examples() {
 }
 
 #[test]
-fn odd_numbers_of_tokens_are_served() {
+fn any_number_of_tokens_works() {
     let none = xc2_edge(&["run", "-m", &model(), "-p", "Hi", "-n", "0", "-q"]);
     assert_eq!((none.status.code(), stdout(&none)), (Some(0), "\n"));
     let all = [
@@ -509,7 +513,7 @@ fn a_prompt_may_begin_with_a_dash() {
 }
 
 #[test]
-fn a_closed_or_full_output_is_no_panic() {
+fn a_closed_or_full_output_does_not_panic() {
     let golden = path(&crate::common::reference("golden/tiny-composer"));
     let run = format!("run -m {} -p Hi -n 2", model());
     for (command, expected) in [
@@ -536,7 +540,7 @@ fn a_closed_or_full_output_is_no_panic() {
 }
 
 #[test]
-fn weights_that_are_no_numbers_are_an_error() {
+fn nan_weights_are_an_error() {
     let file = GgufFile::open(Path::new(&model())).unwrap();
     let begin = file.data_offset("output_norm.weight").unwrap();
     let mut bytes = fs::read(model()).unwrap();

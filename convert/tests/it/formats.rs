@@ -1,40 +1,41 @@
-//! However a checkpoint is stored, the same model comes out of it.
+//! All storage formats of a checkpoint give the same model.
 
 use std::{collections::BTreeMap, fs};
 
 use crate::common::{
     Fixture, SMALL, assert_same_tensors,
     bin::{Protocol, View, state_dict, write_bin},
-    converted, reference,
+    checkpoints::checkpoint,
+    converted,
 };
 
 #[test]
 fn bf16_bin_and_f16_safetensors_of_one_model_are_equal() {
-    let (_a, bin) = converted(&reference("tiny-vl"), &["--f32"]);
-    let (_b, safetensors) = converted(&reference("tiny-vl-safetensors"), &["--f32"]);
+    let (_a, bin) = converted(&checkpoint("tiny-vl"), &["--f32"]);
+    let (_b, safetensors) = converted(&checkpoint("tiny-vl-safetensors"), &["--f32"]);
     assert_same_tensors(&bin, &safetensors);
 }
 
 #[test]
 fn a_single_bin_with_post_layernorm_converts() {
-    converted(&reference("tiny-composer"), &["--f16"]);
+    converted(&checkpoint("tiny-composer"), &["--f16"]);
 }
 
 #[test]
-fn two_conversions_of_one_checkpoint_are_equal_to_the_byte() {
+fn conversion_is_deterministic_for_any_number_of_threads() {
     let fixture = Fixture::new(SMALL);
     let (_a, one) = converted(fixture.save(), &["--q4_k", "--threads", "1"]);
     let (_b, many) = converted(fixture.path(), &["--q4_k", "--threads", "7"]);
     assert!(fs::read(one).unwrap() == fs::read(many).unwrap());
 }
 
-/// Views that a checkpoint may well hold: transposed, interleaved, behind one another in a shared
-/// storage, one storage twice.
+/// Views as a checkpoint may have them: transposed, interleaved, consecutive in a shared storage, one storage used
+/// twice.
 #[test]
-fn strides_offsets_and_shared_storages_are_followed() {
+fn strides_offsets_and_shared_storages_are_supported() {
     for protocol in [Protocol::Two, Protocol::Four] {
         let mut fixture = Fixture::new(SMALL);
-        // One storage for two tensors: their values must be the same then.
+        // Two tensors share a storage, so they need the same values.
         let values = fixture.tensor("model.norm.weight").values.clone();
         fixture.tensor("model.layers.0.ffn_norm.weight").values = values;
         let (_a, plain) = converted(fixture.save(), &["--f32"]);
@@ -114,7 +115,7 @@ fn shards_are_found_through_their_index() {
 }
 
 #[test]
-fn a_stale_index_beside_a_single_file_does_not_matter() {
+fn a_stale_index_beside_a_single_file_is_ignored() {
     let fixture = Fixture::new(SMALL);
     let (_a, expected) = converted(fixture.save(), &["--f32"]);
     let missing = [

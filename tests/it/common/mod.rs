@@ -1,6 +1,7 @@
-//! What the tests share: reference data and models converted from it.
+//! Shared by the tests: reference data and models converted from it.
 
 pub mod captions;
+pub mod checkpoints;
 pub mod program;
 pub mod scenes;
 
@@ -33,9 +34,9 @@ pub fn reference(path: &str) -> PathBuf {
         .join(path)
 }
 
-/// The model that converting a tiny checkpoint gives, made once for each build.
+/// A tiny checkpoint, converted once for each build.
 pub fn model(checkpoint: &str, preset: Preset) -> PathBuf {
-    converted(&reference(checkpoint), preset)
+    converted(&checkpoints::checkpoint(checkpoint), preset)
 }
 
 /// The trained model that is in the repository, converted once for each build.
@@ -107,7 +108,7 @@ pub fn convert(checkpoint: &Path, preset: Preset, path: &Path) {
     write::convert(&plan, path, 2, &AtomicBool::new(false), |_| {}).unwrap();
 }
 
-/// A GGUF of a vocabulary and nothing else, in the form of the decoder view.
+/// A GGUF with only a vocabulary, in the form of the decoder view.
 pub fn vocabulary(tokenizer_model: &str, n_pieces: usize) -> Tokenizer {
     let bytes = fs::read(reference(tokenizer_model)).unwrap();
     let vocabulary = tokenizer::Tokenizer::parse(&bytes, n_pieces).unwrap();

@@ -8,7 +8,7 @@ use xc2_edge::model::VisionConfig;
 use xc2_edge::model::quant::{GgmlType, quantize_rows};
 use xc2_edge::model::tensor::{Tensor, TensorSource};
 
-use super::golden::reference;
+use crate::common::checkpoints::checkpoint;
 
 /// The sizes of the tiny tower; its picture size is that of the published model.
 pub fn config() -> VisionConfig {
@@ -37,10 +37,11 @@ impl TensorSource for Checkpoint {
 impl Checkpoint {
     /// The vision tensors of both shards, in float16 as they are stored.
     pub fn tiny_vl() -> Self {
+        let dir = checkpoint("tiny-vl-safetensors");
         let mut tensors = HashMap::new();
         for shard in ["00001", "00002"] {
-            let path = format!("tiny-vl-safetensors/model-{shard}-of-00002.safetensors");
-            let bytes = Bytes::from(std::fs::read(reference(&path)).unwrap());
+            let path = dir.join(format!("model-{shard}-of-00002.safetensors"));
+            let bytes = Bytes::from(std::fs::read(path).unwrap());
             for (name, view) in SafeTensors::deserialize(&bytes).unwrap().iter() {
                 let Some(name) = gguf_name(name) else {
                     continue;

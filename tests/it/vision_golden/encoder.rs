@@ -11,7 +11,7 @@ use xc2_kernels::attention;
 use super::checkpoint::{Checkpoint, config};
 use super::golden::{Golden, PICTURES, picture};
 
-/// Another order of f32 sums, over three layers; the reference's own variants differ by 2.4e-6.
+/// Rounding of f32 sums in another order, over three layers; variants of the reference differ by 2.4e-6.
 const TOLERANCE: f64 = 1e-4;
 
 fn encoder(checkpoint: &Checkpoint) -> VisionEncoder {
@@ -22,7 +22,7 @@ fn pixels(golden: &Golden) -> PixelValues {
     Preprocessor::new(490, CLIP_MEAN, CLIP_STD).normalize(&golden.resized)
 }
 
-/// Holds every stage against the golden file.
+/// Compares every stage with the golden file.
 struct Comparison<'a> {
     golden: &'a Golden,
     /// Name, largest and mean difference, in the order of the stages.
@@ -69,7 +69,7 @@ fn every_stage_of_every_picture_equals_the_original() {
 }
 
 #[test]
-fn a_png_goes_the_whole_way() {
+fn a_png_is_decoded_resized_and_encoded_like_the_original() {
     let encoder = encoder(&Checkpoint::tiny_vl());
     let preprocessor = Preprocessor::new(490, CLIP_MEAN, CLIP_STD);
     let found = encoder.encode(&preprocessor.pixel_values(&picture("shapes.png")));
@@ -79,7 +79,7 @@ fn a_png_goes_the_whole_way() {
 }
 
 #[test]
-fn an_observer_changes_nothing_and_threads_change_nothing() {
+fn observers_and_threads_do_not_change_the_result() {
     struct Count(usize);
     impl StageObserver for Count {
         fn stage(&mut self, _: &str, _: ArrayView2<f32>) {
@@ -119,7 +119,7 @@ fn min_cosine(a: &Array2<f32>, b: &Array2<f32>) -> f64 {
 }
 
 #[test]
-fn stored_types_cost_only_their_own_rounding() {
+fn stored_types_add_only_their_own_rounding() {
     let original = Checkpoint::tiny_vl();
     let pixels = pixels(&Golden::read("tiny-vl", "photo.jpg"));
     let exact = encoder(&original).encode(&pixels);
@@ -140,14 +140,14 @@ fn stored_types_cost_only_their_own_rounding() {
 }
 
 #[test]
-fn what_does_not_fit_is_named() {
+fn tensors_that_do_not_fit_are_named() {
     let tensors = Checkpoint::tiny_vl();
     let error = |change: &dyn Fn(&mut Checkpoint)| {
         let mut changed = tensors.clone();
         change(&mut changed);
         VisionEncoder::new(config(), &changed, Precision::Stored)
             .err()
-            .expect("it must not be built")
+            .expect("expected an error")
     };
     let missing = error(&|c| drop(c.0.remove("v.blk.2.ffn_up.bias")));
     assert_eq!(

@@ -8,7 +8,7 @@ use safetensors::SafeTensors;
 use serde_json::Value;
 use xc2_edge::vision::image::{Orientation, RgbImage, decode, open};
 
-/// The pictures, and whether their format decodes to the same samples everywhere.
+/// The pictures, and whether their format is lossless, so that all decoders agree.
 pub const PICTURES: [(&str, bool); 10] = [
     ("alpha.png", true),
     ("checker.png", true),
@@ -57,7 +57,7 @@ impl Golden {
         }
     }
 
-    /// The whole of a stage, if the file has it.
+    /// All values of a stage, if the file has them.
     pub fn full(&self, stage: &str) -> Option<&[f64]> {
         self.tensors.get(stage).map(|(_, values)| values.as_slice())
     }
@@ -69,7 +69,7 @@ impl Golden {
             .unwrap_or_else(|| panic!("no {which} of `{stage}`"))
     }
 
-    /// The rows of a two-dimensional stage that the file holds, and their numbers.
+    /// The recorded rows of a two-dimensional stage, and their numbers.
     fn rows(&self, stage: &str) -> (Vec<usize>, Array2<f64>) {
         let (rows, at) = match self.tensors.get(stage) {
             Some(rows) => (rows, None),
@@ -87,15 +87,15 @@ impl Golden {
         (at, values)
     }
 
-    /// Largest and mean absolute difference of a stage from the golden one, over what the file has.
+    /// Largest and mean absolute difference of a stage from the recorded values.
     pub fn difference(&self, stage: &str, found: &ArrayView2<f32>) -> (f64, f64) {
         let (at, expected) = self.rows(stage);
-        assert!(at.len() >= 20, "`{stage}`: too few rows to tell anything");
+        assert!(at.len() >= 20, "`{stage}`: expected 20 rows or more");
         let (mut max, mut sum) = (0.0_f64, 0.0);
         for (&i, expected) in at.iter().zip(expected.rows()) {
             for (f, e) in found.row(i).iter().zip(expected) {
                 let difference = (f64::from(*f) - e).abs();
-                // A comparison of its own, since `max` would pass over a NaN.
+                // Not `f64::max`, which ignores NaN.
                 max = if difference > max || difference.is_nan() {
                     difference
                 } else {

@@ -1,7 +1,7 @@
-//! Pictures and the vision tower against what the original Python code computed for them.
+//! Pictures and the vision tower compared with recordings of the original Python code.
 //!
-//! `tests/reference/golden/MODEL/images` holds every stage of every picture of
-//! `tests/reference/images`; where the numbers come from is told in `tests/reference/README.md`.
+//! `tests/reference/golden/MODEL/images` has every stage of every picture of `tests/reference/images`;
+//! `tests/reference/README.md` describes where the numbers come from.
 
 mod checkpoint;
 mod encoder;

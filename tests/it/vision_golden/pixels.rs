@@ -7,9 +7,9 @@ use super::golden::{Golden, PICTURES, picture};
 /// The two models differ in the picture's size; the larger one enlarges most of the pictures.
 const MODELS: [(&str, u32); 2] = [("tiny-vl", 490), ("tiny-composer", 112)];
 
-/// How far two decoders of the same lossy file lie apart after the resize, in levels of 255.
+/// Largest difference between two decoders of a lossy file after the resize, in levels of 255.
 ///
-/// Measured: see `lossy_pictures_are_a_few_levels_apart`.
+/// Measured: see `lossy_pictures_differ_by_a_few_levels`.
 const LOSSY_LEVELS: u8 = 4;
 
 /// Largest difference in levels, and how many samples differ.
@@ -29,7 +29,7 @@ fn preprocessor(size: u32) -> Preprocessor {
 }
 
 #[test]
-fn lossless_pictures_are_resized_bit_for_bit() {
+fn lossless_pictures_are_resized_bit_exactly() {
     let mut failures = Vec::new();
     for (model, size) in MODELS {
         for (name, _) in PICTURES.iter().filter(|(_, lossless)| *lossless) {
@@ -44,7 +44,7 @@ fn lossless_pictures_are_resized_bit_for_bit() {
 }
 
 #[test]
-fn lossy_pictures_are_a_few_levels_apart() {
+fn lossy_pictures_differ_by_a_few_levels() {
     for (model, size) in MODELS {
         for (name, _) in PICTURES.iter().filter(|(_, lossless)| !lossless) {
             let golden = Golden::read(model, name).resized;

@@ -1,7 +1,9 @@
-//! Checkpoints made on the spot, small and of any shape, and ways to convert them.
+//! Generates small checkpoints of any shape and converts them.
 #![allow(dead_code)] // each test file uses its part
 
 pub mod bin;
+#[path = "../../../../tests/it/common/checkpoints.rs"]
+pub mod checkpoints;
 
 use std::{
     collections::BTreeMap,
@@ -42,7 +44,7 @@ pub const SMALL: Sizes = Sizes {
     grid: 3,
 };
 
-/// Pieces of the tokenizer that every made checkpoint has.
+/// Pieces of the tokenizer in every generated checkpoint.
 pub const N_VOCAB: usize = 1280;
 
 /// A tensor of a checkpoint: shape and `f32` values, stored as `dtype`.
@@ -53,7 +55,7 @@ pub struct Tensor {
     pub values: Vec<f32>,
 }
 
-/// A checkpoint in the making. Change what you like, then save it.
+/// A checkpoint to change and save.
 pub struct Fixture {
     pub dir: TempDir,
     pub config: Value,
@@ -76,7 +78,7 @@ impl Fixture {
 
     /// A copy of a reference checkpoint in half precision, to be changed.
     pub fn copy_of(checkpoint: &str) -> Self {
-        let source = Checkpoint::open(&reference(checkpoint)).unwrap();
+        let source = Checkpoint::open(&checkpoints::checkpoint(checkpoint)).unwrap();
         let tensors = source
             .tensors()
             .filter(|t| matches!(t.dtype, xc2_convert::checkpoint::Dtype::Float(_)));
@@ -92,8 +94,8 @@ impl Fixture {
         }
     }
 
-    /// Appends rows to the embeddings and the output matrix until they have `n_rows`, each four
-    /// times an earlier row: an answer would be made of nothing else.
+    /// Appends rows to the embeddings and the output matrix until they have `n_rows`. Each is four times an earlier
+    /// row, so that greedy decoding would prefer them.
     pub fn pad_vocabulary(&mut self, n_rows: usize) {
         for name in ["model.tok_embeddings.weight", "output.weight"] {
             let tensor = self.tensor(name);
@@ -123,7 +125,7 @@ impl Fixture {
         fs::write(self.path().join(file), contents).unwrap();
     }
 
-    /// Saves everything as one `.bin` file whose pickle `pickle` makes of the tensors.
+    /// Saves everything as one `.bin` file; `pickle` builds its pickle.
     pub fn save_bin(&self, pickle: impl Fn(&[bin::View]) -> Vec<u8>) -> &Path {
         self.save_config();
         let storages = self
@@ -258,7 +260,7 @@ impl Fixture {
         self.path()
     }
 
-    /// Saves the tensors that `include` names.
+    /// Saves the tensors that `include` selects.
     pub fn save_shard(&self, file: &str, include: impl Fn(&str) -> bool) {
         let bytes: BTreeMap<&String, Vec<u8>> = self
             .tensors
@@ -276,7 +278,7 @@ impl Fixture {
         safetensors::serialize_to_file(views, None, &self.path().join(file)).unwrap();
     }
 
-    /// Saves an index that names `shards` in turn for its tensors.
+    /// Saves an index that assigns the tensors to `shards` in turn.
     pub fn save_index(&self, file: &str, shards: &[&str]) {
         let map: BTreeMap<&String, &&str> =
             self.tensors.keys().zip(shards.iter().cycle()).collect();
@@ -350,7 +352,7 @@ pub fn converted(dir: &Path, flags: &[&str]) -> (TempDir, PathBuf) {
     (out, path)
 }
 
-/// Converts `dir`, which must fail with status 1, leave no file, and say all of `expected`.
+/// Asserts that converting `dir` fails with status 1, leaves no file, and that the error has all of `expected`.
 #[track_caller]
 pub fn assert_refused(dir: &Path, expected: &[&str]) {
     let out = TempDir::new().unwrap();
