@@ -1,12 +1,11 @@
-//! What other programs that keep cores busy cost: each phase of an answer, and captions, beside none, one and two of
-//! them.
+//! Answers and captions while none, one or two other programs keep cores busy.
 //!
 //! ```text
 //! cargo bench --bench busy -- MODEL [ROUNDS [OTHER_PROGRAM]]
 //! ```
 //!
-//! Prints medians in seconds, by turns with OTHER_PROGRAM, another build of `xc2-edge`, if there is one. A fair share
-//! of two cores beside one busy program is two thirds of them (1.5 times as long), beside two it is half.
+//! Prints the median seconds of each phase. With OTHER_PROGRAM, another build of `xc2-edge`, both take turns. On two
+//! cores, a fair share beside one busy program is two thirds (1.5 times as long), beside two it is half.
 
 use std::{
     path::{Path, PathBuf},
@@ -18,10 +17,10 @@ use std::{
 use serde_json::Value;
 use xc2_edge::evaluation::scenes::{Draw, Scene, render};
 
-/// The argument of a process that only keeps a core busy.
+/// Argument of a process that keeps a core busy.
 const BURN: &str = "--burn";
 
-/// Busy programs beside ours.
+/// Numbers of busy programs.
 const LOADS: [usize; 3] = [0, 1, 2];
 
 /// About 64 tokens.
@@ -158,7 +157,7 @@ fn phases(program: &Path, model: &Path, pictures: &Path) -> [f64; PHASES.len()] 
     ]
 }
 
-/// Asks, and gives the timings by name.
+/// Asks a question and returns the timings by name.
 fn run(program: &Path, model: &Path, args: &[&str]) -> impl Fn(&str) -> f64 + use<> {
     let mut command = Command::new(program);
     command

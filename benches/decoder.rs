@@ -1,8 +1,8 @@
-//! How fast is the decoder, with our kernels and with llama.cpp's, in which of its settings?
+//! Speed of the decoder with our kernels and with llama.cpp's, in several settings.
 //!
-//! For each setting: the prefill of a picture's embeddings with Partial-LoRA, and tokens one by one after it.
-//! Settings take turns, so that other work on the machine meets all of them, and medians are told. With one thread CPU seconds are
-//! a fair measure even then; with more, threads that wait for each other burn them.
+//! Each setting runs the prefill of a picture's embeddings with Partial-LoRA, then generates single tokens. Settings
+//! take turns, so that other load affects all of them, and medians are printed. With one thread, CPU seconds are a fair
+//! measure even under load; with more, threads that wait for each other consume CPU time.
 //!
 //! ```text
 //! cargo bench --bench decoder -- MODEL.gguf                      # all settings, all cores
@@ -14,14 +14,14 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use xc2_edge::language::llama::{
-    Context, ContextOptions, Input, KvType, LazyAdapter, LoadOptions, Model, Outputs, Positions,
-    MatmulBackend,
+    Context, ContextOptions, Input, KvType, LazyAdapter, LoadOptions, MatmulBackend, Model,
+    Outputs, Positions,
 };
 use xc2_edge::model::container::{Container, View};
 
 const N_DECODE: usize = 32;
 
-/// A way to run the decoder.
+/// A setting of the decoder.
 #[derive(Clone, Copy)]
 struct Setting {
     name: &'static str,
@@ -111,7 +111,7 @@ const SETTINGS: [Setting; 13] = [
     },
 ];
 
-/// Seconds by the clock and of CPU.
+/// Seconds of wall clock and CPU.
 #[derive(Clone, Copy)]
 struct Time {
     wall: f64,
@@ -157,7 +157,7 @@ fn args() -> Args {
 fn main() {
     let args = args();
     if args.model.is_empty() {
-        println!("which model? cargo bench --bench decoder -- MODEL.gguf");
+        println!("usage: cargo bench --bench decoder -- MODEL.gguf");
         return;
     }
     let container = Container::open(Path::new(&args.model)).expect("a model of ours");
@@ -276,7 +276,7 @@ fn measure(
             .decode(Input::Tokens(&token), run(n_image + i), Outputs::Last)
             .expect("it computes");
     };
-    step(&mut context, 0); // graphs are reserved anew after the switch
+    step(&mut context, 0); // graphs are reserved again after the switch
     let decode = time(|| (1..=N_DECODE).for_each(|i| step(&mut context, i)));
     (prefill, decode, logits)
 }
@@ -290,7 +290,7 @@ fn time(f: impl FnOnce()) -> Time {
     }
 }
 
-/// Numbers that look like a picture's embeddings: small, with a few large channels.
+/// Numbers like the embeddings of a picture: small, with a few large channels.
 fn embeddings(n: usize, width: usize) -> Vec<f32> {
     let mut state = 1_u32;
     let mut random = || {
@@ -319,7 +319,7 @@ fn cosine(a: &[f32], b: &[f32]) -> f64 {
     dot(a, b) / (dot(a, a) * dot(b, b)).sqrt()
 }
 
-/// Of this process, all threads.
+/// CPU seconds of all threads of this process.
 fn cpu_seconds() -> f64 {
     let stat = std::fs::read_to_string("/proc/self/stat").unwrap_or_default();
     let fields = stat.rsplit_once(") ").map_or("", |(_, rest)| rest);

@@ -1,4 +1,4 @@
-//! How long does a picture take in the full-size tower?
+//! Time for a picture in the full-size tower.
 //!
 //! Builds the tower of the published 7B model (24 layers, 1024 wide, 490 pixels, projector to
 //! 4096) with random weights in memory, once for every stored type, and encodes a picture a few
@@ -76,8 +76,8 @@ fn main() {
     }
 }
 
-/// Embeddings in int8 against f32 where three channels of the residual stream are a hundred times the
-/// rest, as in CLIP some are.
+/// Compares int8 with f32 where three channels of the residual stream are a hundred times larger than the rest, as
+/// in CLIP.
 fn measure_outliers() {
     let mut source = RandomTower::new(GgmlType::Q8_0);
     let name = "v.position_embd.weight";
@@ -101,7 +101,7 @@ fn measure_outliers() {
     assert!(least >= 0.999 && mean >= 0.9998, "outliers spoil int8");
 }
 
-/// Times the tower with its matrices in one type and prints a line; gives what it computed.
+/// Times the tower with matrices of one type, prints a line, and returns the result.
 fn measure(name: &str, ty: GgmlType, precision: Precision) -> Array2<f32> {
     let source = RandomTower::new(ty);
     let weights_bytes: usize = source.0.values().map(|t| t.data.len()).sum();
@@ -144,7 +144,7 @@ fn picture(width: u32, height: u32) -> RgbImage {
     })
 }
 
-/// Resizing and normalising a photograph of 12 million pixels.
+/// Resizes and normalizes a photograph of 12 million pixels.
 fn measure_preprocessing() {
     let photo = picture(4000, 3000);
     let preprocessor = Preprocessor::new(490, CLIP_MEAN, CLIP_STD);
@@ -162,7 +162,7 @@ fn measure_preprocessing() {
     );
 }
 
-/// The least and the mean cosine similarity of rows.
+/// Smallest and mean cosine similarity of rows.
 fn cosines(a: &Array2<f32>, b: &Array2<f32>) -> (f64, f64) {
     let rows = a.rows().into_iter().zip(b.rows());
     let cosines: Vec<f64> = rows
@@ -172,7 +172,7 @@ fn cosines(a: &Array2<f32>, b: &Array2<f32>) -> (f64, f64) {
     (cosines.into_iter().fold(1.0, f64::min), mean)
 }
 
-/// Tensors of the right shapes: matrices of variance 1 / n_in, norms that do nothing.
+/// Tensors of the right shapes: matrices of variance 1 / n_in, identity norms.
 struct RandomTower(HashMap<String, Tensor>);
 
 impl TensorSource for RandomTower {
@@ -284,7 +284,7 @@ fn memory_kb(field: &str) -> f64 {
         .unwrap_or(0.0)
 }
 
-/// Makes `VmHWM` start again from what is resident now (Linux).
+/// Resets `VmHWM` to the current resident size (Linux).
 fn reset_peak() {
     let _ = std::fs::write("/proc/self/clear_refs", "5");
 }

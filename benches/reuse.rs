@@ -1,14 +1,12 @@
-//! What is not computed twice: time to the first token of a second question about a picture, and
-//! several captions at a time.
+//! Reuse: time to the first token of a second question about a picture, and captions in parallel.
 //!
 //! ```text
 //! cargo bench --bench reuse -- MODEL [PARALLEL [CAPTIONS [TOKENS]]]
 //! ```
 //!
-//! Seconds of wall clock and CPU; the first token is timed from the question on, the model being loaded.
-//! The second question is asked in the same session, and in processes of their own that find a cache
-//! directory. Sessions are made ready before the question is there, as in a conversation; "alone" is a
-//! question as `run` puts it, whose context is made when it is there.
+//! Prints seconds of wall clock and CPU. The first token is timed from the question, with a loaded model. The second
+//! question is asked in the same session, and in new processes with a cache directory. Sessions are reserved before the
+//! question, as in a conversation; "alone" creates the context after the question, as `run` does.
 
 use std::{
     io::Write,
@@ -26,10 +24,10 @@ use xc2_edge::{
     language::prompt::Chat,
 };
 
-/// Tells a process of its own which directory to take as cache.
+/// The cache directory for a new process.
 const CACHE: &str = "XC2_BENCH_CACHE";
 
-/// Milliseconds between loading and the question, for which nothing runs, as while a person types [default: none].
+/// Idle milliseconds between loading and the question, like a person typing [default: 0].
 const PAUSE: &str = "XC2_BENCH_PAUSE_MS";
 
 const DISK: &str = "from disk, new process";
@@ -106,7 +104,7 @@ fn two_questions(model: &Path, cache: &Path) {
     }
 }
 
-/// A session that was made ready for a question about a picture, and the seconds that it took.
+/// A session reserved for a question about a picture, and the seconds for that.
 fn ready(engine: &Engine) -> (Session<'_>, f64) {
     let request = ask(engine, 1, "?", 8);
     let mut session = engine.session();
@@ -125,7 +123,7 @@ fn timed<T>(work: impl FnOnce() -> T) -> (T, f64) {
     (work(), start.elapsed().as_secs_f64())
 }
 
-/// Asks in a process that remembers nothing.
+/// Asks in a new process.
 fn in_new_process(model: &Path, cache: &Path, name: &str, query: &str) {
     let program = std::env::current_exe().expect("a program");
     let mut command = Command::new(program);
@@ -137,7 +135,7 @@ fn in_new_process(model: &Path, cache: &Path, name: &str, query: &str) {
     assert!(status.expect("a process").success());
 }
 
-/// What such a process does.
+/// The work of the new process.
 fn one_question(model: &Path, cache: &Path, name: &str, query: &str) {
     let (engine, load) = timed(|| load(model, Some(cache)));
     let request = ask(&engine, 1, query, 8);
@@ -152,7 +150,7 @@ fn one_question(model: &Path, cache: &Path, name: &str, query: &str) {
     report(name, load + ready, &answer.expect("an answer"));
 }
 
-/// Tells of an answer; loading the model, and a session made ready, took the seconds `before`.
+/// Prints the timings of an answer; loading the model and reserving the session took `before` seconds.
 fn report(name: &str, before: f64, answer: &Answer) {
     let t = answer.timings;
     let first_token = t.first_token.expect("a token");
@@ -171,7 +169,7 @@ fn report(name: &str, before: f64, answer: &Answer) {
     writeln!(std::io::stdout(), "{line}").expect("stdout");
 }
 
-/// Captions of the same pictures one at a time and several, each by an engine that knows none.
+/// Captions the same pictures one at a time and in parallel, each with a new engine.
 fn captions(model: &Path, n_parallel: usize, n_captions: usize, n_tokens: usize) {
     let mut all = Vec::new();
     for n in [1, n_parallel] {
@@ -211,7 +209,7 @@ fn captions(model: &Path, n_parallel: usize, n_captions: usize, n_tokens: usize)
     }
 }
 
-/// CPU seconds of this process, by the kernel's clock ticks of a hundredth.
+/// CPU seconds of this process, in clock ticks of 1/100 s.
 fn cpu_seconds() -> f64 {
     let stat = std::fs::read_to_string("/proc/self/stat").unwrap_or_default();
     let fields = stat.rsplit(')').next().unwrap_or("").split_whitespace();

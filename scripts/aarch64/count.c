@@ -1,5 +1,5 @@
-/* A plugin for qemu-user that counts the instructions a program executes, by kind: speed without the
- * machine. It prints "all sdot smmla fmla bfdot mull memory" as one line on standard error.
+/* A plugin for qemu-user that counts the executed instructions by kind: an estimate of speed without the
+ * hardware. It prints "all sdot smmla fmla bfdot mull memory" as one line on standard error.
  *
  *     cc -shared -fPIC -O2 -o count.so count.c
  *     qemu-aarch64 -plugin ./count.so program

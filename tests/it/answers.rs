@@ -1,4 +1,4 @@
-//! `xc2-edge run` with the ways to choose an answer: beams and grammars, as a person asks for them.
+//! `xc2-edge run` with beams and grammars.
 
 use std::{fs, path::Path};
 
@@ -12,7 +12,7 @@ const SCENE: &str = concat!(
 );
 const NO_MODEL: &str = "no-such-model.gguf";
 
-/// A file of this test's own.
+/// A new file with `text`.
 fn file(name: &str, text: &str) -> String {
     let dir =
         Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("answers-{}", std::process::id()));
@@ -22,13 +22,13 @@ fn file(name: &str, text: &str) -> String {
     path(&file)
 }
 
-/// What the trained model answers about the scene, with more options.
+/// The answer of the trained model about the scene, with further options.
 #[track_caller]
 fn ask(query: &str, options: &[&str]) -> String {
     ask_of(Preset::F16, query, options)
 }
 
-/// The same of the model in some mix.
+/// Like [`ask`], with the model in the given preset.
 #[track_caller]
 fn ask_of(preset: Preset, query: &str, options: &[&str]) -> String {
     let model = path(&crate::common::trained(preset));
@@ -62,7 +62,7 @@ fn a_json_answer_about_a_picture_fits_its_schema() {
 }
 
 #[test]
-fn a_grammar_makes_the_model_say_what_it_would_not() {
+fn a_grammar_forces_words_that_the_model_would_not_use() {
     let grammar = file(
         "colors.gbnf",
         "root ::= color \" / \" color\ncolor ::= \"mauve\" | \"teal\"\n",
@@ -76,10 +76,10 @@ fn a_grammar_makes_the_model_say_what_it_would_not() {
     }
 }
 
-/// With repack llama.cpp's kernels for AMX run where there is AMX; a compiler may have broken them
+/// With `--repack on` llama.cpp's AMX kernels run on CPUs that have AMX; some compilers miscompile them
 /// (`.cargo/config.toml`).
 #[test]
-fn whose_kernels_multiply_does_not_change_the_answer() {
+fn the_backend_does_not_change_the_answer() {
     let query = "Please describe this image in detail.";
     let ours = ask_of(Preset::Q4K, query, &[]);
     for options in [&["--backend", "ggml"][..], &["--repack", "on"]] {
@@ -88,7 +88,7 @@ fn whose_kernels_multiply_does_not_change_the_answer() {
 }
 
 #[test]
-fn one_beam_is_greedy_and_more_are_told_in_the_json() {
+fn one_beam_is_greedy_and_json_reports_beams() {
     let query = "Describe this image briefly.";
     assert_eq!(ask(query, &["--beams", "1"]), ask(query, &[]));
     let report: Value = serde_json::from_str(&ask(query, &["--beams", "3", "--json"])).unwrap();
@@ -102,7 +102,7 @@ fn one_beam_is_greedy_and_more_are_told_in_the_json() {
 }
 
 #[test]
-fn what_does_not_go_together_is_refused_before_the_model_is_loaded() {
+fn conflicting_options_are_refused_before_the_model_is_loaded() {
     let grammar = file("a.gbnf", "root ::= \"a\"\n");
     let beams = ["run", "-m", NO_MODEL, "-p", "Hi", "--beams"];
     for (options, found) in [
@@ -130,7 +130,7 @@ fn what_does_not_go_together_is_refused_before_the_model_is_loaded() {
 }
 
 #[test]
-fn a_bad_grammar_is_told_with_its_file_before_the_model_is_loaded() {
+fn errors_in_grammars_name_the_file_before_the_model_is_loaded() {
     let with = |option: &str, text: &str, naming: &[&str]| {
         let file = file(&format!("bad{}", naming.len()), text);
         let args = ["run", "-m", NO_MODEL, "-p", "Hi", option, &file];

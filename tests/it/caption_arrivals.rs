@@ -19,7 +19,11 @@ fn wait_for_records(file: &Path, n: usize) {
     let end = Instant::now() + Duration::from_secs(120);
     let count = || fs::read_to_string(file).map_or(0, |text| text.matches('\n').count());
     while count() < n {
-        assert!(Instant::now() < end, "expected {n} records, found {}", count());
+        assert!(
+            Instant::now() < end,
+            "expected {n} records, found {}",
+            count()
+        );
         thread::sleep(Duration::from_millis(20));
     }
 }

@@ -1,5 +1,4 @@
-//! How `xc2-edge caption` and `index` end where they cannot go on: nothing is left of a run that did
-//! nothing, and Ctrl-C sums up.
+//! How `xc2-edge caption` and `index` end early: a run without results leaves no files, and Ctrl-C prints a summary.
 
 use std::{
     fs,
@@ -28,7 +27,7 @@ fn assert_ends(output: &Output, status: i32, naming: &str) {
 }
 
 #[test]
-fn a_run_that_did_nothing_leaves_nothing() {
+fn a_run_without_results_leaves_no_files() {
     let dir = tempfile::tempdir().unwrap();
     let dir = dir.path();
     fs::create_dir(dir.join("photos")).unwrap();
@@ -62,7 +61,7 @@ fn a_run_that_did_nothing_leaves_nothing() {
 }
 
 #[test]
-fn numbers_that_make_no_sense_are_told_as_such() {
+fn invalid_numbers_are_usage_errors() {
     let dir = tempfile::tempdir().unwrap();
     for args in [
         &["caption", "-m", "x", "y", "-n", "0"][..],
@@ -75,7 +74,7 @@ fn numbers_that_make_no_sense_are_told_as_such() {
 }
 
 #[test]
-fn nothing_to_do_is_said_and_nonsense_is_an_error() {
+fn empty_input_is_reported_and_invalid_input_is_an_error() {
     let dir = tempfile::tempdir().unwrap();
     let model = crate::common::trained(Preset::Q4K);
     let model = model.to_str().unwrap();
@@ -95,7 +94,7 @@ fn nothing_to_do_is_said_and_nonsense_is_an_error() {
 }
 
 #[test]
-fn ctrl_c_sums_up_and_says_how_to_go_on() {
+fn ctrl_c_prints_a_summary_and_how_to_resume() {
     let dir = tempfile::tempdir().unwrap();
     let dir = dir.path();
     let drawn = xc2_edge(dir, &["demo-scenes", "300..330", "pictures"]).output();
@@ -106,10 +105,10 @@ fn ctrl_c_sums_up_and_says_how_to_go_on() {
         .stderr(Stdio::piped())
         .spawn()
         .unwrap();
-    let begun = Instant::now();
-    let has_begun = || fs::metadata(dir.join("a.jsonl")).is_ok_and(|file| file.len() > 0);
-    while !has_begun() {
-        assert!(begun.elapsed() < Duration::from_secs(60), "no caption came");
+    let start = Instant::now();
+    let has_started = || fs::metadata(dir.join("a.jsonl")).is_ok_and(|file| file.len() > 0);
+    while !has_started() {
+        assert!(start.elapsed() < Duration::from_secs(60), "no caption came");
         thread::sleep(Duration::from_millis(5));
     }
     let killed = Command::new("kill")

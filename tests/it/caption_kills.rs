@@ -1,4 +1,4 @@
-//! `xc2-edge caption`, killed: the next run goes on, and nothing is lost, doubled or left behind.
+//! `xc2-edge caption` after a kill: the next run resumes; no record is lost or repeated, and no temporary file remains.
 
 use std::{
     fs,
@@ -22,42 +22,42 @@ fn hidden(dir: &Path) -> Vec<PathBuf> {
     entries.filter(is_hidden).map(|e| e.path()).collect()
 }
 
-/// The full test is `scripts/kill-test`, which sets these.
+/// A setting of `scripts/kill-test`, which runs the full test.
 fn number(variable: &str, default: usize) -> usize {
     std::env::var(variable).map_or(default, |n| n.parse().unwrap())
 }
 
-/// Seconds that a run takes to start and do a picture, and of them those that the picture takes.
+/// How fast a run is.
 struct Pace {
-    start: f64,
+    /// Seconds until the first picture is captioned.
+    first: f64,
+    /// Seconds for one picture.
     picture: f64,
 }
 
 impl Pace {
     fn measure(dir: &Path) -> Self {
-        let begun = Instant::now();
+        let start = Instant::now();
         let one = ["pictures/scene-01000.png", "--parallel", "1"];
         let output = run(dir, &one);
-        let start = begun.elapsed().as_secs_f64();
+        let first = start.elapsed().as_secs_f64();
         assert_status(&output, 0);
         let record = lines(std::str::from_utf8(&output.stdout).unwrap()).remove(0);
         let picture = record["seconds"].as_f64().unwrap();
-        Self { start, picture }
+        Self { first, picture }
     }
 }
 
-/// When a run is killed.
+/// When to kill a run.
 struct Moment {
-    /// Not before there are so many records,
+    /// After this many records,
     n_records: usize,
-    /// but so much later: this part of the time for a picture, or, if they were there before, for the
-    /// start.
+    /// plus this fraction of the time for a picture, or of the first one if the run starts with so many records.
     part: f64,
 }
 
 impl Moment {
-    /// `n_kills` moments anywhere in the work on `n_pictures`, in their order; one in five just when a
-    /// record is written, and its text is not.
+    /// `n_kills` random moments over `n_pictures`, sorted; one in five just after a record and before its text file.
     fn draw(seed: usize, n_kills: usize, n_pictures: usize) -> Vec<Self> {
         let mut draw = Draw::new(seed as u64);
         let mut n_records: Vec<_> = (0..n_kills).map(|_| draw.below(n_pictures)).collect();
@@ -74,12 +74,12 @@ impl Moment {
     }
 }
 
-/// Starts a run, and kills it at `moment`; `false` if it was done by then.
+/// Starts a run and kills it at `moment`; `false` if it finished earlier.
 fn is_killed(dir: &Path, args: &[&str], moment: &Moment, pace: &Pace) -> bool {
     let is_reached = || n_complete(&written(dir)) >= moment.n_records;
     let delay = |seconds: f64| Instant::now() + Duration::from_secs_f64(seconds * moment.part);
     let n_bytes = || fs::metadata(dir.join(RECORDS)).map_or(0, |file| file.len());
-    let mut end = is_reached().then(|| delay(pace.start));
+    let mut end = is_reached().then(|| delay(pace.first));
     let mut seen = n_bytes();
     let child = caption(dir, args).stderr(Stdio::null()).spawn().unwrap();
     let mut child = Killed(child);
@@ -97,7 +97,7 @@ fn is_killed(dir: &Path, args: &[&str], moment: &Moment, pace: &Pace) -> bool {
     true
 }
 
-/// What the runs have written so far.
+/// The records so far.
 fn written(dir: &Path) -> Vec<u8> {
     fs::read(dir.join(RECORDS)).unwrap_or_default()
 }
@@ -106,18 +106,18 @@ fn n_complete(lines: &[u8]) -> usize {
     lines.iter().filter(|byte| **byte == b'\n').count()
 }
 
-/// What was there after each kill.
+/// What each kill left.
 #[derive(Default)]
-struct Toll {
+struct Kills {
     /// Complete records.
     n_records: Vec<usize>,
-    /// Kills that left half a record.
+    /// Kills that left a partial record.
     n_torn: usize,
     /// Kills that left a hidden file.
     n_hidden: usize,
 }
 
-impl Toll {
+impl Kills {
     fn add(&mut self, dir: &Path) {
         let lines = written(dir);
         let n_records = n_complete(&lines);
@@ -127,12 +127,12 @@ impl Toll {
         self.n_hidden += usize::from(!hidden(&dir.join("pictures")).is_empty());
     }
 
-    /// Pictures that were captioned when the last run was killed.
+    /// Pictures with a caption at the last kill.
     fn n_done(&self) -> usize {
         self.n_records.last().copied().unwrap_or(0)
     }
 
-    /// Runs that were killed after they had captioned a picture.
+    /// Runs that captioned at least one picture before the kill.
     fn n_advanced(&self) -> usize {
         let before = [0].iter().chain(&self.n_records);
         before.zip(&self.n_records).filter(|(a, b)| a < b).count()
@@ -153,28 +153,28 @@ impl Toll {
 }
 
 #[test]
-fn a_run_that_is_killed_again_and_again_loses_and_doubles_nothing() {
+fn repeated_kills_lose_and_repeat_no_record() {
     let dir = scratch("killed");
-    let n_pictures = number("XC2_KILL_PICTURES", 40);
-    let n_kills = number("XC2_KILLS", 8);
+    let n_pictures = number("XC2_KILL_PICTURES", 24);
+    let n_kills = number("XC2_KILLS", 6);
     let seed = number("XC2_KILL_SEED", 1);
     println!("{n_kills} kills at moments of seed {seed}");
     let truth = draw(&dir, &format!("1000..{}", 1000 + n_pictures));
     model();
     let pace = Pace::measure(&dir);
     let args = ["pictures", "-o", RECORDS, "--txt"];
-    let mut toll = Toll::default();
+    let mut kills = Kills::default();
     for moment in Moment::draw(seed, n_kills, n_pictures) {
         if !is_killed(&dir, &args, &moment, &pace) {
-            println!("a run was done before kill {}", toll.n_records.len() + 1);
+            println!("a run finished before kill {}", kills.n_records.len() + 1);
             break;
         }
-        toll.add(&dir);
+        kills.add(&dir);
     }
-    toll.print(n_pictures);
-    // The kills were spread over the work: runs did some of it each, and the last one little.
+    kills.print(n_pictures);
+    // The kills were spread over the work.
     assert!(n_complete(&written(&dir)) >= n_pictures / 2);
-    assert!(toll.n_advanced() >= toll.n_records.len() / 4);
+    assert!(kills.n_advanced() >= kills.n_records.len() / 4);
 
     let n_left = n_pictures - n_complete(&written(&dir));
     let message = assert_status(&run(&dir, &args), 0);
@@ -185,7 +185,7 @@ fn a_run_that_is_killed_again_and_again_loses_and_doubles_nothing() {
     );
     let found = captions(&records(&dir.join(RECORDS)));
     assert!(found.keys().eq(truth.keys()), "every picture once");
-    // The model itself errs on one scene in some hundred.
+    // The model itself is wrong on about one scene in a hundred.
     let wrong = truth
         .iter()
         .filter(|(name, caption)| found[*name] != **caption);
@@ -195,13 +195,13 @@ fn a_run_that_is_killed_again_and_again_loses_and_doubles_nothing() {
         assert_eq!(fs::read_to_string(text).unwrap(), format!("{caption}\n"));
     }
     assert_eq!(hidden(&dir.join("pictures")), [] as [PathBuf; 0]);
-    println!("then one run to the end: {n_pictures} pictures, each once, with its text");
+    println!("then a complete run: {n_pictures} pictures, each with one record and its text");
 }
 
 #[test]
-fn what_a_killed_run_left_half_written_is_removed_by_the_next() {
+fn partial_files_of_a_killed_run_are_removed_by_the_next() {
     let dir = scratch("left");
-    // Pixels that do not compress: a copy is larger than the run below may write.
+    // Incompressible pixels: a copy exceeds the file size limit of the run below.
     let mut random = 1_u32;
     let noise = ::image::RgbImage::from_fn(400, 400, |_, _| {
         ::image::Rgb([0; 3].map(|_: u8| {
@@ -225,7 +225,7 @@ fn what_a_killed_run_left_half_written_is_removed_by_the_next() {
     let out = dir.join("out");
     assert_eq!(hidden(&out).len(), 1);
 
-    // Another process, this one, is about to write the same file.
+    // This test process is writing the same file.
     let running = AtomicFile::create(&out.join("noise.png")).unwrap();
     assert_eq!(hidden(&out).len(), 2);
     assert_status(&run(&dir, &args), 0);

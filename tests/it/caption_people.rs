@@ -1,5 +1,5 @@
-//! What people do: they correct captions in other programs, save text in other encodings, and give their
-//! pictures names of every kind. No word and no picture of theirs is lost.
+//! Files that people edit: captions corrected in other programs, text in other encodings, unusual file names. No
+//! edit and no picture is lost.
 
 use std::{
     collections::HashSet,
@@ -18,7 +18,7 @@ fn utf16(text: &str) -> Vec<u8> {
     units.flat_map(u16::to_le_bytes).collect()
 }
 
-/// Names that are hard on a program, each of a picture of its own.
+/// Unusual file names, one picture each.
 fn odd_names() -> Vec<OsString> {
     let longest = |letter: &str| {
         let n = (255 - ".png".len()) / letter.len();
@@ -42,7 +42,7 @@ fn odd_names() -> Vec<OsString> {
     names
 }
 
-/// A folder `odd` of such pictures.
+/// A folder `odd` with these pictures.
 fn odd_pictures(dir: &Path) -> Vec<PathBuf> {
     draw(dir, "500..501");
     fs::create_dir_all(dir.join("odd")).unwrap();
@@ -61,7 +61,7 @@ fn names(dir: &Path) -> HashSet<OsString> {
 }
 
 #[test]
-fn a_picture_of_any_name_gets_its_caption_text_and_copy_once() {
+fn a_picture_of_any_name_gets_one_caption_text_and_copy() {
     let dir = scratch("odd_names");
     let pictures = odd_pictures(&dir);
     let expected: HashSet<_> = odd_names().into_iter().collect();
@@ -102,7 +102,7 @@ fn a_picture_of_any_name_gets_its_caption_text_and_copy_once() {
         assert!(paths.contains(path), "{path}: {paths:?}");
     }
 
-    // The records name the pictures for `--jsonl-in`, and a list names them by their bytes.
+    // Records name the pictures for `--jsonl-in`; a list has their bytes.
     let text = fs::read_to_string(dir.join("c.jsonl")).unwrap();
     let output = feed(
         caption(&dir, &["--jsonl-in", "-", "-n", "4"]),
@@ -128,7 +128,7 @@ fn a_picture_of_any_name_gets_its_caption_text_and_copy_once() {
 }
 
 #[test]
-fn texts_need_no_records_and_take_any_name() {
+fn text_files_need_no_records_and_have_any_name() {
     let dir = scratch("odd_texts");
     let pictures = odd_pictures(&dir);
     let long = "b".repeat(253) + ".p"; // with `.txt` it has 257 bytes
@@ -146,7 +146,7 @@ fn texts_need_no_records_and_take_any_name() {
 }
 
 #[test]
-fn corrected_captions_stay_whatever_program_wrote_the_file() {
+fn corrected_captions_are_kept_in_files_of_any_program() {
     let dir = scratch("corrected");
     draw(&dir, "510..512");
     let args = ["pictures", "-o", "c.jsonl"];
@@ -156,7 +156,7 @@ fn corrected_captions_stay_whatever_program_wrote_the_file() {
     all[last]["caption"] = json!("My own words.");
     all[last]["rating"] = json!(5);
     let text: Vec<String> = all.iter().map(ToString::to_string).collect();
-    // An editor that writes no last line feed; one for Windows, with a mark.
+    // An editor without a final line feed; one on Windows, with a byte order mark.
     for text in [
         text.join("\n"),
         format!("\u{feff}{}\r\n", text.join("\r\n")),
@@ -173,7 +173,7 @@ fn corrected_captions_stay_whatever_program_wrote_the_file() {
     let text = fs::read_to_string(dir.join(picture).with_extension("txt")).unwrap();
     assert_eq!(text, "My own words.\n");
 
-    // A write that was cut short is moved away, and said.
+    // A truncated line is moved aside and reported.
     let whole = fs::read(dir.join("c.jsonl")).unwrap();
     fs::write(
         dir.join("c.jsonl"),
@@ -208,7 +208,7 @@ fn corrected_captions_stay_whatever_program_wrote_the_file() {
 }
 
 #[test]
-fn a_table_goes_through_a_spreadsheet() {
+fn a_table_survives_a_spreadsheet() {
     let dir = scratch("table");
     draw(&dir, "520..522");
     let args = ["pictures", "-o", "c.csv"];
@@ -221,7 +221,7 @@ fn a_table_goes_through_a_spreadsheet() {
         .map(|row| row.unwrap().iter().map(str::to_owned).collect())
         .collect();
     rows[1][1] = "a 5\" disc; mine".into();
-    rows[1][4] = "30.11.2026 16:00".into(); // its time, as a spreadsheet shows it
+    rows[1][4] = "30.11.2026 16:00".into(); // the time in the format of a spreadsheet
     rows[2][3] += ".0";
     rows.iter_mut()
         .enumerate()
@@ -253,7 +253,7 @@ fn a_table_goes_through_a_spreadsheet() {
     );
     assert_eq!(row.matches(';').count(), 14, "{row}");
 
-    // A stray quote is a character; the thousand rows behind it stay.
+    // A stray quote is a character; the thousand rows after it are kept.
     let (header, rest) = text.split_once('\n').unwrap();
     let stray = format!("{header}\nother.png,a 5\" disc,,1,,,,,,,,,,\n{rest}");
     fs::write(dir.join("c.csv"), &stray).unwrap();
@@ -278,7 +278,7 @@ fn a_table_goes_through_a_spreadsheet() {
 }
 
 #[test]
-fn lists_and_records_on_stdin_come_from_every_shell() {
+fn lists_and_records_on_stdin_are_read_from_any_shell() {
     let dir = scratch("shells");
     draw(&dir, "530..532");
     let list = "pictures/scene-00530.png\r\npictures/scene-00531.png\r\n";
@@ -310,7 +310,7 @@ fn lists_and_records_on_stdin_come_from_every_shell() {
 }
 
 #[test]
-fn text_files_of_every_kind_are_read_by_the_same_rules() {
+fn all_text_files_are_read_by_the_same_rules() {
     let dir = scratch("texts");
     let model = crate::common::captions::model();
     let picture = "pictures/scene-00540.png";

@@ -1,4 +1,4 @@
-//! A conversation as a person leads it, in a pseudo-terminal.
+//! Conversations in a pseudo-terminal.
 
 use std::{
     os::unix::fs::MetadataExt,
@@ -11,7 +11,7 @@ use rexpect::session::{PtySession, spawn_command};
 use xc2_convert::mix::Preset;
 use xc2_edge::system::atomic_file::AtomicFile;
 
-/// Far more than anything here takes; only a test that hangs waits for it.
+/// Far longer than any step takes: only a hanging test reaches it.
 const PATIENCE_MS: u64 = 120_000;
 
 const CAPTION: &str = "Describe this image briefly.";
@@ -22,7 +22,7 @@ fn picture(name: &str) -> PathBuf {
         .join(name)
 }
 
-/// A conversation with its own home, where its history goes.
+/// A conversation with its own home directory for the history.
 struct Talk {
     pty: PtySession,
     home: tempfile::TempDir,
@@ -54,14 +54,14 @@ impl Talk {
         self.pty.send_line(line).unwrap();
     }
 
-    /// Waits for a text; gives what came before it.
+    /// Waits for a text and returns the output before it.
     fn sees(&mut self, text: &str) -> String {
         self.pty
             .exp_string(text)
             .unwrap_or_else(|e| panic!("`{text}`: {e}"))
     }
 
-    /// Types a question and gives the answer.
+    /// Types a question and returns the answer.
     fn asks(&mut self, question: &str) -> String {
         self.types(question);
         self.sees("\n"); // the echo
@@ -76,7 +76,7 @@ impl Talk {
     }
 }
 
-/// What `run -p` says.
+/// The answer of `run -p`.
 fn single(picture: &Path, question: &str) -> String {
     let model = path(&crate::common::trained(Preset::F16));
     let picture = path(picture);
@@ -87,7 +87,7 @@ fn single(picture: &Path, question: &str) -> String {
 }
 
 #[test]
-fn pictures_are_asked_about_over_several_turns_and_the_talk_is_saved() {
+fn several_turns_about_pictures_are_answered_and_saved() {
     let (first, second) = (picture("three-shapes.png"), picture("five-shapes.png"));
     let mut talk = Talk::begin(&[]);
     talk.types(&format!("/image {}", first.display()));
@@ -98,12 +98,12 @@ fn pictures_are_asked_about_over_several_turns_and_the_talk_is_saved() {
     talk.types(&format!("/image {}", second.display()));
     talk.sees("1 picture for");
     talk.asks(CAPTION);
-    // Of the second turn only the new part was computed; the first picture was not encoded again.
+    // The second turn computed only the new part and did not encode the first picture again.
     let timings = talk.sees("prefill");
     assert!(timings.contains("encode 1 picture"), "{timings}");
     talk.sees("known");
 
-    // An earlier program was killed while it wrote, and another one is writing.
+    // One file of a killed process, and one of a running process.
     let left = talk.home.path().join(".talk.jsonAb12xY.part");
     std::fs::write(&left, "[{").unwrap();
     let running = AtomicFile::create(&talk.home.path().join("talk.json")).unwrap();
@@ -121,7 +121,7 @@ fn pictures_are_asked_about_over_several_turns_and_the_talk_is_saved() {
 }
 
 #[test]
-fn errors_are_told_and_the_talk_goes_on() {
+fn errors_are_reported_and_the_conversation_continues() {
     let mut talk = Talk::begin(&[]);
     talk.types("/image missing.png");
     talk.sees("cannot read picture `missing.png`");
@@ -140,7 +140,7 @@ fn errors_are_told_and_the_talk_goes_on() {
 }
 
 #[test]
-fn a_full_context_is_told_before_it_is_full() {
+fn a_warning_comes_before_the_context_is_full() {
     let mut talk = Talk::begin(&["-c", "420"]);
     talk.types(&format!("/image {}", picture("three-shapes.png").display()));
     talk.sees("1 picture");
@@ -157,8 +157,8 @@ fn a_full_context_is_told_before_it_is_full() {
 }
 
 #[test]
-fn ctrl_c_stops_an_answer_and_what_was_said_counts() {
-    // An answer that may not end but with the context.
+fn ctrl_c_stops_an_answer_and_keeps_the_part_before() {
+    // An answer that ends only with the context.
     let dir = tempfile::tempdir().unwrap();
     let grammar = dir.path().join("endless.gbnf");
     std::fs::write(&grammar, "root ::= [a-z ] root\n").unwrap();
@@ -179,7 +179,7 @@ fn ctrl_c_stops_an_answer_and_what_was_said_counts() {
 }
 
 #[test]
-fn ctrl_c_clears_a_half_typed_line_and_the_talk_goes_on() {
+fn ctrl_c_clears_a_half_typed_line_and_the_conversation_continues() {
     let mut talk = Talk::begin(&[]);
     talk.pty.exp_string("> ").unwrap();
     talk.pty.send("/half-typed").unwrap();
@@ -187,13 +187,13 @@ fn ctrl_c_clears_a_half_typed_line_and_the_talk_goes_on() {
     talk.sees("/half-typed");
     talk.pty.send_control('c').unwrap();
     talk.pty.send_line("/picture a.png").unwrap();
-    // Were the line not cleared, this would be `/half-typed/picture`.
+    // If the line were not cleared, this would be `/half-typed/picture`.
     talk.sees("no command `/picture`");
     talk.leaves();
 }
 
 #[test]
-fn the_history_outlives_the_program() {
+fn the_history_is_kept_for_the_next_run() {
     let mut talk = Talk::begin(&[]);
     talk.types("/nonsense-to-remember");
     talk.sees("no command");
@@ -202,13 +202,13 @@ fn the_history_outlives_the_program() {
     talk.pty.send("\x1b[A").unwrap(); // arrow up
     talk.pty.flush().unwrap();
     talk.sees("/nonsense-to-remember");
-    talk.pty.send_control('u').unwrap(); // empties the line
+    talk.pty.send_control('u').unwrap(); // clears the line
     talk.pty.send_control('d').unwrap();
     talk.pty.exp_eof().unwrap();
 }
 
 #[test]
-fn what_is_piped_in_is_the_question() {
+fn piped_text_is_the_question() {
     let model = path(&crate::common::trained(Preset::F16));
     let picture = picture("three-shapes.png");
     let expected = single(&picture, CAPTION);
@@ -250,14 +250,14 @@ fn pictures_can_be_dropped_on_the_terminal() {
     talk.sees("conversation cleared");
     talk.types("five.png");
     talk.sees("1 picture for the next question");
-    // A question that names a picture is a question.
+    // A question that mentions a picture is still a question.
     let answer = talk.asks("Describe five.png briefly.");
     assert!(!answer.contains("for the next question"), "{answer}");
     talk.leaves();
 }
 
 #[test]
-fn a_picture_comes_over_stdin() {
+fn a_picture_is_read_from_stdin() {
     let model = path(&crate::common::trained(Preset::F16));
     let picture = picture("three-shapes.png");
     let expected = single(&picture, CAPTION);
@@ -306,7 +306,7 @@ fn a_picture_comes_over_stdin() {
 }
 
 #[test]
-fn a_grammar_holds_in_every_turn_and_beams_are_possible() {
+fn a_grammar_applies_to_every_turn_and_beams_work() {
     let dir = tempfile::tempdir().unwrap();
     let grammar = dir.path().join("answer.gbnf");
     std::fs::write(&grammar, "root ::= \"certainly\" | \"hardly\"\n").unwrap();

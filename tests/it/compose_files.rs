@@ -1,4 +1,4 @@
-//! The files that an article is written to.
+//! Output files of an article.
 
 use std::{
     fs,
@@ -56,12 +56,12 @@ fn names(dir: &Path) -> Vec<String> {
 }
 
 #[test]
-fn markdown_comes_with_numbered_pictures() {
+fn markdown_has_numbered_pictures() {
     let (from, to) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
     let article = article(from.path());
     let page = to.path().join("my page.md");
     for _ in 0..2 {
-        // The second time in place of the first.
+        // The second run replaces the first.
         write(&article, Format::Markdown, &page).unwrap();
         assert_eq!(
             fs::read_to_string(&page).unwrap(),
@@ -77,7 +77,7 @@ fn markdown_comes_with_numbered_pictures() {
             ["01-red-circle-1.png", "02-picture.png"]
         );
     }
-    // Byte for byte where browsers show it, as PNG where they do not.
+    // Unchanged if browsers show the format, as PNG otherwise.
     let copy = fs::read(to.path().join("my page_files/01-red-circle-1.png")).unwrap();
     assert_eq!(copy, fs::read(&article.pictures[0].file).unwrap());
     let png = image::open(to.path().join("my page_files/02-picture.png")).unwrap();
@@ -88,7 +88,7 @@ fn markdown_comes_with_numbered_pictures() {
 }
 
 #[test]
-fn html_needs_nothing_else() {
+fn html_is_self_contained() {
     let dir = tempfile::tempdir().unwrap();
     let page = dir.path().join("page.html");
     write(&article(dir.path()), Format::Html, &page).unwrap();
@@ -107,7 +107,7 @@ fn html_needs_nothing_else() {
 }
 
 #[test]
-fn large_pictures_are_embedded_at_the_size_of_screens() {
+fn large_pictures_are_embedded_at_screen_size() {
     let dir = tempfile::tempdir().unwrap();
     let mut article = article(dir.path());
     let noisy = image::RgbImage::from_fn(2000, 1000, |x, y| {
@@ -134,7 +134,7 @@ fn large_pictures_are_embedded_at_the_size_of_screens() {
 }
 
 #[test]
-fn a_picture_that_is_gone_leaves_everything_as_it_was() {
+fn a_missing_picture_leaves_the_output_unchanged() {
     let (from, to) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
     let article = article(from.path());
     let page = to.path().join("a.md");
@@ -150,7 +150,7 @@ fn a_picture_that_is_gone_leaves_everything_as_it_was() {
 }
 
 #[test]
-fn nobody_elses_files_are_replaced() {
+fn files_of_others_are_not_replaced() {
     let dir = tempfile::tempdir().unwrap();
     let article = article(dir.path());
     fs::create_dir(dir.path().join("a_files")).unwrap();
@@ -164,7 +164,7 @@ fn nobody_elses_files_are_replaced() {
 }
 
 #[test]
-fn what_killed_runs_left_goes_and_what_others_write_stays() {
+fn leftovers_of_killed_runs_are_removed_and_files_of_running_ones_kept() {
     let (from, to) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
     let (article, to) = (article(from.path()), to.path());
     for name in ["a.md", "a.html", "a.json", "b.md"] {
@@ -188,7 +188,7 @@ fn what_killed_runs_left_goes_and_what_others_write_stays() {
 }
 
 #[test]
-fn pages_may_have_the_longest_names_and_any_bytes() {
+fn pages_may_have_names_of_maximal_length_and_any_bytes() {
     use std::{ffi::OsStr, os::unix::ffi::OsStrExt};
     let (from, to) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
     let article = article(from.path());
@@ -208,7 +208,7 @@ fn pages_may_have_the_longest_names_and_any_bytes() {
         )
         .unwrap();
     }
-    // Each with a directory of its own, to which it leads.
+    // Each links to a directory of its own.
     assert_eq!(fs::read_dir(to.path()).unwrap().count(), 2 * pages.len());
     assert!(to.path().join(r"caf\xe9_files").is_dir());
     let page = fs::read_to_string(to.path().join(&chinese)).unwrap();
@@ -216,7 +216,7 @@ fn pages_may_have_the_longest_names_and_any_bytes() {
 }
 
 #[test]
-fn json_comes_back() {
+fn json_round_trips() {
     let dir = tempfile::tempdir().unwrap();
     let article = article(dir.path());
     let file = dir.path().join("a.json");

@@ -1,4 +1,4 @@
-//! `compose`, `index` and `search` as a person runs them, with the trained model.
+//! `compose`, `index` and `search` with the trained model.
 
 use std::{fs, path::Path};
 
@@ -30,7 +30,7 @@ fn json(path: &Path) -> Value {
 }
 
 #[test]
-fn pictures_stand_where_the_article_speaks_of_them() {
+fn pictures_stand_where_the_article_mentions_them() {
     let args = [
         "eval",
         "-t",
@@ -79,7 +79,7 @@ fn each_picture_is_encoded_once_and_prompts_are_shared() {
     };
     assert_eq!(sum(|s| s.n_encoded), 3, "{:#?}", article.stages);
     assert!(sum(|s| s.pictures.len()) > 9);
-    // The positions begin as the article did: three pictures.
+    // The prompt for positions starts like that for the article: three pictures.
     let positions = &article.stages[1];
     assert!(
         positions.n_prompt - positions.n_prefill >= 3 * 144,
@@ -88,7 +88,7 @@ fn each_picture_is_encoded_once_and_prompts_are_shared() {
 }
 
 #[test]
-fn an_article_is_written_changed_and_written_again() {
+fn an_article_is_written_edited_and_rewritten() {
     let dir = scenes("52200..52203");
     let pictures = [0, 1, 2].map(|i| path(&dir.path().join(format!("scene-5220{i}.png"))));
     let (article, page) = (dir.path().join("a.json"), dir.path().join("a.md"));
@@ -143,7 +143,7 @@ fn an_article_is_written_changed_and_written_again() {
         "a small green star",
     ]);
     assert!(output.status.success(), "{}", stderr(&output));
-    // Of the stages in the file only the last was carried out now.
+    // Of the stages in the file, only the last ran now.
     let told = "1 stage in";
     assert!(stderr(&output).contains(told), "{}", stderr(&output));
     let changed = json(&article);
@@ -187,7 +187,7 @@ fn an_article_is_written_changed_and_written_again() {
 }
 
 #[test]
-fn a_library_is_indexed_searched_and_drawn_from() {
+fn a_library_is_indexed_searched_and_used() {
     let dir = scenes("52300..52312");
     let library = path(dir.path());
     fs::write(dir.path().join("broken.png"), "no picture").unwrap();
@@ -224,7 +224,7 @@ fn a_library_is_indexed_searched_and_drawn_from() {
     );
     assert_eq!(hits[0]["caption"], caption);
 
-    // An outline of what two of the pictures show: those are found, chosen and placed.
+    // An outline about two of the pictures: they are found, chosen and placed.
     let subject = |i: usize| {
         let thing = &truth[i]["things"][0];
         let word = |name: &str| thing[name].as_str().unwrap().to_owned();
@@ -318,11 +318,11 @@ fn an_empty_library_gives_an_article_without_pictures() {
 }
 
 #[test]
-fn an_article_that_cannot_be_rewritten_is_told_before_the_model_is_loaded() {
+fn an_unreadable_article_is_reported_before_the_model_is_loaded() {
     let article = r#"{"format": 1, "language": "en", "sections": ["A fox."], "pictures": [],
         "brief": {"instruction": "", "title": "", "outline": "", "material": ""},
         "given": [], "library": null, "notes": [], "stages": []}"#;
-    // Where a pipe can be read no file can be made.
+    // The path of a pipe is not a place for a file.
     let edit = [
         "compose",
         "-m",
@@ -350,7 +350,7 @@ fn an_article_that_cannot_be_rewritten_is_told_before_the_model_is_loaded() {
 }
 
 #[test]
-fn what_is_wrong_is_said_before_the_model_is_loaded() {
+fn usage_errors_are_reported_before_the_model_is_loaded() {
     let dir = tempfile::tempdir().unwrap();
     let not_json = path(&dir.path().join("a.json"));
     fs::write(&not_json, "{}").unwrap();

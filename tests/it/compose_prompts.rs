@@ -1,5 +1,5 @@
-//! The prompts of the composition stages against recorded ones, which Python and sentencepiece made
-//! without our code: byte for byte, and id for id.
+//! Prompts of the composition stages, byte for byte and id for id, compared with recordings that Python and
+//! sentencepiece made without our code.
 
 use std::fs;
 
@@ -23,7 +23,7 @@ struct Line {
     ids: Vec<i32>,
 }
 
-/// What a prompt is made of; each stage has some of it.
+/// The inputs of a prompt; each stage uses some of them.
 #[derive(Default, Deserialize)]
 #[serde(default)]
 struct MadeOf {
@@ -87,14 +87,14 @@ fn ask(prompts: &Prompts, stage: &str, of: &MadeOf) -> RenderedPrompt {
 }
 
 #[test]
-fn prompts_are_the_recorded_ones_byte_for_byte() {
+fn prompts_equal_the_recordings() {
     for language in [Language::En, Language::Zh] {
         let prompts = Prompts::load(language, None).unwrap();
         for line in lines() {
             let ask = ask(&prompts, &line.stage, &line.made_of);
             assert_eq!(ask.user.to_string(), line.user);
             assert_eq!(ask.assistant, line.assistant);
-            // Pictures stand in the order of their numbers.
+            // Pictures come in the order of their numbers.
             let pictures = ask.user.pictures();
             assert!(pictures.is_sorted(), "{pictures:?}");
         }
@@ -102,7 +102,7 @@ fn prompts_are_the_recorded_ones_byte_for_byte() {
 }
 
 #[test]
-fn ids_are_those_of_sentencepiece() {
+fn ids_equal_those_of_sentencepiece() {
     let tokenizer = crate::common::vocabulary("tokenizer/tokenizer.model", 92544);
     let prompts = Prompts::load(Language::En, None).unwrap();
     let template = Template {
@@ -137,7 +137,7 @@ fn ids_are_those_of_sentencepiece() {
 }
 
 #[test]
-fn a_directory_of_ones_own_replaces_single_files() {
+fn a_custom_directory_replaces_single_files() {
     let dir = tempfile::tempdir().unwrap();
     let write = |path: &str, text: &str| {
         let path = dir.path().join(path);

@@ -35,9 +35,9 @@ fn message(output: &Output, code: i32) -> String {
 }
 
 #[test]
-fn pictures_come_with_their_truth_and_nothing_else() {
+fn pictures_are_written_with_their_truth_and_nothing_else() {
     let dir = scratch("drawn/deep");
-    // An earlier run was killed over a picture.
+    // A killed run left a partial picture.
     fs::create_dir_all(&dir).unwrap();
     fs::write(dir.join(".scene-00100.pngAb12xY.part"), "half").unwrap();
     let output = demo_scenes("99..102", &dir, &["--size", "64"]);
@@ -63,7 +63,7 @@ fn pictures_come_with_their_truth_and_nothing_else() {
 }
 
 #[test]
-fn drawn_again_is_the_same() {
+fn drawing_is_deterministic() {
     let dir = scratch("again");
     let files = || {
         message(&demo_scenes("7..9", &dir, &["--size", "32"]), 0);
@@ -74,7 +74,7 @@ fn drawn_again_is_the_same() {
 }
 
 #[test]
-fn what_cannot_be_drawn_is_wrong_usage() {
+fn impossible_scenes_are_usage_errors() {
     let dir = scratch("unused");
     for (seeds, size, naming) in [
         ("9..9", "64", "found 9 and 9"),
@@ -89,7 +89,7 @@ fn what_cannot_be_drawn_is_wrong_usage() {
 }
 
 #[test]
-fn a_directory_that_cannot_be_written_is_named() {
+fn an_unwritable_directory_is_named() {
     let file = scratch("a-file");
     fs::write(&file, "").unwrap();
     let text = message(&demo_scenes("0..1", &file, &[]), 1);

@@ -1,5 +1,4 @@
-//! Descriptions in copies of pictures, as other programs read them: exiv2 (with Adobe's XMP toolkit
-//! inside) and exiftool.
+//! Descriptions in copies of pictures as exiv2 (with Adobe's XMP toolkit) and exiftool read them.
 
 use std::{
     collections::BTreeMap,
@@ -22,7 +21,7 @@ const CAMERA_WORDS: &[u8] = include_bytes!("../reference/reports/exif-camera-wor
 
 const CAPTION: &str = "Ein grüner Kreis, 丸 <neu> & \"so\".";
 
-/// Whether both readers are there. In CI they have to be.
+/// Whether both readers are installed. CI requires them.
 fn has_readers() -> bool {
     let is_there = |program: &str, argument| {
         let found = Command::new(program).arg(argument).output().is_ok();
@@ -45,7 +44,7 @@ fn printed(program: &str, args: &[&str], file: &Path) -> String {
     String::from_utf8(output.stdout).unwrap()
 }
 
-/// What exiftool and exiv2 read from a file: the descriptions, and all else.
+/// What exiftool and exiv2 read from a file: the descriptions and all other metadata.
 #[derive(Debug, PartialEq)]
 struct Reading {
     in_xmp: [Option<String>; 2],
@@ -87,7 +86,7 @@ impl Reading {
             match key {
                 "Xmp.dc.description" => by_exiv2[0] = Some(value),
                 "Exif.Image.ImageDescription" => by_exiv2[1] = Some(value),
-                // Where the directory stands, which is new if it has one more entry.
+                // The position of the directory changes if it gets one more entry.
                 "Exif.Image.ExifTag" => {}
                 _ => drop(others.insert(key.to_owned(), value)),
             }
@@ -101,7 +100,7 @@ impl Reading {
     }
 }
 
-/// Writes the caption into a copy, and returns what is read from the file and from the copy.
+/// Writes the caption into a copy; returns what is read from the file and from the copy.
 fn described(name: &str, file: &[u8], rule: ExifRule) -> (Reading, Reading) {
     let dir = scratch("embed");
     let [before, after] =
@@ -157,7 +156,7 @@ fn jpeg_with(marker: &[u8], contents: &[u8]) -> Vec<u8> {
     .concat()
 }
 
-/// How a PNG holds a packet.
+/// How a PNG stores a packet.
 #[derive(Clone, Copy, PartialEq)]
 enum Chunk {
     Plain,
@@ -208,7 +207,7 @@ fn webp_with(packet: &[u8]) -> Vec<u8> {
 }
 
 #[test]
-fn both_readers_find_the_caption_and_everything_else_as_it_was() {
+fn both_readers_find_the_caption_in_xmp_and_the_rest_unchanged() {
     if !has_readers() {
         return;
     }
@@ -235,14 +234,14 @@ fn both_readers_find_the_caption_and_everything_else_as_it_was() {
 }
 
 #[test]
-fn packets_in_utf_16_are_read_afterwards() {
+fn utf_16_packets_can_be_read_after_the_change() {
     if !has_readers() {
         return;
     }
     let packet = packet("<rdf:Description rdf:about='' dc:description='gone' dc:format='bleibt'/>");
     let bytes: Vec<u8> = packet.encode_utf16().flat_map(u16::to_le_bytes).collect();
     let file = jpeg_with(b"http://ns.adobe.com/xap/1.0/\0", &bytes);
-    // exiv2 reads the copy; the original it gives up on.
+    // exiv2 reads the copy and rejects the original.
     let copy = embed(&file.into(), CAPTION, ExifRule::Filler).unwrap();
     let path = scratch("embed").join("utf16.jpg");
     fs::write(&path, copy).unwrap();
@@ -252,7 +251,7 @@ fn packets_in_utf_16_are_read_afterwards() {
 }
 
 #[test]
-fn both_readers_find_the_caption_in_exif_and_the_rest_as_it_was() {
+fn both_readers_find_the_caption_in_exif_and_the_rest_unchanged() {
     if !has_readers() {
         return;
     }
@@ -269,7 +268,7 @@ fn both_readers_find_the_caption_in_exif_and_the_rest_as_it_was() {
             assert_eq!(text.as_deref(), Some(CAPTION), "{name}");
         }
         let mut others = after.others;
-        // A block that was not there has a byte order now, for exiftool.
+        // exiftool reports the byte order of the new block.
         others.retain(|key, _| before.others.contains_key(key) || !key.contains("ByteOrder"));
         assert_eq!(others, before.others, "{name}");
         let (_, never) = described(name, file, ExifRule::Never);
@@ -278,7 +277,7 @@ fn both_readers_find_the_caption_in_exif_and_the_rest_as_it_was() {
 }
 
 #[test]
-fn a_picture_that_cannot_be_described_is_copied_nowhere_and_ends_no_run() {
+fn a_picture_that_takes_no_description_is_not_copied_and_the_run_continues() {
     let dir = scratch("embed-run");
     let pictures = dir.join("pictures");
     fs::create_dir_all(&pictures).unwrap();
@@ -321,7 +320,7 @@ fn a_picture_that_cannot_be_described_is_copied_nowhere_and_ends_no_run() {
 }
 
 #[test]
-fn a_copy_that_a_person_edited_is_kept_and_said() {
+fn an_edited_copy_is_kept_and_reported() {
     let dir = scratch("embed-edited");
     let (picture, copy) = (dir.join("pictures/a.jpg"), dir.join("out/a.jpg"));
     fs::create_dir_all(dir.join("pictures")).unwrap();
@@ -331,13 +330,13 @@ fn a_copy_that_a_person_edited_is_kept_and_said() {
         let run_with = |more: &[&str]| run(&dir, &[&args[..], more].concat());
         let _ = fs::remove_file(&copy);
         assert_status(&run_with(&[]), 0);
-        // As it was made, it is replaced when the picture changes.
+        // An unedited copy is replaced when the picture changes.
         let made = fs::read(&copy).unwrap();
         fs::write(&picture, [ATTRIBUTE, b"1"].concat()).unwrap();
         let message = assert_status(&run_with(&[]), 0);
         assert!(message.contains("1 captioned"), "{message}");
         assert!(fs::read(&copy).unwrap() != made);
-        // Also one that was made later, of a record.
+        // So is one that was made later from a record.
         fs::remove_file(&copy).unwrap();
         assert_status(&run_with(&["--embed-exif", "always"]), 0);
         fs::write(&picture, ATTRIBUTE).unwrap();

@@ -11,7 +11,7 @@ use std::{
 use serde_json::{Value, json};
 use xc2_convert::mix::Preset;
 
-/// Of a recorded answer, in logits: what float noise cannot turn over.
+/// Margin of a recorded answer, in logits, that float noise does not overturn.
 const CLEAR: f64 = 0.5;
 
 fn trained(file: &str) -> PathBuf {
@@ -43,7 +43,7 @@ fn clear_prompts() -> impl Iterator<Item = Value> {
     papers.into_iter().filter(is_clear)
 }
 
-/// One of every form: system text, places of `<s>` and pictures, turns, beginnings.
+/// One prompt of each form: system text, positions of `<s>` and pictures, turns, forced starts.
 fn a_prompt_of_each_form() -> Vec<Value> {
     let mut seen = BTreeSet::new();
     let is_new = |p: &Value| {
@@ -73,7 +73,7 @@ fn report(output: &Output) -> Value {
 }
 
 #[test]
-fn answers_are_those_of_pytorch_in_every_form_of_prompt() {
+fn answers_equal_those_of_pytorch_for_every_form_of_prompt() {
     let papers = a_prompt_of_each_form();
     assert!(papers.len() > 8, "{} forms only", papers.len());
     let report = report(&eval("forms.jsonl", &papers, &["--json"]));
@@ -117,7 +117,7 @@ fn captions_need_plora_on_pictures_and_nowhere_else() {
 }
 
 #[test]
-fn forms_that_no_template_has_are_skipped_by_name() {
+fn prompts_that_no_template_can_express_are_skipped_and_named() {
     let mut papers = a_prompt_of_each_form();
     papers.truncate(1);
     papers[0]["pictures"] = json!("before");
@@ -127,7 +127,7 @@ fn forms_that_no_template_has_are_skipped_by_name() {
 }
 
 #[test]
-fn bad_lines_are_named() {
+fn invalid_lines_are_named() {
     let mut papers = a_prompt_of_each_form();
     papers.truncate(2);
     papers[1]["scenes"][0]["things"][0]["turn"] = json!(90);
@@ -152,7 +152,7 @@ fn run(args: &[&str]) -> Output {
 }
 
 #[test]
-fn scenes_of_seeds_are_drawn_and_asked_about() {
+fn scenes_are_drawn_from_seeds() {
     let report = report(&run(&["--scenes", "300..302", "--json"]));
     let tasks: Vec<_> = report["rows"]
         .as_array()
@@ -191,7 +191,7 @@ fn a_wrong_answer_about_a_scene_is_shown_with_its_seed() {
 }
 
 #[test]
-fn prompts_come_from_a_file_or_from_seeds() {
+fn prompts_are_read_from_a_file_or_made_from_seeds() {
     let file = trained("heldout.jsonl");
     let file = file.to_str().unwrap();
     for (args, naming) in [
@@ -225,14 +225,14 @@ fn run_against(model: &Path, reference: &Path, seeds: &str, more: &[&str]) -> Ou
         .unwrap()
 }
 
-/// What `eval --against` says of all prompts.
+/// The comparison of `eval --against` over all prompts.
 fn against(model: &Path, reference: &Path, more: &[&str]) -> Value {
     let more = [&["--json"], more].concat();
     report(&run_against(model, reference, "300..301", &more))["all"]["against"].clone()
 }
 
 #[test]
-fn a_model_is_nearer_to_itself_than_its_quantization_is() {
+fn a_model_has_zero_divergence_from_itself_and_its_quantization_has_some() {
     let quantized = scratch("q4_k.gguf");
     crate::common::convert(&trained(""), Preset::Q4K, &quantized);
     let number = |report: &Value, field: &str| report[field].as_f64().unwrap();
@@ -249,7 +249,7 @@ fn a_model_is_nearer_to_itself_than_its_quantization_is() {
     assert!(number(&fewer_bits, "mean_kl") > 0.0);
     assert!(number(&fewer_bits, "kl_standard_error") > 0.0);
 
-    // No token of an answer: its first choice is compared, and there is no margin.
+    // Without tokens of an answer only its first choice is compared, and there is no margin.
     let nothing = against(model(), model(), &["-n", "0"]);
     assert_eq!(
         (&nothing["tokens"], &nothing["least_margin"]),
@@ -263,7 +263,7 @@ fn a_model_is_nearer_to_itself_than_its_quantization_is() {
 }
 
 #[test]
-fn a_comparison_tells_of_each_prompt_and_how_sure_the_mean_is() {
+fn a_comparison_reports_each_prompt_and_the_standard_error() {
     let blind = ["--plora", "none", "--ask", "list,count"];
     let report = report(&run_against(
         model(),
@@ -286,7 +286,7 @@ fn a_comparison_tells_of_each_prompt_and_how_sure_the_mean_is() {
     let sums: Vec<(f64, f64)> = compared
         .iter()
         .map(|p| {
-            // One prompt does not tell how prompts differ.
+            // A single prompt has no standard error.
             assert_eq!(p.get("kl_standard_error"), None);
             let n = p["tokens"].as_f64().unwrap();
             (n, n * p["mean_kl"].as_f64().unwrap())

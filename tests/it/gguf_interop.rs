@@ -1,4 +1,4 @@
-//! Another reader's view of our files.
+//! Our files, read by the independent crate `gguf-rs`.
 
 use xc2_convert::mix::Preset;
 use xc2_edge::model::gguf::GgufFile;

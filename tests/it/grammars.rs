@@ -1,4 +1,4 @@
-//! Answers that are held to a grammar.
+//! Answers constrained by a grammar.
 
 use std::ops::ControlFlow;
 
@@ -24,7 +24,7 @@ fn gbnf(text: &str) -> Grammar {
 }
 
 #[test]
-fn greedy_and_drawn_answers_are_of_the_grammar() {
+fn greedy_and_sampled_answers_match_the_grammar() {
     let grammar = gbnf("root ::= (\"red\" | \"green\") \", \" [0-9]{3}");
     for (seed, temperature) in [(500, 0.0), (501, 0.0), (502, 1.0), (503, 2.0)] {
         let mut request = held(ask(&[seed], BRIEF), grammar.clone());
@@ -53,7 +53,7 @@ fn a_grammar_that_allows_everything_changes_nothing() {
 }
 
 #[test]
-fn what_the_model_would_say_passes_through_and_the_rest_does_not() {
+fn allowed_answers_are_unchanged_and_others_are_not() {
     let free = answer(&ask(&[520], BRIEF)).text;
     let exact = format!("root ::= {free:?}");
     assert_eq!(answer(&held(ask(&[520], BRIEF), gbnf(&exact))).text, free);
@@ -63,7 +63,7 @@ fn what_the_model_would_say_passes_through_and_the_rest_does_not() {
 }
 
 #[test]
-fn control_tokens_do_not_pass_for_text() {
+fn control_tokens_do_not_match_as_text() {
     let brackets = gbnf("root ::= \"[UNUSED_TOKEN_145]\" \"!\"");
     let answer = answer(&held(ask(&[530], BRIEF), brackets));
     assert_eq!(answer.text, "[UNUSED_TOKEN_145]!");
@@ -102,7 +102,7 @@ fn json_answers_fit_their_schema() {
 }
 
 #[test]
-fn several_at_a_time_have_grammars_of_their_own() {
+fn parallel_requests_have_their_own_grammars() {
     let requests = [("one", 550), ("two", 551), ("three", 552)].map(|(word, seed)| {
         let grammar = gbnf(&format!("root ::= \"{word}\""));
         held(ask(&[seed], BRIEF), grammar)
@@ -119,7 +119,7 @@ fn several_at_a_time_have_grammars_of_their_own() {
 }
 
 #[test]
-fn bad_grammars_and_schemas_say_what_and_where() {
+fn errors_in_grammars_and_schemas_have_reason_and_position() {
     let message = |result: Result<Grammar, _>| -> String {
         let error: xc2_edge::language::grammar::GrammarError = result.unwrap_err();
         error.to_string()
@@ -135,7 +135,7 @@ fn bad_grammars_and_schemas_say_what_and_where() {
     assert!(error.contains("expected an object, found `[1]`"), "{error}");
     let error = message(Grammar::json_schema(r##"{"$ref": "#/nowhere"}"##));
     assert!(error.contains("`$ref`"), "{error}");
-    // Well-formed, and llama.cpp does not take it.
+    // Well-formed, but llama.cpp rejects it.
     let error = message(Grammar::gbnf("root ::= root \"a\" | \"b\""));
     assert!(error.contains("llama.cpp refuses it"), "{error}");
 }

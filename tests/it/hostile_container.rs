@@ -1,5 +1,5 @@
-//! A model file whose GGUF is well-formed and whose content is not: refused by name, before
-//! llama.cpp, which would end the process, sees it.
+//! Well-formed GGUF files with invalid content: refused with a named error before llama.cpp, which would abort the
+//! process, reads them.
 
 use std::{
     fs,
@@ -17,7 +17,7 @@ fn model() -> PathBuf {
     crate::common::model("tiny-composer", Preset::Q8_0)
 }
 
-/// A copy of the model whose outer header and decoder view were changed.
+/// A copy of the model with changed outer header and decoder view.
 fn changed(outer: impl Fn(&mut Header), decoder: impl Fn(&mut Header)) -> tempfile::NamedTempFile {
     let whole = fs::read(model()).unwrap();
     let (mut header, data_start) = Header::parse(&whole).unwrap();
@@ -69,7 +69,7 @@ fn an_unchanged_copy_is_accepted() {
 }
 
 #[test]
-fn the_outer_header_says_what_it_must() {
+fn invalid_outer_headers_are_refused() {
     let set = |key: &'static str, value: Value| {
         changed(move |h| h.metadata.set(key, value.clone()), same)
     };
@@ -106,7 +106,7 @@ fn the_outer_header_says_what_it_must() {
 }
 
 #[test]
-fn the_decoder_view_says_what_llama_cpp_can_take() {
+fn decoder_views_that_llama_cpp_cannot_load_are_refused() {
     let set = |key: &'static str, value: Value| {
         changed(same, move |h| h.metadata.set(key, value.clone()))
     };
@@ -144,14 +144,14 @@ fn the_decoder_view_says_what_llama_cpp_can_take() {
 }
 
 #[test]
-fn the_adapter_view_says_what_llama_cpp_can_take() {
+fn adapter_views_that_llama_cpp_cannot_load_are_refused() {
     let adapter = |alpha: Value| {
         let whole = fs::read(model()).unwrap();
         let container = Container::open(&model()).unwrap();
         let begin = container.view_offset(View::Adapter);
         let mut view = container.view_header(View::Adapter);
         view.metadata.set(keys::ADAPTER_ALPHA, alpha);
-        let view = view.encode(); // as long as before
+        let view = view.encode(); // of the same length
         let bytes = [&whole[..begin], &view, &whole[begin + view.len()..]].concat();
         let file = tempfile::NamedTempFile::new().unwrap();
         fs::write(file.path(), bytes).unwrap();
@@ -164,7 +164,7 @@ fn the_adapter_view_says_what_llama_cpp_can_take() {
 }
 
 #[test]
-fn the_vocabulary_is_whole() {
+fn incomplete_vocabularies_are_refused() {
     let pieces = |change: fn(&mut Vec<Value>)| {
         changed(same, move |h| {
             let tokens = h
@@ -188,7 +188,7 @@ fn the_vocabulary_is_whole() {
 }
 
 #[test]
-fn a_view_describes_the_tensors_that_follow_it() {
+fn views_that_contradict_their_tensors_are_refused() {
     let swapped = changed(same, |h| h.tensors.swap(3, 4));
     assert_refused(&swapped, "expected the file's next tensor to be");
     let shorter = changed(same, |h| drop(h.tensors.remove(0)));
@@ -197,9 +197,9 @@ fn a_view_describes_the_tensors_that_follow_it() {
     assert_refused(&none, keys::GENERAL_ARCHITECTURE);
 }
 
-/// Damage at random places of the headers: whatever comes of it, the program ends by itself.
+/// Damage at random places of the headers: the program answers or fails, and is never killed by a signal.
 #[test]
-fn damaged_headers_end_in_an_answer_or_an_error_never_in_a_signal() {
+fn damaged_headers_give_an_answer_or_an_error_but_no_signal() {
     let bytes = fs::read(model()).unwrap();
     let container = Container::open(&model()).unwrap();
     let views = [View::Adapter, View::Decoder].map(|v| container.view_offset(v));

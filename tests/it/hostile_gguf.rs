@@ -1,5 +1,5 @@
-//! A model file is untrusted input: whatever its bytes, reading it ends in a value or in an error
-//! that names what is wrong, without a panic and without taking memory that the bytes do not back.
+//! A model file is untrusted input: reading any bytes gives a value or an error that says what is wrong, without a
+//! panic and without allocating more memory than the bytes justify.
 
 use xc2_edge::model::gguf::GgufFile;
 
@@ -25,7 +25,7 @@ fn tensor(name: &str, dims: &[u64], ty: u32, offset: u64) -> Vec<u8> {
     entry
 }
 
-/// A metadata entry whose value is given as bytes.
+/// A metadata entry with a value in bytes.
 fn entry(key: &str, ty: u32, value: &[u8]) -> Vec<u8> {
     [string(key), ty.to_le_bytes().to_vec(), value.to_vec()].concat()
 }
@@ -54,7 +54,7 @@ fn assert_rejects(file: Vec<u8>, naming: &str) {
 }
 
 #[test]
-fn a_good_file_is_accepted() {
+fn a_valid_file_is_accepted() {
     let file = with_tensor(&tensor("w", &[32, 4], 0, 0));
     assert_eq!(
         GgufFile::from_bytes(file.into()).unwrap().tensors().len(),
@@ -63,7 +63,7 @@ fn a_good_file_is_accepted() {
 }
 
 #[test]
-fn other_files_are_told_by_their_first_bytes() {
+fn files_of_other_formats_are_named_by_their_first_bytes() {
     assert_rejects(vec![], "an empty file");
     assert_rejects(b"PK\x03\x04rest".to_vec(), "PK\\x03\\x04");
     assert_rejects(b"GG".to_vec(), "`GG`");
@@ -79,7 +79,7 @@ fn other_versions_are_refused() {
 }
 
 #[test]
-fn counts_are_held_against_the_bytes_left() {
+fn counts_are_checked_against_the_remaining_bytes() {
     assert_rejects(header(u64::MAX, 0), "tensor count");
     assert_rejects(header(1 << 40, 0), "tensor count");
     assert_rejects(header(0, u64::MAX), "metadata count");
@@ -104,7 +104,7 @@ fn long_arrays_take_no_memory() {
 }
 
 #[test]
-fn counts_beyond_any_model_are_refused_whatever_the_file_holds() {
+fn counts_beyond_any_model_are_refused() {
     let n = (1u64 << 20) + 1;
     let array = [
         0u32.to_le_bytes().to_vec(),
@@ -168,7 +168,7 @@ fn rows_are_whole_blocks_of_a_known_type() {
         with_tensor(&tensor("w", &[33], 8, 0)),
         "whole blocks of q8_0",
     );
-    assert_rejects(with_tensor(&tensor("w", &[32], 4, 0)), "type"); // Q4_2, long gone
+    assert_rejects(with_tensor(&tensor("w", &[32], 4, 0)), "type"); // Q4_2, removed from ggml
     assert_rejects(with_tensor(&tensor("w", &[32], u32::MAX, 0)), "type");
 }
 

@@ -1,4 +1,4 @@
-//! Whether a run fits the machine: what is refused, and that what is advised then is enough.
+//! The memory check: which runs are refused, and that the advice is sufficient.
 
 use crate::common::program::{assert_fails, path, stderr, xc2_edge};
 use serde_json::Value;
@@ -8,7 +8,7 @@ fn model(preset: Preset) -> String {
     path(&crate::common::model("tiny-composer", preset))
 }
 
-/// Bytes that `info` reckons with, for these options.
+/// Bytes that `info` predicts for these options.
 fn need(model: &str, options: &[&str]) -> u64 {
     let output = xc2_edge(&[&["info", "-m", model, "--json"], options].concat());
     let report: Value = serde_json::from_slice(&output.stdout).unwrap();
@@ -25,7 +25,7 @@ fn advised(message: &str) -> Vec<Vec<String>> {
 }
 
 #[test]
-fn what_does_not_fit_is_refused_and_every_advice_is_enough() {
+fn runs_that_do_not_fit_are_refused_and_all_advice_is_sufficient() {
     let model = model(Preset::F32);
     let picture = path(&crate::common::reference("images").join("one.png"));
     let run = [
@@ -48,7 +48,7 @@ fn what_does_not_fit_is_refused_and_every_advice_is_enough() {
         assert!(!ways.is_empty(), "of {limit}");
         for way in ways {
             let way: Vec<&str> = way.iter().map(String::as_str).collect();
-            // Given once more, an option would be wrong usage.
+            // Repeating an option would be a usage error.
             let mut args = limited.clone();
             if way.contains(&"--ctx-size") {
                 args.retain(|arg| !["-c", "4096"].contains(arg));
@@ -66,7 +66,7 @@ fn what_does_not_fit_is_refused_and_every_advice_is_enough() {
 }
 
 #[test]
-fn beams_take_room_for_their_answers_and_every_advice_is_enough() {
+fn beams_need_memory_for_their_answers_and_all_advice_is_sufficient() {
     let model = model(Preset::F32);
     let one = ["run", "-m", &model, "-p", "Hi", "-n", "600", "--max-memory"];
     let info = xc2_edge(&["info", "-m", &model, "-c", "1024", "--json"]);
@@ -95,7 +95,7 @@ fn beams_take_room_for_their_answers_and_every_advice_is_enough() {
 }
 
 #[test]
-fn a_cache_on_disk_takes_a_copy_of_keys_and_values() {
+fn a_disk_cache_needs_a_copy_of_keys_and_values() {
     let model = model(Preset::F32);
     let info = |options: &[&str]| -> Value {
         let output = xc2_edge(&[&["info", "-m", &model, "-c", "1024", "--json"], options].concat());
@@ -113,10 +113,10 @@ fn a_cache_on_disk_takes_a_copy_of_keys_and_values() {
 }
 
 #[test]
-fn weights_without_room_are_refused_before_they_are_loaded() {
+fn weights_that_do_not_fit_are_refused_before_loading() {
     let model = model(Preset::F32);
     let run = ["run", "-m", &model, "-p", "Hi", "--max-memory"];
-    // Quantized it would fit.
+    // A quantized cache would fit.
     let quantized = need(&self::model(Preset::Q8_0), &["-c", "256"]).to_string();
     assert_fails(
         &[&run[..], &[&quantized]].concat(),
@@ -133,7 +133,7 @@ fn weights_without_room_are_refused_before_they_are_loaded() {
 }
 
 #[test]
-fn the_check_can_be_left_out() {
+fn the_check_can_be_disabled() {
     let model = model(Preset::F32);
     let output = xc2_edge(&[
         "run",
@@ -151,14 +151,14 @@ fn the_check_can_be_left_out() {
 }
 
 #[test]
-fn a_size_that_is_none_is_wrong_usage() {
+fn an_invalid_size_is_a_usage_error() {
     let output = xc2_edge(&["run", "-m", "m.gguf", "--max-memory", "much"]);
     assert_eq!(output.status.code(), Some(2));
     assert!(stderr(&output).contains("1.5GB"), "{}", stderr(&output));
 }
 
 #[test]
-fn peak_memory_is_within_a_tenth_of_what_was_predicted() {
+fn peak_memory_is_within_ten_percent_of_the_prediction() {
     let model = path(&crate::common::trained(Preset::F16));
     let scene = concat!(
         env!("CARGO_MANIFEST_DIR"),
@@ -204,7 +204,7 @@ fn grey(name: &str, width: u32, height: u32, shade: u8) -> String {
 }
 
 #[test]
-fn a_picture_that_takes_too_much_to_decode_is_refused_by_name_before_it_is() {
+fn a_picture_too_large_to_decode_is_refused_by_name_beforehand() {
     let model = model(Preset::F32);
     // Four bytes a pixel: the grey, and RGB made of it.
     let large = grey("large.png", 8000, 6000, 200);
@@ -220,7 +220,7 @@ fn a_picture_that_takes_too_much_to_decode_is_refused_by_name_before_it_is() {
             "hint: a larger `--max-memory`",
         ],
     );
-    // Two of which one at a time fits.
+    // Two pictures of which only one at a time fits.
     let (one, other) = (
         grey("one.png", 4000, 4000, 1),
         grey("other.png", 4000, 4000, 2),

@@ -1,4 +1,4 @@
-//! Pictures in the forms of real life: described as the plain ones are, and read as Pillow reads them.
+//! Pictures in real-world forms are described like plain ones and decoded like Pillow.
 
 use std::{
     fs,
@@ -25,7 +25,7 @@ fn pictures(folder: &str) -> Vec<PathBuf> {
 }
 
 #[test]
-fn every_reported_picture_is_described_as_the_plain_one() {
+fn every_reported_picture_is_described_like_the_plain_one() {
     let dir = scratch("forms");
     let names = [
         "plain.png",
@@ -55,8 +55,8 @@ fn every_reported_picture_is_described_as_the_plain_one() {
 }
 
 #[test]
-fn a_truncated_picture_is_described_on_demand_and_marked() {
-    // One with all components in one scan, and one whose last scan, a chroma's, is missing.
+fn a_truncated_picture_is_described_on_request_and_marked() {
+    // One with all components in one scan, and one without its last chroma scan.
     for (name, part) in [("baseline", 0.7), ("component-scans", 0.853)] {
         let whole = fs::read(reference(&format!("jpeg/{name}.jpg"))).unwrap();
         assert_described_on_demand(name, &whole[..(whole.len() as f64 * part) as usize]);
@@ -86,7 +86,7 @@ fn assert_described_on_demand(name: &str, file: &[u8]) {
     assert_eq!(record["truncated"], true, "{record}");
 }
 
-/// A Python that has Pillow. Without one the test is skipped, but never in CI.
+/// A Python with Pillow. Without it the test is skipped, except in CI.
 fn python() -> Option<&'static str> {
     let has_pillow = |python: &&str| {
         let import = Command::new(python).args(["-c", "import PIL"]).output();
@@ -135,7 +135,7 @@ fn read(file: &Path) -> RgbImage {
 }
 
 #[test]
-fn forms_of_pictures_are_read_as_pillow_reads_them() {
+fn pixels_equal_those_of_pillow() {
     let Some(python) = python() else {
         return;
     };

@@ -1,4 +1,4 @@
-//! Scenes, their words and their pictures against those of the training.
+//! Scenes, their texts and their pictures compared with those of the training.
 
 use std::{fs, path::Path};
 
@@ -24,7 +24,7 @@ fn scene(data: &Value) -> Scene {
 }
 
 #[test]
-fn pictures_are_those_of_the_training() {
+fn pictures_equal_those_of_the_training() {
     for record in recorded() {
         let file = record["file"].as_str().unwrap();
         let expected = open(
@@ -73,7 +73,7 @@ fn numbers_out_of_range_are_an_error() {
     assert_eq!(named(&steep, 16), "slope");
 }
 
-/// The largest of everything: overflow would panic where it is checked, or show as a wrong picture.
+/// The largest values: an overflow would panic in a checked build or give a wrong picture.
 #[test]
 fn the_extremes_can_be_drawn() {
     let mut scene = scene(&recorded()[0]["scene"]);
@@ -85,7 +85,7 @@ fn the_extremes_can_be_drawn() {
 }
 
 #[test]
-fn a_seed_gives_the_scene_of_the_training() {
+fn scenes_of_seeds_equal_those_of_the_training() {
     let seeds = lines(&crate::common::reference("scenes/seeds.jsonl"));
     assert!(seeds.len() >= 200);
     for record in seeds {
@@ -95,7 +95,7 @@ fn a_seed_gives_the_scene_of_the_training() {
     }
 }
 
-/// Also that there is a picture for every seed: none is out of range.
+/// Every seed gives a picture in range.
 #[test]
 fn every_seed_gives_a_scene_that_can_be_drawn() {
     for seed in REPORTED.take(5000) {
@@ -104,7 +104,7 @@ fn every_seed_gives_a_scene_that_can_be_drawn() {
 }
 
 #[test]
-fn questions_and_answers_are_those_of_the_exam() {
+fn questions_and_answers_equal_those_of_the_exam() {
     let papers = lines(&crate::common::reference("scenes/papers.jsonl"));
     for task in Task::ALL {
         assert!(papers.iter().any(|p| p["task"] == task.name()));
@@ -135,9 +135,9 @@ fn crc32(bytes: &[u8]) -> u32 {
     !bytes.iter().fold(!0, add)
 }
 
-/// The gallery was drawn and told by the training's code, at a size of its own.
+/// The training's code made the gallery, at its own size.
 #[test]
-fn the_gallery_can_be_drawn_and_told_again() {
+fn the_gallery_is_reproducible() {
     let gallery = Path::new(env!("CARGO_MANIFEST_DIR")).join("models/scenes");
     let truths = lines(&gallery.join("truth.jsonl"));
     assert!(!truths.is_empty());

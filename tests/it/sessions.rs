@@ -1,5 +1,4 @@
-//! Sessions: what was computed once is not computed again, and the answers are those of a model that
-//! computes everything.
+//! Sessions reuse what is computed and give the same answers as a computation from scratch.
 
 use crate::common::scenes::{ask, engine, fresh_engine, options, picture};
 use xc2_edge::{
@@ -8,7 +7,7 @@ use xc2_edge::{
     language::{llama::KvType, prompt::PloraPolicy},
 };
 
-/// `request` as the turn after `answer`, which was to the request's own query.
+/// The next turn after `answer` to `request`.
 fn next_turn(mut request: Request, answer: &Answer, query: &str) -> Request {
     let marker = &engine().container().info().prompt.image_marker;
     let mut asked = std::mem::replace(&mut request.chat.query, query.to_owned());
@@ -32,7 +31,7 @@ fn assert_same(session: &mut Session<'_>, request: &Request) -> Answer {
 }
 
 #[test]
-fn a_second_question_computes_just_what_differs() {
+fn a_second_question_computes_only_the_difference() {
     let mut session = engine().session();
     for seed in 0..3 {
         let first = assert_same(&mut session, &ask(&[seed], "Describe this image briefly."));
@@ -53,7 +52,7 @@ fn a_second_question_computes_just_what_differs() {
 }
 
 #[test]
-fn a_next_turn_computes_just_what_is_new() {
+fn a_next_turn_computes_only_the_new_part() {
     let mut session = engine().session();
     for seed in 20..22 {
         let mut request = ask(&[seed], "Describe this image briefly.");
@@ -62,11 +61,11 @@ fn a_next_turn_computes_just_what_is_new() {
             "What is the background color?",
         ] {
             let answer = assert_same(&mut session, &request);
-            let n_held = session.n_past();
+            let n_past = session.n_past();
             request = next_turn(request, &answer, query);
             let answer = assert_same(&mut session, &request);
             assert!(
-                answer.timings.n_reused + 2 >= n_held,
+                answer.timings.n_reused + 2 >= n_past,
                 "{:?}",
                 answer.timings
             );
@@ -76,16 +75,16 @@ fn a_next_turn_computes_just_what_is_new() {
 }
 
 #[test]
-fn later_turns_may_bring_pictures() {
+fn later_turns_may_have_pictures() {
     let mut session = engine().session();
     let first = ask(&[30], "<ImageHere>Describe this image briefly.");
     let answer = assert_same(&mut session, &first);
-    let n_held = session.n_past();
+    let n_past = session.n_past();
     let mut second = next_turn(first, &answer, "<ImageHere>Describe this image briefly.");
     second.images.push(picture(31));
     let answer = assert_same(&mut session, &second);
     assert!(
-        answer.timings.n_reused + 2 >= n_held,
+        answer.timings.n_reused + 2 >= n_past,
         "{:?}",
         answer.timings
     );
@@ -112,11 +111,11 @@ fn another_picture_or_mask_is_computed_again() {
 }
 
 #[test]
-fn a_context_that_grows_keeps_what_it_holds() {
+fn a_growing_context_keeps_its_state() {
     for kv_type in [KvType::F16, KvType::Q8_0, KvType::F32] {
         for flash_attn in [true, false] {
             if kv_type == KvType::Q8_0 && !flash_attn {
-                continue; // llama.cpp refuses quantized values without fused attention
+                continue; // llama.cpp requires flash attention for quantized values
             }
             let engine = fresh_engine(EngineOptions {
                 kv_type,
@@ -144,7 +143,7 @@ fn a_context_that_grows_keeps_what_it_holds() {
 }
 
 #[test]
-fn a_request_that_fails_leaves_the_session_as_it_was() {
+fn a_failed_request_leaves_the_session_unchanged() {
     let mut session = engine().session();
     let good = ask(&[60], "Describe this image briefly.");
     assert_same(&mut session, &good);
@@ -165,7 +164,7 @@ fn a_request_that_fails_leaves_the_session_as_it_was() {
 }
 
 #[test]
-fn a_fixed_context_that_is_too_small_is_refused_before_anything_is_computed() {
+fn a_prompt_beyond_a_fixed_context_is_refused_before_computation() {
     let engine = fresh_engine(EngineOptions {
         n_ctx: Some(300),
         ..options()
@@ -183,7 +182,7 @@ fn a_fixed_context_that_is_too_small_is_refused_before_anything_is_computed() {
 }
 
 #[test]
-fn a_reserved_session_has_the_room_and_answers_the_same() {
+fn a_reserved_session_has_its_context_and_gives_the_same_answers() {
     let (engine, reserved) = (fresh_engine(options()), ask(&[71], "?"));
     let mut session = engine.session();
     session.reserve(&reserved).unwrap();
@@ -208,7 +207,7 @@ fn a_reserved_session_has_the_room_and_answers_the_same() {
 }
 
 #[test]
-fn a_reserved_session_of_other_size_or_without_pictures_serves_all_the_same() {
+fn a_session_reserved_for_other_requests_still_answers() {
     let engine = fresh_engine(options());
     let mut session = engine.session();
     let hello = Request {
@@ -237,7 +236,7 @@ fn a_reserved_session_of_other_size_or_without_pictures_serves_all_the_same() {
 }
 
 #[test]
-fn what_cannot_be_served_is_not_reserved() {
+fn impossible_requests_are_not_reserved() {
     let engine = fresh_engine(EngineOptions {
         max_memory: Some(40_000_000), // for text alone
         ..options()
@@ -253,7 +252,7 @@ fn what_cannot_be_served_is_not_reserved() {
 }
 
 #[test]
-fn talk_without_pictures_never_loads_the_adapter() {
+fn conversations_without_pictures_never_load_the_adapter() {
     let engine = fresh_engine(options());
     let mut session = engine.session();
     let hello = ask(&[], "Hello! Who are you?");
@@ -272,7 +271,7 @@ fn talk_without_pictures_never_loads_the_adapter() {
 }
 
 #[test]
-fn a_picture_is_encoded_once_however_it_is_asked_about() {
+fn a_picture_is_encoded_once_for_all_questions() {
     let engine = fresh_engine(options());
     let counts = |answer: Answer| (answer.timings.n_images, answer.timings.n_images_reused);
     let first = engine
@@ -286,7 +285,7 @@ fn a_picture_is_encoded_once_however_it_is_asked_about() {
 }
 
 #[test]
-fn a_cleared_session_begins_anew() {
+fn a_cleared_session_starts_from_scratch() {
     let mut session = engine().session();
     let request = Task::Count.case(5).request(
         &engine().container().info().prompt,

@@ -1,14 +1,13 @@
-//! The tokenizer against the reference's: 384 strings through the published vocabulary and through
-//! the tiny checkpoints' own.
+//! The tokenizer compared with the reference: 384 strings in the published vocabulary and in that of the tiny
+//! checkpoints.
 
 use std::fs;
 
 use serde::Deserialize;
 use xc2_edge::language::llama::SpecialText;
 
-/// The strings for which the ids differ from the reference's even when control tokens are read in
-/// texts: it swallows the white space beside a literal `<s>`, `</s>` or `<unk>` (a habit of that
-/// version of its library), ours keeps every character.
+/// Strings whose ids differ from the reference even when control tokens are parsed in texts: that version of the
+/// library drops white space beside a literal `<s>`, `</s>` or `<unk>`; ours keeps every character.
 const WHITE_SPACE_KEPT: [&str; 9] = [
     "a <s> b",
     "  <s>  ",
@@ -21,8 +20,7 @@ const WHITE_SPACE_KEPT: [&str; 9] = [
     "或建如\n<s>行\npeople",
 ];
 
-/// What is a control token to us. In text that a person typed it is text like any other; the
-/// reference makes ids of it.
+/// Control tokens. In typed text they are plain text for us; the reference turns them into ids.
 const CONTROL: [&str; 5] = [
     "<unk>",
     "<s>",
@@ -73,7 +71,7 @@ fn check(tokenizer_model: &str, n_pieces: usize, golden: &str) {
             "ids of typed text",
             (plain == *ids_no_special) != has_control,
         );
-        // The vocabulary writes a space as U+2581, so that one comes back as a space.
+        // The vocabulary writes a space as U+2581, so a literal one decodes to a space.
         expect(
             "typed text comes back",
             tokenizer.decode(&plain) == text.replace('\u{2581}', " "),

@@ -1,4 +1,4 @@
-//! Transparent parts of pictures, and files that are no pictures, as a person meets them.
+//! Transparent pictures, and files that are not pictures.
 
 use std::{fs, path::Path};
 
@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 
 const BRIEF: &str = "Describe this image briefly.";
 
-/// The picture with its paper made transparent over a hidden black.
+/// The picture with a transparent background, black underneath.
 fn cut_out(scene: &Path) -> RgbaImage {
     let mut picture = ::image::open(scene).unwrap().into_rgba8();
     let paper = picture.get_pixel(1, 1).0;
@@ -34,7 +34,7 @@ fn ask(picture: &Path, options: &[&str]) -> Value {
 }
 
 #[test]
-fn a_cut_out_is_seen_on_white_and_read_two_ways_never_mixed_up() {
+fn a_cut_out_is_blended_on_white_and_the_cache_separates_both_settings() {
     let dir = scratch("cut-out");
     draw(&dir, "203..204");
     let picture = dir.join("cut.png");
@@ -42,7 +42,7 @@ fn a_cut_out_is_seen_on_white_and_read_two_ways_never_mixed_up() {
         .save(&picture)
         .unwrap();
     let cache = path(&dir.join("cache"));
-    // Each way twice, so that the second answer comes from the cache.
+    // Each setting twice: the second answer comes from the cache.
     for _ in 0..2 {
         for (how, background) in [("auto", "white"), ("drop", "black"), ("white", "white")] {
             let answer = ask(&picture, &["--transparency", how, "--cache", &cache]);
@@ -60,7 +60,7 @@ fn a_cut_out_is_seen_on_white_and_read_two_ways_never_mixed_up() {
 }
 
 #[test]
-fn records_tell_what_was_put_on_white() {
+fn records_mark_pictures_blended_on_white() {
     let dir = scratch("records-on-white");
     draw(&dir, "203..204");
     cut_out(&dir.join("pictures/scene-00203.png"))
@@ -83,7 +83,7 @@ fn records_tell_what_was_put_on_white() {
 }
 
 #[test]
-fn an_opaque_picture_with_alpha_is_not_marked_as_put_on_white() {
+fn an_opaque_picture_with_alpha_is_not_marked_as_blended() {
     let dir = scratch("opaque");
     draw(&dir, "203..204");
     let picture = dir.join("opaque.png");
@@ -102,7 +102,7 @@ fn an_opaque_picture_with_alpha_is_not_marked_as_put_on_white() {
 }
 
 #[test]
-fn files_that_are_no_pictures_are_told_by_their_name_whatever_they_are_called() {
+fn files_that_are_not_pictures_are_identified_by_content() {
     let dir = scratch("foreign");
     let model = path(model());
     let heic = fs::read(crate::common::reference("reports/heic-named.jpg")).unwrap();
@@ -141,7 +141,7 @@ fn files_that_are_no_pictures_are_told_by_their_name_whatever_they_are_called() 
     ];
     for (name, content, what, advice) in cases {
         if name == "photo.jpg" && cfg!(feature = "heic") {
-            continue; // it is read then, and this one is truncated
+            continue; // read with this feature, and this file is truncated
         }
         let file = dir.join(name);
         fs::write(&file, content).unwrap();
@@ -154,7 +154,7 @@ fn files_that_are_no_pictures_are_told_by_their_name_whatever_they_are_called() 
 }
 
 #[test]
-fn a_picture_of_absurd_shape_is_refused_before_it_is_decoded() {
+fn a_picture_of_extreme_shape_is_refused_before_decoding() {
     let dir = scratch("absurd");
     let model = path(model());
     let file = dir.join("long.png");
@@ -178,7 +178,7 @@ fn a_picture_of_absurd_shape_is_refused_before_it_is_decoded() {
 }
 
 #[test]
-fn a_long_picture_is_resized_within_the_memory() {
+fn a_long_picture_is_resized_within_the_memory_limit() {
     let dir = scratch("long");
     let file = dir.join("long.png");
     ::image::GrayImage::new(1, 200_000).save(&file).unwrap();

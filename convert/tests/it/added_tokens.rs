@@ -1,4 +1,4 @@
-//! Tokens added to a vocabulary, rows that belong to none, and vocabularies with other ids.
+//! Added tokens, embedding rows without tokens, and vocabularies with other ids.
 
 use std::{fs, path::Path};
 
@@ -67,7 +67,7 @@ fn said(fixture: &Fixture) -> String {
 }
 
 #[test]
-fn spare_rows_become_unused_tokens_that_no_text_has() {
+fn spare_rows_become_unused_tokens() {
     for n_spare in [8, 64, 128, 1] {
         let fixture = padded(n_spare, &[]);
         let (_out, model) = converted(fixture.path(), &[]);
@@ -95,7 +95,7 @@ fn spare_rows_become_unused_tokens_that_no_text_has() {
 }
 
 #[test]
-fn unused_tokens_are_in_no_answer() {
+fn unused_tokens_never_occur_in_answers() {
     let mut fixture = Fixture::copy_of("tiny-composer");
     fixture.pad_vocabulary(1344);
     let (_out, model) = converted(fixture.save(), &["--f16"]);
@@ -126,7 +126,7 @@ fn unused_tokens_are_in_no_answer() {
 }
 
 #[test]
-fn named_tokens_are_found_in_texts_whichever_file_names_them() {
+fn named_tokens_of_any_file_are_found_in_texts() {
     let decoder = json!({ "added_tokens_decoder": {
         "0": { "content": "<unk>", "special": true },
         "1280": { "content": "<box>", "special": false },
@@ -167,7 +167,7 @@ fn named_tokens_are_found_in_texts_whichever_file_names_them() {
 }
 
 #[test]
-fn a_token_that_pads_is_a_control_token() {
+fn a_padding_token_is_a_control_token() {
     let files = [
         ("added_tokens.json", json!({ "[PAD]": 1280 })),
         ("special_tokens_map.json", json!({ "pad_token": "[PAD]" })),
@@ -201,7 +201,7 @@ fn a_name_that_unused_tokens_could_have_had_is_kept() {
 }
 
 #[test]
-fn tokens_without_a_row_are_left_out_and_told() {
+fn tokens_without_a_row_are_skipped_and_reported() {
     let fixture = padded(0, &[("added_tokens.json", json!({ "<|im_start|>": 1280 }))]);
     let said = said(&fixture);
     assert!(
@@ -213,7 +213,7 @@ fn tokens_without_a_row_are_left_out_and_told() {
 }
 
 #[test]
-fn what_names_tokens_twice_is_an_error() {
+fn duplicate_tokens_are_an_error() {
     let config = json!({ "added_tokens_decoder": { "1281": { "content": "<a>" } } });
     let shared = json!({ "added_tokens_decoder": { "1280": { "content": "<b>" } } });
     let refused = |files: &[(&str, serde_json::Value)], expected: &[&str]| {
@@ -259,7 +259,7 @@ fn more_pieces_than_rows_and_far_too_few_are_errors() {
 }
 
 #[test]
-fn the_embeddings_count_and_not_the_configuration() {
+fn the_embeddings_decide_and_not_the_configuration() {
     let mut fixture = Fixture::new(SMALL);
     fixture.config["vocab_size"] = 1294.into();
     fixture.save();
@@ -270,7 +270,7 @@ fn the_embeddings_count_and_not_the_configuration() {
     );
 }
 
-/// The pieces of a `tokenizer.model`, each as it is encoded, and what follows them.
+/// The encoded pieces of a `tokenizer.model`, and the bytes after them.
 fn encoded_pieces(model: &[u8]) -> (Vec<&[u8]>, &[u8]) {
     let (mut pieces, mut at) = (Vec::new(), 0);
     while model[at] == 0x0a {
@@ -289,7 +289,7 @@ fn other_order() -> Vec<usize> {
 }
 
 #[test]
-fn a_vocabulary_with_other_ids_answers_the_same() {
+fn a_vocabulary_with_other_ids_gives_the_same_answers() {
     let bytes = fs::read(reference("tiny-composer/tokenizer.model")).unwrap();
     let (pieces, rest) = encoded_pieces(&bytes);
     assert_eq!(pieces.len(), 1280);

@@ -1,5 +1,4 @@
-//! The decoder and adapter against llama.cpp itself: it quantizes to the same bytes, and loads
-//! what `split` writes.
+//! Decoder and adapter compared with llama.cpp: it quantizes to the same bytes and loads the output of `split`.
 #![allow(unsafe_code)] // the one test file that calls llama.cpp
 
 use std::{
@@ -16,7 +15,7 @@ use xc2_edge::model::{gguf::GgufFile, tensor::TensorSource};
 /// llama.cpp's state is global.
 static LLAMA: Mutex<()> = Mutex::new(());
 
-/// Takes llama.cpp for this test alone, and silences its log.
+/// Locks llama.cpp for this test and silences its log.
 fn llama() -> std::sync::MutexGuard<'static, ()> {
     unsafe extern "C" fn ignore(_: sys::ggml_log_level, _: *const c_char, _: *mut c_void) {}
     let guard = LLAMA.lock().unwrap_or_else(PoisonError::into_inner);
@@ -42,7 +41,7 @@ fn c_path(path: &Path) -> CString {
     CString::new(path.to_str().unwrap()).unwrap()
 }
 
-/// Converts with `flags` and splits; the decoder's path.
+/// Converts with `flags`, splits, and returns the path of the decoder.
 fn decoder(dir: &Path, flags: &[&str]) -> (TempDir, PathBuf) {
     let (out, model) = converted(dir, flags);
     let output = xc2_convert(["split".as_ref(), model.as_os_str(), out.path().as_os_str()]);
@@ -51,7 +50,7 @@ fn decoder(dir: &Path, flags: &[&str]) -> (TempDir, PathBuf) {
     (out, path)
 }
 
-/// What `llama-quantize` makes of a file.
+/// A file quantized by llama.cpp.
 fn llama_quantize(source: &Path, file_type: sys::llama_ftype) -> (TempDir, PathBuf) {
     let out = TempDir::new().unwrap();
     let path = out.path().join("quantized.gguf");
@@ -71,7 +70,7 @@ fn llama_quantize(source: &Path, file_type: sys::llama_ftype) -> (TempDir, PathB
 fn assert_same_as_llama_quantize(sizes: Sizes, cases: &[(&str, sys::llama_ftype)]) {
     let _guard = llama();
     let fixture = Fixture::new(sizes);
-    // Every made weight is exact in F16, so both start from the same numbers.
+    // All generated weights are exact in F16, so both start from the same numbers.
     let (_a, f16) = decoder(fixture.save(), &["--f16"]);
     for (flag, file_type) in cases {
         let (_b, theirs) = llama_quantize(&f16, *file_type);
@@ -98,7 +97,7 @@ fn assert_same_as_llama_quantize(sizes: Sizes, cases: &[(&str, sys::llama_ftype)
 }
 
 #[test]
-fn every_preset_equals_llama_quantize_to_the_byte() {
+fn every_preset_equals_llama_quantize_byte_for_byte() {
     let cases = [
         ("--q4_k", sys::LLAMA_FTYPE_MOSTLY_Q4_K_M),
         ("--q5_k", sys::LLAMA_FTYPE_MOSTLY_Q5_K_M),
@@ -112,7 +111,7 @@ fn every_preset_equals_llama_quantize_to_the_byte() {
 }
 
 #[test]
-fn rows_that_k_quants_do_not_divide_fall_back_alike() {
+fn rows_that_k_quants_do_not_divide_fall_back_like_llama_cpp() {
     let cases = [
         ("--q4_k", sys::LLAMA_FTYPE_MOSTLY_Q4_K_M),
         ("--q5_k", sys::LLAMA_FTYPE_MOSTLY_Q5_K_M),

@@ -28,7 +28,7 @@ pub fn scratch(name: &str) -> PathBuf {
     dir
 }
 
-/// Draws the scenes of `seeds` into `dir`/pictures, and returns what is in them by file name.
+/// Draws the scenes of `seeds` into `dir`/pictures, and returns their captions by file name.
 pub fn draw(dir: &Path, seeds: &str) -> BTreeMap<String, String> {
     let pictures = dir.join("pictures");
     let drawn = Command::new(env!("CARGO_BIN_EXE_xc2-edge"))
@@ -57,12 +57,12 @@ pub fn caption(dir: &Path, args: &[&str]) -> Command {
     command
 }
 
-/// Runs it to its end.
+/// Runs it and waits.
 pub fn run(dir: &Path, args: &[&str]) -> Output {
     caption(dir, args).output().unwrap()
 }
 
-/// Runs a command to its end with `input` on stdin. It may end without having read all of that.
+/// Runs a command with `input` on stdin and waits. It may end before it has read all of it.
 pub fn feed(mut command: Command, input: &[u8]) -> Output {
     let mut child = command
         .stdin(Stdio::piped())
@@ -78,7 +78,7 @@ pub fn feed(mut command: Command, input: &[u8]) -> Output {
     output
 }
 
-/// The status with which it ended. Returns what it said on stderr.
+/// Asserts the exit status and returns stderr.
 #[track_caller]
 pub fn assert_status(output: &Output, status: i32) -> String {
     let message = String::from_utf8(output.stderr.clone()).unwrap();
@@ -100,7 +100,7 @@ pub fn records(path: &Path) -> Vec<Value> {
     lines(&text)
 }
 
-/// Captions by file name; each picture once.
+/// Captions by file name. Each picture must occur once.
 #[track_caller]
 pub fn captions(records: &[Value]) -> BTreeMap<String, String> {
     let mut captions = BTreeMap::new();
@@ -116,7 +116,7 @@ pub fn captions(records: &[Value]) -> BTreeMap<String, String> {
     captions
 }
 
-/// Kills a process, the hard way.
+/// A process that is killed (SIGKILL) when this is dropped.
 pub struct Killed(pub Child);
 
 impl Drop for Killed {

@@ -1,4 +1,4 @@
-//! The program `xc2-edge`, as a person runs it.
+//! Runs the program `xc2-edge`.
 
 use std::{
     fs::Permissions,
@@ -11,7 +11,7 @@ use std::{
     process::{Command, Output, Stdio},
 };
 
-/// Runs it to its end, with nothing on stdin.
+/// Runs it with empty stdin and waits.
 pub fn xc2_edge(args: &[&str]) -> Output {
     Command::new(env!("CARGO_BIN_EXE_xc2-edge"))
         .args(args)
@@ -20,7 +20,7 @@ pub fn xc2_edge(args: &[&str]) -> Output {
         .unwrap()
 }
 
-/// Runs it to its end with `text` on stdin.
+/// Runs it with `text` on stdin and waits.
 pub fn xc2_edge_with_stdin(args: &[&str], text: &[u8]) -> Output {
     let mut child = Command::new(env!("CARGO_BIN_EXE_xc2-edge"))
         .args(args)
@@ -33,8 +33,8 @@ pub fn xc2_edge_with_stdin(args: &[&str], text: &[u8]) -> Output {
     child.wait_with_output().unwrap()
 }
 
-/// The program as a user without rights over the files of others; `None` where that is not possible,
-/// which is told. `dir` is opened to everybody.
+/// The program as a user without rights over the files of others; `None`, with a message, where that is not
+/// possible. Everybody gets access to `dir`.
 pub fn without_rights(dir: &Path) -> Option<Command> {
     let mut command = Command::new(env!("CARGO_BIN_EXE_xc2-edge"));
     if dir.metadata().unwrap().uid() == 0 {
@@ -52,12 +52,12 @@ pub fn without_rights(dir: &Path) -> Option<Command> {
     Some(command)
 }
 
-/// What it said.
+/// Its stdout.
 pub fn stdout(output: &Output) -> &str {
     std::str::from_utf8(&output.stdout).unwrap()
 }
 
-/// What it said besides.
+/// Its stderr.
 pub fn stderr(output: &Output) -> &str {
     std::str::from_utf8(&output.stderr).unwrap()
 }
@@ -67,7 +67,7 @@ pub fn path(path: &Path) -> String {
     path.to_str().unwrap().to_owned()
 }
 
-/// A command that must fail with status 1, say `naming`, and print nothing on stdout.
+/// Asserts that a command fails with status 1, that stderr has all of `naming`, and that stdout is empty.
 #[track_caller]
 pub fn assert_fails(args: &[&str], naming: &[&str]) {
     let output = xc2_edge(args);

@@ -9,7 +9,7 @@ use xc2_edge::{
     language::prompt::Chat,
 };
 
-/// One thread: tests run side by side, and llama.cpp's threads wait for each other.
+/// One thread: tests run in parallel, and llama.cpp's threads wait for each other.
 pub fn options() -> EngineOptions {
     EngineOptions {
         n_threads: 1,
@@ -23,7 +23,7 @@ pub fn engine() -> &'static Engine {
     &ENGINE
 }
 
-/// The same, knowing no pictures yet.
+/// A new engine that has encoded no pictures.
 pub fn fresh_engine(options: EngineOptions) -> Engine {
     Engine::load(&super::trained(Preset::F16), options).unwrap()
 }

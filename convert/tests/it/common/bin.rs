@@ -1,4 +1,4 @@
-//! `.bin` files: zip archives of a pickle and storages, built piece by piece.
+//! Builds `.bin` files: zip archives of a pickle and storages.
 
 use std::{collections::BTreeMap, fs::File, io::Write, path::Path};
 
@@ -29,7 +29,7 @@ pub fn write_bin(path: &Path, pickle: &[u8], storages: &BTreeMap<String, Vec<u8>
     zip.finish().unwrap();
 }
 
-/// How a pickle is written: as PyTorch does (protocol 2), or with newer instructions.
+/// The pickle protocol: 2, as PyTorch writes, or 4.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum Protocol {
     Two,
@@ -52,15 +52,15 @@ pub fn state_dict(views: &[View], protocol: Protocol) -> Vec<u8> {
         p.tensor(view, i % 2 == 1);
     }
     p.bytes.push(b'u');
-    // Attributes, as PyTorch gives them to a state dict.
+    // The attributes that PyTorch gives a state dict.
     p.bytes.push(b'}');
     p.string("_metadata");
     p.bytes.extend(b"}sb.");
     p.bytes
 }
 
-/// The pickle of a state dict within the dictionaries of a training program, the outermost key
-/// first, each with another entry beside it.
+/// The pickle of a state dict inside nested dictionaries of a training program, outermost key first, each with
+/// another entry.
 pub fn wrapped_state_dict(keys: &[&str], views: &[View]) -> Vec<u8> {
     let mut p = Pickle {
         bytes: vec![0x80, 2],
@@ -68,7 +68,7 @@ pub fn wrapped_state_dict(keys: &[&str], views: &[View]) -> Vec<u8> {
     };
     for key in keys {
         p.bytes.push(b'}');
-        // `argparse.Namespace(lr=5)`, as `args` or the like.
+        // `argparse.Namespace(lr=5)`, such as `args`.
         p.string("args");
         p.global("argparse", "Namespace");
         p.bytes.extend(b")\x81}");
