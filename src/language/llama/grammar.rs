@@ -1,7 +1,7 @@
 //! llama.cpp's grammar engine: which tokens may follow.
 //!
-//! Grammars come as GBNF text. `language::grammar` builds on this module: it parses, checks and converts grammars, and
-//! nothing here depends on it.
+//! Grammars are passed as GBNF text. `language::grammar` uses this module for its checks and conversions; this module
+//! does not depend on it.
 #![allow(unsafe_code)]
 
 use std::{

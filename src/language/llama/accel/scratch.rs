@@ -98,7 +98,7 @@ impl LiveBlocks {
         self.blocks.retain(|(_, _, until)| *until >= time);
     }
 
-    /// Allocates the first gap of `bytes` bytes until after a time, and returns its start.
+    /// Allocates `bytes` bytes in the first gap that is large enough, in use up to time `until`. Returns their start.
     fn allocate(&mut self, bytes: usize, until: usize) -> usize {
         if bytes == 0 {
             return 0;
