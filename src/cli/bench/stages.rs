@@ -225,7 +225,7 @@ impl<'a> Bench<'a> {
         Ok(Row {
             rate: Some(Rate::new(n as f64, "tokens/s")),
             weights_read: Some(n as f64 * self.engine.memory_need(1).decoder as f64),
-            ..Row::new("decode", format!("{n} tokens behind {n_prompt}"), samples)
+            ..Row::new("decode", format!("{n} tokens after {n_prompt}"), samples)
         })
     }
 }

@@ -12,12 +12,12 @@ use std::{
     thread,
 };
 
-use anyhow::{Context, ensure};
+use anyhow::Context;
 use serde_json::{Value, json};
 use xc2_edge::{
     engine::{Answer, EngineError},
     system::text::{self, TextError},
-    tasks::caption::{Captioner, Fields, Job, Next, Template, path_of, path_text},
+    tasks::caption::{Captioner, Fields, Job, Next, Shard, Template, path_of, path_text},
 };
 
 use super::{
@@ -80,10 +80,8 @@ pub fn run(args: &CaptionArgs, records: &Path) -> anyhow::Result<ExitCode> {
         let Some(record) = Record::read(&line, n_seen) else {
             continue;
         };
-        if args
-            .shard
-            .is_some_and(|shard| !shard.has(Path::new(&record.name())))
-        {
+        let is_in = |shard: Shard| shard.has(Path::new(&record.name()));
+        if !args.shard.is_none_or(is_in) {
             continue;
         }
         n_seen += 1;
@@ -111,14 +109,20 @@ pub fn run(args: &CaptionArgs, records: &Path) -> anyhow::Result<ExitCode> {
     if n_seen == 0 && !args.quiet {
         say(&format!("{}: no records", records.display()));
     }
-    ensure!(
-        n_seen == 0 || pipe.n_records > 0,
-        "{}: expected JSON objects with a string `path`, one per line, found none in {n_seen} line{}; for a \
+    if n_seen > 0 && pipe.n_records == 0 {
+        return Err(no_records(records, n_seen));
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// The error for an input whose lines are not records.
+fn no_records(records: &Path, n_lines: usize) -> anyhow::Error {
+    anyhow::anyhow!(
+        "{}: expected JSON objects with a string `path`, one per line, found none in {n_lines} line{}; for a \
          list of plain paths, use `-` without --jsonl-in",
         records.display(),
-        if n_seen == 1 { "" } else { "s" }
-    );
-    Ok(ExitCode::SUCCESS)
+        if n_lines == 1 { "" } else { "s" }
+    )
 }
 
 /// A line of the input.

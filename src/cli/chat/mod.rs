@@ -102,14 +102,14 @@ fn report_failure(result: anyhow::Result<()>) -> anyhow::Result<()> {
 }
 
 /// Prints a message on stderr; ignores write errors.
-fn tell(message: impl std::fmt::Display) {
+fn say(message: impl std::fmt::Display) {
     let _ = writeln!(std::io::stderr(), "{message}");
 }
 
 fn print_error(error: &anyhow::Error) {
-    tell(format_args!("error: {error:#}"));
+    say(format_args!("error: {error:#}"));
     if let Some(hint) = super::hint(error) {
-        tell(format_args!("hint: {hint}"));
+        say(format_args!("hint: {hint}"));
     }
 }
 
@@ -139,7 +139,7 @@ impl<'a> Talk<'a> {
         }
         if !self.options.quiet {
             let name = &self.engine.container().info().name;
-            tell(format_args!(
+            say(format_args!(
                 "{name}: ask a question. `/image FILE` adds a picture, `/help` lists all commands, Ctrl-D leaves."
             ));
         }
@@ -179,9 +179,9 @@ impl<'a> Talk<'a> {
     /// Ctrl-C at the prompt: removes pending pictures, or says how to leave.
     fn interrupted_at_prompt(&mut self) {
         match self.conversation.drop_pending() {
-            0 => tell("Ctrl-D or `/quit` leaves"),
-            1 => tell("removed the picture"),
-            n => tell(format_args!("removed the {n} pictures")),
+            0 => say("Ctrl-D or `/quit` leaves"),
+            1 => say("removed the picture"),
+            n => say(format_args!("removed the {n} pictures")),
         }
     }
 
@@ -192,10 +192,10 @@ impl<'a> Talk<'a> {
             Command::Clear => {
                 self.conversation.clear();
                 self.session.clear();
-                tell("conversation cleared");
+                say("conversation cleared");
             }
             Command::Save(path) => self.save(&path)?,
-            Command::Help => tell(help()),
+            Command::Help => say(help()),
             Command::Quit | Command::Nothing => {}
         }
         Ok(())
@@ -216,7 +216,7 @@ impl<'a> Talk<'a> {
         }
         if n > 0 {
             let plural = if n == 1 { "" } else { "s" };
-            tell(format_args!("{n} picture{plural} for the next question"));
+            say(format_args!("{n} picture{plural} for the next question"));
         }
         fault.map_or(Ok(()), Err)
     }
@@ -229,7 +229,7 @@ impl<'a> Talk<'a> {
             .before()
             .map_err(anyhow::Error::msg)?;
         if let Some(warning) = warning {
-            tell(format_args!("warning: {warning}"));
+            say(format_args!("warning: {warning}"));
         }
         let mut screen = Screen::new(true, self.options.quiet);
         let answer = self
@@ -238,7 +238,7 @@ impl<'a> Talk<'a> {
         screen.finish()?;
         writeln!(std::io::stdout())?;
         if answer.stop == StopReason::Interrupted && answer.text.is_empty() {
-            tell("stopped before the answer began; the question was not added to the conversation");
+            say("stopped before the answer began; the question was not added to the conversation");
             return Ok(());
         }
         self.conversation.push(text, answer.text.clone());
@@ -250,18 +250,18 @@ impl<'a> Talk<'a> {
     fn after(&self, answer: &Answer, request: &Request) {
         if !self.options.quiet {
             let products = self.engine.matmul_backend();
-            tell(Report::new(answer, request.sampling, products));
+            say(Report::new(answer, request.sampling, products));
         }
         if answer.stop == StopReason::Interrupted {
-            tell("the answer was stopped; its text stays in the conversation");
+            say("the answer was stopped; its text stays in the conversation");
         } else if let Some(why) = report::cut(answer.stop) {
-            tell(why);
+            say(why);
         }
         if let Some(warning) = self
             .context_left(answer.n_prompt + answer.ids.len())
             .after()
         {
-            tell(format_args!("warning: {warning}"));
+            say(format_args!("warning: {warning}"));
         }
     }
 
@@ -282,7 +282,7 @@ impl<'a> Talk<'a> {
         Leftovers::default().clear(path);
         atomic_file::write(path, text.as_bytes())
             .with_context(|| format!("{}: cannot be written", path.display()))?;
-        tell(format_args!("{}: written", path.display()));
+        say(format_args!("{}: written", path.display()));
         Ok(())
     }
 }
