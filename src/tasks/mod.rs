@@ -1,4 +1,4 @@
-//! What people do with the engine beyond one question: captions of many pictures, and illustrated articles.
+//! Tasks built on the engine: captions for many pictures, and illustrated articles.
 
 #[cfg(feature = "caption")]
 pub mod caption;

@@ -241,7 +241,7 @@ impl Journal {
     /// Adds missing columns: those that a user removed, or the one for the first copy.
     fn complete(&mut self, has_copy: bool) -> Result<(), JournalError> {
         match self.layout.with_missing_columns(has_copy) {
-            Some(with_missing_columns) => self.renew(with_missing_columns),
+            Some(layout) => self.renew(layout),
             None => Ok(()),
         }
     }

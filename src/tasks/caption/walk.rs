@@ -25,14 +25,14 @@ pub enum Step {
     Unreadable(SourceError),
 }
 
-/// Walks `from`, the root of `below` or a folder below it, sorted by name and following links.
-pub fn walk<'a>(below: &'a FolderFilter<'_>, from: &'a Path) -> impl Iterator<Item = Step> + 'a {
+/// Walks `from`, the root of `filter` or a folder below it, sorted by name and following links.
+pub fn walk<'a>(filter: &'a FolderFilter<'_>, from: &'a Path) -> impl Iterator<Item = Step> + 'a {
     let entries = WalkDir::new(from)
         .follow_links(true)
         .sort_by_file_name()
         .into_iter()
         .filter_entry(move |entry| {
-            entry.depth() == 0 || !below.skips(entry.path(), entry.file_type().is_dir())
+            entry.depth() == 0 || !filter.skips(entry.path(), entry.file_type().is_dir())
         });
     entries.filter_map(move |entry| match entry {
         Ok(entry) if entry.file_type().is_dir() => Some(Step::Folder(entry.into_path())),
@@ -42,24 +42,24 @@ pub fn walk<'a>(below: &'a FolderFilter<'_>, from: &'a Path) -> impl Iterator<It
             Kind::Other => None,
         },
         Ok(_) => None,
-        Err(error) => failed(below, from, error),
+        Err(error) => failed(filter, from, error),
     })
 }
 
 /// The item for an entry that cannot be read, if any.
-fn failed(below: &FolderFilter<'_>, from: &Path, error: walkdir::Error) -> Option<Step> {
+fn failed(filter: &FolderFilter<'_>, from: &Path, error: walkdir::Error) -> Option<Step> {
     // A link to a folder above: its contents are walked anyway.
     error.loop_ancestor().is_none().then_some(())?;
     let path = error.path().unwrap_or(from).to_owned();
     let source = error
         .into_io_error()
         .unwrap_or_else(|| io::ErrorKind::Other.into());
-    unreadable(below, path, source)
+    unreadable(filter, path, source)
 }
 
-fn unreadable(below: &FolderFilter<'_>, path: PathBuf, source: io::Error) -> Option<Step> {
+fn unreadable(filter: &FolderFilter<'_>, path: PathBuf, source: io::Error) -> Option<Step> {
     if path.is_symlink() {
-        if below.skips(&path, false) {
+        if filter.skips(&path, false) {
             return None;
         }
         match Kind::of(&path) {
@@ -134,14 +134,14 @@ mod tests {
     #[test]
     fn an_unreadable_folder_is_reported_for_any_reason() {
         let selection = Selection::default();
-        let below = selection.for_folder(Path::new("photos"));
+        let filter = selection.for_folder(Path::new("photos"));
         for kind in [
             io::ErrorKind::PermissionDenied,
             io::ErrorKind::NotFound,
             io::ErrorKind::Other,
         ] {
             let path = Path::new("photos/lost+found").to_owned();
-            let Some(Step::Unreadable(error)) = unreadable(&below, path, kind.into()) else {
+            let Some(Step::Unreadable(error)) = unreadable(&filter, path, kind.into()) else {
                 panic!("{kind}");
             };
             assert_eq!(error.to_string(), "photos/lost+found");

@@ -21,7 +21,7 @@ pub const DEFAULT_N_PREDICT: usize = 4096;
 /// Maximum number of tokens of a description, and of the demo's other stages except the selection.
 pub(super) const SHORT_ANSWER: usize = 200;
 /// Context positions reserved for the article; a quarter of the context if that is less.
-const ARTICLE_ROOM: usize = 512;
+const ARTICLE_RESERVE: usize = 512;
 
 /// How many pictures an article gets.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -56,7 +56,7 @@ impl Default for ComposeOptions {
 
 /// A picture that prompts can contain.
 #[derive(Clone, Debug)]
-pub(super) struct Entry {
+pub(super) struct AlbumPicture {
     pub file: PathBuf,
     pub picture: Picture,
     /// Its caption, if known.
@@ -70,7 +70,7 @@ pub struct Composer<'a> {
     pub(super) options: ComposeOptions,
     pub(super) watch: &'a mut dyn Watch,
     /// All pictures by index: first those of the user, then those found in the library.
-    pub(super) album: Vec<Entry>,
+    pub(super) album: Vec<AlbumPicture>,
     pub(super) n_given: usize,
     pub(super) stages: Vec<StageRecord>,
     pub(super) notes: Vec<String>,
@@ -104,7 +104,7 @@ impl<'a> Composer<'a> {
             self.n_given,
             "user pictures come before library pictures"
         );
-        self.album.push(Entry {
+        self.album.push(AlbumPicture {
             file,
             picture,
             caption: None,
@@ -183,15 +183,15 @@ impl<'a> Composer<'a> {
     /// The prompt for the article. If it does not fit the context, the material is cut, or else the instruction.
     fn article_ask(&mut self, brief: &Brief) -> Result<RenderedPrompt, ComposeError> {
         let given: Vec<usize> = (0..self.n_given).collect();
-        let room = (self.model.n_ctx() / 4)
-            .min(ARTICLE_ROOM)
+        let reserve = (self.model.n_ctx() / 4)
+            .min(ARTICLE_RESERVE)
             .min(self.options.n_predict)
             .max(1);
         let prompt = &self.prompts.article;
         let instruction = |brief: &Brief| brief.instruction(prompt, !given.is_empty());
         let ask = |brief: &Brief| prompt.render(&given, &instruction(brief));
         let model = &*self.model;
-        if fits(model, &ask(brief), room)? {
+        if fits(model, &ask(brief), reserve)? {
             return Ok(ask(brief));
         }
         let with_material = |n| Brief {
@@ -200,7 +200,7 @@ impl<'a> Composer<'a> {
         };
         let n_material = brief.material.chars().count();
         if let Some(n) = largest(1, n_material, |n| {
-            fits(model, &ask(&with_material(n)), room)
+            fits(model, &ask(&with_material(n)), reserve)
         })? {
             self.note(format!(
                 "the source text does not fit the context of {} tokens; the model was shown the \
@@ -212,7 +212,7 @@ impl<'a> Composer<'a> {
         let whole = instruction(brief);
         let n_whole = whole.chars().count();
         let cut = |n| prompt.render(&given, &beginning(&whole, n));
-        if let Some(n) = largest(1, n_whole, |n| fits(model, &cut(n), room))? {
+        if let Some(n) = largest(1, n_whole, |n| fits(model, &cut(n), reserve))? {
             self.note(format!(
                 "the instruction does not fit the context of {} tokens; the model was shown the \
                  first {n} of its {n_whole} characters",
@@ -312,7 +312,7 @@ impl<'a> Composer<'a> {
     /// prompt prefix.
     pub(super) fn describe(&mut self, pictures: &mut [Placed]) -> Result<(), ComposeError> {
         for placed in pictures {
-            let is_it = |entry: &Entry| entry.file == placed.file;
+            let is_it = |entry: &AlbumPicture| entry.file == placed.file;
             if let Some(picture) = self.album.iter().position(is_it) {
                 placed.alt = self.alt(picture)?;
             }

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use super::{
     ComposeError,
-    composer::{Composer, Entry},
+    composer::{AlbumPicture, Composer},
     composition::{Candidate, Composition, Stage},
     library::Library,
     reply,
@@ -193,7 +193,7 @@ impl Composer<'_> {
 
     /// Adds a picture of the article to the album and returns its index.
     fn show(&mut self, file: PathBuf) -> usize {
-        self.album.push(Entry {
+        self.album.push(AlbumPicture {
             picture: file.clone().into(),
             file,
             caption: None,

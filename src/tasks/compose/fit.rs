@@ -6,9 +6,13 @@ use crate::engine::EngineError;
 /// Minimum number of characters of an abridged section that still shows its topic.
 const SHORTEST: usize = 12;
 
-/// Whether the prompt and `room` more positions fit the context.
-pub fn fits(model: &dyn ChatModel, ask: &RenderedPrompt, room: usize) -> Result<bool, EngineError> {
-    Ok(model.n_prompt(ask)? + room <= model.n_ctx())
+/// Whether the prompt and `reserve` more positions fit the context.
+pub fn fits(
+    model: &dyn ChatModel,
+    ask: &RenderedPrompt,
+    reserve: usize,
+) -> Result<bool, EngineError> {
+    Ok(model.n_prompt(ask)? + reserve <= model.n_ctx())
 }
 
 /// The prompt about `sections`. If it does not fit the context, each section is cut to the largest number of
@@ -16,11 +20,11 @@ pub fn fits(model: &dyn ChatModel, ask: &RenderedPrompt, room: usize) -> Result<
 pub fn abridge(
     model: &dyn ChatModel,
     sections: &[String],
-    room: usize,
+    reserve: usize,
     ask: impl Fn(&[String]) -> RenderedPrompt,
 ) -> Result<Option<(RenderedPrompt, Option<usize>)>, EngineError> {
     let whole = ask(sections);
-    if fits(model, &whole, room)? {
+    if fits(model, &whole, reserve)? {
         return Ok(Some((whole, None)));
     }
     let abridged = |most| {
@@ -34,7 +38,9 @@ pub fn abridge(
         .map(|s| s.chars().count())
         .max()
         .unwrap_or(0);
-    let most = largest(SHORTEST, longest, |most| fits(model, &abridged(most), room))?;
+    let most = largest(SHORTEST, longest, |most| {
+        fits(model, &abridged(most), reserve)
+    })?;
     Ok(most.map(|most| (abridged(most), Some(most))))
 }
 

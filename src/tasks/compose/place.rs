@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use super::{
     ComposeError,
-    composer::{Composer, Count, Entry, SHORT_ANSWER},
+    composer::{AlbumPicture, Composer, Count, SHORT_ANSWER},
     composition::{Candidate, Placed, Stage},
     fit::abridge,
     library::{Absence, Hit, Library},
@@ -15,7 +15,7 @@ use super::{
 /// Maximum number of tokens of a choice.
 const CHOICE: usize = 10;
 /// Context positions reserved for an answer that names sections or a caption.
-const ROOM: usize = 48;
+const ANSWER_RESERVE: usize = 48;
 /// Number of candidates for a place.
 pub const CANDIDATES: usize = 4;
 /// Number of characters of a caption that are searched for, as in the published demo.
@@ -113,7 +113,7 @@ impl Composer<'_> {
         let prompt = &self.prompts.positions;
         let ask = |sections: &[String]| prompt.render(pictures, sections, count);
         let n_spread = count.unwrap_or(sections.len().div_ceil(SECTIONS_TO_A_PICTURE));
-        let Some((ask, most)) = abridge(&*self.model, sections, ROOM, ask)? else {
+        let Some((ask, most)) = abridge(&*self.model, sections, ANSWER_RESERVE, ask)? else {
             self.note(format!(
                 "positions: the article does not fit the context of {} tokens; the pictures are \
                  spread evenly",
@@ -159,7 +159,7 @@ impl Composer<'_> {
         for section in positions {
             let ask = |sections: &[String]| prompt.render(sections, *section, &captions);
             let mut caption = String::new();
-            match abridge(&*self.model, sections, ROOM, ask)? {
+            match abridge(&*self.model, sections, ANSWER_RESERVE, ask)? {
                 Some((ask, most)) => {
                     self.note_abridged(&format!("caption of section {section}"), most);
                     let answer = self.ask(Stage::Caption, Some(*section), &ask, SHORT_ANSWER)?;
@@ -266,7 +266,7 @@ impl Composer<'_> {
             .position(|e| e.file == hit.file);
         known.map_or_else(
             || {
-                self.album.push(Entry {
+                self.album.push(AlbumPicture {
                     file: hit.file.clone(),
                     picture: hit.file.clone().into(),
                     caption: Some(hit.caption.clone()),

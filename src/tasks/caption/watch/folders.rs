@@ -9,7 +9,7 @@ use std::{
 
 use notify::{ErrorKind, Event, RecommendedWatcher, RecursiveMode, Watcher};
 
-use super::names::{Identity, identity, n_links};
+use super::names::{FolderId, folder_id, n_links};
 
 /// The watched folders. Each is watched separately, so that skipped and unreadable folders need no watch, and
 /// links are treated as folders. The system has one watch per folder, whatever its names, and reports events under
@@ -17,9 +17,9 @@ use super::names::{Identity, identity, n_links};
 pub struct Folders {
     watcher: RecommendedWatcher,
     /// All names of folders.
-    known: HashMap<PathBuf, Identity>,
+    known: HashMap<PathBuf, FolderId>,
     /// The name under which each folder is watched.
-    watched: HashMap<Identity, PathBuf>,
+    watched: HashMap<FolderId, PathBuf>,
 }
 
 /// Why a folder could not be watched.
@@ -109,10 +109,10 @@ impl Folders {
             return Ok(false);
         }
         // Before watching: if the folder is replaced in between, the next check detects it.
-        let id = identity(folder).map_err(notify::Error::io)?;
+        let id = folder_id(folder).map_err(notify::Error::io)?;
         let other = self.watched.get(&id);
         // The other name may have been moved away.
-        let is_other = other.is_some_and(|other| identity(other).is_ok_and(|now| now == id));
+        let is_other = other.is_some_and(|other| folder_id(other).is_ok_and(|now| now == id));
         if !is_other {
             self.watcher.watch(folder, RecursiveMode::NonRecursive)?;
             self.watched.insert(id, folder.to_owned());
@@ -152,7 +152,8 @@ impl Folders {
                 .map(|(path, _)| path)
                 .min_by_key(|path| (n_links(root, path), path.as_os_str()));
             if let Some(other) = other.cloned() {
-                let _ = self.watcher.watch(&other, RecursiveMode::NonRecursive); // if the folder is gone, the next check detects it
+                // If the folder is gone, the next check detects it.
+                let _ = self.watcher.watch(&other, RecursiveMode::NonRecursive);
                 self.watched.insert(id, other.clone());
                 renamed.push(other);
             }
@@ -163,7 +164,7 @@ impl Folders {
 
     /// The folders that were removed or replaced.
     pub fn replaced(&self) -> Vec<PathBuf> {
-        let is_same = |path: &Path, known: Identity| identity(path).is_ok_and(|now| now == known);
+        let is_same = |path: &Path, known: FolderId| folder_id(path).is_ok_and(|now| now == known);
         let replaced = self
             .known
             .iter()

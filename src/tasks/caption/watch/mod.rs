@@ -81,10 +81,10 @@ pub fn watch(
     selection: &Selection,
     mut take: impl FnMut(Arrival) -> bool,
 ) -> Result<(), WatchError> {
-    let below = selection.for_folder(dir);
-    match watch_events(&below, &mut take) {
+    let filter = selection.for_folder(dir);
+    match watch_events(&filter, &mut take) {
         Err(Stop::Limit(limit)) => match take(Arrival::Polling(limit)) {
-            true => poll(&below, &mut take),
+            true => poll(&filter, &mut take),
             false => Ok(()),
         },
         Err(Stop::Watch(error)) => Err(error),
@@ -105,26 +105,26 @@ impl From<WatchError> for Stop {
 }
 
 fn watch_events(
-    below: &FolderFilter<'_>,
+    filter: &FolderFilter<'_>,
     take: &mut dyn FnMut(Arrival) -> bool,
 ) -> Result<(), Stop> {
     let (send, events) = mpsc::channel();
     let fail = |failure| match failure {
         WatchFailure::Limit(limit) => Stop::Limit(limit),
         WatchFailure::Other(source) => Stop::Watch(WatchError::Watch {
-            dir: below.root.to_owned(),
+            dir: filter.root.to_owned(),
             source,
         }),
     };
     let mut watch = EventWatch {
-        below,
-        absolute: path::absolute(below.root).map_err(|e| fail(notify::Error::io(e).into()))?,
+        filter,
+        absolute: path::absolute(filter.root).map_err(|e| fail(notify::Error::io(e).into()))?,
         folders: Folders::new(send).map_err(fail)?,
         due: HashMap::new(),
         reported: HashSet::new(),
         notices: Vec::new(),
     };
-    watch.scan(below.root, Duration::ZERO)?;
+    watch.scan(filter.root, Duration::ZERO)?;
     let mut checked = Instant::now();
     loop {
         for arrival in watch.take_ready(Instant::now()) {
@@ -143,7 +143,7 @@ fn watch_events(
 
 /// State of watching by events.
 struct EventWatch<'a> {
-    below: &'a FolderFilter<'a>,
+    filter: &'a FolderFilter<'a>,
     /// Absolute path of the folder. Events and watches have absolute paths.
     absolute: PathBuf,
     folders: Folders,
@@ -156,7 +156,7 @@ struct EventWatch<'a> {
 
 impl EventWatch<'_> {
     fn root(&self) -> &Path {
-        self.below.root
+        self.filter.root
     }
 
     /// Waits for an event, at most `at_most` or until a file is due, and handles it.
@@ -166,7 +166,7 @@ impl EventWatch<'_> {
         at_most: Duration,
     ) -> Result<(), Stop> {
         let fail = |source| WatchError::Watch {
-            dir: self.below.root.to_owned(),
+            dir: self.filter.root.to_owned(),
             source,
         };
         match events.recv_timeout(self.pause().min(at_most)) {
@@ -185,7 +185,7 @@ impl EventWatch<'_> {
     /// Handles an event.
     fn handle(&mut self, event: &Event) -> Result<(), Stop> {
         if event.need_rescan() {
-            return self.scan(self.below.root, AFTER_CLOSE); // events were lost
+            return self.scan(self.filter.root, AFTER_CLOSE); // events were lost
         }
         let Some(file_event) = FileEvent::of(event.kind) else {
             return Ok(());
@@ -212,7 +212,7 @@ impl EventWatch<'_> {
             FileEvent::MetadataChanged => !self.folders.has(&self.watched(path)),
             FileEvent::BeingWritten | FileEvent::Touched | FileEvent::Removed => false,
         };
-        if !is_new || self.below.skips_path(path, true) {
+        if !is_new || self.filter.skips_path(path, true) {
             return Ok(());
         }
         // Files that were in the folder before it was watched have no events.
@@ -225,7 +225,7 @@ impl EventWatch<'_> {
             self.due.retain(|due, _| !due.starts_with(&path));
             return self.forget(&path); // it may have been a folder
         }
-        if self.below.skips_path(&path, false) {
+        if self.filter.skips_path(&path, false) {
             return Ok(());
         }
         match (Kind::of(&path), event) {
@@ -254,7 +254,7 @@ impl EventWatch<'_> {
         let mut any_new = true;
         while any_new {
             any_new = false;
-            let steps: Vec<Step> = walk(self.below, from).collect();
+            let steps: Vec<Step> = walk(self.filter, from).collect();
             for folder in names::by_links(self.root(), &steps) {
                 any_new |= self.add_folder(folder)?;
             }
@@ -369,7 +369,7 @@ impl EventWatch<'_> {
             .filter(|path| has_content(path))
             .collect();
         due.sort();
-        let pictures = due.into_iter().map(|path| arrived(self.below.root, path));
+        let pictures = due.into_iter().map(|path| arrived(self.filter.root, path));
         let mut ready = std::mem::take(&mut self.notices);
         ready.extend(pictures);
         ready
@@ -409,15 +409,18 @@ fn wait_for(dir: &Path) -> Result<(), WatchError> {
 }
 
 /// Scans the folder periodically.
-fn poll(below: &FolderFilter<'_>, take: &mut dyn FnMut(Arrival) -> bool) -> Result<(), WatchError> {
+fn poll(
+    filter: &FolderFilter<'_>,
+    take: &mut dyn FnMut(Arrival) -> bool,
+) -> Result<(), WatchError> {
     let mut folder = PolledFolder::default();
     let mut reported = HashSet::new();
     loop {
-        wait_for(below.root)?;
+        wait_for(filter.root)?;
         let mut pictures = Vec::new();
         let mut ready = Vec::new();
-        let steps: Vec<Step> = walk(below, below.root).collect();
-        let duplicates = names::duplicates(below.root, &steps);
+        let steps: Vec<Step> = walk(filter, filter.root).collect();
+        let duplicates = names::duplicates(filter.root, &steps);
         let has_other_name =
             |path: &Path| path.parent().is_some_and(|dir| duplicates.contains(dir));
         for step in steps {
@@ -431,7 +434,7 @@ fn poll(below: &FolderFilter<'_>, take: &mut dyn FnMut(Arrival) -> bool) -> Resu
                 Step::Skipped(path, why) => {
                     ready.extend(reported.insert(path).then_some(Arrival::Skipped(why)));
                 }
-                Step::Unreadable(SourceError::Io { path, source }) if path != below.root => {
+                Step::Unreadable(SourceError::Io { path, source }) if path != filter.root => {
                     let is_new = reported.insert(path.clone());
                     let error = SourceError::Io { path, source };
                     ready.extend(is_new.then_some(Arrival::Unreadable(error)));
@@ -440,7 +443,7 @@ fn poll(below: &FolderFilter<'_>, take: &mut dyn FnMut(Arrival) -> bool) -> Resu
             }
         }
         let pictures = folder.update(pictures).into_iter();
-        ready.extend(pictures.map(|path| arrived(below.root, path)));
+        ready.extend(pictures.map(|path| arrived(filter.root, path)));
         if !ready.into_iter().all(&mut *take) {
             return Ok(());
         }

@@ -13,13 +13,13 @@ use std::{
 use crate::tasks::caption::walk::Step;
 
 /// The identity of a folder: device and inode.
-pub type Identity = (u64, u64);
+pub type FolderId = (u64, u64);
 
 /// The identity of a folder, following links.
 ///
 /// # Errors
 /// If its metadata cannot be read.
-pub fn identity(folder: &Path) -> io::Result<Identity> {
+pub fn folder_id(folder: &Path) -> io::Result<FolderId> {
     let meta = fs::metadata(folder)?;
     Ok((meta.dev(), meta.ino()))
 }
@@ -38,7 +38,7 @@ pub fn by_links<'a>(root: &Path, steps: &'a [Step]) -> Vec<&'a Path> {
 /// The folders of a walk below `root` that have another name with precedence.
 pub fn duplicates(root: &Path, steps: &[Step]) -> HashSet<PathBuf> {
     let mut seen = HashSet::new();
-    let mut is_duplicate = |folder: &&Path| identity(folder).is_ok_and(|id| !seen.insert(id));
+    let mut is_duplicate = |folder: &&Path| folder_id(folder).is_ok_and(|id| !seen.insert(id));
     let folders = by_links(root, steps).into_iter();
     folders
         .filter(|folder| is_duplicate(folder))
