@@ -247,13 +247,13 @@ impl<'a> Reader<'a> {
     fn repetition(&mut self, nested: bool) -> Result<(), GrammarError> {
         self.rest = &self.rest[1..];
         self.space(nested);
-        let least = self.number()?;
+        let min = self.number()?;
         self.space(nested);
         if self.take(",") {
             self.space(nested);
             if self.peek().is_some_and(|c| c.is_ascii_digit()) {
-                let most = self.number()?;
-                if most < least {
+                let max = self.number()?;
+                if max < min {
                     return Err(self.expected("no fewer repetitions than before the comma"));
                 }
                 self.space(nested);
