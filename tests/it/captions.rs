@@ -243,12 +243,12 @@ fn impossible_requests_fail_before_a_model_is_loaded() {
         (
             vec!["pictures", "--embed", "pictures"],
             1,
-            "would replace the file itself\n\nhint: give another directory",
+            "would replace the picture itself\n\nhint: give another directory",
         ),
         (
             vec!["notes.txt", "--txt"],
             1,
-            "would replace the file itself\n\nhint: leave text files out",
+            "would replace the picture itself\n\nhint: leave text files out",
         ),
         (vec!["pictures", "-o", "notes.txt"], 1, "expected a record"),
         (
