@@ -80,7 +80,7 @@ const EXAMPLES: &str = "Examples:
 pub enum Command {
     /// Answer a question, with or without pictures.
     Run(run::RunArgs),
-    /// Caption pictures: folders, a watched folder, a camera stream, one shard of a large set.
+    /// Caption pictures: files, folders, a watched folder, a camera stream.
     Caption(Box<caption::CaptionArgs>),
     /// Write an article and illustrate it with pictures.
     Compose(Box<compose::ComposeArgs>),
@@ -92,7 +92,7 @@ pub enum Command {
     Info(info::InfoArgs),
     /// Measure the speed of a model on this machine, stage by stage.
     Bench(bench::BenchArgs),
-    /// Check this machine: which CPU features are used, what slows it down, what speed to expect.
+    /// Check this machine: CPU features in use, what slows it down, expected speed.
     Doctor(doctor::DoctorArgs),
     /// Compare a model, stage by stage, with recorded outputs of the original implementation.
     Verify(verify::VerifyArgs),

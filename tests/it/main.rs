@@ -34,6 +34,7 @@ mod memory_check;
 mod pictures;
 mod scenes;
 mod sessions;
+mod snapshots;
 mod tokenizer;
 mod transparency;
 mod vision_golden;

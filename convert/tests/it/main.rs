@@ -8,3 +8,4 @@ mod folders;
 mod formats;
 mod llama_cpp;
 mod output;
+mod snapshots;

@@ -37,7 +37,7 @@ pub const SOME_FAILED: u8 = 3;
 const OUTPUT: &str = "Output";
 const SELECTION: &str = "Which pictures";
 
-/// Caption pictures: folders, a watched folder, a camera stream, one shard of a large set.
+/// Caption pictures: files, folders, a watched folder, a camera stream.
 #[derive(Debug, Args)]
 #[command(
     group = ArgGroup::new("source").required(true).multiple(false),

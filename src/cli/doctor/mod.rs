@@ -26,7 +26,7 @@ use xc2_edge::{
 
 use crate::cli::number::whole;
 
-/// Check this machine: which CPU features are used, what slows it down, what speed to expect.
+/// Check this machine: CPU features in use, what slows it down, expected speed.
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
   xc2-edge doctor

@@ -4,6 +4,7 @@ pub mod captions;
 pub mod checkpoints;
 pub mod program;
 pub mod scenes;
+pub mod snapshot;
 
 use std::{
     fs,
