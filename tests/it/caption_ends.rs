@@ -41,7 +41,7 @@ fn a_run_without_results_leaves_no_files() {
         (&["caption", "photos", "-o", "a.txt"], "one per line"),
         (
             &["caption", "photos", "-o", "a"],
-            "hint: `-m` names a model",
+            "hint: `-m` expects a model",
         ),
         (
             &["caption", "photos", "--embed", "none.gguf/x"],

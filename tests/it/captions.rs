@@ -33,7 +33,7 @@ fn a_folder_is_captioned_and_a_second_run_has_no_work() {
     let message = assert_status(&run(&dir, &["pictures", "-o", "captions.jsonl"]), 0);
     assert!(
         message.contains(
-            "0 captioned, 4 skipped\n4 of those skipped have their caption in captions.jsonl"
+            "0 captioned, 4 skipped\n4 of those skipped already have a caption in captions.jsonl"
         ),
         "{message}"
     );
@@ -131,7 +131,7 @@ fn captions_are_written_to_texts_and_copies() {
     assert_status(&run(&dir, &["pictures", "-o", "c.jsonl"]), 0);
     let embed = ["pictures", "-o", "c.jsonl", "--embed", "out"];
     let message = assert_status(&run(&dir, &embed), 0);
-    let told = "0 captioned, 2 skipped\n2 of those skipped had their caption in c.jsonl, of which";
+    let told = "0 captioned, 2 skipped\n2 of those skipped had a caption in c.jsonl; their missing";
     assert!(message.contains(told), "{message}");
     for (name, caption) in &truth {
         let copy = fs::read(dir.join("out").join(name)).unwrap();
@@ -248,7 +248,7 @@ fn impossible_requests_fail_before_a_model_is_loaded() {
         (
             vec!["notes.txt", "--txt"],
             1,
-            "would replace the picture itself\n\nhint: leave text files out",
+            "would replace the picture itself\n\nhint: do not list text files",
         ),
         (vec!["pictures", "-o", "notes.txt"], 1, "expected a record"),
         (

@@ -335,7 +335,7 @@ fn an_unreadable_article_is_reported_before_the_model_is_loaded() {
     let output = xc2_edge_with_stdin(&edit, article.as_bytes());
     assert_eq!(output.status.code(), Some(1));
     let message = stderr(&output);
-    let naming = "--edit /dev/fd/0: cannot be rewritten (`--out`";
+    let naming = "--edit /dev/fd/0: cannot be written (use `--out`";
     assert!(message.contains(naming), "{message}");
 
     let dir = tempfile::tempdir().unwrap();

@@ -349,7 +349,7 @@ fn an_edited_copy_is_kept_and_reported() {
         for _ in 0..2 {
             let message = assert_status(&run_with(&[]), 0);
             for told in [
-                "warning: pictures/a.jpg: has changed, but out/a.jpg is not as it was made",
+                "warning: pictures/a.jpg: has changed, but out/a.jpg was edited since it was made",
                 "0 captioned, 1 skipped",
                 "--overwrite",
             ] {

@@ -410,7 +410,7 @@ fn a_read_only_directory_is_named_as_read_only() {
     assert_eq!(output.status.code(), Some(1), "{message}");
     for told in [
         "photos: is read-only for this user, the index cannot be written: permission denied",
-        "hint: `--index FILE` puts the index elsewhere",
+        "hint: use `--index FILE` to put the index elsewhere",
     ] {
         assert!(message.contains(told), "{message}");
     }

@@ -251,7 +251,7 @@ fn a_full_disk_is_an_error_and_leaves_nothing() {
     let message = stderr(&output);
     assert_eq!(output.status.code(), Some(1), "{message}");
     assert!(
-        message.contains("no space left") && message.contains("hint: make room"),
+        message.contains("no space left") && message.contains("hint: free some space"),
         "{message}"
     );
     assert!(names(dir.path()).is_empty());
