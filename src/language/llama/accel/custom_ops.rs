@@ -41,7 +41,6 @@ struct ReplacedNode {
 
 /// The operation of a node, which all threads compute together.
 struct CustomOp {
-    cpu: Cpu,
     kind: OpKind,
     /// The next task.
     next: AtomicUsize,
@@ -107,7 +106,7 @@ impl CustomOps {
         }
         for node in nodes {
             // SAFETY: the caller guarantees it.
-            if let Some(attention) = unsafe { attention(&*node, kernels.quantized.cpu) } {
+            if let Some(attention) = unsafe { attention(&*node, Cpu::chosen()) } {
                 // SAFETY: the caller guarantees it.
                 unsafe { self.push(node, OpKind::Attention(attention)) }
             }
@@ -203,7 +202,6 @@ impl CustomOps {
         let (op, params) = unsafe { ((*node).op, (*node).op_params) };
         self.replaced.push(ReplacedNode { node, op, params });
         self.ops.push(CustomOp {
-            cpu: self.kernels.quantized.cpu,
             kind,
             next: AtomicUsize::new(0),
         });
@@ -238,9 +236,9 @@ unsafe extern "C" fn run(_: *mut sys::ggml_tensor, _: c_int, nth: c_int, op: *mu
     let nth = nth as usize;
     match &op.kind {
         OpKind::Attention(attention) => {
-            op.for_each_task(attention.tasks(op.cpu, nth), nth, |task| {
+            op.for_each_task(attention.tasks(Cpu::chosen(), nth), nth, |task| {
                 // SAFETY: the node's operands were checked; each task is taken once.
-                unsafe { attention.run(op.cpu, task, nth) }
+                unsafe { attention.run(Cpu::chosen(), task, nth) }
             });
         }
         OpKind::Matmul {
