@@ -67,7 +67,7 @@ fn slow_settings_are_warnings_with_advice() {
         .unwrap();
     let text = stdout(&output);
     assert!(
-        text.contains("WARN  kernels   scalar though this CPU has"),
+        text.contains("WARN  kernels   scalar, though this CPU has"),
         "{text}"
     );
     assert!(text.contains("-> unset XC2_SIMD"), "{text}");
