@@ -192,7 +192,10 @@ fn changed_frames_of_a_stream_are_captioned() {
         message.contains("2 captioned") && message.contains("1 skipped"),
         "{message}"
     );
-    assert!(message.contains("1 truncated frames were skipped"), "{message}");
+    assert!(
+        message.contains("1 truncated frames were skipped"),
+        "{message}"
+    );
     let mut frames = records(&dir.join("frames.jsonl"));
     frames.sort_by_key(|record| record["path"].to_string()); // the path holds the time
     let found: Vec<_> = frames.iter().map(|r| r["caption"].clone()).collect();

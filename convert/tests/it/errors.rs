@@ -469,12 +469,19 @@ fn a_config_that_contradicts_the_tensors_is_refused() {
 
 #[test]
 fn settings_that_the_decoder_lacks_are_refused() {
-    refused_config("bias", json!(true), &["`bias: true`", "not supported by the decoder"]);
+    refused_config(
+        "bias",
+        json!(true),
+        &["`bias: true`", "not supported by the decoder"],
+    );
     refused_config("hidden_act", json!("gelu"), &["`hidden_act: gelu`"]);
     let linear = json!({ "type": "linear", "factor": 2.0 });
     refused_config("rope_scaling", linear, &["rope_scaling", "linear"]);
     let bias = "model.layers.0.attention.wqkv.bias";
-    refused_after(|f| f.add(bias, &[128]), &[bias, "not supported by the decoder"]);
+    refused_after(
+        |f| f.add(bias, &[128]),
+        &[bias, "not supported by the decoder"],
+    );
     let wide = Sizes {
         n_vision: 80,
         ..SMALL
