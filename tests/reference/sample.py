@@ -4,8 +4,8 @@
     sample.py golden/MODEL
 
 Which rows and columns stay depends on the place of a file in the sorted list of its folder, so that all files
-together still cover every token of the vocabulary and every row of a picture. What is sampled already stays as it is,
-and so does `pixel_values`, of which every value is compared.
+together still cover every token of the vocabulary and every row of the smaller pictures. What is sampled already stays
+as it is, and so does `pixel_values`, of which every value is compared.
 Values keep their 32 bits: the rounding error of f16 is above most tolerances (at most 1.3e-2 in the tower's stages,
 3e-2 in logits).
 """
