@@ -6,7 +6,7 @@
 //!
 //! | module | operands | used |
 //! |---|---|---|
-//! | [`int8`] | Q8_0 weights, activations quantized to int8 in blocks of 32 | by default on small machines |
+//! | [`int8`] | Q8_0 weights, activations quantized to int8 in blocks of 32 | in the vision tower, by default |
 //! | [`bf16`] | BF16 weights and activations, f32 sums | on CPUs with BF16 dot products |
 //! | [`float`] | weights of any type, expanded to f32 | everywhere else |
 //! | [`quantized`] | Q4_0, Q8_0, Q4_K, Q5_K, Q6_K weights in llama.cpp's layout, int8 activations | in the decoder |

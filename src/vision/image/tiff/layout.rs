@@ -322,7 +322,7 @@ fn subsampling(tags: &Directory<'_>) -> (u32, u32) {
     }
 }
 
-/// The declared range of values. `MaxSampleValue` tells how many of the bits are used.
+/// The declared range of values. `MaxSampleValue` states how many of the bits are used.
 fn range(tags: &Directory<'_>, format: Format) -> Option<(f64, f64)> {
     let min = tags
         .reals(tag::S_MIN_SAMPLE_VALUE)
