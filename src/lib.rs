@@ -34,8 +34,8 @@
 //!
 //! # Features
 //!
-//! `cli` (default) builds the program `xc2-edge`; `caption` and `compose` are the two tasks, which it needs. Without
-//! features the library has the engine alone. `heic` reads HEIC pictures.
+//! `cli` (default) builds the program `xc2-edge` and includes the two tasks: `compose`, which includes `caption`.
+//! Without features the library has the engine alone. `heic` reads HEIC pictures.
 //!
 //! # Internal modules
 //!

@@ -1,8 +1,8 @@
 //! xc2-convert: from a Hugging Face checkpoint to one GGUF file.
 //!
 //! ```text
-//! checkpoint   what lies on the disk: weight files, configuration        (lazily)
-//!   → model      which member of the family (family), which sizes        refuses what it must
+//! checkpoint   the files on the disk: weights, configuration             weights are read later
+//!   → model      which published model (family), which sizes             unsupported ones are refused
 //!   → tensor_map which tensor becomes which                              one table
 //!   → mix        which type each gets
 //!   → plan       the list of writes, and the layout of the file          pure; `--dry-run` ends here

@@ -45,8 +45,7 @@ pub enum PlanError {
     UnusedPattern { pattern: String },
     /// An invalid scale.
     #[error(
-        "scale of Partial-LoRA: expected a number other than 0 and of magnitude at most \
-         {MAX_PLORA_SCALE}, found {found}"
+        "scale of Partial-LoRA: expected a number above 0, at most {MAX_PLORA_SCALE}, found {found}"
     )]
     PloraScale { found: f32 },
 }

@@ -1,8 +1,9 @@
 //! CPU kernels for transformers: matmul, attention, layer norm and activations.
 //!
-//! The crate knows caches and instruction sets, but nothing about models or files. Each operation
-//! has a folder: `mod.rs` holds the operation and its dispatch, `scalar.rs` the reference
-//! implementation, and one file per instruction set the same functions under the same names.
+//! The crate deals with caches and instruction sets, not with models or files. An operation with
+//! code for several instruction sets has a folder: the operation and its dispatch in `mod.rs` (and
+//! `kernel.rs`), the reference implementation in `scalar.rs`, and one file per instruction set.
+//! Other operations are single files, for example `float.rs` and `layer_norm.rs`.
 //!
 //! | module | operands | used |
 //! |---|---|---|

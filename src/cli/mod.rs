@@ -1,6 +1,7 @@
 //! The command line: parses arguments and calls the library.
 //!
-//! Results go to stdout, everything else to stderr. Exit status: 0 success, 1 failure, 2 wrong usage.
+//! Results go to stdout, everything else to stderr. Exit status: 0 success, 1 failure, 2 wrong usage, 3 `caption` or
+//! `index` finished but some pictures have no caption or some folders could not be read, 130 Ctrl-C.
 
 mod arithmetic;
 mod bench;

@@ -133,8 +133,8 @@ fn show(file: &Path) {
     }
 }
 
-/// Whether the terminal says of itself that it has Kitty's protocol. Only then it is asked for details:
-/// `viuer` would wait for ever for the answer of one that has none.
+/// Whether the terminal advertises Kitty's protocol. Only then is it queried: a terminal without the protocol does not
+/// answer, and `viuer` would wait forever.
 fn is_kitty() -> bool {
     let var = |name: &str| std::env::var(name).unwrap_or_default().to_lowercase();
     let (term, program) = (var("TERM"), var("TERM_PROGRAM"));

@@ -155,8 +155,8 @@ impl Engine {
         (embeddings.collect(), n_encoded)
     }
 
-    /// Computes the rest of a prompt of which sequence `seq` has the first [`Timings::n_reused`] positions. `Break` if
-    /// the observer interrupts it.
+    /// Computes the rest of a prompt; sequence `seq` already holds its first [`Timings::n_reused`] positions. `Break`
+    /// if the observer interrupts it.
     pub(super) fn prefill(
         &self,
         decoder: &mut Decoder,

@@ -314,7 +314,7 @@ impl<'a> QuantizedMatmul<'a> {
                 &[]
             };
             // A part is prefetched while the panel is unpacked, the rest during the multiplication.
-            // Many prefetches at once would wait in a queue, and the arithmetic with them.
+            // Too many prefetches at once fill the queue and stall the arithmetic.
             let (first, rest) = share.split_at(share.len() / 4);
             prefetch(first);
             for (p, panel) in panels.iter_mut().enumerate() {

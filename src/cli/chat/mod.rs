@@ -1,7 +1,6 @@
 //! A conversation on the terminal: questions, pictures and answers, turn by turn.
 //!
-//! The session below keeps every earlier turn and picture in the KV cache, so a turn costs what is new
-//! in it.
+//! The session keeps every earlier turn and picture in the KV cache, so a turn computes only its new positions.
 
 mod command;
 mod context_left;

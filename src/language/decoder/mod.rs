@@ -148,9 +148,9 @@ impl Decoder {
         Ok(())
     }
 
-    /// Computes the rest of a prompt of which sequence `seq` is a prefix. [`Self::logits`] has the logits of the last
-    /// position afterwards. `progress` receives the sequence's length after every batch. If it returns `Break`, so does
-    /// this function, and there are no logits.
+    /// Computes the rest of a prompt; sequence `seq` already holds a prefix of it. [`Self::logits`] has the logits of
+    /// the last position afterwards. `progress` receives the sequence's length after every batch. If it returns
+    /// `Break`, so does this function, and there are no logits.
     ///
     /// # Errors
     /// If llama.cpp fails; the sequence keeps the batches computed before.

@@ -6,8 +6,7 @@
 //! ```
 //!
 //! Everything after the decoder equals, bit for bit, what Pillow 10 and torchvision compute for the published model;
-//! the golden pictures of `tests/it/vision_golden/` prove it. The aspect ratio is not kept: the models were trained
-//! so.
+//! the golden pictures of `tests/it/vision_golden/` prove it. The aspect ratio is not kept, as in training.
 
 mod alpha;
 mod cost;

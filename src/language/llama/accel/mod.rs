@@ -2,17 +2,18 @@
 //!
 //! llama.cpp asks every registered device of type ACCEL, before the CPU, which operations of a graph it supports. Ours
 //! supports everything that the CPU does, so a graph is not split between devices. Before a graph is computed, the
-//! products for which our kernels are faster are replaced with ggml's custom nodes; then ggml's CPU backend computes
-//! the graph:
+//! products and the fused attention for which our kernels are faster are replaced with ggml's custom nodes; then ggml's
+//! CPU backend computes the graph:
 //!
 //! ```text
-//! graph ─▶ MUL_MAT of a supported type ──▶ CUSTOM: our kernel     ─▶ ggml's CPU backend, its threads
-//!          everything else             ──▶ unchanged
+//! graph ─▶ MUL_MAT of a supported type        ──▶ CUSTOM: our kernel ─▶ ggml's CPU backend, its threads
+//!          FLASH_ATTN_EXT of a supported form ──▶ CUSTOM: our kernel
+//!          everything else                    ──▶ unchanged
 //! ```
 //!
-//! So the threads that compute the other nodes compute the products as well: none sleeps, none competes with other
-//! spinning threads, and a product has no more overhead than any node. Weights are read in place, in the mapped file.
-//! Nodes for which our kernels are not faster (other types) are unchanged. On CPUs for which we have no faster kernel,
+//! So the threads that compute the other nodes compute these as well: none sleeps, none competes with other spinning
+//! threads, and a custom node has no more overhead than any node. Weights are read in place, in the mapped file. Nodes
+//! for which our kernels are not faster (other types) are unchanged. On CPUs for which we have no faster kernel,
 //! the device is not registered.
 #![allow(unsafe_code)]
 

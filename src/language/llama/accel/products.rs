@@ -76,8 +76,8 @@ pub unsafe fn adapter_sums(
     }
 }
 
-/// The weights of a node, if it is a product for which our kernels are faster: a matrix in host memory and in ggml's
-/// is_plain layout, times rows in f32.
+/// The weights of a node, if it is a product for which our kernels are faster: a contiguous matrix in host memory,
+/// times contiguous rows in f32.
 ///
 /// # Safety
 /// The node is valid, and its memory and that of its sources is allocated.
