@@ -69,7 +69,10 @@ fn pixel_values_equal_the_original() {
                 let differs = pairs.find(|(f, e)| !((f - e).abs() <= 1e-6)); // NaN differs too
                 assert!(differs.is_none(), "{model} {name}: {differs:?}");
             } else {
-                assert_eq!(model, "tiny-vl", "{name}: only its recordings are too large");
+                assert_eq!(
+                    model, "tiny-vl",
+                    "{name}: only its recordings are too large"
+                );
                 let n = found.len() as f64;
                 let mean = found.clone().sum::<f64>() / n;
                 let rms = (found.map(|v| v * v).sum::<f64>() / n).sqrt();
