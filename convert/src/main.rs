@@ -192,7 +192,7 @@ fn report_ignored(plan: &Plan) {
             example(&names)
         ),
         _ => say!(
-            "warning: {} are not part of this model and were skipped",
+            "warning: {}, are not part of this model and were skipped",
             example(&names)
         ),
     }

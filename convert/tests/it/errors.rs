@@ -486,7 +486,7 @@ fn settings_that_the_decoder_lacks_are_refused() {
         n_vision: 80,
         ..SMALL
     };
-    assert_refused(Fixture::new(wide).save(), &["tower 80 wide"]);
+    assert_refused(Fixture::new(wide).save(), &["tower of width 80"]);
 }
 
 #[test]
