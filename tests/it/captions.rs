@@ -124,7 +124,7 @@ fn captions_are_written_to_texts_and_copies() {
     );
     assert_eq!(text("scene-00321.txt"), "by hand");
     let message = assert_status(&run(&dir, &template), 0);
-    let told = "0 captioned, 2 skipped\n2 of those skipped have a text file";
+    let told = "0 captioned, 2 skipped\n2 of those skipped already have a text file";
     assert!(message.contains(told), "{message}");
 
     // With records, copies can be made later from the known captions.

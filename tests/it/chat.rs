@@ -101,7 +101,7 @@ fn several_turns_about_pictures_are_answered_and_saved() {
     // The second turn computed only the new part and did not encode the first picture again.
     let timings = talk.sees("prefill");
     assert!(timings.contains("encode 1 picture"), "{timings}");
-    talk.sees("known");
+    talk.sees("reused");
 
     // One file of a killed process, and one of a running process.
     let left = talk.home.path().join(".talk.jsonAb12xY.part");

@@ -217,7 +217,7 @@ fn a_picture_too_large_to_decode_is_refused_by_name_beforehand() {
             "8000x6000",
             "192.0 MB",
             "make it smaller",
-            "hint: a larger `--max-memory`",
+            "hint: use a larger `--max-memory`",
         ],
     );
     // Two pictures of which only one at a time fits.
