@@ -310,6 +310,9 @@ pub(super) struct Recorded<T> {
     pub shape: Vec<usize>,
 }
 
+/// Rows or columns of a tensor, and their numbers.
+type Sample = (Recorded<f32>, Vec<usize>);
+
 /// Recorded logits: of all tokens, or only of the tokens `at`.
 pub(super) struct RecordedLogits {
     /// Row by row.
@@ -386,11 +389,7 @@ impl Tensors {
     }
 
     /// A sample `NAME.KIND` of rows or columns, if there is one, and their numbers `NAME.at`.
-    pub fn sample(
-        &self,
-        name: &str,
-        kind: &str,
-    ) -> Result<Option<(Recorded<f32>, Vec<usize>)>, GoldenError> {
+    pub fn sample(&self, name: &str, kind: &str) -> Result<Option<Sample>, GoldenError> {
         let Some(sample) = self.f32(&format!("{name}.{kind}"))? else {
             return Ok(None);
         };

@@ -26,9 +26,12 @@ const TRAILER: u8 = b';';
 /// Length of signature and logical screen descriptor.
 const SCREEN_LEN: usize = 13;
 
+/// A file's bytes in three parts: a rewritten head, the rest, and a trailer.
+type Parts<'a> = Chain<Chain<Cursor<Vec<u8>>, &'a [u8]>, &'static [u8]>;
+
 /// A GIF whose first frame's descriptor was read.
 pub struct GifFrame<'a> {
-    decoder: Decoder<Chain<Chain<Cursor<Vec<u8>>, &'a [u8]>, &'static [u8]>>,
+    decoder: Decoder<Parts<'a>>,
     canvas: (u32, u32),
     /// Whether the trailer is missing; any decoding error then counts as truncation.
     ends_early: bool,

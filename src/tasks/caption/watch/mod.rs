@@ -231,7 +231,7 @@ impl EventWatch<'_> {
         match (Kind::of(&path), event) {
             (Kind::Picture, FileEvent::Complete) => self.schedule(path, AFTER_CLOSE),
             (Kind::Picture, FileEvent::Appeared | FileEvent::Touched) => {
-                self.schedule(path, UNTOUCHED)
+                self.schedule(path, UNTOUCHED);
             }
             (Kind::Picture, FileEvent::BeingWritten) => drop(self.due.remove(&path)),
             (Kind::Unsupported(format), FileEvent::Complete) => self.skip(path, format),
