@@ -97,6 +97,7 @@ pub fn prepare(bytes: &[u8], allow_truncated: bool) -> Result<Prepared<'_>, Imag
 }
 
 /// Whether all rows of the JPEG are present, with or without an end marker.
+#[cfg(feature = "caption")]
 pub fn is_whole(bytes: &[u8]) -> bool {
     prepare(bytes, false).is_ok()
 }

@@ -7,7 +7,9 @@ use std::{
     io::{Read, Write},
 };
 
-pub use chunks::{Chunk, SIGNATURE_LEN, chunks, encode_chunk};
+#[cfg(feature = "caption")]
+pub use chunks::Chunk;
+pub use chunks::{SIGNATURE_LEN, chunks, encode_chunk};
 use flate2::{Compression, read::ZlibDecoder, write::ZlibEncoder};
 
 /// With at least this many trailing zeros, a chunk with a wrong checksum is taken for an interrupted copy.
