@@ -264,10 +264,7 @@ fn the_embeddings_decide_and_not_the_configuration() {
     fixture.config["vocab_size"] = 1294.into();
     fixture.save();
     let said = said(&fixture);
-    assert!(
-        said.contains("`vocab_size: 1294`; using 1280"),
-        "{said}"
-    );
+    assert!(said.contains("`vocab_size: 1294`; using 1280"), "{said}");
 }
 
 /// The encoded pieces of a `tokenizer.model`, and the bytes after them.

@@ -487,7 +487,10 @@ fn unknown_tensors_are_reported_in_one_line() {
         fixture.add(&format!("extra.{n:02}.weight"), &[2, 2]);
     }
     let said = notes(fixture.save(), &[]);
-    let lines: Vec<&str> = said.lines().filter(|l| l.contains("were skipped")).collect();
+    let lines: Vec<&str> = said
+        .lines()
+        .filter(|l| l.contains("were skipped"))
+        .collect();
     assert_eq!(lines.len(), 1, "{said}");
     assert!(
         lines[0].contains("40 tensors, such as `extra.00.weight`"),
