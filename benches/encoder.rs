@@ -31,6 +31,7 @@ const CONFIG: VisionConfig = VisionConfig {
     n_layer: 24,
     layer_norm_eps: 1e-5,
     n_embd_text: 4096,
+    tiling: None,
 };
 
 fn main() {

@@ -108,7 +108,8 @@ fn general(meta: &mut Metadata, facts: &Facts) {
 
 fn prompt(meta: &mut Metadata, facts: &Facts) {
     let system = match facts.model.family {
-        Family::Vl => SYSTEM_VL,
+        // The 2.5 models' code omits it unless asked; their published example asks.
+        Family::Vl | Family::Khd4 | Family::V2d5 => SYSTEM_VL,
         Family::Composition => SYSTEM_COMPOSITION,
     };
     meta.set(keys::PROMPT_SYSTEM, system);

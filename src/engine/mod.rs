@@ -148,7 +148,6 @@ impl Engine {
         Template {
             prompt: info.prompt.clone(),
             layout,
-            n_image_tokens: info.vision.n_patches(),
         }
     }
 

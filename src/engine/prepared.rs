@@ -58,7 +58,8 @@ impl Engine {
         if let Some(rule) = request.bos_rule {
             template.prompt.bos_rule = rule;
         }
-        Ok(template.sequence(&request.chat, request.images.len(), &self.tokenizer)?)
+        let images = vec![self.encoder.config().n_patches(); request.images.len()];
+        Ok(template.sequence(&request.chat, &images, &self.tokenizer)?)
     }
 
     /// Builds the prompt and loads the pictures' files.

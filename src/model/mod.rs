@@ -9,4 +9,4 @@ mod vision_config;
 
 pub use file_map::FileMap;
 pub(crate) use vision_config::CHANNELS;
-pub use vision_config::{VisionConfig, VisionConfigError};
+pub use vision_config::{MERGE, TileGrid, Tiling, VisionConfig, VisionConfigError};

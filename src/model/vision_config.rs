@@ -2,10 +2,63 @@
 
 use thiserror::Error;
 
+/// How the members of the family with variable resolution cut pictures into tiles.
+///
+/// The tower sees the whole picture scaled down to one tile, then every tile. Squares of 2 x 2 patches become one
+/// embedding, each row of embeddings ends with a separator, and another separator follows the whole picture.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Tiling {
+    /// As InternLM-XComposer2-4KHD: pictures are always enlarged, and padded on both sides.
+    Khd4,
+    /// As InternLM-XComposer2.5: pictures are not enlarged by more than one tile, and padded at the end.
+    V2d5,
+}
+
+impl Tiling {
+    /// The name in the model file.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Khd4 => "4khd",
+            Self::V2d5 => "2.5",
+        }
+    }
+
+    /// The tiling with this name.
+    pub fn from_name(name: &str) -> Option<Self> {
+        [Self::Khd4, Self::V2d5]
+            .into_iter()
+            .find(|t| t.name() == name)
+    }
+}
+
+/// The tiles of a picture: rows and columns, without the view of the whole picture.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct TileGrid {
+    /// Tiles from top to bottom.
+    pub rows: usize,
+    /// Tiles from left to right.
+    pub cols: usize,
+}
+
+impl TileGrid {
+    /// Number of tiles.
+    pub fn len(self) -> usize {
+        self.rows * self.cols
+    }
+
+    /// Whether there are no tiles.
+    pub fn is_empty(self) -> bool {
+        self.len() == 0
+    }
+}
+
+/// Patches along an edge of the square that becomes one embedding, with [`Tiling`].
+pub const MERGE: usize = 2;
+
 /// The hyper-parameters that a model's metadata must contain for its vision part.
 #[derive(Clone, Debug, PartialEq)]
 pub struct VisionConfig {
-    /// Side of the square input picture, in pixels.
+    /// Side of the square input of the tower, in pixels: the whole picture, or a tile.
     pub image_size: usize,
     /// Side of a patch, in pixels.
     pub patch_size: usize,
@@ -21,6 +74,8 @@ pub struct VisionConfig {
     pub layer_norm_eps: f32,
     /// Width of the decoder's embeddings: the projector's output.
     pub n_embd_text: usize,
+    /// How pictures are cut into tiles; `None` if they are resized to `image_size`.
+    pub tiling: Option<Tiling>,
 }
 
 /// A value that is out of range or contradicts another.
@@ -50,7 +105,7 @@ impl VisionConfig {
         self.image_size / self.patch_size
     }
 
-    /// Patches per picture; also the number of output embeddings.
+    /// Patches per tower input. Without [`Tiling`] also the number of embeddings of a picture.
     pub fn n_patches(&self) -> usize {
         self.grid() * self.grid()
     }
@@ -58,6 +113,26 @@ impl VisionConfig {
     /// Rows in the tower: the class token and the patches.
     pub fn n_tokens(&self) -> usize {
         self.n_patches() + 1
+    }
+
+    /// Width of the projector's input.
+    pub fn n_projector_in(&self) -> usize {
+        match self.tiling {
+            None => self.n_embd,
+            Some(_) => MERGE * MERGE * self.n_embd,
+        }
+    }
+
+    /// Embeddings along an edge of a tile, with [`Tiling`].
+    pub fn merged_grid(&self) -> usize {
+        self.grid() / MERGE
+    }
+
+    /// Embeddings of a picture of `grid` tiles, with [`Tiling`]: the view of the whole picture, a separator, and the
+    /// tiles; each row ends with a separator.
+    pub fn n_tiled_embeddings(&self, grid: TileGrid) -> usize {
+        let m = self.merged_grid();
+        (grid.len() + 1) * m * m + 1 + (grid.rows + 1) * m
     }
 
     /// Width of an attention head.
@@ -70,7 +145,7 @@ impl VisionConfig {
         CHANNELS * self.patch_size * self.patch_size
     }
 
-    /// Floating-point operations for one picture; a multiply-add counts as two.
+    /// Floating-point operations for one tower input and its embeddings; a multiply-add counts as two.
     pub fn flops(&self) -> f64 {
         let [n, p, c, ff, text] = [
             self.n_tokens(),
@@ -82,7 +157,13 @@ impl VisionConfig {
         .map(|v| v as f64);
         let embed = 2.0 * p * c * self.patch_len() as f64;
         let layer = 2.0 * n * c * (4.0 * c + 2.0 * ff) + 4.0 * n * n * c;
-        let projector = 2.0 * p * text * (c + text);
+        let projector = match self.tiling {
+            None => 2.0 * p * text * (c + text),
+            Some(_) => {
+                let merged = (self.merged_grid() * self.merged_grid()) as f64;
+                2.0 * merged * text * (self.n_projector_in() as f64 + text)
+            }
+        };
         embed + layer * self.n_layer as f64 + projector
     }
 
@@ -113,6 +194,14 @@ impl VisionConfig {
             ensure(value.is_multiple_of(divisor), field, value, || {
                 format!("a multiple of {of} {divisor}")
             })?;
+        }
+        if self.tiling.is_some() {
+            ensure(
+                self.grid().is_multiple_of(MERGE),
+                "image_size",
+                self.image_size,
+                || format!("a multiple of {MERGE} patches of {}", self.patch_size),
+            )?;
         }
         let eps = self.layer_norm_eps;
         ensure((0.0..1.0).contains(&eps), "layer_norm_eps", eps, || {
@@ -151,6 +240,7 @@ mod tests {
             n_layer: 24,
             layer_norm_eps: 1e-5,
             n_embd_text: 4096,
+            tiling: None,
         }
     }
 
@@ -165,6 +255,22 @@ mod tests {
             "{}",
             config.flops()
         );
+    }
+
+    #[test]
+    fn tiles_become_as_many_embeddings_as_the_published_models_count() {
+        let tiled = |tiling, image_size| VisionConfig {
+            tiling: Some(tiling),
+            image_size,
+            ..vl_7b()
+        };
+        let grid = |rows, cols| TileGrid { rows, cols };
+        let (khd4, v2d5) = (tiled(Tiling::Khd4, 336), tiled(Tiling::V2d5, 560));
+        assert_eq!(khd4.n_tiled_embeddings(grid(3, 3)), 1489);
+        assert_eq!(khd4.n_tiled_embeddings(grid(6, 4)), 3685);
+        assert_eq!(v2d5.n_tiled_embeddings(grid(1, 1)), 841);
+        assert_eq!(v2d5.n_tiled_embeddings(grid(24, 1)), 10501);
+        assert_eq!(khd4.n_projector_in(), 4096);
     }
 
     #[test]

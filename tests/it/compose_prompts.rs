@@ -6,7 +6,7 @@ use std::fs;
 use serde::Deserialize;
 use xc2_edge::{
     language::prompt::{Chat, PromptLayout, Run, Template},
-    model::container::{BosRule, PromptInfo},
+    model::container::{BosRule, PromptInfo, UnmarkedImage},
     tasks::compose::{
         Language, Prompts,
         prompts::{PlainPrompt, PromptsError, RenderedPrompt},
@@ -114,9 +114,9 @@ fn ids_equal_those_of_sentencepiece() {
             bos: 1,
             eos: 2,
             bos_rule: BosRule::Once,
+            unmarked_image: UnmarkedImage::Query,
         },
         layout: PromptLayout::Chat,
-        n_image_tokens: 256,
     };
     for line in lines() {
         let ask = ask(&prompts, &line.stage, &line.made_of);
@@ -126,7 +126,7 @@ fn ids_equal_those_of_sentencepiece() {
             ..Chat::default()
         };
         let sequence = template
-            .sequence(&chat, ask.user.pictures().len(), &tokenizer)
+            .sequence(&chat, &vec![256; ask.user.pictures().len()], &tokenizer)
             .unwrap();
         let ids = sequence.runs().iter().flat_map(|run| match run {
             Run::Tokens(ids) => ids.clone(),

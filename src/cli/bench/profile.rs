@@ -111,6 +111,7 @@ mod tests {
             n_layer: 24,
             layer_norm_eps: 1e-5,
             n_embd_text: 2048,
+            tiling: None,
         };
         let sum: f64 = Part::ALL.iter().map(|p| p.operations(&config)).sum();
         assert!((sum - config.flops()).abs() < 1.0);

@@ -130,7 +130,8 @@ impl<'a> Conversations<'a> {
             answer_prefix: String::new(),
         };
         let template = self.engine.template(PromptLayout::Chat);
-        let sequence = template.sequence(&chat, case.images.len(), self.engine.tokenizer());
+        let images = vec![self.engine.encoder().config().n_patches(); case.images.len()];
+        let sequence = template.sequence(&chat, &images, self.engine.tokenizer());
         Ok(sequence.map_err(crate::engine::EngineError::from)?)
     }
 

@@ -7,7 +7,7 @@
 use super::{PromptError, Sequence};
 use crate::{
     language::llama::{SpecialText, Tokenizer},
-    model::container::{BosRule, PromptInfo},
+    model::container::{BosRule, PromptInfo, UnmarkedImage},
 };
 
 /// A conversation up to the point where the model is to answer.
@@ -40,8 +40,6 @@ pub struct Template {
     pub prompt: PromptInfo,
     /// Where pictures are placed.
     pub layout: PromptLayout,
-    /// Positions of each picture.
-    pub n_image_tokens: usize,
 }
 
 /// A piece of a prompt before tokenization.
@@ -53,21 +51,22 @@ enum Piece {
 }
 
 impl Template {
-    /// The sequence of `chat` with `n_images` pictures.
+    /// The sequence of `chat` with pictures of the given numbers of positions.
     ///
     /// # Errors
     /// If there is neither a question nor a picture, or markers and pictures do not match.
     pub fn sequence(
         &self,
         chat: &Chat,
-        n_images: usize,
+        images: &[usize],
         tokenizer: &Tokenizer,
     ) -> Result<Sequence, PromptError> {
-        if chat.query.is_empty() && n_images == 0 {
+        if chat.query.is_empty() && images.is_empty() {
             return Err(PromptError::Empty);
         }
-        let pieces = self.with_images(self.turns(chat), n_images)?;
-        Ok(self.tokenize(&self.with_bos(pieces, n_images > 0), tokenizer))
+        let pieces = self.with_images(self.turns(chat), images.len())?;
+        let pieces = self.with_bos(pieces, !images.is_empty());
+        Ok(tokenize(&pieces, images, tokenizer))
     }
 
     /// All turns, with markers as [`Piece::Image`].
@@ -124,27 +123,18 @@ impl Template {
                 images: n_images,
             });
         }
-        let at = match self.layout {
-            PromptLayout::Evaluation => 0,
-            PromptLayout::Chat => self.split_last_query(&mut pieces),
+        let unmarked = self.prompt.unmarked_image;
+        let at = match (self.layout, unmarked) {
+            (PromptLayout::Evaluation, _) => 0,
+            (PromptLayout::Chat, UnmarkedImage::Prompt) if n_images == 1 => 0,
+            (PromptLayout::Chat, _) => split_last_query(&mut pieces),
         };
-        pieces.splice(at..at, std::iter::repeat_n(Piece::Image, n_images));
-        Ok(pieces)
-    }
-
-    /// Splits the last user turn after `user\n` and returns the place for pictures. (The original puts a picture
-    /// without a marker after the whole prompt, where no training sample has one.)
-    fn split_last_query(&self, pieces: &mut Vec<Piece>) -> usize {
-        let is_user = |p: &Piece| matches!(p, Piece::Text(text) if text.starts_with("user\n"));
-        let at = pieces
-            .iter()
-            .rposition(is_user)
-            .expect("there is a user turn");
-        if let Piece::Text(text) = &mut pieces[at] {
-            let query = text.split_off("user\n".len());
-            pieces.insert(at + 1, Piece::Text(query));
+        if n_images > 1 && self.layout == PromptLayout::Chat && unmarked == UnmarkedImage::Prompt {
+            number_images(&mut pieces, at, n_images);
+        } else {
+            pieces.splice(at..at, std::iter::repeat_n(Piece::Image, n_images));
         }
-        at + 1
+        Ok(pieces)
     }
 
     /// Inserts `<s>` by the rule of layout and model.
@@ -173,24 +163,60 @@ impl Template {
         }
         out
     }
+}
 
-    fn tokenize(&self, pieces: &[Piece], tokenizer: &Tokenizer) -> Sequence {
-        let mut sequence = Sequence::default();
-        let mut n_seen = 0;
-        for piece in pieces {
-            match piece {
-                Piece::Id(id) => sequence.push_tokens(&[*id]),
-                Piece::Text(text) => {
-                    sequence.push_tokens(&tokenizer.encode(text, SpecialText::Plain));
-                }
-                Piece::Image => {
-                    sequence.push_image(n_seen, self.n_image_tokens);
-                    n_seen += 1;
-                }
+/// Splits the last user turn after `user\n` and returns the place for pictures. (The original 2.0 models put a picture
+/// without a marker after the whole prompt, where no training sample has one.)
+fn split_last_query(pieces: &mut Vec<Piece>) -> usize {
+    let is_user = |p: &Piece| matches!(p, Piece::Text(text) if text.starts_with("user\n"));
+    let at = pieces
+        .iter()
+        .rposition(is_user)
+        .expect("there is a user turn");
+    if let Piece::Text(text) = &mut pieces[at] {
+        let query = text.split_off("user\n".len());
+        pieces.insert(at + 1, Piece::Text(query));
+    }
+    at + 1
+}
+
+/// Inserts `Image1 <image>; Image2 <image>; ` between the pieces before `at`, which end with `user\n`, and the query:
+/// the form in which the 2.5 models take several pictures. Neighbouring texts are joined, because a token may span
+/// them.
+fn number_images(pieces: &mut Vec<Piece>, at: usize, n_images: usize) {
+    let mut text = match &mut pieces[at - 1] {
+        Piece::Text(text) => std::mem::take(text),
+        _ => String::new(),
+    };
+    let mut numbered = Vec::with_capacity(2 * n_images + 1);
+    for i in 1..=n_images {
+        text.push_str(&format!("Image{i} "));
+        numbered.push(Piece::Text(std::mem::replace(&mut text, "; ".to_owned())));
+        numbered.push(Piece::Image);
+    }
+    if let Some(Piece::Text(query)) = pieces.get(at) {
+        text.push_str(query);
+    }
+    numbered.push(Piece::Text(text));
+    pieces.splice(at - 1..=at, numbered);
+}
+
+fn tokenize(pieces: &[Piece], images: &[usize], tokenizer: &Tokenizer) -> Sequence {
+    let mut sequence = Sequence::default();
+    let mut images = images.iter().enumerate();
+    for piece in pieces {
+        match piece {
+            Piece::Id(id) => sequence.push_tokens(&[*id]),
+            Piece::Text(text) => {
+                sequence.push_tokens(&tokenizer.encode(text, SpecialText::Plain));
+            }
+            Piece::Image => {
+                let (index, n_tokens) = images.next().expect("as many markers as pictures");
+                sequence.push_image(index, *n_tokens);
             }
         }
-        sequence
     }
+    sequence
 }
 
 #[cfg(test)]
@@ -206,12 +232,9 @@ mod tests {
             bos: 1,
             eos: 2,
             bos_rule,
+            unmarked_image: UnmarkedImage::Query,
         };
-        Template {
-            prompt,
-            layout,
-            n_image_tokens: 4,
-        }
+        Template { prompt, layout }
     }
 
     fn pieces(template: &Template, query: &str, n_images: usize) -> Vec<Piece> {
@@ -265,6 +288,17 @@ mod tests {
     fn pictures_without_markers_are_placed_before_the_query() {
         let t = template(PromptLayout::Chat, BosRule::EverySegment);
         let marked = pieces(&t, "<ImageHere><ImageHere>what?", 2);
+        assert_eq!(pieces(&t, "what?", 2), marked);
+    }
+
+    #[test]
+    fn the_2_5_models_take_one_picture_first_and_number_several() {
+        use Piece::{Id, Image};
+        let mut t = template(PromptLayout::Chat, BosRule::Once);
+        t.prompt.unmarked_image = UnmarkedImage::Prompt;
+        let one = [Id(1), Image, Id(46), text("user\nwhat?"), Id(45)];
+        assert_eq!(pieces(&t, "what?", 1)[..5], one);
+        let marked = pieces(&t, "Image1 <ImageHere>; Image2 <ImageHere>; what?", 2);
         assert_eq!(pieces(&t, "what?", 2), marked);
     }
 

@@ -2,33 +2,72 @@
 
 use super::{ContainerError, keys};
 use crate::model::{
-    VisionConfig,
+    Tiling, VisionConfig,
     gguf::{GgufError, Metadata},
 };
 
-/// Kind of model. It decides the default system text and what the model was trained for; the mathematics are the same.
+/// Kind of model. It decides the default system text and what the model was trained for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Family {
     /// Comprehension: captions, questions, chat (`internlm-xcomposer2-vl-*`).
     Vl,
     /// Text-image composition (`internlm-xcomposer2-7b`).
     Composition,
+    /// Comprehension at high resolution (`internlm-xcomposer2-4khd-7b`).
+    Khd4,
+    /// Comprehension at high resolution, several pictures, videos, articles (`internlm-xcomposer2d5-7b`).
+    V2d5,
 }
 
 impl Family {
+    /// All kinds.
+    pub const ALL: [Self; 4] = [Self::Vl, Self::Composition, Self::Khd4, Self::V2d5];
+
     /// The name in the file.
     pub fn name(self) -> &'static str {
         match self {
             Self::Vl => "vl",
             Self::Composition => "composition",
+            Self::Khd4 => "4khd",
+            Self::V2d5 => "2.5",
         }
     }
 
     /// The family with this name.
     pub fn from_name(name: &str) -> Option<Self> {
-        [Self::Vl, Self::Composition]
-            .into_iter()
-            .find(|f| f.name() == name)
+        Self::ALL.into_iter().find(|f| f.name() == name)
+    }
+}
+
+/// A task of the 2.5 models. They have adapters on all tokens for some tasks, which the converter merges into the
+/// decoder's weights.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Task {
+    /// Comprehension: no further adapter.
+    #[default]
+    Base,
+    /// Articles: `lora_sft` and `lora_dpo`.
+    Write,
+    /// Web pages: `lora_web`.
+    Web,
+}
+
+impl Task {
+    /// All tasks.
+    pub const ALL: [Self; 3] = [Self::Base, Self::Write, Self::Web];
+
+    /// The name in the file.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Base => "base",
+            Self::Write => "write",
+            Self::Web => "web",
+        }
+    }
+
+    /// The task with this name.
+    pub fn from_name(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|t| t.name() == name)
     }
 }
 
@@ -67,6 +106,34 @@ impl BosRule {
     }
 }
 
+/// Where pictures without placeholders are placed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum UnmarkedImage {
+    /// At the start of the query.
+    #[default]
+    Query,
+    /// A single picture before the whole prompt, after `<s>`; several at the start of the query, numbered. As
+    /// InternLM-XComposer2.5.
+    Prompt,
+}
+
+impl UnmarkedImage {
+    /// The name in the file.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Query => "query",
+            Self::Prompt => "prompt",
+        }
+    }
+
+    /// The place with this name.
+    pub fn from_name(name: &str) -> Option<Self> {
+        [Self::Query, Self::Prompt]
+            .into_iter()
+            .find(|r| r.name() == name)
+    }
+}
+
 /// The prompt format that the model was trained with.
 #[derive(Clone, Debug, PartialEq)]
 pub struct PromptInfo {
@@ -84,6 +151,8 @@ pub struct PromptInfo {
     pub eos: i32,
     /// Where `<s>` is inserted.
     pub bos_rule: BosRule,
+    /// Where pictures without placeholders are placed.
+    pub unmarked_image: UnmarkedImage,
 }
 
 /// Dimensions of the decoder, read from its view.
@@ -98,6 +167,8 @@ pub struct DecoderInfo {
     pub n_ff: usize,
     /// Longest context that the rotary embedding was trained for.
     pub n_ctx_train: usize,
+    /// Base of the rotary embedding.
+    pub rope_freq_base: f32,
 }
 
 impl DecoderInfo {
@@ -114,6 +185,7 @@ impl DecoderInfo {
             n_head_kv: positive(meta, keys::LLM_HEAD_COUNT_KV)?,
             n_ff: positive(meta, keys::LLM_FEED_FORWARD_LENGTH)?,
             n_ctx_train: positive(meta, keys::LLM_CONTEXT_LENGTH)?,
+            rope_freq_base: meta.f32(keys::LLM_ROPE_FREQ_BASE)?,
         };
         // Rotary embeddings rotate pairs of dimensions, so a head has an even number of them.
         divides(keys::LLM_HEAD_COUNT, 2 * info.n_head, info.n_embd)?;
@@ -133,8 +205,12 @@ impl DecoderInfo {
 pub struct ModelInfo {
     /// Human-readable name of the model.
     pub name: String,
-    /// Comprehension or composition.
+    /// What the model was trained for.
     pub family: Family,
+    /// The task whose adapters are merged into the decoder.
+    pub task: Task,
+    /// Factor of dynamic rotary scaling beyond the trained context, if the model has it.
+    pub rope_dynamic_factor: Option<f32>,
     /// Normalisation of pictures.
     pub image: ImageInfo,
     /// Hyper-parameters of the tower and the projector.
@@ -160,7 +236,7 @@ impl ModelInfo {
         let family = named(
             outer,
             keys::XC2_FAMILY,
-            "`vl` or `composition`",
+            "`vl`, `composition`, `4khd` or `2.5`",
             Family::from_name,
         )?;
         let image = read_image(outer)?;
@@ -169,6 +245,14 @@ impl ModelInfo {
         Ok(Self {
             name: outer.str(keys::GENERAL_NAME)?.to_owned(),
             family,
+            task: optional(
+                outer,
+                keys::XC2_TASK,
+                "`base`, `write` or `web`",
+                Task::from_name,
+            )?
+            .unwrap_or_default(),
+            rope_dynamic_factor: read_rope_factor(outer)?,
             image,
             vision: read_vision(outer)?,
             prompt: read_prompt(outer, decoder.n_vocab)?,
@@ -230,6 +314,13 @@ fn read_prompt(outer: &Metadata, n_vocab: usize) -> Result<PromptInfo, GgufError
         bos: id(keys::PROMPT_BOS)?,
         eos: id(keys::PROMPT_EOS)?,
         bos_rule: named(outer, keys::PROMPT_BOS_RULE, rule, BosRule::from_name)?,
+        unmarked_image: optional(
+            outer,
+            keys::PROMPT_UNMARKED_IMAGE,
+            "`query` or `prompt`",
+            UnmarkedImage::from_name,
+        )?
+        .unwrap_or_default(),
     })
 }
 
@@ -243,7 +334,28 @@ fn read_vision(outer: &Metadata) -> Result<VisionConfig, GgufError> {
         n_layer: positive(outer, keys::CLIP_BLOCK_COUNT)?,
         layer_norm_eps: outer.f32(keys::CLIP_LAYER_NORM_EPS)?,
         n_embd_text: positive(outer, keys::CLIP_PROJECTION_DIM)?,
+        tiling: optional(
+            outer,
+            keys::XC2_TILING,
+            "`4khd` or `2.5`",
+            Tiling::from_name,
+        )?,
     })
+}
+
+fn read_rope_factor(outer: &Metadata) -> Result<Option<f32>, GgufError> {
+    let key = keys::XC2_ROPE_DYNAMIC_FACTOR;
+    if outer.get(key).is_none() {
+        return Ok(None);
+    }
+    match outer.f32(key)? {
+        factor if factor.is_finite() && factor >= 1.0 => Ok(Some(factor)),
+        factor => Err(GgufError::invalid(
+            format!("metadata key `{key}`"),
+            "a number of at least 1",
+            factor,
+        )),
+    }
 }
 
 /// Reads a number from which sizes are computed: positive, and so small that products of a few do not overflow.
@@ -279,4 +391,17 @@ fn named<T>(
     let name = meta.str(key)?;
     from_name(name)
         .ok_or_else(|| GgufError::invalid(format!("metadata key `{key}`"), expected, name))
+}
+
+/// As [`named`], or `None` without the key.
+fn optional<T>(
+    meta: &Metadata,
+    key: &str,
+    expected: &str,
+    from_name: impl Fn(&str) -> Option<T>,
+) -> Result<Option<T>, GgufError> {
+    match meta.get(key) {
+        None => Ok(None),
+        Some(_) => named(meta, key, expected, from_name).map(Some),
+    }
 }

@@ -26,7 +26,7 @@ pub const FILE_TYPE: &str = "general.file_type";
 
 /// Key of the container's version.
 pub const XC2_VERSION: &str = "xc2.version";
-/// Key of the family member's kind: `vl` or `composition`.
+/// Key of the family member's kind: `vl`, `composition`, `4khd` or `2.5`.
 pub const XC2_FAMILY: &str = "xc2.family";
 /// Key of the checksum: BLAKE3 of the data section, 64 hexadecimal digits.
 pub const XC2_CHECKSUM: &str = "xc2.checksum.blake3";
@@ -40,6 +40,19 @@ pub const XC2_SOURCE_FILES: &str = "xc2.source.files";
 pub const XC2_SOURCE_NAME: &str = "xc2.source.name";
 /// Key of the longest sequence that the model was trained for (`max_length` in `config.json`).
 pub const XC2_CONTEXT_LENGTH: &str = "xc2.context_length";
+
+/// Key of the task whose extra adapters were merged into the decoder: `base` (none), `write` or `web`. Only in files
+/// of the 2.5 models; absent means `base`.
+pub const XC2_TASK: &str = "xc2.task";
+/// Key of the factor of dynamic rotary scaling beyond the trained context. Absent if the model has none.
+pub const XC2_ROPE_DYNAMIC_FACTOR: &str = "xc2.rope.dynamic_factor";
+
+/// Key of how pictures are cut into tiles: `4khd` or `2.5`. Absent if they are resized to the tower's size.
+pub const XC2_TILING: &str = "xc2.vision.tiling";
+/// The tensor of the separator after each row of embeddings, `[4 * n_embd]`; only with tiles.
+pub const ROW_SEPARATOR: &str = "v.sub_gn";
+/// The tensor of the separator after the view of the whole picture, `[4 * n_embd]`; only with tiles.
+pub const VIEW_SEPARATOR: &str = "v.glb_gn";
 
 /// Key of the default system text; empty for none.
 pub const PROMPT_SYSTEM: &str = "xc2.prompt.system";
@@ -55,6 +68,8 @@ pub const PROMPT_BOS: &str = "xc2.prompt.bos_id";
 pub const PROMPT_EOS: &str = "xc2.prompt.eos_id";
 /// Key of the rule for `<s>`: `every_segment` or `once`.
 pub const PROMPT_BOS_RULE: &str = "xc2.prompt.bos_rule";
+/// Key of the place of a picture without a placeholder: `query` or `prompt` (their start). Absent means `query`.
+pub const PROMPT_UNMARKED_IMAGE: &str = "xc2.prompt.unmarked_image";
 
 /// Key of the side of the square that pictures are resized to, in pixels.
 pub const CLIP_IMAGE_SIZE: &str = "clip.vision.image_size";

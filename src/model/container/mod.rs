@@ -23,7 +23,9 @@ mod open;
 mod view;
 
 pub use checksum::{CHECKSUM_LEN, Checksum};
-pub use info::{BosRule, DecoderInfo, Family, ImageInfo, ModelInfo, PromptInfo};
+pub use info::{
+    BosRule, DecoderInfo, Family, ImageInfo, ModelInfo, PromptInfo, Task, UnmarkedImage,
+};
 pub use layout::{Layout, Section, View};
 pub use open::Container;
 

@@ -85,10 +85,11 @@ impl ChatModel for EngineChatModel<'_> {
     fn n_prompt(&self, ask: &RenderedPrompt) -> Result<usize, EngineError> {
         let mut template = self.engine.template(PromptLayout::Chat);
         template.prompt.bos_rule = BosRule::Once;
-        let n_pictures = ask.user.pictures().len();
+        let n_tokens = self.engine.encoder().config().n_patches();
+        let pictures = vec![n_tokens; ask.user.pictures().len()];
         let tokenizer = self.engine.tokenizer();
         Ok(template
-            .sequence(&self.chat(ask), n_pictures, tokenizer)?
+            .sequence(&self.chat(ask), &pictures, tokenizer)?
             .len())
     }
 

@@ -21,6 +21,7 @@ pub fn config() -> VisionConfig {
         n_layer: 3,
         layer_norm_eps: 1e-5,
         n_embd_text: 256,
+        tiling: None,
     }
 }
 
