@@ -248,6 +248,7 @@ fn measure(
         kv_type: setting.kv_type,
         flash_attn: setting.flash_attn,
         matmul_backend: setting.products,
+        rope_freq_base: 0.0,
     };
     let mut context = Context::new(model, Arc::clone(adapter), options).expect("there is memory");
     let rows = embeddings(n_image, model.n_embd());

@@ -23,6 +23,10 @@ pub struct EngineArgs {
     /// Context size in tokens [default: as many as prompt and answer need].
     #[arg(short, long, value_name = "N", value_parser = whole::<usize>(1..), help_heading = SPEED)]
     pub ctx_size: Option<usize>,
+    /// Let --ctx-size exceed the model's maximum, by scaling the rotary embedding for that length. Only for
+    /// models with dynamic scaling (2.5); answers beyond the trained length are less reliable.
+    #[arg(long, requires = "ctx_size", help_heading = SPEED)]
+    pub long: bool,
     /// Threads [default: one per core].
     #[arg(short, long, value_name = "N", value_parser = whole::<u16>(1..=512), help_heading = SPEED)]
     pub threads: Option<u16>,
@@ -177,6 +181,7 @@ impl EngineArgs {
         let defaults = LoadOptions::default();
         EngineOptions {
             n_ctx: self.ctx_size,
+            long_context: self.long,
             n_threads: self.n_threads(),
             kv_type: self.kv_type.into(),
             matmul_backend: self.backend.into(),

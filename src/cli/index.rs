@@ -25,6 +25,7 @@ use super::{
     number::whole,
     say,
     tally::Tally,
+    tiles_args::TilesArgs,
 };
 
 /// Caption the pictures in a directory, so that they can be searched by words.
@@ -70,6 +71,8 @@ pub struct IndexArgs {
     /// Maximum number of tokens in a caption.
     #[arg(short, long, value_name = "N", value_parser = whole::<usize>(1..), default_value_t = 200)]
     n_predict: usize,
+    #[command(flatten)]
+    tiles: TilesArgs,
     /// Caption all pictures again, for example with another model or prompt.
     #[arg(long)]
     again: bool,
@@ -182,8 +185,10 @@ impl IndexArgs {
                 ..Chat::default()
             },
             n_predict: self.n_predict,
+            tiles: self.tiles.options(),
             ..Request::default()
         };
+        self.tiles.warn_if_reduced(engine);
         Ok(Captioner::new(engine, request, self.parallel.count())?)
     }
 }

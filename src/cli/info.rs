@@ -8,7 +8,10 @@ use xc2_edge::{
     engine::memory::MemoryNeed,
     engine::{self, EngineOptions},
     language::llama,
-    model::container::{Container, View},
+    model::{
+        Tiling,
+        container::{Container, ModelInfo, View},
+    },
     system::{self, units::human},
     vision::VisionEncoder,
     vision::VisionError,
@@ -80,7 +83,8 @@ pub fn run(args: &InfoArgs) -> anyhow::Result<ExitCode> {
 /// Context size for a question about one picture, with 512 positions to spare.
 fn usual_context(container: &Container) -> usize {
     let info = container.info();
-    info.max_context().min(info.vision.n_patches() + 512)
+    info.max_context()
+        .min(info.vision.n_usual_embeddings() + 512)
 }
 
 /// Memory need of such a question with default options.
@@ -236,11 +240,7 @@ fn as_text(container: &Container, memory: &Memory, kernels: &str, checked: bool)
                 " (not checked; --checksum)"
             }
         ),
-        format!(
-            "pictures   {0}x{0} pixels, {1} tokens each",
-            info.vision.image_size,
-            info.vision.n_patches()
-        ),
+        format!("pictures   {}", pictures(info)),
         format!(
             "decoder    {} layers, width {}, {} heads ({} for keys and values), {} pieces, context up to {}",
             d.n_layer,
@@ -272,6 +272,20 @@ fn as_text(container: &Container, memory: &Memory, kernels: &str, checked: bool)
     lines.join("\n") + "\n"
 }
 
+/// The size of pictures, and the positions that they take.
+fn pictures(info: &ModelInfo) -> String {
+    let (vision, side) = (&info.vision, info.vision.image_size);
+    match vision.tiling {
+        None => format!("{side}x{side} pixels, {} tokens each", vision.n_patches()),
+        Some(tiling) => format!(
+            "tiles of {side}x{side} pixels, up to {} a picture (--hd-num), {} to {} tokens",
+            tiling.default_hd_num(),
+            vision.n_embeddings_at_most(1),
+            vision.n_usual_embeddings()
+        ),
+    }
+}
+
 fn as_json(container: &Container, memory: &Memory, kernels: &str) -> serde_json::Value {
     let info = container.info();
     let parts: Vec<_> = parts(container)
@@ -291,7 +305,12 @@ fn as_json(container: &Container, memory: &Memory, kernels: &str) -> serde_json:
         "source": info.source,
         "converter": info.converter,
         "checksum": container.checksum().ok(),
-        "image": {"size": info.vision.image_size, "n_tokens": info.vision.n_patches()},
+        "image": {
+            "size": info.vision.image_size, "n_tokens": info.vision.n_usual_embeddings(),
+            "tiling": info.vision.tiling.map(Tiling::name),
+            "hd_num": info.vision.tiling.map(Tiling::default_hd_num),
+        },
+        "task": info.task.name(),
         "decoder": {
             "n_layer": info.decoder.n_layer, "n_embd": info.decoder.n_embd,
             "n_head": info.decoder.n_head, "n_head_kv": info.decoder.n_head_kv,

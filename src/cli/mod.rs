@@ -12,6 +12,7 @@ mod demo_scenes;
 mod doctor;
 mod engine_args;
 mod eval;
+mod frames_args;
 mod grammar_args;
 mod hint;
 mod index;
@@ -26,6 +27,7 @@ mod search;
 mod seeds;
 mod tally;
 mod text_stream;
+mod tiles_args;
 mod usage;
 mod verify;
 

@@ -18,11 +18,13 @@ use xc2_edge::{
 use super::{
     chat,
     engine_args::{EngineArgs, SPEED},
+    frames_args::{self, FramesArgs},
     grammar_args::GrammarArgs,
     number::whole,
     report::{self, Report},
     sampling_args::SamplingArgs,
     screen::Screen,
+    tiles_args::TilesArgs,
 };
 
 /// Answer a question, with or without pictures.
@@ -36,6 +38,8 @@ use super::{
   xc2-edge run -m model.gguf --image photo.jpg -p 'Is it day or night?' --grammar answer.gbnf
   xc2-edge run -m model.gguf --image bill.jpg -p 'Date and total, as JSON.' --json-schema bill.json
   xc2-edge run -m model.gguf --image photo.jpg          # a conversation; /help lists its commands
+  xc2-edge run -m model.gguf --image plan.png --hd-num 40 -p 'Which room is the largest?'
+  xc2-edge run -m model.gguf --frames frames            # a video, one picture per second
   xc2-edge run -m model.gguf < question.txt
   grim - | xc2-edge run -m model.gguf --image - -p 'What does the screen show?'")]
 pub struct RunArgs {
@@ -64,6 +68,10 @@ pub struct RunArgs {
     /// Prompt layout: `chat` as in conversations, `evaluation` as for published scores.
     #[arg(long, value_enum, default_value = "chat", help_heading = "Prompt")]
     layout: Layout,
+    #[command(flatten)]
+    frames: FramesArgs,
+    #[command(flatten)]
+    tiles: TilesArgs,
 
     /// Maximum number of tokens to generate.
     #[arg(
@@ -134,7 +142,8 @@ impl From<Plora> for PloraPolicy {
 /// Runs the command.
 pub fn run(args: &RunArgs) -> anyhow::Result<ExitCode> {
     args.check_stdin()?;
-    if args.prompt.is_none() && !args.json && chat::is_possible() {
+    let is_asked = args.prompt.is_some() || args.frames.frames.is_some();
+    if !is_asked && !args.json && chat::is_possible() {
         return converse(args);
     }
     // Check the request and read the question before loading the model: both may fail.
@@ -145,6 +154,7 @@ pub fn run(args: &RunArgs) -> anyhow::Result<ExitCode> {
     }
     let engine = args.engine.load()?;
     args.set_system(&mut request, &engine);
+    args.tiles.warn_if_reduced(&engine);
     let mut screen = Screen::new(!args.json, args.quiet);
     let answer = engine.answer(&request, &mut screen)?;
     screen.finish()?;
@@ -170,6 +180,7 @@ fn converse(args: &RunArgs) -> anyhow::Result<ExitCode> {
     let mut like = args.request()?;
     let engine = args.engine.load_with(args.engine.options_with_cache())?;
     args.set_system(&mut like, &engine);
+    args.tiles.warn_if_reduced(&engine);
     let options = chat::Options {
         like,
         images: args.images.clone(),
@@ -237,6 +248,7 @@ impl RunArgs {
         match self.prompt.as_deref() {
             Some("-") => {}
             Some(text) => return Ok(text.to_owned()),
+            None if self.frames.frames.is_some() => return Ok(frames_args::QUESTION.to_owned()),
             None if std::io::stdin().is_terminal() => return Ok(String::new()),
             None => {}
         }
@@ -247,8 +259,11 @@ impl RunArgs {
 
     /// The request without its texts.
     fn request(&self) -> anyhow::Result<Request> {
+        let frames = self.frames.picture()?;
+        let images = self.images.iter().map(Into::into);
         let request = Request {
-            images: self.images.iter().map(Into::into).collect(),
+            images: images.chain(frames).collect(),
+            tiles: self.tiles.options(),
             chat: Chat::default(),
             layout: self.layout.into(),
             bos_rule: None,

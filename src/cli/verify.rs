@@ -60,7 +60,7 @@ pub fn run(args: &VerifyArgs) -> anyhow::Result<ExitCode> {
     let mut tally = Tally::default();
     let mut progress = super::progress::Progress::default();
     let mut written = Ok(());
-    verify::verify(&engine, &golden, |outcome| {
+    let left_out = verify::verify(&engine, &golden, |outcome| {
         progress.clear();
         if written.is_ok() {
             written = show(&outcome, args);
@@ -70,7 +70,15 @@ pub fn run(args: &VerifyArgs) -> anyhow::Result<ExitCode> {
     })?;
     progress.clear();
     written?;
-    let _ = writeln!(std::io::stderr(), "{tally}");
+    for case in left_out {
+        super::say(&format!(
+            "left out: {}, recorded in mode {} (the model's is {})",
+            case.name,
+            case.mode,
+            engine.container().info().task.name()
+        ));
+    }
+    super::say(&tally.to_string());
     Ok(if tally.first_departure.is_some() {
         ExitCode::FAILURE
     } else {

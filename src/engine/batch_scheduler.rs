@@ -229,7 +229,7 @@ impl<'a> BatchScheduler<'a> {
         }
         let n_parallel = self.slots.len();
         let n_seq = n_parallel + usize::from(self.engine.prompt_cache.is_some());
-        let max = self.engine.container.info().max_context();
+        let max = self.engine.max_context();
         let pictures = !prepared.pictures.is_empty();
         let fits = |n_ctx| {
             self.engine.check_memory(MemoryRequest {

@@ -38,6 +38,29 @@ pub enum EngineError {
     /// The requested context is larger than the model supports.
     #[error("context: expected 1 to {max} tokens with this model, found {asked}")]
     ContextTooLong { asked: usize, max: usize },
+    /// Tiles were requested of a model that has none.
+    #[error(
+        "tiles: this model resizes every picture to {size}x{size} pixels; expected a model that cuts pictures into \
+         tiles (4khd or 2.5)"
+    )]
+    NoTiles { size: usize },
+    /// An invalid number of tiles.
+    #[error(
+        "tiles: expected 1 to {} per picture, found {found}",
+        super::MAX_HD_NUM
+    )]
+    HdNum { found: u32 },
+    /// Frames for a model that does not see strips of frames, or none at all.
+    #[error("frames: expected {expected}, found {found}")]
+    Frames {
+        expected: &'static str,
+        found: String,
+    },
+    /// A long context was requested of a model without a way to extend its own.
+    #[error(
+        "context: expected at most {max} tokens, because this model has no dynamic rotary scaling, found {asked}"
+    )]
+    CannotExtend { asked: usize, max: usize },
     /// Beam search together with options that it does not support.
     #[error(
         "beam search: expected 1 to {} beams for one request at a time, greedy and without \

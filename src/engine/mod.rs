@@ -28,8 +28,13 @@ mod prompt_state;
 mod request;
 mod session;
 mod slot;
+mod tiles;
 
-use std::{path::Path, sync::Arc, time::Instant};
+use std::{
+    path::Path,
+    sync::{Arc, OnceLock},
+    time::Instant,
+};
 
 use ndarray::ArrayView2;
 
@@ -41,8 +46,12 @@ use pictures::EmbeddingCache;
 pub use prepared::PromptSize;
 use prompt_cache::PromptCache;
 pub use prompt_state::PromptState;
-pub use request::{Answer, DEFAULT_N_PREDICT, Observer, Picture, Request, StopReason};
+pub use request::{
+    Answer, DEFAULT_N_PREDICT, Frames, Observer, Picture, PreparedPicture, Request, StopReason,
+    TileOptions,
+};
 pub use session::Session;
+pub use tiles::{DefaultHdNum, MAX_HD_NUM};
 
 use crate::{
     language::{
@@ -52,7 +61,7 @@ use crate::{
     },
     model::{
         VisionConfig,
-        container::{Container, View},
+        container::{Container, ModelInfo, View},
     },
     vision::{StageObserver, VisionEncoder, image::Preprocessor},
 };
@@ -75,6 +84,7 @@ pub struct Engine {
     prompt_cache: Option<PromptCache>,
     tokenizer: Tokenizer,
     options: EngineOptions,
+    default_hd_num: OnceLock<DefaultHdNum>,
     load_seconds: f64,
 }
 
@@ -91,6 +101,7 @@ impl Engine {
         let info = container.info();
         let (mean, std) = (info.image.image_mean, info.image.image_std);
         let preprocessor = Preprocessor::new(info.vision.image_size as u32, mean, std);
+        check_context(info, &options)?;
         memory_check::check_weights(&container, &options)?;
         let model = Model::load(path, container.view_offset(View::Decoder), options.load)?;
         let offset = container.view_offset(View::Adapter);
@@ -108,6 +119,7 @@ impl Engine {
             prompt_cache,
             tokenizer,
             options,
+            default_hd_num: OnceLock::new(),
             load_seconds,
         })
     }
@@ -163,6 +175,29 @@ impl Engine {
         n_outputs: usize,
         n_seq: usize,
     ) -> Result<Decoder, EngineError> {
+        let planned = match self.options.n_ctx {
+            Some(n_ctx) if self.options.long_context => n_ctx,
+            _ => n_ctx.min(self.max_context()),
+        };
+        self.decoder_planned(planned, n_ctx, n_batch, n_outputs, n_seq)
+    }
+
+    /// As [`Self::decoder`], with the rotary embedding of a session of up to `planned` positions.
+    pub(crate) fn decoder_planned(
+        &self,
+        planned: usize,
+        n_ctx: usize,
+        n_batch: usize,
+        n_outputs: usize,
+        n_seq: usize,
+    ) -> Result<Decoder, EngineError> {
+        let info = self.container.info();
+        let rope_freq_base = info
+            .rope_base(planned)
+            .ok_or_else(|| EngineError::CannotExtend {
+                asked: planned,
+                max: info.max_context(),
+            })?;
         let options = ContextOptions {
             n_ctx,
             n_seq,
@@ -172,6 +207,7 @@ impl Engine {
             kv_type: self.options.kv_type,
             flash_attn: self.options.flash_attn,
             matmul_backend: self.options.matmul_backend,
+            rope_freq_base,
         };
         let context = Context::new(&self.model, Arc::clone(&self.adapter), options)?;
         Ok(Decoder::new(context, n_seq))
@@ -210,9 +246,19 @@ impl Engine {
         Ok((answer, state))
     }
 
+    /// The longest context of a request, in positions: the model's, or the one that the options ask for with
+    /// [`EngineOptions::long_context`].
+    pub fn max_context(&self) -> usize {
+        let max = self.container.info().max_context();
+        match self.options.n_ctx {
+            Some(asked) if self.options.long_context => asked.max(max),
+            _ => max,
+        }
+    }
+
     /// The context size for a prompt: as set in the options, or as large as prompt and answer need.
     fn context_size(&self, sequence: &Sequence, n_predict: usize) -> Result<usize, EngineError> {
-        let max = self.container.info().max_context();
+        let max = self.max_context();
         let n_ctx = match self.options.n_ctx {
             Some(asked) if !(1..=max).contains(&asked) => {
                 return Err(EngineError::ContextTooLong { asked, max });
@@ -236,8 +282,7 @@ impl Engine {
         if self.options.n_ctx.is_some() || spare == 0 {
             return n_needed;
         }
-        let max = self.container.info().max_context();
-        (n_needed + n_needed / 2 + spare).min(max)
+        (n_needed + n_needed / 2 + spare).min(self.max_context())
     }
 }
 
@@ -275,6 +320,17 @@ fn timed<T>(seconds: &mut f64, work: impl FnOnce() -> T) -> T {
     let result = work();
     *seconds += start.elapsed().as_secs_f64();
     result
+}
+
+/// Checks that the model can have a context beyond its own, if the options ask for one.
+fn check_context(info: &ModelInfo, options: &EngineOptions) -> Result<(), EngineError> {
+    match options.n_ctx {
+        Some(asked) if options.long_context && info.rope_base(asked).is_none() => {
+            let max = info.max_context();
+            Err(EngineError::CannotExtend { asked, max })
+        }
+        _ => Ok(()),
+    }
 }
 
 fn open_with_tower(

@@ -19,6 +19,8 @@ use crate::{
 pub struct EngineOptions {
     /// Context size in positions; `None` for what the request needs.
     pub n_ctx: Option<usize>,
+    /// Whether `n_ctx` may exceed the model's maximum, by scaling the rotary embedding for that length.
+    pub long_context: bool,
     /// Compute threads.
     pub n_threads: usize,
     /// Element type of the KV cache.
@@ -49,6 +51,7 @@ impl Default for EngineOptions {
     fn default() -> Self {
         Self {
             n_ctx: None,
+            long_context: false,
             n_threads: default_threads(),
             kv_type: KvType::F16,
             flash_attn: true,
@@ -85,11 +88,16 @@ impl EngineOptions {
     ) -> Workload {
         let pictures = tower.map(|tower| {
             let config = tower.config();
-            let embedding = config.n_patches() * config.n_embd_text * size_of::<f32>();
-            let n_further = (n_cells / config.n_patches()).saturating_sub(1);
+            let row = config.n_embd_text * size_of::<f32>();
+            let one = match config.tiling {
+                None => config.n_patches() * row,
+                // Pictures take different numbers of positions; one may take all.
+                Some(_) => n_cells * row,
+            };
+            let n_further = (n_cells * row / one).saturating_sub(1);
             PictureLoad {
-                work: tower.work_bytes(),
-                embeddings: (n_further * embedding).min(EMBEDDING_CACHE_BYTES),
+                work: tower.work_bytes() + one,
+                embeddings: (n_further * one).min(EMBEDDING_CACHE_BYTES),
                 // The cache on disk copies one sequence at a time.
                 n_copied: if self.cache.is_some() { n_ctx } else { 0 },
             }

@@ -14,10 +14,16 @@ use std::{
 use bytes::Bytes;
 use ndarray::Array2;
 
-use super::{EngineError, Picture};
+use super::{
+    Engine, EngineError, Frames, Picture, PreparedPicture, Request, TileOptions,
+    tiles::{PictureRule, own_hd_num},
+};
 use crate::{
     language::prompt::PictureId,
-    vision::image::{self, Decoded, ImageError, Preprocessor, ReadOptions, RgbImage},
+    model::{TileGrid, Tiling, VisionConfig},
+    vision::image::{
+        self, Decoded, ImageError, Preprocessor, ReadOptions, RgbImage, TileMode, TilePlan, strip,
+    },
 };
 
 /// The projected embeddings of a picture, `[n_tokens, n_embd]`, in standard layout.
@@ -26,7 +32,19 @@ pub(super) type Embedding = Arc<Array2<f32>>;
 /// A picture whose file is in memory, or whose pixels were given.
 pub(super) struct LoadedPicture<'a> {
     pub id: PictureId,
-    content: PictureData<'a>,
+    /// Number of its embeddings.
+    pub n_tokens: usize,
+    content: PictureContent<'a>,
+    grid: Option<TileGrid>,
+    /// How it is cut into tiles, unless that is done or not needed.
+    plan: Option<TilePlan>,
+}
+
+enum PictureContent<'a> {
+    One(PictureData<'a>),
+    Prepared(&'a PreparedPicture),
+    /// Frames of a video, and whether they get labels.
+    Frames(Vec<PictureData<'a>>, bool),
 }
 
 enum PictureData<'a> {
@@ -34,44 +52,152 @@ enum PictureData<'a> {
     Pixels(&'a RgbImage),
 }
 
-impl<'a> LoadedPicture<'a> {
+impl<'a> PictureData<'a> {
     /// Reads the picture's file if it has one.
-    ///
-    /// # Errors
-    /// If the file cannot be read, or given pixels have no extent or too large a side.
-    pub fn load(picture: &'a Picture) -> Result<Self, EngineError> {
+    fn load(picture: &'a Picture) -> Result<Self, EngineError> {
         match picture {
-            Picture::File(path) => Ok(Self::of_file(path, image::read(path)?.into())),
-            Picture::Encoded { name, bytes } => Ok(Self::of_file(name.as_ref(), bytes.clone())),
+            Picture::File(path) => {
+                let bytes = image::read(path)?.into();
+                Ok(Self::File { path, bytes })
+            }
+            Picture::Encoded { name, bytes } => Ok(Self::File {
+                path: name.as_ref(),
+                bytes: bytes.clone(),
+            }),
             Picture::Pixels(pixels) => {
-                let (width, height) = pixels.dimensions();
-                if width == 0 || height == 0 {
-                    return Err(ImageError::NoPixels { width, height }.into());
-                }
-                let limit = image::MAX_SIDE;
-                if width.max(height) > limit {
-                    let error = ImageError::TooLong {
-                        width,
-                        height,
-                        limit,
-                    };
-                    return Err(error.into());
-                }
-                let id = PictureId::of_pixels(width, height, pixels.as_raw());
-                let content = PictureData::Pixels(pixels);
-                Ok(Self { id, content })
+                check_sides(pixels)?;
+                Ok(Self::Pixels(pixels))
+            }
+            Picture::WithTiles { picture, .. } => Self::load(picture),
+            Picture::Prepared(_) | Picture::Frames(_) => Err(EngineError::Frames {
+                expected: "files or pixels as frames",
+                found: "another kind of picture".to_owned(),
+            }),
+        }
+    }
+
+    fn id(&self) -> PictureId {
+        match self {
+            Self::File { bytes, .. } => PictureId::of_file(bytes),
+            Self::Pixels(pixels) => {
+                PictureId::of_pixels(pixels.width(), pixels.height(), pixels.as_raw())
             }
         }
     }
 
-    fn of_file(path: &'a Path, bytes: Bytes) -> Self {
-        let id = PictureId::of_file(&bytes);
-        let content = PictureData::File { path, bytes };
-        Self { id, content }
+    /// Width and height, from the file's header.
+    fn dimensions(&self, options: ReadOptions) -> Result<(u32, u32), ImageError> {
+        match self {
+            Self::File { path, bytes } => {
+                image::dimensions(bytes, options).map_err(|e| e.of_file(path))
+            }
+            Self::Pixels(pixels) => Ok(pixels.dimensions()),
+        }
     }
 
-    /// The picture, resized for the tower. It is resized right after decoding, because the original may be large.
-    /// Decoding may take `max_bytes`.
+    /// The picture, passed through `prepare` right after decoding, because the original may be large. Decoding may
+    /// take `max_bytes`.
+    fn decode(
+        &self,
+        options: ReadOptions,
+        max_bytes: u64,
+        prepare: impl FnOnce(&RgbImage) -> RgbImage,
+    ) -> Result<Decoded, ImageError> {
+        match self {
+            Self::File { path, bytes } => {
+                let decoded = image::decode_within(bytes, options, max_bytes);
+                let decoded = decoded.map_err(|e| e.of_file(path))?;
+                Ok(Decoded {
+                    picture: prepare(&decoded.picture),
+                    ..decoded
+                })
+            }
+            Self::Pixels(pixels) => Ok(Decoded {
+                picture: prepare(pixels),
+                on_white: false, // the caller composites
+                is_truncated: false,
+            }),
+        }
+    }
+}
+
+fn check_sides(pixels: &RgbImage) -> Result<(), ImageError> {
+    let (width, height) = pixels.dimensions();
+    if width == 0 || height == 0 {
+        return Err(ImageError::NoPixels { width, height });
+    }
+    let limit = image::MAX_SIDE;
+    if width.max(height) > limit {
+        return Err(ImageError::TooLong {
+            width,
+            height,
+            limit,
+        });
+    }
+    Ok(())
+}
+
+impl<'a> LoadedPicture<'a> {
+    /// Reads the picture's file if it has one, and plans its tiles by `rule`.
+    ///
+    /// # Errors
+    /// If the file cannot be read, given pixels have no extent or too large a side, or the rule does not permit it.
+    pub fn load(
+        picture: &'a Picture,
+        rule: PictureRule,
+        tower: &VisionConfig,
+        options: ReadOptions,
+    ) -> Result<Self, EngineError> {
+        let content = match picture {
+            Picture::Frames(frames) => {
+                check_frames(frames, rule)?;
+                let data = frames.pictures.iter().map(PictureData::load);
+                PictureContent::Frames(data.collect::<Result<_, _>>()?, frames.labels)
+            }
+            Picture::Prepared(prepared) => return Ok(Self::prepared(prepared, tower)),
+            one => PictureContent::One(PictureData::load(one)?),
+        };
+        let PictureRule::Tiles { tiling, .. } = rule else {
+            return Ok(Self {
+                id: content.id(),
+                n_tokens: tower.n_patches(),
+                content,
+                grid: None,
+                plan: None,
+            });
+        };
+        let hd_num = rule.hd_num(own_hd_num(picture));
+        let mode = content.tile_mode(hd_num);
+        let size = content.dimensions(options)?;
+        let plan = TilePlan::new(tiling, tower.image_size as u32, size, mode)
+            .map_err(|e| content.name_in(e))?;
+        Ok(Self {
+            id: content.id().in_tiles(plan.grid),
+            n_tokens: tower.n_tiled_embeddings(plan.grid),
+            content,
+            grid: Some(plan.grid),
+            plan: Some(plan),
+        })
+    }
+
+    fn prepared(picture: &'a PreparedPicture, tower: &VisionConfig) -> Self {
+        let (pixels, grid) = (&picture.pixels, picture.grid);
+        let id = PictureId::of_pixels(pixels.width(), pixels.height(), pixels.as_raw());
+        Self {
+            id: grid.map_or(id, |grid| id.in_tiles(grid)),
+            n_tokens: grid.map_or(tower.n_patches(), |grid| tower.n_tiled_embeddings(grid)),
+            content: PictureContent::Prepared(picture),
+            grid,
+            plan: None,
+        }
+    }
+
+    /// Its tiles, if it is cut into tiles.
+    pub fn grid(&self) -> Option<TileGrid> {
+        self.grid
+    }
+
+    /// The picture in the size that the tower takes, or all of its tiles side by side.
     ///
     /// # Errors
     /// If it cannot be decoded.
@@ -80,23 +206,165 @@ impl<'a> LoadedPicture<'a> {
         preprocessor: &Preprocessor,
         options: ReadOptions,
         max_bytes: u64,
-    ) -> Result<Decoded, ImageError> {
-        match &self.content {
-            PictureData::File { path, bytes } => {
-                let decoded = image::decode_within(bytes, options, max_bytes);
-                let decoded = decoded.map_err(|e| e.of_file(path))?;
-                Ok(Decoded {
-                    picture: preprocessor.resize(&decoded.picture),
-                    ..decoded
-                })
+    ) -> Result<ResizedPicture, ImageError> {
+        let resize = |picture: &RgbImage| match &self.plan {
+            None => preprocessor.resize(picture),
+            Some(plan) => preprocessor.tile(picture, plan),
+        };
+        let resized = match &self.content {
+            PictureContent::One(data) => data.decode(options, max_bytes, resize)?,
+            PictureContent::Prepared(prepared) => {
+                return Ok(ResizedPicture {
+                    pixels: Arc::clone(&prepared.pixels),
+                    on_white: false, // the caller composites
+                    is_truncated: false,
+                });
             }
-            PictureData::Pixels(pixels) => Ok(Decoded {
-                picture: preprocessor.resize(pixels),
-                on_white: false, // the caller composites
-                is_truncated: false,
-            }),
+            PictureContent::Frames(frames, labels) => {
+                let strip = decode_strip(frames, *labels, options, max_bytes)?;
+                Decoded {
+                    picture: resize(&strip.picture),
+                    ..strip
+                }
+            }
+        };
+        Ok(ResizedPicture {
+            pixels: Arc::new(resized.picture),
+            on_white: resized.on_white,
+            is_truncated: resized.is_truncated,
+        })
+    }
+}
+
+impl PictureContent<'_> {
+    fn id(&self) -> PictureId {
+        match self {
+            Self::One(data) => data.id(),
+            Self::Prepared(_) => unreachable!("it has no file"),
+            Self::Frames(frames, labels) => {
+                let ids: Vec<_> = frames.iter().map(PictureData::id).collect();
+                PictureId::of_frames(&ids, *labels)
+            }
         }
     }
+
+    fn tile_mode(&self, hd_num: u32) -> TileMode {
+        match self {
+            Self::One(_) | Self::Prepared(_) => TileMode::Picture { hd_num },
+            Self::Frames(..) => TileMode::Strip,
+        }
+    }
+
+    /// Width and height of the picture, or of the strip of all frames.
+    fn dimensions(&self, options: ReadOptions) -> Result<(u32, u32), ImageError> {
+        match self {
+            Self::One(data) => data.dimensions(options),
+            Self::Prepared(picture) => Ok(picture.pixels.dimensions()),
+            Self::Frames(frames, _) => {
+                let sizes = frames.iter().map(|frame| frame.dimensions(options));
+                Ok(strip::size(&sizes.collect::<Result<Vec<_>, _>>()?))
+            }
+        }
+    }
+
+    /// `error` with the name of the picture's file, if it has one.
+    fn name_in(&self, error: ImageError) -> ImageError {
+        match self {
+            Self::One(PictureData::File { path, .. }) => error.of_file(path),
+            _ => error,
+        }
+    }
+}
+
+/// Checks that the model sees frames, and that there are as many as it was trained with.
+fn check_frames(frames: &Frames, rule: PictureRule) -> Result<(), EngineError> {
+    let found = frames.pictures.len();
+    match rule {
+        PictureRule::Tiles {
+            tiling: Tiling::V2d5,
+            ..
+        } if (1..=strip::MAX_FRAMES).contains(&found) => Ok(()),
+        PictureRule::Tiles {
+            tiling: Tiling::V2d5,
+            ..
+        } => Err(EngineError::Frames {
+            expected: "1 to 32 frames",
+            found: found.to_string(),
+        }),
+        _ => Err(EngineError::Frames {
+            expected: "a 2.5 model, which sees a video as one strip of frames",
+            found: "another model".to_owned(),
+        }),
+    }
+}
+
+/// Decodes frames one after another and puts them into a strip.
+fn decode_strip(
+    frames: &[PictureData<'_>],
+    labels: bool,
+    options: ReadOptions,
+    max_bytes: u64,
+) -> Result<Decoded, ImageError> {
+    let mut resized = Vec::with_capacity(frames.len());
+    let (mut on_white, mut is_truncated) = (false, false);
+    let mut last_size = (0, 0);
+    for frame in frames {
+        let decoded = frame.decode(options, max_bytes, |picture| {
+            last_size = picture.dimensions();
+            strip::resize_frame(picture)
+        })?;
+        on_white |= decoded.on_white;
+        is_truncated |= decoded.is_truncated;
+        resized.push(decoded.picture);
+    }
+    Ok(Decoded {
+        picture: strip::join(&resized, last_size, labels),
+        on_white,
+        is_truncated,
+    })
+}
+
+impl Engine {
+    /// Resizes a decoded picture for the tower, or cuts it into tiles as `tiles` says for a single picture. Much
+    /// smaller than a photograph, it can be kept until it is needed.
+    ///
+    /// # Errors
+    /// If the picture has no pixels or cannot be cut into tiles, or `tiles` does not suit the model.
+    pub fn prepare_picture(
+        &self,
+        picture: &RgbImage,
+        tiles: TileOptions,
+    ) -> Result<PreparedPicture, EngineError> {
+        check_sides(picture)?;
+        let request = Request {
+            tiles,
+            ..Request::default()
+        };
+        let rule = self.picture_rule(&request)?;
+        let PictureRule::Tiles { tiling, .. } = rule else {
+            return Ok(PreparedPicture {
+                pixels: Arc::new(self.preprocessor.resize(picture)),
+                grid: None,
+            });
+        };
+        let hd_num = rule.hd_num(None);
+        let mode = TileMode::Picture { hd_num };
+        let tile = self.encoder.config().image_size as u32;
+        let plan = TilePlan::new(tiling, tile, picture.dimensions(), mode)?;
+        Ok(PreparedPicture {
+            pixels: Arc::new(self.preprocessor.tile(picture, &plan)),
+            grid: Some(plan.grid),
+        })
+    }
+}
+
+/// A picture in the size that the tower takes, or all of its tiles side by side.
+pub(super) struct ResizedPicture {
+    pub pixels: Arc<RgbImage>,
+    /// Whether transparent parts were blended on white.
+    pub on_white: bool,
+    /// Whether the file ends early, so that parts of the picture are grey.
+    pub is_truncated: bool,
 }
 
 /// What the tower has to do for a picture.
@@ -106,7 +374,7 @@ pub(super) enum EncoderInput {
     /// Nothing: the embeddings are cached.
     Cached(Embedding),
     /// Encode this resized picture.
-    Encode(Decoded),
+    Encode(ResizedPicture),
 }
 
 /// An LRU cache of embeddings, limited in bytes. The last one always stays.

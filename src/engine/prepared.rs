@@ -2,11 +2,13 @@
 
 use std::{ops::ControlFlow, sync::Arc};
 
+use ndarray::Array2;
 use rayon::prelude::*;
 
 use super::{
     Engine, EngineError, Observer, Request, StageCount,
     pictures::{Embedding, EncoderInput, LoadedPicture},
+    tiles::PictureRule,
     timed,
 };
 use crate::{
@@ -15,6 +17,7 @@ use crate::{
         decoder::Decoder,
         prompt::{PictureId, Prompt, Sequence},
     },
+    vision::{StageObserver, image::RgbImage},
 };
 
 /// The length of a prompt.
@@ -41,38 +44,64 @@ pub(super) struct Prepared<'a> {
 }
 
 impl Engine {
-    /// The length of the prompt of `request`. Opens no picture.
+    /// The length of the prompt of `request`. Reads the sizes of pictures if they are cut into tiles, else opens none.
     ///
     /// # Errors
-    /// If the prompt is empty, or markers and pictures do not match.
+    /// If the prompt is empty, or markers and pictures do not match, or a size cannot be read.
     pub fn prompt_size(&self, request: &Request) -> Result<PromptSize, EngineError> {
-        let sequence = self.sequence(request)?;
+        let sequence = self.sequence(request, &self.picture_lengths(request)?)?;
         Ok(PromptSize {
             n_prompt: sequence.len(),
             n_image: sequence.n_image_tokens(),
         })
     }
 
-    pub(super) fn sequence(&self, request: &Request) -> Result<Sequence, EngineError> {
+    /// The number of embeddings of each picture.
+    pub(super) fn picture_lengths(&self, request: &Request) -> Result<Vec<usize>, EngineError> {
+        match self.picture_rule(request)? {
+            PictureRule::Square => {
+                let n_tokens = self.encoder.config().n_patches();
+                Ok(vec![n_tokens; request.images.len()])
+            }
+            PictureRule::Tiles { .. } => {
+                let pictures = self.load_pictures(request)?;
+                Ok(pictures.iter().map(|p| p.n_tokens).collect())
+            }
+        }
+    }
+
+    fn load_pictures<'a>(
+        &self,
+        request: &'a Request,
+    ) -> Result<Vec<LoadedPicture<'a>>, EngineError> {
+        let rule = self.picture_rule(request)?;
+        let (tower, options) = (self.encoder.config(), self.options.read_options());
+        let load = |picture| LoadedPicture::load(picture, rule, tower, options);
+        match &request.images[..] {
+            [one] => Ok(vec![load(one)?]), // faster than waking another thread
+            many => many.par_iter().map(load).collect(),
+        }
+    }
+
+    /// The prompt of `request`, with `lengths[i]` positions of picture `i`.
+    pub(super) fn sequence(
+        &self,
+        request: &Request,
+        lengths: &[usize],
+    ) -> Result<Sequence, EngineError> {
         let mut template = self.template(request.layout);
         if let Some(rule) = request.bos_rule {
             template.prompt.bos_rule = rule;
         }
-        let images = vec![self.encoder.config().n_patches(); request.images.len()];
-        Ok(template.sequence(&request.chat, &images, &self.tokenizer)?)
+        Ok(template.sequence(&request.chat, lengths, &self.tokenizer)?)
     }
 
     /// Builds the prompt and loads the pictures' files.
     pub(super) fn prepare<'a>(&self, request: &'a Request) -> Result<Prepared<'a>, EngineError> {
         request.check_beams()?;
-        let pictures = match &request.images[..] {
-            [one] => vec![LoadedPicture::load(one)?], // faster than waking another thread
-            many => {
-                let loaded = many.par_iter().map(LoadedPicture::load);
-                loaded.collect::<Result<_, _>>()?
-            }
-        };
-        let sequence = self.sequence(request)?;
+        let pictures = self.load_pictures(request)?;
+        let lengths: Vec<usize> = pictures.iter().map(|p| p.n_tokens).collect();
+        let sequence = self.sequence(request, &lengths)?;
         let ids: Vec<PictureId> = pictures.iter().map(|p| p.id).collect();
         Ok(Prepared {
             request,
@@ -94,7 +123,7 @@ impl Engine {
             return Ok(none.collect());
         }
         for i in &needed {
-            self.load_cached_embedding(prepared.pictures[*i].id, counts);
+            self.load_cached_embedding(&prepared.pictures[*i], counts);
         }
         let open = |(i, picture): &(usize, &LoadedPicture<'_>), max_bytes| {
             if !needed.contains(i) {
@@ -112,12 +141,13 @@ impl Engine {
     }
 
     /// Reads the embeddings of a picture from the cache on disk into memory, if they are only there.
-    fn load_cached_embedding(&self, id: PictureId, counts: &mut CacheCounts) {
+    fn load_cached_embedding(&self, picture: &LoadedPicture<'_>, counts: &mut CacheCounts) {
+        let shape = (picture.n_tokens, self.encoder.config().n_embd_text);
         if let Some(prompt_cache) = &self.prompt_cache
-            && self.embeddings.get(id).is_none()
-            && let Some(rows) = prompt_cache.embedding(id, self.embedding_shape(), counts)
+            && self.embeddings.get(picture.id).is_none()
+            && let Some(rows) = prompt_cache.embedding(picture.id, shape, counts)
         {
-            self.embeddings.put(id, &rows);
+            self.embeddings.put(picture.id, &rows);
         }
     }
 
@@ -131,8 +161,12 @@ impl Engine {
     ) -> (Vec<Option<Embedding>>, usize) {
         let n_to_encode = inputs
             .iter()
-            .filter(|i| matches!(i, EncoderInput::Encode(_)));
-        let mut progress = StageCount::new(observer, self.encoder.config(), n_to_encode.count());
+            .zip(&prepared.pictures)
+            .map(|(input, picture)| {
+                let n_inputs = picture.grid().map_or(1, |grid| grid.len() + 1);
+                n_inputs * usize::from(matches!(input, EncoderInput::Encode(_)))
+            });
+        let mut progress = StageCount::new(observer, self.encoder.config(), n_to_encode.sum());
         let mut n_encoded = 0;
         let embeddings = inputs.into_iter().zip(&prepared.pictures);
         let embeddings = embeddings.map(|(input, picture)| match input {
@@ -142,9 +176,7 @@ impl Engine {
                 if let Some(embedding) = self.embeddings.get(picture.id) {
                     return Some(embedding); // the request has the same picture twice
                 }
-                let pixels = self.preprocessor.normalize(&pixels.picture);
-                let embedding = self.encoder.encode_observed(&pixels, &mut progress);
-                let embedding = Arc::new(embedding);
+                let embedding = Arc::new(self.encode(picture, &pixels.pixels, &mut progress));
                 self.embeddings.put(picture.id, &embedding);
                 if let Some(prompt_cache) = &self.prompt_cache {
                     prompt_cache.store_embedding(picture.id, &embedding, counts);
@@ -154,6 +186,27 @@ impl Engine {
             }
         });
         (embeddings.collect(), n_encoded)
+    }
+
+    /// The embeddings of a picture in the size that the tower takes, or in tiles.
+    fn encode(
+        &self,
+        picture: &LoadedPicture<'_>,
+        resized: &RgbImage,
+        observer: &mut dyn StageObserver,
+    ) -> Array2<f32> {
+        let preprocessor = &self.preprocessor;
+        match picture.grid() {
+            None => {
+                let pixels = preprocessor.normalize(resized);
+                self.encoder.encode_observed(&pixels, observer)
+            }
+            Some(grid) => {
+                let mut pixels = |i| preprocessor.tile_pixels(resized, grid, i);
+                self.encoder
+                    .encode_tiles_observed(grid, &mut pixels, observer)
+            }
+        }
     }
 
     /// Computes the rest of a prompt; sequence `seq` already holds its first [`Timings::n_reused`] positions. `Break`

@@ -8,7 +8,7 @@ use std::{ops::Range, sync::Arc};
 
 use ndarray::Array2;
 
-use super::{Engine, EngineOptions, N_BATCH, pictures::Embedding};
+use super::{EngineOptions, N_BATCH, pictures::Embedding};
 use crate::{
     engine::cache::{Cache, CacheCounts, Entry},
     language::{
@@ -66,13 +66,14 @@ impl PromptCache {
             vision::kernels(),
         );
         let decoder = format!(
-            "{tower}llama.cpp {} {}\nproducts {}\nkv {:?} flash {} batch {N_BATCH} repack {}\n",
+            "{tower}llama.cpp {} {}\nproducts {}\nkv {:?} flash {} batch {N_BATCH} repack {}\nrope {:?}\n",
             llama::VERSION,
             llama::system_info(),
             llama::kernels(options.matmul_backend),
             options.kv_type,
             options.flash_attn,
             options.load.repack,
+            options.n_ctx.filter(|_| options.long_context),
         );
         Some(Self {
             cache,
@@ -173,13 +174,5 @@ impl PromptCache {
             units::human(bytes.len() as u64)
         );
         self.cache.put(STATE, &key, &bytes, counts);
-    }
-}
-
-impl Engine {
-    /// The shape of a picture's embeddings, `(n_tokens, n_embd)`.
-    pub(super) fn embedding_shape(&self) -> (usize, usize) {
-        let tower = self.encoder.config();
-        (tower.n_patches(), tower.n_embd_text)
     }
 }

@@ -1,6 +1,6 @@
 //! Requests and answers.
 
-use std::{ops::ControlFlow, path::PathBuf};
+use std::{ops::ControlFlow, path::PathBuf, sync::Arc};
 
 use bytes::Bytes;
 
@@ -11,7 +11,7 @@ use crate::{
         llama::SamplerOptions,
         prompt::{Chat, PloraPolicy, PromptLayout},
     },
-    model::container::BosRule,
+    model::{TileGrid, container::BosRule},
     vision::image::RgbImage,
 };
 
@@ -32,6 +32,51 @@ pub enum Picture {
     },
     /// 8-bit RGB, as decoded or drawn.
     Pixels(RgbImage),
+    /// A picture that is resized already, by [`Engine::prepare_picture`](super::Engine::prepare_picture).
+    Prepared(PreparedPicture),
+    /// Frames of a video, which become one picture. Only for models that see strips of frames
+    /// ([`Tiling::V2d5`](crate::model::Tiling::V2d5)).
+    Frames(Frames),
+    /// A picture with a maximum number of tiles of its own, instead of [`TileOptions::hd_num`].
+    WithTiles {
+        /// The picture.
+        picture: Box<Picture>,
+        /// The maximum number of tiles.
+        hd_num: u32,
+    },
+}
+
+/// A picture in the size that the tower takes, or all of its tiles side by side.
+#[derive(Clone, Debug)]
+pub struct PreparedPicture {
+    pub(super) pixels: Arc<RgbImage>,
+    pub(super) grid: Option<TileGrid>,
+}
+
+impl PreparedPicture {
+    /// The pixels; tiles are side by side.
+    pub fn pixels(&self) -> &RgbImage {
+        &self.pixels
+    }
+}
+
+/// Frames of a video, in order.
+#[derive(Clone, Debug)]
+pub struct Frames {
+    /// The frames.
+    pub pictures: Vec<Picture>,
+    /// Whether each frame gets a label with its number, as in the original.
+    pub labels: bool,
+}
+
+/// How many tiles pictures are cut into, for models that cut pictures into tiles.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct TileOptions {
+    /// The maximum number of tiles per picture; `None` for [`Engine::default_hd_num`](super::Engine::default_hd_num).
+    pub hd_num: Option<u32>,
+    /// Whether several pictures get as many tiles each as a single one. 2.5 models otherwise use at most 6 for each
+    /// of several pictures, as the original does.
+    pub full_for_several: bool,
 }
 
 impl<P: Into<PathBuf>> From<P> for Picture {
@@ -45,6 +90,8 @@ impl<P: Into<PathBuf>> From<P> for Picture {
 pub struct Request {
     /// Pictures, in the order of their markers.
     pub images: Vec<Picture>,
+    /// How many tiles they are cut into.
+    pub tiles: TileOptions,
     /// The conversation.
     pub chat: Chat,
     /// Where pictures are placed in the prompt.
@@ -68,6 +115,7 @@ impl Default for Request {
     fn default() -> Self {
         Self {
             images: Vec::new(),
+            tiles: TileOptions::default(),
             chat: Chat::default(),
             layout: PromptLayout::default(),
             bos_rule: None,

@@ -87,7 +87,7 @@ impl<'a> Session<'a> {
     }
 
     /// Prepares for `request` in advance, so that its answer starts sooner: creates a context that is large enough,
-    /// unless there is one, and warms it up with one token if it is empty. Opens no picture, and keeps the cached
+    /// unless there is one, and warms it up with one token if it is empty. Decodes no picture, and keeps the cached
     /// positions. The time is reported in [`Timings::context`] of the next answer.
     ///
     /// Any other request may follow; the context grows if that needs more.
@@ -99,7 +99,7 @@ impl<'a> Session<'a> {
         let start = Instant::now();
         let engine = self.engine;
         request.check_beams()?;
-        let sequence = engine.sequence(request)?;
+        let sequence = engine.sequence(request, &engine.picture_lengths(request)?)?;
         let mask = sequence.plora_mask(request.plora);
         let demand = ContextDemand {
             n_needed: engine.context_size(&sequence, request.n_predict)?,

@@ -23,6 +23,23 @@ impl Tiling {
         }
     }
 
+    /// The maximum number of tiles per picture that the published chat code uses.
+    pub fn default_hd_num(self) -> u32 {
+        match self {
+            Self::Khd4 => 25,
+            Self::V2d5 => 24,
+        }
+    }
+
+    /// The maximum number of tiles per picture that the published chat code uses for several pictures, whatever the
+    /// caller asks for.
+    pub fn hd_num_of_several(self) -> Option<u32> {
+        match self {
+            Self::Khd4 => None, // it takes one picture
+            Self::V2d5 => Some(6),
+        }
+    }
+
     /// The tiling with this name.
     pub fn from_name(name: &str) -> Option<Self> {
         [Self::Khd4, Self::V2d5]
@@ -133,6 +150,22 @@ impl VisionConfig {
     pub fn n_tiled_embeddings(&self, grid: TileGrid) -> usize {
         let m = self.merged_grid();
         (grid.len() + 1) * m * m + 1 + (grid.rows + 1) * m
+    }
+
+    /// The largest number of embeddings of a picture of up to `hd_num` tiles, which is that of a tall strip. Without
+    /// [`Tiling`] every picture has as many.
+    pub fn n_embeddings_at_most(&self, hd_num: u32) -> usize {
+        let rows = hd_num as usize;
+        match self.tiling {
+            None => self.n_patches(),
+            Some(_) => self.n_tiled_embeddings(TileGrid { rows, cols: 1 }),
+        }
+    }
+
+    /// The same for the number of tiles that the published chat code uses.
+    pub fn n_usual_embeddings(&self) -> usize {
+        let hd_num = self.tiling.map_or(1, Tiling::default_hd_num);
+        self.n_embeddings_at_most(hd_num)
     }
 
     /// Width of an attention head.

@@ -14,6 +14,8 @@ pub struct Arena {
     pub normed: Array2<f32>,
     /// Wide, short-lived matrices: patches, q k v side by side, inner activations of the MLP and of the projector.
     pub wide: WideBuffer,
+    /// With tiles: the projector's input, `[n_patches / 4, 4 * n_embd]`. Otherwise empty.
+    pub merged: Array2<f32>,
     /// The input of a matmul in int8.
     pub quantized: QuantizedRows,
     /// The input of the second matmul of an MLP or of the projector in int8.
@@ -57,6 +59,7 @@ impl Arena {
         Self {
             x: Array2::zeros(shape),
             normed: Array2::zeros(shape),
+            merged: Array2::zeros(merged_shape(config)),
             wide: WideBuffer::zeros(wide_len(config)),
             quantized: QuantizedRows::default(),
             inner: QuantizedRows::default(),
@@ -68,7 +71,17 @@ impl Arena {
         let bytes = |width| QuantizedRows::bytes(config.n_tokens(), width);
         let inner = bytes(config.n_ff.max(config.n_embd_text));
         let quantized = bytes(config.n_embd.max(config.patch_len())) + inner;
-        (2 * config.n_tokens() * config.n_embd + wide_len(config)) * size_of::<f32>() + quantized
+        let merged = merged_shape(config);
+        let floats = 2 * config.n_tokens() * config.n_embd + merged.0 * merged.1 + wide_len(config);
+        floats * size_of::<f32>() + quantized
+    }
+}
+
+fn merged_shape(config: &VisionConfig) -> (usize, usize) {
+    let m = config.merged_grid();
+    match config.tiling {
+        None => (0, 0),
+        Some(_) => (m * m, config.n_projector_in()),
     }
 }
 

@@ -91,6 +91,7 @@ fn layer_forward(config: &VisionConfig, layer: &LayerWeights, arena: &mut Arena)
         wide,
         quantized,
         inner,
+        ..
     } = arena;
 
     let input = normalize(&layer.ln1, x, &layer.attn_qkv, normed, quantized);

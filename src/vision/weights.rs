@@ -7,7 +7,7 @@ use crate::model::tensor::{Tensor, TensorSource};
 
 use super::linear::Linear;
 use super::{Precision, VisionError};
-use crate::model::{CHANNELS, VisionConfig};
+use crate::model::{CHANNELS, VisionConfig, container::keys};
 use xc2_kernels::{LayerNorm, attention};
 
 /// All weights of the tower and its projector.
@@ -20,10 +20,20 @@ pub struct VisionWeights {
     pub position_embd: Vec<f32>,
     pub pre_ln: LayerNorm,
     pub layers: Vec<LayerWeights>,
-    /// Projector: `n_embd` to `n_embd_text`.
+    /// Projector: `n_projector_in` to `n_embd_text`.
     pub mm_0: Linear,
     /// Projector: `n_embd_text` to `n_embd_text`.
     pub mm_2: Linear,
+    /// With tiles: the separators.
+    pub separators: Option<Separators>,
+}
+
+/// Learned features that stand behind others, `[n_projector_in]`.
+pub struct Separators {
+    /// Behind each row.
+    pub row: Vec<f32>,
+    /// Behind the view of the whole picture.
+    pub view: Vec<f32>,
 }
 
 /// One layer of the tower.
@@ -62,8 +72,9 @@ impl VisionWeights {
             layers: (0..config.n_layer)
                 .map(|layer| loader.layer(&format!("v.blk.{layer}")))
                 .collect::<Result<_, _>>()?,
-            mm_0: loader.linear("mm.0", c, text)?,
+            mm_0: loader.linear("mm.0", config.n_projector_in(), text)?,
             mm_2: loader.linear("mm.2", text, text)?,
+            separators: config.tiling.map(|_| loader.separators()).transpose()?,
         })
     }
 }
@@ -119,6 +130,14 @@ impl Loader<'_> {
             biases.extend(self.vector(&format!("{prefix}.{name}.bias"), &[c])?);
         }
         Ok(Linear::new(weights, Some(biases), self.precision))
+    }
+
+    fn separators(&self) -> Result<Separators, VisionError> {
+        let shape = [self.config.n_projector_in()];
+        Ok(Separators {
+            row: self.vector(keys::ROW_SEPARATOR, &shape)?,
+            view: self.vector(keys::VIEW_SEPARATOR, &shape)?,
+        })
     }
 
     fn layer_norm(&self, name: &str) -> Result<LayerNorm, VisionError> {

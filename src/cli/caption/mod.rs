@@ -27,6 +27,7 @@ use super::{
     number::{real, whole},
     sampling_args::SamplingArgs,
     say,
+    tiles_args::TilesArgs,
 };
 
 pub use work::why;
@@ -122,6 +123,8 @@ pub struct CaptionArgs {
         help_heading = "Sampling"
     )]
     n_predict: usize,
+    #[command(flatten)]
+    tiles: TilesArgs,
 
     /// File for the records; a later run with the same file resumes [default: stdout].
     #[arg(short, long, value_name = "FILE", help_heading = OUTPUT)]
@@ -331,12 +334,14 @@ impl CaptionArgs {
             },
             sampling: self.sampling.options(),
             n_predict: self.n_predict,
+            tiles: self.tiles.options(),
             ..Request::default()
         })
     }
 
     fn captioner<'a>(&self, engine: &'a Engine) -> anyhow::Result<Captioner<'a>> {
         let request = self.request(engine)?;
+        self.tiles.warn_if_reduced(engine);
         Ok(Captioner::new(engine, request, self.parallel.count())?)
     }
 }

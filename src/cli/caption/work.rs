@@ -219,7 +219,7 @@ impl Work {
         path: String,
         found: Option<Found>,
         identity: Identity,
-        opened: Result<Opened, ImageError>,
+        opened: Result<Opened, EngineError>,
     ) -> anyhow::Result<Option<Job<Subject>>> {
         let opened = match opened {
             Ok(opened) => opened,
@@ -231,7 +231,7 @@ impl Work {
         if self
             .gate
             .as_mut()
-            .is_some_and(|gate| !gate.passes(&opened.picture))
+            .is_some_and(|gate| !gate.passes(opened.picture.pixels()))
         {
             self.tally.skipped();
             return Ok(None);
@@ -341,9 +341,9 @@ pub fn seconds(answer: &Answer) -> f64 {
 }
 
 /// What is wrong with a picture, without its path.
-pub fn why(error: ImageError) -> String {
+pub fn why(error: EngineError) -> String {
     match error {
-        ImageError::File { source, .. } => in_one_line(*source),
+        EngineError::Image(ImageError::File { source, .. }) => in_one_line(*source),
         error => in_one_line(error),
     }
 }

@@ -2,6 +2,8 @@
 
 use std::path::PathBuf;
 
+use xc2_edge::engine::MAX_HD_NUM;
+
 use super::dropped;
 
 /// A parsed line.
@@ -9,8 +11,8 @@ use super::dropped;
 pub enum Command {
     /// Ask the model a question.
     Say(String),
-    /// Add pictures to the next question; at least one.
-    Images(Vec<PathBuf>),
+    /// Add pictures to the next question; at least one. The number is the maximum of tiles of each.
+    Images(Vec<PathBuf>, Option<u32>),
     /// Forget the conversation.
     Clear,
     /// Write the conversation to a file.
@@ -28,7 +30,7 @@ pub const COMMANDS: [(&str, &str, &str); 5] = [
     (
         "/image",
         "FILE",
-        "add pictures to the next question; or drop them here",
+        "add pictures to the next question, `/image --hd-num 9 FILE` with at most 9 tiles; or drop them here",
     ),
     ("/clear", "", "forget the conversation and its pictures"),
     (
@@ -52,7 +54,7 @@ impl Command {
             return Ok(Self::Nothing);
         }
         if let Some(pictures) = dropped::pictures(line) {
-            return Ok(Self::Images(pictures));
+            return Ok(Self::Images(pictures, None));
         }
         if !line.starts_with('/') {
             return Ok(Self::Say(line.to_owned()));
@@ -63,7 +65,7 @@ impl Command {
         let (name, rest) = line.split_once(char::is_whitespace).unwrap_or((line, ""));
         let rest = rest.trim();
         match name {
-            "/image" => some(name, rest).map(dropped::files).map(Self::Images),
+            "/image" => images(name, rest),
             "/save" => some(name, rest).map(dropped::file).map(Self::Save),
             "/clear" => nothing(name, rest, Self::Clear),
             "/help" | "/?" => nothing(name, rest, Self::Help),
@@ -76,6 +78,21 @@ impl Command {
             )),
         }
     }
+}
+
+/// The pictures of `/image`, with an option in front.
+fn images(name: &str, rest: &str) -> Result<Command, String> {
+    let Some(option) = rest.strip_prefix("--hd-num") else {
+        return some(name, rest).map(|text| Command::Images(dropped::files(text), None));
+    };
+    let (n, rest) = option
+        .trim_start_matches(['=', ' '])
+        .split_once(char::is_whitespace)
+        .unwrap_or((option.trim_start_matches(['=', ' ']), ""));
+    let hd_num = n.parse().ok().filter(|n| (1..=MAX_HD_NUM).contains(n));
+    let hd_num = hd_num
+        .ok_or_else(|| format!("`{name} --hd-num`: expected 1 to {MAX_HD_NUM}, found `{n}`"))?;
+    some(name, rest.trim()).map(|text| Command::Images(dropped::files(text), Some(hd_num)))
 }
 
 fn nothing(name: &str, rest: &str, command: Command) -> Result<Command, String> {
@@ -101,7 +118,23 @@ mod tests {
     use super::*;
 
     fn image(path: &str) -> Command {
-        Command::Images(vec![path.into()])
+        Command::Images(vec![path.into()], None)
+    }
+
+    #[test]
+    fn a_picture_may_have_its_own_number_of_tiles() {
+        let expected = Command::Images(vec!["a b.jpg".into()], Some(9));
+        for line in ["/image --hd-num 9 'a b.jpg'", "/image --hd-num=9 a b.jpg"] {
+            assert_eq!(Command::parse(line), Ok(expected.clone()), "{line}");
+        }
+        for (line, naming) in [
+            ("/image --hd-num", "expected 1 to 100"),
+            ("/image --hd-num 0 a.jpg", "found `0`"),
+            ("/image --hd-num 9", "expected a file name"),
+        ] {
+            let message = Command::parse(line).unwrap_err();
+            assert!(message.contains(naming), "{line}: {message}");
+        }
     }
 
     #[test]
@@ -136,7 +169,7 @@ mod tests {
             assert_eq!(Command::parse(line), Ok(image(path)), "{line}");
         }
         let home = PathBuf::from(std::env::var_os("HOME").expect("tests have a home"));
-        let expected = Command::Images(vec![home.join("a.png")]);
+        let expected = Command::Images(vec![home.join("a.png")], None);
         assert_eq!(Command::parse("/image ~/a.png"), Ok(expected));
     }
 

@@ -3,12 +3,36 @@
 use std::path::{Path, PathBuf};
 
 use serde_json::json;
-use xc2_edge::{engine::Request, language::prompt::Chat};
+use xc2_edge::{
+    engine::{Picture, Request},
+    language::prompt::Chat,
+};
+
+/// A picture of the conversation.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Shown {
+    pub path: PathBuf,
+    /// Its own maximum number of tiles.
+    pub hd_num: Option<u32>,
+}
+
+impl From<&Shown> for Picture {
+    fn from(shown: &Shown) -> Self {
+        let picture = Self::File(shown.path.clone());
+        match shown.hd_num {
+            None => picture,
+            Some(hd_num) => Self::WithTiles {
+                picture: Box::new(picture),
+                hd_num,
+            },
+        }
+    }
+}
 
 /// A question with its pictures, and the answer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Turn {
-    images: Vec<PathBuf>,
+    images: Vec<Shown>,
     query: String,
     answer: String,
 }
@@ -19,29 +43,41 @@ pub struct Conversation {
     /// Marks the place of a picture in a text.
     marker: String,
     turns: Vec<Turn>,
+    /// Whether later pictures are numbered in the prompt, as the 2.5 models expect.
+    numbers_pictures: bool,
     /// Pictures of the next question.
-    pending: Vec<PathBuf>,
+    pending: Vec<Shown>,
 }
 
 impl Conversation {
     /// Starts with a system prompt, which may be empty, and pictures for the first question.
     pub fn new(system: String, marker: String, pending: Vec<PathBuf>) -> Self {
+        let shown = |path| Shown { path, hd_num: None };
         Self {
             system,
             marker,
             turns: Vec::new(),
-            pending,
+            numbers_pictures: false,
+            pending: pending.into_iter().map(shown).collect(),
+        }
+    }
+
+    /// The same with numbered pictures, as the 2.5 models expect, if `numbers_pictures`.
+    pub fn with_numbers(self, numbers_pictures: bool) -> Self {
+        Self {
+            numbers_pictures,
+            ..self
         }
     }
 
     /// Adds a picture to the next question; returns how many it has now.
-    pub fn add_image(&mut self, path: PathBuf) -> usize {
-        self.pending.push(path);
+    pub fn add_image(&mut self, picture: Shown) -> usize {
+        self.pending.push(picture);
         self.pending.len()
     }
 
     /// Pictures of the next question.
-    pub fn pending(&self) -> &[PathBuf] {
+    pub fn pending(&self) -> &[Shown] {
         &self.pending
     }
 
@@ -69,7 +105,7 @@ impl Conversation {
             .iter()
             .map(|t| (t.query.clone(), t.answer.clone()));
         Request {
-            images: images.chain(&self.pending).map(Into::into).collect(),
+            images: images.chain(&self.pending).map(Picture::from).collect(),
             chat: Chat {
                 system: self.system.clone(),
                 history: history.collect(),
@@ -85,7 +121,14 @@ impl Conversation {
         if text.contains(&self.marker) {
             return text.to_owned();
         }
-        self.marker.repeat(self.pending.len()) + text
+        let n_before: usize = self.turns.iter().map(|turn| turn.images.len()).sum();
+        let n = self.pending.len();
+        if !self.numbers_pictures || n_before + n <= 1 {
+            return self.marker.repeat(n) + text;
+        }
+        let numbers = n_before + 1..=n_before + n;
+        let numbered = numbers.map(|i| format!("Image{i} {}; ", self.marker));
+        numbered.collect::<String>() + text
     }
 
     /// Adds a turn.
@@ -106,9 +149,11 @@ impl Conversation {
     }
 
     fn as_json(&self) -> String {
+        let paths =
+            |t: &Turn| -> Vec<PathBuf> { t.images.iter().map(|i| i.path.clone()).collect() };
         let turn = |t: &Turn| {
             [
-                json!({"role": "user", "images": t.images, "text": t.query}),
+                json!({"role": "user", "images": paths(t), "text": t.query}),
                 json!({"role": "assistant", "text": t.answer}),
             ]
         };
@@ -124,7 +169,7 @@ impl Conversation {
         for turn in &self.turns {
             text += "## Question\n\n";
             for image in &turn.images {
-                text += &format!("![](<{}>)\n\n", image.display());
+                text += &format!("![](<{}>)\n\n", image.path.display());
             }
             // The pictures above replace the markers in front.
             let query = turn.query.trim_start_matches(&self.marker);
@@ -138,7 +183,13 @@ impl Conversation {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use xc2_edge::engine::Picture;
+
+    fn shown(path: &str) -> Shown {
+        Shown {
+            path: path.into(),
+            hd_num: None,
+        }
+    }
 
     fn conversation() -> Conversation {
         let pending = vec![PathBuf::from("a.png")];
@@ -149,8 +200,8 @@ mod tests {
     fn every_turn_keeps_its_pictures_in_their_places() {
         let mut talk = conversation();
         talk.push("What is this?", "A cat.".to_owned());
-        assert_eq!(talk.add_image("b c.png".into()), 1);
-        talk.add_image("d.png".into());
+        assert_eq!(talk.add_image(shown("b c.png")), 1);
+        talk.add_image(shown("d.png"));
         let request = talk.request("And these?", &Request::default());
         let expected = Chat {
             system: "Be brief.".to_owned(),
@@ -173,6 +224,31 @@ mod tests {
     }
 
     #[test]
+    fn later_pictures_are_numbered_for_the_2_5_models() {
+        let mut talk = conversation().with_numbers(true);
+        talk.push("What is this?", "A cat.".to_owned());
+        talk.add_image(shown("b.png"));
+        let request = talk.request("And this?", &Request::default());
+        assert_eq!(request.chat.history[0].0, "<ImageHere>What is this?");
+        assert_eq!(request.chat.query, "Image2 <ImageHere>; And this?");
+    }
+
+    #[test]
+    fn a_picture_keeps_its_own_number_of_tiles() {
+        let mut talk = conversation();
+        talk.add_image(Shown {
+            hd_num: Some(4),
+            ..shown("b.png")
+        });
+        let request = talk.request("Which?", &Request::default());
+        assert!(matches!(request.images[0], Picture::File(_)));
+        assert!(matches!(
+            request.images[1],
+            Picture::WithTiles { hd_num: 4, .. }
+        ));
+    }
+
+    #[test]
     fn a_text_may_place_its_pictures() {
         let talk = conversation();
         let request = talk.request("Look: <ImageHere>!", &Request::default());
@@ -183,7 +259,7 @@ mod tests {
     fn clearing_keeps_the_system_prompt() {
         let mut talk = conversation();
         talk.push("Hi", "Hello".to_owned());
-        talk.add_image("b.png".into());
+        talk.add_image(shown("b.png"));
         talk.clear();
         assert!(talk.is_empty());
         let request = talk.request("Hi", &Request::default());

@@ -191,7 +191,7 @@ mod tests {
         let command = super::super::command::Command::parse(&completed).unwrap();
         assert_eq!(
             command,
-            super::super::command::Command::Images(vec![expected])
+            super::super::command::Command::Images(vec![expected], None)
         );
     }
 }

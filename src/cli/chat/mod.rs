@@ -19,12 +19,13 @@ use std::{
 use anyhow::{Context, ensure};
 use command::{COMMANDS, Command};
 use context_left::ContextLeft;
-use conversation::Conversation;
+use conversation::{Conversation, Shown};
 use interrupt::Interruptible;
 use line::{Line, LineReader};
 use xc2_edge::{
     engine::{Answer, Engine, Request, Session, StopReason},
     language::llama::end_process,
+    model::container::Family,
     system::atomic_file::{self, Leftovers},
 };
 
@@ -124,17 +125,18 @@ impl<'a> Talk<'a> {
         let system = options.like.chat.system.clone();
         let marker = engine.container().info().prompt.image_marker.clone();
         let images = std::mem::take(&mut options.images);
+        let is_v2d5 = engine.container().info().family == Family::V2d5;
         Self {
             engine,
             session: engine.session(),
-            conversation: Conversation::new(system, marker, images),
+            conversation: Conversation::new(system, marker, images).with_numbers(is_v2d5),
             options,
         }
     }
 
     fn welcome(&self) -> anyhow::Result<()> {
-        for path in self.conversation.pending() {
-            self.look_at(path)?;
+        for picture in self.conversation.pending() {
+            self.look_at(&picture.path)?;
         }
         if !self.options.quiet {
             let name = &self.engine.container().info().name;
@@ -187,7 +189,7 @@ impl<'a> Talk<'a> {
     fn run(&mut self, command: Command) -> anyhow::Result<()> {
         match command {
             Command::Say(text) => self.ask(&text)?,
-            Command::Images(paths) => self.add_images(paths)?,
+            Command::Images(paths, hd_num) => self.add_images(paths, hd_num)?,
             Command::Clear => {
                 self.conversation.clear();
                 self.session.clear();
@@ -201,11 +203,14 @@ impl<'a> Talk<'a> {
     }
 
     /// Adds the pictures that can be read, and reports errors of the others.
-    fn add_images(&mut self, paths: Vec<PathBuf>) -> anyhow::Result<()> {
+    fn add_images(&mut self, paths: Vec<PathBuf>, hd_num: Option<u32>) -> anyhow::Result<()> {
+        if let Some(hd_num) = hd_num {
+            self.engine.check_hd_num(hd_num)?;
+        }
         let (mut n, mut fault) = (0, None);
         for path in paths {
             match self.look_at(&path) {
-                Ok(()) => n = self.conversation.add_image(path),
+                Ok(()) => n = self.conversation.add_image(Shown { path, hd_num }),
                 Err(error) => {
                     if let Some(earlier) = fault.replace(error) {
                         print_error(&earlier);
@@ -265,13 +270,12 @@ impl<'a> Talk<'a> {
     }
 
     fn context_left(&self, n_used: usize) -> ContextLeft {
-        let info = self.engine.container().info();
-        let max = info.max_context();
+        let max = self.engine.max_context();
         ContextLeft {
             n_used,
             n_ctx: self.options.n_ctx.unwrap_or(max),
             max,
-            n_picture: info.vision.n_patches(),
+            n_picture: self.engine.n_tokens_at_most(1, self.options.like.tiles),
         }
     }
 

@@ -23,7 +23,9 @@ use xc2_edge::{
     },
 };
 
-use super::{engine_args::EngineArgs, number::whole, sampling_args::SamplingArgs};
+use super::{
+    engine_args::EngineArgs, number::whole, sampling_args::SamplingArgs, tiles_args::TilesArgs,
+};
 use screen::Screen;
 
 /// Maximum number of given pictures, as in the original implementation.
@@ -50,6 +52,8 @@ pub struct ComposeArgs {
     engine: EngineArgs,
     #[command(flatten)]
     sampling: SamplingArgs,
+    #[command(flatten)]
+    tiles: TilesArgs,
 
     /// What to write, in your own words.
     #[arg(
@@ -176,7 +180,9 @@ pub fn run(args: &ComposeArgs) -> anyhow::Result<ExitCode> {
     });
     let library = library.transpose()?;
     let engine = args.engine.load()?;
-    let mut model = EngineChatModel::new(&engine, args.sampling.options(), args.engine.ctx_size);
+    args.tiles.warn_if_reduced(&engine);
+    let model = EngineChatModel::new(&engine, args.sampling.options(), args.engine.ctx_size);
+    let mut model = model.with_tiles(args.tiles.options());
     let streams = !args.json && job.is_written();
     let mut screen = Screen::new(streams, args.quiet);
     let mut composer = Composer::new(&mut model, &prompts, args.options(), &mut screen);

@@ -7,8 +7,9 @@ use ndarray::Array2;
 use super::{
     Outcome, Stage, VerifyError,
     golden::{Case, ConversationRecord, GoldenDir, Ids, Recorded, RecordedLogits, Tensors},
-    picture,
+    picture_source::PictureSource,
     precision::{Agreement, Precision},
+    tower_input::{self, TowerInput, Unobserved},
 };
 use crate::{
     engine::Engine,
@@ -17,7 +18,7 @@ use crate::{
         llama::argmax,
         prompt::{Chat, PictureId, PloraPolicy, Prompt, PromptLayout, Run, Sequence},
     },
-    model::tensor::TensorSource,
+    model::{container::BosRule, tensor::TensorSource},
 };
 
 /// Batch size: smaller than usual, because the logits of all positions are kept.
@@ -31,9 +32,9 @@ pub(super) struct Conversations<'a> {
     engine: &'a Engine,
     golden: &'a GoldenDir,
     precision: Precision,
-    /// Created for the first conversation.
-    decoder: Option<Decoder>,
-    embeddings: HashMap<String, Array2<f32>>,
+    /// The decoder of the last conversation.
+    decoder: Option<SizedDecoder>,
+    embeddings: HashMap<EmbeddingKey, Array2<f32>>,
     /// Recorded resized pictures by picture name: the input of the original's tower.
     resized: HashMap<String, std::path::PathBuf>,
     /// Number of greedy choices compared so far, and how many are equal.
@@ -41,13 +42,25 @@ pub(super) struct Conversations<'a> {
     n_same: usize,
 }
 
+/// A decoder, the positions that it holds, and the length for which its rotary embedding is scaled.
+struct SizedDecoder {
+    decoder: Decoder,
+    n_ctx: usize,
+    planned: usize,
+}
+
+/// A picture and the maximum number of its tiles.
+type EmbeddingKey = (PictureSource, u32);
+
 impl<'a> Conversations<'a> {
     pub fn new(
         engine: &'a Engine,
         golden: &'a GoldenDir,
         precision: Precision,
     ) -> Result<Self, VerifyError> {
-        let pictures = golden.pictures()?.into_iter();
+        // In tiles, a recorded picture may have been cut otherwise than in a conversation.
+        let is_tiled = engine.encoder().config().tiling.is_some();
+        let pictures = golden.pictures()?.into_iter().filter(|_| !is_tiled);
         let resized = pictures
             .filter_map(|p| Some((p.image, p.resized?)))
             .collect();
@@ -68,6 +81,9 @@ impl<'a> Conversations<'a> {
     pub fn check(&mut self, record: &ConversationRecord) -> Result<Outcome, VerifyError> {
         let ConversationRecord { case, tensors } = record;
         let mut stages = Vec::new();
+        for source in &case.images {
+            self.encode(case, source)?;
+        }
         let sequence = self.sequence(case)?;
         stages.push(Stage::equal("token ids", &ids(&sequence), &case.ids));
         let mask = sequence.plora_mask(case.plora());
@@ -92,9 +108,6 @@ impl<'a> Conversations<'a> {
         sequence: &Sequence,
     ) -> Result<Vec<Stage>, VerifyError> {
         let mut stages = Vec::new();
-        for name in &case.images {
-            self.encode(name)?;
-        }
         let at = tensors.i32("sample_pos")?;
         if let (Some(expected), Some(at)) = (tensors.f32("embeds_sample")?, at) {
             stages.push(self.inputs_stage(case, sequence, &expected, &at.values));
@@ -110,7 +123,26 @@ impl<'a> Conversations<'a> {
     /// recorded pixels of a picture are missing.
     fn other_pixels(&self, case: &Case) -> bool {
         let mut images = case.images.iter();
-        images.any(|name| picture::is_lossy(name) && !self.resized.contains_key(name))
+        images.any(|source| source.is_lossy() && self.recorded(source).is_none())
+    }
+
+    /// The recorded input of the tower for a picture.
+    fn recorded(&self, source: &PictureSource) -> Option<&std::path::Path> {
+        match source {
+            PictureSource::File(name) => self.resized.get(name).map(|path| &**path),
+            _ => None,
+        }
+    }
+
+    fn key(&self, case: &Case, source: &PictureSource) -> EmbeddingKey {
+        let tiling = self.engine.encoder().config().tiling;
+        let hd_num = tower_input::hd_num(tiling, case.hd_num, case.images.len());
+        (source.clone(), hd_num)
+    }
+
+    /// The embeddings of a picture, which was encoded before.
+    fn embedding(&self, case: &Case, index: usize) -> &Array2<f32> {
+        &self.embeddings[&self.key(case, &case.images[index])]
     }
 
     /// The precision required of a case.
@@ -129,24 +161,33 @@ impl<'a> Conversations<'a> {
             query: case.query.clone(),
             answer_prefix: String::new(),
         };
-        let template = self.engine.template(PromptLayout::Chat);
-        let images = vec![self.engine.encoder().config().n_patches(); case.images.len()];
+        let mut template = self.engine.template(PromptLayout::Chat);
+        let prompt = &mut template.prompt;
+        if case.images.is_empty() && prompt.bos_rule == BosRule::Once {
+            // The original has two ways to be called without pictures.
+            prompt.bos_rule = match case.n_bos(prompt.bos) {
+                2 => BosRule::EverySegment,
+                _ => BosRule::Once,
+            };
+        }
+        let length = |i: usize| self.embedding(case, i).nrows();
+        let images: Vec<usize> = (0..case.images.len()).map(length).collect();
         let sequence = template.sequence(&chat, &images, self.engine.tokenizer());
         Ok(sequence.map_err(crate::engine::EngineError::from)?)
     }
 
     /// Encodes a picture unless it was encoded before.
-    fn encode(&mut self, name: &str) -> Result<(), VerifyError> {
-        if self.embeddings.contains_key(name) {
+    fn encode(&mut self, case: &Case, source: &PictureSource) -> Result<(), VerifyError> {
+        let key = self.key(case, source);
+        if self.embeddings.contains_key(&key) {
             return Ok(());
         }
-        let pixels = match self.resized.get(name) {
-            Some(path) => picture::open_resized(self.engine, path)?,
-            None => picture::resize(self.engine, self.golden, name)?,
+        let input = match self.recorded(source) {
+            Some(path) => TowerInput::recorded(self.engine, path)?,
+            None => TowerInput::new(self.engine, self.golden, source, key.1)?,
         };
-        let pixels = self.engine.preprocessor().normalize(&pixels);
-        self.embeddings
-            .insert(name.to_owned(), self.engine.encoder().encode(&pixels));
+        let embedding = input.encode(self.engine, &mut Unobserved);
+        self.embeddings.insert(key, embedding);
         Ok(())
     }
 
@@ -192,9 +233,7 @@ impl<'a> Conversations<'a> {
                     table.rows_into(row..row + 1, &mut values);
                     values
                 }
-                Run::Image { index, .. } => {
-                    self.embeddings[&case.images[*index]].row(offset).to_vec()
-                }
+                Run::Image { index, .. } => self.embedding(case, *index).row(offset).to_vec(),
             });
         }
         None
@@ -280,24 +319,40 @@ impl<'a> Conversations<'a> {
         sequence: &Sequence,
         watch: &mut PromptLogits,
     ) -> Result<(), VerifyError> {
-        let decoder = match &mut self.decoder {
-            Some(decoder) => decoder,
-            none => {
-                let n_ctx = self.engine.container().info().max_context();
-                none.insert(self.engine.decoder(n_ctx, N_BATCH, N_BATCH, 1)?)
-            }
-        };
-        decoder.truncate(0, 0);
-        let by_name = |n: &String| PictureId::of_file(n.as_bytes());
+        self.ensure_decoder(case, sequence.len())?;
+        let by_name = |source: &PictureSource| PictureId::of_file(source.to_string().as_bytes());
         let ids: Vec<_> = case.images.iter().map(by_name).collect();
         let prompt = Prompt::new(sequence.clone(), case.plora(), &ids);
-        let images: Vec<_> = case
-            .images
+        let keys: Vec<_> = case.images.iter().map(|s| self.key(case, s)).collect();
+        let images: Vec<_> = keys
             .iter()
-            .map(|n| Some(self.embeddings[n].view()))
+            .map(|key| Some(self.embeddings[key].view()))
             .collect();
+        let sized = self.decoder.as_mut().expect("it was created");
+        let decoder = &mut sized.decoder;
+        decoder.truncate(0, 0);
         let mut on_logits = |position: usize, row: &[f32]| watch.see(position, row);
         decoder.prefill_observed(0, &prompt, &images, &mut on_logits)?;
+        Ok(())
+    }
+
+    /// Provides a decoder for the prompt and the recorded answer.
+    fn ensure_decoder(&mut self, case: &Case, n_prompt: usize) -> Result<(), VerifyError> {
+        let n_needed = n_prompt + case.greedy_ids.len() + 1;
+        let planned = case.planned_length.unwrap_or(0);
+        let fits = |d: &SizedDecoder| d.n_ctx >= n_needed && d.planned == planned;
+        if self.decoder.as_ref().is_some_and(fits) {
+            return Ok(());
+        }
+        self.decoder = None; // free its memory before the next one is created
+        let decoder = self
+            .engine
+            .decoder_planned(planned, n_needed, N_BATCH, N_BATCH, 1)?;
+        self.decoder = Some(SizedDecoder {
+            decoder,
+            n_ctx: n_needed,
+            planned,
+        });
         Ok(())
     }
 
@@ -309,7 +364,8 @@ impl<'a> Conversations<'a> {
         first: Vec<f32>,
         n_steps: usize,
     ) -> Result<Vec<f32>, VerifyError> {
-        let decoder = self.decoder.as_mut().expect("the prompt was computed");
+        let sized = self.decoder.as_mut().expect("the prompt was computed");
+        let decoder = &mut sized.decoder;
         let mut logits = first;
         for id in case.greedy_ids.iter().take(n_steps.saturating_sub(1)) {
             decoder.step(0, *id, case.plora().generated())?;

@@ -8,6 +8,7 @@ use std::{
 use safetensors::{Dtype, SafeTensors};
 use serde::Deserialize;
 
+use super::picture_source::PictureSource;
 use crate::{
     language::prompt::PloraPolicy,
     system::text::{self, TextError},
@@ -78,6 +79,13 @@ pub(super) struct PictureRecord {
     pub resized: Option<PathBuf>,
 }
 
+impl PictureRecord {
+    /// Whether it is a strip of frames: named without an extension.
+    pub fn is_strip(&self) -> bool {
+        Path::new(&self.image).extension().is_none()
+    }
+}
+
 /// Summary of a stage: mean, root mean square and largest magnitude.
 #[derive(Clone, Copy, Debug, Deserialize)]
 pub(super) struct Stats {
@@ -100,7 +108,19 @@ pub(super) struct Case {
     pub name: String,
     pub query: String,
     #[serde(default)]
-    pub images: Vec<String>,
+    pub images: Vec<PictureSource>,
+    /// The maximum number of tiles per picture that the caller asked for.
+    #[serde(default)]
+    pub hd_num: Option<u32>,
+    /// The task whose adapters were on.
+    #[serde(default)]
+    pub infer_mode: Option<String>,
+    /// The length for which the rotary embedding was scaled.
+    #[serde(default)]
+    pub planned_length: Option<usize>,
+    /// Number of `<s>` at the start of a prompt without pictures.
+    #[serde(default)]
+    pub text_bos: Option<usize>,
     #[serde(default)]
     pub history: Vec<(String, String)>,
     #[serde(default)]
@@ -155,6 +175,14 @@ impl Case {
         self.image_runs.clone().unwrap_or_else(from_ids)
     }
 
+    /// Number of `<s>` at the start, for a prompt without pictures: as recorded, for it depends on how the original
+    /// was called.
+    pub fn n_bos(&self, bos: i32) -> usize {
+        let is_bos = |id: &&Ids| matches!(id, Ids::Id(id) if *id == bos);
+        let leading = self.ids.iter().take_while(is_bos).count();
+        self.text_bos.unwrap_or(leading)
+    }
+
     /// Whether no part of an answer was recorded.
     fn has_no_answer(&self) -> bool {
         self.greedy_ids.is_empty() && self.greedy_text.is_none() && self.greedy_margins.is_empty()
@@ -173,7 +201,7 @@ impl GoldenDir {
     /// The directory at `path`. Pictures are searched for in `images` if given, else in or near `path`.
     pub fn new(path: &Path, images: Option<&Path>) -> Self {
         let near = || {
-            ["images", ".", "../images", "../../images"]
+            ["images", ".", "../images", "../../images", "../.."]
                 .map(|p| path.join(p))
                 .to_vec()
         };

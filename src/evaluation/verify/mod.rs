@@ -9,7 +9,9 @@ mod compare;
 mod conversation;
 mod golden;
 mod picture;
+mod picture_source;
 mod precision;
+mod tower_input;
 
 pub use compare::{Deviation, Stage};
 pub use golden::{GoldenDir, GoldenError};
@@ -18,6 +20,7 @@ pub use precision::Precision;
 use crate::{
     engine::{Engine, EngineError, EngineOptions},
     language::llama::{KvType, LlamaError},
+    model::container::Task,
     vision::image::{ImageError, Orientation, Transparency},
 };
 
@@ -69,7 +72,17 @@ pub fn engine_options() -> EngineOptions {
     }
 }
 
-/// Runs all records in `golden` and passes each outcome to `on_outcome`.
+/// A conversation that was recorded with other adapters than the model has.
+#[derive(Clone, Debug)]
+pub struct LeftOut {
+    /// Its name.
+    pub name: String,
+    /// The mode in which it was recorded.
+    pub mode: String,
+}
+
+/// Runs all records in `golden` that fit the model and passes each outcome to `on_outcome`. Returns the conversations
+/// that were recorded in another mode.
 ///
 /// # Errors
 /// If the golden data cannot be read or the model cannot be run.
@@ -77,17 +90,31 @@ pub fn verify(
     engine: &Engine,
     golden: &GoldenDir,
     mut on_outcome: impl FnMut(Outcome),
-) -> Result<(), VerifyError> {
+) -> Result<Vec<LeftOut>, VerifyError> {
     let precision = Precision::of(engine.container());
     for record in golden.pictures()? {
         on_outcome(picture::check(engine, golden, &record, &precision)?);
     }
     let mut conversations = conversation::Conversations::new(engine, golden, precision)?;
+    let task = engine.container().info().task.name();
+    let mut left_out = Vec::new();
     for record in golden.conversations()? {
-        on_outcome(conversations.check(&record)?);
+        let mode = record
+            .case
+            .infer_mode
+            .as_deref()
+            .unwrap_or(Task::Base.name());
+        if mode == task {
+            on_outcome(conversations.check(&record)?);
+        } else {
+            left_out.push(LeftOut {
+                name: record.case.name.clone(),
+                mode: mode.to_owned(),
+            });
+        }
     }
     if let Some(together) = conversations.together() {
         on_outcome(together);
     }
-    Ok(())
+    Ok(left_out)
 }

@@ -1,18 +1,20 @@
 //! Checks a picture: preprocessing, tower and projector.
 
-use std::path::Path;
+use std::collections::{HashMap, HashSet};
 
 use ndarray::ArrayView2;
 
 use super::{
     Outcome, Stage, VerifyError,
-    golden::{GoldenDir, GoldenError, PictureRecord, Recorded, Stats},
+    golden::{GoldenDir, PictureRecord, Recorded, Stats},
+    picture_source::{PictureSource, is_lossy},
     precision::{Bound, Precision},
+    tower_input::{self, TowerInput},
 };
 use crate::{
     engine::Engine,
-    vision::StageObserver,
-    vision::image::{self, PixelValues, ReadOptions, RgbImage},
+    model::TileGrid,
+    vision::{StageObserver, TokenLayout, image::RgbImage},
 };
 
 /// Maximum difference between decoders of lossy formats, in levels per pixel.
@@ -28,21 +30,17 @@ pub(super) fn check(
     precision: &Precision,
 ) -> Result<Outcome, VerifyError> {
     let mut stages = Vec::new();
-    let (resized, stage) = resized(engine, golden, record)?;
+    let (input, stage) = input(engine, golden, record)?;
     stages.extend(stage);
-    let pixels = engine.preprocessor().normalize(&resized);
-    stages.extend(pixel_values(record, &pixels)?);
+    stages.extend(pixel_stages(engine, record, &input)?);
     let mut watch = Watch {
         record,
-        bound: precision.vision(),
+        layout: input.grid.map(|grid| engine.encoder().token_layout(grid)),
         stages: Vec::new(),
         error: None,
     };
-    engine.encoder().encode_observed(&pixels, &mut watch);
-    if let Some(error) = watch.error {
-        return Err(error);
-    }
-    stages.extend(watch.stages);
+    input.encode(engine, &mut watch);
+    stages.extend(watch.compare(precision.vision())?);
     Ok(Outcome {
         subject: record.image.clone(),
         stages,
@@ -50,54 +48,35 @@ pub(super) fn check(
     })
 }
 
-/// The resized picture for the tower, and its comparison with the recorded one.
+/// The tower's input, and its comparison with the recorded one.
 ///
-/// If a picture was recorded, it is the input of the next stages, so that differences between decoders of lossy
-/// formats do not affect them.
-fn resized(
+/// If it was recorded, that is the input of the next stages, so that differences between decoders of lossy formats do
+/// not affect them. The record of a strip of frames names no file.
+fn input(
     engine: &Engine,
     golden: &GoldenDir,
     record: &PictureRecord,
-) -> Result<(RgbImage, Option<Stage>), VerifyError> {
-    let ours = resize(engine, golden, &record.image)?;
-    let Some(path) = &record.resized else {
-        return Ok((ours, None));
+) -> Result<(TowerInput, Option<Stage>), VerifyError> {
+    let recorded = record.resized.as_ref();
+    let recorded = recorded.map(|path| TowerInput::recorded(engine, path));
+    let recorded = recorded.transpose()?;
+    if record.is_strip()
+        && let Some(recorded) = recorded
+    {
+        return Ok((recorded, None));
+    }
+    let source = PictureSource::File(record.image.clone());
+    let tiling = engine.encoder().config().tiling;
+    let Some(theirs) = recorded else {
+        let hd_num = tower_input::hd_num(tiling, None, 1);
+        return Ok((TowerInput::new(engine, golden, &source, hd_num)?, None));
     };
-    let theirs = open_resized(engine, path)?;
-    let stage = compare_resized(&record.image, &ours, &theirs);
+    let ours = match theirs.grid {
+        None => TowerInput::new(engine, golden, &source, 1)?,
+        Some(grid) => TowerInput::with_grid(engine, golden, &source, grid)?,
+    };
+    let stage = compare_resized(&record.image, &ours.picture, &theirs.picture);
     Ok((theirs, Some(stage)))
-}
-
-/// A recorded resized picture.
-pub(super) fn open_resized(engine: &Engine, path: &Path) -> Result<RgbImage, VerifyError> {
-    let picture = image::open(path, ReadOptions::REFERENCE)?;
-    let expected = engine.preprocessor().image_size();
-    if picture.dimensions() == (expected, expected) {
-        return Ok(picture);
-    }
-    let found = format!("{}x{}", picture.width(), picture.height());
-    Err(GoldenError::PictureSize {
-        path: path.to_owned(),
-        expected,
-        found,
-    }
-    .into())
-}
-
-/// The picture of that name, resized for the tower.
-pub(super) fn resize(
-    engine: &Engine,
-    golden: &GoldenDir,
-    name: &str,
-) -> Result<RgbImage, VerifyError> {
-    let picture = image::open(&golden.picture(name)?, ReadOptions::REFERENCE)?;
-    Ok(engine.preprocessor().resize(&picture))
-}
-
-/// Whether decoders may differ for a picture of that name.
-pub(super) fn is_lossy(name: &str) -> bool {
-    let name = name.to_ascii_lowercase();
-    [".jpg", ".jpeg", ".webp"].iter().any(|e| name.ends_with(e))
 }
 
 fn compare_resized(name: &str, ours: &RgbImage, theirs: &RgbImage) -> Stage {
@@ -119,23 +98,53 @@ fn compare_resized(name: &str, ours: &RgbImage, theirs: &RgbImage) -> Stage {
     stage
 }
 
-fn pixel_values(record: &PictureRecord, pixels: &PixelValues) -> Result<Vec<Stage>, VerifyError> {
-    const NAME: &str = "pixel_values";
-    if let Some(recorded) = record.tensors.f32(NAME)? {
-        if recorded.values.len() != pixels.values().len() {
-            let reason = format!("`{NAME}`: {:?} for another image size", recorded.shape);
+/// The stages of the tower's pixels. With tiles: those of all tiles side by side, and of the whole picture.
+fn pixel_stages(
+    engine: &Engine,
+    record: &PictureRecord,
+    input: &TowerInput,
+) -> Result<Vec<Stage>, VerifyError> {
+    let first = input.pixels(engine, 0);
+    let Some(grid) = input.grid else {
+        return pixel_values(record, "pixel_values", first.values());
+    };
+    let mut stages = pixel_values(record, "pixel_values", &canvas_values(engine, input, grid))?;
+    stages.extend(pixel_values(record, "glb_pixel_values", first.values())?);
+    Ok(stages)
+}
+
+/// The normalised values of all tiles as one picture, `[3, height, width]`.
+fn canvas_values(engine: &Engine, input: &TowerInput, grid: TileGrid) -> Vec<f32> {
+    let side = engine.preprocessor().image_size() as usize;
+    let tiles: Vec<_> = (1..=grid.len()).map(|i| input.pixels(engine, i)).collect();
+    let mut values = Vec::new();
+    for channel in 0..3 {
+        for y in 0..grid.rows * side {
+            for x in 0..grid.cols {
+                let plane = tiles[y / side * grid.cols + x].plane(channel);
+                values.extend(&plane[y % side * side..][..side]);
+            }
+        }
+    }
+    values
+}
+
+fn pixel_values(
+    record: &PictureRecord,
+    name: &str,
+    values: &[f32],
+) -> Result<Vec<Stage>, VerifyError> {
+    if let Some(recorded) = record.tensors.f32(name)? {
+        if recorded.values.len() != values.len() {
+            let reason = format!("`{name}`: {:?} for another image size", recorded.shape);
             return Err(record.tensors.invalid(reason).into());
         }
-        return Ok(vec![Stage::absolute(
-            NAME,
-            pixels.values(),
-            &recorded.values,
-            PIXEL_TOLERANCE,
-        )]);
+        let stage = Stage::absolute(name, values, &recorded.values, PIXEL_TOLERANCE);
+        return Ok(vec![stage]);
     }
-    let stats = record.stats.iter().find(|(name, _)| name == NAME);
+    let stats = record.stats.iter().find(|(known, _)| known == name);
     Ok(stats
-        .map(|(_, stats)| summary(NAME, pixels.values(), *stats))
+        .map(|(_, stats)| summary(name, values, *stats))
         .into_iter()
         .collect())
 }
@@ -156,63 +165,139 @@ fn summary(name: &str, values: &[f32], expected: Stats) -> Stage {
     .with_note("mean, rms and largest only")
 }
 
-/// Compares the tower's stages while they are computed.
+/// Collects the recorded rows of the tower's stages while they are computed.
+///
+/// Stages of tiles come tile by tile; they were recorded with the rows of all tiles one after another, and features in
+/// the order of the embeddings.
 struct Watch<'a> {
     record: &'a PictureRecord,
-    bound: Bound,
-    stages: Vec<Stage>,
+    layout: Option<TokenLayout>,
+    stages: Vec<WatchedStage>,
     error: Option<VerifyError>,
+}
+
+/// The rows of a stage that were recorded.
+struct WatchedStage {
+    name: String,
+    /// Tower inputs seen so far.
+    n_inputs: usize,
+    /// Numbers of the recorded rows.
+    rows: Vec<usize>,
+    recorded: Recorded<f32>,
+    /// The computed rows; separators, which are weights, stay `None`.
+    found: Vec<Option<Vec<f32>>>,
 }
 
 impl StageObserver for Watch<'_> {
     fn stage(&mut self, name: &str, values: ArrayView2<'_, f32>) {
-        match self.compare(name, values) {
-            Ok(stage) => self.stages.extend(stage),
-            Err(error) => self.error = self.error.take().or(Some(error)),
+        if let Err(error) = self.see(name, values) {
+            self.error = self.error.take().or(Some(error));
         }
     }
 }
 
 impl Watch<'_> {
-    fn compare(
-        &self,
+    fn see(&mut self, name: &str, values: ArrayView2<'_, f32>) -> Result<(), VerifyError> {
+        let Some(at) = self.watched(name, values)? else {
+            return Ok(());
+        };
+        let layout = self.layout.filter(|_| name == "features");
+        let stage = &mut self.stages[at];
+        let input = stage.n_inputs;
+        let number = |row: usize| match layout {
+            Some(layout) => layout.position(input, row),
+            None => input * values.nrows() + row,
+        };
+        let numbers: HashMap<usize, usize> =
+            (0..values.nrows()).map(|row| (number(row), row)).collect();
+        for (found, wanted) in stage.found.iter_mut().zip(&stage.rows) {
+            if let Some(row) = numbers.get(wanted) {
+                *found = Some(values.row(*row).to_vec());
+            }
+        }
+        stage.n_inputs += 1;
+        Ok(())
+    }
+
+    /// The index of a stage in the list, if it was recorded.
+    fn watched(
+        &mut self,
         name: &str,
         values: ArrayView2<'_, f32>,
-    ) -> Result<Option<Stage>, VerifyError> {
+    ) -> Result<Option<usize>, VerifyError> {
+        if let Some(at) = self.stages.iter().position(|stage| stage.name == name) {
+            return Ok(Some(at));
+        }
         let tensors = &self.record.tensors;
         let (recorded, rows): (_, Vec<usize>) = if let Some(whole) = tensors.f32(name)? {
-            (whole, (0..values.nrows()).collect())
+            let n_cols = whole.shape.last().copied().unwrap_or(0).max(1);
+            let n_rows = whole.values.len() / n_cols;
+            (whole, (0..n_rows).collect())
         } else {
             let Some(sample) = tensors.sample(name, "rows")? else {
                 return Ok(None);
             };
             sample
         };
-        let found = self.rows(name, &recorded, &rows, values)?;
-        Ok(Some(self.bound.stage(name, &found, &recorded.values)))
+        let n_cols = recorded.shape.last().copied().unwrap_or(0);
+        if n_cols != values.ncols() || recorded.values.len() != rows.len() * n_cols {
+            return Err(self.other_shape(name, &recorded, values.shape()));
+        }
+        self.stages.push(WatchedStage {
+            name: name.to_owned(),
+            n_inputs: 0,
+            found: vec![None; rows.len()],
+            rows,
+            recorded,
+        });
+        Ok(Some(self.stages.len() - 1))
     }
 
-    /// The recorded rows of `values`, concatenated.
-    fn rows(
-        &self,
-        name: &str,
-        recorded: &Recorded<f32>,
-        rows: &[usize],
-        values: ArrayView2<'_, f32>,
-    ) -> Result<Vec<f32>, VerifyError> {
-        let n_cols = recorded.shape.last().copied().unwrap_or(0);
-        let fits = n_cols == values.ncols()
-            && recorded.values.len() == rows.len() * n_cols
-            && rows.iter().all(|r| *r < values.nrows());
-        if !fits {
-            let reason = format!(
-                "`{name}`: recorded as {:?}, the model gives {:?}; is this its golden directory?",
-                recorded.shape,
-                values.shape()
-            );
-            return Err(self.record.tensors.invalid(reason).into());
+    fn other_shape(&self, name: &str, recorded: &Recorded<f32>, found: &[usize]) -> VerifyError {
+        let reason = format!(
+            "`{name}`: recorded as {:?}, the model gives {found:?}; is this its golden directory?",
+            recorded.shape
+        );
+        self.record.tensors.invalid(reason).into()
+    }
+
+    /// The comparison of each stage, in the order of computation.
+    fn compare(self, bound: Bound) -> Result<Vec<Stage>, VerifyError> {
+        if let Some(error) = self.error {
+            return Err(error);
         }
-        Ok(rows.iter().flat_map(|r| values.row(*r).to_vec()).collect())
+        let separators: HashSet<usize> = match self.layout {
+            None => HashSet::new(),
+            Some(layout) => layout
+                .row_separators()
+                .chain([layout.view_separator()])
+                .collect(),
+        };
+        let mut stages = Vec::new();
+        for stage in &self.stages {
+            let n_cols = stage.recorded.shape.last().copied().unwrap_or(1).max(1);
+            let expected = stage.recorded.values.chunks(n_cols);
+            let (mut all_found, mut all_expected) = (Vec::new(), Vec::new());
+            for ((found, row), expected) in stage.found.iter().zip(&stage.rows).zip(expected) {
+                match found {
+                    Some(found) => {
+                        all_found.extend(found);
+                        all_expected.extend(expected);
+                    }
+                    None if stage.name == "features" && separators.contains(row) => {}
+                    None => {
+                        return Err(self.record.tensors.invalid(format!(
+                            "`{}`: row {row} was recorded, which the model does not have; is this its golden \
+                             directory?",
+                            stage.name
+                        ))
+                        .into());
+                    }
+                }
+            }
+            stages.push(bound.stage(&stage.name, &all_found, &all_expected));
+        }
+        Ok(stages)
     }
 }
 

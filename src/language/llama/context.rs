@@ -58,6 +58,8 @@ pub struct ContextOptions {
     pub flash_attn: bool,
     /// The kernels that compute matrix products.
     pub matmul_backend: MatmulBackend,
+    /// Base of the rotary embedding; zero for the model's own.
+    pub rope_freq_base: f32,
 }
 
 /// A llama.cpp context.
@@ -107,6 +109,7 @@ impl Context {
         params.kv_unified = true; // so that sequences share the cells of a common prefix
         params.n_threads = options.n_threads as i32;
         params.n_threads_batch = options.n_threads as i32;
+        params.rope_freq_base = options.rope_freq_base;
         params.type_k = options.kv_type.id();
         params.type_v = options.kv_type.id();
         params.flash_attn_type = if options.flash_attn {

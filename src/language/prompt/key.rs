@@ -5,7 +5,7 @@
 //! key, because the adapter changes keys and values.
 
 use super::{PloraMask, Run, Sequence};
-use crate::system::digest;
+use crate::{model::TileGrid, system::digest};
 
 /// Identifies a picture by the digest of its content. With the same tower and preprocessing, equal identities mean
 /// equal embeddings.
@@ -21,6 +21,18 @@ impl PictureId {
     /// The identity of 8-bit RGB samples, `[height, width, 3]`.
     pub fn of_pixels(width: u32, height: u32, samples: &[u8]) -> Self {
         Self::of(&format!("rgb {width} x {height}"), samples)
+    }
+
+    /// The identity of a strip of frames.
+    pub fn of_frames(frames: &[Self], labels: bool) -> Self {
+        let ids: Vec<u8> = frames.iter().flat_map(|id| id.0).collect();
+        Self::of(if labels { "labelled frames" } else { "frames" }, &ids)
+    }
+
+    /// The identity of this picture when it is cut into `grid`.
+    pub fn in_tiles(self, grid: TileGrid) -> Self {
+        let kind = format!("tiles {} x {}", grid.rows, grid.cols);
+        Self::of(&kind, &self.0)
     }
 
     fn of(kind: &str, bytes: &[u8]) -> Self {

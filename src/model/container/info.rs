@@ -263,9 +263,26 @@ impl ModelInfo {
         })
     }
 
-    /// The longest context that a runtime may use, in tokens.
+    /// The longest context that a runtime may use without changing the rotary embedding, in tokens.
     pub fn max_context(&self) -> usize {
         self.context_length.min(self.decoder.n_ctx_train)
+    }
+
+    /// The base of the rotary embedding for a session of up to `planned` positions. Beyond the trained context it
+    /// grows by dynamic NTK scaling, from the first position on; `None` if the model has no such scaling.
+    ///
+    /// The original enlarges the base at every token beyond the trained context, while cached keys keep the one they
+    /// were computed with. One base per session is what its formula gives for a prompt of that length.
+    pub fn rope_base(&self, planned: usize) -> Option<f32> {
+        let d = &self.decoder;
+        if planned <= d.n_ctx_train {
+            return Some(d.rope_freq_base);
+        }
+        let factor = f64::from(self.rope_dynamic_factor?);
+        let d_head = (d.n_embd / d.n_head) as f64;
+        let growth = factor * planned as f64 / d.n_ctx_train as f64 - (factor - 1.0);
+        let scale = growth.powf(d_head / (d_head - 2.0));
+        Some((f64::from(d.rope_freq_base) * scale) as f32)
     }
 }
 
@@ -403,5 +420,79 @@ fn optional<T>(
     match meta.get(key) {
         None => Ok(None),
         Some(_) => named(meta, key, expected, from_name).map(Some),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn info(n_ctx_train: usize, rope_dynamic_factor: Option<f32>) -> ModelInfo {
+        ModelInfo {
+            name: String::new(),
+            family: Family::V2d5,
+            task: Task::Base,
+            rope_dynamic_factor,
+            image: ImageInfo {
+                image_mean: [0.5; 3],
+                image_std: [0.5; 3],
+            },
+            vision: VisionConfig {
+                image_size: 560,
+                patch_size: 14,
+                n_embd: 1024,
+                n_head: 16,
+                n_ff: 4096,
+                n_layer: 24,
+                layer_norm_eps: 1e-5,
+                n_embd_text: 4096,
+                tiling: Some(Tiling::V2d5),
+            },
+            prompt: PromptInfo {
+                system: String::new(),
+                image_marker: "<ImageHere>".to_owned(),
+                turn_start: 92543,
+                turn_end: 92542,
+                bos: 1,
+                eos: 2,
+                bos_rule: BosRule::Once,
+                unmarked_image: UnmarkedImage::Prompt,
+            },
+            decoder: DecoderInfo {
+                n_vocab: 92544,
+                n_embd: 4096,
+                n_layer: 32,
+                n_head: 32,
+                n_head_kv: 8,
+                n_ff: 14336,
+                n_ctx_train,
+                rope_freq_base: 1e6,
+            },
+            context_length: 16384,
+            converter: String::new(),
+            source: String::new(),
+        }
+    }
+
+    #[test]
+    fn the_rotary_base_grows_beyond_the_trained_context_as_the_original_computes_it() {
+        let info = info(24576, Some(2.0));
+        assert_eq!(info.rope_base(24576), Some(1e6));
+        for (planned, expected) in [
+            (24577, 1_000_082.7),
+            (32768, 1_680_235.5),
+            (49152, 3_052_773.7),
+            (98304, 7_219_586.0),
+        ] {
+            let base = f64::from(info.rope_base(planned).unwrap());
+            assert!((base / expected - 1.0).abs() < 1e-6, "{planned}: {base}");
+        }
+    }
+
+    #[test]
+    fn a_model_without_dynamic_scaling_has_no_base_beyond_its_context() {
+        let info = info(32768, None);
+        assert_eq!(info.rope_base(32768), Some(1e6));
+        assert_eq!(info.rope_base(32769), None);
     }
 }

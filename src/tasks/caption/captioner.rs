@@ -5,15 +5,13 @@ use std::{
     cell::RefCell,
     collections::HashMap,
     ops::ControlFlow,
-    path::{Path, PathBuf},
+    path::Path,
     sync::mpsc::{Receiver, TryRecvError},
 };
 
-use ::image::RgbImage;
-
 use super::Identity;
 use crate::{
-    engine::{Answer, Engine, EngineError, Offer, Picture, Request, Requests},
+    engine::{Answer, Engine, EngineError, Offer, Picture, PreparedPicture, Request, Requests},
     system::panics::catch,
     vision::image::{Decoded, ImageError},
 };
@@ -21,8 +19,8 @@ use crate::{
 /// A decoded picture, resized to the model's input.
 #[derive(Clone, Debug)]
 pub struct Opened {
-    /// `[S, S]` pixels.
-    pub picture: RgbImage,
+    /// The picture.
+    pub picture: PreparedPicture,
     /// Width of the original in pixels, upright.
     pub width: u32,
     /// Height of the original in pixels, upright.
@@ -51,7 +49,7 @@ pub struct Job<T> {
     /// Returned with the answer.
     pub tag: T,
     /// The picture.
-    pub picture: RgbImage,
+    pub picture: PreparedPicture,
     /// A prompt that replaces the common one.
     pub prompt: Option<String>,
 }
@@ -99,10 +97,7 @@ impl<'a> Captioner<'a> {
         request: Request,
         n_parallel: Option<usize>,
     ) -> Result<Self, EngineError> {
-        let mut with_picture = request.clone();
-        with_picture.images = vec![Picture::File(PathBuf::new())]; // never opened
-        let n_prompt = engine.prompt_size(&with_picture)?.n_prompt;
-        let n_ctx = n_prompt + request.n_predict;
+        let n_ctx = engine.n_prompt_at_most(&request, 1)? + request.n_predict;
         let choose = || engine.choose_parallel(n_ctx, system::memory::available());
         Ok(Self {
             engine,
@@ -129,7 +124,7 @@ impl<'a> Captioner<'a> {
     ///
     /// # Errors
     /// If the file cannot be read or decoded.
-    pub fn open(&self, path: &Path) -> (Identity, Result<Opened, ImageError>) {
+    pub fn open(&self, path: &Path) -> (Identity, Result<Opened, EngineError>) {
         // Before reading: if the file changes meanwhile, the next run sees the change.
         let identity = Identity::of(path).unwrap_or_default();
         let opened = self.opened(|| self.engine.open_picture(path));
@@ -140,7 +135,7 @@ impl<'a> Captioner<'a> {
     ///
     /// # Errors
     /// If they cannot be decoded.
-    pub fn decode(&self, file: &[u8]) -> Result<Opened, ImageError> {
+    pub fn decode(&self, file: &[u8]) -> Result<Opened, EngineError> {
         self.opened(|| self.engine.decode_picture(file))
     }
 
@@ -148,20 +143,20 @@ impl<'a> Captioner<'a> {
     fn opened(
         &self,
         read: impl FnOnce() -> Result<Decoded, ImageError>,
-    ) -> Result<Opened, ImageError> {
-        catch(|| read().map(|decoded| self.shrink(&decoded)))?
+    ) -> Result<Opened, EngineError> {
+        catch(|| self.shrink(&read()?))?
     }
 
     /// Resizes at once, because the original may be large.
-    fn shrink(&self, decoded: &Decoded) -> Opened {
+    fn shrink(&self, decoded: &Decoded) -> Result<Opened, EngineError> {
         let picture = &decoded.picture;
-        Opened {
-            picture: self.engine.preprocessor().resize(picture),
+        Ok(Opened {
+            picture: self.engine.prepare_picture(picture, self.request.tiles)?,
             width: picture.width(),
             height: picture.height(),
             on_white: decoded.on_white,
             is_short: decoded.is_truncated,
-        }
+        })
     }
 
     /// Captions the pictures of `jobs` and passes each answer or error to `done`, in the order of completion.
@@ -243,7 +238,7 @@ impl<T, F: FnMut(bool) -> Next<Job<T>>> Requests for JobRequests<'_, F, T> {
         };
         self.running.borrow_mut().put(job.tag, job.prompt.is_some());
         let mut request = self.common.clone();
-        request.images = vec![Picture::Pixels(job.picture)];
+        request.images = vec![Picture::Prepared(job.picture)];
         if let Some(prompt) = job.prompt {
             request.chat.query = prompt;
         }

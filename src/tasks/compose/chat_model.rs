@@ -2,7 +2,7 @@
 
 use super::prompts::RenderedPrompt;
 use crate::{
-    engine::{Answer, Engine, EngineError, Observer, Picture, Request, Session},
+    engine::{Answer, Engine, EngineError, Observer, Picture, Request, Session, TileOptions},
     language::{
         llama::SamplerOptions,
         prompt::{Chat, PromptLayout},
@@ -15,7 +15,7 @@ pub trait ChatModel {
     /// Size of the context: the maximum number of positions of prompt and answer together.
     fn n_ctx(&self) -> usize;
 
-    /// Number of positions of the prompt.
+    /// Number of positions of the prompt, or the largest possible one if pictures differ.
     ///
     /// # Errors
     /// If the prompt cannot be built.
@@ -52,18 +52,25 @@ pub struct EngineChatModel<'a> {
     session: Session<'a>,
     sampling: SamplerOptions,
     n_ctx: usize,
+    tiles: TileOptions,
 }
 
 impl<'a> EngineChatModel<'a> {
     /// Uses `engine` with a context of `n_ctx` positions, or the model's maximum if that is less.
     pub fn new(engine: &'a Engine, sampling: SamplerOptions, n_ctx: Option<usize>) -> Self {
-        let max = engine.container().info().max_context();
+        let max = engine.max_context();
         Self {
             engine,
             session: engine.session(),
             sampling,
             n_ctx: n_ctx.map_or(max, |n| n.min(max)),
+            tiles: TileOptions::default(),
         }
+    }
+
+    /// The same, with pictures cut into tiles as `tiles` says.
+    pub fn with_tiles(self, tiles: TileOptions) -> Self {
+        Self { tiles, ..self }
     }
 
     fn chat(&self, ask: &RenderedPrompt) -> Chat {
@@ -85,8 +92,9 @@ impl ChatModel for EngineChatModel<'_> {
     fn n_prompt(&self, ask: &RenderedPrompt) -> Result<usize, EngineError> {
         let mut template = self.engine.template(PromptLayout::Chat);
         template.prompt.bos_rule = BosRule::Once;
-        let n_tokens = self.engine.encoder().config().n_patches();
-        let pictures = vec![n_tokens; ask.user.pictures().len()];
+        let n_pictures = ask.user.pictures().len();
+        let n_tokens = self.engine.n_tokens_at_most(n_pictures, self.tiles);
+        let pictures = vec![n_tokens; n_pictures];
         let tokenizer = self.engine.tokenizer();
         Ok(template
             .sequence(&self.chat(ask), &pictures, tokenizer)?
@@ -102,6 +110,7 @@ impl ChatModel for EngineChatModel<'_> {
     ) -> Result<Answer, EngineError> {
         let request = Request {
             images: pictures.to_vec(),
+            tiles: self.tiles,
             chat: self.chat(ask),
             bos_rule: Some(BosRule::Once),
             sampling: self.sampling,

@@ -175,6 +175,36 @@ pub fn decode_within(
     })
 }
 
+/// The width and height of the picture that [`decode`] returns, from the headers of its file where possible.
+///
+/// # Errors
+/// As [`decode`], as far as headers show it.
+pub fn dimensions(bytes: &[u8], options: impl Into<ReadOptions>) -> Result<(u32, u32), ImageError> {
+    let options: ReadOptions = options.into();
+    #[cfg(feature = "heic")]
+    if signature::is_heic(bytes) {
+        return Ok(decode(bytes, options)?.dimensions());
+    }
+    let (format, name) = format_of(bytes)?;
+    let file = PreparedFile::new(format, bytes, options.allow_truncated)?;
+    let decoder = file
+        .decoder()
+        .map_err(|source| decode_error(name, file.was_completed(), source))?;
+    let (width, height) = decoder.dimensions();
+    check_size((width, height), decoder.total_bytes())?;
+    let turned = match options.orientation {
+        Orientation::Apply => exif::orientation(format, bytes),
+        Orientation::Ignore => ExifOrientation::NoTransforms,
+    };
+    Ok(match turned {
+        ExifOrientation::Rotate90
+        | ExifOrientation::Rotate270
+        | ExifOrientation::Rotate90FlipH
+        | ExifOrientation::Rotate270FlipH => (height, width),
+        _ => (width, height),
+    })
+}
+
 /// Applies transparency and orientation to the stored samples.
 fn finish(mut stored: DynamicImage, orientation: ExifOrientation, options: ReadOptions) -> Decoded {
     let on_white = options.transparency.apply(&mut stored);

@@ -97,6 +97,16 @@ pub enum ImageError {
         /// Declared height in pixels.
         height: u32,
     },
+    /// A picture so long that its short side vanishes when it is cut into tiles.
+    #[error(
+        "the picture is too narrow to be cut into tiles: found {width}x{height} pixels; cut it into parts first"
+    )]
+    TooNarrow {
+        /// Width in pixels.
+        width: u32,
+        /// Height in pixels.
+        height: u32,
+    },
     /// The data end before the picture is complete.
     #[error("the {format} data end before the picture is complete; copy or download it again")]
     Truncated {

@@ -2,7 +2,7 @@
 
 use ::image::RgbImage;
 
-use super::resize_bicubic;
+use super::resize::{Filter, resize};
 
 /// CLIP's training mean per channel (RGB), for samples in 0..=1.
 pub const CLIP_MEAN: [f32; 3] = [0.481_454_66, 0.457_827_5, 0.408_210_73];
@@ -59,6 +59,11 @@ impl Preprocessor {
         }
     }
 
+    /// The normalised value of each of the 256 levels of a channel.
+    pub(super) fn levels(&self, channel: usize) -> &[f32; 256] {
+        &self.levels[channel]
+    }
+
     /// Side of the output, in pixels.
     pub fn image_size(&self) -> u32 {
         self.image_size
@@ -71,7 +76,7 @@ impl Preprocessor {
 
     /// The first half of [`Self::pixel_values`].
     pub fn resize(&self, picture: &RgbImage) -> RgbImage {
-        resize_bicubic(picture, self.image_size, self.image_size)
+        resize(picture, self.image_size, self.image_size, Filter::Bicubic)
     }
 
     /// The second half of [`Self::pixel_values`].

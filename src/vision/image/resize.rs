@@ -1,12 +1,14 @@
-//! Bicubic resampling of 8-bit RGB, bit-identical to Pillow 10.
+//! Resampling of 8-bit RGB, bit-identical to Pillow 10: bicubic for towers of fixed size, bilinear for tiles.
 //!
-//! Pillow's algorithm: a separable Keys kernel (a = -0.5), scaled up when shrinking so that it also averages;
-//! fixed-point weights with 22 fractional bits; the horizontal pass first, each pass rounded to 8 bits, and a pass
+//! Pillow's algorithm: a separable kernel (Keys with a = -0.5, or a triangle), scaled up when shrinking so that it also
+//! averages; fixed-point weights with 22 fractional bits; the horizontal pass first, each pass rounded to 8 bits, and a pass
 //! skipped if its dimension does not change.
 //!
 //! The crate `fast_image_resize` (6.1) is faster but not identical: with its Catmull-Rom filter all golden pictures
 //! except the one of a single pixel differ, by up to 16 levels, because its weights have 16 bits and its vertical pass
 //! comes first. The same holds for Pillow 13, so references must be made with Pillow 10.
+
+use std::borrow::Cow;
 
 use ::image::RgbImage;
 use rayon::prelude::*;
@@ -14,8 +16,31 @@ use rayon::prelude::*;
 const CHANNELS: usize = 3;
 /// Fractional bits of a weight. 8 bits remain for the sample and 2 as headroom for the negative lobes.
 const PRECISION_BITS: u32 = 32 - 8 - 2;
-/// Half-width of the kernel in source pixels when not shrinking.
-const SUPPORT: f64 = 2.0;
+/// The resampling kernel.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Filter {
+    /// Keys' cubic convolution with a = -0.5.
+    Bicubic,
+    /// A triangle.
+    Bilinear,
+}
+
+impl Filter {
+    /// Half-width of the kernel in source pixels when not shrinking.
+    fn support(self) -> f64 {
+        match self {
+            Self::Bicubic => 2.0,
+            Self::Bilinear => 1.0,
+        }
+    }
+
+    fn weight(self, x: f64) -> f64 {
+        match self {
+            Self::Bicubic => keys_cubic(x),
+            Self::Bilinear => (1.0 - x.abs()).max(0.0),
+        }
+    }
+}
 
 /// Maximum size of the rows between the two passes, in bytes, unless a single row is larger.
 ///
@@ -35,38 +60,99 @@ pub const MAX_SIDE: u32 = 1 << 18;
 ///
 /// # Panics
 /// If a side of the picture or of the result is zero.
-pub fn resize_bicubic(picture: &RgbImage, width: u32, height: u32) -> RgbImage {
-    let (w, h) = (picture.width() as usize, picture.height() as usize);
-    let (new_w, new_h) = (width as usize, height as usize);
-    assert!(w * h * new_w * new_h > 0, "a picture has pixels");
-
-    let source = picture.as_raw();
-    let columns = (new_w != w).then(|| Taps::new(w, new_w));
-    let samples = match (columns, new_h != h) {
-        (None, false) => source.clone(),
-        (Some(columns), false) => horizontal(source, w, &columns),
-        (None, true) => {
-            let mut rows = VerticalPass::new(h, new_h, new_w);
-            rows.add(source);
-            rows.finish()
-        }
-        (Some(columns), true) => {
-            let mut rows = VerticalPass::new(h, new_h, new_w);
-            let band = band_rows(new_w) * w * CHANNELS;
-            for band in source.chunks(band) {
-                rows.add(&horizontal(band, w, &columns));
-            }
-            rows.finish()
-        }
+pub fn resize(picture: &RgbImage, width: u32, height: u32, filter: Filter) -> RgbImage {
+    let source = Rows {
+        picture,
+        transposed: false,
     };
-    RgbImage::from_raw(width, height, samples).expect("width * height pixels")
+    resample(&source, width as usize, height as usize, filter)
 }
 
-/// Upper bound of the memory of [`resize_bicubic`] besides the picture and the result, in bytes, for a picture of
+/// As [`resize`], of the picture mirrored about its main diagonal.
+///
+/// # Panics
+/// As [`resize`].
+pub fn resize_transposed(picture: &RgbImage, width: u32, height: u32, filter: Filter) -> RgbImage {
+    let source = Rows {
+        picture,
+        transposed: true,
+    };
+    resample(&source, width as usize, height as usize, filter)
+}
+
+/// The rows of a picture, or of its mirror image about the main diagonal.
+struct Rows<'a> {
+    picture: &'a RgbImage,
+    transposed: bool,
+}
+
+impl Rows<'_> {
+    /// Width and height.
+    fn size(&self) -> (usize, usize) {
+        let (w, h) = self.picture.dimensions();
+        match self.transposed {
+            false => (w as usize, h as usize),
+            true => (h as usize, w as usize),
+        }
+    }
+
+    /// `n` rows from `first` on.
+    fn band(&self, first: usize, n: usize) -> Cow<'_, [u8]> {
+        let samples = self.picture.as_raw();
+        let (width, _) = self.size();
+        if !self.transposed {
+            let row_len = width * CHANNELS;
+            return Cow::Borrowed(&samples[first * row_len..][..n * row_len]);
+        }
+        let source_row = self.picture.width() as usize * CHANNELS;
+        let mut band = vec![0; n * width * CHANNELS];
+        band.par_chunks_exact_mut(width * CHANNELS)
+            .enumerate()
+            .for_each(|(i, row)| {
+                for (pixel, source) in row
+                    .chunks_exact_mut(CHANNELS)
+                    .zip(samples.chunks_exact(source_row))
+                {
+                    pixel.copy_from_slice(&source[(first + i) * CHANNELS..][..CHANNELS]);
+                }
+            });
+        Cow::Owned(band)
+    }
+}
+
+fn resample(source: &Rows<'_>, new_w: usize, new_h: usize, filter: Filter) -> RgbImage {
+    let (w, h) = source.size();
+    assert!(w * h * new_w * new_h > 0, "a picture has pixels");
+    let columns = (new_w != w).then(|| Taps::new(w, new_w, filter));
+    let mut rows = (new_h != h).then(|| VerticalPass::new(h, new_h, new_w, filter));
+    let mut unchanged_rows = Vec::new();
+    // A transposed band is a copy.
+    let band = band_rows(if source.transposed {
+        w.max(new_w)
+    } else {
+        new_w
+    });
+    for first in (0..h).step_by(band) {
+        let band = source.band(first, band.min(h - first));
+        let band = match &columns {
+            Some(columns) => Cow::Owned(horizontal(&band, w, columns)),
+            None => band,
+        };
+        match &mut rows {
+            Some(rows) => rows.add(&band),
+            None => unchanged_rows.extend_from_slice(&band),
+        }
+    }
+    let samples = rows.map_or(unchanged_rows, VerticalPass::finish);
+    RgbImage::from_raw(new_w as u32, new_h as u32, samples).expect("width * height pixels")
+}
+
+/// Upper bound of the memory of [`resize`] besides the picture and the result, in bytes, for a picture of
 /// `from` (width, height) and a result of `to`, with `n_threads` threads.
 pub fn resize_bytes(from: (u32, u32), to: (u32, u32), n_threads: usize) -> u64 {
     let weights = |(len, new_len): (u32, u32)| {
-        let taps = 2.0 * SUPPORT * (f64::from(len) / f64::from(new_len)).max(1.0) + 2.0;
+        let taps =
+            2.0 * Filter::Bicubic.support() * (f64::from(len) / f64::from(new_len)).max(1.0) + 2.0;
         (taps * f64::from(new_len)) as u64 * size_of::<i32>() as u64
     };
     let row_len = to.0 as usize * CHANNELS;
@@ -103,18 +189,20 @@ struct Window {
 }
 
 impl Taps {
-    fn new(len: usize, new_len: usize) -> Self {
+    fn new(len: usize, new_len: usize, filter: Filter) -> Self {
         let scale = len as f64 / new_len as f64;
-        let windows = (0..new_len).map(|i| Window::new(i, scale, len)).collect();
+        let windows = (0..new_len)
+            .map(|i| Window::new(i, scale, len, filter))
+            .collect();
         Self { windows }
     }
 }
 
 impl Window {
     /// `precompute_coeffs` and `normalize_coeffs_8bpc` of Pillow's `Resample.c`, also in f64.
-    fn new(i: usize, scale: f64, len: usize) -> Self {
+    fn new(i: usize, scale: f64, len: usize, filter: Filter) -> Self {
         let filter_scale = scale.max(1.0);
-        let support = SUPPORT * filter_scale;
+        let support = filter.support() * filter_scale;
         let centre = (i as f64 + 0.5) * scale;
         // Casts truncate, and clamp negative values to zero.
         let first = (centre - support + 0.5) as usize;
@@ -122,7 +210,7 @@ impl Window {
 
         let inv_scale = 1.0 / filter_scale;
         let weights: Vec<f64> = (0..end - first)
-            .map(|j| keys_cubic(((j + first) as f64 - centre + 0.5) * inv_scale))
+            .map(|j| filter.weight(((j + first) as f64 - centre + 0.5) * inv_scale))
             .collect();
         let sum: f64 = weights.iter().sum();
         let one = f64::from(1 << PRECISION_BITS);
@@ -203,10 +291,10 @@ struct VerticalPass {
 }
 
 impl VerticalPass {
-    fn new(height: usize, new_height: usize, width: usize) -> Self {
+    fn new(height: usize, new_height: usize, width: usize, filter: Filter) -> Self {
         let row_len = width * CHANNELS;
         Self {
-            taps: Taps::new(height, new_height),
+            taps: Taps::new(height, new_height, filter),
             row_len,
             n_added: 0,
             n_done: 0,
@@ -271,6 +359,10 @@ impl Window {
 mod tests {
     use super::*;
 
+    fn bicubic(picture: &RgbImage, width: u32, height: u32) -> RgbImage {
+        resize(picture, width, height, Filter::Bicubic)
+    }
+
     fn noise(width: u32, height: u32) -> RgbImage {
         let mut state = 1_u32;
         RgbImage::from_fn(width, height, |_, _| {
@@ -284,14 +376,14 @@ mod tests {
     #[test]
     fn resizing_to_the_same_size_changes_nothing() {
         let picture = noise(17, 5);
-        assert_eq!(resize_bicubic(&picture, 17, 5), picture);
+        assert_eq!(bicubic(&picture, 17, 5), picture);
     }
 
     #[test]
     fn a_flat_picture_stays_flat_at_any_size() {
         let flat = RgbImage::from_pixel(7, 30, ::image::Rgb([0, 128, 255]));
         for (w, h) in [(1, 1), (490, 490), (3, 77), (7, 31)] {
-            let out = resize_bicubic(&flat, w, h);
+            let out = bicubic(&flat, w, h);
             assert!(out.pixels().all(|p| p.0 == [0, 128, 255]), "{w}x{h}");
         }
     }
@@ -299,7 +391,7 @@ mod tests {
     #[test]
     fn weights_sum_to_one_and_cannot_overflow() {
         for (len, new_len) in [(1, 490), (490, 1), (33_000, 224), (97, 490), (491, 490)] {
-            for window in Taps::new(len, new_len).windows {
+            for window in Taps::new(len, new_len, Filter::Bicubic).windows {
                 let sum: i64 = window.weights.iter().map(|&w| i64::from(w)).sum();
                 let error = (sum - (1 << PRECISION_BITS)).unsigned_abs() as usize;
                 assert!(error <= window.weights.len(), "{len} -> {new_len}: {sum}");
@@ -320,7 +412,7 @@ mod tests {
             if len == new_len {
                 return source.clone();
             }
-            let taps = Taps::new(len as usize, new_len as usize);
+            let taps = Taps::new(len as usize, new_len as usize, Filter::Bicubic);
             RgbImage::from_fn(width, height, |x, y| {
                 let window = &taps.windows[if across { x } else { y } as usize];
                 ::image::Rgb(std::array::from_fn(|c| {
@@ -339,6 +431,17 @@ mod tests {
     }
 
     #[test]
+    fn a_transposed_picture_is_resized_as_its_mirror_image() {
+        let picture = noise(31, 77);
+        let mirrored = RgbImage::from_fn(77, 31, |x, y| *picture.get_pixel(y, x));
+        for (w, h) in [(50, 20), (77, 31), (77, 9), (13, 31)] {
+            let expected = resize(&mirrored, w, h, Filter::Bilinear);
+            let found = resize_transposed(&picture, w, h, Filter::Bilinear);
+            assert!(found == expected, "{w}x{h}");
+        }
+    }
+
+    #[test]
     fn bands_do_not_change_the_result() {
         let width = 490;
         let band = band_rows(width as usize) as u32;
@@ -352,7 +455,7 @@ mod tests {
         ] {
             let picture = noise(w, h);
             let expected = resize_reference(&picture, width, new_h);
-            let found = resize_bicubic(&picture, width, new_h);
+            let found = bicubic(&picture, width, new_h);
             assert!(found == expected, "{w}x{h} to {width}x{new_h}");
         }
     }
@@ -371,7 +474,7 @@ mod tests {
             (1, 1, 490, 490, 0xd1b69b3a),
         ];
         for (w, h, new_w, new_h, expected) in cases {
-            let resized = resize_bicubic(&noise(w, h), new_w, new_h);
+            let resized = bicubic(&noise(w, h), new_w, new_h);
             let mut crc = flate2::Crc::new();
             crc.update(resized.as_raw());
             assert_eq!(crc.sum(), expected, "{w}x{h} to {new_w}x{new_h}");
@@ -392,7 +495,7 @@ mod tests {
         let picture = noise(301, 203);
         let with_threads = |n| {
             let pool = rayon::ThreadPoolBuilder::new().num_threads(n).build();
-            pool.unwrap().install(|| resize_bicubic(&picture, 97, 350))
+            pool.unwrap().install(|| bicubic(&picture, 97, 350))
         };
         assert_eq!(with_threads(1), with_threads(3));
     }

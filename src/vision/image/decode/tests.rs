@@ -206,7 +206,7 @@ fn every_truncation_is_an_error() {
 }
 
 fn resize(picture: &RgbImage) -> RgbImage {
-    super::super::resize_bicubic(picture, 40, 30)
+    super::super::resize(picture, 40, 30, super::super::Filter::Bicubic)
 }
 
 #[test]
