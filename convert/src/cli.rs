@@ -7,7 +7,10 @@ use xc2_convert::{
     mix::{Mix, Pattern, Preset},
     plan::{MAX_PLORA_SCALE, Options, is_plora_scale},
 };
-use xc2_edge::model::{container::Family, quant::GgmlType};
+use xc2_edge::model::{
+    container::{Family, Task},
+    quant::GgmlType,
+};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -72,6 +75,10 @@ pub struct ConvertArgs {
     /// Model family, if the image size does not show it [default: composition for 224 pixels, else vl].
     #[arg(long, value_name = "vl|composition", value_parser = family)]
     pub family: Option<Family>,
+    /// Task of a 2.5 model: `base` for questions and chat, `write` for articles, `web` for web pages. The
+    /// task's adapters are merged into the decoder [default: base].
+    #[arg(long, value_name = "base|write|web", value_parser = mode)]
+    pub mode: Option<Task>,
     /// Scale of Partial-LoRA [default: 1, or 2 for rank 8, as in the published code].
     #[arg(long, value_name = "SCALE", value_parser = scale, allow_negative_numbers = true)]
     pub plora_scale: Option<f32>,
@@ -92,7 +99,7 @@ pub struct ConvertArgs {
 #[group(multiple = false)]
 #[command(next_help_heading = "Preset (one of)")]
 pub struct PresetArgs {
-    /// 4 bits: llama.cpp's Q4_K_M [default].
+    /// 4 bits: llama.cpp's Q4_K_M [default; checkpoints in 4 bits, GPTQ or AWQ, keep their numbers].
     #[arg(long = "q4_k", alias = "q4_k_m")]
     q4_k: bool,
     /// 5 bits: Q5_K_M.
@@ -121,6 +128,7 @@ pub struct PresetArgs {
 impl PresetArgs {
     fn preset(&self) -> Preset {
         let given = [
+            (self.q4_k, Preset::Q4K),
             (self.q5_k, Preset::Q5K),
             (self.q6_k, Preset::Q6K),
             (self.q8_0, Preset::Q8_0),
@@ -130,7 +138,7 @@ impl PresetArgs {
             (self.f32, Preset::F32),
         ];
         let given = given.iter().find(|(given, _)| *given);
-        given.map_or(Preset::Q4K, |(_, preset)| *preset)
+        given.map_or(Preset::Default, |(_, preset)| *preset)
     }
 }
 
@@ -147,9 +155,10 @@ impl ConvertArgs {
             tensors: self.tensor_type.clone(),
         };
         Options {
-            command_line: command_line(&mix, self.family, self.plora_scale),
+            command_line: command_line(&mix, self.family, self.mode, self.plora_scale),
             mix,
             family: self.family,
+            task: self.mode.unwrap_or_default(),
             plora_scale: self.plora_scale,
         }
     }
@@ -157,8 +166,13 @@ impl ConvertArgs {
 
 /// The options in a fixed order and without paths, so that the output does not depend on how and where it
 /// was made.
-fn command_line(mix: &Mix, family: Option<Family>, plora_scale: Option<f32>) -> String {
-    let mut words = vec![format!("--{}", preset_name(mix.preset))];
+fn command_line(
+    mix: &Mix,
+    family: Option<Family>,
+    mode: Option<Task>,
+    plora_scale: Option<f32>,
+) -> String {
+    let mut words = Vec::new();
     let parts = [
         ("vision", mix.vision),
         ("projector", mix.projector),
@@ -175,12 +189,9 @@ fn command_line(mix: &Mix, family: Option<Family>, plora_scale: Option<f32>) -> 
             .map(|(p, ty)| format!("--tensor-type {}={ty}", p.0)),
     );
     words.extend(family.map(|f| format!("--family {}", f.name())));
+    words.extend(mode.map(|m| format!("--mode {}", m.name())));
     words.extend(plora_scale.map(|s| format!("--plora-scale {s}")));
     words.join(" ")
-}
-
-fn preset_name(preset: Preset) -> &'static str {
-    preset.base().name()
 }
 
 fn threads(text: &str) -> Result<u16, String> {
@@ -202,7 +213,13 @@ fn pattern_type(text: &str) -> Result<(Pattern, GgmlType), String> {
 }
 
 fn family(name: &str) -> Result<Family, String> {
-    Family::from_name(name).ok_or_else(|| "expected `vl` or `composition`".to_owned())
+    let family = Family::from_name(name);
+    let family = family.filter(|f| matches!(f, Family::Vl | Family::Composition));
+    family.ok_or_else(|| "expected `vl` or `composition`".to_owned())
+}
+
+fn mode(name: &str) -> Result<Task, String> {
+    Task::from_name(name).ok_or_else(|| "expected `base`, `write` or `web`".to_owned())
 }
 
 fn scale(text: &str) -> Result<f32, String> {

@@ -51,6 +51,24 @@ impl Config {
     }
 }
 
+impl Config {
+    /// The factor of dynamic rotary scaling, if there is one.
+    pub fn dynamic_factor(&self) -> Result<Option<f32>, ModelError> {
+        let Some(scaling) = &self.rope_scaling else {
+            return Ok(None);
+        };
+        let kind = scaling.get("type").or(scaling.get("rope_type"));
+        if kind.and_then(|k| k.as_str()) != Some("dynamic") {
+            return Ok(None);
+        }
+        let factor = scaling.get("factor").and_then(|f| f.as_f64()).unwrap_or(1.0) as f32;
+        match factor {
+            factor if factor.is_finite() && factor >= 1.0 => Ok(Some(factor)),
+            factor => Err(error("rope_scaling.factor", "a number of at least 1", factor)),
+        }
+    }
+}
+
 /// Some programs write `null` for "not set".
 fn null_is_absent<'de, D, T>(value: D) -> Result<T, D::Error>
 where

@@ -1,17 +1,13 @@
 //! Checkpoints that are refused: related models that share names with the ones we convert, and models that the
 //! decoder cannot express.
 
-use crate::{
-    checkpoint::{Checkpoint, SourceTensor},
-    config::Config,
-    model::{CLIP_GRID, ModelError, TOWER},
-};
+use crate::{checkpoint::Checkpoint, config::Config, model::ModelError};
 
 /// The class in `auto_map`, or at least in `architectures`, of every supported model.
 const CLASS: &str = "InternLMXComposer2ForCausalLM";
 const UNQUANTIZED: &str =
     "convert the unquantized checkpoint; --q4_k makes a smaller file than this one";
-const FIXED_SIZE: &str = "convert internlm-xcomposer2-vl-7b or -vl-1_8b instead";
+const BASE: &str = "it does not answer questions about pictures; convert internlm-xcomposer2d5-7b instead";
 
 /// Refuses related models that share names with the ones we convert.
 pub(crate) fn refuse_relatives(checkpoint: &Checkpoint, config: &Config) -> Result<(), ModelError> {
@@ -24,7 +20,7 @@ pub(crate) fn refuse_relatives(checkpoint: &Checkpoint, config: &Config) -> Resu
             found: format!("{:?}", config.architectures),
         });
     }
-    refuse_larger(checkpoint)?;
+    refuse_members(checkpoint)?;
     if first_named(checkpoint, "Plora_A").is_none() {
         return Err(ModelError::OtherFamily {
             expected: "Partial-LoRA tensors (`*.Plora_A.weight`)",
@@ -34,35 +30,64 @@ pub(crate) fn refuse_relatives(checkpoint: &Checkpoint, config: &Config) -> Resu
     Ok(())
 }
 
+/// Quantized layouts that cannot be read, by the name in `quant_method`, and how people call them.
+const QUANTIZED: [(&str, &str); 12] = [
+    ("bitsandbytes", "bitsandbytes-quantized"),
+    ("eetq", "EETQ-quantized"),
+    ("hqq", "HQQ-quantized"),
+    ("compressed-tensors", "compressed-tensors"),
+    ("fp8", "FP8-quantized"),
+    ("fbgemm_fp8", "FP8-quantized"),
+    ("finegrained_fp8", "FP8-quantized"),
+    ("quanto", "Quanto-quantized"),
+    ("aqlm", "AQLM-quantized"),
+    ("torchao", "TorchAO-quantized"),
+    ("exl2", "EXL2-quantized"),
+    ("marlin", "Marlin-quantized"),
+];
+
+/// Parts of the names of tensors that only these layouts have.
+const QUANTIZED_NAMES: [(&str, &str); 6] = [
+    (".absmax", "bitsandbytes-quantized"),
+    (".quant_map", "bitsandbytes-quantized"),
+    (".quant_state", "bitsandbytes-quantized"),
+    (".SCB", "bitsandbytes-quantized"),
+    (".weight_packed", "compressed-tensors"),
+    (".weight_scale_inv", "FP8-quantized"),
+];
+
 fn refuse_quantized(checkpoint: &Checkpoint, config: &Config) -> Result<(), ModelError> {
     let quantization = config.quantization_config.as_ref();
     let method = quantization.and_then(|q| q.get("quant_method")?.as_str());
-    if method == Some("awq") {
-        return unsupported("AWQ-quantized", "quant_method: awq", UNQUANTIZED);
+    if let Some(method) = method {
+        let known = QUANTIZED.iter().find(|(name, _)| *name == method);
+        if let Some((_, member)) = known {
+            return unsupported(member, &format!("quant_method: {method}"), UNQUANTIZED);
+        }
     }
+    for (pattern, member) in QUANTIZED_NAMES {
+        if let Some(name) = first_named(checkpoint, pattern) {
+            return unsupported(member, name, UNQUANTIZED);
+        }
+    }
+    // Packed layers have been replaced with their weights.
     match first_named(checkpoint, ".qweight") {
-        Some(name) => unsupported("GPTQ-quantized", name, UNQUANTIZED),
+        Some(name) => unsupported("quantized", name, UNQUANTIZED),
         None => Ok(()),
     }
 }
 
-/// Refuses models of the family that cut pictures into tiles, or take videos.
-fn refuse_larger(checkpoint: &Checkpoint) -> Result<(), ModelError> {
-    for pattern in ["video_mem_proj.", "mplora", "MPlora_"] {
+/// Refuses members of the family that are not for chat or composition.
+fn refuse_members(checkpoint: &Checkpoint) -> Result<(), ModelError> {
+    for pattern in ["mplora", "MPlora_"] {
         if let Some(name) = first_named(checkpoint, pattern) {
-            return unsupported("OmniLive (InternLM-XComposer2.5)", name, FIXED_SIZE);
+            return unsupported("OmniLive with memory (InternLM-XComposer2.5)", name, BASE);
         }
     }
-    let separators = ["plora_glb_GN", "plora_sub_GN"];
-    let Some(separator) = separators.into_iter().find(|n| checkpoint.get(n).is_some()) else {
-        return Ok(());
-    };
-    let positions = checkpoint.get(&format!("{TOWER}embeddings.position_embedding.weight"));
-    let member = match positions.map(SourceTensor::n_rows) {
-        Some(n) if n == CLIP_GRID * CLIP_GRID + 1 => "InternLM-XComposer2-4KHD",
-        _ => "InternLM-XComposer2.5",
-    };
-    unsupported(member, separator, FIXED_SIZE)
+    if let Some(name) = first_named(checkpoint, "v_head").or(first_named(checkpoint, "score.")) {
+        return unsupported("reward model (InternLM-XComposer2.5-Reward)", name, BASE);
+    }
+    Ok(())
 }
 
 fn unsupported(member: &'static str, evidence: &str, hint: &'static str) -> Result<(), ModelError> {

@@ -10,6 +10,7 @@
 //!   → write      the file, complete or not at all
 //! ```
 
+mod adapters;
 mod added_tokens;
 pub mod checkpoint;
 mod config;

@@ -2,13 +2,18 @@
 
 use xc2_edge::{
     model::{
-        container::{BosRule, Family, keys},
+        container::{BosRule, Family, UnmarkedImage, keys},
         gguf::{Metadata, Value},
     },
     vision::image::{CLIP_MEAN, CLIP_STD},
 };
 
-use crate::{checkpoint::Checkpoint, mix::Preset, model::Model, tokenizer::Tokenizer};
+use crate::{
+    checkpoint::{Checkpoint, PackedFormat},
+    mix::Preset,
+    model::Model,
+    tokenizer::Tokenizer,
+};
 
 /// CLIP's LayerNorm epsilon.
 const LAYER_NORM_EPS: f32 = 1e-5;
@@ -43,6 +48,8 @@ pub struct Facts<'a> {
     pub tokenizer: &'a Tokenizer,
     /// The mix of types.
     pub preset: Preset,
+    /// The layout of the checkpoint's packed numbers, if the file holds them exactly.
+    pub exact: Option<PackedFormat>,
     /// The options of the conversion, as a command line.
     pub options: &'a str,
 }
@@ -60,10 +67,22 @@ pub fn outer(facts: &Facts) -> Metadata {
     meta.set(keys::XC2_SOURCE_NAME, facts.checkpoint.name());
     let files = facts.checkpoint.files().iter().cloned();
     meta.set(keys::XC2_SOURCE_FILES, Value::strings(files));
+    if let Some(format) = facts.exact {
+        meta.set(keys::XC2_SOURCE_QUANTIZATION, format.name().to_lowercase());
+    }
     meta.set(
         keys::XC2_CONTEXT_LENGTH,
         facts.model.decoder.max_length as u32,
     );
+    if let Some(factor) = facts.model.decoder.rope_dynamic_factor {
+        meta.set(keys::XC2_ROPE_DYNAMIC_FACTOR, factor);
+    }
+    if facts.model.family == Family::V2d5 {
+        meta.set(keys::XC2_TASK, facts.model.task.name());
+    }
+    if let Some(tiling) = facts.model.vision.tiling {
+        meta.set(keys::XC2_TILING, tiling.name());
+    }
     prompt(&mut meta, facts);
     clip(&mut meta, facts.model);
     meta
@@ -118,8 +137,15 @@ fn prompt(meta: &mut Metadata, facts: &Facts) {
     meta.set(keys::PROMPT_TURN_END, facts.tokenizer.turn_end);
     meta.set(keys::PROMPT_BOS, facts.tokenizer.bos);
     meta.set(keys::PROMPT_EOS, facts.tokenizer.eos);
-    // In the published `chat()` of both families, every text segment starts with BOS.
-    meta.set(keys::PROMPT_BOS_RULE, BosRule::EverySegment.name());
+    // In the published `chat()` of the 2.0 models, every text segment starts with BOS; in that of 2.5, the prompt does.
+    let rule = match facts.model.family {
+        Family::V2d5 => BosRule::Once,
+        _ => BosRule::EverySegment,
+    };
+    meta.set(keys::PROMPT_BOS_RULE, rule.name());
+    if facts.model.family == Family::V2d5 {
+        meta.set(keys::PROMPT_UNMARKED_IMAGE, UnmarkedImage::Prompt.name());
+    }
 }
 
 fn clip(meta: &mut Metadata, model: &Model) {

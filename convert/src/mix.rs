@@ -20,19 +20,51 @@ pub enum Preset {
     Q5K,
     Q4K,
     Q4_0,
+    /// The numbers of a checkpoint in 4 bits as they are, everything else in F16.
+    Authors,
+    /// [`Self::Authors`] for a checkpoint in 4 bits, otherwise [`Self::Q4K`].
+    Default,
+}
+
+/// How a matrix is stored in the checkpoint.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stored {
+    /// As floats.
+    Dense,
+    /// In 4 bits that a type holds exactly.
+    Exact(GgmlType),
+    /// In 4 bits that no type holds exactly.
+    Inexact,
 }
 
 impl Preset {
+    /// The preset for a checkpoint that is in 4 bits or not.
+    pub fn resolve(self, is_packed: bool) -> Self {
+        match self {
+            Self::Default if is_packed => Self::Authors,
+            Self::Default => Self::Q4K,
+            preset => preset,
+        }
+    }
+
+    /// The option that selects it; none for what is selected without an option.
+    pub fn option(self) -> Option<String> {
+        match self {
+            Self::Authors | Self::Default => None,
+            preset => Some(format!("--{}", preset.base().name())),
+        }
+    }
+
     /// The type of most matrices.
     pub fn base(self) -> GgmlType {
         match self {
             Self::F32 => GgmlType::F32,
-            Self::F16 => GgmlType::F16,
+            Self::F16 | Self::Authors => GgmlType::F16,
             Self::Bf16 => GgmlType::BF16,
             Self::Q8_0 => GgmlType::Q8_0,
             Self::Q6K => GgmlType::Q6_K,
             Self::Q5K => GgmlType::Q5_K,
-            Self::Q4K => GgmlType::Q4_K,
+            Self::Q4K | Self::Default => GgmlType::Q4_K,
             Self::Q4_0 => GgmlType::Q4_0,
         }
     }
@@ -41,10 +73,10 @@ impl Preset {
     pub fn file_type(self) -> u32 {
         match self {
             Self::F32 => 0,
-            Self::F16 => 1,
+            Self::F16 | Self::Authors => 1,
             Self::Q4_0 => 2,
             Self::Q8_0 => 7,
-            Self::Q4K => 15, // Q4_K_M
+            Self::Q4K | Self::Default => 15, // Q4_K_M
             Self::Q5K => 17, // Q5_K_M
             Self::Q6K => 18,
             Self::Bf16 => 32,
@@ -132,16 +164,16 @@ pub struct Choice {
 
 impl Mix {
     /// The type of a tensor in a model of `n_layer` decoder layers.
-    pub fn choose(&self, tensor: &Mapped, n_layer: usize) -> Choice {
+    pub fn choose(&self, tensor: &Mapped, n_layer: usize, stored: Stored) -> Choice {
         let n_cols = tensor.shape.last().copied().unwrap_or(1);
-        let wanted = self.wanted(tensor, n_cols, n_layer);
+        let wanted = self.wanted(tensor, n_cols, n_layer, stored);
         Choice {
             ty: fallback(wanted, n_cols),
             wanted,
         }
     }
 
-    fn wanted(&self, tensor: &Mapped, n_cols: usize, n_layer: usize) -> GgmlType {
+    fn wanted(&self, tensor: &Mapped, n_cols: usize, n_layer: usize, stored: Stored) -> GgmlType {
         if tensor.role == Role::Exact {
             return GgmlType::F32;
         }
@@ -150,6 +182,11 @@ impl Mix {
             return *ty;
         }
         let side = self.preset.side();
+        match (self.preset, stored) {
+            (Preset::Authors, Stored::Exact(ty)) => return ty,
+            (Preset::Authors, Stored::Inexact) => return GgmlType::Q8_0,
+            _ => {}
+        }
         match (tensor.part, tensor.role) {
             (Part::Vision, _) => self.vision.unwrap_or(side),
             (Part::Projector, _) => self.projector.unwrap_or(side),
@@ -296,7 +333,7 @@ mod tests {
         let mut mix = Mix::new(Preset::Q4K);
         mix.vision = Some(GgmlType::F16);
         mix.tensors = vec![(Pattern("v.blk.0.*".to_owned()), GgmlType::F32)];
-        let choose = |name, part, role| mix.choose(&tensor(name, part, role, 256), 8).ty;
+        let choose = |name, part, role| mix.choose(&tensor(name, part, role, 256), 8, Stored::Dense).ty;
         assert_eq!(
             choose("v.blk.0.attn_q.weight", Part::Vision, Role::Matrix),
             GgmlType::F32
@@ -323,7 +360,7 @@ mod tests {
             ty: GgmlType::Q8_0,
             wanted: GgmlType::Q8_0,
         };
-        assert_eq!(mix.choose(&narrow, 8), eight);
+        assert_eq!(mix.choose(&narrow, 8, Stored::Dense), eight);
         assert_eq!(
             choose("output.weight", Part::Decoder, Role::Output),
             GgmlType::Q6_K

@@ -4,7 +4,10 @@
 //! same model. Sizes come from shapes. Values that only the configuration has (heads, rotary base, epsilon) are
 //! read from there and compared with the shapes where possible.
 
-use xc2_edge::model::container::Family;
+use xc2_edge::model::{
+    MERGE, Tiling,
+    container::{Family, Task},
+};
 
 use crate::{
     checkpoint::{Checkpoint, CheckpointError, SourceTensor},
@@ -39,6 +42,15 @@ pub enum ModelError {
         expected: String,
         found: String,
     },
+    /// A family was given that the tensors contradict.
+    #[error("--family {asked}: expected no such option, because the tensors are those of a {found} model")]
+    Family {
+        asked: &'static str,
+        found: &'static str,
+    },
+    /// The task needs adapters that the checkpoint does not have.
+    #[error("--mode {mode}: expected tensors such as `{expected}`, found none")]
+    NoAdapters { mode: &'static str, expected: String },
     /// Embeddings were resized without the output matrix, or the other way round.
     #[error(
         "tensor `output.weight`: expected {n_vocab} rows, as many as `model.tok_embeddings.weight` \
@@ -56,7 +68,8 @@ impl ModelError {
         match self {
             Self::Checkpoint(e) => e.hint(),
             Self::OtherFamily { .. } => Some(
-                "this converter reads internlm-xcomposer2-7b, -vl-7b, -vl-1_8b and fine-tunes of them",
+                "this converter reads internlm-xcomposer2-7b, -vl-7b, -vl-1_8b, -4khd-7b, internlm-xcomposer2d5-7b, \
+                 and fine-tunes of them",
             ),
             Self::Unsupported { hint, .. } => Some(hint),
             Self::Config { .. } => {
@@ -66,7 +79,10 @@ impl ModelError {
                 "resize both in transformers (`resize_token_embeddings`), or use the checkpoint from before \
                  the resize",
             ),
-            Self::Inexpressible { .. } => None,
+            Self::NoAdapters { .. } => Some(
+                "only internlm-xcomposer2d5-7b and its 4-bit version have adapters for articles and web pages",
+            ),
+            Self::Inexpressible { .. } | Self::Family { .. } => None,
         }
     }
 }
@@ -80,6 +96,8 @@ pub struct Model {
     pub decoder: Decoder,
     /// The vision tower.
     pub vision: Vision,
+    /// The task whose adapters are merged into the decoder.
+    pub task: Task,
     /// Width of the projector's hidden layer.
     pub n_projector: usize,
     /// Whether the output matrix is the embedding matrix.
@@ -103,6 +121,8 @@ pub struct Decoder {
     pub n_ctx_train: usize,
     /// The longest sequence that the published code accepts.
     pub max_length: usize,
+    /// Factor of dynamic rotary scaling beyond `n_ctx_train`.
+    pub rope_dynamic_factor: Option<f32>,
 }
 
 impl Decoder {
@@ -124,12 +144,22 @@ pub struct Vision {
     pub image_size: usize,
     /// Patches along an edge in the stored position table, which may be for another size.
     pub stored_grid: usize,
+    /// How pictures are cut into tiles.
+    pub tiling: Option<Tiling>,
 }
 
 impl Vision {
     /// Patches along an edge of a picture.
     pub fn grid(&self) -> usize {
         self.image_size / self.patch_size
+    }
+
+    /// Width of the projector's input.
+    pub fn n_projector_in(&self) -> usize {
+        match self.tiling {
+            None => self.n_embd,
+            Some(_) => MERGE * MERGE * self.n_embd,
+        }
     }
 }
 
@@ -152,19 +182,31 @@ impl Model {
     ///
     /// # Errors
     /// If it cannot be converted: says which model it is, or which values contradict each other.
-    pub fn detect(checkpoint: &Checkpoint, family: Option<Family>) -> Result<Self, ModelError> {
+    pub fn detect(
+        checkpoint: &Checkpoint,
+        family: Option<Family>,
+        task: Task,
+    ) -> Result<Self, ModelError> {
         let config = Config::read(checkpoint)?;
         refuse_relatives(checkpoint, &config)?;
         refuse_inexpressible(checkpoint, &config)?;
         let vision = read_vision(checkpoint, &config)?;
         let decoder = read_decoder(checkpoint, &config)?;
-        let by_size = if vision.image_size == COMPOSITION_IMAGE {
-            Family::Composition
-        } else {
-            Family::Vl
+        let recognised = match vision.tiling {
+            Some(Tiling::Khd4) => Family::Khd4,
+            Some(Tiling::V2d5) => Family::V2d5,
+            None if vision.image_size == COMPOSITION_IMAGE => Family::Composition,
+            None => Family::Vl,
         };
+        if let (Some(family), Some(_)) = (family, vision.tiling) {
+            return Err(ModelError::Family {
+                asked: family.name(),
+                found: recognised.name(),
+            });
+        }
         Ok(Self {
-            family: family.unwrap_or(by_size),
+            family: family.unwrap_or(recognised),
+            task,
             decoder,
             vision,
             n_projector: matrix(checkpoint, "vision_proj.0.weight")?.0,
@@ -198,6 +240,7 @@ fn read_decoder(checkpoint: &Checkpoint, config: &Config) -> Result<Decoder, Mod
         rms_eps: config::positive("rms_norm_eps", config.rms_norm_eps)?,
         n_ctx_train,
         max_length: config::context("max_length", Some(max_length))?,
+        rope_dynamic_factor: config.dynamic_factor()?,
     })
 }
 
@@ -270,16 +313,61 @@ fn read_vision(checkpoint: &Checkpoint, config: &Config) -> Result<Vision, Model
         let table = checkpoint.require(&positions)?;
         return Err(shape_error(table, vec![nearest, n_embd]).into());
     }
+    let tiling = read_tiling(checkpoint, n_positions, n_embd)?;
     Ok(Vision {
         n_embd,
         n_layer: count_layers(checkpoint, &name("encoder.layers.")),
         n_head: n_embd / VISION_D_HEAD,
         n_ff: matrix(checkpoint, &name("encoder.layers.0.mlp.fc1.weight"))?.0,
         patch_size,
-        image_size: read_image_size(config, grid, patch_size)?,
+        image_size: match tiling {
+            None => read_image_size(config, grid, patch_size)?,
+            Some(_) => grid * patch_size,
+        },
         stored_grid: grid,
+        tiling,
     })
 }
+
+/// The separators of models with tiles; despite the names, they are not part of Partial-LoRA.
+pub const ROW_SEPARATOR: &str = "plora_sub_GN";
+/// See [`ROW_SEPARATOR`].
+pub const VIEW_SEPARATOR: &str = "plora_glb_GN";
+
+/// How pictures are cut into tiles, by the separators and the size of the position table.
+fn read_tiling(
+    checkpoint: &Checkpoint,
+    n_positions: usize,
+    n_embd: usize,
+) -> Result<Option<Tiling>, ModelError> {
+    if [ROW_SEPARATOR, VIEW_SEPARATOR]
+        .iter()
+        .all(|name| checkpoint.get(name).is_none())
+    {
+        return Ok(None);
+    }
+    for name in [ROW_SEPARATOR, VIEW_SEPARATOR] {
+        let separator = checkpoint.require(name)?;
+        let n = MERGE * MERGE * n_embd;
+        if separator.n_elements() != n {
+            return Err(shape_error(separator, vec![1, 1, n]).into());
+        }
+    }
+    match n_positions {
+        KHD4_POSITIONS => Ok(Some(Tiling::Khd4)),
+        V2D5_POSITIONS => Ok(Some(Tiling::V2d5)),
+        found => Err(ModelError::Inexpressible {
+            what: format!(
+                "a model with tiles and a position table of {found} rows (expected {KHD4_POSITIONS} for \
+                 InternLM-XComposer2-4KHD or {V2D5_POSITIONS} for 2.5)"
+            ),
+        }),
+    }
+}
+
+/// Rows of the position table: of tiles of 336 and of 560 pixels.
+const KHD4_POSITIONS: usize = 24 * 24 + 1;
+const V2D5_POSITIONS: usize = 40 * 40 + 1;
 
 /// The picture size: that of the position table or, if the table is CLIP's, the size in the configuration.
 fn read_image_size(config: &Config, grid: usize, patch_size: usize) -> Result<usize, ModelError> {

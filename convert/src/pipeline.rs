@@ -16,10 +16,11 @@ use std::{
     thread,
 };
 
+use ndarray::{ArrayView2, ArrayViewMut2};
 use xc2_edge::model::quant::{GgmlType, dequantize, quantize_rows};
 
 use crate::{
-    checkpoint::CheckpointError,
+    checkpoint::{CheckpointError, SourceTensor},
     plan::Write,
     rows::{FetchError, Scratch},
 };
@@ -163,41 +164,103 @@ fn cut(write: &Write) -> impl Iterator<Item = Piece<'_>> {
     })
 }
 
+fn failed(source: &SourceTensor, error: FetchError) -> PipelineError {
+    match error {
+        FetchError::Read(e) => PipelineError::Read(e),
+        FetchError::NonFinite(bad) => PipelineError::NonFinite {
+            name: source.name.clone(),
+            index: bad.index,
+            value: bad.value,
+        },
+    }
+}
+
+/// The packed numbers of a piece, in blocks of its type.
+fn copy_blocks(piece: &Piece<'_>) -> Result<Vec<u8>, CheckpointError> {
+    let source = &piece.write.source;
+    let packed = source.packed().expect("only packed sources are exact");
+    let mut bytes = Vec::new();
+    for rows in piece.write.rearrange.source_rows(piece.rows.clone()) {
+        let blocks = packed.blocks(rows.source)?;
+        let row_bytes = blocks.len() / rows.order.len();
+        for row in rows.order {
+            bytes.extend(&blocks[row * row_bytes..][..row_bytes]);
+        }
+    }
+    Ok(bytes)
+}
+
 /// A worker's buffers.
 #[derive(Default)]
 struct Worker {
     scratch: Scratch,
     values: Vec<f32>,
+    /// The name and the values of the last first matrix of an added product.
+    first_matrix: Option<(String, Vec<f32>)>,
 }
 
 impl Worker {
     fn convert<'a>(&mut self, piece: &Piece<'a>) -> Result<Chunk<'a>, PipelineError> {
         let write = piece.write;
         let source = &write.source;
+        if write.exact {
+            let bytes = copy_blocks(piece).map_err(PipelineError::Read)?;
+            return Ok(self.chunk(piece, bytes));
+        }
         self.values.resize(piece.rows.len() * source.row_len(), 0.0);
         let rows = piece.rows.clone();
         let fetched = write
             .rearrange
             .fetch(source, rows, &mut self.scratch, &mut self.values);
-        fetched.map_err(|e| match e {
-            FetchError::Read(e) => PipelineError::Read(e),
-            FetchError::NonFinite(bad) => PipelineError::NonFinite {
-                name: source.name.clone(),
-                index: bad.index,
-                value: bad.value,
-            },
-        })?;
+        fetched.map_err(|e| failed(source, e))?;
+        self.add_products(piece)?;
         if write.scale != 1.0 {
             self.values.iter_mut().for_each(|x| *x *= write.scale);
         }
         let bytes = self.quantize(write)?;
+        Ok(self.chunk(piece, bytes))
+    }
+
+    fn chunk<'a>(&self, piece: &Piece<'a>, bytes: Vec<u8>) -> Chunk<'a> {
+        let write = piece.write;
+        let source = &write.source;
         let share = piece.rows.len() as u64 * source.n_bytes() as u64;
-        Ok(Chunk {
+        Chunk {
             write,
             bytes,
             last: piece.last,
             n_source_bytes: share / write.rearrange.n_rows(source).max(1) as u64,
-        })
+        }
+    }
+
+    /// Adds the products of adapters, in f32. The rows of the second matrix are rearranged as the values are.
+    fn add_products(&mut self, piece: &Piece<'_>) -> Result<(), PipelineError> {
+        for product in &piece.write.added {
+            let (n, n_in, rank) = (
+                piece.rows.len(),
+                piece.write.source.row_len(),
+                product.b.row_len(),
+            );
+            let mut rows = vec![0.0; n * rank];
+            let fetched = piece.write.rearrange.fetch(
+                &product.b,
+                piece.rows.clone(),
+                &mut self.scratch,
+                &mut rows,
+            );
+            fetched.map_err(|e| failed(&product.b, e))?;
+            if self.first_matrix.as_ref().is_none_or(|(name, _)| *name != product.a.name) {
+                let values = product.a.to_f32().map_err(PipelineError::Read)?;
+                self.first_matrix = Some((product.a.name.clone(), values));
+            }
+            let (_, a) = self.first_matrix.as_ref().expect("just read");
+            let shape = "the shapes were checked";
+            let a = ArrayView2::from_shape((rank, n_in), a).expect(shape);
+            let b = ArrayView2::from_shape((n, rank), &rows).expect(shape);
+            let mut sum = ArrayViewMut2::from_shape((n, n_in), &mut self.values).expect(shape);
+            ndarray::linalg::general_mat_mul(1.0, &b, &a, 1.0, &mut sum);
+        }
+        Ok(())
     }
 
     /// Quantizes the values to the target type.

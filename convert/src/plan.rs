@@ -3,14 +3,16 @@
 use std::fmt;
 
 use xc2_edge::model::{
-    container::{Family, Layout},
+    container::{Family, Layout, Task},
     gguf::{Header, TensorInfo},
+    quant::GgmlType,
 };
 
 use crate::{
-    checkpoint::{Checkpoint, CheckpointError, Dtype, SourceTensor},
+    adapters::{self, LowRank},
+    checkpoint::{Checkpoint, CheckpointError, Dtype, PackedFormat, SourceTensor},
     metadata::{self, Facts},
-    mix::{Choice, Mix},
+    mix::{Mix, Preset, Stored},
     model::{Model, ModelError},
     rows::Rearrange,
     tensor_map::{Mapped, Part, Rows, is_known_unused, tensor_map},
@@ -24,9 +26,11 @@ pub struct Options {
     pub mix: Mix,
     /// Comprehension or composition, if the image size does not show it.
     pub family: Option<Family>,
+    /// The task whose adapters are merged into the decoder.
+    pub task: Task,
     /// Scale of Partial-LoRA, to override the rule of [`plora_scale`].
     pub plora_scale: Option<f32>,
-    /// These options as a command line, stored in the file.
+    /// These options, besides the preset, as a command line, which is stored in the file.
     pub command_line: String,
 }
 
@@ -81,11 +85,15 @@ pub struct Write {
     /// Tensor in the output file.
     pub target: TensorInfo,
     /// The requested type, which the row length may not allow.
-    pub wanted: xc2_edge::model::quant::GgmlType,
+    pub wanted: GgmlType,
     /// How its rows are rearranged.
     pub rearrange: Rearrange,
     /// Factor of every element.
     pub scale: f32,
+    /// Products that are added.
+    pub added: Vec<LowRank>,
+    /// Whether the source's packed numbers are copied.
+    pub exact: bool,
 }
 
 impl Write {
@@ -119,7 +127,11 @@ impl Plan {
         if let Some(found) = options.plora_scale.filter(|s| !is_plora_scale(*s)) {
             return Err(PlanError::PloraScale { found });
         }
-        let model = Model::detect(checkpoint, options.family)?;
+        let model = Model::detect(checkpoint, options.family, options.task)?;
+        let mix = Mix {
+            preset: options.mix.preset.resolve(checkpoint.packed().is_some()),
+            ..options.mix.clone()
+        };
         let tokenizer = Tokenizer::read(checkpoint, model.decoder.n_vocab)?;
         let mapped = tensor_map(&model, |a| plora_rank(checkpoint, a))?;
         check_patterns(&mapped, &options.mix)?;
@@ -131,19 +143,25 @@ impl Plan {
             } else {
                 1.0
             };
-            let choice = options.mix.choose(tensor, model.decoder.n_layer);
-            writes.push(plan_write(checkpoint, &model, tensor, choice, scale)?);
+            writes.push(plan_write(checkpoint, &model, tensor, &mix, scale)?);
         }
+        let exact = is_exact(&writes).then(|| checkpoint.packed()).flatten();
+        let words = mix.preset.option().into_iter().chain([options.command_line.clone()]);
+        let words: Vec<String> = words.filter(|word| !word.is_empty()).collect();
+        let command_line = words.join(" ");
         let facts = Facts {
             checkpoint,
             model: &model,
             tokenizer: &tokenizer,
-            preset: options.mix.preset,
-            options: &options.command_line,
+            preset: mix.preset,
+            exact,
+            options: &command_line,
         };
         let layout = lay_out(&facts, &writes, alpha);
         let ignored = ignored(checkpoint, &mapped);
         let mut notes = [checkpoint.notes(), &tokenizer.notes[..]].concat();
+        notes.extend(adapters::left_out(checkpoint, options.task));
+        notes.extend(packed_notes(checkpoint, &writes, options.mix.preset));
         notes.extend(vocab_size_note(checkpoint, model.decoder.n_vocab));
         Ok(Self {
             model,
@@ -219,13 +237,22 @@ fn plan_write(
     checkpoint: &Checkpoint,
     model: &Model,
     tensor: &Mapped,
-    choice: Choice,
+    mix: &Mix,
     scale: f32,
-) -> Result<Write, CheckpointError> {
+) -> Result<Write, PlanError> {
     let source = find_source(checkpoint, model, tensor)?;
+    let added = adapters::of(checkpoint, tensor, model.task)?;
+    let stored = match source.packed() {
+        None => Stored::Dense,
+        Some(packed) => match packed.exact_type().filter(|_| added.is_empty()) {
+            Some(ty) => Stored::Exact(ty),
+            None => Stored::Inexact,
+        },
+    };
+    let choice = mix.choose(tensor, model.decoder.n_layer, stored);
     let (vision, decoder) = (&model.vision, &model.decoder);
     let rearrange = match tensor.rows {
-        Rows::Keep => Rearrange::Keep,
+        Rows::Keep | Rows::Vector => Rearrange::Keep,
         Rows::Qkv => Rearrange::Qkv {
             n_head: decoder.n_head,
             n_head_kv: decoder.n_head_kv,
@@ -247,7 +274,51 @@ fn plan_write(
         wanted: choice.wanted,
         rearrange,
         scale,
+        added,
+        exact: stored == Stored::Exact(choice.ty) && scale == 1.0,
     })
+}
+
+/// Whether the file holds the packed numbers of the checkpoint and no other quantized ones in their types.
+fn is_exact(writes: &[Write]) -> bool {
+    let few_bits = |w: &&Write| matches!(w.target.ty, GgmlType::Q4_0 | GgmlType::Q5_0);
+    let of_decoder = writes.iter().filter(|w| w.part == Part::Decoder);
+    let mut few_bits = of_decoder.filter(few_bits).peekable();
+    few_bits.peek().is_some() && few_bits.all(|w| w.exact)
+}
+
+/// What becomes of packed layers.
+fn packed_notes(checkpoint: &Checkpoint, writes: &[Write], asked: Preset) -> Vec<String> {
+    let Some(format) = checkpoint.packed() else {
+        return Vec::new();
+    };
+    let packed = || writes.iter().filter(|w| w.source.packed().is_some());
+    let n_exact = packed().filter(|w| w.exact).count();
+    let n_anew = packed().count() - n_exact;
+    let name = format.name();
+    let mut notes = Vec::new();
+    if n_exact > 0 {
+        notes.push(format!("{n_exact} {name} matrices are stored bit for bit"));
+    }
+    if asked != Preset::Default && asked.base().is_quantized() && n_anew > 0 {
+        notes.push(format!(
+            "{n_anew} {name} matrices are quantized twice, which loses accuracy and gains nothing: without a type \
+             option their numbers are kept exactly"
+        ));
+    } else if n_anew > 0 && asked == Preset::Default {
+        notes.push(format!(
+            "{n_anew} {name} matrices have groups in another order or merged adapters, which no type can hold \
+             exactly: they are quantized anew"
+        ));
+    }
+    if format == PackedFormat::Awq {
+        notes.push(
+            "AWQ folds factors into norms and weights, likely without Partial-LoRA, which then acts on other inputs \
+             than it was trained on; the bf16 checkpoint converted with --q4_k is likely better"
+                .to_owned(),
+        );
+    }
+    notes
 }
 
 /// The tensor of the checkpoint, if it has the expected shape and a supported type.
@@ -262,7 +333,11 @@ fn find_source<'a>(
     };
     let source = checkpoint.require(name)?;
     let name = || source.name.clone();
-    if source.shape != tensor.shape {
+    let leading = match tensor.rows {
+        Rows::Vector => source.shape.iter().take_while(|n| **n == 1).count(),
+        _ => 0,
+    };
+    if source.shape[leading..] != tensor.shape {
         return Err(CheckpointError::Shape {
             name: name(),
             expected: tensor.shape.clone(),
@@ -270,10 +345,10 @@ fn find_source<'a>(
         });
     }
     match &source.dtype {
-        Dtype::Float(_) => Ok(source),
-        Dtype::Other(found) => Err(CheckpointError::Dtype {
+        Dtype::Float(_) | Dtype::Packed(_) => Ok(source),
+        other => Err(CheckpointError::Dtype {
             name: name(),
-            found: found.clone(),
+            found: other.to_string(),
         }),
     }
 }
@@ -308,7 +383,8 @@ fn vocab_size_note(checkpoint: &Checkpoint, n_rows: usize) -> Option<String> {
 fn ignored(checkpoint: &Checkpoint, mapped: &[Mapped]) -> Vec<String> {
     let used: std::collections::HashSet<&str> = mapped.iter().map(|t| &t.source[..]).collect();
     let names = checkpoint.tensors().map(|t| &t.name);
-    let left = names.filter(|n| !used.contains(&n[..]) && !is_known_unused(n));
+    let left = names
+        .filter(|n| !used.contains(&n[..]) && !is_known_unused(n) && !adapters::is_known(n));
     let mut left: Vec<String> = left.cloned().collect();
     left.sort();
     left
@@ -322,6 +398,8 @@ impl fmt::Display for Plan {
                 dims.join("x")
             };
             let note = match write.rearrange {
+                _ if write.exact => " (bit for bit)",
+                _ if !write.added.is_empty() => " (adapters merged)",
                 Rearrange::Keep if write.wanted == write.target.ty => "",
                 Rearrange::Keep => " (row length does not fit the requested type)",
                 Rearrange::Qkv { .. } => " (heads reordered)",

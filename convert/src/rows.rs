@@ -34,6 +34,15 @@ pub struct Scratch {
     rows: Vec<f32>,
 }
 
+/// Neighbouring rows of the source, and the order in which they are in the file.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SourceRows {
+    /// The rows.
+    pub source: Range<usize>,
+    /// Offsets within `source`.
+    pub order: Vec<usize>,
+}
+
 /// A weight that is not finite.
 #[derive(Debug)]
 pub struct NonFinite {
@@ -67,6 +76,38 @@ impl Rearrange {
             Self::Keep => 1,
             Self::Qkv { d_head, .. } => d_head,
             Self::Positions { .. } => self.n_rows(source),
+        }
+    }
+
+    /// The source rows of the file's rows in `range`, which covers whole units, where rows are only moved.
+    ///
+    /// # Panics
+    /// If rows are resized.
+    pub fn source_rows(self, range: Range<usize>) -> Vec<SourceRows> {
+        match self {
+            Self::Keep => vec![SourceRows {
+                order: (0..range.len()).collect(),
+                source: range,
+            }],
+            Self::Qkv {
+                n_head,
+                n_head_kv,
+                d_head,
+            } => (range.start / d_head..range.end / d_head)
+                .map(|block| {
+                    let (from, rotated) = qkv_source_block(block, n_head, n_head_kv);
+                    let half = d_head / 2;
+                    let order = (0..d_head).map(|i| match rotated {
+                        true => i / 2 + i % 2 * half,
+                        false => i,
+                    });
+                    SourceRows {
+                        source: from * d_head..(from + 1) * d_head,
+                        order: order.collect(),
+                    }
+                })
+                .collect(),
+            Self::Positions { .. } => panic!("rows are resized"),
         }
     }
 

@@ -4,7 +4,9 @@
 
 use std::fmt;
 
-use crate::model::{Model, TOWER};
+use xc2_edge::model::container::keys;
+
+use crate::model::{Model, ROW_SEPARATOR, TOWER, VIEW_SEPARATOR};
 
 /// A part of the model file, in file order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -56,6 +58,8 @@ pub enum Rows {
     /// all values. Within each query and key head, the two halves are interleaved, because llama.cpp rotates
     /// adjacent rows and the checkpoint rotates halves.
     Qkv,
+    /// A vector that is stored with leading dimensions of one.
+    Vector,
     /// The position table is resized from the stored grid of patches to the model's.
     Positions,
 }
@@ -90,7 +94,7 @@ struct Rule(
 );
 
 use Role::{AttnQkv, Exact, FfnDown, Matrix, Output, TokenEmbd};
-use Rows::{Keep, Positions, Qkv};
+use Rows::{Keep, Positions, Qkv, Vector};
 
 /// The tower's tensors outside its layers; names without the prefix [`TOWER`].
 #[rustfmt::skip]
@@ -131,6 +135,13 @@ const PROJECTOR: [Rule; 4] = [
     Rule("vision_proj.2.bias", "mm.2.bias", Exact, Keep, d_embd),
 ];
 
+/// The separators of models with tiles.
+#[rustfmt::skip]
+const SEPARATORS: [Rule; 2] = [
+    Rule(ROW_SEPARATOR, keys::ROW_SEPARATOR, Exact, Vector, p_in),
+    Rule(VIEW_SEPARATOR, keys::VIEW_SEPARATOR, Exact, Vector, p_in),
+];
+
 /// The decoder's tensors outside its layers.
 #[rustfmt::skip]
 const DECODER: [Rule; 3] = [
@@ -167,8 +178,9 @@ shapes! {
     v_down: |m| [m.vision.n_embd, m.vision.n_ff];
     v_kernel: |m| [m.vision.n_embd, 3, m.vision.patch_size, m.vision.patch_size];
     v_table: |m| [m.vision.stored_grid.pow(2) + 1, m.vision.n_embd];
+    p_in: |m| [m.vision.n_projector_in()];
     p_hidden: |m| [m.n_projector];
-    p_up: |m| [m.n_projector, m.vision.n_embd];
+    p_up: |m| [m.n_projector, m.vision.n_projector_in()];
     p_out: |m| [m.decoder.n_embd, m.n_projector];
     d_embd: |m| [m.decoder.n_embd];
     d_vocab: |m| [m.decoder.n_vocab, m.decoder.n_embd];
@@ -192,6 +204,9 @@ pub fn tensor_map<E>(
     for n in 0..model.vision.n_layer {
         let prefix = format!("{TOWER}encoder.layers.{n}.");
         all.extend(expand(model, Part::Vision, &prefix, &VISION_LAYER, Some(n)));
+    }
+    if model.vision.tiling.is_some() {
+        all.extend(whole(Part::Vision, "", &SEPARATORS));
     }
     all.extend(whole(Part::Projector, "", &PROJECTOR));
     let layers = (0..model.decoder.n_layer).flat_map(|n| {

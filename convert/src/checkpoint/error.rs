@@ -144,6 +144,13 @@ pub enum CheckpointError {
         expected: Vec<usize>,
         found: Vec<usize>,
     },
+    /// A packed layer, or its configuration, in an unsupported form.
+    #[error("{name}: expected {expected}, found {found}")]
+    Packed {
+        name: String,
+        expected: String,
+        found: String,
+    },
     /// A tensor's elements are not floats of 16 or 32 bits.
     #[error("tensor `{name}`: expected bf16, f16 or f32, found {found}")]
     Dtype { name: String, found: String },
@@ -223,6 +230,9 @@ impl CheckpointError {
             }
             Self::Duplicate { .. } => {
                 "give the right file in the index, or remove the tensor from the other file"
+            }
+            Self::Packed { .. } => {
+                "convert the unquantized checkpoint; --q4_k makes a smaller file than this one"
             }
             Self::Shape { .. } => "`config.json` and the weights may come from different models",
             _ => return None,

@@ -8,11 +8,14 @@
 //!      → weights    which files contain the weights
 //!      → safetensors, torch_zip + pickle    their tables; stand_in checks each file
 //!      → names      removes wrappers of training programs
+//!      → packed_layers, packed    layers of GPTQ and AWQ checkpoints, as if they were dense
 //! ```
 
 mod error;
 mod location;
 mod names;
+mod packed;
+mod packed_layers;
 mod pickle;
 mod safetensors;
 mod stand_in;
@@ -28,6 +31,7 @@ use std::{
 
 pub use error::{CheckpointError, Holder};
 use location::Location;
+pub use packed::{PackedFormat, PackedLinear};
 pub use pickle::PickleError;
 pub use stand_in::StandIn;
 pub use tensor::{Dtype, Shard, SourceTensor};
@@ -42,6 +46,7 @@ pub struct Checkpoint {
     config: serde_json::Value,
     files: Vec<String>,
     tensors: HashMap<String, SourceTensor>,
+    packed: Option<PackedFormat>,
     notes: Vec<String>,
 }
 
@@ -54,8 +59,9 @@ impl Checkpoint {
         let Location { dir, name } = Location::find(dir)?;
         let weights = Weights::find(&dir)?;
         let config = read_json(&dir.join("config.json"))?;
-        let tensors = read_tables(&dir, &weights)?;
+        let mut tensors = read_tables(&dir, &weights)?;
         refuse_unusable(&tensors)?;
+        let packed = packed_layers::join(&mut tensors, &config, &dir)?;
         Ok(Self {
             notes: notes(&dir, &weights),
             dir,
@@ -63,6 +69,7 @@ impl Checkpoint {
             config,
             files: weights.files,
             tensors,
+            packed,
         })
     }
 
@@ -90,6 +97,11 @@ impl Checkpoint {
     /// The weight files' names.
     pub fn files(&self) -> &[String] {
         &self.files
+    }
+
+    /// The 4-bit layout of its linear layers, if they are packed.
+    pub fn packed(&self) -> Option<PackedFormat> {
+        self.packed
     }
 
     /// All tensors, in no order.

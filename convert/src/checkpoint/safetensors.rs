@@ -75,6 +75,7 @@ fn dtype(dtype: StDtype) -> Dtype {
         StDtype::F32 => Dtype::Float(GgmlType::F32),
         StDtype::F16 => Dtype::Float(GgmlType::F16),
         StDtype::BF16 => Dtype::Float(GgmlType::BF16),
+        StDtype::I32 | StDtype::U32 => Dtype::Int32,
         other => Dtype::Other(format!("{other:?}").to_lowercase()),
     }
 }

@@ -4,13 +4,17 @@ use std::{fs::File, ops::Range, os::unix::fs::FileExt, path::PathBuf, sync::Arc}
 
 use xc2_edge::model::quant::{GgmlType, dequantize};
 
-use super::CheckpointError;
+use super::{CheckpointError, PackedFormat, PackedLinear};
 
 /// An element type in the checkpoint.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Dtype {
     /// A float that converts to `f32` without loss: [`GgmlType::F32`], `F16` or `BF16`.
     Float(GgmlType),
+    /// 32-bit words: the packed numbers of 4-bit layouts.
+    Int32,
+    /// A linear layer in a 4-bit layout, which is read as `f32`.
+    Packed(PackedFormat),
     /// Any other type, by its name in the checkpoint. Such tensors may exist (`position_ids`), but cannot be used.
     Other(String),
 }
@@ -20,7 +24,8 @@ impl Dtype {
     pub fn item_bytes(&self) -> Option<usize> {
         match self {
             Self::Float(ty) => Some(ty.block_bytes()),
-            Self::Other(_) => None,
+            Self::Int32 => Some(4),
+            Self::Packed(_) | Self::Other(_) => None,
         }
     }
 }
@@ -29,6 +34,8 @@ impl std::fmt::Display for Dtype {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Self::Float(ty) => ty.fmt(f),
+            Self::Int32 => f.pad("i32"),
+            Self::Packed(format) => f.pad(format.name()),
             Self::Other(name) => f.pad(name),
         }
     }
@@ -59,6 +66,8 @@ pub struct SourceTensor {
     /// Of the first element, in bytes from the start of the file.
     offset: u64,
     shard: Arc<Shard>,
+    /// The layer, if it is packed.
+    packed: Option<Arc<PackedLinear>>,
 }
 
 /// Elements further apart than this are read one by one; closer ones together with the gaps between them.
@@ -82,7 +91,27 @@ impl SourceTensor {
             strides,
             offset,
             shard,
+            packed: None,
         }
+    }
+
+    /// A packed linear layer under the name of its dense weight.
+    pub(super) fn packed_linear(name: String, linear: Arc<PackedLinear>, of: &Self) -> Self {
+        let shape = linear.shape().to_vec();
+        Self {
+            name,
+            dtype: Dtype::Packed(linear.format()),
+            strides: row_major(&shape),
+            shape,
+            offset: of.offset,
+            shard: of.shard.clone(),
+            packed: Some(linear),
+        }
+    }
+
+    /// The layer, if it is packed.
+    pub fn packed(&self) -> Option<&PackedLinear> {
+        self.packed.as_deref()
     }
 
     /// The file that holds it.
@@ -112,7 +141,10 @@ impl SourceTensor {
 
     /// Bytes in the checkpoint; 0 if the type is not supported.
     pub fn n_bytes(&self) -> usize {
-        self.n_elements() * self.dtype.item_bytes().unwrap_or(0)
+        match &self.packed {
+            Some(packed) => packed.n_bytes(),
+            None => self.n_elements() * self.dtype.item_bytes().unwrap_or(0),
+        }
     }
 
     /// Reads the rows in `range` into `out`, `[range.len(), row_len]`, as `f32`.
@@ -130,6 +162,9 @@ impl SourceTensor {
         bytes: &mut Vec<u8>,
         out: &mut [f32],
     ) -> Result<(), CheckpointError> {
+        if let Some(packed) = &self.packed {
+            return packed.read_rows(range, out);
+        }
         let Dtype::Float(ty) = self.dtype else {
             return Err(CheckpointError::Dtype {
                 name: self.name.clone(),
@@ -145,6 +180,51 @@ impl SourceTensor {
             return self.read_run(range.start * self.row_len(), ty, bytes, out);
         }
         self.gather(range, ty, bytes, out)
+    }
+
+    /// Reads 32-bit words: the `columns` of the `rows` of a matrix, or of a vector, which is one row.
+    ///
+    /// # Errors
+    /// If the elements are not 32-bit integers, or reading fails.
+    pub(super) fn read_words(
+        &self,
+        rows: Range<usize>,
+        columns: Range<usize>,
+    ) -> Result<Vec<u32>, CheckpointError> {
+        if self.dtype != Dtype::Int32 {
+            return Err(CheckpointError::Packed {
+                name: self.name.clone(),
+                expected: "32-bit integers".to_owned(),
+                found: self.dtype.to_string(),
+            });
+        }
+        assert!(
+            rows.end <= self.n_rows() && columns.end <= self.row_len(),
+            "words of `{}`",
+            self.name
+        );
+        let (row, column) = match self.strides[..] {
+            [row, column] => (row, column),
+            _ => (0, self.strides.first().copied().unwrap_or(1)),
+        };
+        let mut words = Vec::with_capacity(rows.len() * columns.len());
+        let mut bytes = Vec::new();
+        let mut read = |at: usize, n: usize| {
+            bytes.resize(4 * n, 0);
+            let offset = self.offset + 4 * at as u64;
+            let read = self.shard.file.read_exact_at(&mut bytes, offset);
+            read.map_err(CheckpointError::io(&self.shard.path))?;
+            words.extend(bytes.as_chunks().0.iter().map(|word| u32::from_le_bytes(*word)));
+            Ok(())
+        };
+        for r in rows {
+            if column == 1 {
+                read(r * row + columns.start, columns.len())?;
+            } else {
+                columns.clone().try_for_each(|c| read(r * row + c * column, 1))?;
+            }
+        }
+        Ok(words)
     }
 
     /// The whole tensor as `f32`; for small tensors.

@@ -156,6 +156,7 @@ fn dtype(class: &str) -> Dtype {
         "FloatStorage" => Dtype::Float(GgmlType::F32),
         "HalfStorage" => Dtype::Float(GgmlType::F16),
         "BFloat16Storage" => Dtype::Float(GgmlType::BF16),
+        "IntStorage" => Dtype::Int32,
         other => Dtype::Other(other.to_owned()),
     }
 }

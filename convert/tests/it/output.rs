@@ -33,6 +33,7 @@ fn plan(fixture: &Fixture, preset: Preset) -> Plan {
     let options = Options {
         mix: Mix::new(preset),
         family: None,
+        task: xc2_edge::model::container::Task::Base,
         plora_scale: None,
         command_line: String::new(),
     };

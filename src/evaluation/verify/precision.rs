@@ -81,10 +81,16 @@ impl Precision {
         let is_vision = |name: &str| name.starts_with("v.") || name.starts_with("mm.");
         let is_plora = |name: &str| name.ends_with(".lora_a") || name.ends_with(".lora_b");
         let is_decoder = |name: &str| !is_vision(name) && !is_plora(name);
+        let decoder = grade(&is_decoder).unwrap_or(Grade::Full);
+        // The reference was computed with the packed numbers, so only activations are rounded.
+        let holds_packed = container.info().source_quantization.is_some();
         Self {
             vision: grade(&is_vision).unwrap_or(Grade::Full),
             plora: grade(&is_plora).unwrap_or(Grade::Full),
-            decoder: grade(&is_decoder).unwrap_or(Grade::Full),
+            decoder: match holds_packed {
+                true => decoder.min(Grade::EightBit),
+                false => decoder,
+            },
         }
     }
 

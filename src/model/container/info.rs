@@ -225,6 +225,8 @@ pub struct ModelInfo {
     pub converter: String,
     /// Name of the checkpoint.
     pub source: String,
+    /// The 4-bit layout of the checkpoint whose numbers the decoder holds exactly.
+    pub source_quantization: Option<String>,
 }
 
 impl ModelInfo {
@@ -260,6 +262,10 @@ impl ModelInfo {
             context_length: positive(outer, keys::XC2_CONTEXT_LENGTH)?,
             converter: format!("{} {options}", outer.str(keys::XC2_CONVERTER)?),
             source: outer.str(keys::XC2_SOURCE_NAME)?.to_owned(),
+            source_quantization: match outer.get(keys::XC2_SOURCE_QUANTIZATION) {
+                None => None,
+                Some(_) => Some(outer.str(keys::XC2_SOURCE_QUANTIZATION)?.to_owned()),
+            },
         })
     }
 
@@ -471,6 +477,7 @@ mod tests {
             context_length: 16384,
             converter: String::new(),
             source: String::new(),
+            source_quantization: None,
         }
     }
 

@@ -38,6 +38,9 @@ pub const XC2_OPTIONS: &str = "xc2.converter.options";
 pub const XC2_SOURCE_FILES: &str = "xc2.source.files";
 /// Key of the checkpoint directory's name.
 pub const XC2_SOURCE_NAME: &str = "xc2.source.name";
+/// Key of the 4-bit layout of the checkpoint, `gptq` or `awq`, if the decoder's 4- and 5-bit tensors hold its numbers
+/// exactly. Absent otherwise.
+pub const XC2_SOURCE_QUANTIZATION: &str = "xc2.source.quantization";
 /// Key of the longest sequence that the model was trained for (`max_length` in `config.json`).
 pub const XC2_CONTEXT_LENGTH: &str = "xc2.context_length";
 

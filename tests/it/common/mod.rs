@@ -102,6 +102,7 @@ pub fn convert(checkpoint: &Path, preset: Preset, path: &Path) {
     let options = Options {
         mix: Mix::new(preset),
         family: None,
+        task: xc2_edge::model::container::Task::Base,
         plora_scale: None,
         command_line: format!("{preset:?}"),
     };
