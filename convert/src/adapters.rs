@@ -36,10 +36,13 @@ fn adapters(task: Task) -> &'static [&'static str] {
 ///
 /// # Errors
 /// If an adapter is missing or has another shape.
-pub fn of(checkpoint: &Checkpoint, tensor: &Mapped, task: Task) -> Result<Vec<LowRank>, ModelError> {
-    let is_linear = tensor.part == Part::Decoder
-        && tensor.layer.is_some()
-        && tensor.role != Role::Exact;
+pub fn of(
+    checkpoint: &Checkpoint,
+    tensor: &Mapped,
+    task: Task,
+) -> Result<Vec<LowRank>, ModelError> {
+    let is_linear =
+        tensor.part == Part::Decoder && tensor.layer.is_some() && tensor.role != Role::Exact;
     if !is_linear {
         return Ok(Vec::new());
     }
@@ -85,7 +88,8 @@ fn low_rank(
 /// Whether a tensor belongs to an adapter, or to a part that is left out with a note.
 pub fn is_known(name: &str) -> bool {
     let of_adapter = |adapter: &&str| {
-        name.ends_with(&format!(".{adapter}_A.weight")) || name.ends_with(&format!(".{adapter}_B.weight"))
+        name.ends_with(&format!(".{adapter}_A.weight"))
+            || name.ends_with(&format!(".{adapter}_B.weight"))
     };
     ALL.iter().any(|adapter| of_adapter(&adapter)) || name.starts_with(VIDEO_MEMORY)
 }

@@ -61,10 +61,17 @@ impl Config {
         if kind.and_then(|k| k.as_str()) != Some("dynamic") {
             return Ok(None);
         }
-        let factor = scaling.get("factor").and_then(|f| f.as_f64()).unwrap_or(1.0) as f32;
+        let factor = scaling
+            .get("factor")
+            .and_then(|f| f.as_f64())
+            .unwrap_or(1.0) as f32;
         match factor {
             factor if factor.is_finite() && factor >= 1.0 => Ok(Some(factor)),
-            factor => Err(error("rope_scaling.factor", "a number of at least 1", factor)),
+            factor => Err(error(
+                "rope_scaling.factor",
+                "a number of at least 1",
+                factor,
+            )),
         }
     }
 }

@@ -7,7 +7,8 @@ use crate::{checkpoint::Checkpoint, config::Config, model::ModelError};
 const CLASS: &str = "InternLMXComposer2ForCausalLM";
 const UNQUANTIZED: &str =
     "convert the unquantized checkpoint; --q4_k makes a smaller file than this one";
-const BASE: &str = "it does not answer questions about pictures; convert internlm-xcomposer2d5-7b instead";
+const BASE: &str =
+    "it does not answer questions about pictures; convert internlm-xcomposer2d5-7b instead";
 
 /// Refuses related models that share names with the ones we convert.
 pub(crate) fn refuse_relatives(checkpoint: &Checkpoint, config: &Config) -> Result<(), ModelError> {

@@ -77,7 +77,7 @@ impl Preset {
             Self::Q4_0 => 2,
             Self::Q8_0 => 7,
             Self::Q4K | Self::Default => 15, // Q4_K_M
-            Self::Q5K => 17, // Q5_K_M
+            Self::Q5K => 17,                 // Q5_K_M
             Self::Q6K => 18,
             Self::Bf16 => 32,
         }
@@ -333,7 +333,10 @@ mod tests {
         let mut mix = Mix::new(Preset::Q4K);
         mix.vision = Some(GgmlType::F16);
         mix.tensors = vec![(Pattern("v.blk.0.*".to_owned()), GgmlType::F32)];
-        let choose = |name, part, role| mix.choose(&tensor(name, part, role, 256), 8, Stored::Dense).ty;
+        let choose = |name, part, role| {
+            mix.choose(&tensor(name, part, role, 256), 8, Stored::Dense)
+                .ty
+        };
         assert_eq!(
             choose("v.blk.0.attn_q.weight", Part::Vision, Role::Matrix),
             GgmlType::F32

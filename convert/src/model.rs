@@ -43,14 +43,19 @@ pub enum ModelError {
         found: String,
     },
     /// A family was given that the tensors contradict.
-    #[error("--family {asked}: expected no such option, because the tensors are those of a {found} model")]
+    #[error(
+        "--family {asked}: expected no such option, because the tensors are those of a {found} model"
+    )]
     Family {
         asked: &'static str,
         found: &'static str,
     },
     /// The task needs adapters that the checkpoint does not have.
     #[error("--mode {mode}: expected tensors such as `{expected}`, found none")]
-    NoAdapters { mode: &'static str, expected: String },
+    NoAdapters {
+        mode: &'static str,
+        expected: String,
+    },
     /// Embeddings were resized without the output matrix, or the other way round.
     #[error(
         "tensor `output.weight`: expected {n_vocab} rows, as many as `model.tok_embeddings.weight` \

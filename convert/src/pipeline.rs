@@ -249,7 +249,11 @@ impl Worker {
                 &mut rows,
             );
             fetched.map_err(|e| failed(&product.b, e))?;
-            if self.first_matrix.as_ref().is_none_or(|(name, _)| *name != product.a.name) {
+            if self
+                .first_matrix
+                .as_ref()
+                .is_none_or(|(name, _)| *name != product.a.name)
+            {
                 let values = product.a.to_f32().map_err(PipelineError::Read)?;
                 self.first_matrix = Some((product.a.name.clone(), values));
             }

@@ -146,7 +146,11 @@ impl Plan {
             writes.push(plan_write(checkpoint, &model, tensor, &mix, scale)?);
         }
         let exact = is_exact(&writes).then(|| checkpoint.packed()).flatten();
-        let words = mix.preset.option().into_iter().chain([options.command_line.clone()]);
+        let words = mix
+            .preset
+            .option()
+            .into_iter()
+            .chain([options.command_line.clone()]);
         let words: Vec<String> = words.filter(|word| !word.is_empty()).collect();
         let command_line = words.join(" ");
         let facts = Facts {
@@ -383,8 +387,8 @@ fn vocab_size_note(checkpoint: &Checkpoint, n_rows: usize) -> Option<String> {
 fn ignored(checkpoint: &Checkpoint, mapped: &[Mapped]) -> Vec<String> {
     let used: std::collections::HashSet<&str> = mapped.iter().map(|t| &t.source[..]).collect();
     let names = checkpoint.tensors().map(|t| &t.name);
-    let left = names
-        .filter(|n| !used.contains(&n[..]) && !is_known_unused(n) && !adapters::is_known(n));
+    let left =
+        names.filter(|n| !used.contains(&n[..]) && !is_known_unused(n) && !adapters::is_known(n));
     let mut left: Vec<String> = left.cloned().collect();
     left.sort();
     left

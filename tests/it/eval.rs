@@ -10,6 +10,7 @@ use std::{
 
 use serde_json::{Value, json};
 use xc2_convert::mix::Preset;
+use xc2_edge::model::container::Task;
 
 /// Margin of a recorded answer, in logits, that float noise does not overturn.
 const CLEAR: f64 = 0.5;
@@ -29,7 +30,7 @@ fn scratch(name: &str) -> PathBuf {
 fn model() -> &'static Path {
     static MODEL: LazyLock<PathBuf> = LazyLock::new(|| {
         let path = scratch("xc2-scenes.gguf");
-        crate::common::convert(&trained(""), Preset::F16, &path);
+        crate::common::convert(&trained(""), Preset::F16, Task::Base, &path);
         path
     });
     &MODEL
@@ -234,7 +235,7 @@ fn against(model: &Path, reference: &Path, more: &[&str]) -> Value {
 #[test]
 fn a_model_has_zero_divergence_from_itself_and_its_quantization_has_some() {
     let quantized = scratch("q4_k.gguf");
-    crate::common::convert(&trained(""), Preset::Q4K, &quantized);
+    crate::common::convert(&trained(""), Preset::Q4K, Task::Base, &quantized);
     let number = |report: &Value, field: &str| report[field].as_f64().unwrap();
 
     let own = against(model(), model(), &["-n", "24"]);

@@ -77,7 +77,7 @@ fn invalid_outer_headers_are_refused() {
     assert_refused(&set(keys::XC2_VERSION, 2u32.into()), "expected 1, found 2");
     assert_refused(
         &set(keys::XC2_FAMILY, "vision".into()),
-        "`vl` or `composition`",
+        "`composition`, `4khd` or `2.5`",
     );
     assert_refused(
         &set(keys::CLIP_IMAGE_SIZE, 0u32.into()),

@@ -88,7 +88,10 @@ impl PackedLinear {
     ///
     /// # Errors
     /// If shapes or types do not fit together, or a file cannot be read.
-    pub fn new(format: PackedFormat, parts: &PackedParts<'_>) -> Result<Arc<Self>, CheckpointError> {
+    pub fn new(
+        format: PackedFormat,
+        parts: &PackedParts<'_>,
+    ) -> Result<Arc<Self>, CheckpointError> {
         let (n_groups, n_out) = matrix(parts.scales)?;
         let (rows, cols) = matrix(parts.qweight)?;
         let n_in = match format {
@@ -99,9 +102,11 @@ impl PackedLinear {
             PackedFormat::Gptq { .. } => n_out,
             PackedFormat::Awq => n_out / PER_WORD,
         };
-        require(parts.qweight, cols == expected && n_out.is_multiple_of(PER_WORD), || {
-            vec![rows, expected]
-        })?;
+        require(
+            parts.qweight,
+            cols == expected && n_out.is_multiple_of(PER_WORD),
+            || vec![rows, expected],
+        )?;
         let zeros = vec![n_groups, n_out / PER_WORD];
         require(parts.qzeros, parts.qzeros.shape == zeros, || zeros.clone())?;
         require(parts.scales, n_groups > 0 && n_groups <= n_in, || {
@@ -237,7 +242,8 @@ impl PackedLinear {
                 } else {
                     let z = self.zeros[at];
                     let five = q.map(|q| q + 16 - z);
-                    let high = (0..BLOCK).fold(0_u32, |bits, j| bits | u32::from(five[j] >> 4) << j);
+                    let high =
+                        (0..BLOCK).fold(0_u32, |bits, j| bits | u32::from(five[j] >> 4) << j);
                     bytes.extend(high.to_le_bytes());
                     push_nibbles(&mut bytes, &five.map(|v| v & 15));
                 }

@@ -20,7 +20,9 @@ pub(super) fn join(
     config: &Value,
     dir: &Path,
 ) -> Result<Option<PackedFormat>, CheckpointError> {
-    let names = tensors.keys().filter_map(|name| name.strip_suffix(".qweight"));
+    let names = tensors
+        .keys()
+        .filter_map(|name| name.strip_suffix(".qweight"));
     let mut layers: Vec<String> = names.map(str::to_owned).collect();
     layers.sort();
     let Some(first) = layers.first() else {
@@ -99,7 +101,10 @@ impl Settings {
             }),
             Err(CheckpointError::MissingFile { .. }) => Ok(Self {
                 file: "config.json: `quantization_config`",
-                values: config.get("quantization_config").cloned().unwrap_or_default(),
+                values: config
+                    .get("quantization_config")
+                    .cloned()
+                    .unwrap_or_default(),
             }),
             Err(error) => Err(error),
         }
@@ -128,8 +133,8 @@ impl Settings {
         if let Some(bits) = bits.filter(|bits| bits.as_u64() != Some(4)) {
             return refuse("bits", "4", bits.to_string());
         }
-        let is_gptq = parts.g_idx.is_some()
-            || parts.qweight.shape.get(1) == parts.scales.shape.get(1);
+        let is_gptq =
+            parts.g_idx.is_some() || parts.qweight.shape.get(1) == parts.scales.shape.get(1);
         if !is_gptq {
             return match self.text("version") {
                 Some(version) if version != "gemm" => refuse("version", "`gemm`", version),

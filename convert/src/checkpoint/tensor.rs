@@ -214,14 +214,22 @@ impl SourceTensor {
             let offset = self.offset + 4 * at as u64;
             let read = self.shard.file.read_exact_at(&mut bytes, offset);
             read.map_err(CheckpointError::io(&self.shard.path))?;
-            words.extend(bytes.as_chunks().0.iter().map(|word| u32::from_le_bytes(*word)));
+            words.extend(
+                bytes
+                    .as_chunks()
+                    .0
+                    .iter()
+                    .map(|word| u32::from_le_bytes(*word)),
+            );
             Ok(())
         };
         for r in rows {
             if column == 1 {
                 read(r * row + columns.start, columns.len())?;
             } else {
-                columns.clone().try_for_each(|c| read(r * row + c * column, 1))?;
+                columns
+                    .clone()
+                    .try_for_each(|c| read(r * row + c * column, 1))?;
             }
         }
         Ok(words)

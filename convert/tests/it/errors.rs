@@ -492,28 +492,22 @@ fn settings_that_the_decoder_lacks_are_refused() {
 #[test]
 fn related_models_are_refused_by_name() {
     let positions = format!("{TOWER}embeddings.position_embedding.weight");
-    let high_resolution = |rows: usize| {
-        let positions = positions.clone();
-        move |f: &mut Fixture| {
+    refused_after(
+        |f| {
             f.add("plora_glb_GN", &[1, 1, 256]);
-            f.add(&positions, &[rows, 64]);
-        }
-    };
-    refused_after(high_resolution(577), &["4KHD", "plora_glb_GN", "hint"]);
-    refused_after(
-        high_resolution(1601),
-        &["XComposer2.5", "plora_glb_GN", "hint"],
+            f.add("plora_sub_GN", &[1, 1, 1, 256]);
+            f.add(&positions, &[101, 64]);
+        },
+        &["position table of 101 rows", "577", "1601"],
     );
-    refused_after(|f| f.add("video_mem_proj.weight", &[2, 2]), &["OmniLive"]);
-    let qweight = "model.layers.0.attention.wo.linear.qweight";
+    refused_after(|f| f.add("plora_glb_GN", &[1, 1, 256]), &["plora_sub_GN"]);
     refused_after(
-        |f| f.add(qweight, &[8, 64]),
-        &["GPTQ", qweight, "unquantized"],
+        |f| f.add("model.layers.0.attention.wo.MPlora_A.weight", &[2, 2]),
+        &["OmniLive"],
     );
-    refused_config(
-        "quantization_config",
-        json!({ "quant_method": "awq" }),
-        &["AWQ", "unquantized"],
+    refused_after(
+        |f| f.add("v_head.weight", &[1, 64]),
+        &["reward model", "v_head"],
     );
 }
 

@@ -8,4 +8,5 @@ mod folders;
 mod formats;
 mod llama_cpp;
 mod output;
+mod packed;
 mod snapshots;

@@ -293,14 +293,14 @@ fn rows_that_no_type_divides_are_stored_as_f16_and_reported() {
 #[test]
 fn tensors_that_the_model_does_not_know_are_reported() {
     let mut fixture = Fixture::new(SMALL);
-    fixture.add("model.layers.0.attention.wo.lora_web_A.weight", &[4, 64]);
+    fixture.add("model.layers.0.attention.wo.lora_new_A.weight", &[4, 64]);
     fixture.add("vit.vision_tower.vision_model.post_layernorm.weight", &[64]);
     let dir = TempDir::new().unwrap();
     let output = xc2_convert([fixture.save(), &dir.path().join("model.gguf")]);
     let message = stderr(&output);
     assert!(
         output.status.success()
-            && message.contains("`model.layers.0.attention.wo.lora_web_A.weight`")
+            && message.contains("`model.layers.0.attention.wo.lora_new_A.weight`")
     );
     assert!(!message.contains("post_layernorm"), "{message}");
 }

@@ -81,8 +81,9 @@ impl<'a> Conversations<'a> {
     pub fn check(&mut self, record: &ConversationRecord) -> Result<Outcome, VerifyError> {
         let ConversationRecord { case, tensors } = record;
         let mut stages = Vec::new();
-        for source in &case.images {
-            self.encode(case, source)?;
+        let is_tiled = self.engine.encoder().config().tiling.is_some();
+        if is_tiled {
+            self.encode_all(case)?; // how many positions they take depends on the pictures
         }
         let sequence = self.sequence(case)?;
         stages.push(Stage::equal("token ids", &ids(&sequence), &case.ids));
@@ -108,6 +109,7 @@ impl<'a> Conversations<'a> {
         sequence: &Sequence,
     ) -> Result<Vec<Stage>, VerifyError> {
         let mut stages = Vec::new();
+        self.encode_all(case)?;
         let at = tensors.i32("sample_pos")?;
         if let (Some(expected), Some(at)) = (tensors.f32("embeds_sample")?, at) {
             stages.push(self.inputs_stage(case, sequence, &expected, &at.values));
@@ -170,10 +172,19 @@ impl<'a> Conversations<'a> {
                 _ => BosRule::Once,
             };
         }
-        let length = |i: usize| self.embedding(case, i).nrows();
+        let config = self.engine.encoder().config();
+        let length = |i: usize| match config.tiling {
+            None => config.n_patches(),
+            Some(_) => self.embedding(case, i).nrows(),
+        };
         let images: Vec<usize> = (0..case.images.len()).map(length).collect();
         let sequence = template.sequence(&chat, &images, self.engine.tokenizer());
         Ok(sequence.map_err(crate::engine::EngineError::from)?)
+    }
+
+    fn encode_all(&mut self, case: &Case) -> Result<(), VerifyError> {
+        let mut images = case.images.iter();
+        images.try_for_each(|source| self.encode(case, source))
     }
 
     /// Encodes a picture unless it was encoded before.

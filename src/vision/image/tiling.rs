@@ -248,7 +248,7 @@ mod tests {
         assert_eq!(grid(Tiling::V2d5, (300, 700), 4), (2, 1));
         let canvas = plan.canvas(&picture);
         assert_eq!(canvas.dimensions(), (560, 1120));
-        assert_eq!(*canvas.get_pixel(479, 1119), Rgb([0; 3]));
+        assert_eq!(*canvas.get_pixel(478, 1119), Rgb([0; 3]));
         assert_eq!(*canvas.get_pixel(481, 0), WHITE);
     }
 

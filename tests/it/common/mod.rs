@@ -23,7 +23,7 @@ use xc2_convert::{
 use xc2_edge::{
     language::llama::{LoadOptions, Model, Tokenizer},
     model::{
-        container::keys,
+        container::{Task, keys},
         gguf::{Header, Metadata},
     },
 };
@@ -37,26 +37,31 @@ pub fn reference(path: &str) -> PathBuf {
 
 /// A tiny checkpoint, converted once for each build.
 pub fn model(checkpoint: &str, preset: Preset) -> PathBuf {
-    converted(&checkpoints::checkpoint(checkpoint), preset)
+    model_for(checkpoint, preset, Task::Base)
+}
+
+/// The same with the adapters of a task.
+pub fn model_for(checkpoint: &str, preset: Preset, task: Task) -> PathBuf {
+    converted(&checkpoints::checkpoint(checkpoint), preset, task)
 }
 
 /// The trained model that is in the repository, converted once for each build.
 pub fn trained(preset: Preset) -> PathBuf {
     let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("models/xc2-scenes");
-    converted(&source, preset)
+    converted(&source, preset, Task::Base)
 }
 
 /// Converts a checkpoint, unless this build of the tests has done so with the same files.
-fn converted(checkpoint: &Path, preset: Preset) -> PathBuf {
+fn converted(checkpoint: &Path, preset: Preset, task: Task) -> PathBuf {
     static CONVERTING: Mutex<()> = Mutex::new(());
     static BUILD: LazyLock<PathBuf> = LazyLock::new(models_of_this_build);
     let name = checkpoint.file_name().unwrap().display();
     let dir = BUILD.join(state_of(checkpoint));
     fs::create_dir_all(&dir).unwrap();
-    let path = dir.join(format!("{name}-{preset:?}.gguf"));
+    let path = dir.join(format!("{name}-{preset:?}-{}.gguf", task.name()));
     let _one_at_a_time = CONVERTING.lock().unwrap_or_else(PoisonError::into_inner);
     if !path.exists() {
-        convert(checkpoint, preset, &path); // the file appears when it is whole
+        convert(checkpoint, preset, task, &path); // the file appears when it is whole
     }
     path
 }
@@ -97,12 +102,12 @@ fn fingerprint(files: impl IntoIterator<Item = PathBuf>) -> String {
 }
 
 /// Converts a checkpoint.
-pub fn convert(checkpoint: &Path, preset: Preset, path: &Path) {
+pub fn convert(checkpoint: &Path, preset: Preset, task: Task, path: &Path) {
     let checkpoint = Checkpoint::open(checkpoint).unwrap();
     let options = Options {
         mix: Mix::new(preset),
         family: None,
-        task: xc2_edge::model::container::Task::Base,
+        task,
         plora_scale: None,
         command_line: format!("{preset:?}"),
     };
