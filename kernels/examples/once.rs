@@ -40,6 +40,8 @@ fn main() -> Result<(), String> {
         "f32" => f32(cpu, times),
         "q4_0" => quantized(QuantFormat::Q4_0, ROWS, cpu, times),
         "q4_0-row" => quantized(QuantFormat::Q4_0, 1, cpu, times),
+        "q5_0" => quantized(QuantFormat::Q5_0, ROWS, cpu, times),
+        "q5_0-row" => quantized(QuantFormat::Q5_0, 1, cpu, times),
         "q8_0" => quantized(QuantFormat::Q8_0, ROWS, cpu, times),
         "q8_0-row" => quantized(QuantFormat::Q8_0, 1, cpu, times),
         "q4_k" => quantized(QuantFormat::Q4K, ROWS, cpu, times),

@@ -10,7 +10,7 @@
 //! | [`int8`] | Q8_0 weights, activations quantized to int8 in blocks of 32 | in the vision tower, by default |
 //! | [`bf16`] | BF16 weights and activations, f32 sums | on CPUs with BF16 dot products |
 //! | [`float`] | weights of any type, expanded to f32 | everywhere else |
-//! | [`quantized`] | Q4_0, Q8_0, Q4_K, Q5_K, Q6_K weights in llama.cpp's layout, int8 activations | in the decoder |
+//! | [`quantized`] | Q4_0, Q5_0, Q8_0, Q4_K, Q5_K, Q6_K weights in llama.cpp's layout, int8 activations | in the decoder |
 //! | [`float16`] | F16 and BF16 weights in llama.cpp's layout, f32 or BF16 activations | in the decoder |
 //! | [`matmul`] | one interface to the last two | in the decoder |
 //!

@@ -15,7 +15,7 @@ use crate::{Cpu, SharedOutput};
 /// Weights `[n_out, n_in]` for which there is a kernel.
 #[derive(Clone, Copy, Debug)]
 pub enum WeightMatrix<'a> {
-    /// Q4_0, Q8_0, Q4_K, Q5_K or Q6_K.
+    /// Q4_0, Q5_0, Q8_0, Q4_K, Q5_K or Q6_K.
     Quantized(QuantizedMatrix<'a>),
     /// F16 or BF16.
     Float16(Float16Matrix<'a>),

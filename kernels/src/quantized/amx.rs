@@ -11,7 +11,7 @@
 //! A superblock of K-quants is thus summed in integers, with one conversion at its end where other
 //! kernels have one per run. Minima are multiplied by the runs' sums of activations in bf16. The
 //! sums have up to 13 bits, so each is split into two bf16 numbers, which are exact. For formats
-//! whose activations have a scale per run (Q4_0, Q8_0) the AVX-512 kernel is used.
+//! whose activations have a scale per run (Q4_0, Q5_0, Q8_0) the AVX-512 kernel is used.
 #![allow(unsafe_code)]
 
 use std::arch::asm;
@@ -56,7 +56,7 @@ unsafe fn tile(t: &QuantizedTile, rows: usize) {
     // SAFETY: the caller's promise.
     unsafe {
         match t.format {
-            QuantFormat::Q4_0 | QuantFormat::Q8_0 => in_vectors(t, rows),
+            QuantFormat::Q4_0 | QuantFormat::Q5_0 | QuantFormat::Q8_0 => in_vectors(t, rows),
             QuantFormat::Q4K | QuantFormat::Q5K => in_tiles::<true>(t, rows),
             QuantFormat::Q6K => in_tiles::<false>(t, rows),
         }

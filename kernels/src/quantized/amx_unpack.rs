@@ -6,7 +6,7 @@ use std::arch::x86_64::*;
 use super::amx::LANES;
 use super::avx512_unpack::{
     flip_sign, from_i8, from_u8, high_f16, load_f16, load_words, low_f16, mask, or, shl, shr,
-    store, store_f32, zero,
+    spread, store, store_f32, zero,
 };
 use super::kernel::Panel;
 use super::{QuantFormat, QuantizedMatrix, SUPERBLOCK};
@@ -29,7 +29,7 @@ pub unsafe fn unpack(
     unsafe {
         formats::unpack(panel, matrix, output, superblock);
         match matrix.format() {
-            QuantFormat::Q4_0 | QuantFormat::Q8_0 => {}
+            QuantFormat::Q4_0 | QuantFormat::Q5_0 | QuantFormat::Q8_0 => {}
             QuantFormat::Q4K | QuantFormat::Q5K => multiply::<32, 0>(panel),
             QuantFormat::Q6K => multiply::<16, 32>(panel),
         }

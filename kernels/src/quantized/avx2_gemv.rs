@@ -70,6 +70,18 @@ fn nibbles(q: __m256i) -> [__m256i; 2] {
     ]
 }
 
+/// Each of 32 bits in bit 4 of a byte.
+#[inline]
+#[target_feature(enable = "avx2")]
+fn fifth_bits(bits: i32) -> __m256i {
+    let byte = |i: i64| i * 0x0101_0101_0101_0101;
+    let bytes = _mm256_set_epi64x(byte(3), byte(2), byte(1), byte(0));
+    let each = _mm256_set1_epi64x(0x8040_2010_0804_0201_u64.cast_signed());
+    let x = _mm256_shuffle_epi8(_mm256_set1_epi32(bits), bytes);
+    let is_set = _mm256_cmpeq_epi8(_mm256_and_si256(x, each), each);
+    _mm256_and_si256(is_set, _mm256_set1_epi8(16))
+}
+
 #[inline]
 #[target_feature(enable = "avx2")]
 fn sum(x: __m256, y: __m128) -> f32 {
@@ -105,6 +117,7 @@ macro_rules! row_with {
             }
             Some(match format {
                 QuantFormat::Q4_0 => gemv_of_one_row!(q4_0),
+                QuantFormat::Q5_0 => gemv_of_one_row!(q5_0),
                 QuantFormat::Q8_0 => gemv_of_one_row!(q8_0),
                 QuantFormat::Q4K => gemv_of_one_row!(q4_k),
                 QuantFormat::Q5K => gemv_of_one_row!(q5_k),
@@ -295,11 +308,34 @@ macro_rules! row_with {
             row: &QuantizedGemv,
             rows: [*const u8; OUTPUTS_OF_32],
         ) -> [f32; OUTPUTS_OF_32] {
+            // SAFETY: the caller's promise.
+            unsafe { blocks_of_32::<18>(row, rows) }
+        }
+
+        /// # Safety
+        /// `rows` are blocks of Q5_0 of the row's width.
+        #[target_feature(enable = $features)]
+        unsafe fn q5_0(
+            row: &QuantizedGemv,
+            rows: [*const u8; OUTPUTS_OF_32],
+        ) -> [f32; OUTPUTS_OF_32] {
+            // SAFETY: the caller's promise.
+            unsafe { blocks_of_32::<22>(row, rows) }
+        }
+
+        /// # Safety
+        /// `rows` are blocks of `BYTES` bytes, Q4_0 or Q5_0, of the row's width.
+        #[inline]
+        #[target_feature(enable = $features)]
+        unsafe fn blocks_of_32<const BYTES: usize>(
+            row: &QuantizedGemv,
+            rows: [*const u8; OUTPUTS_OF_32],
+        ) -> [f32; OUTPUTS_OF_32] {
             let nibble = _mm256_set1_epi8(15);
             let upper = _mm256_set_epi32(4, 4, 4, 4, 0, 0, 0, 0);
             let mut total = [_mm256_setzero_ps(); OUTPUTS_OF_32];
             let mut stream = next_outputs(&rows, row.row_bytes);
-            for b in 0..row.row_bytes / 18 {
+            for b in 0..row.row_bytes / BYTES {
                 let (s, run) = (b / 8, b % 8);
                 // SAFETY: block `b` of the activations and of each row of weights exists.
                 unsafe {
@@ -313,11 +349,16 @@ macro_rules! row_with {
                     let begin = _mm_cvtsi32_si128(*row.sums.add(s * row.height * RUNS + run));
                     let begin = _mm256_zextsi128_si256(begin);
                     for (total, block) in total.iter_mut().zip(rows) {
-                        let block = block.add(b * 18);
-                        stream.prefetch(18);
-                        let w = _mm_loadu_si128(block.add(2).cast());
+                        let block = block.add(b * BYTES);
+                        stream.prefetch(BYTES);
+                        let w = _mm_loadu_si128(block.add(BYTES - 16).cast());
                         let w = _mm256_srlv_epi32(_mm256_broadcastsi128_si256(w), upper);
-                        let dot = $dot(begin, _mm256_and_si256(w, nibble), a);
+                        let mut w = _mm256_and_si256(w, nibble);
+                        if BYTES == 22 {
+                            let bits = block.add(2).cast::<i32>().read_unaligned();
+                            w = _mm256_or_si256(w, fifth_bits(bits));
+                        }
+                        let dot = $dot(begin, w, a);
                         let d = load_scale(block, scale);
                         *total = _mm256_fmadd_ps(_mm256_cvtepi32_ps(dot), d, *total);
                     }

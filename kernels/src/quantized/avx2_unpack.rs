@@ -97,6 +97,17 @@ fn or(x: Bytes4, y: Bytes4) -> Bytes4 {
 
 #[inline]
 #[target_feature(enable = "avx2,f16c")]
+fn spread(x: Bytes4, i: usize) -> Bytes4 {
+    let bytes = _mm_set_epi32(0x0c0c_0c0c, 0x0808_0808, 0x0404_0404, 0);
+    let bytes = _mm_add_epi8(bytes, _mm_set1_epi8(i as i8 / 2));
+    let x = _mm256_shuffle_epi8(x, _mm256_broadcastsi128_si256(bytes));
+    let bits = _mm256_set1_epi32(0x0804_0201 << (4 * (i % 2)));
+    let is_set = _mm256_cmpeq_epi8(_mm256_and_si256(x, bits), bits);
+    _mm256_and_si256(is_set, _mm256_set1_epi8(16))
+}
+
+#[inline]
+#[target_feature(enable = "avx2,f16c")]
 fn flip_sign(x: Bytes4) -> Bytes4 {
     _mm256_xor_si256(x, _mm256_set1_epi8(-128))
 }

@@ -48,6 +48,7 @@ pub fn gemv(format: QuantFormat, rows: usize) -> Option<QuantizedGemvFn> {
     }
     match format {
         QuantFormat::Q4_0 => for_rows!(1 2 3 4 5 6 7 8: q4_0),
+        QuantFormat::Q5_0 => for_rows!(1 2 3 4 5 6 7 8: q5_0),
         QuantFormat::Q8_0 => for_rows!(1 2 3 4 5 6 7 8: q8_0),
         QuantFormat::Q4K => for_rows!(1 2 3 4 5 6 7 8: q4_k),
         QuantFormat::Q5K => for_rows!(1 2 3 4 5 6 7 8: q5_k),
@@ -485,12 +486,31 @@ unsafe fn halves<const ALTERNATE: bool>(outputs: &Outputs, offset: usize) -> __m
     _mm512_permutexvar_ps(order, _mm512_castps256_ps512(all))
 }
 
+/// Adds 16 to each byte of an eighth whose bit is set in byte `i` of the same eighth of `bits`.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw")]
+fn with_fifth_bits(w: __m512i, bits: __m512i, i: i8) -> __m512i {
+    let j = i + 8;
+    let order = lanes_of([i, i, i, i, i, i, i, i, j, j, j, j, j, j, j, j]);
+    let each = _mm512_set1_epi64(0x8040_2010_0804_0201_u64.cast_signed());
+    let is_set = _mm512_test_epi8_mask(_mm512_shuffle_epi8(bits, order), each);
+    _mm512_mask_add_epi8(w, is_set, w, _mm512_set1_epi8(16))
+}
+
 /// # Safety
 /// As [`blocks_of_32`], of Q4_0.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni,f16c,fma")]
 unsafe fn q4_0<const R: usize>(rows: &QuantizedGemv, outputs: Outputs) -> [[f32; OUTPUTS]; R] {
     // SAFETY: the caller's promise.
-    unsafe { blocks_of_32::<R, false>(rows, outputs) }
+    unsafe { blocks_of_32::<R, 4>(rows, outputs) }
+}
+
+/// # Safety
+/// As [`blocks_of_32`], of Q5_0.
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni,f16c,fma")]
+unsafe fn q5_0<const R: usize>(rows: &QuantizedGemv, outputs: Outputs) -> [[f32; OUTPUTS]; R] {
+    // SAFETY: the caller's promise.
+    unsafe { blocks_of_32::<R, 5>(rows, outputs) }
 }
 
 /// # Safety
@@ -498,19 +518,19 @@ unsafe fn q4_0<const R: usize>(rows: &QuantizedGemv, outputs: Outputs) -> [[f32;
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni,f16c,fma")]
 unsafe fn q8_0<const R: usize>(rows: &QuantizedGemv, outputs: Outputs) -> [[f32; OUTPUTS]; R] {
     // SAFETY: the caller's promise.
-    unsafe { blocks_of_32::<R, true>(rows, outputs) }
+    unsafe { blocks_of_32::<R, 8>(rows, outputs) }
 }
 
-/// Q4_0, or Q8_0 with `EIGHT` bits. Each block of 32 has a scale, in the weights and in the rows.
+/// Q4_0, Q5_0 or Q8_0: weights of `BITS` bits. Each block of 32 has a scale, in the weights and in the rows.
 ///
 /// # Safety
 /// The outputs point to blocks of the format, of the rows' width.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni,f16c,fma")]
-unsafe fn blocks_of_32<const R: usize, const EIGHT: bool>(
+unsafe fn blocks_of_32<const R: usize, const BITS: usize>(
     rows: &QuantizedGemv,
     outputs: Outputs,
 ) -> [[f32; OUTPUTS]; R] {
-    let bytes = if EIGHT { 34 } else { 18 };
+    let bytes = 2 + 4 * BITS;
     let sign = _mm512_set1_epi8(-128);
     let mut total = [_mm512_setzero_ps(); R];
     let mut stream = next_outputs_l2(&outputs, rows.row_bytes);
@@ -520,11 +540,17 @@ unsafe fn blocks_of_32<const R: usize, const EIGHT: bool>(
         unsafe {
             let at = outputs.map(|output| output.add(b * bytes));
             stream.prefetch(OUTPUTS * bytes);
-            let w = if EIGHT {
+            let w = if BITS == 8 {
                 turned(&at, 2).map(|w| _mm512_xor_si512(w, sign))
             } else {
-                let [[x, z], [y, w]] = eighths(quarters(&at, 2)).map(|q| nibbles(q));
-                [x, y, z, w]
+                let [[x, z], [y, w]] = eighths(quarters(&at, bytes - 16)).map(|q| nibbles(q));
+                let w = [x, y, z, w];
+                if BITS == 5 {
+                    let [bits, _] = eighths(quarters(&at, 2));
+                    std::array::from_fn(|i| with_fifth_bits(w[i], bits, i as i8))
+                } else {
+                    w
+                }
             };
             let d = halves::<false>(&at, 0);
             for (r, total) in total.iter_mut().enumerate() {

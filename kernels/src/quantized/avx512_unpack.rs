@@ -93,6 +93,16 @@ pub(super) fn or(x: Bytes4, y: Bytes4) -> Bytes4 {
 
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw")]
+pub(super) fn spread(x: Bytes4, i: usize) -> Bytes4 {
+    let bytes = _mm_set_epi32(0x0c0c_0c0c, 0x0808_0808, 0x0404_0404, 0);
+    let bytes = _mm_add_epi8(bytes, _mm_set1_epi8(i as i8 / 2));
+    let x = _mm512_shuffle_epi8(x, _mm512_broadcast_i32x4(bytes));
+    let bits = _mm512_set1_epi32(0x0804_0201 << (4 * (i % 2)));
+    _mm512_maskz_mov_epi8(_mm512_test_epi8_mask(x, bits), _mm512_set1_epi8(16))
+}
+
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw")]
 pub(super) fn flip_sign(x: Bytes4) -> Bytes4 {
     _mm512_xor_si512(x, _mm512_set1_epi8(-128))
 }

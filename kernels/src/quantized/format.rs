@@ -11,6 +11,7 @@ use super::SUPERBLOCK;
 #[allow(missing_docs)]
 pub enum QuantFormat {
     Q4_0,
+    Q5_0,
     Q8_0,
     Q4K,
     Q5K,
@@ -36,12 +37,19 @@ pub struct QuantScheme {
 
 impl QuantFormat {
     /// Every format.
-    pub const ALL: [Self; 5] = [Self::Q4_0, Self::Q8_0, Self::Q4K, Self::Q5K, Self::Q6K];
+    pub const ALL: [Self; 6] = [
+        Self::Q4_0,
+        Self::Q5_0,
+        Self::Q8_0,
+        Self::Q4K,
+        Self::Q5K,
+        Self::Q6K,
+    ];
 
     /// Weights per block.
     pub fn block_len(self) -> usize {
         match self {
-            Self::Q4_0 | Self::Q8_0 => 32,
+            Self::Q4_0 | Self::Q5_0 | Self::Q8_0 => 32,
             Self::Q4K | Self::Q5K | Self::Q6K => SUPERBLOCK,
         }
     }
@@ -50,6 +58,7 @@ impl QuantFormat {
     pub fn block_bytes(self) -> usize {
         match self {
             Self::Q4_0 => 18,
+            Self::Q5_0 => 22,
             Self::Q8_0 => 34,
             Self::Q4K => 144,
             Self::Q5K => 176,
@@ -68,6 +77,7 @@ impl QuantFormat {
     pub fn scheme(self) -> QuantScheme {
         let (run, zero, minima, fine) = match self {
             Self::Q4_0 => (32, 8, false, true),
+            Self::Q5_0 => (32, 16, false, true),
             Self::Q8_0 => (32, 128, false, true),
             Self::Q4K | Self::Q5K => (32, 0, true, false),
             Self::Q6K => (16, 32, false, false),
@@ -85,6 +95,7 @@ impl QuantFormat {
         *to = Expanded::default();
         match self {
             Self::Q4_0 => expand_q4_0(bytes, to),
+            Self::Q5_0 => expand_q5_0(bytes, to),
             Self::Q8_0 => expand_q8_0(bytes, to),
             Self::Q4K => expand_q4_k(bytes, to),
             Self::Q5K => expand_q5_k(bytes, to),
@@ -130,6 +141,18 @@ fn expand_q4_0(bytes: &[u8], to: &mut Expanded) {
         *scale = f16_at(block, 0);
         for (i, b) in block[2..].iter().enumerate() {
             (run[i], run[i + 16]) = (b & 15, b >> 4);
+        }
+    }
+}
+
+fn expand_q5_0(bytes: &[u8], to: &mut Expanded) {
+    let runs = to.bytes.chunks_exact_mut(32).zip(&mut to.scales);
+    for (block, (run, scale)) in bytes.chunks_exact(22).zip(runs) {
+        *scale = f16_at(block, 0);
+        for (i, b) in block[6..].iter().enumerate() {
+            let fifth = |i: usize| (block[2 + i / 8] >> (i % 8) & 1) << 4;
+            run[i] = (b & 15) | fifth(i);
+            run[i + 16] = (b >> 4) | fifth(i + 16);
         }
     }
 }

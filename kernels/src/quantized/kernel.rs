@@ -268,6 +268,7 @@ macro_rules! with_format {
     ($rows:expr, $format:expr, $tile:ident($args:expr), $($n:literal)+) => {
         match ($rows, $format) {
             $(($n, $crate::quantized::QuantFormat::Q4_0) => $tile::<$n, 8, false, true, 4>($args),
+            ($n, $crate::quantized::QuantFormat::Q5_0) => $tile::<$n, 8, false, true, 5>($args),
             ($n, $crate::quantized::QuantFormat::Q8_0) => $tile::<$n, 8, false, true, 8>($args),
             ($n, $crate::quantized::QuantFormat::Q4K) => $tile::<$n, 8, true, false, 4>($args),
             ($n, $crate::quantized::QuantFormat::Q5K) => $tile::<$n, 8, true, false, 5>($args),

@@ -1,4 +1,4 @@
-//! Matmul with weights in llama.cpp's Q4_0, Q8_0, Q4_K, Q5_K and Q6_K, in the layout of the model
+//! Matmul with weights in llama.cpp's Q4_0, Q5_0, Q8_0, Q4_K, Q5_K and Q6_K, in the layout of the model
 //! file.
 //!
 //! ```text

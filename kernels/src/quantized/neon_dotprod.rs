@@ -31,7 +31,7 @@ pub static KERNEL: QuantizedKernel = QuantizedKernel {
 /// As [`QuantizedKernel::min_rows`].
 pub(super) fn min_rows(format: QuantFormat) -> usize {
     match format {
-        QuantFormat::Q4_0 | QuantFormat::Q8_0 => 4,
+        QuantFormat::Q4_0 | QuantFormat::Q5_0 | QuantFormat::Q8_0 => 4,
         _ => 2,
     }
 }

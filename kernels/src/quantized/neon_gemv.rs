@@ -24,6 +24,7 @@ pub fn gemv(format: QuantFormat, rows: usize) -> Option<QuantizedGemvFn> {
     }
     Some(match format {
         QuantFormat::Q4_0 => gemv_of_one_row!(q4_0),
+        QuantFormat::Q5_0 => gemv_of_one_row!(q5_0),
         QuantFormat::Q8_0 => return None, // takes more instructions than llama.cpp's
         QuantFormat::Q4K => gemv_of_one_row!(q4_k),
         QuantFormat::Q5K => gemv_of_one_row!(q5_k),
@@ -225,9 +226,40 @@ unsafe fn q6_k(row: &QuantizedGemv, rows: [*const u8; OUTPUTS]) -> [f32; OUTPUTS
 /// `rows` are blocks of Q4_0 of the row's width.
 #[target_feature(enable = "neon,dotprod")]
 unsafe fn q4_0(row: &QuantizedGemv, rows: [*const u8; OUTPUTS]) -> [f32; OUTPUTS] {
+    // SAFETY: the caller's promise.
+    unsafe { blocks_of_32::<18>(row, rows) }
+}
+
+/// # Safety
+/// `rows` are blocks of Q5_0 of the row's width.
+#[target_feature(enable = "neon,dotprod")]
+unsafe fn q5_0(row: &QuantizedGemv, rows: [*const u8; OUTPUTS]) -> [f32; OUTPUTS] {
+    // SAFETY: the caller's promise.
+    unsafe { blocks_of_32::<22>(row, rows) }
+}
+
+/// Sixteen of 32 bits, of half `I`, in bit 4 of a byte each.
+#[inline]
+#[target_feature(enable = "neon")]
+fn fifth_bits<const I: u64>(bits: u32) -> uint8x16_t {
+    let all = |byte: u64| vcreate_u8(byte * 0x0101_0101_0101_0101);
+    let indices = vcombine_u8(all(2 * I), all(2 * I + 1));
+    let x = vqtbl1q_u8(vreinterpretq_u8_u32(vdupq_n_u32(bits)), indices);
+    let each = vreinterpretq_u8_u64(vdupq_n_u64(0x8040_2010_0804_0201));
+    vandq_u8(vtstq_u8(x, each), vdupq_n_u8(16))
+}
+
+/// # Safety
+/// `rows` are blocks of `BYTES` bytes, Q4_0 or Q5_0, of the row's width.
+#[inline]
+#[target_feature(enable = "neon,dotprod")]
+unsafe fn blocks_of_32<const BYTES: usize>(
+    row: &QuantizedGemv,
+    rows: [*const u8; OUTPUTS],
+) -> [f32; OUTPUTS] {
     let mut total = [vdupq_n_f32(0.0); OUTPUTS];
     let mut stream = next_outputs(&rows, row.row_bytes);
-    for b in 0..row.row_bytes / 18 {
+    for b in 0..row.row_bytes / BYTES {
         let (s, run) = (b / 8, b % 8);
         // SAFETY: block `b` of the activations and of each row of weights exists.
         unsafe {
@@ -238,9 +270,14 @@ unsafe fn q4_0(row: &QuantizedGemv, rows: [*const u8; OUTPUTS]) -> [f32; OUTPUTS
             let begin = *row.sums.add(s * row.height * RUNS + run);
             let begin = vsetq_lane_s32::<0>(begin, vdupq_n_s32(0));
             for (total, block) in total.iter_mut().zip(rows) {
-                let block = block.add(b * 18);
-                stream.prefetch(18);
-                let [low, high] = nibbles(vld1q_u8(block.add(2)));
+                let block = block.add(b * BYTES);
+                stream.prefetch(BYTES);
+                let [mut low, mut high] = nibbles(vld1q_u8(block.add(BYTES - 16)));
+                if BYTES == 22 {
+                    let bits = block.add(2).cast::<u32>().read_unaligned();
+                    low = vorrq_u8(low, fifth_bits::<0>(bits));
+                    high = vorrq_u8(high, fifth_bits::<1>(bits));
+                }
                 let dot = sdot(sdot(begin, low, a[0]), high, a[1]);
                 *total = vfmaq_n_f32(*total, vcvtq_f32_s32(dot), load_f16(block) * scale);
             }

@@ -7,8 +7,8 @@ use std::arch::aarch64::*;
 use super::kernel::Panel;
 use super::neon_i8mm::LANES;
 use super::neon_unpack::{
-    Bytes4, F32s, VECTOR_LANES, flip_sign, from_i8, from_u8, high_f16, load_f16, load_words,
-    low_f16, mask, mul, or, shl, shr, store, store_f32, zero,
+    Bytes4, F32s, VECTOR_LANES, bits_at, flip_sign, from_i8, from_u8, high_f16, load_f16,
+    load_words, low_f16, mask, mul, or, shl, shr, store, store_f32, zero,
 };
 use super::unpack::unpack_formats_with;
 use super::{QuantFormat, QuantizedMatrix, SUPERBLOCK};
@@ -32,6 +32,21 @@ unsafe fn inputs(rows: &Rows, offset: usize) -> [Bytes4; 4] {
         vzip2q_u64(c, d),
     ];
     pairs.map(|x| vreinterpretq_u8_u64(x))
+}
+
+/// # Safety
+/// Sixteen bytes at `offset` of each row are valid for reads.
+#[inline]
+#[target_feature(enable = "neon")]
+unsafe fn fifth_bits(rows: &Rows, offset: usize) -> [Bytes4; 8] {
+    // SAFETY: the caller's promise.
+    let words = unsafe { load_words(rows, offset) }[0];
+    let bits = vreinterpretq_u8_u64(vdupq_n_u64(0x8040_2010_0804_0201));
+    // Vector `i` holds byte `i / 2` of the two rows of pair `i % 2`.
+    [0, 1, 2, 3, 4, 5, 6, 7].map(|i: u64| {
+        let all = |row: u64| (4 * row + i / 2) * 0x0101_0101_0101_0101;
+        bits_at(words, [all(i % 2 * 2), all(i % 2 * 2 + 1)], bits)
+    })
 }
 
 #[inline]

@@ -89,6 +89,29 @@ pub(super) fn or(x: Bytes4, y: Bytes4) -> Bytes4 {
 
 #[inline]
 #[target_feature(enable = "neon")]
+fn spread(x: Bytes4, i: usize) -> Bytes4 {
+    let half = i as u8 / 2;
+    let lane = |lane: u8| u64::from(4 * lane + half) * 0x0101_0101;
+    let bits = vdupq_n_u32(0x0804_0201 << (4 * (i % 2)));
+    bits_at(
+        x,
+        [lane(0) | lane(1) << 32, lane(2) | lane(3) << 32],
+        vreinterpretq_u8_u32(bits),
+    )
+}
+
+/// 16 in each byte whose bit of `bits` is set in the byte of `x` that its index names, zero in the
+/// others.
+#[inline]
+#[target_feature(enable = "neon")]
+pub(super) fn bits_at(x: Bytes4, indices: [u64; 2], bits: Bytes4) -> Bytes4 {
+    let [low, high] = indices.map(|bytes| vcreate_u8(bytes));
+    let is_set = vtstq_u8(vqtbl1q_u8(x, vcombine_u8(low, high)), bits);
+    vandq_u8(is_set, vdupq_n_u8(16))
+}
+
+#[inline]
+#[target_feature(enable = "neon")]
 pub(super) fn flip_sign(x: Bytes4) -> Bytes4 {
     veorq_u8(x, vdupq_n_u8(128))
 }

@@ -12,6 +12,7 @@
 //! | `low_f16(x)`, `high_f16(x)` | the f16 in the lower and in the upper half of each lane, as f32 |
 //! | `mask::<BITS>(x)` | these bits of each byte |
 //! | `shl::<N>(x)`, `shr::<N>(x)` | each byte shifted; the bits shifted in are unspecified |
+//! | `spread(x, i)` | the bits `4 * i` to `4 * i + 3` of each lane, one in bit 4 of each byte |
 //! | `or(x, y)`, `flip_sign(x)` | bitwise or; the top bit of each byte inverted |
 //! | `mul(a, b)`, `zero()` | products of f32; zeros |
 //! | `from_u8(x)`, `from_i8(x)` | the four bytes of each lane as f32 |
@@ -48,7 +49,7 @@ macro_rules! unpack_with {
 }
 pub(super) use unpack_with;
 
-/// The part of it that defines `inputs`, `store_values` and `store_f32s`.
+/// The part of it that defines `inputs`, `fifth_bits`, `store_values` and `store_f32s`.
 macro_rules! store_fours_with {
     ($features:literal) => {
         /// # Safety
@@ -58,6 +59,16 @@ macro_rules! store_fours_with {
         unsafe fn inputs(rows: &Rows, offset: usize) -> [Bytes4; 4] {
             // SAFETY: the caller's promise.
             unsafe { load_words(rows, offset) }
+        }
+
+        /// # Safety
+        /// As `load_words`.
+        #[inline]
+        #[target_feature(enable = $features)]
+        unsafe fn fifth_bits(rows: &Rows, offset: usize) -> [Bytes4; 8] {
+            // SAFETY: the caller's promise.
+            let bits = unsafe { load_words(rows, offset) }[0];
+            [0, 1, 2, 3, 4, 5, 6, 7].map(|i| spread(bits, i))
         }
 
         #[inline]
@@ -85,6 +96,7 @@ pub(super) use store_fours_with;
 /// | function | effect |
 /// |---|---|
 /// | `inputs(rows, offset)` | returns sixteen bytes at `offset` of each row, as `store_values` takes them |
+/// | `fifth_bits(rows, offset)` | returns the 32 bits at `offset` of each row, one in bit 4 of each byte, in the order of two `inputs`; it may read sixteen bytes |
 /// | `store_values(panel, first, group + i, x)` | stores the `i`th of these vectors, for lanes from `first` on, at input `4 * group` |
 /// | `store_f32s(to, at, x)` | stores one f32 per lane, at lane `at` |
 /// | `store_multiple(panel, first, run, x, unit)` | stores the scales `x * unit` |
@@ -117,6 +129,7 @@ macro_rules! unpack_formats_with {
                 unsafe {
                     match format {
                         QuantFormat::Q4_0 => q4_0(panel, first, rows, n),
+                        QuantFormat::Q5_0 => q5_0(panel, first, rows, n),
                         QuantFormat::Q8_0 => q8_0(panel, first, rows, n),
                         QuantFormat::Q4K => q4_k(panel, first, rows),
                         QuantFormat::Q5K => q5_k(panel, first, rows),
@@ -272,6 +285,25 @@ macro_rules! unpack_formats_with {
                     for (i, w) in inputs(&rows, block * 18 + 2).into_iter().enumerate() {
                         store_values(panel, first, block * 8 + i, low(w));
                         store_values(panel, first, block * 8 + i + 4, high(w));
+                    }
+                }
+            }
+            clear(panel, first, n);
+        }
+
+        /// # Safety
+        /// The rows are `n` blocks of Q5_0.
+        #[target_feature(enable = $features)]
+        unsafe fn q5_0(panel: &mut Panel, first: usize, rows: Rows, n: usize) {
+            for block in 0..n {
+                // SAFETY: offsets are within the `n` blocks of 22 bytes.
+                unsafe {
+                    store_scale(panel, first, block, load_f16(&rows, block * 22));
+                    let fifth = fifth_bits(&rows, block * 22 + 2);
+                    for (i, w) in inputs(&rows, block * 22 + 6).into_iter().enumerate() {
+                        let (lower, upper) = (or(low(w), fifth[i]), or(high(w), fifth[i + 4]));
+                        store_values(panel, first, block * 8 + i, lower);
+                        store_values(panel, first, block * 8 + i + 4, upper);
                     }
                 }
             }

@@ -136,6 +136,7 @@ unsafe fn weights(w: &sys::ggml_tensor) -> Option<WeightMatrix<'static>> {
             return Float16Matrix::new(weights, n_out, n_in).map(WeightMatrix::Float16);
         }
         sys::GGML_TYPE_Q4_0 => QuantFormat::Q4_0,
+        sys::GGML_TYPE_Q5_0 => QuantFormat::Q5_0,
         sys::GGML_TYPE_Q8_0 => QuantFormat::Q8_0,
         sys::GGML_TYPE_Q4_K => QuantFormat::Q4K,
         sys::GGML_TYPE_Q5_K => QuantFormat::Q5K,

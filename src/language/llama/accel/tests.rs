@@ -168,10 +168,11 @@ fn kernels() -> MatmulKernels {
     MatmulKernels { quantized }
 }
 
-const TYPES: [GgmlType; 7] = [
+const TYPES: [GgmlType; 8] = [
     GgmlType::F16,
     GgmlType::BF16,
     GgmlType::Q4_0,
+    GgmlType::Q5_0,
     GgmlType::Q8_0,
     GgmlType::Q4_K,
     GgmlType::Q5_K,
