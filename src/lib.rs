@@ -19,7 +19,8 @@
 //! # let model = dir.path().join("xc2-scenes.gguf");
 //! # let checkpoint = Checkpoint::open("models/xc2-scenes".as_ref())?;
 //! # let mix = Mix::new(Preset::Q4K);
-//! # let options = Options { mix, family: None, plora_scale: None, command_line: String::new() };
+//! # let (task, command_line) = Default::default();
+//! # let options = Options { mix, family: None, task, plora_scale: None, command_line };
 //! # write::convert(&Plan::new(&checkpoint, &options)?, &model, 1, &Default::default(), |_| {})?;
 //! use xc2_edge::{Chat, Engine, EngineOptions, Request};
 //!

@@ -207,8 +207,14 @@ fn example(names: &[&str]) -> String {
 }
 
 fn run_split(model: &Path, dir: &Path) -> Result<(), Failure> {
-    for (path, n_bytes) in split(model, dir, &INTERRUPTED)? {
-        say!("{}: {}", path.display(), human(n_bytes));
+    let written = split(model, dir, &INTERRUPTED)?;
+    for (path, n_bytes) in &written {
+        say!("{}: {}", path.display(), human(*n_bytes));
+    }
+    if written.len() < 3 {
+        say!(
+            "note: no mmproj.gguf, because no other program cuts pictures into tiles as this model needs it"
+        );
     }
     Ok(())
 }

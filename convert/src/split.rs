@@ -39,7 +39,8 @@ pub enum SplitError {
     Cancelled,
 }
 
-/// Writes `decoder.gguf`, `mmproj.gguf` and `adapter.gguf` into `dir`; returns paths and sizes.
+/// Writes `decoder.gguf`, `mmproj.gguf` and `adapter.gguf` into `dir`; returns paths and sizes. A tower that takes
+/// tiles has no form that other programs know: there is no `mmproj.gguf` then.
 ///
 /// # Errors
 /// If `model` is not a model file, or a file cannot be written. Complete files are kept.
@@ -57,7 +58,10 @@ pub fn split(
         source,
     })?;
     make_dir(dir)?;
-    let files = files(&container).map(|(name, header, range)| (dir.join(name), header, range));
+    let files = files(&container).into_iter();
+    let files: Vec<_> = files
+        .map(|(name, header, range)| (dir.join(name), header, range))
+        .collect();
     for (path, ..) in &files {
         refuse_inputs(path, &[model.to_owned()])?;
         check_target(path)?;
@@ -71,18 +75,20 @@ pub fn split(
     Ok(written)
 }
 
-/// For each of the three files: name, new header, and the range of the model file that follows it.
-fn files(container: &Container) -> [(&'static str, Vec<u8>, Range<usize>); 3] {
+/// For each file: name, new header, and the range of the model file that follows it.
+fn files(container: &Container) -> Vec<(&'static str, Vec<u8>, Range<usize>)> {
     let file = container.file();
     let adapter = container.view_offset(View::Adapter);
     let decoder = container.view_offset(View::Decoder);
     let data = file.file_bytes() - file.data().len();
-    let mmproj = mmproj_header(file).encode();
-    [
+    let mut files = vec![
         ("decoder.gguf", vec![], decoder..file.file_bytes()),
         ("adapter.gguf", vec![], adapter..decoder),
-        ("mmproj.gguf", mmproj, data..adapter),
-    ]
+    ];
+    if container.info().vision.tiling.is_none() {
+        files.push(("mmproj.gguf", mmproj_header(file).encode(), data..adapter));
+    }
+    files
 }
 
 /// The model file, opened once, so that renaming or replacing it meanwhile has no effect.

@@ -154,7 +154,9 @@ pub fn run(args: &RunArgs) -> anyhow::Result<ExitCode> {
     }
     let engine = args.engine.load()?;
     args.set_system(&mut request, &engine);
-    args.tiles.warn_if_reduced(&engine);
+    if !args.quiet {
+        args.tiles.announce(&engine, &request)?;
+    }
     let mut screen = Screen::new(!args.json, args.quiet);
     let answer = engine.answer(&request, &mut screen)?;
     screen.finish()?;

@@ -51,7 +51,7 @@ pub use request::{
     TileOptions,
 };
 pub use session::Session;
-pub use tiles::{DefaultHdNum, MAX_HD_NUM};
+pub use tiles::{DefaultHdNum, MAX_HD_NUM, PictureSize};
 
 use crate::{
     language::{

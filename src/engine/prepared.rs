@@ -70,7 +70,7 @@ impl Engine {
         }
     }
 
-    fn load_pictures<'a>(
+    pub(super) fn load_pictures<'a>(
         &self,
         request: &'a Request,
     ) -> Result<Vec<LoadedPicture<'a>>, EngineError> {

@@ -3,8 +3,11 @@
 //! More tiles show more detail, and take more time and memory: a picture of 25 tiles is 3,700 positions of the prompt.
 //! The default is that of the published code, or the largest number for which a picture fits into memory.
 
-use super::{Engine, EngineError, Picture, Request, TileOptions};
-use crate::{engine::request::DEFAULT_N_PREDICT, model::Tiling};
+use super::{Engine, EngineError, Picture, Request, TileOptions, pictures::LoadedPicture};
+use crate::{
+    engine::request::DEFAULT_N_PREDICT,
+    model::{TileGrid, Tiling},
+};
 
 /// The maximum of `hd_num`; the published evaluations use up to 65.
 pub const MAX_HD_NUM: u32 = 100;
@@ -22,6 +25,15 @@ pub struct DefaultHdNum {
     pub hd_num: u32,
     /// The published code's, if that does not fit into memory.
     pub published: Option<u32>,
+}
+
+/// The size of a picture as the model sees it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PictureSize {
+    /// Its tiles, if it is cut into tiles.
+    pub grid: Option<TileGrid>,
+    /// Its positions in the prompt.
+    pub n_tokens: usize,
 }
 
 /// How a request's pictures become the tower's input.
@@ -89,6 +101,19 @@ impl Engine {
     ) -> Result<usize, EngineError> {
         let lengths = vec![self.n_tokens_at_most(n_images, request.tiles); n_images];
         Ok(self.sequence(request, &lengths)?.len())
+    }
+
+    /// The sizes of the pictures of `request`, from the headers of their files.
+    ///
+    /// # Errors
+    /// If a picture cannot be read, or tiles or frames are requested that the model does not have.
+    pub fn picture_sizes(&self, request: &Request) -> Result<Vec<PictureSize>, EngineError> {
+        let pictures = self.load_pictures(request)?;
+        let size = |picture: &LoadedPicture<'_>| PictureSize {
+            grid: picture.grid(),
+            n_tokens: picture.n_tokens,
+        };
+        Ok(pictures.iter().map(size).collect())
     }
 
     /// The rule for the pictures of `request`.

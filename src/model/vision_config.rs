@@ -180,24 +180,21 @@ impl VisionConfig {
 
     /// Floating-point operations for one tower input and its embeddings; a multiply-add counts as two.
     pub fn flops(&self) -> f64 {
-        let [n, p, c, ff, text] = [
-            self.n_tokens(),
-            self.n_patches(),
-            self.n_embd,
-            self.n_ff,
-            self.n_embd_text,
-        ]
-        .map(|v| v as f64);
+        let [n, p, c, ff] =
+            [self.n_tokens(), self.n_patches(), self.n_embd, self.n_ff].map(|v| v as f64);
         let embed = 2.0 * p * c * self.patch_len() as f64;
         let layer = 2.0 * n * c * (4.0 * c + 2.0 * ff) + 4.0 * n * n * c;
-        let projector = match self.tiling {
-            None => 2.0 * p * text * (c + text),
-            Some(_) => {
-                let merged = (self.merged_grid() * self.merged_grid()) as f64;
-                2.0 * merged * text * (self.n_projector_in() as f64 + text)
-            }
+        embed + layer * self.n_layer as f64 + self.projector_flops()
+    }
+
+    /// Those of the projector.
+    pub fn projector_flops(&self) -> f64 {
+        let rows = match self.tiling {
+            None => self.n_patches(),
+            Some(_) => self.merged_grid() * self.merged_grid(),
         };
-        embed + layer * self.n_layer as f64 + projector
+        let [rows, n_in, text] = [rows, self.n_projector_in(), self.n_embd_text].map(|v| v as f64);
+        2.0 * rows * text * (n_in + text)
     }
 
     /// Checks that the values are in range and consistent.

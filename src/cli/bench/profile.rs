@@ -39,14 +39,13 @@ impl Part {
         }
     }
 
-    /// Operations of one picture.
+    /// Operations of one input of the tower.
     pub fn operations(self, config: &VisionConfig) -> f64 {
         let layers = VisionConfig {
             n_layer: 0,
             ..config.clone()
         };
-        let [n, text] = [config.n_patches(), config.n_embd_text].map(|v| v as f64);
-        let projector = 2.0 * n * text * (config.n_embd as f64 + text);
+        let projector = config.projector_flops();
         match self {
             Self::Embed => layers.flops() - projector,
             Self::Layers => config.flops() - layers.flops(),

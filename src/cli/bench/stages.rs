@@ -12,7 +12,8 @@ use xc2_edge::{
         llama::{MatmulBackend, argmax},
         prompt::{PictureId, PloraPolicy, Prompt, Sequence},
     },
-    vision::image::{PixelValues, RgbImage},
+    model::TileGrid,
+    vision::{StageObserver, image::RgbImage},
 };
 use xc2_kernels::peak::{self, Peak};
 
@@ -57,7 +58,11 @@ struct Bench<'a> {
 impl<'a> Bench<'a> {
     fn new(args: &'a BenchArgs) -> anyhow::Result<Self> {
         let info = xc2_edge::engine::open(&args.engine.model)?.info().clone();
-        let pictures = usize::from(args.images) * info.vision.n_patches();
+        let per_picture = match info.vision.tiling {
+            None => info.vision.n_patches(),
+            Some(_) => info.vision.n_tiled_embeddings(GRID),
+        };
+        let pictures = usize::from(args.images) * per_picture;
         let n_prompt = args.n_prompt.map_or(pictures, |n| n as usize);
         let needed = n_prompt + args.n_decode as usize;
         let n_ctx = args.engine.ctx_size.unwrap_or(needed);
@@ -144,25 +149,25 @@ impl<'a> Bench<'a> {
     fn encode(&mut self) -> Vec<Row> {
         let images = self.args.images;
         let config = self.engine.encoder().config().clone();
-        let pixels = picture(&self.engine);
+        let picture = picture(&self.engine);
         let mut profile = Profile::default();
         let samples = self.take(Stage::Encode, |engine| {
             profile.begin();
             for _ in 0..images {
-                let rows = engine.encoder().encode_observed(&pixels, &mut profile);
-                std::hint::black_box(rows);
+                std::hint::black_box(encode(engine, &picture, &mut profile));
             }
             Ok::<_, EngineError>(())
         });
         let samples = samples.expect("encoding cannot fail");
         let n = f64::from(images);
+        let n_inputs = n * config.tiling.map_or(1.0, |_| 1.0 + GRID.len() as f64);
         let size = config.image_size;
         let arithmetic =
             Arithmetic::of_tower(self.engine.container(), self.args.engine.options().tower);
         let plural = if images == 1 { "" } else { "s" };
         let mut rows = vec![Row {
             rate: Some(Rate::new(n, "pictures/s")),
-            operations: Some((n * config.flops(), arithmetic)),
+            operations: Some((n_inputs * config.flops(), arithmetic)),
             ..Row::new(
                 "encode",
                 format!("{images} picture{plural} of {size} px"),
@@ -170,7 +175,7 @@ impl<'a> Bench<'a> {
             )
         }];
         for (part, samples) in profile.parts() {
-            let operations = n * part.operations(&config);
+            let operations = n_inputs * part.operations(&config);
             rows.push(Row {
                 operations: Some((operations, arithmetic)),
                 part_of: Some("encode"),
@@ -257,12 +262,27 @@ fn load_row((samples, peak_memory): (Samples, Option<u64>)) -> Row {
 }
 
 /// A synthetic picture, preprocessed for the tower.
-fn picture(engine: &Engine) -> PixelValues {
+fn picture(engine: &Engine) -> RgbImage {
     let side = engine.preprocessor().image_size();
-    let picture = RgbImage::from_fn(side, side, |x, y| {
+    RgbImage::from_fn(side, side, |x, y| {
         [(x * y) as u8, (x + 3 * y) as u8, (x ^ y) as u8].into()
-    });
-    engine.preprocessor().pixel_values(&picture)
+    })
+}
+
+/// The tiles of the measured picture, for models that cut pictures into tiles: the tower sees the whole picture, and
+/// one tile.
+const GRID: TileGrid = TileGrid { rows: 1, cols: 1 };
+
+/// Encodes a picture of the tower's size.
+fn encode(engine: &Engine, picture: &RgbImage, observer: &mut dyn StageObserver) -> Array2<f32> {
+    let (preprocessor, encoder) = (engine.preprocessor(), engine.encoder());
+    match encoder.config().tiling {
+        None => encoder.encode_observed(&preprocessor.pixel_values(picture), observer),
+        Some(_) => {
+            let mut pixels = |i| preprocessor.tile_pixels(picture, GRID, i);
+            encoder.encode_tiles_observed(GRID, &mut pixels, observer)
+        }
+    }
 }
 
 /// A synthetic prompt: text, or the embeddings of one large picture.

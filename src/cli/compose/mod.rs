@@ -12,6 +12,7 @@ use anyhow::{Context, bail, ensure};
 use clap::{Args, ValueEnum};
 use xc2_edge::{
     engine::Picture,
+    model::container::{Family, Task},
     system::{atomic_file, text},
     tasks::compose::{
         Brief, ComposeOptions, Composer, Composition, Count, EngineChatModel, Language, Library,
@@ -24,7 +25,7 @@ use xc2_edge::{
 };
 
 use super::{
-    engine_args::EngineArgs, number::whole, sampling_args::SamplingArgs, tiles_args::TilesArgs,
+    engine_args::EngineArgs, number::whole, sampling_args::SamplingArgs, say, tiles_args::TilesArgs,
 };
 use screen::Screen;
 
@@ -168,7 +169,7 @@ pub fn run(args: &ComposeArgs) -> anyhow::Result<ExitCode> {
     let job = args.job()?;
     let outputs = args.outputs()?;
     let n_earlier = job.n_stages();
-    let prompts = Prompts::load(job.language(args.lang.into()), args.prompts.as_deref())?;
+    let mut prompts = Prompts::load(job.language(args.lang.into()), args.prompts.as_deref())?;
     let library = job.library(args.library.as_deref());
     ensure!(
         args.index.is_none() || library.is_some(),
@@ -181,6 +182,17 @@ pub fn run(args: &ComposeArgs) -> anyhow::Result<ExitCode> {
     let library = library.transpose()?;
     let engine = args.engine.load()?;
     args.tiles.warn_if_reduced(&engine);
+    let info = engine.container().info();
+    if info.family == Family::V2d5 {
+        if args.prompts.is_none() {
+            prompts = prompts.with_numbered_pictures();
+        }
+        if info.task != Task::Write {
+            say(
+                "note: this 2.5 model has no adapters for articles; `xc2-convert --mode write` merges them",
+            );
+        }
+    }
     let model = EngineChatModel::new(&engine, args.sampling.options(), args.engine.ctx_size);
     let mut model = model.with_tiles(args.tiles.options());
     let streams = !args.json && job.is_written();

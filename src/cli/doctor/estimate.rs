@@ -46,7 +46,7 @@ const DECODE_LAYER_S: f64 = 1e-4;
 
 /// Rows, inputs and outputs of the measured product, similar to the tower's.
 const SHAPE: (usize, usize, usize) = (512, 1024, 1024);
-/// Duration of a measurement.
+/// Duration of a measurement of `doctor`.
 const TIME: Duration = Duration::from_millis(800);
 
 /// Expected speed of a model on this machine.
@@ -65,26 +65,55 @@ pub struct Estimate {
 }
 
 impl Estimate {
-    /// Measures for about a second on rayon's pool of `n_threads`.
+    /// Measures for about a second on rayon's pool of `n_threads`. A picture in tiles has as many as the published
+    /// code allows.
     pub fn new(container: &Container, precision: Precision, n_threads: usize) -> Self {
-        let tower = Arithmetic::of_tower(container, precision);
-        let product_ops_per_s = product_rate(tower, Cpu::chosen());
+        let rates = PictureRates::measure(container, precision, TIME);
         let memory_bytes_per_s = peak::memory_read(n_threads);
         let vision = &container.info().vision;
-        let operations = decoder_operations(container) + plora_operations(container);
+        let n_inputs = vision.tiling.map_or(1, |t| t.default_hd_num() as usize + 1);
         Self {
-            product_ops_per_s,
+            product_ops_per_s: rates.product_ops_per_s,
             memory_bytes_per_s,
-            encode_s: vision.flops() / (TOWER_SHARE * product_ops_per_s),
-            prefill_s: vision.n_patches() as f64 * operations
-                / prefill_rate(container, tower, product_ops_per_s),
+            encode_s: rates.encode_s(container, n_inputs),
+            prefill_s: rates.prefill_s(container, vision.n_usual_embeddings()),
             decode_tokens_per_s: 1.0 / decode_s(container, memory_bytes_per_s),
         }
     }
 }
 
+/// Rates of the two stages that a picture takes.
+#[derive(Clone, Copy, Debug)]
+pub struct PictureRates {
+    product_ops_per_s: f64,
+    prefill_ops_per_s: f64,
+}
+
+impl PictureRates {
+    /// Measures each product that differs for `time`.
+    pub fn measure(container: &Container, precision: Precision, time: Duration) -> Self {
+        let tower = Arithmetic::of_tower(container, precision);
+        let product_ops_per_s = product_rate(tower, Cpu::chosen(), time);
+        Self {
+            product_ops_per_s,
+            prefill_ops_per_s: prefill_rate(container, tower, product_ops_per_s, time),
+        }
+    }
+
+    /// Seconds for `n` inputs of the tower.
+    pub fn encode_s(&self, container: &Container, n: usize) -> f64 {
+        n as f64 * container.info().vision.flops() / (TOWER_SHARE * self.product_ops_per_s)
+    }
+
+    /// Seconds for `n` positions of pictures in the decoder.
+    pub fn prefill_s(&self, container: &Container, n: usize) -> f64 {
+        let operations = decoder_operations(container) + plora_operations(container);
+        n as f64 * operations / self.prefill_ops_per_s
+    }
+}
+
 /// Operations per second of prefill, if the tower's products reach `tower_rate`.
-fn prefill_rate(container: &Container, tower: Arithmetic, tower_rate: f64) -> f64 {
+fn prefill_rate(container: &Container, tower: Arithmetic, tower_rate: f64, time: Duration) -> f64 {
     let arithmetic = Arithmetic::of_decoder(container);
     let is_ours = llama::available_backend(MatmulBackend::default()) == MatmulBackend::Xc2;
     let (share, cpu) = match arithmetic {
@@ -98,7 +127,7 @@ fn prefill_rate(container: &Container, tower: Arithmetic, tower_rate: f64) -> f6
     };
     let rate = match (arithmetic, cpu) == (tower, Cpu::chosen()) {
         true => tower_rate,
-        false => product_rate(arithmetic, cpu),
+        false => product_rate(arithmetic, cpu, time),
     };
     share * rate
 }
@@ -128,7 +157,7 @@ fn decoder_bytes(container: &Container) -> f64 {
 }
 
 /// Operations per second of a product; BF16 without fast instructions is multiplied in f32.
-fn product_rate(arithmetic: Arithmetic, cpu: Cpu) -> f64 {
+fn product_rate(arithmetic: Arithmetic, cpu: Cpu, time: Duration) -> f64 {
     let (m, k, n) = SHAPE;
     let x = Array2::from_shape_fn((m, k), |(i, j)| ((i * 7 + j * 3) % 17) as f32 / 17.0 - 0.5);
     let mut out = Array2::zeros((m, n));
@@ -146,12 +175,15 @@ fn product_rate(arithmetic: Arithmetic, cpu: Cpu) -> f64 {
         let matrix = Int8Matrix::pack(&[&weights], k, cpu);
         let mut rows = QuantizedRows::default();
         return operations
-            / best(|| {
+            / best(time, || {
                 rows.quantize(&x.view(), matrix.kernel());
                 int8::matmul(&rows, &matrix, None, Epilogue::Store, out.view_mut());
             });
     }
-    operations / best(|| float::matmul(&x.view(), &Halves, None, Epilogue::Store, out.view_mut()))
+    operations
+        / best(time, || {
+            float::matmul(&x.view(), &Halves, None, Epilogue::Store, out.view_mut())
+        })
 }
 
 /// Weights that are all one half.
@@ -168,10 +200,10 @@ impl float::Weights for Halves {
 }
 
 /// Seconds of the fastest run.
-fn best(mut run: impl FnMut()) -> f64 {
+fn best(time: Duration, mut run: impl FnMut()) -> f64 {
     let measuring = Instant::now();
     let mut best = f64::INFINITY;
-    while measuring.elapsed() < TIME {
+    while measuring.elapsed() < time {
         let start = Instant::now();
         run();
         best = best.min(start.elapsed().as_secs_f64());

@@ -13,6 +13,7 @@ use xc2_edge::system;
 
 use clap::Args;
 use estimate::Estimate;
+pub use estimate::PictureRates;
 use serde_json::json;
 use xc2_edge::{
     engine::{self, default_threads},

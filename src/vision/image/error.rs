@@ -99,7 +99,8 @@ pub enum ImageError {
     },
     /// A picture so long that its short side vanishes when it is cut into tiles.
     #[error(
-        "the picture is too narrow to be cut into tiles: found {width}x{height} pixels; cut it into parts first"
+        "the picture is too narrow to be cut into tiles: expected sides whose ratio is at most 1000, found \
+         {width}x{height} pixels; cut it into parts first"
     )]
     TooNarrow {
         /// Width in pixels.

@@ -16,6 +16,9 @@ use crate::model::{TileGrid, Tiling};
 /// The colour of padding.
 const WHITE: Rgb<u8> = Rgb([255; 3]);
 
+/// Largest ratio of a picture's sides. Longer pictures become a line of a few pixels in a row of tiles.
+const MAX_RATIO: f64 = 1000.0;
+
 /// What is cut into tiles.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum TileMode {
@@ -47,7 +50,7 @@ impl TilePlan {
     /// The plan for a picture of `size` (width, height) and tiles of `tile` pixels.
     ///
     /// # Errors
-    /// If the picture is so long that its short side vanishes.
+    /// If the picture is so long that its short side vanishes, or more than 1000 times as long as wide.
     pub fn new(
         tiling: Tiling,
         tile: u32,
@@ -71,7 +74,7 @@ impl TilePlan {
             }
             TileMode::Strip => ((f64::from(tile) * ratio) as u32, tile),
         };
-        if resized.1 == 0 {
+        if resized.1 == 0 || ratio > MAX_RATIO {
             return Err(ImageError::TooNarrow { width, height });
         }
         let [cols, rows] = [resized.0, resized.1].map(|n| n.div_ceil(tile));

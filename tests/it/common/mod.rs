@@ -58,7 +58,11 @@ fn converted(checkpoint: &Path, preset: Preset, task: Task) -> PathBuf {
     let name = checkpoint.file_name().unwrap().display();
     let dir = BUILD.join(state_of(checkpoint));
     fs::create_dir_all(&dir).unwrap();
-    let path = dir.join(format!("{name}-{preset:?}-{}.gguf", task.name()));
+    let task_name = match task {
+        Task::Base => String::new(),
+        task => format!("-{}", task.name()),
+    };
+    let path = dir.join(format!("{name}-{preset:?}{task_name}.gguf"));
     let _one_at_a_time = CONVERTING.lock().unwrap_or_else(PoisonError::into_inner);
     if !path.exists() {
         convert(checkpoint, preset, task, &path); // the file appears when it is whole

@@ -55,6 +55,9 @@ struct PictureList {
     slot: Pattern,
     between: String,
     after: String,
+    /// Whether several pictures are numbered instead: `Image1 <image>; Image2 <image>; `.
+    #[serde(skip)]
+    numbered: bool,
 }
 
 /// `article.toml`
@@ -152,5 +155,11 @@ impl Prompts {
             )?,
         };
         Ok(prompts)
+    }
+
+    /// The same with several pictures of an article numbered, as the 2.5 models expect.
+    pub fn with_numbered_pictures(mut self) -> Self {
+        self.article.pictures.numbered = true;
+        self
     }
 }

@@ -17,6 +17,14 @@ pub struct RenderedPrompt {
 impl PictureList {
     fn render(&self, pictures: &[usize]) -> Body {
         let mut body = Body::default();
+        if self.numbered && pictures.len() > 1 {
+            for (i, picture) in (1..).zip(pictures) {
+                body.push_text(&format!("Image{i} "));
+                body.push(&self.slot.fill(&[], &[*picture]));
+                body.push_text("; ");
+            }
+            return body;
+        }
         for (i, picture) in pictures.iter().enumerate() {
             body.push_text(if i > 0 { &self.between } else { "" });
             body.push(&self.slot.fill(&[], &[*picture]));
