@@ -149,7 +149,9 @@ impl<'a> Session<'a> {
         };
         let sequence = &prepared.prompt.sequence;
         let generation = Generation::new(engine, request, sequence, n_needed, start)?;
-        let inputs = self.prepare_context(&prepared, n_needed, &mut usage)?;
+        let inputs = self
+            .prepare_context(&prepared, n_needed, &mut usage)
+            .map_err(|error| engine.with_fewer_tiles(error, request))?;
         self.reserved_timings = Timings::default();
         let answer = self.compute(&prepared, generation, inputs, usage, observer);
         if answer.is_err() {

@@ -5,7 +5,7 @@
 
 use super::{Engine, EngineError, Picture, Request, TileOptions, pictures::LoadedPicture};
 use crate::{
-    engine::request::DEFAULT_N_PREDICT,
+    engine::{memory::Remedy, request::DEFAULT_N_PREDICT},
     model::{TileGrid, Tiling},
 };
 
@@ -78,6 +78,40 @@ impl Engine {
         DefaultHdNum {
             hd_num: smaller.into_iter().find(|n| fits(*n)).unwrap_or(1),
             published: Some(published),
+        }
+    }
+
+    /// Adds to an error about memory the largest number of tiles with which `request` would fit.
+    pub(super) fn with_fewer_tiles(&self, error: EngineError, request: &Request) -> EngineError {
+        let EngineError::Memory {
+            need,
+            available,
+            mut remedies,
+            smaller_model,
+        } = error
+        else {
+            return error;
+        };
+        let n_images = request.images.len();
+        if let Some(default) = self.default_hd_num().filter(|_| n_images > 0) {
+            let asked = request.tiles.hd_num.unwrap_or(default.hd_num);
+            let with = |hd_num: u32| {
+                let n_picture = self.encoder.config().n_embeddings_at_most(hd_num);
+                let n_ctx = n_images * n_picture + QUESTION + request.n_predict;
+                self.memory_need(n_ctx.min(self.max_context())).total()
+            };
+            let mut smaller = SMALLER.into_iter().filter(|hd_num| *hd_num < asked);
+            if let Some(hd_num) = smaller.find(|hd_num| with(*hd_num) <= available) {
+                let options = format!("--hd-num {hd_num}");
+                let need = with(hd_num);
+                remedies.insert(0, Remedy { options, need });
+            }
+        }
+        EngineError::Memory {
+            need,
+            available,
+            remedies,
+            smaller_model,
         }
     }
 

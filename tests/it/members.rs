@@ -129,16 +129,16 @@ fn a_run_says_tiles_tokens_and_memory_before_it_begins() {
     );
     assert!(told.contains("of memory, about"), "{told}");
     // The published default, which fits here.
-    assert!(stderr(&run(&[])).contains("5 x 5 tiles"));
+    assert!(stderr(&run(&[])).contains("4 x 5 tiles"));
     // Less memory than a picture of that many tiles takes.
-    let output = run(&["--max-memory", "60MB"]);
+    let output = run(&["--max-memory", "32MB"]);
     let told = stderr(&output);
     assert!(
         told.contains("instead of 25, because memory is short"),
         "{told}"
     );
-    let output = run(&["--max-memory", "60MB", "--hd-num", "100"]);
-    assert_refused(&output, &["not enough memory"]);
+    let output = run(&["--max-memory", "32MB", "--hd-num", "100"]);
+    assert_refused(&output, &["not enough memory", "use `--hd-num"]);
     assert_refused(&run(&["--hd-num", "0"]), &["--hd-num", "1"]);
     let fixed = path(&crate::common::model("tiny-composer", Preset::F32));
     let output = xc2_edge(&[
@@ -172,7 +172,7 @@ fn frames_of_a_video_are_one_picture() {
 }
 
 #[test]
-fn a_context_beyond_the_trained_one_needs_dynamic_scaling() {
+fn a_context_beyond_the_trained_one_must_be_asked_for() {
     let long = |checkpoint: &str, ctx_size: &str| {
         let model = path(&model_for(checkpoint, Preset::F32, Task::Base));
         let args = [
@@ -194,14 +194,12 @@ fn a_context_beyond_the_trained_one_needs_dynamic_scaling() {
     let (plain, scaled) = long("tiny-2d5-modes", "4096");
     assert_refused(&plain, &["1 to 3072 tokens", "found 4096"]);
     assert!(scaled.status.success(), "{}", stderr(&scaled));
-    let (_, refused) = long("tiny-4khd", "40000");
-    assert_refused(&refused, &["no dynamic rotary scaling"]);
 }
 
 /// Users' reports about the original: every picture is seen, whatever its form and shape.
 #[test]
 fn pictures_of_every_form_are_seen_in_tiles() {
-    let model = path(&model_for("tiny-2d5-modes", Preset::F32, Task::Base));
+    let model = path(&model_for("tiny-4khd", Preset::F32, Task::Base));
     let folder = tempfile::tempdir().unwrap();
     let drawn = |name: &str, width: u32, height: u32| {
         let file = folder.path().join(name);
@@ -215,7 +213,7 @@ fn pictures_of_every_form_are_seen_in_tiles() {
     let forms = ["alpha.png", "palette.png", "gray.png", "tall.webp"].map(picture);
     for image in long.iter().chain(&forms) {
         let args = [
-            "run", "-m", &model, "--image", image, "-p", "?", "-n", "1", "--hd-num", "9",
+            "run", "-m", &model, "--image", image, "-p", "?", "-n", "1", "--hd-num", "4",
         ];
         let output = xc2_edge(&args);
         assert!(output.status.success(), "{image}: {}", stderr(&output));
