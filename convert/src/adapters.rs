@@ -87,11 +87,11 @@ fn low_rank(
 
 /// Whether a tensor belongs to an adapter, or to a part that is left out with a note.
 pub fn is_known(name: &str) -> bool {
-    let of_adapter = |adapter: &&str| {
+    let of_adapter = |adapter: &str| {
         name.ends_with(&format!(".{adapter}_A.weight"))
             || name.ends_with(&format!(".{adapter}_B.weight"))
     };
-    ALL.iter().any(|adapter| of_adapter(&adapter)) || name.starts_with(VIDEO_MEMORY)
+    ALL.iter().any(|adapter| of_adapter(adapter)) || name.starts_with(VIDEO_MEMORY)
 }
 
 /// Notes on the tensors that are left out on purpose.

@@ -63,7 +63,7 @@ impl Config {
         }
         let factor = scaling
             .get("factor")
-            .and_then(|f| f.as_f64())
+            .and_then(serde_json::Value::as_f64)
             .unwrap_or(1.0) as f32;
         match factor {
             factor if factor.is_finite() && factor >= 1.0 => Ok(Some(factor)),

@@ -89,14 +89,14 @@ impl EngineOptions {
         let pictures = tower.map(|tower| {
             let config = tower.config();
             let row = config.n_embd_text * size_of::<f32>();
-            let one = match config.tiling {
-                None => config.n_patches() * row,
+            let (one, canvas) = match config.tiling {
+                None => (config.n_patches() * row, 0),
                 // Pictures take different numbers of positions; one may take all.
-                Some(_) => n_cells * row,
+                Some(_) => (n_cells * row, n_cells * config.canvas_bytes_per_embedding()),
             };
             let n_further = (n_cells * row / one).saturating_sub(1);
             PictureLoad {
-                work: tower.work_bytes() + one,
+                work: tower.work_bytes() + one + canvas,
                 embeddings: (n_further * one).min(EMBEDDING_CACHE_BYTES),
                 // The cache on disk copies one sequence at a time.
                 n_copied: if self.cache.is_some() { n_ctx } else { 0 },

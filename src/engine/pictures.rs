@@ -38,6 +38,8 @@ pub(super) struct LoadedPicture<'a> {
     grid: Option<TileGrid>,
     /// How it is cut into tiles, unless that is done or not needed.
     plan: Option<TilePlan>,
+    /// Its width and height, if there is a plan.
+    size: (u32, u32),
 }
 
 enum PictureContent<'a> {
@@ -164,6 +166,7 @@ impl<'a> LoadedPicture<'a> {
                 content,
                 grid: None,
                 plan: None,
+                size: (0, 0),
             });
         };
         let hd_num = rule.hd_num(own_hd_num(picture));
@@ -177,6 +180,7 @@ impl<'a> LoadedPicture<'a> {
             content,
             grid: Some(plan.grid),
             plan: Some(plan),
+            size,
         })
     }
 
@@ -189,6 +193,7 @@ impl<'a> LoadedPicture<'a> {
             content: PictureContent::Prepared(picture),
             grid,
             plan: None,
+            size: (0, 0),
         }
     }
 
@@ -207,6 +212,9 @@ impl<'a> LoadedPicture<'a> {
         options: ReadOptions,
         max_bytes: u64,
     ) -> Result<ResizedPicture, ImageError> {
+        let n_threads = rayon::current_num_threads();
+        let tiling = self.plan.map_or(0, |plan| plan.bytes(self.size, n_threads));
+        let max_bytes = max_bytes.saturating_sub(tiling);
         let resize = |picture: &RgbImage| match &self.plan {
             None => preprocessor.resize(picture),
             Some(plan) => preprocessor.tile(picture, plan),

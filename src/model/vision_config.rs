@@ -152,6 +152,12 @@ impl VisionConfig {
         (grid.len() + 1) * m * m + 1 + (grid.rows + 1) * m
     }
 
+    /// Bytes of the pixels of all tiles, per embedding; without separators, which take none.
+    pub fn canvas_bytes_per_embedding(&self) -> usize {
+        let pixels = CHANNELS * self.image_size * self.image_size;
+        pixels.div_ceil((self.merged_grid() * self.merged_grid()).max(1))
+    }
+
     /// The largest number of embeddings of a picture of up to `hd_num` tiles, which is that of a tall strip. Without
     /// [`Tiling`] every picture has as many.
     pub fn n_embeddings_at_most(&self, hd_num: u32) -> usize {

@@ -108,12 +108,12 @@ fn frames_are_chosen_as_by_the_original() {
 }
 
 /// The strip of some frames, and the original's, whose labels are in another font.
-fn strips(frames: &[&str], canvas: &str) -> (RgbImage, RgbImage) {
+fn strips(frames: &[&str], canvas: &str, labels: bool) -> (RgbImage, RgbImage) {
     let read = |name: &str| open(&reference("video").join(name), ReadOptions::REFERENCE).unwrap();
     let frames: Vec<_> = frames.iter().map(|name| read(name)).collect();
     let last = frames.last().unwrap().dimensions();
     let resized: Vec<_> = frames.iter().map(strip::resize_frame).collect();
-    (strip::join(&resized, last, true), read(canvas))
+    (strip::join(&resized, last, labels), read(canvas))
 }
 
 #[test]
@@ -126,7 +126,8 @@ fn strips_equal_the_originals_except_for_labels() {
         ),
         (&["tall-0.png", "tall-1.png"][..], "tall-canvas.png", false),
     ] {
-        let (ours, theirs) = strips(frames, canvas);
+        let (ours, theirs) = strips(frames, canvas, true);
+        let (plain, _) = strips(frames, canvas, false);
         assert_eq!(ours.dimensions(), theirs.dimensions(), "{canvas}");
         let step = if vertical {
             ours.height() / 3
@@ -141,8 +142,10 @@ fn strips_equal_the_originals_except_for_labels() {
         for (x, y, pixel) in ours.enumerate_pixels() {
             if is_label(x, y) {
                 n_black_in_labels += usize::from(pixel.0[0] < 128);
+                assert_eq!(plain.get_pixel(x, y).0, [255; 3], "{canvas} at {x}, {y}");
             } else {
                 assert_eq!(pixel, theirs.get_pixel(x, y), "{canvas} at {x}, {y}");
+                assert_eq!(pixel, plain.get_pixel(x, y), "{canvas} at {x}, {y}");
             }
         }
         assert!(n_black_in_labels > 200, "the labels are drawn");

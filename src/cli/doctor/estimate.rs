@@ -182,7 +182,7 @@ fn product_rate(arithmetic: Arithmetic, cpu: Cpu, time: Duration) -> f64 {
     }
     operations
         / best(time, || {
-            float::matmul(&x.view(), &Halves, None, Epilogue::Store, out.view_mut())
+            float::matmul(&x.view(), &Halves, None, Epilogue::Store, out.view_mut());
         })
 }
 

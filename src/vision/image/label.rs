@@ -1,6 +1,6 @@
 //! Labels of frames, drawn with characters that were rendered in advance (`scripts/render-labels`).
 //!
-//! The glyphs are DejaVu Sans Mono's, whose licence permits it (docs/models.md); the original's SimHei is not free.
+//! The glyphs are DejaVu Sans Mono's, whose licence permits it (labels.licence.txt); the original's SimHei is not free.
 
 use std::sync::OnceLock;
 

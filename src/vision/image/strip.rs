@@ -45,10 +45,11 @@ pub fn frame_numbers(n: usize, fps: f64) -> Vec<usize> {
 /// Width and height of a frame of `size` in a strip.
 fn frame_size((width, height): (u32, u32)) -> (u32, u32) {
     let ratio = f64::from(width) / f64::from(height);
-    match width > height {
+    let (width, height) = match width > height {
         true => (FRAME_SIDE as u32, (FRAME_SIDE / ratio) as u32),
         false => ((FRAME_SIDE * ratio) as u32, FRAME_SIDE as u32),
-    }
+    };
+    (width.max(1), height.max(1))
 }
 
 /// Whether frames stand one below the other; the last frame decides.
@@ -84,7 +85,7 @@ fn canvas_size(resized: &[(u32, u32)], vertical: bool) -> (u32, u32) {
 /// A frame in the size that it has in a strip.
 pub fn resize_frame(frame: &RgbImage) -> RgbImage {
     let (width, height) = frame_size(frame.dimensions());
-    resize(frame, width.max(1), height.max(1), Filter::Bilinear)
+    resize(frame, width, height, Filter::Bilinear)
 }
 
 /// Joins resized frames; `last_size` is the size of the last one before resizing.

@@ -9,7 +9,7 @@ use ::image::{Rgb, RgbImage, imageops};
 use super::{
     ImageError,
     preprocess::{PixelValues, Preprocessor},
-    resize::{Filter, resize, resize_transposed},
+    resize::{Filter, resize, resize_bytes, resize_transposed},
 };
 use crate::model::{TileGrid, Tiling};
 
@@ -96,6 +96,19 @@ impl TilePlan {
             top,
             tile,
         })
+    }
+
+    /// Upper bound of the memory for cutting a picture of `size` into tiles with `n_threads` threads, in bytes.
+    pub fn bytes(&self, size: (u32, u32), n_threads: usize) -> u64 {
+        let (width, height) = size;
+        let from = match self.transposed {
+            true => (height, width),
+            false => size,
+        };
+        let tile = u64::from(self.tile);
+        let canvas = 3 * tile * tile * self.grid.len() as u64;
+        // The resized picture, the padded one, and its mirror image.
+        3 * canvas + resize_bytes(from, self.resized, n_threads)
     }
 
     /// The picture resized and padded to whole tiles.
