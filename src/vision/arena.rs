@@ -2,7 +2,7 @@
 
 use memmap2::MmapMut;
 use ndarray::{Array2, ArrayView2, ArrayViewMut2};
-use xc2_kernels::int8::QuantizedRows;
+use xc2_kernels::quantized::OwnedQuantizedActivations;
 
 use crate::model::VisionConfig;
 
@@ -15,9 +15,9 @@ pub struct Arena {
     /// Wide, short-lived matrices: patches, q k v side by side, inner activations of the MLP and of the projector.
     pub wide: WideBuffer,
     /// The input of a matmul in int8.
-    pub quantized: QuantizedRows,
+    pub quantized: OwnedQuantizedActivations,
     /// The input of the second matmul of an MLP or of the projector in int8.
-    pub inner: QuantizedRows,
+    pub inner: OwnedQuantizedActivations,
 }
 
 /// A buffer for matrices of different widths, one at a time; in huge pages where available.
@@ -58,14 +58,14 @@ impl Arena {
             x: Array2::zeros(shape),
             normed: Array2::zeros(shape),
             wide: WideBuffer::zeros(wide_len(config)),
-            quantized: QuantizedRows::default(),
-            inner: QuantizedRows::default(),
+            quantized: OwnedQuantizedActivations::default(),
+            inner: OwnedQuantizedActivations::default(),
         }
     }
 
     /// Upper bound of the size in bytes.
     pub fn bytes(config: &VisionConfig) -> usize {
-        let bytes = |width| QuantizedRows::bytes(config.n_tokens(), width);
+        let bytes = |width| OwnedQuantizedActivations::most_bytes(config.n_tokens(), width);
         let inner = bytes(config.n_ff.max(config.n_embd_text));
         let quantized = bytes(config.n_embd.max(config.patch_len())) + inner;
         (2 * config.n_tokens() * config.n_embd + wide_len(config)) * size_of::<f32>() + quantized
