@@ -11,7 +11,7 @@ use std::hint::black_box;
 
 use half::{bf16, f16};
 use ndarray::Array2;
-use xc2_kernels::float16::{self, Float16Kernel, Float16Matrix, Float16Slice};
+use xc2_kernels::float::{self, Float16Slice, FloatKernel, FloatMatrix};
 use xc2_kernels::quantized::{self, QuantFormat, QuantizedKernel, QuantizedMatrix};
 use xc2_kernels::testing::{cpu_seconds, noise, with_threads};
 use xc2_kernels::{Cpu, available};
@@ -71,8 +71,8 @@ impl BenchWeights {
             Self::F16(numbers) => Float16Slice::F16(&numbers[..n_out * N_IN]),
             Self::Bf16(numbers) => Float16Slice::Bf16(&numbers[..n_out * N_IN]),
         };
-        let matrix = Float16Matrix::new(halves, n_out, N_IN).unwrap();
-        float16::matmul(&x, matrix, Float16Kernel::for_cpu(cpu, &halves), out);
+        let matrix = FloatMatrix::new(halves, n_out, N_IN).unwrap();
+        float::matmul(&x, matrix, FloatKernel::for_cpu(cpu, &halves), out);
     }
 }
 

@@ -1,23 +1,21 @@
 //! Runs one operation several times, for tools that count or record the instructions that it
 //! executes, and prints the number of multiply-adds of one run.
 //!
-//! `cargo run --release -p xc2-kernels --example once -- int8 neon-dotprod 2`. The operations are
-//! `int8`, `bf16` and `f32` with 48 of the tower's 1226 rows, 1024 inputs and 1024 outputs; `q4_k`
-//! and the decoder's other formats in the same size; `q4_k-row` and so on with one row; and
+//! `cargo run --release -p xc2-kernels --example once -- q8_0 neon-dotprod 2`. The operations are
+//! `bf16` and `f32` (F16 weights) with 48 of the tower's 1226 rows, 1024 inputs and 1024 outputs;
+//! `q4_k` and the other formats in the same size; `q4_k-row` and so on with one row; and
 //! `attention-f32` and `attention-bf16` with one of the tower's 16 heads. The sizes are small
 //! because this runs under emulation. Quantizing, packing and epilogues are included, as in the
 //! tower.
 
 use std::hint::black_box;
-use std::ops::Range;
 
 use ndarray::Array2;
 use xc2_kernels::attention::{Precision, attention_on};
-use xc2_kernels::bf16::Bf16Matrix;
-use xc2_kernels::int8::{self, Int8Matrix, Q8_0_BLOCK_BYTES, QuantizedRows};
+use xc2_kernels::float::{self, Float16Slice, FloatKernel, FloatMatrix};
 use xc2_kernels::quantized::{self, QuantFormat, QuantizedKernel, QuantizedMatrix};
 use xc2_kernels::testing::noise;
-use xc2_kernels::{Cpu, Epilogue, available, float};
+use xc2_kernels::{Cpu, available};
 
 const ROWS: usize = 48;
 const WIDTH: usize = 1024;
@@ -35,7 +33,6 @@ fn main() -> Result<(), String> {
     let cpu = cpu.ok_or_else(|| format!("this CPU has no level `{level}`"))?;
     let times = times.parse().map_err(|e| format!("`{times}`: {e}"))?;
     let multiply_adds = match operation.as_str() {
-        "int8" => int8(cpu, times),
         "bf16" => bf16(cpu, times),
         "f32" => f32(cpu, times),
         "q4_0" => quantized(QuantFormat::Q4_0, ROWS, cpu, times),
@@ -58,26 +55,6 @@ fn main() -> Result<(), String> {
     Ok(())
 }
 
-fn int8(cpu: Cpu, times: usize) -> usize {
-    let x = noise(ROWS, WIDTH, 1);
-    let byte = |i: usize| match i % Q8_0_BLOCK_BYTES {
-        0 | 1 => 0x20,
-        _ => (i * 7919) as u8,
-    };
-    let weights: Vec<u8> = (0..WIDTH * WIDTH / 32 * Q8_0_BLOCK_BYTES)
-        .map(byte)
-        .collect();
-    let matrix = Int8Matrix::pack(&[&weights], WIDTH, cpu);
-    let mut rows = QuantizedRows::default();
-    let mut out = Array2::zeros((ROWS, WIDTH));
-    for _ in 0..times {
-        rows.quantize(&x.view(), matrix.kernel());
-        int8::matmul(&rows, &matrix, None, Epilogue::Store, out.view_mut());
-        black_box(&out);
-    }
-    ROWS * WIDTH * WIDTH
-}
-
 fn quantized(format: QuantFormat, rows: usize, cpu: Cpu, times: usize) -> usize {
     let x = noise(rows, WIDTH, 1);
     let weights = vec![0x21; format.row_bytes(WIDTH).unwrap_or(0) * WIDTH];
@@ -93,47 +70,31 @@ fn quantized(format: QuantFormat, rows: usize, cpu: Cpu, times: usize) -> usize 
 }
 
 fn bf16(cpu: Cpu, times: usize) -> usize {
-    let x = noise(ROWS, WIDTH, 1);
-    let weights: Vec<u8> = noise(WIDTH, WIDTH, 2)
+    let weights: Vec<_> = noise(WIDTH, WIDTH, 2)
         .iter()
-        .flat_map(|&w| half::bf16::from_f32(w).to_le_bytes())
+        .map(|&w| half::bf16::from_f32(w))
         .collect();
-    let matrix = Bf16Matrix::new(&[&weights], WIDTH);
-    let mut out = Array2::zeros((ROWS, WIDTH));
-    for _ in 0..times {
-        matrix.matmul_on(cpu, &x.view(), None, Epilogue::Store, out.view_mut());
-        black_box(&out);
-    }
-    ROWS * WIDTH * WIDTH
-}
-
-/// Weights in f32.
-struct F32(Array2<f32>);
-
-impl float::Weights for F32 {
-    fn dim(&self) -> (usize, usize) {
-        self.0.dim()
-    }
-
-    fn expand(&self, rows: Range<usize>, out: &mut [f32]) {
-        let all = self.0.as_slice().expect("rows must be contiguous");
-        out.copy_from_slice(&all[rows.start * WIDTH..rows.end * WIDTH]);
-    }
+    float_product(
+        Float16Slice::Bf16(&weights),
+        FloatKernel::in_bf16(cpu),
+        times,
+    )
 }
 
 fn f32(cpu: Cpu, times: usize) -> usize {
+    let weights: Vec<_> = noise(WIDTH, WIDTH, 2)
+        .iter()
+        .map(|&w| half::f16::from_f32(w))
+        .collect();
+    float_product(Float16Slice::F16(&weights), FloatKernel::in_f32(cpu), times)
+}
+
+fn float_product(weights: Float16Slice, kernel: FloatKernel, times: usize) -> usize {
     let x = noise(ROWS, WIDTH, 1);
-    let weights = F32(noise(WIDTH, WIDTH, 2));
+    let matrix = FloatMatrix::new(weights, WIDTH, WIDTH).expect("the weights have this shape");
     let mut out = Array2::zeros((ROWS, WIDTH));
     for _ in 0..times {
-        float::matmul_on(
-            cpu,
-            &x.view(),
-            &weights,
-            None,
-            Epilogue::Store,
-            out.view_mut(),
-        );
+        float::matmul(&x.view(), matrix, kernel, out.view_mut());
         black_box(&out);
     }
     ROWS * WIDTH * WIDTH

@@ -1,10 +1,8 @@
-//! Operations fused after a matmul.
+//! Operations fused after a matmul, and where its results go.
+#![allow(unsafe_code)]
 
-use std::ops::Range;
-
-use ndarray::ArrayViewMut2;
-
-use crate::{activation, vectorized};
+use crate::quantized::QuantizedActivations;
+use crate::{SharedOutput, activation, vectorized};
 
 /// What happens to `x W^T + b` while it is in the cache.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -19,72 +17,129 @@ pub enum Epilogue {
     Gelu,
 }
 
-/// Applies bias and activation to a block of results and stores it in `out`, while both are in the
-/// cache.
-///
-/// `block: [out.nrows(), width]` holds the results; columns beyond those of `out` are ignored.
-///
-/// # Panics
-/// If the shapes do not agree, or rows of `out` are not contiguous.
-pub fn finish(
-    block: &mut [f32],
-    width: usize,
-    bias: Option<&[f32]>,
-    epilogue: Epilogue,
-    out: &mut ArrayViewMut2<f32>,
-) {
-    let (rows, columns) = (0..out.nrows(), 0..out.ncols());
-    finish_part(block, width, bias, epilogue, out, (rows, columns));
+/// Where the results of a matmul go, from some column on.
+#[derive(Clone, Copy)]
+pub(crate) enum Destination<'a> {
+    /// To rows of f32.
+    F32(SharedOutput),
+    /// To activations of the next matmul, in a fine scheme. The column is a multiple of a block.
+    Quantized(&'a QuantizedActivations, usize),
 }
 
-/// The same for some rows and columns of `out`.
-pub(crate) fn finish_part(
-    block: &mut [f32],
-    width: usize,
-    bias: Option<&[f32]>,
-    epilogue: Epilogue,
-    out: &mut ArrayViewMut2<f32>,
-    (rows, columns): (Range<usize>, Range<usize>),
-) {
-    assert!(
-        columns.len() <= width && block.len() == rows.len() * width,
-        "block must be [rows, width] and at least as wide as the columns"
-    );
-    // Activations take a pass of their own over the block in the cache; everything else is one
-    // pass.
-    let mut bias = bias;
-    if !matches!(epilogue, Epilogue::Store | Epilogue::Add) {
-        transform(block, width, bias.take(), epilogue);
-    }
-    let add = epilogue == Epilogue::Add;
-    vectorized(|| {
-        for (i, row) in rows.zip(block.chunks_exact(width)) {
-            let mut out = out.row_mut(i);
-            let out = out.as_slice_mut().expect("rows must be contiguous");
-            let out = out[columns.clone()].iter_mut().zip(row);
-            match (add, bias) {
-                (false, None) => out.for_each(|(out, v)| *out = *v),
-                (false, Some(bias)) => out.zip(bias).for_each(|((out, v), b)| *out = v + b),
-                (true, None) => out.for_each(|(out, v)| *out += v),
-                (true, Some(bias)) => out.zip(bias).for_each(|((out, v), b)| *out += v + b),
-            }
+/// The last steps of a matmul: bias and epilogue, then its destination.
+#[derive(Clone, Copy)]
+pub(crate) struct Finish<'a> {
+    /// One per output.
+    pub bias: Option<&'a [f32]>,
+    pub epilogue: Epilogue,
+    pub to: Destination<'a>,
+}
+
+impl Finish<'_> {
+    /// Stores results as they are.
+    pub(crate) fn store(to: SharedOutput) -> Self {
+        Self {
+            bias: None,
+            epilogue: Epilogue::Store,
+            to: Destination::F32(to),
         }
-    });
-}
+    }
 
-/// Applies bias and activation to `block: [.., width]` in place. The caller does the addition of
-/// [`Epilogue::Add`].
-pub(crate) fn transform(block: &mut [f32], width: usize, bias: Option<&[f32]>, epilogue: Epilogue) {
-    if let Some(bias) = bias {
+    /// The output, if results are stored in it as they are.
+    pub(crate) fn plain(&self) -> Option<SharedOutput> {
+        match (self.bias, self.epilogue, self.to) {
+            (None, Epilogue::Store, Destination::F32(to)) => Some(to),
+            _ => None,
+        }
+    }
+
+    /// Whether results are quantized, in blocks of outputs.
+    pub(crate) fn is_quantized(&self) -> bool {
+        matches!(self.to, Destination::Quantized(..))
+    }
+
+    /// Prefetches `n` elements of `row`, from `output` on.
+    #[inline(always)]
+    pub(crate) fn prefetch(&self, row: usize, output: usize, n: usize) {
+        if let Destination::F32(to) = self.to {
+            to.prefetch(row, output, n);
+        }
+    }
+
+    /// Finishes `sums: [rows][lanes]`, the results of some rows from `row` on and of `width` outputs
+    /// from `output` on, if they are not quantized. Changes them.
+    ///
+    /// # Safety
+    /// The destination is valid for writes there, and no other thread accesses it.
+    #[inline(always)]
+    pub(crate) unsafe fn f32_tile(
+        &self,
+        row: usize,
+        (output, width): (usize, usize),
+        sums: &mut [f32],
+        lanes: usize,
+    ) {
+        let Destination::F32(to) = self.to else {
+            unreachable!("quantized results are finished by blocks");
+        };
+        self.transform((output, width), sums, lanes);
+        let rows = sums.chunks_exact(lanes).enumerate();
         vectorized(|| {
-            for row in block.chunks_exact_mut(width) {
-                row.iter_mut().zip(bias).for_each(|(v, b)| *v += b);
+            for (i, sums) in rows {
+                // SAFETY: the caller's promise.
+                unsafe {
+                    match (self.epilogue, sums.first_chunk::<32>()) {
+                        (Epilogue::Add, _) => to.add(row + i, output, &sums[..width]),
+                        // A constant length saves a call to memcpy for this few bytes.
+                        (_, Some(sums)) if width == 32 => to.store(row + i, output, sums),
+                        _ => to.store(row + i, output, &sums[..width]),
+                    }
+                }
             }
         });
     }
-    match epilogue {
-        Epilogue::Store | Epilogue::Add => {}
-        Epilogue::QuickGelu => activation::quick_gelu(block),
-        Epilogue::Gelu => activation::gelu(block),
+
+    /// Quantizes `sums: [rows][lanes]`, the results of some rows from `row` on and of `width` outputs
+    /// from `output` on. Changes them.
+    ///
+    /// # Safety
+    /// The destination is valid for writes there, and no other thread accesses it.
+    ///
+    /// # Panics
+    /// If results are not quantized, or the outputs are not whole blocks.
+    pub(crate) unsafe fn quantize_tile(
+        &self,
+        row: usize,
+        (output, width): (usize, usize),
+        sums: &mut [f32],
+        lanes: usize,
+    ) {
+        let Destination::Quantized(to, column) = self.to else {
+            unreachable!("the results are f32");
+        };
+        self.transform((output, width), sums, lanes);
+        let block = (column + output) / crate::quantized::BLOCK;
+        for (i, sums) in sums.chunks_exact(lanes).enumerate() {
+            // SAFETY: the caller's promise.
+            unsafe { to.quantize_blocks(row + i, block, &sums[..width]) }
+        }
+    }
+
+    /// Applies bias and activation to `sums: [..][lanes]`.
+    #[inline(always)]
+    fn transform(&self, (output, width): (usize, usize), sums: &mut [f32], lanes: usize) {
+        if let Some(bias) = self.bias {
+            let bias = &bias[output..][..width];
+            vectorized(|| {
+                for row in sums.chunks_exact_mut(lanes) {
+                    row.iter_mut().zip(bias).for_each(|(v, b)| *v += b);
+                }
+            });
+        }
+        match self.epilogue {
+            Epilogue::Store | Epilogue::Add => {}
+            Epilogue::QuickGelu => activation::quick_gelu(sums),
+            Epilogue::Gelu => activation::gelu(sums),
+        }
     }
 }

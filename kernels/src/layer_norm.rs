@@ -2,7 +2,7 @@
 
 use ndarray::{Array2, ArrayView2, Axis, Zip};
 
-use crate::int8::{Int8Kernel, QuantizedRows};
+use crate::quantized::{OwnedQuantizedActivations, QuantScheme};
 use crate::vectorized;
 
 /// `(x - mean) / sqrt(variance + eps) * weight + bias`, for each row.
@@ -30,12 +30,18 @@ impl LayerNorm {
             });
     }
 
-    /// Normalizes the rows of `x: [n, n_embd]`, contiguous, and quantizes them for an int8 matmul.
+    /// Normalizes the rows of `x: [n, n_embd]`, contiguous, and quantizes them for a matmul, in a
+    /// fine scheme.
     ///
     /// # Panics
-    /// If `n_embd` is not a multiple of the block size.
-    pub fn quantize(&self, x: &ArrayView2<f32>, kernel: &Int8Kernel, out: &mut QuantizedRows) {
-        out.fill(x.dim(), kernel, |i, row| {
+    /// If the scheme is not fine, or `n_embd` is not a multiple of the block size.
+    pub fn quantize(
+        &self,
+        x: &ArrayView2<f32>,
+        scheme: QuantScheme,
+        out: &mut OwnedQuantizedActivations,
+    ) {
+        out.fill(x.dim(), scheme, |i, row| {
             let x = x.row(i);
             self.row(x.to_slice().expect("rows must be contiguous"), row);
         });
@@ -81,6 +87,7 @@ fn sum(values: &[f32], f: impl Fn(f32) -> f32) -> f32 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::quantized::{QuantFormat, QuantizedKernel};
     use crate::testing::{max_diff, noise};
 
     fn reference(norm: &LayerNorm, x: &Array2<f32>) -> Array2<f32> {
@@ -119,13 +126,14 @@ mod tests {
             bias: noise(1, 96, 4).into_raw_vec_and_offset().0,
             eps: 1e-5,
         };
-        let kernel = Int8Kernel::for_cpu(crate::Cpu::chosen());
+        let scheme = QuantFormat::Q4K.scheme().with_fine_activations();
+        let kernel = QuantizedKernel::fine();
         let x = noise(13, 96, 5);
         let mut out = Array2::zeros(x.dim());
         norm.forward(&x.view(), &mut out);
-        let (mut expected, mut found) = (QuantizedRows::default(), QuantizedRows::default());
-        expected.quantize(&out.view(), kernel);
-        norm.quantize(&x.view(), kernel, &mut found);
+        let [mut expected, mut found] = [0; 2].map(|_| OwnedQuantizedActivations::default());
+        expected.quantize(&out.view(), scheme, kernel);
+        norm.quantize(&x.view(), scheme, &mut found);
         for i in 0..x.nrows() {
             assert_eq!(found.to_f32(i), expected.to_f32(i), "row {i}");
         }

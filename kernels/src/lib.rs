@@ -3,16 +3,13 @@
 //! The crate deals with caches and instruction sets, not with models or files. An operation with
 //! code for several instruction sets has a folder: the operation and its dispatch in `mod.rs` (and
 //! `kernel.rs`), the reference implementation in `scalar.rs`, and one file per instruction set.
-//! Other operations are single files, for example `float.rs` and `layer_norm.rs`.
+//! Other operations are single files, for example `layer_norm.rs`.
 //!
 //! | module | operands | used |
 //! |---|---|---|
-//! | [`int8`] | Q8_0 weights, activations quantized to int8 in blocks of 32 | in the vision tower, by default |
-//! | [`bf16`] | BF16 weights and activations, f32 sums | on CPUs with BF16 dot products |
-//! | [`float`] | weights of any type, expanded to f32 | everywhere else |
-//! | [`quantized`] | Q4_0, Q5_0, Q8_0, Q4_K, Q5_K, Q6_K weights in llama.cpp's layout, int8 activations | in the decoder |
-//! | [`float16`] | F16 and BF16 weights in llama.cpp's layout, f32 or BF16 activations | in the decoder |
-//! | [`matmul`] | one interface to the last two | in the decoder |
+//! | [`quantized`] | Q4_0, Q5_0, Q8_0, Q4_K, Q5_K, Q6_K weights in llama.cpp's layout, int8 activations | in tower and decoder |
+//! | [`float`] | F16, BF16 or expanded weights, f32 or BF16 activations | in tower and decoder |
+//! | [`matmul`] | one interface to both | tower and decoder |
 //!
 //! [`Cpu`] lists the instruction sets; `XC2_SIMD` selects a narrower one.
 //!
@@ -23,16 +20,11 @@ pub mod activation;
 #[cfg(target_arch = "x86_64")]
 mod amx;
 pub mod attention;
-pub mod bf16;
 mod cpu;
 mod epilogue;
 pub mod float;
-pub mod float16;
-pub mod int8;
 mod layer_norm;
 pub mod matmul;
-mod pack;
-mod packed;
 mod partition;
 pub mod peak;
 mod quantize;
@@ -43,7 +35,7 @@ pub mod testing;
 mod tile;
 
 pub use cpu::{Cpu, available, check_environment};
-pub use epilogue::{Epilogue, finish};
+pub use epilogue::Epilogue;
 pub use layer_norm::LayerNorm;
 pub use shared_output::SharedOutput;
 

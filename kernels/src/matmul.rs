@@ -1,24 +1,136 @@
-//! One interface to the matmuls with quantized and with 16-bit weights, for callers with threads of
-//! their own.
+//! One interface to the matmuls with quantized and with other weights.
 //!
-//! A graph may hold weights of both kinds. [`WeightMatrix::input_type`] says in which type a matrix
-//! takes its activations. The caller converts them once for all matrices of the same type
-//! ([`MatmulInput::fill`]) and runs the tasks of a [`Matmul`] on its threads.
+//! [`matmul()`] and [`matmul_quantized`] compute a layer on rayon: several matrices with the same
+//! input, a bias and an epilogue.
+//!
+//! [`Matmul`] is for callers with threads of their own. A graph may hold weights of both kinds.
+//! [`WeightMatrix::input_type`] says in which type a matrix takes its activations. The caller
+//! converts them once for all matrices of the same type ([`MatmulInput::fill`]) and runs the tasks
+//! of a [`Matmul`] on its threads.
 #![allow(unsafe_code)]
 
-use crate::float16::{Float16Activations, Float16Kernel, Float16Matmul, Float16Matrix};
+use crate::float::{FloatActivations, FloatKernel, FloatMatmul, FloatMatrix};
+use ndarray::{ArrayView2, ArrayViewMut2};
+
 use crate::quantized::{
-    QuantScheme, QuantizedActivations, QuantizedKernel, QuantizedMatmul, QuantizedMatrix,
+    OwnedQuantizedActivations, QuantFormat, QuantScheme, QuantizedActivations, QuantizedKernel,
+    QuantizedMatmul, QuantizedMatrix,
 };
-use crate::{Cpu, SharedOutput};
+use crate::{Cpu, Epilogue, SharedOutput, float, quantized};
 
 /// Weights `[n_out, n_in]` for which there is a kernel.
 #[derive(Clone, Copy, Debug)]
 pub enum WeightMatrix<'a> {
     /// Q4_0, Q5_0, Q8_0, Q4_K, Q5_K or Q6_K.
     Quantized(QuantizedMatrix<'a>),
-    /// F16 or BF16.
-    Float16(Float16Matrix<'a>),
+    /// F16, BF16, or any weights that can be expanded.
+    Float(FloatMatrix<'a>),
+}
+
+/// The input of a layer, `[n, n_in]`.
+pub enum LayerInput<'a> {
+    /// Rows contiguous.
+    F32(ArrayView2<'a, f32>),
+    /// Quantized, in the [fine scheme](fine_scheme) of its weights.
+    Quantized(&'a OwnedQuantizedActivations),
+}
+
+impl LayerInput<'_> {
+    /// Number of rows.
+    pub fn n(&self) -> usize {
+        match self {
+            Self::F32(x) => x.nrows(),
+            Self::Quantized(x) => x.n(),
+        }
+    }
+}
+
+/// The scheme, with a scale per 32 activations, in which all these formats take their input. `None`
+/// if they take different ones.
+///
+/// One scale per 256 activations, as llama.cpp has with K-quants, is enough for a decoder. In CLIP
+/// three channels are a hundred times larger than the rest, and would spoil those beside them.
+pub fn fine_scheme(formats: impl IntoIterator<Item = QuantFormat>) -> Option<QuantScheme> {
+    let mut schemes = formats
+        .into_iter()
+        .map(|format| format.scheme().with_fine_activations());
+    let first = schemes.next()?;
+    schemes.all(|scheme| scheme == first).then_some(first)
+}
+
+/// Computes `epilogue(x W^T + bias)` on rayon's current pool and stores it in `out: [n, n_out]`, rows
+/// contiguous; `out` may be part of a wider array. `W` consists of `parts`, one below the other, all
+/// quantized in one scheme or all of one other type.
+///
+/// If a row of `x` holds a NaN or an infinity, no output of that row is finite. In f32 both
+/// propagate as usual.
+///
+/// # Panics
+/// If the shapes do not agree, or the input has another type than the weights take.
+pub fn matmul(
+    x: &LayerInput,
+    parts: &[WeightMatrix],
+    bias: Option<&[f32]>,
+    epilogue: Epilogue,
+    out: ArrayViewMut2<f32>,
+) {
+    match x {
+        LayerInput::Quantized(x) => {
+            quantized::matmul_of_parts(x, &quantized_parts(parts), bias, epilogue, out);
+        }
+        LayerInput::F32(x) => {
+            let parts: Vec<_> = parts
+                .iter()
+                .map(|part| match part {
+                    WeightMatrix::Float(matrix) => *matrix,
+                    WeightMatrix::Quantized(_) => {
+                        panic!("quantized weights: expected int8 activations, found f32")
+                    }
+                })
+                .collect();
+            float::matmul_of_parts(x, &parts, bias, epilogue, Cpu::chosen(), out);
+        }
+    }
+}
+
+/// The same with quantized weights and the output quantized for the next layer, in a fine scheme,
+/// while it is in the cache: for the inner activations of an MLP.
+///
+/// # Panics
+/// As [`matmul()`], or if `epilogue` is `Add`, or the outputs of a part are not whole blocks of 32.
+pub fn matmul_quantized(
+    x: &OwnedQuantizedActivations,
+    parts: &[WeightMatrix],
+    bias: Option<&[f32]>,
+    epilogue: Epilogue,
+    scheme: QuantScheme,
+    out: &mut OwnedQuantizedActivations,
+) {
+    let parts = quantized_parts(parts);
+    quantized::matmul_of_parts_quantized(x, &parts, bias, epilogue, scheme, out);
+}
+
+fn quantized_parts<'a>(parts: &[WeightMatrix<'a>]) -> Vec<QuantizedMatrix<'a>> {
+    let parts = parts.iter().map(|part| match part {
+        WeightMatrix::Quantized(matrix) => *matrix,
+        WeightMatrix::Float(_) => panic!("expected f32 activations, found int8"),
+    });
+    parts.collect()
+}
+
+/// Whether this process multiplies BF16 faster than f32.
+pub fn is_bf16_fast() -> bool {
+    crate::cpu::bf16_is_fast(Cpu::chosen())
+}
+
+/// Bytes of `n` packed rows of width `n_in`, for [`matmul()`] with weights that are not quantized.
+pub fn packed_bytes(n: usize, n_in: usize) -> usize {
+    FloatActivations::packed_bytes(n, n_in, FloatKernel::in_f32(Cpu::chosen()))
+}
+
+/// Bytes that each thread keeps for matmuls.
+pub fn scratch_bytes() -> usize {
+    quantized::scratch_bytes() + float::scratch_bytes()
 }
 
 /// The type to which activations are converted before the matmul. Matrices with the same input and input
@@ -36,14 +148,14 @@ pub enum InputType {
 /// The kernels that this process uses.
 #[derive(Clone, Copy)]
 pub struct MatmulKernels {
-    /// For quantized weights. 16-bit weights take [`Cpu::chosen`].
+    /// For quantized weights. Others take [`Cpu::chosen`].
     pub quantized: &'static QuantizedKernel,
 }
 
 impl MatmulKernels {
-    /// The kernel for 16-bit weights; it depends on their type.
-    fn float16(self, matrix: &Float16Matrix) -> Float16Kernel {
-        Float16Kernel::for_cpu(Cpu::chosen(), &matrix.weights())
+    /// The kernel for weights that are not quantized; it depends on their type.
+    fn float(self, matrix: &FloatMatrix) -> FloatKernel {
+        matrix.kernel(Cpu::chosen())
     }
 
     /// Whether they are faster than llama.cpp's for `n` rows of activations.
@@ -52,7 +164,7 @@ impl MatmulKernels {
             WeightMatrix::Quantized(matrix) => {
                 self.quantized.is_faster_than_ggml(matrix.format(), n)
             }
-            WeightMatrix::Float16(matrix) => self.float16(matrix).is_faster_than_ggml(),
+            WeightMatrix::Float(matrix) => self.float(matrix).is_faster_than_ggml(),
         }
     }
 }
@@ -62,7 +174,7 @@ impl WeightMatrix<'_> {
     pub fn n_in(&self) -> usize {
         match self {
             Self::Quantized(matrix) => matrix.n_in(),
-            Self::Float16(matrix) => matrix.n_in(),
+            Self::Float(matrix) => matrix.n_in(),
         }
     }
 
@@ -70,7 +182,7 @@ impl WeightMatrix<'_> {
     pub fn n_out(&self) -> usize {
         match self {
             Self::Quantized(matrix) => matrix.n_out(),
-            Self::Float16(matrix) => matrix.n_out(),
+            Self::Float(matrix) => matrix.n_out(),
         }
     }
 
@@ -80,8 +192,8 @@ impl WeightMatrix<'_> {
             Self::Quantized(matrix) => {
                 InputType::Int8(kernels.quantized.activation_scheme(matrix.format(), n))
             }
-            Self::Float16(matrix) if kernels.float16(matrix).is_bf16() => InputType::Bf16,
-            Self::Float16(_) => InputType::F32,
+            Self::Float(matrix) if kernels.float(matrix).is_bf16() => InputType::Bf16,
+            Self::Float(_) => InputType::F32,
         }
     }
 
@@ -89,7 +201,7 @@ impl WeightMatrix<'_> {
     pub fn adds_to(&self, base: &Self, kernels: MatmulKernels) -> bool {
         match (self, base) {
             (Self::Quantized(_), Self::Quantized(_)) => true,
-            (Self::Float16(_), Self::Float16(_)) => {
+            (Self::Float(_), Self::Float(_)) => {
                 self.input_type(1, kernels) == base.input_type(1, kernels)
             }
             _ => false,
@@ -102,9 +214,7 @@ impl WeightMatrix<'_> {
             Self::Quantized(matrix) => {
                 QuantizedActivations::bytes(n, matrix.n_in(), kernels.quantized)
             }
-            Self::Float16(matrix) => {
-                Float16Activations::bytes(n, matrix.n_in(), kernels.float16(matrix))
-            }
+            Self::Float(matrix) => FloatActivations::bytes(n, matrix.n_in(), kernels.float(matrix)),
         }
     }
 
@@ -124,9 +234,9 @@ impl WeightMatrix<'_> {
                     let rows = QuantizedActivations::new(memory, n, n_in, scheme, kernel);
                     MatmulInput::Int8(rows)
                 }
-                Self::Float16(matrix) => {
-                    let kernel = kernels.float16(matrix);
-                    let rows = Float16Activations::new(memory, n, matrix.n_in(), kernel);
+                Self::Float(matrix) => {
+                    let kernel = kernels.float(matrix);
+                    let rows = FloatActivations::new(memory, n, matrix.n_in(), kernel);
                     MatmulInput::Packed(rows)
                 }
             }
@@ -140,7 +250,7 @@ pub enum MatmulInput {
     /// For quantized weights.
     Int8(QuantizedActivations),
     /// For 16-bit weights.
-    Packed(Float16Activations),
+    Packed(FloatActivations),
 }
 
 impl MatmulInput {
@@ -197,7 +307,7 @@ pub enum Matmul<'a> {
     /// With quantized weights.
     Quantized(QuantizedMatmul<'a>),
     /// With 16-bit weights.
-    Float16(Float16Matmul<'a>),
+    Float(FloatMatmul<'a>),
 }
 
 impl<'a> Matmul<'a> {
@@ -215,13 +325,13 @@ impl<'a> Matmul<'a> {
             (WeightMatrix::Quantized(matrix), MatmulInput::Int8(rows)) => {
                 Self::Quantized(QuantizedMatmul::new(matrix, rows, out, kernels.quantized))
             }
-            (WeightMatrix::Float16(matrix), MatmulInput::Packed(rows)) => {
-                Self::Float16(Float16Matmul::new(matrix, rows, out))
+            (WeightMatrix::Float(matrix), MatmulInput::Packed(rows)) => {
+                Self::Float(FloatMatmul::new(matrix, rows, out))
             }
             (WeightMatrix::Quantized(_), MatmulInput::Packed(_)) => {
                 panic!("quantized weights: expected int8 activations, found packed ones")
             }
-            (WeightMatrix::Float16(_), MatmulInput::Int8(_)) => {
+            (WeightMatrix::Float(_), MatmulInput::Int8(_)) => {
                 panic!("16-bit weights: expected packed activations, found int8")
             }
         }
@@ -236,8 +346,8 @@ impl<'a> Matmul<'a> {
             (Self::Quantized(base), WeightMatrix::Quantized(matrix), MatmulInput::Int8(rows)) => {
                 Self::Quantized(base.plus(matrix, rows))
             }
-            (Self::Float16(base), WeightMatrix::Float16(matrix), MatmulInput::Packed(rows)) => {
-                Self::Float16(base.plus(matrix, rows))
+            (Self::Float(base), WeightMatrix::Float(matrix), MatmulInput::Packed(rows)) => {
+                Self::Float(base.plus(matrix, rows))
             }
             _ => panic!("expected a second matrix and input of the same kind as the first"),
         }
@@ -247,7 +357,7 @@ impl<'a> Matmul<'a> {
     pub fn tasks(&self, n_threads: usize) -> usize {
         match self {
             Self::Quantized(matmul) => matmul.tasks(n_threads),
-            Self::Float16(matmul) => matmul.tasks(n_threads),
+            Self::Float(matmul) => matmul.tasks(n_threads),
         }
     }
 
@@ -262,7 +372,7 @@ impl<'a> Matmul<'a> {
         unsafe {
             match self {
                 Self::Quantized(matmul) => matmul.run(task, n_threads),
-                Self::Float16(matmul) => matmul.run(task, n_threads),
+                Self::Float(matmul) => matmul.run(task, n_threads),
             }
         }
     }

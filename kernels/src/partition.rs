@@ -3,7 +3,7 @@
 
 /// Most rows per task. Their activations (96 or 128 kB) stay in the L2 cache, and unpacking the
 /// weights is a fiftieth of the work.
-const CHUNK: usize = 512;
+pub(crate) const CHUNK: usize = 512;
 /// Fewest rows per task. It matters where there are few outputs, and so few tasks that threads
 /// would finish at different times: the first matrix of an adapter has 256 outputs.
 const MIN_CHUNK: usize = 96;

@@ -5,7 +5,7 @@ use xc2_edge::{
     model::{container::Container, quant::GgmlType},
     vision::Precision,
 };
-use xc2_kernels::{bf16::Bf16Matrix, peak::Peak};
+use xc2_kernels::{matmul::is_bf16_fast, peak::Peak};
 
 /// Number type in which matrices are multiplied.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -19,10 +19,8 @@ impl Arithmetic {
     /// Arithmetic of most of the tower's matrix products.
     pub fn of_tower(container: &Container, precision: Precision) -> Self {
         match most_bytes(container, |name| name.starts_with("v.blk.")) {
-            Some(GgmlType::Q8_0) if precision == Precision::Stored => Self::Int8,
-            Some(GgmlType::BF16) if precision == Precision::Stored && Bf16Matrix::is_fast() => {
-                Self::Bf16
-            }
+            Some(ty) if precision == Precision::Stored && ty.is_quantized() => Self::Int8,
+            Some(GgmlType::BF16) if precision == Precision::Stored && is_bf16_fast() => Self::Bf16,
             _ => Self::F32,
         }
     }

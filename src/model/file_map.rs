@@ -1,7 +1,7 @@
 //! A file mapped read-only into memory.
 #![allow(unsafe_code)]
 
-use std::{fs::File, ops::Range};
+use std::fs::File;
 
 /// A read-only, private map of a whole file.
 #[derive(Debug)]
@@ -18,24 +18,6 @@ impl FileMap {
         // weights change. Neither breaks memory safety: the bytes are plain data, for which every bit pattern is
         // valid. Our own writers, of models and of cache entries, replace files by renaming.
         unsafe { memmap2::Mmap::map(file) }.map(Self)
-    }
-
-    /// Returns the memory of these bytes to the system; the next read loads them from the file. Does nothing where the
-    /// system has no such call.
-    pub fn release(&self, range: Range<usize>) {
-        #[cfg(unix)]
-        {
-            let advice = memmap2::UncheckedAdvice::DontNeed;
-            // SAFETY: dropping pages loses only writes, and nothing writes to a read-only map; the next access loads
-            // the file's bytes.
-            let result = unsafe {
-                self.0
-                    .unchecked_advise_range(advice, range.start, range.len())
-            };
-            if let Err(error) = result {
-                tracing::debug!("cannot release {range:?} of a model file: {error}");
-            }
-        }
     }
 
     /// The share of the file that is in the page cache, 0 to 1; `None` if the system does not report it.

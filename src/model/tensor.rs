@@ -3,17 +3,11 @@
 //! A tensor of a model file is a slice of the memory map and keeps the map alive. Rows are dequantized on demand, so a
 //! model costs no memory beyond the pages that are touched.
 
-use std::{
-    ops::{Deref, Range},
-    sync::Arc,
-};
+use std::ops::Range;
 
 use bytes::Bytes;
 
-use crate::model::{
-    FileMap,
-    quant::{GgmlType, dequantize},
-};
+use crate::model::quant::{GgmlType, dequantize};
 
 /// A tensor in its stored type: rows of [`Self::n_cols`] elements, row-major.
 #[derive(Clone, Debug)]
@@ -25,7 +19,7 @@ pub struct Tensor {
     /// Dimensions in GGUF order: `shape[0]` varies fastest, so a `[out, in]` matrix is `[in, out]`.
     pub shape: Vec<usize>,
     /// The data, `n_rows * row_bytes` long.
-    pub data: TensorData,
+    pub data: Bytes,
 }
 
 impl Tensor {
@@ -62,49 +56,6 @@ impl Tensor {
         let mut out = vec![0.0; self.n_elements()];
         self.rows_into(0..self.n_rows(), &mut out);
         out
-    }
-}
-
-/// The bytes of a tensor: in memory, or a slice of a mapped file.
-#[derive(Clone, Debug)]
-pub struct TensorData {
-    bytes: Bytes,
-    map: Option<(Arc<FileMap>, Range<usize>)>,
-}
-
-impl TensorData {
-    /// A slice of a mapped file: `bytes` are those in `range` of `map`.
-    pub fn mapped(bytes: Bytes, map: Arc<FileMap>, range: Range<usize>) -> Self {
-        let map = Some((map, range));
-        Self { bytes, map }
-    }
-
-    /// Returns the memory of a mapped slice to the system; the next read loads it from the file. Does nothing for data
-    /// in memory.
-    pub fn release(&self) {
-        if let Some((map, range)) = &self.map {
-            map.release(range.clone());
-        }
-    }
-}
-
-impl PartialEq for TensorData {
-    fn eq(&self, other: &Self) -> bool {
-        self.bytes == other.bytes
-    }
-}
-
-impl From<Bytes> for TensorData {
-    fn from(bytes: Bytes) -> Self {
-        Self { bytes, map: None }
-    }
-}
-
-impl Deref for TensorData {
-    type Target = [u8];
-
-    fn deref(&self) -> &[u8] {
-        &self.bytes
     }
 }
 

@@ -2,7 +2,7 @@
 
 use memmap2::MmapMut;
 use ndarray::{Array2, ArrayView2, ArrayViewMut2};
-use xc2_kernels::int8::QuantizedRows;
+use xc2_kernels::quantized::OwnedQuantizedActivations;
 
 use crate::model::VisionConfig;
 
@@ -17,9 +17,9 @@ pub struct Arena {
     /// With tiles: the projector's input, `[n_patches / 4, 4 * n_embd]`. Otherwise empty.
     pub merged: Array2<f32>,
     /// The input of a matmul in int8.
-    pub quantized: QuantizedRows,
+    pub quantized: OwnedQuantizedActivations,
     /// The input of the second matmul of an MLP or of the projector in int8.
-    pub inner: QuantizedRows,
+    pub inner: OwnedQuantizedActivations,
 }
 
 /// A buffer for matrices of different widths, one at a time; in huge pages where available.
@@ -61,14 +61,14 @@ impl Arena {
             normed: Array2::zeros(shape),
             merged: Array2::zeros(merged_shape(config)),
             wide: WideBuffer::zeros(wide_len(config)),
-            quantized: QuantizedRows::default(),
-            inner: QuantizedRows::default(),
+            quantized: OwnedQuantizedActivations::default(),
+            inner: OwnedQuantizedActivations::default(),
         }
     }
 
     /// Upper bound of the size in bytes.
     pub fn bytes(config: &VisionConfig) -> usize {
-        let bytes = |width| QuantizedRows::bytes(config.n_tokens(), width);
+        let bytes = |width| OwnedQuantizedActivations::most_bytes(config.n_tokens(), width);
         let inner = bytes(config.n_ff.max(config.n_embd_text));
         let quantized = bytes(config.n_embd.max(config.patch_len())) + inner;
         let merged = merged_shape(config);

@@ -1,22 +1,24 @@
 //! `y = x W^T + b` with `W` in its stored type and a fused epilogue.
 
-use std::{ops::Range, sync::OnceLock};
-
+use half::slice::HalfBitsSliceExt;
 use ndarray::{ArrayView2, ArrayViewMut2};
 use xc2_kernels::{
-    Cpu, Epilogue,
-    bf16::Bf16Matrix,
-    float,
-    int8::{self, Int8Kernel, Int8Matrix, QuantizedRows},
+    Epilogue,
+    float::{Expand, Float16Slice, FloatMatrix},
+    matmul::{self, LayerInput, WeightMatrix, fine_scheme, matmul, matmul_quantized},
+    quantized::{BLOCK, OwnedQuantizedActivations, QuantFormat, QuantScheme, QuantizedMatrix},
 };
 
 use super::{Precision, arena::WideBuffer};
-use crate::model::{quant::GgmlType, tensor::Tensor};
+use crate::model::{
+    quant::{GgmlType, dequantize},
+    tensor::Tensor,
+};
 
 /// A linear layer with an optional bias, from one weight tensor or several with the same input.
 ///
-/// At the first matmul, Q8_0 is packed for the int8 kernels, and BF16 for the bf16 kernels where those are faster than
-/// f32's; then the mapped pages are released. Every other type stays mapped and is dequantized within the matmul.
+/// The weights stay mapped and are multiplied as they are: quantized ones in int8, F16 in f32, and BF16 in bf16 where
+/// that is faster than f32. Types without kernels are dequantized within the matmul.
 pub struct Linear {
     /// Each `[n_out, n_in]` in its stored type; stacked from the top they are the matrix.
     parts: Vec<Tensor>,
@@ -25,38 +27,76 @@ pub struct Linear {
     backend: Backend,
 }
 
-/// The kernels that multiply a matrix. Its packed form is made at the first matmul.
+/// How a matrix is multiplied.
+#[derive(Clone, Copy)]
 enum Backend {
-    F32,
-    Int8(OnceLock<Int8Matrix>),
-    Bf16(OnceLock<Bf16Matrix>),
+    /// In int8, with activations quantized in this scheme.
+    Quantized(QuantScheme),
+    /// With 16-bit weights as they are.
+    Float16,
+    /// Dequantized, in f32.
+    Expanded,
 }
 
-/// The input of a matmul, `[n, n_in]`.
-pub enum LinearInput<'a> {
-    /// In f32, rows contiguous.
-    F32(ArrayView2<'a, f32>),
-    /// Quantized for int8 kernels.
-    Int8(&'a QuantizedRows),
-}
+/// Weights that are dequantized within the matmul.
+#[derive(Debug)]
+struct Dequantized<'a>(&'a Tensor);
 
-impl<'a> LinearInput<'a> {
-    /// Number of rows.
-    pub fn len(&self) -> usize {
-        match self {
-            Self::F32(x) => x.nrows(),
-            Self::Int8(x) => x.len(),
-        }
+impl Expand for Dequantized<'_> {
+    fn expand(&self, row: usize, first: usize, to: &mut [f32]) {
+        let Self(tensor) = self;
+        let bytes = |n| tensor.ty.row_bytes(n).expect("checked when it was loaded");
+        let from = row * bytes(tensor.n_cols()) + bytes(first);
+        dequantize(tensor.ty, &tensor.data[from..from + bytes(to.len())], to);
     }
+}
 
-    /// Converts `x` to the form that `linear` takes; `quantized` is the buffer for int8.
-    pub fn of(x: ArrayView2<'a, f32>, linear: &Linear, quantized: &'a mut QuantizedRows) -> Self {
-        match linear.int8_kernel() {
-            None => Self::F32(x),
-            Some(kernel) => {
-                quantized.quantize(&x, kernel);
-                Self::Int8(quantized)
-            }
+/// The format for which there are kernels.
+fn quant_format(ty: GgmlType) -> Option<QuantFormat> {
+    Some(match ty {
+        GgmlType::Q4_0 => QuantFormat::Q4_0,
+        GgmlType::Q5_0 => QuantFormat::Q5_0,
+        GgmlType::Q8_0 => QuantFormat::Q8_0,
+        GgmlType::Q4_K => QuantFormat::Q4K,
+        GgmlType::Q5_K => QuantFormat::Q5K,
+        GgmlType::Q6_K => QuantFormat::Q6K,
+        _ => return None,
+    })
+}
+
+/// A tensor as a matrix of the kernels, if its type has kernels and its values are aligned.
+fn weight_matrix(tensor: &Tensor) -> Option<WeightMatrix<'_>> {
+    let (n_out, n_in) = (tensor.n_rows(), tensor.n_cols());
+    let weights = match tensor.ty {
+        GgmlType::F16 => Float16Slice::F16(aligned(&tensor.data)?.reinterpret_cast()),
+        GgmlType::BF16 => Float16Slice::Bf16(aligned(&tensor.data)?.reinterpret_cast()),
+        ty => {
+            let matrix = QuantizedMatrix::new(quant_format(ty)?, &tensor.data, n_out, n_in)?;
+            return Some(WeightMatrix::Quantized(matrix));
+        }
+    };
+    FloatMatrix::new(weights, n_out, n_in).map(WeightMatrix::Float)
+}
+
+/// Little-endian words, if they are aligned and this machine has the same order.
+fn aligned(bytes: &[u8]) -> Option<&[u16]> {
+    if cfg!(target_endian = "big") {
+        return None;
+    }
+    bytemuck::try_cast_slice(bytes).ok()
+}
+
+/// `x` in the form that `linear` takes; `quantized` is the buffer for int8.
+pub fn input<'a>(
+    x: ArrayView2<'a, f32>,
+    linear: &Linear,
+    quantized: &'a mut OwnedQuantizedActivations,
+) -> LayerInput<'a> {
+    match linear.scheme() {
+        None => LayerInput::F32(x),
+        Some(scheme) => {
+            quantized.quantize_fine(&x, scheme);
+            LayerInput::Quantized(quantized)
         }
     }
 }
@@ -69,13 +109,9 @@ impl Linear {
             parts.iter().all(|p| p.n_cols() == n_in),
             "the same input width"
         );
-        let all = |ty| precision == Precision::Stored && parts.iter().all(|p| p.ty == ty);
-        let backend = if all(GgmlType::Q8_0) {
-            Backend::Int8(OnceLock::new())
-        } else if all(GgmlType::BF16) && Bf16Matrix::is_fast() {
-            Backend::Bf16(OnceLock::new())
-        } else {
-            Backend::F32
+        let backend = match precision {
+            Precision::Stored => Backend::of(&parts),
+            Precision::F32 => Backend::Expanded,
         };
         let linear = Self {
             parts,
@@ -100,7 +136,11 @@ impl Linear {
 
     /// Whether the matmul uses int8 or bf16 instead of f32.
     pub fn is_low_precision(&self) -> bool {
-        !matches!(self.backend, Backend::F32)
+        match self.backend {
+            Backend::Quantized(_) => true,
+            Backend::Float16 => self.parts[0].ty == GgmlType::BF16 && matmul::is_bf16_fast(),
+            Backend::Expanded => false,
+        }
     }
 
     /// The stored types of its parts.
@@ -108,44 +148,29 @@ impl Linear {
         self.parts.iter().map(|p| p.ty)
     }
 
-    /// The kernel for input in int8, if the matmul uses int8.
-    pub fn int8_kernel(&self) -> Option<&'static Int8Kernel> {
-        matches!(self.backend, Backend::Int8(_)).then(|| Int8Kernel::for_cpu(Cpu::chosen()))
-    }
-
-    /// Scratch memory per thread, in bytes.
-    pub fn scratch_bytes(&self) -> usize {
+    /// The scheme in which it takes input in int8, if the matmul uses int8.
+    pub fn scheme(&self) -> Option<QuantScheme> {
         match self.backend {
-            Backend::Int8(_) => int8::scratch_bytes(),
-            Backend::Bf16(_) => Bf16Matrix::scratch_bytes(),
-            Backend::F32 => float::scratch_bytes(self.n_in()),
+            Backend::Quantized(scheme) => Some(scheme),
+            Backend::Float16 | Backend::Expanded => None,
         }
     }
 
     /// Scratch memory shared by all threads for an input of `n` rows, in bytes.
     pub fn shared_bytes(&self, n: usize) -> usize {
         match self.backend {
-            Backend::Int8(_) => 0,
-            Backend::Bf16(_) => Bf16Matrix::shared_bytes(n, self.n_in()),
-            Backend::F32 => float::shared_bytes(n, self.n_in()),
+            Backend::Quantized(_) => 0,
+            Backend::Float16 | Backend::Expanded => matmul::packed_bytes(n, self.n_in()),
         }
     }
 
     /// `x: [n, n_in]` to `out: [n, n_out]`, rows contiguous; `out` may be part of a wider array.
     ///
     /// # Panics
-    /// If the shapes do not match, or `x` is in int8 and the matrix is not.
-    pub fn forward(&self, x: &LinearInput, epilogue: Epilogue, out: ArrayViewMut2<f32>) {
+    /// If the shapes do not match, or `x` is in another form than the matrix takes.
+    pub fn forward(&self, x: &LayerInput, epilogue: Epilogue, out: ArrayViewMut2<f32>) {
         let bias = self.bias.as_deref();
-        let x = match (x, &self.backend) {
-            (LinearInput::Int8(x), _) => return int8::matmul(x, self.int8(), bias, epilogue, out),
-            (LinearInput::F32(x), Backend::Bf16(matrix)) => {
-                let matrix = matrix.get_or_init(|| self.pack_bf16());
-                return matrix.matmul(x, bias, epilogue, out);
-            }
-            (LinearInput::F32(x), _) => x,
-        };
-        float::matmul(x, self, bias, epilogue, out);
+        self.with_matrices(|parts| matmul(x, parts, bias, epilogue, out));
     }
 
     /// [`Self::forward`] with an activation; the result is in the form that `next` takes. `wide` and `quantized` are
@@ -155,64 +180,59 @@ impl Linear {
     /// As [`Self::forward`].
     pub fn forward_for<'a>(
         &self,
-        x: &LinearInput,
+        x: &LayerInput,
         activation: Epilogue,
         next: &Self,
         wide: &'a mut WideBuffer,
-        quantized: &'a mut QuantizedRows,
-    ) -> LinearInput<'a> {
-        match (x, next.int8_kernel()) {
-            (LinearInput::Int8(x), Some(_)) => {
+        quantized: &'a mut OwnedQuantizedActivations,
+    ) -> LayerInput<'a> {
+        let whole_blocks = self.parts.iter().all(|p| p.n_rows().is_multiple_of(BLOCK));
+        match (x, next.scheme()) {
+            (LayerInput::Quantized(x), Some(scheme)) if whole_blocks => {
                 let bias = self.bias.as_deref();
-                int8::matmul_quantized(x, self.int8(), bias, activation, quantized);
-                LinearInput::Int8(quantized)
+                self.with_matrices(|parts| {
+                    matmul_quantized(x, parts, bias, activation, scheme, quantized);
+                });
+                LayerInput::Quantized(quantized)
             }
             _ => {
-                let (n, n_out) = (x.len(), self.n_out());
+                let (n, n_out) = (x.n(), self.n_out());
                 self.forward(x, activation, wide.view_mut(n, n_out));
-                LinearInput::of(wide.view(n, n_out), next, quantized)
+                input(wide.view(n, n_out), next, quantized)
             }
         }
     }
 
-    /// The packed int8 matrix.
-    fn int8(&self) -> &Int8Matrix {
-        let Backend::Int8(matrix) = &self.backend else {
-            panic!("int8 input for a matrix that is not int8");
-        };
-        matrix.get_or_init(|| {
-            let packed = Int8Matrix::pack(&self.bytes(), self.n_in(), Cpu::chosen());
-            self.parts.iter().for_each(|p| p.data.release());
-            packed
-        })
-    }
-
-    fn pack_bf16(&self) -> Bf16Matrix {
-        let packed = Bf16Matrix::new(&self.bytes(), self.n_in());
-        self.parts.iter().for_each(|p| p.data.release());
-        packed
-    }
-
-    fn bytes(&self) -> Vec<&[u8]> {
-        self.parts.iter().map(|p| &p.data[..]).collect()
+    /// Calls `f` with the parts as matrices of the kernels.
+    fn with_matrices<R>(&self, f: impl FnOnce(&[WeightMatrix]) -> R) -> R {
+        if !matches!(self.backend, Backend::Expanded) {
+            let matrices: Option<Vec<_>> = self.parts.iter().map(weight_matrix).collect();
+            return f(&matrices.expect("checked when the backend was chosen"));
+        }
+        let parts: Vec<_> = self.parts.iter().map(Dequantized).collect();
+        let matrices = parts.iter().map(|part| {
+            let (n_out, n_in) = (part.0.n_rows(), part.0.n_cols());
+            let matrix = FloatMatrix::expanded(part, n_out, n_in);
+            WeightMatrix::Float(matrix.expect("no matrix is empty"))
+        });
+        f(&matrices.collect::<Vec<_>>())
     }
 }
 
-impl float::Weights for Linear {
-    fn dim(&self) -> (usize, usize) {
-        (self.n_in(), self.n_out())
-    }
-
-    fn expand(&self, rows: Range<usize>, out: &mut [f32]) {
-        let (mut first, n_in) = (0, self.n_in());
-        for part in &self.parts {
-            let n = part.n_rows();
-            let (from, to) = (rows.start.max(first), rows.end.min(first + n));
-            if from < to {
-                let out = &mut out[(from - rows.start) * n_in..(to - rows.start) * n_in];
-                part.rows_into(from - first..to - first, out);
-            }
-            first += n;
+impl Backend {
+    /// The fastest for these matrices.
+    fn of(parts: &[Tensor]) -> Self {
+        if parts.iter().any(|part| weight_matrix(part).is_none()) {
+            return Self::Expanded;
+        }
+        let formats: Option<Vec<_>> = parts.iter().map(|part| quant_format(part.ty)).collect();
+        if let Some(scheme) = formats.and_then(fine_scheme) {
+            return Self::Quantized(scheme);
+        }
+        let same = parts.iter().all(|part| part.ty == parts[0].ty);
+        match parts[0].ty {
+            GgmlType::F16 | GgmlType::BF16 if same => Self::Float16,
+            _ => Self::Expanded,
         }
     }
 }
@@ -237,7 +257,7 @@ mod tests {
             name: "test".to_owned(),
             ty,
             shape: vec![n_in, n_out],
-            data: Bytes::from(data).into(),
+            data: Bytes::from(data),
         };
         let bias = bias.then(|| noise(1, n_out, 8).into_raw_vec_and_offset().0);
         Linear::new(vec![weight], bias, Precision::F32)
@@ -275,7 +295,7 @@ mod tests {
                 let x = noise(5, 256, 9);
                 let before = noise(5, n_out, 10);
                 let (mut found, mut expected) = (before.clone(), before);
-                linear.forward(&LinearInput::F32(x.view()), then, found.view_mut());
+                linear.forward(&LayerInput::F32(x.view()), then, found.view_mut());
                 reference(&linear, &x, then, &mut expected);
                 let diff = max_diff(&found, &expected);
                 if diff > 1e-4 {
@@ -292,13 +312,13 @@ mod tests {
         let x = noise(4, 64, 1);
         let mut alone = Array2::zeros((4, 200));
         linear.forward(
-            &LinearInput::F32(x.view()),
+            &LayerInput::F32(x.view()),
             Epilogue::Store,
             alone.view_mut(),
         );
         let mut wide = Array2::from_elem((4, 600), 9.0);
         linear.forward(
-            &LinearInput::F32(x.view()),
+            &LayerInput::F32(x.view()),
             Epilogue::Store,
             wide.slice_mut(s![.., 200..400]),
         );
@@ -313,7 +333,7 @@ mod tests {
         let run = || {
             let mut out = Array2::zeros((37, 700));
             linear.forward(
-                &LinearInput::F32(x.view()),
+                &LayerInput::F32(x.view()),
                 Epilogue::QuickGelu,
                 out.view_mut(),
             );
@@ -333,15 +353,14 @@ mod tests {
         let x = noise(20, 256, 3);
         let product = |linear: &Linear| {
             let mut out = Array2::zeros((20, 140));
-            let mut quantized = QuantizedRows::default();
-            let x = LinearInput::of(x.view(), linear, &mut quantized);
+            let mut quantized = OwnedQuantizedActivations::default();
+            let x = input(x.view(), linear, &mut quantized);
             linear.forward(&x, Epilogue::Store, out.view_mut());
             out
         };
         let expected = product(&layer(Precision::F32));
         let int8 = layer(Precision::Stored);
-        assert!(int8.int8_kernel().is_some());
-        // All tasks start before the matrix is packed.
+        assert!(int8.scheme().is_some());
         let found: Vec<_> = (0..16).into_par_iter().map(|_| product(&int8)).collect();
         let norm = |a: &Array2<f32>| a.iter().map(|v| v * v).sum::<f32>().sqrt();
         let error = norm(&(&found[0] - &expected)) / norm(&expected);

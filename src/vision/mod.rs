@@ -36,7 +36,7 @@ mod weights;
 
 use crate::model::{MERGE, TileGrid, VisionConfig};
 use ndarray::{Array2, ArrayView2, ArrayViewMut2, s};
-use xc2_kernels::{Cpu, attention, bf16::Bf16Matrix};
+use xc2_kernels::{attention, matmul, quantized::QuantizedKernel};
 
 use crate::model::tensor::TensorSource;
 use crate::vision::image::PixelValues;
@@ -52,7 +52,7 @@ use weights::VisionWeights;
 /// The precision of the tower's computation.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Precision {
-    /// Q8_0 matrices in int8, BF16 in bf16 where that is faster than f32, others in f32. Attention in f16 where the
+    /// Quantized matrices in int8, BF16 in bf16 where that is faster than f32, others in f32. Attention in f16 where the
     /// CPU supports it and the weights are less precise than that.
     #[default]
     Stored,
@@ -62,8 +62,12 @@ pub enum Precision {
 
 /// Describes the kernels that the tower uses on this machine.
 pub fn kernels() -> String {
-    let int8 = xc2_kernels::int8::Int8Kernel::for_cpu(Cpu::chosen());
-    let bf16 = if Bf16Matrix::is_fast() { "bf16" } else { "f32" };
+    let int8 = QuantizedKernel::fine();
+    let bf16 = if matmul::is_bf16_fast() {
+        "bf16"
+    } else {
+        "f32"
+    };
     format!(
         "int8 products with {}, bf16 matrices in {bf16}, attention in {}",
         int8.cpu.name(),
@@ -156,10 +160,9 @@ impl VisionEncoder {
         let n = config.n_tokens();
         let layer = &self.weights.layers[0];
         let linears = [&layer.ffn_up, &layer.ffn_down, &self.weights.mm_2];
-        let linear = linears.iter().map(|l| l.scratch_bytes()).max();
         let shared = linears.iter().map(|l| l.shared_bytes(n)).max();
         let attention = xc2_kernels::attention::scratch_bytes(n, config.head_dim());
-        let scratch = linear.unwrap_or(0) + attention;
+        let scratch = matmul::scratch_bytes() + attention;
         let shared = shared.unwrap_or(0) + rayon::current_num_threads() * scratch;
         Arena::bytes(config) + shared
     }

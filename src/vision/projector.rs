@@ -4,7 +4,7 @@ use ndarray::{ArrayViewMut2, s};
 use xc2_kernels::Epilogue;
 
 use super::arena::Arena;
-use super::linear::LinearInput;
+use super::linear;
 use super::weights::VisionWeights;
 
 /// `mm.2(gelu(mm.0(features)))`: from `[n, n_projector_in]` to `projected: [n, n_embd_text]`. The features are the
@@ -15,7 +15,7 @@ pub fn forward(weights: &VisionWeights, arena: &mut Arena, projected: ArrayViewM
         None => arena.x.slice(s![1.., ..]),
         Some(_) => arena.merged.view(),
     };
-    let x = LinearInput::of(features, mm_0, &mut arena.quantized);
+    let x = linear::input(features, mm_0, &mut arena.quantized);
     let x = mm_0.forward_for(&x, Epilogue::Gelu, mm_2, &mut arena.wide, &mut arena.inner);
     mm_2.forward(&x, Epilogue::Store, projected);
 }

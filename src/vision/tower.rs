@@ -9,12 +9,13 @@ use rayon::prelude::*;
 use crate::vision::image::PixelValues;
 
 use super::arena::Arena;
-use super::linear::{Linear, LinearInput};
+use super::linear::{self, Linear};
 use super::observer::Stages;
 use super::weights::{LayerWeights, VisionWeights};
 use crate::model::{CHANNELS, VisionConfig};
 use xc2_kernels::attention::{attention, attention_quantized};
-use xc2_kernels::int8::{self, QuantizedRows};
+use xc2_kernels::matmul::LayerInput;
+use xc2_kernels::quantized::{BLOCK, OwnedQuantizedActivations};
 use xc2_kernels::{Epilogue, LayerNorm};
 
 /// From `pixels: [3, S, S]` to the residual stream, `arena.x: [n_tokens, n_embd]`; row 0 is the class token.
@@ -49,7 +50,7 @@ fn embed(
     let mut patches = wide.view_mut(config.n_patches(), config.patch_len());
     cut_patches(config, pixels, &mut patches);
     let embedded = x.slice_mut(s![1.., ..]);
-    let patches = LinearInput::of(patches.view(), &weights.patch_embd, quantized);
+    let patches = linear::input(patches.view(), &weights.patch_embd, quantized);
     weights
         .patch_embd
         .forward(&patches, Epilogue::Store, embedded);
@@ -116,16 +117,16 @@ fn normalize<'a>(
     x: &Array2<f32>,
     next: &Linear,
     normed: &'a mut Array2<f32>,
-    quantized: &'a mut QuantizedRows,
-) -> LinearInput<'a> {
-    match next.int8_kernel() {
-        Some(kernel) => {
-            norm.quantize(&x.view(), kernel, quantized);
-            LinearInput::Int8(quantized)
+    quantized: &'a mut OwnedQuantizedActivations,
+) -> LayerInput<'a> {
+    match next.scheme() {
+        Some(scheme) => {
+            norm.quantize(&x.view(), scheme, quantized);
+            LayerInput::Quantized(quantized)
         }
         None => {
             norm.forward(&x.view(), normed);
-            LinearInput::F32(normed.view())
+            LayerInput::F32(normed.view())
         }
     }
 }
@@ -136,14 +137,14 @@ fn attend<'a>(
     layer: &LayerWeights,
     qkv: &ArrayView2<f32>,
     normed: &'a mut Array2<f32>,
-    quantized: &'a mut QuantizedRows,
-) -> LinearInput<'a> {
+    quantized: &'a mut OwnedQuantizedActivations,
+) -> LayerInput<'a> {
     let (n_head, precision) = (config.n_head, layer.attention);
-    let whole_blocks = config.head_dim().is_multiple_of(int8::BLOCK);
-    if let Some(kernel) = layer.attn_out.int8_kernel().filter(|_| whole_blocks) {
-        attention_quantized(qkv, n_head, precision, kernel, quantized);
-        return LinearInput::Int8(quantized);
+    let whole_blocks = config.head_dim().is_multiple_of(BLOCK);
+    if let Some(scheme) = layer.attn_out.scheme().filter(|_| whole_blocks) {
+        attention_quantized(qkv, n_head, precision, scheme, quantized);
+        return LayerInput::Quantized(quantized);
     }
     attention(qkv, n_head, precision, normed.view_mut());
-    LinearInput::of(normed.view(), &layer.attn_out, quantized)
+    linear::input(normed.view(), &layer.attn_out, quantized)
 }

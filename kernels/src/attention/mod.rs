@@ -55,7 +55,7 @@ use ndarray::{ArrayView2, ArrayViewMut2, Axis, s};
 use rayon::prelude::*;
 
 use crate::cpu::Cpu;
-use crate::int8::{self, QuantizedRows};
+use crate::quantized::{BLOCK, OwnedQuantizedActivations, QuantScheme};
 use crate::tile::{
     Buffer, Element, MAX_WIDTH, ROWS, Scalar, Start, Tile, at, prefetch, split_rows,
 };
@@ -128,40 +128,29 @@ pub fn attention(
     attention_on(Cpu::chosen(), qkv, n_head, precision, out);
 }
 
-/// The same, with the output quantized for an int8 matmul.
+/// The same, with the output quantized for a matmul, in a fine scheme.
 ///
 /// # Panics
-/// If the shapes do not agree, or the width of a head is not a multiple of the quantization's block
-/// size.
+/// If the shapes do not agree, the scheme is not fine, or the width of a head is not a multiple of
+/// [`BLOCK`].
 pub fn attention_quantized(
     qkv: &ArrayView2<f32>,
     n_head: usize,
     precision: Precision,
-    kernel: &int8::Int8Kernel,
-    out: &mut QuantizedRows,
+    scheme: QuantScheme,
+    out: &mut OwnedQuantizedActivations,
 ) {
     let (n, n_embd) = (qkv.nrows(), qkv.ncols() / 3);
     let head_dim = n_embd / n_head;
-    assert_eq!(head_dim % int8::BLOCK, 0, "head_dim must be whole blocks");
-    assert_eq!(PIECE % kernel.rows, 0, "pieces must begin at tiles");
-    let cells = out.cells(n, n_embd, kernel);
-    let blocks = head_dim / int8::BLOCK;
+    assert_eq!(head_dim % BLOCK, 0, "head_dim must be whole blocks");
+    let rows = out.prepare((n, n_embd), scheme);
     let emit = |piece: Piece<()>, mixed: &[f32]| {
-        for (i, tile) in mixed.chunks(kernel.rows * head_dim).enumerate() {
-            for block in 0..blocks {
-                let mut x = [[0.0; int8::BLOCK]; int8::MAX_ROWS];
-                let rows = tile.chunks_exact(head_dim);
-                let x = &mut x[..rows.len()];
-                for (x, row) in x.iter_mut().zip(rows) {
-                    x.copy_from_slice(&row[block * int8::BLOCK..][..int8::BLOCK]);
-                }
-                let row = piece.first + i * kernel.rows;
-                #[allow(unsafe_code)]
-                // SAFETY: a piece of a head comes once, pieces begin at tiles (asserted), and a
-                // head is whole blocks, so no two calls share a tile and block.
-                unsafe {
-                    cells.quantize(row, piece.head * blocks + block, x);
-                }
+        for (i, row) in mixed.chunks_exact(head_dim).enumerate() {
+            #[allow(unsafe_code)]
+            // SAFETY: a piece of a head comes once, and a head is whole blocks, so no two calls
+            // write the same blocks of a row.
+            unsafe {
+                rows.quantize_blocks(piece.first + i, piece.head * head_dim / BLOCK, row);
             }
         }
     };

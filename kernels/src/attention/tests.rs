@@ -5,6 +5,7 @@ use ndarray::Array2;
 
 use super::*;
 use crate::cpu::available;
+use crate::quantized::{QuantFormat, QuantizedKernel};
 use crate::testing::{max_diff, noise, with_threads};
 
 /// The definition, in f64.
@@ -260,12 +261,13 @@ fn the_result_does_not_depend_on_the_thread_count() {
 fn attention_quantized_equals_attention_then_quantize() {
     for n in [1, 5, 6, 47, 191, 192, 193, 205] {
         let qkv = noise(n, 3 * 128, n as u32);
-        let kernel = int8::Int8Kernel::for_cpu(Cpu::chosen());
+        let scheme = QuantFormat::Q4K.scheme().with_fine_activations();
+        let kernel = QuantizedKernel::fine();
         let mut plain = Array2::zeros((n, 128));
         attention(&qkv.view(), 2, Precision::F32, plain.view_mut());
-        let (mut expected, mut found) = (QuantizedRows::default(), QuantizedRows::default());
-        expected.quantize(&plain.view(), kernel);
-        attention_quantized(&qkv.view(), 2, Precision::F32, kernel, &mut found);
+        let [mut expected, mut found] = [0; 2].map(|_| OwnedQuantizedActivations::default());
+        expected.quantize(&plain.view(), scheme, kernel);
+        attention_quantized(&qkv.view(), 2, Precision::F32, scheme, &mut found);
         for i in 0..n {
             assert_eq!(found.to_f32(i), expected.to_f32(i), "row {i} of {n}");
         }

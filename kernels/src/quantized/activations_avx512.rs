@@ -3,7 +3,7 @@
 
 use std::arch::x86_64::*;
 
-use super::activations::{Quantized, SCALES};
+use super::activations::{BLOCK, Quantized, QuantizedBlock, SCALES};
 use super::{QuantScheme, SUPERBLOCK};
 use crate::quantize::{MIN_MAGNITUDE, ROUND};
 
@@ -42,6 +42,60 @@ pub unsafe fn fill(row: &mut Quantized, x: &[f32; SUPERBLOCK], scheme: QuantSche
         unsafe { _mm_storeu_si128(to.as_mut_ptr().cast(), bytes) }
     }
     sum(row, runs(bytes), scheme);
+}
+
+/// Quantizes blocks, each as `QuantizedBlock::new` does, bit for bit, and calls `store` with its
+/// number and the result.
+///
+/// # Safety
+/// The CPU has AVX-512.
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq")]
+pub unsafe fn quantize_each(x: &[[f32; BLOCK]], store: impl Fn(usize, &QuantizedBlock)) {
+    for (i, x) in x.iter().enumerate() {
+        store(i, &block(x));
+    }
+}
+
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq")]
+fn block(x: &[f32; BLOCK]) -> QuantizedBlock {
+    // SAFETY: a block is two vectors, and no alignment is needed.
+    let (a, b) = unsafe {
+        (
+            _mm512_loadu_ps(x.as_ptr()),
+            _mm512_loadu_ps(x.as_ptr().add(16)),
+        )
+    };
+    let bits = |v| _mm512_and_si512(_mm512_castps_si512(v), _mm512_set1_epi32(0x7fff_ffff));
+    let largest = f32::from_bits(_mm512_reduce_max_epu32(_mm512_max_epu32(bits(a), bits(b))));
+    let (scale, inverse) = if largest < MIN_MAGNITUDE {
+        (0.0, 0.0)
+    } else {
+        (largest / 127.0, 127.0 / largest)
+    };
+    // The low byte is the nearest integer.
+    let (inverse, round) = (_mm512_set1_ps(inverse), _mm512_set1_ps(ROUND));
+    let byte = |v| {
+        let rounded = _mm512_add_ps(_mm512_mul_ps(v, inverse), round);
+        _mm512_cvtepi32_epi8(_mm512_castps_si512(rounded))
+    };
+    let bytes = _mm256_set_m128i(byte(b), byte(a));
+    let mut values = [0; BLOCK];
+    // SAFETY: 32 bytes, and no alignment is needed.
+    unsafe { _mm256_storeu_si256(values.as_mut_ptr().cast(), bytes) }
+    // `vpsadbw` sums unsigned bytes, so 128 is added to each.
+    let unsigned = _mm256_xor_si256(bytes, _mm256_set1_epi8(-128));
+    let eights = _mm256_sad_epu8(unsigned, _mm256_setzero_si256());
+    let half = |x| _mm_cvtsi128_si32(_mm_add_epi64(x, _mm_unpackhi_epi64(x, x))) - 128 * 16;
+    let sums = [
+        half(_mm256_castsi256_si128(eights)),
+        half(_mm256_extracti128_si256::<1>(eights)),
+    ];
+    QuantizedBlock {
+        values,
+        scale,
+        sums,
+    }
 }
 
 /// Scales and their inverses, from the bits of the largest magnitudes.

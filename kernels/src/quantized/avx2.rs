@@ -133,7 +133,8 @@ macro_rules! tile_of {
                     for (r, (total, dot)) in total.iter_mut().zip(dot).enumerate() {
                         let mut scale = scales;
                         if FINE {
-                            let fine = _mm256_set1_ps(*t.scales.add(r * SCALES + run));
+                            let fine =
+                                _mm256_set1_ps(*t.scales.add(r * SCALES + run * SCALES / N_RUNS));
                             scale = _mm256_mul_ps(scale, fine);
                         }
                         *total = _mm256_fmadd_ps(_mm256_cvtepi32_ps(dot), scale, *total);

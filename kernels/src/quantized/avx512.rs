@@ -92,7 +92,9 @@ macro_rules! tile_of {
                             if FINE {
                                 scale = _mm512_mul_ps(
                                     scale,
-                                    _mm512_set1_ps(*t.scales.add(r * SCALES + run)),
+                                    _mm512_set1_ps(
+                                        *t.scales.add(r * SCALES + run * SCALES / N_RUNS),
+                                    ),
                                 );
                             }
                             *total = _mm512_fmadd_ps(_mm512_cvtepi32_ps(dot), scale, *total);

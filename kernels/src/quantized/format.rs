@@ -30,9 +30,16 @@ pub struct QuantScheme {
     pub zero: i32,
     /// Whether runs have minima: 6-bit multiples of one number per superblock.
     pub minima: bool,
-    /// Whether activations have a scale per run of 32, instead of one per 256 elements. llama.cpp
-    /// quantizes them the same way, which keeps the results close to its.
+    /// Whether activations have a scale per 32 elements, instead of one per 256. As the scheme of a
+    /// format it is what llama.cpp does, which keeps the results close to its.
     pub fine: bool,
+}
+
+impl QuantScheme {
+    /// The same with a scale per 32 activations. It limits what an outlier spoils.
+    pub fn with_fine_activations(self) -> Self {
+        Self { fine: true, ..self }
+    }
 }
 
 impl QuantFormat {

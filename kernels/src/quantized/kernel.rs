@@ -5,7 +5,7 @@ use half::bf16;
 
 use super::format::Expanded;
 use super::{QuantFormat, QuantScheme, QuantizedMatrix, SUPERBLOCK, scalar};
-use crate::Cpu;
+use crate::{Cpu, vectorized};
 
 /// Outputs of the widest panel.
 pub const MAX_LANES: usize = 32;
@@ -15,6 +15,8 @@ pub const MAX_LANES: usize = 32;
 pub enum PanelLayout {
     /// Four consecutive inputs of an output, side by side.
     Groups4,
+    /// Sixteen consecutive inputs of an output, side by side. Everything else as above.
+    Groups16,
     /// For kernels that multiply two rows by two outputs at once, eight inputs of each. Two rows
     /// are interleaved: eight values of each, one scale, one sum. A last row without a second has
     /// the layout of [`Self::Groups4`].
@@ -32,7 +34,7 @@ pub enum PanelLayout {
 #[repr(C, align(64))]
 pub struct Panel {
     /// Four consecutive inputs of each output, `[SUPERBLOCK / 4][lanes][4]`. `RowPairs`: eight,
-    /// `[SUPERBLOCK / 8][lanes][8]`. `Amx`: the low bytes of scaled weights.
+    /// `[SUPERBLOCK / 8][lanes][8]`. `Groups16`: sixteen. `Amx`: the low bytes of scaled weights.
     pub values: [u8; SUPERBLOCK * MAX_LANES],
     /// `Amx` only: the high bytes of scaled weights.
     pub high: [u8; SUPERBLOCK * MAX_LANES],
@@ -48,6 +50,8 @@ pub struct Panel {
     pub tile_minima: [u32; 16 * MAX_LANES],
     /// The factor of the minima, `[lanes]`. `RowPairs`: each twice, `[lanes][2]`.
     pub min_scales: [f32; MAX_LANES],
+    /// Minima times their factor, `[8][lanes]`, in every layout; see [`Panel::expand_minima`].
+    pub f32_minima: [f32; 8 * MAX_LANES],
 }
 
 impl Panel {
@@ -61,7 +65,24 @@ impl Panel {
             minima: [0; 8 * MAX_LANES],
             tile_minima: [0; 16 * MAX_LANES],
             min_scales: [0.0; MAX_LANES],
+            f32_minima: [0.0; 8 * MAX_LANES],
         }
+    }
+
+    /// Converts the minima to f32, for activations with a scale per 32 elements.
+    pub fn expand_minima(&mut self, kernel: &QuantizedKernel) {
+        let lanes = kernel.lanes;
+        vectorized(|| {
+            for (run, minima) in self.f32_minima.chunks_exact_mut(lanes).take(8).enumerate() {
+                for (lane, to) in minima.iter_mut().enumerate() {
+                    let (at, factor) = match kernel.layout {
+                        PanelLayout::RowPairs => (lane * 8 + run, 2 * lane),
+                        _ => ((run / 2 * lanes + lane) * 2 + run % 2, lane),
+                    };
+                    *to = f32::from(self.minima[at]) * self.min_scales[factor];
+                }
+            }
+        });
     }
 
     /// The reference for [`QuantizedKernel::unpack`]: unpacks the kernel's `lanes` outputs from
@@ -76,6 +97,7 @@ impl Panel {
         let lanes = kernel.lanes;
         let (group, times) = match kernel.layout {
             PanelLayout::RowPairs => (8, 2),
+            PanelLayout::Groups16 => (16, 1),
             PanelLayout::Groups4 | PanelLayout::Amx => (4, 1),
         };
         let scheme = matrix.format().scheme();
@@ -144,6 +166,9 @@ pub struct QuantizedTile<'a> {
     pub out: *mut f32,
     /// The format of the weights.
     pub format: QuantFormat,
+    /// Whether activations have a scale per 32 elements. Then the tile omits minima, which the
+    /// matmul subtracts.
+    pub fine: bool,
     /// Memory to prefetch meanwhile, a part with each run. A kernel may ignore it.
     pub prefetch: &'a [u8],
 }
@@ -241,6 +266,12 @@ impl QuantizedKernel {
         }
     }
 
+    /// This process's kernel for activations with a scale per 32 elements, whatever the weights:
+    /// AVX-512 instead of AMX, in whose tiles a scale belongs to a superblock.
+    pub fn fine() -> &'static Self {
+        Self::for_cpu(Cpu::chosen()).for_rows(0)
+    }
+
     /// The kernel for a level of instructions.
     pub fn for_cpu(cpu: Cpu) -> &'static Self {
         match cpu {
@@ -252,6 +283,8 @@ impl QuantizedKernel {
             Cpu::Avx512Vnni | Cpu::Avx512Bf16 | Cpu::Avx512Fp16 => &super::avx512::KERNEL,
             #[cfg(target_arch = "x86_64")]
             Cpu::Amx => &super::amx::KERNEL,
+            #[cfg(target_arch = "aarch64")]
+            Cpu::Neon => &super::neon::KERNEL,
             #[cfg(target_arch = "aarch64")]
             Cpu::NeonDotprod => &super::neon_dotprod::KERNEL,
             #[cfg(target_arch = "aarch64")]
@@ -270,6 +303,16 @@ macro_rules! with_format {
             $(($n, $crate::quantized::QuantFormat::Q4_0) => $tile::<$n, 8, false, true, 4>($args),
             ($n, $crate::quantized::QuantFormat::Q5_0) => $tile::<$n, 8, false, true, 5>($args),
             ($n, $crate::quantized::QuantFormat::Q8_0) => $tile::<$n, 8, false, true, 8>($args),
+            // The caller subtracts the minima if activations are fine.
+            ($n, $crate::quantized::QuantFormat::Q4K) if $args.fine => {
+                $tile::<$n, 8, false, true, 4>($args)
+            }
+            ($n, $crate::quantized::QuantFormat::Q5K) if $args.fine => {
+                $tile::<$n, 8, false, true, 5>($args)
+            }
+            ($n, $crate::quantized::QuantFormat::Q6K) if $args.fine => {
+                $tile::<$n, 16, false, true, 6>($args)
+            }
             ($n, $crate::quantized::QuantFormat::Q4K) => $tile::<$n, 8, true, false, 4>($args),
             ($n, $crate::quantized::QuantFormat::Q5K) => $tile::<$n, 8, true, false, 5>($args),
             ($n, $crate::quantized::QuantFormat::Q6K) => $tile::<$n, 16, false, false, 6>($args),)+

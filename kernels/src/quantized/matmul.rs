@@ -6,11 +6,15 @@ use std::cell::RefCell;
 use ndarray::{ArrayView2, ArrayViewMut2};
 use rayon::prelude::*;
 
-use super::kernel::{MAX_LANES, Panel, PanelLayout, QuantizedGemv, QuantizedKernel, QuantizedTile};
-use super::{OwnedQuantizedActivations, QuantizedActivations, QuantizedMatrix, registers};
-use crate::partition::Partition;
+use super::activations::MAX_TILE;
+use super::kernel::{Panel, PanelLayout, QuantizedGemv, QuantizedKernel, QuantizedTile};
+use super::{
+    BLOCK, OwnedQuantizedActivations, QuantScheme, QuantizedActivations, QuantizedMatrix, registers,
+};
+use crate::SharedOutput;
+use crate::epilogue::{Destination, Epilogue, Finish};
+use crate::partition::{CHUNK, Partition};
 use crate::tile::{Buffer, prefetch};
-use crate::{SharedOutput, vectorized};
 
 /// Outputs per task: their panels take 22 kB of the L1 cache.
 const OUTPUTS: usize = 64;
@@ -27,6 +31,12 @@ struct QuantizedScratch {
     panels: Vec<Panel>,
     /// `[panels][rows][lanes]`
     sums: Buffer<f32>,
+}
+
+/// Bytes that each thread keeps, for any matrix.
+pub(crate) fn scratch_bytes() -> usize {
+    let panels = OUTPUTS.max(SMALL_BATCH_OUTPUTS) / 8;
+    panels * size_of::<Panel>() + Buffer::<f32>::bytes(CHUNK * OUTPUTS)
 }
 
 /// A matrix and the activations that it multiplies.
@@ -48,9 +58,9 @@ impl<'a> QuantizedTerm<'a> {
             "x must be as wide as the matrix's input"
         );
         let scheme = kernel.activation_scheme(matrix.format(), rows.n());
-        assert_eq!(
-            rows.scheme(),
-            scheme,
+        let fine = matrix.format().scheme().with_fine_activations();
+        assert!(
+            rows.scheme() == scheme || rows.scheme() == fine,
             "the rows were quantized for another format"
         );
         assert_eq!(
@@ -60,6 +70,11 @@ impl<'a> QuantizedTerm<'a> {
         );
         Self { matrix, rows }
     }
+
+    /// Whether activations have a scale per 32, unlike in llama.cpp.
+    fn is_finer(&self) -> bool {
+        self.rows.scheme().fine && !self.matrix.format().scheme().fine
+    }
 }
 
 /// `rows W^T`, stored in `out`.
@@ -68,7 +83,7 @@ pub struct QuantizedMatmul<'a> {
     base: QuantizedTerm<'a>,
     /// A second matmul that is added to it.
     added: Option<QuantizedTerm<'a>>,
-    out: SharedOutput,
+    finish: Finish<'a>,
     kernel: &'static QuantizedKernel,
 }
 
@@ -84,11 +99,21 @@ impl<'a> QuantizedMatmul<'a> {
         out: SharedOutput,
         kernel: &'static QuantizedKernel,
     ) -> Self {
+        Self::with_finish(matrix, rows, Finish::store(out), kernel)
+    }
+
+    /// The same with other last steps.
+    pub(crate) fn with_finish(
+        matrix: QuantizedMatrix<'a>,
+        rows: QuantizedActivations,
+        finish: Finish<'a>,
+        kernel: &'static QuantizedKernel,
+    ) -> Self {
         let kernel = kernel.for_rows(rows.n());
         Self {
             base: QuantizedTerm::new(matrix, rows, kernel),
             added: None,
-            out,
+            finish,
             kernel,
         }
     }
@@ -139,12 +164,17 @@ impl<'a> QuantizedMatmul<'a> {
         }
     }
 
+    /// Whether a task computes one panel after the other. A block of quantized results takes several
+    /// panels.
+    fn is_small_batch(&self) -> bool {
+        self.n() <= SMALL_BATCH && !self.finish.is_quantized()
+    }
+
     fn partition(&self, n_threads: usize) -> Partition {
-        let n = self.n();
         let outputs = match self.kernel.layout {
             // A single panel, because it takes twice the memory.
             PanelLayout::Amx => self.kernel.lanes,
-            _ if n <= SMALL_BATCH => SMALL_BATCH_OUTPUTS,
+            _ if self.is_small_batch() => SMALL_BATCH_OUTPUTS,
             _ => OUTPUTS,
         };
         let group = outputs.next_multiple_of(self.kernel.lanes);
@@ -198,7 +228,7 @@ impl<'a> QuantizedMatmul<'a> {
         let sums = &mut scratch.sums[..];
         // SAFETY: the caller's promise.
         unsafe {
-            if self.n() <= SMALL_BATCH {
+            if self.is_small_batch() {
                 for (p, sums) in sums.chunks_exact_mut(rows * lanes).enumerate() {
                     let panel = &mut scratch.panels[..1];
                     self.sum::<true>((row, n), output + p * lanes, panel, sums);
@@ -216,8 +246,13 @@ impl<'a> QuantizedMatmul<'a> {
     /// As [`Self::run`].
     unsafe fn run_gemv(&self, (row, n): (usize, usize), output: usize, n_out: usize) -> bool {
         let QuantizedTerm { matrix, rows } = &self.base;
-        let (Some(kernel), None) = ((self.kernel.gemv)(matrix.format(), self.n()), self.added)
-        else {
+        let kernel = (self.kernel.gemv)(matrix.format(), self.n());
+        let (Some(kernel), None, Some(out), false) = (
+            kernel,
+            self.added,
+            self.finish.plain(),
+            self.base.is_finer(),
+        ) else {
             return false;
         };
         debug_assert!(n == self.n(), "rows of a GEMV are not split into tasks");
@@ -231,8 +266,8 @@ impl<'a> QuantizedMatmul<'a> {
             weights: matrix.bytes[output * matrix.row_bytes..].as_ptr(),
             n_out,
             row_bytes: matrix.row_bytes,
-            out: self.out.at(row, output),
-            stride: self.out.stride(),
+            out: out.at(row, output),
+            stride: out.stride(),
         };
         // SAFETY: these are all rows, and those of a superblock are consecutive; the weights are
         // those of `n_out` outputs of the matrix. The rest is the caller's promise.
@@ -240,25 +275,44 @@ impl<'a> QuantizedMatmul<'a> {
         true
     }
 
-    /// Stores `sums: [n][lanes]` in the output, from `row` and `output` on.
+    /// Finishes the tile of `n` rows from `row` on: `sums: [panels][height][lanes]` hold its results
+    /// from the row `first` on.
     ///
     /// # Safety
     /// As [`Self::run`].
-    unsafe fn store(&self, row: usize, n: usize, output: usize, sums: &[f32]) {
+    unsafe fn finish(
+        &self,
+        (row, n): (usize, usize),
+        output: usize,
+        sums: &mut [f32],
+        (first, height): (usize, usize),
+    ) {
         let lanes = self.kernel.lanes;
-        let width = lanes.min(self.n_out() - output);
-        vectorized(|| {
-            for (i, sums) in sums.chunks_exact(lanes).take(n).enumerate() {
-                // SAFETY: a part of the output that this task may write.
-                unsafe {
-                    match sums.first_chunk::<MAX_LANES>() {
-                        // A constant length saves a call to memcpy for this few bytes.
-                        Some(sums) if width == MAX_LANES => self.out.store(row + i, output, sums),
-                        _ => self.out.store(row + i, output, &sums[..width]),
-                    }
+        let panels = sums.chunks_exact_mut(height * lanes).enumerate();
+        if self.finish.is_quantized() {
+            let mut rows = [[0.0; OUTPUTS]; MAX_TILE];
+            for (p, sums) in panels {
+                let sums = sums[first * lanes..].chunks_exact(lanes);
+                for (to, sums) in rows.iter_mut().zip(sums).take(n) {
+                    to[p * lanes..][..lanes].copy_from_slice(sums);
                 }
             }
-        });
+            let width = OUTPUTS.min(self.n_out() - output);
+            let rows = &mut rows.as_flattened_mut()[..n * OUTPUTS];
+            // SAFETY: a part of the output that this task may write.
+            unsafe {
+                self.finish
+                    .quantize_tile(row, (output, width), rows, OUTPUTS);
+            }
+            return;
+        }
+        for (p, sums) in panels {
+            let output = output + p * lanes;
+            let width = lanes.min(self.n_out() - output);
+            let sums = &mut sums[first * lanes..][..n * lanes];
+            // SAFETY: a part of the output that this task may write.
+            unsafe { self.finish.f32_tile(row, (output, width), sums, lanes) }
+        }
     }
 
     /// Prefetches what the task needs next, a part with each tile of rows: the weights of the next
@@ -284,7 +338,7 @@ impl<'a> QuantizedMatmul<'a> {
             }
         } else {
             for row in row + first..row + n.min(first + tile_rows) {
-                self.out.prefetch(row, output, end - output);
+                self.finish.prefetch(row, output, end - output);
             }
         }
     }
@@ -304,9 +358,11 @@ impl<'a> QuantizedMatmul<'a> {
         sums: &mut [f32],
     ) {
         let (lanes, tile_rows) = (self.kernel.lanes, self.kernel.rows);
-        let height = sums.len() / panels.len();
+        let height = sums.len() / panels.len() / lanes;
         for step in 0..self.steps() {
-            let (QuantizedTerm { matrix, rows }, superblock) = self.step(step);
+            let (term, superblock) = self.step(step);
+            let QuantizedTerm { matrix, rows } = term;
+            let has_minima = term.is_finer() && matrix.format().scheme().minima;
             let (is_first, is_last) = (step == 0, step + 1 == self.steps());
             let share = if PREFETCH {
                 matrix.share_of_next(output, lanes, superblock)
@@ -321,6 +377,9 @@ impl<'a> QuantizedMatmul<'a> {
                 // SAFETY: the panel begins within the matrix; the CPU has the instructions, by the
                 // caller's promise.
                 unsafe { (self.kernel.unpack)(panel, matrix, output + p * lanes, superblock) }
+                if has_minima {
+                    panel.expand_minima(self.kernel);
+                }
             }
             let mut rest = rest.chunks(rest.len().div_ceil(n.div_ceil(tile_rows)).max(1));
             for first in (0..n).step_by(tile_rows) {
@@ -330,9 +389,7 @@ impl<'a> QuantizedMatmul<'a> {
                 let to_prefetch = rest.next().unwrap_or_default();
                 let n_rows = tile_rows.min(n - first);
                 let (values, scales, row_sums) = rows.tile(row + first, superblock);
-                for (p, (panel, sums)) in
-                    panels.iter().zip(sums.chunks_exact_mut(height)).enumerate()
-                {
+                for (panel, sums) in panels.iter().zip(sums.chunks_exact_mut(height * lanes)) {
                     let sums = &mut sums[first * lanes..][..tile_rows * lanes];
                     if is_first {
                         sums.fill(0.0);
@@ -344,17 +401,28 @@ impl<'a> QuantizedMatmul<'a> {
                         panel,
                         out: sums.as_mut_ptr(),
                         format: matrix.format(),
+                        fine: rows.scheme().fine,
                         prefetch: to_prefetch,
                     };
                     // SAFETY: the tile of rows has the length that the kernel takes, by
                     // `QuantizedActivations`, and so has that of sums (just sliced); the CPU has
                     // the instructions, by the caller's promise.
-                    unsafe {
-                        (self.kernel.tile)(&tile, n_rows);
-                        if is_last {
-                            self.store(row + first, n_rows, output + p * lanes, sums);
+                    unsafe { (self.kernel.tile)(&tile, n_rows) }
+                    if has_minima {
+                        let (tile, minima) = ((row + first, n_rows), &panel.f32_minima);
+                        // SAFETY: the rows are quantized, by the caller's promise.
+                        unsafe {
+                            match lanes {
+                                8 => rows.subtract_minima::<8>(tile, superblock, minima, sums),
+                                16 => rows.subtract_minima::<16>(tile, superblock, minima, sums),
+                                _ => rows.subtract_minima::<32>(tile, superblock, minima, sums),
+                            }
                         }
                     }
+                }
+                if is_last {
+                    // SAFETY: the caller's promise.
+                    unsafe { self.finish((row + first, n_rows), output, sums, (first, height)) }
                 }
             }
         }
@@ -363,6 +431,94 @@ impl<'a> QuantizedMatmul<'a> {
 
 thread_local! {
     static SCRATCH: RefCell<QuantizedScratch> = RefCell::default();
+}
+
+/// Computes `epilogue(x W^T + bias)` on rayon's current pool and stores it in `out: [n, n_out]`,
+/// rows contiguous; `out` may be part of a wider array. `W` consists of `parts`, one below the
+/// other, and `x` is in the fine scheme of all of them.
+///
+/// # Panics
+/// If the shapes do not agree.
+pub(crate) fn matmul_of_parts(
+    x: &OwnedQuantizedActivations,
+    parts: &[QuantizedMatrix],
+    bias: Option<&[f32]>,
+    epilogue: Epilogue,
+    mut out: ArrayViewMut2<f32>,
+) {
+    let n_out = parts.iter().map(QuantizedMatrix::n_out).sum::<usize>();
+    assert_eq!(
+        out.dim(),
+        (x.n(), n_out),
+        "out must be [rows of x, outputs]"
+    );
+    let to = SharedOutput::of(&mut out);
+    run_parts(x, parts, bias, epilogue, |first| {
+        Destination::F32(to.at_column(first))
+    });
+}
+
+/// The same, with the output quantized for the next matmul, in a fine scheme, while it is in the
+/// cache.
+///
+/// # Panics
+/// If the shapes do not agree, `epilogue` is `Add`, or the outputs of a part are not a whole number
+/// of blocks.
+pub(crate) fn matmul_of_parts_quantized(
+    x: &OwnedQuantizedActivations,
+    parts: &[QuantizedMatrix],
+    bias: Option<&[f32]>,
+    epilogue: Epilogue,
+    scheme: QuantScheme,
+    out: &mut OwnedQuantizedActivations,
+) {
+    assert_ne!(epilogue, Epilogue::Add, "Epilogue::Add needs an f32 output");
+    assert!(
+        parts.iter().all(|part| part.n_out().is_multiple_of(BLOCK)),
+        "the outputs must be whole blocks of {BLOCK}"
+    );
+    let n_out = parts.iter().map(QuantizedMatrix::n_out).sum();
+    let to = out.prepare_for((x.n(), n_out), scheme, x.kernel());
+    run_parts(x, parts, bias, epilogue, |first| {
+        Destination::Quantized(&to, first)
+    });
+}
+
+/// Runs the matmuls of all parts; `to` says where the outputs from the given one on go.
+fn run_parts<'a>(
+    x: &OwnedQuantizedActivations,
+    parts: &[QuantizedMatrix],
+    bias: Option<&[f32]>,
+    epilogue: Epilogue,
+    to: impl Fn(usize) -> Destination<'a>,
+) {
+    let n_out = parts.iter().map(QuantizedMatrix::n_out).sum::<usize>();
+    assert!(
+        bias.is_none_or(|b| b.len() == n_out),
+        "bias must have one element per output"
+    );
+    if x.n() == 0 {
+        return;
+    }
+    let (rows, n_threads) = (x.shared(), rayon::current_num_threads());
+    let mut first = 0;
+    let mut tasks = Vec::new();
+    let mut matmuls = Vec::new();
+    for (i, part) in parts.iter().enumerate() {
+        let bias = bias.map(|bias| &bias[first..first + part.n_out()]);
+        let to = to(first);
+        let finish = Finish { bias, epilogue, to };
+        let matmul = QuantizedMatmul::with_finish(*part, rows, finish, x.kernel());
+        tasks.extend((0..matmul.tasks(n_threads)).map(|task| (i, task)));
+        matmuls.push(matmul);
+        first += part.n_out();
+    }
+    tasks.into_par_iter().with_max_len(1).for_each(|(i, task)| {
+        // SAFETY: the CPU has the kernel's instructions: it quantized for it. The rows are quantized and borrowed until the end; the
+        // output is borrowed mutably by the caller and has the shape of the result; each task
+        // runs once.
+        unsafe { matmuls[i].run(task, n_threads) }
+    });
 }
 
 /// Computes `out = x W^T` with `kernel` on rayon's current pool, for `x: [n, n_in]` and `out: [n,

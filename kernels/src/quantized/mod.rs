@@ -56,6 +56,8 @@ mod gemv;
 mod kernel;
 mod matmul;
 #[cfg(target_arch = "aarch64")]
+mod neon;
+#[cfg(target_arch = "aarch64")]
 mod neon_dotprod;
 #[cfg(target_arch = "aarch64")]
 mod neon_gemv;
@@ -65,15 +67,18 @@ mod neon_i8mm;
 mod neon_i8mm_unpack;
 #[cfg(target_arch = "aarch64")]
 mod neon_unpack;
+#[cfg(target_arch = "aarch64")]
+mod neon_unpack16;
 mod registers;
 mod scalar;
 #[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
 mod unpack;
 
-pub use activations::{OwnedQuantizedActivations, QuantizedActivations};
+pub use activations::{BLOCK, OwnedQuantizedActivations, QuantizedActivations};
 pub use format::{QuantFormat, QuantScheme};
 pub use kernel::{PanelLayout, QuantizedKernel};
 pub use matmul::{QuantizedMatmul, matmul};
+pub(crate) use matmul::{matmul_of_parts, matmul_of_parts_quantized, scratch_bytes};
 
 /// Inputs per superblock.
 pub const SUPERBLOCK: usize = 256;

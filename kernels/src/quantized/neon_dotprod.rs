@@ -12,7 +12,6 @@ use super::activations::{RUNS, SCALES};
 use super::kernel::{PanelLayout, QuantizedKernel, QuantizedTile, with_format};
 use super::{QuantFormat, SUPERBLOCK, neon_gemv, neon_unpack};
 use crate::Cpu;
-use crate::int8::neon_dotprod::sdot;
 
 pub(super) const LANES: usize = 8;
 const TILE: usize = 6;
@@ -84,7 +83,8 @@ unsafe fn tile_of<
             for (r, (total, dot)) in total.iter_mut().zip(dot).enumerate() {
                 for ((total, dot), mut scale) in total.iter_mut().zip(dot).zip(scales) {
                     if FINE {
-                        scale = vmulq_n_f32(scale, *t.scales.add(r * SCALES + run));
+                        scale =
+                            vmulq_n_f32(scale, *t.scales.add(r * SCALES + run * SCALES / N_RUNS));
                     }
                     *total = vfmaq_f32(*total, vcvtq_f32_s32(dot), scale);
                 }
@@ -125,7 +125,7 @@ unsafe fn tile_of<
 /// They are valid for reads.
 #[inline]
 #[target_feature(enable = "neon")]
-unsafe fn two(from: *const f32) -> [float32x4_t; 2] {
+pub(super) unsafe fn two(from: *const f32) -> [float32x4_t; 2] {
     // SAFETY: as above.
     unsafe { [vld1q_f32(from), vld1q_f32(from.add(4))] }
 }
@@ -160,7 +160,7 @@ unsafe fn group<const I: usize, const ROWS: usize, const BITS: u32>(
 /// The minima of eight outputs are valid for reads.
 #[inline]
 #[target_feature(enable = "neon")]
-unsafe fn add_minima<const I: i32, const J: i32>(
+pub(super) unsafe fn add_minima<const I: i32, const J: i32>(
     low: &mut [int32x4_t; 2],
     minima: *const i16,
     sums: int16x8_t,
@@ -171,4 +171,24 @@ unsafe fn add_minima<const I: i32, const J: i32>(
     low[0] = vmlal_laneq_s16::<J>(low[0], vget_low_s16(second), sums);
     low[1] = vmlal_high_laneq_s16::<I>(low[1], first, sums);
     low[1] = vmlal_high_laneq_s16::<J>(low[1], second, sums);
+}
+
+/// `sum[i] + w[4 i..][..4] . a[4 I..][..4]`
+///
+/// Inline assembly because the intrinsic, `vdotq_laneq_s32`, is not stable.
+#[inline]
+#[target_feature(enable = "neon,dotprod")]
+fn sdot<const I: usize>(mut sum: int32x4_t, w: int8x16_t, a: int8x16_t) -> int32x4_t {
+    // SAFETY: one instruction of the features above, which accesses only these registers.
+    unsafe {
+        std::arch::asm!(
+            "sdot {sum:v}.4s, {w:v}.16b, {a:v}.4b[{i}]",
+            sum = inout(vreg) sum,
+            w = in(vreg) w,
+            a = in(vreg) a,
+            i = const I,
+            options(pure, nomem, nostack, preserves_flags)
+        );
+    }
+    sum
 }

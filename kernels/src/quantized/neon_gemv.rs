@@ -11,8 +11,8 @@ use std::arch::aarch64::*;
 use super::activations::{RUNS, SCALES};
 use super::gemv::{gemv_of_one_row, next_outputs, scales_and_minima};
 use super::kernel::{QuantizedGemv, QuantizedGemvFn};
+use super::neon_unpack::to_f32;
 use super::{QuantFormat, SUPERBLOCK};
-use crate::int8::neon::to_f32;
 
 /// Outputs at a time; they share the work on the activations.
 const OUTPUTS: usize = 2;

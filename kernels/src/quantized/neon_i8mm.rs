@@ -15,7 +15,6 @@ use super::kernel::{PanelLayout, QuantizedKernel, QuantizedTile, with_format};
 use super::neon_dotprod::min_rows;
 use super::{SUPERBLOCK, neon_gemv, neon_i8mm_unpack};
 use crate::Cpu;
-use crate::int8::neon_i8mm::smmla;
 
 pub(super) const LANES: usize = 8;
 const TILE: usize = 6;
@@ -75,7 +74,11 @@ unsafe fn tile_of<
             if FINE {
                 for (p, scales) in of_rows.iter_mut().enumerate().take(row_pairs) {
                     let from = t.scales.add(2 * p * SCALES);
-                    *scales = vreinterpretq_f32_s32(numbers::<ROWS>(from.cast(), p, run));
+                    *scales = vreinterpretq_f32_s32(numbers::<ROWS>(
+                        from.cast(),
+                        p,
+                        run * SCALES / N_RUNS,
+                    ));
                 }
             }
             let scales = squares(panel.scales.as_ptr().add(run * 2 * LANES));
@@ -307,6 +310,25 @@ fn ummla(mut sum: int32x4_t, w: uint8x16_t, a: uint8x16_t) -> int32x4_t {
             sum = inout(vreg) sum,
             w = in(vreg) w,
             a = in(vreg) a,
+            options(pure, nomem, nostack, preserves_flags)
+        );
+    }
+    sum
+}
+
+/// `sum[r][i] + a[r] . w[i]`, for two rows and two outputs, eight bytes long.
+///
+/// Inline assembly because the intrinsic, `vmmlaq_s32`, is not stable.
+#[inline]
+#[target_feature(enable = "neon,i8mm")]
+fn smmla(mut sum: int32x4_t, a: int8x16_t, w: int8x16_t) -> int32x4_t {
+    // SAFETY: one instruction of the features above, which accesses only these registers.
+    unsafe {
+        std::arch::asm!(
+            "smmla {sum:v}.4s, {a:v}.16b, {w:v}.16b",
+            sum = inout(vreg) sum,
+            a = in(vreg) a,
+            w = in(vreg) w,
             options(pure, nomem, nostack, preserves_flags)
         );
     }

@@ -7,7 +7,6 @@ use super::kernel::Panel;
 use super::neon_dotprod::LANES;
 use super::unpack::unpack_with;
 use super::{QuantFormat, QuantizedMatrix, SUPERBLOCK};
-use crate::int8::neon::to_f32;
 
 pub(super) const VECTOR_LANES: usize = 4;
 pub(super) type Bytes4 = uint8x16_t;
@@ -156,7 +155,7 @@ pub(super) fn from_i8(x: Bytes4) -> [F32s; 4] {
 
 #[inline]
 #[target_feature(enable = "neon")]
-fn widen_to_i16(x: Bytes4) -> [Bytes4; 2] {
+pub(super) fn widen_to_i16(x: Bytes4) -> [Bytes4; 2] {
     let x = vreinterpretq_u32_u8(x);
     let pair = |x| {
         let second = vshlq_n_u32::<8>(vandq_u32(x, vdupq_n_u32(0xff00)));
@@ -181,4 +180,23 @@ pub(super) unsafe fn store(to: *mut u8, x: Bytes4) {
 pub(super) unsafe fn store_f32(to: *mut f32, x: F32s) {
     // SAFETY: as above.
     unsafe { vst1q_f32(to, x) }
+}
+
+/// Converts four f16 to f32.
+///
+/// Inline assembly because vectors of f16 are not stable in all Rust versions that build this.
+#[inline]
+#[target_feature(enable = "neon")]
+pub(super) fn to_f32(f16s: uint16x4_t) -> float32x4_t {
+    let numbers;
+    // SAFETY: one instruction of every AArch64 CPU, which accesses only these registers.
+    unsafe {
+        std::arch::asm!(
+            "fcvtl {numbers:v}.4s, {f16s:v}.4h",
+            f16s = in(vreg) f16s,
+            numbers = out(vreg) numbers,
+            options(pure, nomem, nostack, preserves_flags)
+        );
+    }
+    numbers
 }

@@ -44,25 +44,25 @@ unsafe fn tile(t: &QuantizedTile, rows: usize) {
     for (lane, out) in out.iter_mut().enumerate() {
         let mut total = 0.0_f32;
         for r in 0..SUPERBLOCK / run {
-            let begin = if scheme.minima { 0 } else { sums[r] };
+            let begin = if scheme.minima && !t.fine { 0 } else { sums[r] };
             let dot = (r * run..(r + 1) * run).fold(begin, |dot, k| {
                 let w = panel.values[(k / 4 * LANES + lane) * 4 + k % 4];
                 dot + i32::from(values[k]) * i32::from(w)
             });
             let mut scale = panel.scales[r * LANES + lane];
-            if scheme.fine {
-                scale *= scales[r];
+            if t.fine {
+                scale *= scales[r * run / 32];
             }
             total = (dot as f32).mul_add(scale, total);
         }
-        if scheme.minima {
+        if scheme.minima && !t.fine {
             let low = (0..8).fold(0, |low, r| {
                 let sum = (sums[r / 2] >> (16 * (r % 2))) as i16;
                 low + i32::from(sum) * i32::from(panel.minima[(r / 2 * LANES + lane) * 2 + r % 2])
             });
             total = (-(low as f32)).mul_add(panel.min_scales[lane], total);
         }
-        *out = if scheme.fine {
+        *out = if t.fine {
             *out + total
         } else {
             total.mul_add(scales[0], *out)

@@ -7,7 +7,7 @@ use super::format::Expanded;
 use super::kernel::{MAX_LANES, Panel, PanelLayout};
 use super::*;
 use crate::testing::{noise, with_threads};
-use crate::{Cpu, SharedOutput, available};
+use crate::{Cpu, Epilogue, SharedOutput, available};
 
 /// Blocks of random bytes with small finite scales.
 fn weights(format: QuantFormat, n_out: usize, n_in: usize, seed: u32) -> Vec<u8> {
@@ -370,5 +370,237 @@ fn the_partition_does_not_change_the_result() {
         let one = with_threads(1, || run(cpu, &x, matrix));
         let many = with_threads(7, || run(cpu, &x, matrix));
         assert_eq!(one, many, "{cpu:?}");
+    }
+}
+
+/// The kernels of this CPU for activations with a scale per 32 elements.
+fn fine_kernels() -> impl Iterator<Item = &'static QuantizedKernel> {
+    available()
+        .into_iter()
+        .map(|cpu| QuantizedKernel::for_cpu(cpu).for_rows(0))
+}
+
+fn fine_rows(
+    x: &Array2<f32>,
+    format: QuantFormat,
+    kernel: &'static QuantizedKernel,
+) -> OwnedQuantizedActivations {
+    let mut rows = OwnedQuantizedActivations::default();
+    let scheme = format.scheme().with_fine_activations();
+    rows.quantize(&x.view(), scheme, kernel);
+    rows
+}
+
+/// The matmul with a scale per 32 activations.
+fn run_fine(
+    x: &Array2<f32>,
+    matrix: QuantizedMatrix,
+    kernel: &'static QuantizedKernel,
+) -> Array2<f32> {
+    let rows = fine_rows(x, matrix.format(), kernel);
+    let mut out = Array2::from_elem((x.nrows(), matrix.n_out()), 7.0);
+    matmul_of_parts(&rows, &[matrix], None, Epilogue::Store, out.view_mut());
+    out
+}
+
+#[test]
+fn fine_activations_are_close_to_f64_and_equal_scalar_bit_for_bit() {
+    let scalar = QuantizedKernel::for_cpu(Cpu::Scalar);
+    for format in QuantFormat::ALL {
+        for (m, n, k) in [
+            (1, 9, 256),
+            (7, 33, 512),
+            (13, 65, 256),
+            (70, 40, 768),
+            (513, 5, 256),
+        ] {
+            let bytes = weights(format, n, k, 13);
+            let matrix = QuantizedMatrix::new(format, &bytes, n, k).unwrap();
+            let x = noise(m, k, 4);
+            let rows = fine_rows(&x, format, scalar);
+            let w = expanded(&matrix);
+            let rows: Vec<Vec<f32>> = (0..m).map(|i| rows.to_f32(i)).collect();
+            let expected = Array2::from_shape_fn((m, n), |(i, j)| {
+                let products = w.row(j).into_iter().zip(&rows[i]);
+                products.map(|(w, x)| w * f64::from(*x)).sum::<f64>()
+            });
+            let largest = expected.iter().fold(0.0_f64, |max, v| max.max(v.abs()));
+            let of_scalar = run_fine(&x, matrix, scalar);
+            for kernel in fine_kernels() {
+                let found = run_fine(&x, matrix, kernel);
+                // The GEMV sums in another order.
+                let gemv = format.scheme().fine && (kernel.gemv)(format, m).is_some();
+                let same = found == of_scalar || gemv;
+                assert!(same, "{format:?} {:?} {m} {n} {k}", kernel.cpu);
+                for (f, e) in found.iter().zip(&expected) {
+                    assert!((f64::from(*f) - e).abs() <= 1e-5 * largest, "{format:?}");
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn rows_are_quantized_alike_by_superblocks_and_by_blocks() {
+    for format in QuantFormat::ALL {
+        for kernel in fine_kernels() {
+            for (n, width) in [(1, 32), (7, 288), (13, 1024)] {
+                let x = noise(n, width, 3);
+                let expected = fine_rows(&x, format, kernel);
+                let mut found = OwnedQuantizedActivations::default();
+                let rows =
+                    found.prepare_for((n, width), format.scheme().with_fine_activations(), kernel);
+                for (i, x) in x.rows().into_iter().enumerate() {
+                    #[allow(unsafe_code)]
+                    // SAFETY: there is no other thread.
+                    unsafe {
+                        rows.quantize_blocks(i, 0, x.to_slice().unwrap());
+                    }
+                }
+                for row in (0..n).step_by(kernel.rows) {
+                    for superblock in 0..width.div_ceil(SUPERBLOCK) {
+                        let [a, b] = [&expected, &found]
+                            .map(|rows| contents(rows, kernel, (row, n), superblock));
+                        assert!(a == b, "{format:?} {:?} {n} {width}", kernel.cpu);
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// Values, scales and sums of a tile's rows in one superblock, in the kernel's order.
+#[allow(unsafe_code)]
+fn contents(
+    rows: &OwnedQuantizedActivations,
+    kernel: &QuantizedKernel,
+    (row, n): (usize, usize),
+    superblock: usize,
+) -> (Vec<i8>, Vec<f32>, Vec<i32>) {
+    use super::activations::{RUNS, SCALES};
+    let n = kernel.rows.min(n - row);
+    let (values, scales, sums) = rows.shared().tile(row, superblock);
+    // SAFETY: the tile has this many rows, and nobody writes them.
+    unsafe {
+        (
+            std::slice::from_raw_parts(values, n * SUPERBLOCK).to_vec(),
+            std::slice::from_raw_parts(scales, n * SCALES).to_vec(),
+            std::slice::from_raw_parts(sums, n * RUNS).to_vec(),
+        )
+    }
+}
+
+#[test]
+fn parts_are_stacked_and_bias_and_epilogue_applied() {
+    let bias = noise(1, 96, 4).into_raw_vec_and_offset().0;
+    for format in QuantFormat::ALL {
+        let bytes = [weights(format, 32, 256, 1), weights(format, 64, 256, 2)];
+        let matrix = |i: usize, n| QuantizedMatrix::new(format, &bytes[i], n, 256).unwrap();
+        let parts = [matrix(0, 32), matrix(1, 64)];
+        for (kernel, n) in fine_kernels().flat_map(|k| [(k, 9), (k, 70)]) {
+            let x = noise(n, 256, 3);
+            let before = noise(n, 100, 5);
+            let mut wide = before.clone();
+            let rows = fine_rows(&x, format, kernel);
+            let out = wide.slice_mut(ndarray::s![.., 2..98]);
+            matmul_of_parts(&rows, &parts, Some(&bias), Epilogue::Add, out);
+            let products = parts.map(|part| run_fine(&x, part, kernel));
+            for ((i, j), found) in wide.indexed_iter() {
+                let expected = match j {
+                    2..34 => before[[i, j]] + (products[0][[i, j - 2]] + bias[j - 2]),
+                    34..98 => before[[i, j]] + (products[1][[i, j - 34]] + bias[j - 2]),
+                    _ => before[[i, j]],
+                };
+                assert_eq!(*found, expected, "{format:?} {:?} {i} {j}", kernel.cpu);
+            }
+        }
+    }
+}
+
+#[test]
+fn a_quantized_output_equals_the_output_quantized() {
+    use QuantFormat::{Q4K, Q6K, Q8_0};
+    for (format, next) in [(Q8_0, Q8_0), (Q8_0, Q4K), (Q4K, Q6K), (Q6K, Q4K)] {
+        for (m, n) in [(1, 32), (5, 64), (13, 96), (515, 160)] {
+            let (bytes, x) = (weights(format, n, 256, 1), noise(m, 256, 2));
+            let matrix = QuantizedMatrix::new(format, &bytes, n, 256).unwrap();
+            let bias = noise(1, n, 3).into_raw_vec_and_offset().0;
+            for kernel in fine_kernels() {
+                let x = fine_rows(&x, format, kernel);
+                let epilogue = Epilogue::QuickGelu;
+                let mut plain = Array2::zeros((m, n));
+                matmul_of_parts(&x, &[matrix], Some(&bias), epilogue, plain.view_mut());
+                let expected = fine_rows(&plain, next, kernel);
+                let mut found = OwnedQuantizedActivations::default();
+                let scheme = next.scheme().with_fine_activations();
+                let parts = [matrix];
+                matmul_of_parts_quantized(&x, &parts, Some(&bias), epilogue, scheme, &mut found);
+                for i in 0..m {
+                    let same = found.to_f32(i) == expected.to_f32(i);
+                    assert!(same, "{:?}, {m} x {n}, row {i}", kernel.cpu);
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn nan_and_infinity_make_only_their_row_nan_with_fine_activations() {
+    for format in QuantFormat::ALL {
+        let bytes = weights(format, 9, 256, 1);
+        let matrix = QuantizedMatrix::new(format, &bytes, 9, 256).unwrap();
+        for bad in [f32::NAN, f32::INFINITY] {
+            let mut x = noise(70, 256, 5);
+            x[[1, 7]] = bad;
+            for kernel in fine_kernels() {
+                let found = run_fine(&x, matrix, kernel);
+                for (i, row) in found.rows().into_iter().enumerate() {
+                    let same = row.iter().all(|v| v.is_finite() != (i == 1));
+                    assert!(same, "{format:?} {bad} {:?} {i}", kernel.cpu);
+                }
+            }
+        }
+    }
+}
+
+/// Smallest and mean cosine similarity of rows.
+fn cosines(a: &Array2<f64>, b: &Array2<f64>) -> (f64, f64) {
+    let rows = a.rows().into_iter().zip(b.rows());
+    let all: Vec<f64> = rows
+        .map(|(a, b)| a.dot(&b) / (a.dot(&a) * b.dot(&b)).sqrt())
+        .collect();
+    let mean = all.iter().sum::<f64>() / all.len() as f64;
+    (all.into_iter().fold(1.0, f64::min), mean)
+}
+
+/// One channel is a hundred times larger than the rest, as after CLIP's layer norms, and its
+/// weights are as much smaller; otherwise it would dominate the result, and errors elsewhere would
+/// not show. The weights are exact, so that all errors are those of the activations.
+#[test]
+fn a_scale_per_32_activations_limits_the_error_of_massive_ones() {
+    const K: usize = 1024;
+    let (m, n) = (24, 256);
+    let mut x = noise(m, K, 13);
+    for outlier in [7, 300, 900] {
+        x.column_mut(outlier).mapv_inplace(|v| 100.0 * v.signum());
+    }
+    for format in QuantFormat::ALL {
+        let bytes = weights(format, n, K, 14);
+        let matrix = QuantizedMatrix::new(format, &bytes, n, K).unwrap();
+        let w = expanded(&matrix);
+        // What the outliers contribute is known exactly, and is left out of the comparison.
+        let mut rest = w.clone();
+        for outlier in [7, 300, 900] {
+            rest.column_mut(outlier).fill(0.0);
+        }
+        let outliers = x.mapv(f64::from).dot(&(&w - &rest).t());
+        let exact = x.mapv(f64::from).dot(&rest.t());
+        let without = |found: Array2<f32>| cosines(&(found.mapv(f64::from) - &outliers), &exact);
+        let (least, mean) = without(run_fine(&x, matrix, QuantizedKernel::fine()));
+        assert!(least > 0.98 && mean > 0.99, "{format:?}: {least}, {mean}");
+        if !format.scheme().fine {
+            let (_, mean) = without(run(Cpu::chosen(), &x, matrix));
+            assert!(mean < 0.97, "{format:?} with a scale per 256: {mean}");
+        }
     }
 }

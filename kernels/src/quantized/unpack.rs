@@ -27,6 +27,14 @@ macro_rules! unpack_with {
 
         $crate::quantized::unpack::store_fours_with!($features);
 
+        $crate::quantized::unpack::store_minima_with!($features);
+    };
+}
+pub(super) use unpack_with;
+
+/// The part of it that defines `store_multiple` and `store_minima`.
+macro_rules! store_minima_with {
+    ($features:literal) => {
         #[inline]
         #[target_feature(enable = $features)]
         fn store_multiple(panel: &mut Panel, first: usize, run: usize, x: F32s, unit: F32s) {
@@ -47,7 +55,7 @@ macro_rules! unpack_with {
         }
     };
 }
-pub(super) use unpack_with;
+pub(super) use store_minima_with;
 
 /// The part of it that defines `inputs`, `fifth_bits`, `store_values` and `store_f32s`.
 macro_rules! store_fours_with {

@@ -78,6 +78,21 @@ impl Tile for Avx512Bf16 {
         unsafe { convert(from, scale, to) }
     }
 
+    fn transpose(self, rows: [&[bf16]; ROWS], width: usize, to: &mut [bf16]) {
+        // Pairs of inputs move together, as words of 32 bits.
+        // SAFETY: any bits are a valid f32.
+        let words = rows.map(|row| unsafe { row.align_to::<f32>() });
+        let is_aligned = |row: &(&[bf16], &[f32], &[bf16])| row.0.is_empty() && row.2.is_empty();
+        // SAFETY: any bits are a valid bf16 too.
+        if let ([], to, _) = unsafe { to.align_to_mut::<f32>() }
+            && words.iter().all(is_aligned)
+        {
+            // SAFETY: `self` exists, so the CPU has AVX-512, and AVX2 with it.
+            return unsafe { avx2::transpose(words.map(|(_, row, _)| row), width, to) };
+        }
+        super::transpose(rows, width, to);
+    }
+
     fn multiply(self, a: &[bf16], b: &[bf16], width: usize, start: Start, c: &mut [f32]) {
         check(a, b, width, start, c);
         // SAFETY: `self` exists, so the CPU has AVX-512 with BF16.

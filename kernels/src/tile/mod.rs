@@ -59,10 +59,6 @@ pub(crate) trait Element: Copy + Default + PartialEq + Send + Sync + 'static {
     /// Whether products are summed in this type, so that only sums of products of numbers in -1..1
     /// are safe from overflow.
     const SUMS_IN_TYPE: bool = false;
-    /// The same slice, if this type is f32.
-    fn borrow_f32(_: &[f32]) -> Option<&[Self]> {
-        None
-    }
     /// Rounds to the nearest, ties to even.
     fn from_f32(value: f32) -> Self;
     fn to_f32(self) -> f32;
@@ -70,9 +66,6 @@ pub(crate) trait Element: Copy + Default + PartialEq + Send + Sync + 'static {
 
 impl Element for f32 {
     const GROUP: usize = 1;
-    fn borrow_f32(values: &[f32]) -> Option<&[Self]> {
-        Some(values)
-    }
     #[inline(always)]
     fn from_f32(value: f32) -> Self {
         value

@@ -5,11 +5,9 @@
 //! benches/results). Other work on the machine, heat and long answers change the result. `xc2-edge bench`
 //! measures the model itself.
 
-use std::{
-    ops::Range,
-    time::{Duration, Instant},
-};
+use std::time::{Duration, Instant};
 
+use half::f16;
 use ndarray::Array2;
 use xc2_edge::{
     engine::EngineOptions,
@@ -19,9 +17,10 @@ use xc2_edge::{
     vision::Precision,
 };
 use xc2_kernels::{
-    Cpu, Epilogue, float,
-    int8::{self, Int8Matrix, Q8_0_BLOCK_BYTES, QuantizedRows},
+    Cpu,
+    float::{self, Float16Slice, FloatKernel, FloatMatrix},
     peak,
+    quantized::{self, QuantFormat, QuantizedKernel, QuantizedMatrix},
 };
 
 use crate::cli::arithmetic::{Arithmetic, decoder_operations, decoder_type, plora_operations};
@@ -164,39 +163,29 @@ fn product_rate(arithmetic: Arithmetic, cpu: Cpu, time: Duration) -> f64 {
     let operations = 2.0 * (m * k * n) as f64;
     if arithmetic == Arithmetic::Int8 {
         // Scales near 0.01, arbitrary values.
-        let byte = |i: usize| match i % Q8_0_BLOCK_BYTES {
+        let format = QuantFormat::Q8_0;
+        let byte = |i: usize| match i % format.block_bytes() {
             0 => 0x00,
             1 => 0x21,
             _ => (i * 31) as u8,
         };
-        let weights: Vec<u8> = (0..n * k / int8::BLOCK * Q8_0_BLOCK_BYTES)
+        let weights: Vec<u8> = (0..n * k / format.block_len() * format.block_bytes())
             .map(byte)
             .collect();
-        let matrix = Int8Matrix::pack(&[&weights], k, cpu);
-        let mut rows = QuantizedRows::default();
+        let matrix = QuantizedMatrix::new(format, &weights, n, k).expect("the shape's bytes");
+        let kernel = QuantizedKernel::for_cpu(cpu);
         return operations
             / best(time, || {
-                rows.quantize(&x.view(), matrix.kernel());
-                int8::matmul(&rows, &matrix, None, Epilogue::Store, out.view_mut());
+                quantized::matmul(&x.view(), matrix, kernel, out.view_mut())
             });
     }
+    let weights = vec![f16::from_f32(0.5); n * k];
+    let matrix = FloatMatrix::new(Float16Slice::F16(&weights), n, k).expect("the shape's numbers");
+    let kernel = FloatKernel::in_f32(cpu);
     operations
         / best(time, || {
-            float::matmul(&x.view(), &Halves, None, Epilogue::Store, out.view_mut());
+            float::matmul(&x.view(), matrix, kernel, out.view_mut())
         })
-}
-
-/// Weights that are all one half.
-struct Halves;
-
-impl float::Weights for Halves {
-    fn dim(&self) -> (usize, usize) {
-        (SHAPE.1, SHAPE.2)
-    }
-
-    fn expand(&self, _: Range<usize>, out: &mut [f32]) {
-        out.fill(0.5);
-    }
 }
 
 /// Seconds of the fastest run.

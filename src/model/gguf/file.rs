@@ -6,7 +6,7 @@ use bytes::Bytes;
 
 use super::{GgufError, Header, Metadata, TensorInfo};
 use crate::model::FileMap;
-use crate::model::tensor::{Tensor, TensorData, TensorSource};
+use crate::model::tensor::{Tensor, TensorSource};
 
 /// A GGUF file whose header was read and checked, and whose data are mapped but not yet read.
 ///
@@ -110,12 +110,8 @@ impl GgufFile {
         self.map.as_ref()?.cached_share()
     }
 
-    fn data_of(&self, range: Range<usize>) -> TensorData {
-        let bytes = self.bytes.slice(range.clone());
-        match &self.map {
-            Some(map) => TensorData::mapped(bytes, Arc::clone(map), range),
-            None => bytes.into(),
-        }
+    fn data_of(&self, range: Range<usize>) -> Bytes {
+        self.bytes.slice(range)
     }
 
     /// The tensor with this name.

@@ -52,7 +52,7 @@ impl Checkpoint {
                     name: name.clone(),
                     ty: GgmlType::F16,
                     shape: view.shape().iter().rev().copied().collect(),
-                    data: bytes.slice_ref(view.data()).into(),
+                    data: bytes.slice_ref(view.data()),
                 };
                 tensors.insert(name, tensor);
             }
@@ -67,7 +67,7 @@ impl Checkpoint {
         for tensor in converted.0.values_mut().filter(|t| is_matrix(t)) {
             let mut data = vec![0; ty.row_bytes(tensor.n_cols()).unwrap() * tensor.n_rows()];
             quantize_rows(ty, &tensor.to_f32(), tensor.n_cols(), &mut data);
-            (tensor.ty, tensor.data) = (ty, Bytes::from(data).into());
+            (tensor.ty, tensor.data) = (ty, Bytes::from(data));
         }
         converted
     }

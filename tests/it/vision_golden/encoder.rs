@@ -161,7 +161,7 @@ fn tensors_that_do_not_fit_are_named() {
     );
     let short = error(&|c| {
         let tensor = c.0.get_mut("mm.2.weight").unwrap();
-        tensor.data = bytes::Bytes::copy_from_slice(&tensor.data[..100]).into();
+        tensor.data = bytes::Bytes::copy_from_slice(&tensor.data[..100]);
     });
     assert!(
         matches!(short, VisionError::Data { found: 100, .. }),

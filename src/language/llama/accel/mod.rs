@@ -31,7 +31,7 @@ use std::{cell::Cell, sync::OnceLock};
 
 use xc2_kernels::{
     Cpu,
-    float16::{Float16Kernel, Float16Slice},
+    float::{Float16Slice, FloatKernel},
     matmul::MatmulKernels,
     quantized::QuantizedKernel,
 };
@@ -85,5 +85,5 @@ pub(super) fn register() -> Result<&'static QuantizedKernel, &'static str> {
 
 /// Whether weights in BF16 are multiplied in bf16 instead of f32.
 pub(super) fn multiplies_bf16() -> bool {
-    Float16Kernel::for_cpu(Cpu::chosen(), &Float16Slice::Bf16(&[])).is_bf16()
+    FloatKernel::for_cpu(Cpu::chosen(), &Float16Slice::Bf16(&[])).is_bf16()
 }

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use llama_cpp_sys_2 as sys;
 use xc2_kernels::{
-    float16::{Float16Matrix, Float16Slice},
+    float::{Float16Slice, FloatMatrix},
     matmul::{MatmulKernels, WeightMatrix},
     quantized::{QuantFormat, QuantizedMatrix},
 };
@@ -133,7 +133,7 @@ unsafe fn weights(w: &sys::ggml_tensor) -> Option<WeightMatrix<'static>> {
         sys::GGML_TYPE_F16 | sys::GGML_TYPE_BF16 => {
             // SAFETY: as above.
             let weights = unsafe { float16(w, n_in.checked_mul(n_out)?) }?;
-            return Float16Matrix::new(weights, n_out, n_in).map(WeightMatrix::Float16);
+            return FloatMatrix::new(weights, n_out, n_in).map(WeightMatrix::Float);
         }
         sys::GGML_TYPE_Q4_0 => QuantFormat::Q4_0,
         sys::GGML_TYPE_Q5_0 => QuantFormat::Q5_0,

@@ -1,8 +1,8 @@
 //! Activations, converted and packed for the 16-bit matmul.
 #![allow(unsafe_code)]
 
-use super::kernel::{Float16Kernel, with_tile};
-use crate::packed::depth;
+use super::depth;
+use super::kernel::{FloatKernel, with_tile};
 use crate::tile::{Element, ROWS, Tile, split_rows};
 
 /// Most rows for which the GEMV is used.
@@ -17,32 +17,39 @@ const STEP: usize = 256;
 /// inputs after the other, in the kernel's type: `[blocks][n / 8][depth / GROUP][8][GROUP]`, padded
 /// with zeros.
 #[derive(Clone, Copy, Debug)]
-pub struct Float16Activations {
+pub struct FloatActivations {
     n: usize,
     width: usize,
     /// Factor applied while packing.
     factor: f32,
-    kernel: Float16Kernel,
+    kernel: FloatKernel,
+    /// Whether they are for the GEMV.
+    for_gemv: bool,
     memory: *mut u8,
 }
 
 // SAFETY: all functions that access the memory are unsafe and state what the caller must guarantee.
-unsafe impl Send for Float16Activations {}
+unsafe impl Send for FloatActivations {}
 // SAFETY: as above.
-unsafe impl Sync for Float16Activations {}
+unsafe impl Sync for FloatActivations {}
 
-impl Float16Activations {
+impl FloatActivations {
     /// Bytes that activations `[n, width]` take for `kernel`.
-    pub fn bytes(n: usize, width: usize, kernel: Float16Kernel) -> usize {
+    pub fn bytes(n: usize, width: usize, kernel: FloatKernel) -> usize {
+        if n <= MAX_GEMV_ROWS {
+            n * width * size_of::<f32>()
+        } else {
+            Self::packed_bytes(n, width, kernel)
+        }
+    }
+
+    /// The same without the GEMV.
+    pub(crate) fn packed_bytes(n: usize, width: usize, kernel: FloatKernel) -> usize {
         fn bytes<K: Tile>(_: K, n: usize, width: usize) -> usize {
             let width = width.next_multiple_of(K::Element::GROUP);
             n.next_multiple_of(ROWS) * width * size_of::<K::Element>()
         }
-        if n <= MAX_GEMV_ROWS {
-            n * width * size_of::<f32>()
-        } else {
-            with_tile!(kernel.tile, |tile| bytes(tile, n, width))
-        }
+        with_tile!(kernel.tile, |tile| bytes(tile, n, width))
     }
 
     /// Activations `[n, width]` at `memory`.
@@ -50,13 +57,23 @@ impl Float16Activations {
     /// # Safety
     /// `memory` points to [`Self::bytes`] initialized bytes, aligned to 4, which stay valid as long
     /// as this value and its copies are used.
-    pub unsafe fn new(memory: *mut u8, n: usize, width: usize, kernel: Float16Kernel) -> Self {
+    pub unsafe fn new(memory: *mut u8, n: usize, width: usize, kernel: FloatKernel) -> Self {
         Self {
             n,
             width,
             factor: 1.0,
             kernel,
+            for_gemv: n <= MAX_GEMV_ROWS,
             memory,
+        }
+    }
+
+    /// The same place for activations that are not for the GEMV, which takes
+    /// [`Self::packed_bytes`].
+    pub(super) fn without_gemv(self) -> Self {
+        Self {
+            for_gemv: false,
+            ..self
         }
     }
 
@@ -76,13 +93,13 @@ impl Float16Activations {
     }
 
     /// The kernel they are packed for.
-    pub fn kernel(&self) -> Float16Kernel {
+    pub fn kernel(&self) -> FloatKernel {
         self.kernel
     }
 
-    /// Whether there are few enough rows for the GEMV.
+    /// Whether they are for the GEMV.
     pub(super) fn use_gemv(&self) -> bool {
-        self.n <= MAX_GEMV_ROWS
+        self.for_gemv
     }
 
     /// Number of pieces that can be packed independently: rows for the GEMV, else a block of inputs

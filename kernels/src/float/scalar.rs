@@ -4,10 +4,10 @@
 use half::{bf16, f16};
 
 use super::gemv::{self, Vector};
-use super::kernel::Float16Ops;
+use super::kernel::FloatOps;
 use crate::Cpu;
 
-pub static OPS: Float16Ops = Float16Ops {
+pub static OPS: FloatOps = FloatOps {
     cpu: Cpu::Scalar,
     gemv: gemv::gemv::<f32, 16>,
     to_f32: gemv::to_f32::<f32>,

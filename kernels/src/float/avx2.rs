@@ -7,17 +7,17 @@ use half::{bf16, f16};
 
 use super::Float16Slice;
 use super::gemv::{self, Float16Gemv, Vector};
-use super::kernel::Float16Ops;
+use super::kernel::FloatOps;
 use crate::Cpu;
 
-pub static OPS: Float16Ops = Float16Ops {
+pub static OPS: FloatOps = FloatOps {
     cpu: Cpu::Avx2,
     gemv,
     to_f32,
 };
 
 /// # Safety
-/// As [`Float16Ops::gemv`].
+/// As [`FloatOps::gemv`].
 #[target_feature(enable = "avx2,fma,f16c")]
 unsafe fn gemv(of: &Float16Gemv) {
     // SAFETY: compiled for these instructions; the rest is the caller's promise.
@@ -25,7 +25,7 @@ unsafe fn gemv(of: &Float16Gemv) {
 }
 
 /// # Safety
-/// As [`Float16Ops::to_f32`].
+/// As [`FloatOps::to_f32`].
 #[target_feature(enable = "avx2,fma,f16c")]
 unsafe fn to_f32(from: Float16Slice, to: &mut [f32]) {
     // SAFETY: compiled for these instructions.

@@ -4,7 +4,6 @@ use half::slice::HalfFloatSliceExt;
 use ndarray::{Array2, Axis, concatenate, s};
 
 use super::*;
-use crate::packed::depth;
 use crate::testing::{noise, with_threads};
 use crate::{Cpu, SharedOutput, available};
 
@@ -27,14 +26,21 @@ impl TestWeights {
         Self { f16, bf16, n_in }
     }
 
-    fn both(&self) -> [Float16Matrix<'_>; 2] {
+    fn both(&self) -> [FloatMatrix<'_>; 2] {
         [Float16Slice::F16(&self.f16), Float16Slice::Bf16(&self.bf16)]
-            .map(|w| Float16Matrix::new(w, w.len() / self.n_in, self.n_in).unwrap())
+            .map(|w| FloatMatrix::new(w, w.len() / self.n_in, self.n_in).unwrap())
     }
 }
 
-fn expanded(matrix: &Float16Matrix) -> Array2<f64> {
-    let numbers = match matrix.weights() {
+fn slice<'a>(matrix: &FloatMatrix<'a>) -> Float16Slice<'a> {
+    match matrix.weights() {
+        FloatWeights::Float16(weights) => weights,
+        FloatWeights::Expanded(_) => panic!("expected 16-bit weights"),
+    }
+}
+
+fn expanded(matrix: &FloatMatrix) -> Array2<f64> {
+    let numbers = match slice(matrix) {
         Float16Slice::F16(w) => w.iter().map(|v| v.to_f64()).collect(),
         Float16Slice::Bf16(w) => w.iter().map(|v| v.to_f64()).collect(),
     };
@@ -42,12 +48,14 @@ fn expanded(matrix: &Float16Matrix) -> Array2<f64> {
 }
 
 /// The kernels of a level that take these weights.
-fn kernels(cpu: Cpu, weights: Float16Slice) -> Vec<Float16Kernel> {
-    let all = [Float16Kernel::in_f32(cpu), Float16Kernel::in_bf16(cpu)];
-    all.into_iter().filter(|k| k.takes(&weights)).collect()
+fn kernels(cpu: Cpu, weights: Float16Slice) -> Vec<FloatKernel> {
+    let all = [FloatKernel::in_f32(cpu), FloatKernel::in_bf16(cpu)];
+    all.into_iter()
+        .filter(|k| k.takes(&FloatWeights::Float16(weights)))
+        .collect()
 }
 
-fn run(x: &Array2<f32>, matrix: Float16Matrix, kernel: Float16Kernel) -> Array2<f32> {
+fn run(x: &Array2<f32>, matrix: FloatMatrix, kernel: FloatKernel) -> Array2<f32> {
     let mut out = Array2::from_elem((x.nrows(), matrix.n_out()), f32::NAN);
     matmul(&x.view(), matrix, kernel, out.view_mut());
     out
@@ -86,7 +94,7 @@ fn every_kernel_equals_f64() {
         for matrix in weights.both() {
             let w = expanded(&matrix);
             for cpu in available() {
-                for kernel in kernels(cpu, matrix.weights()) {
+                for kernel in kernels(cpu, slice(&matrix)) {
                     // The GEMV does not round activations.
                     let rounds = kernel.is_bf16() && n > MAX_GEMV_ROWS;
                     let x64 = x.mapv(|v| {
@@ -115,7 +123,7 @@ fn a_row_does_not_depend_on_other_rows() {
     for matrix in weights.both() {
         for kernel in available()
             .into_iter()
-            .flat_map(|cpu| kernels(cpu, matrix.weights()))
+            .flat_map(|cpu| kernels(cpu, slice(&matrix)))
         {
             for all in [MAX_GEMV_ROWS, 600] {
                 let x = noise(all, n_in, 4);
@@ -145,7 +153,7 @@ fn plus_equals_a_matmul_with_concatenated_inputs() {
             let all = concatenate![Axis(1), x, small.mapv(|v| FACTOR * v)];
             for kernel in available()
                 .into_iter()
-                .flat_map(|cpu| kernels(cpu, base.weights()))
+                .flat_map(|cpu| kernels(cpu, slice(&base)))
             {
                 let rounds = kernel.is_bf16() && n > MAX_GEMV_ROWS;
                 let all = all.mapv(|v| {
@@ -166,15 +174,15 @@ fn plus_equals_a_matmul_with_concatenated_inputs() {
 #[allow(unsafe_code)]
 fn sum(
     x: &Array2<f32>,
-    base: Float16Matrix,
+    base: FloatMatrix,
     small: &Array2<f32>,
-    adapter: Float16Matrix,
+    adapter: FloatMatrix,
     factor: f32,
-    kernel: Float16Kernel,
+    kernel: FloatKernel,
 ) -> Array2<f32> {
     let mut out = Array2::from_elem((x.nrows(), base.n_out()), f32::NAN);
     let mut memories = [x, small].map(|x| {
-        let bytes = Float16Activations::bytes(x.nrows(), x.ncols(), kernel);
+        let bytes = FloatActivations::bytes(x.nrows(), x.ncols(), kernel);
         vec![0.0_f32; bytes.div_ceil(4)]
     });
     let rows = [(x, 1.0), (small, factor)].into_iter().zip(&mut memories);
@@ -182,14 +190,14 @@ fn sum(
         // SAFETY: the memory has the required size, and there is only one thread.
         unsafe {
             let memory = memory.as_mut_ptr().cast();
-            let rows = Float16Activations::new(memory, x.nrows(), x.ncols(), kernel).scaled(factor);
+            let rows = FloatActivations::new(memory, x.nrows(), x.ncols(), kernel).scaled(factor);
             (0..rows.pieces()).for_each(|piece| rows.pack(x.as_slice().unwrap(), piece));
             rows
         }
     });
     let rows: Vec<_> = rows.collect();
     let to = SharedOutput::new(out.as_mut_ptr(), base.n_out());
-    let product = Float16Matmul::new(base, rows[0], to).plus(adapter, rows[1]);
+    let product = FloatMatmul::new(base, rows[0], to).plus(adapter, rows[1]);
     // SAFETY: the rows are packed, and there is only one thread.
     (0..product.tasks(2)).for_each(|i| unsafe { product.run(i, 2) });
     out
@@ -203,7 +211,7 @@ fn nan_and_infinity_propagate_within_their_row_or_column() {
     let mut weights = weights.mapv(bf16::from_f32);
     weights[[48, 7]] = bf16::NAN;
     let weights = Float16Slice::Bf16(weights.as_slice().unwrap());
-    let matrix = Float16Matrix::new(weights, 50, 30).unwrap();
+    let matrix = FloatMatrix::new(weights, 50, 30).unwrap();
     for kernel in available()
         .into_iter()
         .flat_map(|cpu| kernels(cpu, weights))
@@ -232,7 +240,7 @@ fn every_16_bit_float_converts_exactly() {
     };
     for cpu in available() {
         let mut found = vec![0.0; all.len()];
-        let ops = Float16Kernel::in_f32(cpu).ops;
+        let ops = FloatKernel::in_f32(cpu).ops;
         for n in [all.len(), all.len() - 1] {
             #[allow(unsafe_code)]
             // SAFETY: the CPU has the instructions.
@@ -252,7 +260,7 @@ fn the_result_does_not_depend_on_the_thread_count() {
     for matrix in weights.both() {
         for n in [5, 200] {
             let x = noise(n, 300, 10);
-            let kernel = Float16Kernel::for_cpu(Cpu::chosen(), &matrix.weights());
+            let kernel = matrix.kernel(Cpu::chosen());
             let run = || run(&x, matrix, kernel);
             assert_eq!(with_threads(1, run), with_threads(3, run));
         }
@@ -262,9 +270,59 @@ fn the_result_does_not_depend_on_the_thread_count() {
 #[test]
 fn matrices_of_another_size_are_refused() {
     let numbers = [f16::ONE; 6];
-    let matrix = |n_out, n_in| Float16Matrix::new(Float16Slice::F16(&numbers), n_out, n_in);
+    let matrix = |n_out, n_in| FloatMatrix::new(Float16Slice::F16(&numbers), n_out, n_in);
     assert!(matrix(2, 3).is_some());
     assert!(matrix(2, 4).is_none());
     assert!(matrix(usize::MAX, 3).is_none());
-    assert!(Float16Matrix::new(Float16Slice::F16(&[]), 0, 3).is_none());
+    assert!(FloatMatrix::new(Float16Slice::F16(&[]), 0, 3).is_none());
+}
+
+/// F32 weights, row by row.
+impl Expand for Array2<f32> {
+    fn expand(&self, row: usize, first: usize, to: &mut [f32]) {
+        to.copy_from_slice(&self.row(row).to_slice().unwrap()[first..][..to.len()]);
+    }
+}
+
+#[test]
+fn expanded_weights_of_parts_are_stacked_and_bias_and_epilogue_applied() {
+    use crate::Epilogue::{Add, Gelu, QuickGelu, Store};
+    let bias = noise(1, 120, 4).into_raw_vec_and_offset().0;
+    for (n, n_in) in [(1, 1), (7, 255), (9, 588), (17, 1025)] {
+        let parts = [noise(49, n_in, 1), noise(1, n_in, 2), noise(70, n_in, 3)];
+        let matrices = parts
+            .each_ref()
+            .map(|part| FloatMatrix::expanded(part, part.nrows(), n_in).unwrap());
+        let all = concatenate(Axis(0), &parts.each_ref().map(|part| part.view())).unwrap();
+        let x = noise(n, n_in, 5);
+        let product = x.mapv(f64::from).dot(&all.mapv(f64::from).t());
+        for (cpu, epilogue) in available()
+            .into_iter()
+            .flat_map(|cpu| [Store, Add, QuickGelu, Gelu].map(|e| (cpu, e)))
+        {
+            // The output is part of a wider array.
+            let mut wide = noise(n, 130, 6);
+            let before = wide.clone();
+            let out = wide.slice_mut(s![.., 5..125]);
+            matmul_of_parts(&x.view(), &matrices, Some(&bias), epilogue, cpu, out);
+            for ((i, j), found) in wide.indexed_iter() {
+                let expected = if (5..125).contains(&j) {
+                    let mut value = [product[[i, j - 5]] as f32 + bias[j - 5]];
+                    match epilogue {
+                        Store => {}
+                        Add => value[0] += before[[i, j]],
+                        QuickGelu => crate::activation::quick_gelu(&mut value),
+                        Gelu => crate::activation::gelu(&mut value),
+                    }
+                    value[0]
+                } else {
+                    before[[i, j]]
+                };
+                assert!(
+                    (found - expected).abs() < 1e-4,
+                    "{cpu:?} {epilogue:?} {i} {j}"
+                );
+            }
+        }
+    }
 }

@@ -99,7 +99,7 @@ impl Float16 for bf16 {
     }
 }
 
-/// Converts to f32, as [`Float16Ops::to_f32`](super::kernel::Float16Ops::to_f32).
+/// Converts to f32, as [`FloatOps::to_f32`](super::kernel::FloatOps::to_f32).
 ///
 /// # Safety
 /// As [`Vector`]'s.

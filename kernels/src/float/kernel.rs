@@ -3,21 +3,21 @@
 use half::bf16;
 
 use super::gemv::Float16GemvFn;
-use super::{Float16Slice, scalar};
+use super::{Float16Slice, FloatWeights, scalar};
 use crate::Cpu;
 use crate::cpu::bf16_is_fast;
 use crate::tile::{self, Element};
 
 /// A kernel for one instruction set and one type of operands.
 #[derive(Clone, Copy, Debug)]
-pub struct Float16Kernel {
+pub struct FloatKernel {
     pub(super) tile: AnyTile,
-    pub(super) ops: &'static Float16Ops,
+    pub(super) ops: &'static FloatOps,
 }
 
 /// The functions that the file of an instruction set provides.
 #[derive(Debug)]
-pub(super) struct Float16Ops {
+pub(super) struct FloatOps {
     /// The instructions it needs.
     pub cpu: Cpu,
     /// Multiplies up to [`MAX_GEMV_ROWS`](super::MAX_GEMV_ROWS) rows by weights as they are in
@@ -52,23 +52,23 @@ macro_rules! with_tile {
     ($any:expr, |$tile:ident| $then:expr) => {
         match $any {
             #[cfg(target_arch = "x86_64")]
-            $crate::float16::kernel::AnyTile::Avx2($tile) => $then,
+            $crate::float::kernel::AnyTile::Avx2($tile) => $then,
             #[cfg(target_arch = "x86_64")]
-            $crate::float16::kernel::AnyTile::Avx512($tile) => $then,
+            $crate::float::kernel::AnyTile::Avx512($tile) => $then,
             #[cfg(target_arch = "x86_64")]
-            $crate::float16::kernel::AnyTile::Avx512Bf16($tile) => $then,
+            $crate::float::kernel::AnyTile::Avx512Bf16($tile) => $then,
             #[cfg(target_arch = "aarch64")]
-            $crate::float16::kernel::AnyTile::Neon($tile) => $then,
+            $crate::float::kernel::AnyTile::Neon($tile) => $then,
             #[cfg(target_arch = "aarch64")]
-            $crate::float16::kernel::AnyTile::NeonBf16($tile) => $then,
-            $crate::float16::kernel::AnyTile::Scalar($tile) => $then,
-            $crate::float16::kernel::AnyTile::ScalarBf16($tile) => $then,
+            $crate::float::kernel::AnyTile::NeonBf16($tile) => $then,
+            $crate::float::kernel::AnyTile::Scalar($tile) => $then,
+            $crate::float::kernel::AnyTile::ScalarBf16($tile) => $then,
         }
     };
 }
 pub(super) use with_tile;
 
-impl Float16Kernel {
+impl FloatKernel {
     /// The fastest kernel for these weights with the instructions of `cpu`.
     pub fn for_cpu(cpu: Cpu, weights: &Float16Slice) -> Self {
         if matches!(weights, Float16Slice::Bf16(_)) && bf16_is_fast(cpu) {
@@ -111,7 +111,7 @@ impl Float16Kernel {
         Self::new(AnyTile::ScalarBf16(tile::Scalar::default()), &scalar::OPS)
     }
 
-    fn new(tile: AnyTile, ops: &'static Float16Ops) -> Self {
+    fn new(tile: AnyTile, ops: &'static FloatOps) -> Self {
         Self { tile, ops }
     }
 
@@ -124,8 +124,8 @@ impl Float16Kernel {
     }
 
     /// Whether it takes these weights.
-    pub fn takes(&self, weights: &Float16Slice) -> bool {
-        !self.is_bf16() || matches!(weights, Float16Slice::Bf16(_))
+    pub fn takes(&self, weights: &FloatWeights) -> bool {
+        !self.is_bf16() || matches!(weights, FloatWeights::Float16(Float16Slice::Bf16(_)))
     }
 
     /// Whether it is faster than llama.cpp's matmul.

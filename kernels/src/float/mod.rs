@@ -1,6 +1,7 @@
-//! Matmul with 16-bit weights, F16 and BF16, in the layout of the model file.
+//! Matmul in f32 or BF16: with 16-bit weights, F16 and BF16, in the layout of the model file, and with
+//! weights of any type, which are expanded to f32 a few at a time ([`Expand`]).
 //!
-//! Activations are packed once for all threads ([`Float16Activations`]), in the type that is
+//! Activations are packed once for all threads ([`FloatActivations`]), in the type that is
 //! multiplied: f32, or BF16 if the weights are BF16 and the CPU multiplies that faster. Weights are
 //! converted to the same type for some outputs and inputs at a time. This panel stays in the L2
 //! cache while all rows of a chunk are multiplied by it:
@@ -17,7 +18,7 @@
 //! a GEMV (`gemv`) takes the weights as they are. The result of a row does not depend on the other
 //! rows, except that the GEMV sums in another order.
 //!
-//! Callers with threads of their own run the tasks of a [`Float16Matmul`]; [`matmul()`] runs them
+//! Callers with threads of their own run the tasks of a [`FloatMatmul`]; [`matmul()`] runs them
 //! on rayon.
 
 mod activations;
@@ -32,13 +33,23 @@ mod matmul;
 mod neon;
 mod scalar;
 
+use std::fmt::Debug;
+
 use half::{bf16, f16};
 
-pub use activations::{Float16Activations, MAX_GEMV_ROWS};
-pub use kernel::Float16Kernel;
-pub use matmul::{Float16Matmul, matmul};
+pub use activations::{FloatActivations, MAX_GEMV_ROWS};
+pub use kernel::FloatKernel;
+pub use matmul::{FloatMatmul, matmul};
+pub(crate) use matmul::{matmul_of_parts, scratch_bytes};
 
+use crate::Cpu;
 use crate::tile::prefetch;
+
+/// Inputs per block. With 48 outputs a block of weights is 192 kB, which fits the L2 cache. Blocks
+/// that fit L1 would be read from L2 just as often, and need more passes over the sums.
+const fn depth<E>() -> usize {
+    4096 / size_of::<E>()
+}
 
 /// A slice of 16-bit floats.
 #[derive(Clone, Copy, Debug)]
@@ -81,28 +92,61 @@ impl<'a> Float16Slice<'a> {
     }
 }
 
+/// A matrix whose rows can be expanded to f32.
+pub trait Expand: Sync + Debug {
+    /// Expands elements of a row from `first` on, a multiple of 256, into `to`, at most 256. The end
+    /// of the row, or a multiple of 256, is where they end.
+    fn expand(&self, row: usize, first: usize, to: &mut [f32]);
+}
+
+/// Where the weights of a matrix come from.
+#[derive(Clone, Copy, Debug)]
+pub enum FloatWeights<'a> {
+    /// Row by row, as in memory.
+    Float16(Float16Slice<'a>),
+    /// Expanded to f32 and multiplied in it.
+    Expanded(&'a dyn Expand),
+}
+
 /// Weights `[n_out, n_in]` somewhere in memory.
 #[derive(Clone, Copy, Debug)]
-pub struct Float16Matrix<'a> {
-    weights: Float16Slice<'a>,
+pub struct FloatMatrix<'a> {
+    weights: FloatWeights<'a>,
     n_out: usize,
     n_in: usize,
 }
 
-impl<'a> Float16Matrix<'a> {
+impl<'a> FloatMatrix<'a> {
     /// A row-major matrix. `None` if it would have another number of weights, or none at all.
     pub fn new(weights: Float16Slice<'a>, n_out: usize, n_in: usize) -> Option<Self> {
         let size = n_out.checked_mul(n_in)?;
         (size == weights.len() && size > 0).then_some(Self {
-            weights,
+            weights: FloatWeights::Float16(weights),
             n_out,
             n_in,
         })
     }
 
-    /// All weights, row by row.
-    pub fn weights(&self) -> Float16Slice<'a> {
+    /// A matrix of weights that are expanded. `None` if it is empty.
+    pub fn expanded(weights: &'a dyn Expand, n_out: usize, n_in: usize) -> Option<Self> {
+        (n_out > 0 && n_in > 0).then_some(Self {
+            weights: FloatWeights::Expanded(weights),
+            n_out,
+            n_in,
+        })
+    }
+
+    /// All weights.
+    pub fn weights(&self) -> FloatWeights<'a> {
         self.weights
+    }
+
+    /// The fastest kernel for them with the instructions of `cpu`.
+    pub fn kernel(&self, cpu: Cpu) -> FloatKernel {
+        match self.weights {
+            FloatWeights::Float16(weights) => FloatKernel::for_cpu(cpu, &weights),
+            FloatWeights::Expanded(_) => FloatKernel::in_f32(cpu),
+        }
     }
 
     /// Width of the input.
