@@ -36,10 +36,15 @@ pub enum Cpu {
 
 /// All levels that this CPU has, narrowest first. [`Cpu::Scalar`] is always one of them.
 pub fn available() -> Vec<Cpu> {
+    FOUND.clone()
+}
+
+/// Detected once per process.
+static FOUND: LazyLock<Vec<Cpu>> = LazyLock::new(|| {
     let mut found = vec![Cpu::Scalar];
     found.extend(arch::detect());
     found
-}
+});
 
 static CHOSEN: LazyLock<Cpu> = LazyLock::new(|| {
     let found = available();
@@ -74,6 +79,11 @@ impl Cpu {
     /// names.
     pub fn chosen() -> Self {
         *CHOSEN
+    }
+
+    /// Whether this CPU has it.
+    pub(crate) fn is_available(self) -> bool {
+        FOUND.contains(&self)
     }
 
     /// Whether one instruction computes bf16 dot products.

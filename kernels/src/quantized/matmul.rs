@@ -544,7 +544,7 @@ pub fn matmul(
     );
     assert!(out.is_standard_layout(), "rows must be contiguous");
     assert!(
-        crate::available().contains(&kernel.cpu),
+        kernel.cpu.is_available(),
         "this CPU lacks the kernel's instructions"
     );
     let mut rows = OwnedQuantizedActivations::default();

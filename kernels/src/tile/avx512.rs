@@ -6,7 +6,7 @@ use std::arch::x86_64::*;
 use half::bf16;
 
 use super::{LANES, ROWS, Start, Tile, avx2, check};
-use crate::cpu::{Cpu, available};
+use crate::cpu::Cpu;
 
 /// Steps of the inner loop, unrolled.
 const UNROLL: usize = 4;
@@ -22,14 +22,14 @@ pub(crate) struct Avx512Bf16(());
 impl Avx512 {
     /// Returns a value if `cpu` includes the set and this CPU has it.
     pub(crate) fn new(cpu: Cpu) -> Option<Self> {
-        (cpu >= Cpu::Avx512 && available().contains(&cpu)).then_some(Self(()))
+        (cpu >= Cpu::Avx512 && cpu.is_available()).then_some(Self(()))
     }
 }
 
 impl Avx512Bf16 {
     /// Returns a value if `cpu` includes the set and this CPU has it.
     pub(crate) fn new(cpu: Cpu) -> Option<Self> {
-        (cpu >= Cpu::Avx512Bf16 && available().contains(&cpu)).then_some(Self(()))
+        (cpu >= Cpu::Avx512Bf16 && cpu.is_available()).then_some(Self(()))
     }
 }
 

@@ -11,7 +11,7 @@ use half::f16;
 
 use super::avx512::{load, store};
 use super::{Element, LANES, ROWS, Start, Tile, check};
-use crate::cpu::{Cpu, available};
+use crate::cpu::Cpu;
 
 /// Products that are summed in f16.
 const DEPTH: usize = 64;
@@ -23,7 +23,7 @@ pub(crate) struct Avx512Fp16(());
 impl Avx512Fp16 {
     /// Returns a value if `cpu` includes the set and this CPU has it.
     pub(crate) fn new(cpu: Cpu) -> Option<Self> {
-        (cpu.has_f16() && available().contains(&cpu)).then_some(Self(()))
+        (cpu.has_f16() && cpu.is_available()).then_some(Self(()))
     }
 }
 

@@ -11,7 +11,7 @@ use std::arch::asm;
 use half::bf16;
 
 use super::{Element, ROWS, Start, Tile, check};
-use crate::cpu::{Cpu, available};
+use crate::cpu::Cpu;
 
 /// Elements of a vector.
 pub(crate) const LANES: usize = 4;
@@ -27,14 +27,14 @@ pub(crate) struct NeonBf16(());
 impl Neon {
     /// Returns a value if `cpu` includes the set and this CPU has it.
     pub(crate) fn new(cpu: Cpu) -> Option<Self> {
-        (cpu >= Cpu::Neon && available().contains(&cpu)).then_some(Self(()))
+        (cpu >= Cpu::Neon && cpu.is_available()).then_some(Self(()))
     }
 }
 
 impl NeonBf16 {
     /// Returns a value if `cpu` includes the set and this CPU has it.
     pub(crate) fn new(cpu: Cpu) -> Option<Self> {
-        (cpu >= Cpu::NeonI8mm && available().contains(&cpu)).then_some(Self(()))
+        (cpu >= Cpu::NeonI8mm && cpu.is_available()).then_some(Self(()))
     }
 }
 
