@@ -41,8 +41,8 @@ pub struct EngineArgs {
     /// faster (`info` shows which are used); `ggml` for llama.cpp's.
     #[arg(long, value_enum, default_value = "xc2", value_name = "KERNELS", help_heading = SPEED)]
     pub backend: Backend,
-    /// Arithmetic of the vision tower: `stored` multiplies Q8_0 matrices in int8 and the others in f32;
-    /// `f32` multiplies all in f32.
+    /// Arithmetic of the vision tower: `stored` multiplies quantized matrices in int8, others in their own
+    /// type or f32; `f32` multiplies all in f32.
     #[arg(long, value_enum, default_value = "stored", value_name = "PRECISION", help_heading = SPEED)]
     pub tower: Tower,
     /// Read the weights into memory instead of memory-mapping the file.

@@ -176,7 +176,7 @@ fn product_rate(arithmetic: Arithmetic, cpu: Cpu, time: Duration) -> f64 {
         let kernel = QuantizedKernel::for_cpu(cpu);
         return operations
             / best(time, || {
-                quantized::matmul(&x.view(), matrix, kernel, out.view_mut())
+                quantized::matmul(&x.view(), matrix, kernel, out.view_mut());
             });
     }
     let weights = vec![f16::from_f32(0.5); n * k];
@@ -184,7 +184,7 @@ fn product_rate(arithmetic: Arithmetic, cpu: Cpu, time: Duration) -> f64 {
     let kernel = FloatKernel::in_f32(cpu);
     operations
         / best(time, || {
-            float::matmul(&x.view(), matrix, kernel, out.view_mut())
+            float::matmul(&x.view(), matrix, kernel, out.view_mut());
         })
 }
 
