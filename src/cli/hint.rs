@@ -152,7 +152,8 @@ fn too_long(n_prompt: usize, n_image: usize, max: usize) -> String {
         format!("use a larger context: `--ctx-size {}`", larger.min(max))
     } else if n_image > 0 {
         format!(
-            "this model takes at most {max} tokens: shorten the question or give fewer pictures"
+            "this model takes at most {max} tokens: shorten the question, give fewer pictures, or, if it cuts them into \
+             tiles, fewer tiles (`--hd-num`)"
         )
     } else {
         format!("this model takes at most {max} tokens: shorten the question")
