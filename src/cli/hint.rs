@@ -64,8 +64,8 @@ fn engine(error: &EngineError) -> Option<String> {
             ..
         } => return Some(memory(remedies, smaller_model.as_ref())),
         EngineError::Image(error) if error.is_out_of_memory() => {
-            "use a larger `--max-memory`, if you set one, or a smaller picture; `--no-memory-check` tries \
-             anyway"
+            "use a larger `--max-memory`, if you set one, a smaller picture, or, with 4khd and 2.5 models, fewer \
+             tiles (`--hd-num`); `--no-memory-check` tries anyway"
         }
         EngineError::Image(error) if error.is_truncated() => {
             "`--allow-truncated` accepts it; missing pixels become grey"

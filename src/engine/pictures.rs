@@ -214,13 +214,15 @@ impl<'a> LoadedPicture<'a> {
     ) -> Result<ResizedPicture, ImageError> {
         let n_threads = rayon::current_num_threads();
         let tiling = self.plan.map_or(0, |plan| plan.bytes(self.size, n_threads));
-        let max_bytes = max_bytes.saturating_sub(tiling);
+        let (available, max_bytes) = (max_bytes, max_bytes.saturating_sub(tiling));
         let resize = |picture: &RgbImage| match &self.plan {
             None => preprocessor.resize(picture),
             Some(plan) => preprocessor.tile(picture, plan),
         };
         let resized = match &self.content {
-            PictureContent::One(data) => data.decode(options, max_bytes, resize)?,
+            PictureContent::One(data) => data
+                .decode(options, max_bytes, resize)
+                .map_err(|e| e.with_more_memory(tiling, available))?,
             PictureContent::Prepared(prepared) => {
                 return Ok(ResizedPicture {
                     pixels: Arc::clone(&prepared.pixels),

@@ -138,7 +138,7 @@ fn a_run_says_tiles_tokens_and_memory_before_it_begins() {
         "{told}"
     );
     let output = run(&["--max-memory", "32MB", "--hd-num", "100"]);
-    assert_refused(&output, &["not enough memory", "use `--hd-num"]);
+    assert_refused(&output, &["not enough memory", "`--hd-num`"]);
     assert_refused(&run(&["--hd-num", "0"]), &["--hd-num", "1"]);
     let fixed = path(&crate::common::model("tiny-composer", Preset::F32));
     let output = xc2_edge(&[

@@ -158,6 +158,28 @@ impl ImageError {
         }
     }
 
+    /// The same with `bytes` more needed, for the steps after decoding, of `available` bytes.
+    pub(crate) fn with_more_memory(self, bytes: u64, available: u64) -> Self {
+        match self {
+            Self::File { path, source } => Self::File {
+                path,
+                source: Box::new(source.with_more_memory(bytes, available)),
+            },
+            Self::NoMemory {
+                width,
+                height,
+                needed,
+                ..
+            } => Self::NoMemory {
+                width,
+                height,
+                needed: needed.saturating_add(bytes),
+                left: available,
+            },
+            error => error,
+        }
+    }
+
     /// Whether the picture could be decoded with more memory.
     pub fn is_out_of_memory(&self) -> bool {
         match self {
