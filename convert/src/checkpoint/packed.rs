@@ -77,12 +77,6 @@ pub struct PackedParts<'a> {
     pub g_idx: Option<&'a SourceTensor>,
 }
 
-/// The integers of some outputs.
-pub struct Codes {
-    /// `[outputs][n_in]`
-    pub q: Vec<u8>,
-}
-
 impl PackedLinear {
     /// Reads scales and zero points, and checks all shapes.
     ///
@@ -167,11 +161,11 @@ impl PackedLinear {
         self.zeros.iter().all(|z| *z == 8)
     }
 
-    /// The integers of the outputs in `range`.
+    /// The integers of the outputs in `range`, `[range.len(), n_in]`.
     ///
     /// # Errors
     /// If they cannot be read.
-    pub fn codes(&self, range: Range<usize>) -> Result<Codes, CheckpointError> {
+    fn codes(&self, range: Range<usize>) -> Result<Vec<u8>, CheckpointError> {
         let n = range.len();
         let mut q = vec![0; n * self.n_in];
         match self.format {
@@ -201,7 +195,7 @@ impl PackedLinear {
                 }
             }
         }
-        Ok(Codes { q })
+        Ok(q)
     }
 
     /// The weights of the outputs in `range` as `f32`, `[range.len(), n_in]`. They are exact: 11 bits of the scale times
@@ -213,7 +207,7 @@ impl PackedLinear {
         let codes = self.codes(range.clone())?;
         let rows = out
             .chunks_exact_mut(self.n_in)
-            .zip(codes.q.chunks_exact(self.n_in));
+            .zip(codes.chunks_exact(self.n_in));
         for (output, (out, q)) in range.zip(rows) {
             for ((out, q), group) in out.iter_mut().zip(q).zip(&self.groups) {
                 let at = *group as usize * self.n_out + output;
@@ -232,7 +226,7 @@ impl PackedLinear {
         let symmetric = self.is_symmetric();
         let codes = self.codes(range.clone())?;
         let mut bytes = Vec::new();
-        for (output, q) in range.zip(codes.q.chunks_exact(self.n_in)) {
+        for (output, q) in range.zip(codes.chunks_exact(self.n_in)) {
             for (b, q) in q.as_chunks::<BLOCK>().0.iter().enumerate() {
                 let group = self.groups[b * BLOCK] as usize;
                 let at = group * self.n_out + output;
